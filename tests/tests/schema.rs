@@ -91,6 +91,143 @@ const WRONG: &[&str] = &[
     "jwt: { id: { issuer: 'https://id.test', audiences: a, keys: { upstream: a } } }\nupstreams: { a: 'http://a.test' }",
 ];
 
+/// Wrong in the notation of one value, which stands in place of `…`.
+const NOTATIONS: &[(&str, &[&str])] = &[
+    (
+        "upstreams: { a: '…' }",
+        &[
+            "tcp://db.internal",
+            "tls://db.internal",
+            "http://a.test:0",
+            "tcp://a.test:65536",
+            "https://1.2.3.256",
+            "http://1.2.3",
+            "http://a..b",
+            "kubernetes://orders:http",
+            "kubernetes://Orders.shop:http",
+            "srv://orders.internal",
+            "unix+ftp:/run/a",
+            "unix:",
+            "HTTP://a.test",
+            "htps://a.test",
+        ],
+    ),
+    (
+        "upstreams: { a: { address: 'http://a.test', … } }",
+        &[
+            "source_address: 10.0.0.256",
+            "connect_timeout: 0s",
+            "connect_timeout: 400d",
+            "timeout: 5 minutes",
+            "timeout: 1.2.3s",
+            "idle_timeout: -1s",
+            "pool: { h2_stream_window: 1KiB }",
+            "pool: { headers_size: 4KiB }",
+            "circuit_breaker: { failures: { window: 5 } }",
+            "balance: { panic_threshold: 50 % }",
+            "balance: { algorithm: maglev, hash: 'cookie:' }",
+            "balance: { algorithm: maglev, hash: 'header:x y' }",
+            "health_check: { path: /h, port: 0 }",
+            "health_check: { path: /h, port: 70000 }",
+            "health_check: { tcp: { send: 'hex:0' } }",
+            "retry: { hedge: p100 }",
+            "retry: { hedge: '0' }",
+            "retry: { budget: 101% }",
+            "retry: { buffer: 1.5B }",
+            "retry: { on: ['grpc:ok'] }",
+            "retry: { on: [600] }",
+        ],
+    ),
+    (
+        "upstreams: { a: { address: authority, … } }",
+        &["deny: 10.0.0.0/33", "deny: '10.0.0.0/8:0'", "deny: 'fd00::/129'"],
+    ),
+    (
+        "listeners: { l: { bind: '…', to: a } }\nupstreams: { a: 'http://a.test' }",
+        &["127.0.0.1:65536", "300.0.0.1:80", "unix:", "[::1]", "http://127.0.0.1:1"],
+    ),
+    (
+        "listeners: { l: { bind: ':1', to: a, … } }\nupstreams: { a: 'http://a.test' }",
+        &[
+            "http: { limits: { headers_size: 4KiB } }",
+            "http: { limits: { request_line: 8Ki } }",
+            "authorization: { deny: [{ client: 10.0.0.0/33 }] }",
+            "authorization: { deny: [{ client: '10.0.0.0/8:80' }] }",
+            "authorization: { deny: [{ identity: 'spiffe://*/x' }] }",
+            "unix_mode: '0999'",
+            "server_first_ports: [70000]",
+            "cors: { origins: 'https://A.test' }",
+            "cors: { origins: 'https://a.test:99999' }",
+            "http: { via: '' }",
+        ],
+    ),
+    (
+        "listeners: { l: { bind: ':1', routes: [{ to: a, match: { … } }] } }\nupstreams: { a: 'http://a.test' }",
+        &[
+            "host: a..b",
+            "host: 'shop.test:0'",
+            "host: 1.2.3.256",
+            "path: '/a*'",
+            "path: '/a b'",
+            "path: '/{}'",
+            "path: 'a?b'",
+            "sni: 'a b'",
+            "methods: [G T]",
+            "headers: { x: 'a*b' }",
+            "destination: ':0'",
+            "destination: 10.0.0.0/33",
+        ],
+    ),
+    (
+        "listeners: { l: { bind: ':1', routes: [{ to: a, … }] } }\nupstreams: { a: 'http://a.test' }",
+        &[
+            "rate_limit: 0/s",
+            "rate_limit: 5/d",
+            "fault: { abort: { share: 200% } }",
+            "fault: { abort: { status: 99 } }",
+            "deadline_header: ':path'",
+            "headers: { request: { remove: 'x:y' } }",
+            "headers: { request: { set: { 'x y': z } } }",
+            "headers: { request: { set: { x: '%{request.hots}' } } }",
+            "rewrite: { path: 'v2?x' }",
+            "rewrite: { host: 'http://b.test' }",
+            "session_cookie: { name: s, key: short }",
+        ],
+    ),
+    (
+        "listeners: { l: { bind: ':1', routes: [{ … }] } }\nupstreams: { a: 'http://a.test' }",
+        &[
+            "to: { a: 1000001 }",
+            "respond: 99",
+            "respond: 600",
+            "respond: { status: 600 }",
+            "redirect: { status: 304, path: /x }",
+            "redirect: { scheme: ftp }",
+            "redirect: { host: 'b.test:99999' }",
+        ],
+    ),
+    (
+        "…\nupstreams: { a: 'http://a.test' }",
+        &[
+            "admin: 192.168.0.1:15000",
+            "metrics: 1.2.3.4:99999",
+            "watch_interval: 0s",
+            "dns: { servers: ['1.2.3.4:99999'] }",
+            "dns: { ndots: 16 }",
+            "otlp: http://c.test:99999",
+            "tracing: { zipkin: 'ftp://c.test' }",
+            "access_log: { to: stdout, filter: { status: 600 } }",
+            "access_log: { to: stdout, format: { template: '%{staus}' } }",
+            "access_log: { to: { syslog: 'http://logs' } }",
+            "access_log: { to: { file: /a, max_size: 1XB } }",
+            "jwt: { i: { issuer: x, keys: { file: /k }, from: 'cookie:' } }",
+            "shutdown: { drain_timeout: 5 }",
+            "overload: { shed_requests: 120% }",
+            "metrics: { app: 'https://127.0.0.1:1/' }",
+        ],
+    ),
+];
+
 fn judged(folder: &Path, configs: &[String]) -> Vec<(bool, bool, String)> {
     let schema = folder.join("schema.json");
     let printed = std::process::Command::new(binary()).arg("schema").output().unwrap();
@@ -144,7 +281,9 @@ fn the_schema_refuses_nothing_that_is_right() {
 #[test]
 fn the_schema_refuses_what_check_refuses() {
     let folder = tempfile::tempdir().unwrap();
-    let configs: Vec<String> = WRONG.iter().map(|config| format!("{config}\n")).collect();
+    let notations = NOTATIONS.iter().flat_map(|(config, all)| all.iter().map(|one| config.replace('…', one)));
+    let configs: Vec<String> =
+        WRONG.iter().map(ToString::to_string).chain(notations).map(|config| config + "\n").collect();
     for ((by_schema, by_check, why), config) in judged(folder.path(), &configs).iter().zip(&configs) {
         assert!(!by_check && !by_schema, "{config}\n{why}");
     }

@@ -13,7 +13,7 @@ use crate::{
     describe::{Shape, accepts, describe, flag, list, resolve, shapes, title, type_of, words},
     diagnostic::{Place, Problems},
     suggest,
-    text::parser_of,
+    text::Syntax,
     yaml::{Entry, Kind, Node, Scalar},
 };
 
@@ -115,7 +115,7 @@ impl Checker<'_> {
                     }
                     self.problems.take_back(mark);
                     let telling = resolve(root, alternative).get("format").is_some_and(|format| {
-                        format.as_str().is_some_and(|format| parser_of(format).is_some())
+                        format.as_str().is_some_and(|format| Syntax::of(format).is_some())
                     });
                     if telling {
                         most_telling = Some(*alternative);
@@ -169,8 +169,8 @@ impl Checker<'_> {
                 _ => self.mistyped(place, scalar, schema),
             },
             _ => {
-                if let Some(parse) = schema.get("format").and_then(Value::as_str).and_then(parser_of)
-                    && let Err(wrong) = parse(text)
+                if let Some(syntax) = schema.get("format").and_then(Value::as_str).and_then(Syntax::of)
+                    && let Err(wrong) = (syntax.check)(text)
                 {
                     let what = wrong.what.replace("{}", &quoted(scalar));
                     self.problems.wrong(place, what, wrong.help);
@@ -227,14 +227,11 @@ impl Checker<'_> {
 
     fn map(&mut self, entries: &[Entry], schema: &Value) -> Value {
         let of = schema.get("additionalProperties").unwrap_or(&Value::Null);
-        let parse_key = schema
-            .get("propertyNames")
-            .and_then(|names| names.get("format"))
-            .and_then(Value::as_str)
-            .and_then(parser_of);
+        let names = schema.get("propertyNames").and_then(|names| names.get("format"));
+        let of_keys = names.and_then(Value::as_str).and_then(Syntax::of);
         let mut values = Vec::with_capacity(entries.len());
         for Entry { key, place, value } in entries {
-            if let Some(Err(wrong)) = parse_key.map(|parse| parse(key)) {
+            if let Some(Err(wrong)) = of_keys.map(|syntax| (syntax.check)(key)) {
                 self.problems.wrong(*place, wrong.what.replace("{}", &format!("`{key}`")), wrong.help);
             } else if let Some(value) = self.check_value(*place, value, of) {
                 values.push(json!({ "at": place, "key": key, "value": value }));

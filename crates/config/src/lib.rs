@@ -45,7 +45,6 @@ pub const FORWARD_PROXY: &str = include_str!("../../../config/forward-proxy.yaml
 /// What is wrong with it, in one sentence.
 pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     <text::Length as text::Text>::parse(text)
-        .map(|length| length.0)
         .map_err(|wrong| format!("{}; {}", wrong.what.replace("{}", &format!("`{text}`")), wrong.help))
 }
 

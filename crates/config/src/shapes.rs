@@ -1,15 +1,34 @@
 //! The shapes that keys are made of: a text with its syntax, a value with its place, one or many, free keys, `off`.
 
-use std::{borrow::Cow, collections::BTreeMap, marker::PhantomData};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt::{self, Debug},
+    marker::PhantomData,
+};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{diagnostic::Place, text::Text};
+use crate::{
+    diagnostic::Place,
+    text::{Numbers, Text},
+};
 
-/// A text, parsed.
-#[derive(Clone, Debug)]
-pub(crate) struct Txt<T>(pub(crate) T);
+/// The value of a text in the notation `T`.
+pub(crate) struct Txt<T: Text>(pub(crate) T::Value);
+
+impl<T: Text<Value: Clone>> Clone for Txt<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Text<Value: Debug>> Debug for Txt<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl<'de, T: Text> Deserialize<'de> for Txt<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -24,14 +43,16 @@ impl<T: Text> JsonSchema for Txt<T> {
     }
 
     fn schema_name() -> Cow<'static, str> {
-        T::FORMAT.into()
+        T::SYNTAX.format.into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let types: &[&str] = if T::NUMBERS { &["string", "number"] } else { &["string"] };
-        let mut schema = json_schema!({ "type": types, "format": T::FORMAT, "x-what": T::WHAT });
-        if !T::EXAMPLES.is_empty() {
-            schema.insert("examples".into(), T::EXAMPLES.into());
+        let syntax = T::SYNTAX;
+        let types: &[&str] =
+            if syntax.numbers == Numbers::None { &["string"] } else { &["string", "number"] };
+        let mut schema = json_schema!({ "type": types, "format": syntax.format, "x-what": syntax.what });
+        if !syntax.examples.is_empty() {
+            schema.insert("examples".into(), syntax.examples.into());
         }
         schema
     }
@@ -143,7 +164,7 @@ pub(crate) fn one_or_many(one: &Schema) -> Schema {
 /// A mapping with free keys, in the order of the file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent, bound = "V: Deserialize<'de>")]
-pub(crate) struct Map<K, V> {
+pub(crate) struct Mapping<K, V> {
     pub(crate) entries: Vec<Entry<V>>,
     #[serde(skip)]
     syntax: PhantomData<K>,
@@ -157,7 +178,7 @@ pub(crate) struct Entry<V> {
     pub(crate) value: V,
 }
 
-impl<K: Text, V: JsonSchema> JsonSchema for Map<K, V> {
+impl<K: Text, V: JsonSchema> JsonSchema for Mapping<K, V> {
     fn inline_schema() -> bool {
         true
     }
@@ -174,7 +195,7 @@ impl<K: Text, V: JsonSchema> JsonSchema for Map<K, V> {
 
 /// The schema of a mapping with free keys.
 pub(crate) fn free_keys<K: Text>(of: &Schema) -> Schema {
-    let names = serde_json::json!({ "format": K::FORMAT });
+    let names = serde_json::json!({ "format": K::SYNTAX.format });
     json_schema!({ "type": "object", "x-map": true, "propertyNames": names, "additionalProperties": of })
 }
 

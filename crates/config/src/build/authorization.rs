@@ -10,8 +10,8 @@ use crate::{
         ListenProtocol, Listener, ProxyProtocolIn,
     },
     section::Read,
-    shapes::{At, Map, OneOrMany, Txt},
-    text::{HeaderText, Unit as _, ValueText},
+    shapes::{At, Mapping, OneOrMany, Txt},
+    text::{HeaderText, ValueText},
 };
 
 /// What a listener lets rules know of its clients.
@@ -192,7 +192,7 @@ fn rule(
 /// `refuses`: what holds here refuses a request.
 fn conditions(
     of: &mut AccessConditions,
-    headers: Option<Map<HeaderText, OneOrMany<Txt<ValueText>>>>,
+    headers: Option<Mapping<HeaderText, OneOrMany<Txt<ValueText>>>>,
     given: &At<()>,
     checks: Checks,
     refuses: bool,
@@ -223,7 +223,7 @@ fn conditions(
         } else {
             framing(&name, entry.at, false, problems);
         }
-        let any = entry.value.into_vec().into_iter().map(|value| value.0.value()).collect();
+        let any = entry.value.into_vec().into_iter().map(|value| value.0).collect();
         of.headers.push(HeaderCondition { name, any });
     }
     if let Some(at) = given.key("claims") {

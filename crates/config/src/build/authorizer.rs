@@ -1,15 +1,14 @@
 //! Authorizers and their users: each authorizer must be reachable, and must not admit every client by mistake.
 
-use super::{Targets, framing::framing};
+use super::{Names, Targets, framing::framing};
 use crate::{
-    diagnostic::{Place, Problems},
+    diagnostic::Problems,
     model::{
         Authorizer, AuthorizerBody, AuthorizerFailure, AuthorizerProtocol, AuthorizerUse, AuthorizerWord,
         External, ExternalForm, HeaderMatch, Name,
     },
     section::Read,
     shapes::{At, Entry, OneOrMany},
-    suggest,
 };
 
 pub(crate) fn authorizer(
@@ -18,7 +17,7 @@ pub(crate) fn authorizer(
     problems: &mut Problems,
 ) -> Option<Authorizer> {
     let (given, Read { section: mut authorizer, rest }) = entry.value.open();
-    let (service, at) = rest.service.map(|service| (service.value.0.0, service.at))?;
+    let (service, at) = rest.service.map(|service| (service.value.0, service.at))?;
     let service = targets.find(&service, at, problems);
     if let Some(id) = service {
         if targets.is_opaque(id) {
@@ -35,7 +34,7 @@ pub(crate) fn authorizer(
     if let Some(at) = given.key("path_prefix").filter(|_| !http) {
         problems.wrong(at, "`path_prefix` without `protocol: http`", "gRPC has its own path");
     }
-    let prefix = rest.path_prefix.map_or_else(|| Name::from(""), |prefix| prefix.0.0);
+    let prefix = rest.path_prefix.map_or_else(|| Name::from(""), |prefix| prefix.0);
     let path_prefix: Name = prefix.trim_end_matches('/').into();
     if path_prefix.contains(['?', '#', '{']) {
         problems.wrong(entry.at, "`path_prefix` is more than a path", "such as `/check`");
@@ -44,8 +43,8 @@ pub(crate) fn authorizer(
         authorizer.protocol = AuthorizerProtocol::Http { path_prefix };
     }
     for name in rest.upstream_headers.map(OneOrMany::into_vec).unwrap_or_default() {
-        framing(&name.value.0.0, name.at, true, problems);
-        authorizer.upstream_headers.push(name.value.0.0);
+        framing(&name.value.0, name.at, true, problems);
+        authorizer.upstream_headers.push(name.value.0);
     }
     let all = HeaderMatch::Prefix("".into());
     if given.key("request_headers").is_none() {
@@ -82,7 +81,7 @@ fn check_body(body: &At<AuthorizerBody>, failure: AuthorizerFailure, problems: &
 pub(crate) fn used(
     raw: At<ExternalForm>,
     over: Option<bool>,
-    known: &[(String, Option<usize>)],
+    known: &Names,
     problems: &mut Problems,
 ) -> Option<AuthorizerUse> {
     let At { at, value, .. } = raw;
@@ -98,27 +97,13 @@ pub(crate) fn used(
             Some(AuthorizerUse::Off)
         }
         ExternalForm::Name(name) => {
-            let authorizer = find(&name.0.0, at, known, problems)?;
+            let authorizer = known.find("", &name.0, at, problems)?;
             Some(AuthorizerUse::Ask { authorizer, context: Vec::new(), body: true })
         }
         ExternalForm::Full(Read { section: External { context, body }, rest }) => {
             let name = rest.authorizer?;
-            let authorizer = find(&name.value.0.0, name.at, known, problems)?;
+            let authorizer = known.find("", &name.value.0, name.at, problems)?;
             Some(AuthorizerUse::Ask { authorizer, context, body })
         }
     }
-}
-
-/// `known` are the authorizers of the file by name, with the index of those that are right.
-fn find(name: &str, at: Place, known: &[(String, Option<usize>)], problems: &mut Problems) -> Option<usize> {
-    if let Some((_, index)) = known.iter().find(|(known, _)| known == name) {
-        // What is wrong with it has been said.
-        return *index;
-    }
-    let names = known.iter().map(|(name, _)| name.as_str());
-    let help = suggest::instead(name, names, "there are", || {
-        format!("add it: `authorizers: {{ {name}: … }}` beside `listeners`")
-    });
-    problems.wrong(at, format!("`authorizers` has no `{name}`"), help);
-    None
 }

@@ -14,7 +14,7 @@ pub(crate) fn global_limit(
     problems: &mut Problems,
 ) -> Option<Box<GlobalRateLimit>> {
     let Read { section: mut limit, rest } = raw;
-    let (service, at) = rest.service.map(|service| (service.value.0.0, service.at))?;
+    let (service, at) = rest.service.map(|service| (service.value.0, service.at))?;
     let id = targets.find(&service, at, problems);
     if id.is_some_and(|id| targets.is_opaque(id)) {
         problems.wrong(at, "the service takes opaque bytes", "it speaks gRPC: `h2c://` or `https://`");

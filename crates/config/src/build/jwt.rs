@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Targets, framing::framing};
+use super::{Names, Targets, framing::framing};
 use crate::{
     diagnostic::Problems,
     model::{JwtKeys, JwtProvider, JwtUse, KeySource},
     section::Read,
-    shapes::{At, Entry},
-    suggest,
+    shapes::{At, Entry, Txt},
+    text::Label,
 };
 
 /// Clocks that differ by more are wrong.
@@ -34,7 +34,7 @@ pub(crate) fn provider(
     for entry in rest.claim_headers.map(|map| map.entries).unwrap_or_default() {
         let Ok(name) = http::HeaderName::from_bytes(entry.key.as_bytes()) else { continue };
         framing(&name, entry.at, true, problems);
-        provider.claim_headers.push((name, entry.value.0.0));
+        provider.claim_headers.push((name, entry.value.0));
     }
     provider.keys = keys(rest.keys?, targets, problems)?;
     provider.name = entry.key.into();
@@ -50,7 +50,7 @@ fn keys(raw: At<Read<KeySource>>, targets: &mut Targets, problems: &mut Problems
         (Some(text), None, None) => Some(JwtKeys::Inline(text)),
         (None, Some(file), None) => Some(JwtKeys::File(file)),
         (None, None, Some(upstream)) => {
-            let id = targets.find(&upstream.value.0.0, upstream.at, problems);
+            let id = targets.find(&upstream.value.0, upstream.at, problems);
             if id.is_some_and(|id| targets.is_opaque(id)) {
                 problems.wrong(
                     upstream.at,
@@ -75,29 +75,11 @@ fn keys(raw: At<Read<KeySource>>, targets: &mut Targets, problems: &mut Problems
     }
 }
 
-/// `known` are the providers of the file by name, with the index of those that are right.
-pub(crate) fn used(
-    raw: Read<JwtUse>,
-    known: &[(String, Option<usize>)],
-    problems: &mut Problems,
-) -> Option<JwtUse> {
+pub(crate) fn used(raw: Read<JwtUse>, known: &Names, problems: &mut Problems) -> Option<JwtUse> {
     let Read { section: mut used, rest } = raw;
-    let mut whole = true;
-    for issuer in rest.issuers?.into_vec() {
-        let name = &issuer.value.0.0;
-        match known.iter().find(|(known, _)| **known == **name) {
-            Some((_, Some(index))) => used.providers.push(*index),
-            // What is wrong with it has been said.
-            Some((_, None)) => whole = false,
-            None => {
-                whole = false;
-                let names = known.iter().map(|(name, _)| name.as_str());
-                let help = suggest::instead(name, names, "there are", || {
-                    format!("add it: `jwt: {{ {name}: … }}` beside `listeners`")
-                });
-                problems.wrong(issuer.at, format!("`jwt` has no issuer `{name}`"), help);
-            }
-        }
-    }
-    whole.then_some(used)
+    let issuers = rest.issuers?.into_vec();
+    let mut find = |name: At<Txt<Label>>| known.find("issuer ", &name.value.0, name.at, problems);
+    let found: Vec<Option<usize>> = issuers.into_iter().map(&mut find).collect();
+    used.providers = found.into_iter().collect::<Option<_>>()?;
+    Some(used)
 }

@@ -37,7 +37,7 @@ pub(crate) fn fault(raw: At<Read<Fault>>, problems: &mut Problems) -> Option<Fau
     fault.response_rate = rest.response_rate.map(|rate| rate.value);
     fault.header = match rest.header {
         None => None,
-        Some(At { value: FaultHeader::Name(name), .. }) => Some((name.0.0, None)),
+        Some(At { value: FaultHeader::Name(name), .. }) => Some((name.0, None)),
         Some(At { at, value: FaultHeader::Value(map), wrong, .. }) => {
             let [entry] = map.entries.as_slice() else {
                 if wrong.is_empty() {
@@ -46,7 +46,7 @@ pub(crate) fn fault(raw: At<Read<Fault>>, problems: &mut Problems) -> Option<Fau
                 return None;
             };
             let name = http::HeaderName::from_bytes(entry.key.as_bytes()).ok()?;
-            Some((name, Some(entry.value.0.0.clone())))
+            Some((name, Some(entry.value.0.clone())))
         }
     };
     Some(fault)

@@ -29,7 +29,7 @@ pub(crate) fn listener(
     let at = entry.at;
     let (given, Read { section: mut listener, rest }) = entry.value.open();
     (listener.name, listener.line) = (entry.key.into(), at.line);
-    listener.bind = binds(rest.bind?, rest.unix_mode.map(|mode| mode.0.0));
+    listener.bind = binds(rest.bind?, rest.unix_mode.map(|mode| mode.0));
     let tls_place = given.key("tls");
     let tls = rest.tls.map_or(Ok(None), |tls| tls::server(tls, problems));
     // What is only wrong in `tls` shall not make routes look wrong, too.
@@ -51,7 +51,7 @@ pub(crate) fn listener(
     listener.authorization =
         rest.authorization.map(|raw| Arc::new(authorization(raw, &name, sight, targets, problems)));
     let sight = sight.of_routes(listener.authorization.as_deref());
-    listener.web = web::web(rest.cors, rest.grpc_web, rest.compression, &Web::default(), problems);
+    listener.web = web::web(rest.web, &Web::default(), problems);
     let mut routes = Routes {
         listener: &listener,
         terminates,
@@ -86,7 +86,7 @@ pub(crate) fn listener(
 }
 
 fn binds(raw: OneOrMany<At<Txt<Binds>>>, unix_mode: Option<u32>) -> Vec<Bind> {
-    let mut binds: Vec<Bind> = raw.into_vec().into_iter().flat_map(|bind| bind.value.0.0).collect();
+    let mut binds: Vec<Bind> = raw.into_vec().into_iter().flat_map(|bind| bind.value.0).collect();
     for bind in &mut binds {
         if let (Bind::Unix { mode, .. }, Some(given)) = (bind, unix_mode) {
             *mode = given;

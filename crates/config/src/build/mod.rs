@@ -35,7 +35,8 @@ use crate::{
     diagnostic::{Place, Problems},
     model::{Admin, Bind, Config, Dns, Listener, Upstream},
     section::{Read, Short},
-    shapes::{At, Entry, Map},
+    shapes::{At, Entry, Mapping},
+    suggest,
     text::Label,
     yaml::{Kind, Node},
 };
@@ -61,12 +62,13 @@ pub(crate) fn build(
             built.push(upstream);
         }
     }
-    let (authorizers, known) = named(root.authorizers, tree.get("authorizers"), |entry| {
+    let authorizers;
+    (authorizers, targets.authorizers) = named("authorizers", root.authorizers, tree, |entry| {
         authorizer::authorizer(entry, &mut targets, problems)
     });
-    targets.authorizers = known;
-    let (jwt, known) = named(root.jwt, tree.get("jwt"), |entry| jwt::provider(entry, &mut targets, problems));
-    targets.issuers = known;
+    let jwt;
+    (jwt, targets.issuers) =
+        named("jwt", root.jwt, tree, |entry| jwt::provider(entry, &mut targets, problems));
     let listeners = match root.listeners.map(|map| map.entries).filter(|entries| !entries.is_empty()) {
         Some(entries) => entries
             .into_iter()
@@ -83,7 +85,7 @@ pub(crate) fn build(
     };
     let metrics_place = root.metrics.as_ref().map_or_else(Place::default, |metrics| metrics.at);
     let Read { section: mut app, rest } = root.metrics.map_or_else(Read::default, |metrics| metrics.0.value);
-    let metrics = rest.bind.map_or(Some(Config::METRICS), |bind| bind.0.0);
+    let metrics = rest.bind.map_or(Some(Config::METRICS), |bind| bind.0);
     if metrics.is_none() && (!app.metrics.is_empty() || rest.adapt.is_some()) {
         problems.error(metrics_place, "`app` and `adapt` need the port of the metrics, but `bind` is `off`");
     }
@@ -92,7 +94,7 @@ pub(crate) fn build(
     let admin = root.admin.map_or_else(Admin::default, |Short(raw)| {
         let (given, Read { section: mut admin, rest }) = raw.open();
         if let Some(bind) = rest.bind {
-            (admin.bind, admin.required) = (bind.0.0, true);
+            (admin.bind, admin.required) = (bind.0, true);
             check_admin(admin.bind.as_ref(), given.at, &listeners, metrics, problems);
         }
         admin
@@ -102,7 +104,7 @@ pub(crate) fn build(
 
     config.access_log = observe::access_log(root.access_log, &listeners, problems);
     if let Some(given) = root.watch_interval {
-        config.watch_interval = given.value.0.0;
+        config.watch_interval = given.value.0;
         if config.watch_interval < SHORTEST_WATCH {
             problems.wrong(given.at, "this is too often", "at least `10ms`");
         }
@@ -128,12 +130,35 @@ pub(crate) fn build(
     config
 }
 
-/// The parts of a section with names, and of each name in the file the index of its part, where that is right.
+/// The names of one key of the file, each with the index of its part, where that is right.
+#[derive(Default)]
+pub(crate) struct Names {
+    key: &'static str,
+    known: Vec<(String, Option<usize>)>,
+}
+
+impl Names {
+    /// The index of a name. `None` was reported, here or where the part itself is wrong. `kind` stands before the name.
+    fn find(&self, kind: &str, name: &str, at: Place, problems: &mut Problems) -> Option<usize> {
+        if let Some((_, index)) = self.known.iter().find(|(known, _)| known == name) {
+            return *index;
+        }
+        let (key, names) = (self.key, self.known.iter().map(|(name, _)| name.as_str()));
+        let help = suggest::instead(name, names, "there are", || {
+            format!("add it: `{key}: {{ {name}: … }}` beside `listeners`")
+        });
+        problems.wrong(at, format!("`{key}` has no {kind}`{name}`"), help);
+        None
+    }
+}
+
+/// The parts below a key of the file that has names, and these names.
 fn named<R, T>(
-    section: Option<Map<Label, R>>,
-    written: Option<&Node>,
+    key: &'static str,
+    section: Option<Mapping<Label, R>>,
+    tree: &Node,
     mut build: impl FnMut(Entry<R>) -> Option<T>,
-) -> (Vec<T>, Vec<(String, Option<usize>)>) {
+) -> (Vec<T>, Names) {
     let (mut parts, mut known) = (Vec::new(), Vec::new());
     for entry in section.map(|map| map.entries).unwrap_or_default() {
         let name = entry.key.clone();
@@ -141,13 +166,19 @@ fn named<R, T>(
         known.push((name, part.is_some().then_some(parts.len())));
         parts.extend(part);
     }
-    // One that can't be read is no name that is missed.
-    for (name, _) in written.into_iter().flat_map(Node::keys) {
+    // The file has a name also where its part can't be read.
+    for (name, _) in tree.get(key).into_iter().flat_map(Node::keys) {
         if !known.iter().any(|(known, _)| known == name) {
             known.push((name.to_owned(), None));
         }
     }
-    (parts, known)
+    (parts, Names { key, known })
+}
+
+/// Both can't be listened on. Port 0 is a free one, always another.
+fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    let any = |address: SocketAddr| address.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || any(one) || any(other))
 }
 
 /// The admin API needs its own socket. (At its default address it is switched off instead of an error.)
@@ -159,31 +190,18 @@ fn check_admin(
     problems: &mut Problems,
 ) {
     let Some(bind) = bind else { return };
-    let clash = |other: &SocketAddr| match bind {
-        Bind::Tcp(at) => {
-            at.port() != 0
-                && other.port() == at.port()
-                && (other.ip() == at.ip() || other.ip().is_unspecified())
-        }
-        Bind::Unix { .. } => false,
+    let taken = |other: &Bind| match (other, bind) {
+        (Bind::Tcp(other), Bind::Tcp(bind)) => clash(*other, *bind),
+        (Bind::Unix { path: other, .. }, Bind::Unix { path, .. }) => other == path,
+        _ => false,
     };
-    let other = listeners.iter().find(|listener| {
-        listener.bind.iter().any(|other| match (other, bind) {
-            (Bind::Tcp(other), _) => clash(other),
-            (Bind::Unix { path: a, .. }, Bind::Unix { path: b, .. }) => a == b,
-            (Bind::Unix { .. }, Bind::Tcp(_)) => false,
-        })
-    });
-    let other = match other {
+    let other = match listeners.iter().find(|listener| listener.bind.iter().any(taken)) {
         Some(listener) => format!("`{}`", listener.name),
-        None if metrics.as_ref().is_some_and(clash) => "the metrics".to_owned(),
+        None if metrics.is_some_and(|metrics| taken(&Bind::Tcp(metrics))) => "the metrics".to_owned(),
         None => return,
     };
-    problems.wrong(
-        at,
-        format!("{} is already listened on by {other}", shown(bind)),
-        "move one of them, or `admin: off`",
-    );
+    let message = format!("`{bind}` is already listened on by {other}");
+    problems.wrong(at, message, "move one of them, or `admin: off`");
 }
 
 /// What `!file` brought in.
@@ -203,7 +221,7 @@ fn dns(given: At<Dns>, problems: &mut Problems) -> Dns {
     given.value
 }
 
-/// No two listeners on one socket. Port 0 is a free one, always another.
+/// No two listeners on one socket.
 fn sockets(
     listeners: &[Listener],
     tree: &Node,
@@ -212,15 +230,11 @@ fn sockets(
 ) {
     let mut taken: Vec<(&Bind, &str)> = Vec::new();
     for listener in listeners {
-        let place = tree
-            .get("listeners")
-            .and_then(|listeners| listeners.get(&listener.name))
-            .and_then(|listener| listener.get("bind"))
-            .map_or_else(Place::default, |bind| bind.place);
+        let node = tree.get("listeners").and_then(|all| all.get(&listener.name)?.get("bind"));
+        let place = node.map_or_else(Place::default, |bind| bind.place);
         let mut own = HashSet::new();
         for bind in &listener.bind {
-            let free = matches!(bind, Bind::Tcp(address) if address.port() == 0);
-            if free {
+            if matches!(bind, Bind::Tcp(address) if address.port() == 0) {
                 continue;
             }
             let same = |(other, _): &&(&Bind, &str)| match (*other, bind) {
@@ -228,35 +242,19 @@ fn sockets(
                 (a, b) => a == b,
             };
             if let Some((_, other)) = taken.iter().find(same) {
-                problems.wrong(
-                    place,
-                    format!("{} is already listened on by `{other}`", shown(bind)),
-                    "give each listener a different address",
-                );
+                let message = format!("`{bind}` is already listened on by `{other}`");
+                problems.wrong(place, message, "give each listener a different address");
             } else if !own.insert(bind) {
-                problems.error(place, format!("{} is listed twice", shown(bind)));
+                problems.error(place, format!("`{bind}` is listed twice"));
             }
-            if let (Bind::Tcp(address), Some((metrics, metrics_place))) = (bind, metrics)
-                && metrics.port() == address.port()
-                && (metrics.ip() == address.ip()
-                    || metrics.ip().is_unspecified()
-                    || address.ip().is_unspecified())
+            if let (Bind::Tcp(address), Some((metrics, at))) = (bind, metrics)
+                && clash(*address, metrics)
             {
-                let place = if metrics_place == Place::default() { place } else { metrics_place };
-                problems.wrong(
-                    place,
-                    format!("`{}` and the metrics both use port {}", listener.name, address.port()),
-                    "move one of them, or `metrics: off`",
-                );
+                let message = format!("`{}` and the metrics both use port {}", listener.name, address.port());
+                let at = if at == Place::default() { place } else { at };
+                problems.wrong(at, message, "move one of them, or `metrics: off`");
             }
         }
         taken.extend(listener.bind.iter().map(|bind| (bind, &*listener.name)));
-    }
-}
-
-fn shown(bind: &Bind) -> String {
-    match bind {
-        Bind::Tcp(address) => format!("`{address}`"),
-        Bind::Unix { path, .. } => format!("`unix:{}`", path.display()),
     }
 }

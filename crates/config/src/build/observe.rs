@@ -22,7 +22,7 @@ pub(crate) fn access_log(
     let Read { section: mut log, rest } = raw.value;
     log.to = match rest.to {
         None => LogTarget::Off,
-        Some(LogTo::Path(to)) => to.0.0,
+        Some(LogTo::Path(to)) => to.0,
         Some(LogTo::Mapping(output)) => log_target(output, problems).unwrap_or_default(),
     };
     if let Some(format) = rest.format {
@@ -110,7 +110,7 @@ fn log_filter(
     let known = || listeners.iter().flat_map(|listener| &listener.routes).map(|route| &*route.name);
     let mut unknown = false;
     for name in rest.routes.map(OneOrMany::into_vec).unwrap_or_default() {
-        let route = name.value.0.0;
+        let route = name.value.0;
         if !known().any(|name| *name == *route) {
             unknown = true;
             let help = match suggest::nearest(&route, known()) {
@@ -141,7 +141,7 @@ pub(crate) fn adapter(entry: Entry<Read<Adapter>>) -> Adapter {
     }
     let mut expect = Expect::default();
     if let Some(status) = rest.status {
-        expect.status = status.into_vec().into_iter().map(|range| range.0.0).collect();
+        expect.status = status.into_vec().into_iter().map(|range| range.0).collect();
     }
     let code = |code: Option<u16>| code.and_then(|code| StatusCode::from_u16(code).ok());
     expect.ok = code(rest.ok).unwrap_or(expect.ok);
@@ -149,7 +149,7 @@ pub(crate) fn adapter(entry: Entry<Read<Adapter>>) -> Adapter {
     for entry in rest.json.map(|map| map.entries).unwrap_or_default() {
         let value: Name = match entry.value {
             JsonScalar::Truth(truth) => truth.to_string().into(),
-            JsonScalar::Text(text) => text.0.0,
+            JsonScalar::Text(text) => text.0,
         };
         expect.json.push((entry.key.into(), value));
     }

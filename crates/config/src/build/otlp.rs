@@ -14,7 +14,7 @@ use crate::{
         OtlpSignals, Propagation, Tracing,
     },
     section::{Read, Short},
-    shapes::{At, Map, Txt},
+    shapes::{At, Mapping, Txt},
     text::{HeaderText, Otlp, OtlpUrl, Ratio, Text as _, Word},
 };
 
@@ -23,7 +23,7 @@ pub(crate) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// What distinguishes the signals on the way to a collector.
 struct Signal {
-    /// Part of the names of its environment variables.
+    /// Nested of the names of its environment variables.
     variable: &'static str,
     /// The path that is put behind that of the collector.
     path: &'static str,
@@ -106,7 +106,7 @@ fn collectors<const N: usize>(
     problems: &mut Problems,
 ) -> [Option<Collector>; N] {
     let Read { section: mut base, rest } = read;
-    let to = to.map(|to| to.value.0.0);
+    let to = to.map(|to| to.value.0);
     let urls = signals.map(|signal| {
         let url = match &to {
             Some(to) => to.clone().map(|url| (url, false)),
@@ -208,13 +208,13 @@ fn resource(collector: &mut Collector, named: bool, env: &dyn Fn(&str) -> Option
 
 type Headers = Vec<(http::HeaderName, HeaderValue)>;
 
-fn headers(map: Map<HeaderText, At<Txt<Word>>>, problems: &mut Problems) -> Headers {
+fn headers(map: Mapping<HeaderText, At<Txt<Word>>>, problems: &mut Problems) -> Headers {
     let mut out = Vec::new();
     for entry in map.entries {
-        if let Some(header) = header(&entry.key, &entry.value.value.0.0) {
+        if let Some(header) = header(&entry.key, &entry.value.value.0) {
             out.push(header);
         } else {
-            let help = "visible ASCII characters and spaces";
+            let help = "no line breaks, and no other control characters than tabs";
             problems.wrong(entry.value.at, "this can't be a header's value", help);
         }
     }
@@ -241,7 +241,7 @@ fn from_env(
     let found = variables.iter().find_map(|(name, whole)| Some((*name, env(name)?, *whole)));
     let (name, text, whole) = found.unwrap_or(("", Collector::ENDPOINT.to_owned(), false));
     match Otlp::parse(&text) {
-        Ok(otlp) => Some((otlp.0?, whole)),
+        Ok(otlp) => Some((otlp?, whole)),
         Err(wrong) => {
             let what = wrong.what.replace("{}", &format!("`{text}`"));
             problems.wrong(at, format!("the environment's {name}: {what}"), wrong.help);
@@ -255,7 +255,7 @@ fn sample(env: &dyn Fn(&str) -> Option<String>) -> Option<f64> {
     match env("OTEL_TRACES_SAMPLER").as_deref() {
         Some("always_on" | "parentbased_always_on") => Some(1.0),
         Some("always_off" | "parentbased_always_off") => Some(0.0),
-        _ => Ratio::parse(&env("OTEL_TRACES_SAMPLER_ARG")?).ok().map(|share| share.0),
+        _ => Ratio::parse(&env("OTEL_TRACES_SAMPLER_ARG")?).ok(),
     }
 }
 

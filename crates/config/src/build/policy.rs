@@ -39,8 +39,8 @@ impl Layer {
         retry: Option<RetryForm>,
     ) -> Self {
         Self {
-            timeout: timeout.map(|timeout| timeout.0.0),
-            idle: idle.map(|idle| idle.0.0),
+            timeout: timeout.map(|timeout| timeout.0),
+            idle: idle.map(|idle| idle.0),
             retry,
             deadline_header: None,
             credential: None,
@@ -50,7 +50,7 @@ impl Layer {
 
     /// The same with the header for deadlines that this level names.
     pub(crate) fn with_deadline_header(mut self, header: Option<Txt<HeaderText>>) -> Self {
-        self.deadline_header = header.map(|header| header.0.0);
+        self.deadline_header = header.map(|header| header.0);
         self
     }
 

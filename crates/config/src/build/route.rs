@@ -50,7 +50,7 @@ pub(crate) fn routes(
     let (given, Read { section: mut route, rest }) = raw.open();
     route.line = given.at.line;
     route.name = match rest.name {
-        Some(name) => name.0.0,
+        Some(name) => name.0,
         None if index == usize::MAX => format!("{listener}/to").into(),
         None => format!("{listener}/{index}").into(),
     };
@@ -103,7 +103,7 @@ pub(crate) fn routes(
     route.authorization = rest
         .authorization
         .map(|raw| Arc::new(authorization(raw, &route.name, over.sight, targets, problems)));
-    route.web = web::web(rest.cors, rest.grpc_web, rest.compression, over.web, problems);
+    route.web = web::web(rest.web, over.web, problems);
     let rewrite = rewrite(rest.rewrite, &known, problems);
     let mirrors = mirrors(rest.mirror, targets, problems);
     let rate_limit = rest.rate_limit.map(limits::rate_limit);
@@ -131,7 +131,7 @@ pub(crate) fn routes(
             }
             let named = rest.upstream_header.map(|header| {
                 chosen::upstream_header(
-                    header.0.0,
+                    header.0,
                     given.key("upstream_header").unwrap_or(given.at),
                     &to,
                     targets,
@@ -185,9 +185,9 @@ fn matcher(raw: At<Read<Match>>, to: &mut Match, problems: &mut Problems) -> Vec
         problems.wrong(at, "both `method` and `methods`", "they have the same meaning: keep one of them");
     }
     if let Some(method) = rest.method.filter(|_| !methods) {
-        to.methods = method.into_vec().into_iter().map(|method| method.0.0).collect();
+        to.methods = method.into_vec().into_iter().map(|method| method.0).collect();
     }
-    rest.path.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|path| path.0.0).collect()
+    rest.path.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|path| path.0).collect()
 }
 
 /// Names that every path of the route captures.
@@ -241,17 +241,17 @@ pub(super) fn edits(
             let Ok(name) = http::HeaderName::from_bytes(entry.key.as_bytes()) else { continue };
             framing(&name, entry.at, request, problems);
             let At { at, value: Txt(template), .. } = entry.value;
-            for part in &template.0.0 {
+            for part in &template.0 {
                 if let Part::Variable(Variable::Capture(capture)) = part {
                     captures.check(capture, at, problems);
                 }
             }
-            to.push((name, template.0));
+            to.push((name, template));
         }
     }
     for name in rest.remove.map(OneOrMany::into_vec).unwrap_or_default() {
-        framing(&name.value.0.0, name.at, request, problems);
-        edits.remove.push(name.value.0.0);
+        framing(&name.value.0, name.at, request, problems);
+        edits.remove.push(name.value.0);
     }
     edits
 }
@@ -289,9 +289,9 @@ fn rewrite(
 fn mirrors(raw: Option<At<MirrorForm>>, targets: &mut Targets, problems: &mut Problems) -> Vec<Mirror> {
     let Some(At { at, value, .. }) = raw else { return Vec::new() };
     let wanted: Vec<(String, Place, f64)> = match value {
-        MirrorForm::One(name) => vec![(name.0.0.to_string(), at, WHOLE)],
+        MirrorForm::One(name) => vec![(name.0.to_string(), at, WHOLE)],
         MirrorForm::Shares(map) => {
-            map.entries.into_iter().map(|entry| (entry.key, entry.at, entry.value.0.0)).collect()
+            map.entries.into_iter().map(|entry| (entry.key, entry.at, entry.value.0)).collect()
         }
     };
     let mut mirrors = Vec::new();

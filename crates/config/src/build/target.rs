@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    Names,
     credential::Keeping,
     policy::{self, Layer},
 };
@@ -23,10 +24,9 @@ pub(crate) struct Targets {
     known: Vec<Target>,
     /// Names in the file; errors in them were already reported.
     written: Vec<(String, Place)>,
-    /// Issuers of tokens, with the index of those that are right.
-    pub(crate) issuers: Vec<(String, Option<usize>)>,
-    /// The same of authorizers.
-    pub(crate) authorizers: Vec<(String, Option<usize>)>,
+    /// Issuers of tokens.
+    pub(crate) issuers: Names,
+    pub(crate) authorizers: Names,
     /// `upstreams` itself can't be read.
     unreadable: bool,
 }
@@ -86,7 +86,13 @@ impl Targets {
         let unreadable = upstreams.is_some_and(|node| !matches!(node.kind, Kind::Mapping(_)));
         let written = upstreams.into_iter().flat_map(Node::keys);
         let written = written.map(|(name, at)| (name.to_owned(), at)).collect();
-        Self { known: Vec::new(), written, issuers: Vec::new(), authorizers: Vec::new(), unreadable }
+        Self {
+            known: Vec::new(),
+            written,
+            issuers: Names::default(),
+            authorizers: Names::default(),
+            unreadable,
+        }
     }
 
     /// The next upstream; its index is its place in the order of calls.
@@ -211,7 +217,7 @@ impl Targets {
     ) -> Option<Vec<Destination>> {
         let entries = match &to.value {
             To::One(name) => {
-                let upstream = self.find(&name.0.0, to.at, problems)?;
+                let upstream = self.find(&name.0, to.at, problems)?;
                 let policy = self.policy(upstream, route, problems);
                 return Some(vec![Destination { upstream, weight: 1, policy }]);
             }
@@ -260,10 +266,10 @@ impl Targets {
             problems.wrong(at, "it is not clear which of these upstreams a request is for", help);
         }
         let found: Vec<Option<UpstreamId>> =
-            names.iter().map(|name| self.find(&name.value.0.0, name.at, problems)).collect();
+            names.iter().map(|name| self.find(&name.value.0, name.at, problems)).collect();
         for (index, name) in names.iter().enumerate() {
-            if names.iter().take(index).any(|other| other.value.0.0 == name.value.0.0) {
-                problems.wrong(name.at, format!("`{}` is named twice", name.value.0.0), "keep one of them");
+            if names.iter().take(index).any(|other| other.value.0 == name.value.0) {
+                problems.wrong(name.at, format!("`{}` is named twice", name.value.0), "keep one of them");
             }
         }
         let found: Vec<UpstreamId> = found.into_iter().collect::<Option<_>>().filter(|_| by_header)?;

@@ -7,7 +7,7 @@ use crate::{
     model::{Identity, TlsClient, TlsMode, TlsServer, Trust},
     section::Read,
     shapes::{At, OneOrMany, Txt},
-    text::{Authority, File, Pem},
+    text::{Authority, AuthorityText, File, Pem},
 };
 
 pub(crate) fn client(
@@ -96,8 +96,8 @@ fn identity(
 ) -> Result<Option<Identity>, Reported> {
     let (there, missing) = match (certificate, key, ocsp) {
         (Some(certificate), Some(key), ocsp) => {
-            let ocsp = ocsp.map(|ocsp| ocsp.0.0);
-            return Ok(Some(Identity { certificate: certificate.0.0, key: key.0.0, ocsp }));
+            let ocsp = ocsp.map(|ocsp| ocsp.0);
+            return Ok(Some(Identity { certificate: certificate.0, key: key.0, ocsp }));
         }
         (None, None, None) => return Ok(None),
         _ if given.is_wrong("certificate") || given.is_wrong("key") => return Err(Reported),
@@ -113,7 +113,7 @@ fn identity(
 /// `None` isn't given.
 fn trust(
     given: &At<()>,
-    authorities: Option<OneOrMany<Txt<Authority>>>,
+    authorities: Option<OneOrMany<Txt<AuthorityText>>>,
     pem: Option<Txt<Pem>>,
     key: &str,
     problems: &mut Problems,
@@ -146,7 +146,7 @@ fn trust(
             }
             Ok(Some(Trust::Files(files)))
         }
-        (None, Some(pem)) => Ok(Some(Trust::Inline(Arc::from(&*pem.0.0)))),
+        (None, Some(pem)) => Ok(Some(Trust::Inline(Arc::from(&*pem.0)))),
         (None, None) => Ok(None),
     }
 }

@@ -114,7 +114,7 @@ fn addresses(
             Source::Authority => {
                 let max_hosts = max_hosts.map_or(Upstream::MAX_HOSTS, |most| most as usize);
                 let deny = deny.map(OneOrMany::into_vec).unwrap_or_default();
-                let deny = deny.into_iter().flat_map(|range| range.0.0).collect();
+                let deny = deny.into_iter().flat_map(|range| range.0).collect();
                 return Some((Address::Authority { max_hosts, deny }, Scheme::Open));
             }
             Source::OriginalDestination => {
@@ -266,7 +266,7 @@ fn health_check(
     let (given, Read { section: mut check, rest }) = raw.open();
     let tcp = rest.tcp.filter(|tcp| !matches!(tcp, TcpForm::Connection(false)));
     check.probe = match (rest.path, tcp, rest.grpc) {
-        (Some(path), None, None) => Probe::Http { path: path.0.0, host: rest.host.map(|host| host.0.0) },
+        (Some(path), None, None) => Probe::Http { path: path.0, host: rest.host.map(|host| host.0) },
         (None, Some(form), None) => opaque(form),
         (None, None, Some(service)) => Probe::Grpc { service: service.into() },
         (None, None, None) if !given.whole() => return None,

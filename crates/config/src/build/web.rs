@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     diagnostic::Problems,
-    model::{Compression, Cors, HeadersForm, Web},
-    section::Read,
+    model::{Cors, HeadersForm, Web},
+    section::{Read, Section},
     shapes::{OneOrMany, OrOff},
 };
 
@@ -13,21 +13,15 @@ use crate::{
 const STRANGER: &str = "https://attache-stranger.invalid";
 
 /// The keys of a route over those of its listener.
-pub(crate) fn web(
-    cors: Option<OrOff<Read<Cors>>>,
-    grpc_web: Option<bool>,
-    compression: Option<OrOff<Compression>>,
-    listener: &Web,
-    problems: &mut Problems,
-) -> Web {
+pub(crate) fn web(given: <Web as Section>::Rest, listener: &Web, problems: &mut Problems) -> Web {
     Web {
-        cors: match cors {
+        cors: match given.cors {
             None => listener.cors.clone(),
             Some(OrOff::Off(_)) => None,
             Some(OrOff::On(raw)) => Some(Arc::new(self::cors(raw, problems))),
         },
-        grpc_web: grpc_web.unwrap_or(listener.grpc_web),
-        compression: match compression {
+        grpc_web: given.grpc_web.unwrap_or(listener.grpc_web),
+        compression: match given.compression {
             None => listener.compression.clone(),
             Some(OrOff::Off(_)) => None,
             Some(OrOff::On(raw)) => Some(Arc::new(raw)),
@@ -38,7 +32,7 @@ pub(crate) fn web(
 fn cors(raw: Read<Cors>, problems: &mut Problems) -> Cors {
     let Read { section: mut cors, rest } = raw;
     for origin in rest.origins.map(OneOrMany::into_vec).unwrap_or_default() {
-        let pattern = origin.value.0.0;
+        let pattern = origin.value.0;
         if cors.credentials && (pattern.matches(STRANGER) || pattern.matches("null")) {
             problems.wrong(
                 origin.at,
@@ -52,7 +46,7 @@ fn cors(raw: Read<Cors>, problems: &mut Problems) -> Cors {
         None => {}
         Some(HeadersForm::All(_)) => cors.headers = None,
         Some(HeadersForm::These(names)) => {
-            cors.headers = Some(names.into_vec().into_iter().map(|name| name.0.0).collect());
+            cors.headers = Some(names.into_vec().into_iter().map(|name| name.0).collect());
         }
     }
     cors

@@ -1,21 +1,6 @@
 //! The access log: its destination, the content of a line, and which lines are written.
 
-use std::{fmt, path::PathBuf, time::Duration};
-
-use http::HeaderName;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
-use serde_json::json;
-
-use super::Name;
-use crate::{
-    section::{List, Maybe, Pairs, Read, Section as _, section},
-    shapes::{At, OneOrMany, Txt},
-    shown::only_given,
-    text::{
-        File, Label, LogPath, LogTemplateText, Positive, Ratio, Size, StatusRangeText, SyslogAddress, Word,
-    },
-};
+use super::prelude::*;
 
 section! {
     "`access_log`"

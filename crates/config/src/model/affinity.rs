@@ -1,16 +1,6 @@
 //! Which of an upstream's endpoints a route's requests go to: those with labels, and the one of a session.
 
-use std::{fmt, time::Duration};
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
-
-use super::Name;
-use crate::{
-    section::{List, Maybe, Pairs, section},
-    text::{PathValue, Positive, SecretText, Word},
-};
+use super::prelude::*;
 
 section! {
     "`subset`"

@@ -1,21 +1,7 @@
 //! The application on the metrics port: its own metrics, and its endpoints in the form that others expect (the adapter
 //! pattern).
 
-use std::{net::SocketAddr, time::Duration};
-
-use http::StatusCode;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-
-use super::{Config, Name, StatusRange};
-use crate::{
-    section::{List, Maybe, Pairs, Read, ShortPart, Show, Written, section},
-    shapes::{Map, OneOrMany, Txt},
-    text::{
-        AppPath, AppUrlText, JsonPointer, MetricName, MetricsAddress, Positive, Size, StatusRangeText, Word,
-    },
-};
+use super::prelude::*;
 
 /// Under whose names the metrics are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,10 +25,10 @@ section! {
         bind(Txt<MetricsAddress>),
         /// The application's own metrics, put behind attache's on `/metrics`. While it gives no answer, attache's are
         /// there all the same, and `attache_app_scrape_success` is 0.
-        app in metrics: Vec<AppMetrics> as List<ShortPart> = Vec::new(),
+        app in metrics: Vec<AppMetrics> as List<NestedOrShort> = Vec::new(),
         /// Endpoints of the application under another path, with another meaning (the adapter pattern): what a prober or monitor
         /// asks for, made of what the application has.
-        adapt(Map<AppPath, Read<Adapter>>): Vec<Adapter> as Adapters = Vec::new(),
+        adapt(Mapping<AppPath, Read<Adapter>>): Vec<Adapter> as Adapters = Vec::new(),
         /// Under whose names the series are told, for dashboards and alerts that are there already. Only in Prometheus'
         /// text, not in OpenMetrics.
         names: MetricNames = MetricNames::default(),
@@ -89,7 +75,7 @@ section! {
         status(OneOrMany<Txt<StatusRangeText>>),
         /// JSON pointers (RFC 6901) into a good answer's body, each with the expected value.
         #[schema(examples = [json!({ "/status": "UP" })])]
-        json(Map<JsonPointer, JsonScalar>),
+        json(Mapping<JsonPointer, JsonScalar>),
         /// The status of the adapter where everything is as expected.
         #[schema(minimum = 200, maximum = 599, default = 200)]
         ok(u16),
@@ -111,7 +97,7 @@ impl Adapter {
     /// Bytes of an answer's body.
     pub const MAX_SIZE: usize = 1 << 20;
 
-    fn show_expected(&self, shown: &mut serde_json::Map<String, Value>) {
+    fn show_expected(&self, shown: &mut Object<String, Value>) {
         let Adapt::Expect(Expect { status, json, ok, failed }) = &self.answer else { return };
         shown.insert("status".into(), List::<Written>::show(status));
         let json = json.iter().map(|(at, is)| (at.to_string(), Value::from(&**is)));

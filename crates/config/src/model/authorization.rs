@@ -1,19 +1,6 @@
 //! Who may do what.
 
-use http::{HeaderName, Method};
-use schemars::{Schema, SchemaGenerator};
-use serde_json::{Value, json};
-
-use super::{
-    AddressMatch, AuthorizerUse, ExternalForm, HostPattern, JwtUse, Name, PathPattern, SanPattern,
-    ValuePattern,
-};
-use crate::{
-    section::{List, Notation, Pairs, Plain, Read, Show, section},
-    shapes::{At, Map, OneOrMany, Txt},
-    shown::{HIDDEN, names_a_credential, only_given},
-    text::{HeaderText, HostText, IdentityText, Label, MethodText, Network, PathText, ValueText, Word},
-};
+use super::prelude::*;
 
 section! {
     "`authorization`"
@@ -91,7 +78,7 @@ section! {
         /// Headers, all of which must have one of their values, with the patterns of routes. A header that is given
         /// twice must match with all of its lines to be allowed, and with one to be denied.
         #[schema(examples = [json!({"x-tenant": "shop"})])]
-        headers(Map<HeaderText, OneOrMany<Txt<ValueText>>>): Vec<HeaderCondition> as Conditions = Vec::new(),
+        headers(Mapping<HeaderText, OneOrMany<Txt<ValueText>>>): Vec<HeaderCondition> as Conditions = Vec::new(),
         /// Claims of the verified token, all of which must have one of their values; `realm.role` is `role` inside of `realm`. Of a
         /// list, and of `scope`'s words, one is enough. Needs `jwt`.
         #[schema(examples = [json!({"scope": "orders:write"})])]
@@ -173,7 +160,7 @@ pub enum IdentityMatch {
 }
 
 impl Authorization {
-    fn show_line(&self, shown: &mut serde_json::Map<String, Value>) {
+    fn show_line(&self, shown: &mut Object<String, Value>) {
         shown.insert("line".into(), self.line.0.into());
     }
 
@@ -185,7 +172,7 @@ impl Authorization {
 }
 
 impl AccessRule {
-    fn show_given(&self, shown: &mut serde_json::Map<String, Value>) {
+    fn show_given(&self, shown: &mut Object<String, Value>) {
         shown.insert("line".into(), self.line.0.into());
         only_given(self, shown);
     }

@@ -1,19 +1,6 @@
 //! A service that is asked who may do what.
 
-use std::time::Duration;
-
-use http::HeaderName;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map, Value, json};
-
-use super::{Name, UpstreamId};
-use crate::{
-    section::{List, Pairs, Read, Section as _, Show, section},
-    shapes::{At, Off, OneOrMany, Txt},
-    shown::Reference,
-    text::{HeaderMatchText, HeaderText, Label, PathValue, Positive, Size, Word},
-};
+use super::prelude::*;
 
 section! {
     "an authorizer"
@@ -57,7 +44,7 @@ section! {
 }
 
 impl Authorizer {
-    fn show_prefix(&self, shown: &mut Map<String, Value>) {
+    fn show_prefix(&self, shown: &mut Object<String, Value>) {
         if let AuthorizerProtocol::Http { path_prefix } = &self.protocol {
             shown.insert("path_prefix".into(), (**path_prefix).into());
         }

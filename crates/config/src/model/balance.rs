@@ -1,16 +1,6 @@
 //! How an endpoint is chosen.
 
-use std::time::Duration;
-
-use http::HeaderName;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::Name;
-use crate::{
-    section::{Maybe, UnlessEmpty, section},
-    text::{Hash, Ratio, Timeout},
-};
+use super::prelude::*;
 
 section! {
     "`balance`"

@@ -1,11 +1,6 @@
 //! When an upstream, or one of its endpoints, is called no more.
 
-use std::time::Duration;
-
-use crate::{
-    section::{Empty, HasOff, Maybe, Plain, section},
-    text::{Positive, Ratio, Window},
-};
+use super::prelude::*;
 
 section! {
     "`circuit_breaker`"

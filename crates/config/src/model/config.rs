@@ -1,40 +1,27 @@
 //! The keys at the top level of the file, and what is known of the file itself.
 
-use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::net::Ipv6Addr;
 
-use super::{
-    AccessLog, Admin, AppTold, Authorizer, Dns, JwtProvider, Listener, OtlpKeys, OtlpSignals, Overload,
-    Reload, Shutdown, Tracing, Upstream,
-};
-use crate::{
-    section::{HasName, Maybe, Named, OffOr, Part, Plain, Read, Short, Show as _, Written, section},
-    shapes::{At, Map, OrOff, Txt},
-    text::{Label, Positive},
-};
+use super::prelude::*;
 
 section! {
     "the config"
     /// An attache config: what is listened on (`listeners`), where calls go (`upstreams`), and how the program runs.
     pub struct Config {
         /// What is listened on, by name. Without any, one listener `outbound` on `127.0.0.1:15001`.
-        listeners(Map<Label, At<Read<Listener>>>): Vec<Listener> as Named = Vec::new(),
+        listeners(Mapping<Label, At<Read<Listener>>>): Vec<Listener> as Named = Vec::new(),
         /// Where calls go, by name. An address alone is short for `{ address: … }`.
         // `UpstreamId` indexes this.
-        upstreams(Map<Label, Short<Upstream>>): Vec<Upstream> as Named = Vec::new(),
+        upstreams(Mapping<Label, Short<Upstream>>): Vec<Upstream> as Named = Vec::new(),
         /// Issuers of tokens (JWT), by name, for `jwt` of `authorization`.
-        jwt(Map<Label, Read<JwtProvider>>): Vec<JwtProvider> as Named = Vec::new(),
+        jwt(Mapping<Label, Read<JwtProvider>>): Vec<JwtProvider> as Named = Vec::new(),
         /// Services that decide over requests, by name, for `external` of `authorization`.
-        authorizers(Map<Label, At<Read<Authorizer>>>): Vec<Authorizer> as Named = Vec::new(),
+        authorizers(Mapping<Label, At<Read<Authorizer>>>): Vec<Authorizer> as Named = Vec::new(),
         /// Worker threads. By default the container's CPU quota, rounded up.
         #[schema(minimum = 1, maximum = 1024, examples = [2])]
         workers: Option<usize> as Maybe<Plain> = None,
         /// How names are looked up.
-        dns(At<Dns>): Dns as Part = Dns::default(),
+        dns(At<Dns>): Dns as Nested = Dns::default(),
         /// Where `/metrics`, `/healthz` and `/readyz` answer, and the application's own metrics and probes. An address
         /// alone is short for
         /// `{ bind: … }`.
@@ -43,22 +30,22 @@ section! {
         /// Where the admin API and the dashboard answer. If the default port is in use, the API is only switched off,
         /// with a warning; an address in the config must be free. An address alone is short for `{ bind: … }`.
         #[schema(default = Admin::ADDRESS.to_string())]
-        admin(Short<Admin>): Admin as Part = Admin::default(),
+        admin(Short<Admin>): Admin as Nested = Admin::default(),
         /// Where finished requests and connections are written.
         #[schema(default = "off")]
-        access_log(Short<AccessLog>): AccessLog as Part = AccessLog::default(),
+        access_log(Short<AccessLog>): AccessLog as Nested = AccessLog::default(),
         /// Traces by OpenTelemetry. An endpoint alone is short for `{ otlp: … }`; without this key attache starts no
         /// traces, and passes existing ones on.
-        tracing(Short<Tracing>): Option<Tracing> as Maybe<Part> = None,
+        tracing(Short<Tracing>): Option<Tracing> as Maybe<Nested> = None,
         /// Metrics and logs to an OpenTelemetry collector. An endpoint alone is short for `{ to: … }`; without this key none are sent.
         #[schema(examples = ["http://collector:4318"])]
         otlp(Short<OtlpKeys>): OtlpSignals as Plain = OtlpSignals::default(),
         /// How the program ends on SIGTERM.
-        shutdown: Shutdown as Part = Shutdown::default(),
+        shutdown: Shutdown as Nested = Shutdown::default(),
         /// How a changed config is taken while the old one serves.
-        reload: Reload as Part = Reload::default(),
+        reload: Reload as Nested = Reload::default(),
         /// What attache does when the container's memory or the file descriptors run out. On by default; or `off`.
-        overload(OrOff<At<Overload>>): Option<Overload> as OffOr<Part> = Some(Overload::default()),
+        overload(OrOff<At<Overload>>): Option<Overload> as OffOr<Nested> = Some(Overload::default()),
         /// How often the files that the config names (certificates, keys, roots, revocation lists, secrets) are
         /// checked; a change is used when two checks in a row found the same content. At least 10 ms.
         watch_interval(At<Txt<Positive>>): Duration as Positive = Duration::from_secs(1),
@@ -82,9 +69,9 @@ impl Config {
     /// Where the metrics answer unless the file says otherwise.
     pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 15090);
 
-    fn show_origin(&self, shown: &mut serde_json::Map<String, serde_json::Value>) {
+    fn show_origin(&self, shown: &mut Object<String, serde_json::Value>) {
         shown.insert("file".into(), self.file.as_ref().map(|file| file.display().to_string()).into());
-        shown.insert("app".into(), Part::show(&self.app));
+        shown.insert("app".into(), Nested::show(&self.app));
     }
 }
 

@@ -1,18 +1,10 @@
 //! A secret that the application doesn't have and its requests are given.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use http::{HeaderName, header::AUTHORIZATION};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use http::header::AUTHORIZATION;
 
-use super::Name;
-use crate::{
-    section::section,
-    shapes::At,
-    text::{File, HeaderText, UserName},
-};
+use super::prelude::*;
 
 section! {
     "`credential`"
@@ -86,7 +78,7 @@ section! {
 }
 
 impl Credential {
-    fn show_secret(&self, shown: &mut Map<String, Value>) {
+    fn show_secret(&self, shown: &mut Object<String, Value>) {
         let (key, secret) = match self.secret.clone() {
             Secret::Bearer(file) => ("bearer", json!(BearerSecret { file })),
             Secret::Basic { user, password: password_file } => {

@@ -1,17 +1,6 @@
 //! What a route changes of requests and responses, and what it answers by itself.
 
-use std::{fmt, sync::Arc};
-
-use http::{HeaderName, HeaderValue, StatusCode};
-use serde_json::{Value, json};
-
-use super::{HostOrAuto, Name};
-use crate::{
-    section::{List, Maybe, Read, Show, Status, Text, section},
-    shapes::{self, At, OneOrMany, Txt},
-    shown::{HIDDEN, names_a_credential},
-    text::{HeaderText, HostAndPort, MediaType, PathValue, RedirectScheme, TemplateText},
-};
+use super::prelude::*;
 
 /// What becomes of the path on its way up.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -87,7 +76,7 @@ section! {
         status: StatusCode as Status = StatusCode::OK,
         /// Its body.
         #[schema(default = (), examples = ["not here"])]
-        body: Arc<[u8]> as Text = Arc::default(),
+        body: Arc<[u8]> as AnyText = Arc::default(),
         /// Its content type.
         content_type: HeaderValue as MediaType = Self::CONTENT_TYPE,
     }
@@ -131,7 +120,7 @@ section! {
 }
 
 /// Header changes by the header's name, as the file gives them.
-pub(crate) type EditsForm = shapes::Map<HeaderText, At<Txt<TemplateText>>>;
+pub(crate) type EditsForm = Mapping<HeaderText, At<Txt<TemplateText>>>;
 
 /// Header changes as they are shown: one mapping each, because a name may occur twice. Credentials (by their name) are
 /// hidden.
@@ -206,24 +195,4 @@ pub enum Variable {
     Upstream,
     /// `listener`.
     Listener,
-}
-
-impl fmt::Display for Variable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ClientAddress => "client.address",
-            Self::ClientPort => "client.port",
-            Self::ClientIdentity => "client.identity",
-            Self::Host => "request.host",
-            Self::Path => "request.path",
-            Self::Method => "request.method",
-            Self::RequestId => "request.id",
-            Self::Scheme => "request.scheme",
-            Self::Header(name) => return write!(f, "request.header.{name}"),
-            Self::Capture(name) => return write!(f, "capture.{name}"),
-            Self::Route => "route",
-            Self::Upstream => "upstream",
-            Self::Listener => "listener",
-        })
-    }
 }

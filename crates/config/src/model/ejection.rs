@@ -1,11 +1,6 @@
 //! When an endpoint is left out for a while because its calls failed.
 
-use std::time::Duration;
-
-use crate::{
-    section::{Empty, HasOff, OffOr, Plain, section},
-    text::{Positive, Ratio},
-};
+use super::prelude::*;
 
 section! {
     "`outlier_ejection`"

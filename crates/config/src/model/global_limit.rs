@@ -1,18 +1,6 @@
 //! A rate limit that a service counts for all who ask it.
 
-use std::time::Duration;
-
-use http::HeaderName;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-
-use super::{Name, UpstreamId};
-use crate::{
-    section::{Maybe, Part, Read, Show, section},
-    shapes::{At, OneOrMany, Txt},
-    text::{HeaderText, Label, Positive, Word},
-};
+use super::prelude::*;
 
 section! {
     "`global_rate_limit`"
@@ -71,9 +59,9 @@ section! {
         #[schema(default = ())]
         method: bool = false,
         /// A fixed text.
-        generic_key: Option<GenericKey> as Maybe<Part> = None,
+        generic_key: Option<GenericKey> as Maybe<Nested> = None,
         /// A header's value.
-        request_headers: Option<RequestHeaders> as Maybe<Part> = None,
+        request_headers: Option<RequestHeaders> as Maybe<Nested> = None,
     }
 }
 

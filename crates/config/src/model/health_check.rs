@@ -1,17 +1,8 @@
 //! Active health checks, and what happens to the connections to an endpoint that fails them.
 
-use std::{num::NonZeroU16, sync::Arc, time::Duration};
+use std::num::NonZeroU16;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-
-use super::Name;
-use crate::{
-    section::{List, Maybe, Plain, section},
-    shapes::Txt,
-    text::{HostAndPort, Octets, PathValue, Positive},
-};
+use super::prelude::*;
 
 section! {
     "`health_check`"
@@ -60,7 +51,7 @@ impl HealthCheck {
         Self { probe, ..Self::default() }
     }
 
-    fn show_probe(&self, shown: &mut Map<String, Value>) {
+    fn show_probe(&self, shown: &mut Object<String, Value>) {
         let (path, host, tcp, grpc) = match &self.probe {
             Probe::Http { path, host } => (Some(&**path), host.as_deref(), Value::from(false), None),
             Probe::Tcp { send, expect } if send.is_empty() && expect.is_empty() => {

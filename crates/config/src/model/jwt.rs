@@ -1,17 +1,8 @@
 //! Whose tokens (JWT, RFC 7519) are believed.
 
-use std::{path::PathBuf, time::Duration};
+use http::header::AUTHORIZATION;
 
-use http::{HeaderName, header::AUTHORIZATION};
-use serde_json::{Value, json};
-
-use super::{Name, UpstreamId};
-use crate::{
-    section::{List, Maybe, Pairs, Read, Section as _, Show, section},
-    shapes::{At, Map, OneOrMany, Txt},
-    shown::{Reference, only_given},
-    text::{File, HeaderText, Label, Length, PathValue, Positive, TokenFrom, Word},
-};
+use super::prelude::*;
 
 section! {
     "an issuer of `jwt`"
@@ -34,7 +25,7 @@ section! {
         /// Headers that tell the upstream a claim; `realm.role` is `role` inside of `realm`. What clients send under these names is
         /// removed.
         #[schema(examples = [json!({"x-user": "sub"})])]
-        claim_headers(Map<HeaderText, Txt<Word>>): Vec<(HeaderName, Name)> as Pairs<HeaderText, Word> = Vec::new(),
+        claim_headers(Mapping<HeaderText, Txt<Word>>): Vec<(HeaderName, Name)> as Pairs<HeaderText, Word> = Vec::new(),
         /// The token itself is sent on. Otherwise it ends here.
         forward: bool = false,
     }

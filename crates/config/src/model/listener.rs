@@ -1,17 +1,6 @@
 //! What is listened on and how its bytes are understood.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-
-use super::{Authorization, Compression, Cors, HeaderEdits, Name, Route, TlsServer, To, Web};
-use crate::{
-    section::{Given, List, Maybe, Notation, OffOr, Part, Read, Shared, Show, Written, section},
-    shapes::{At, OneOrMany, OrOff, Txt},
-    text::{Binds, HeadSize, Positive, Size, SocketMode, Timeout, WindowSize, Word},
-};
+use super::prelude::*;
 
 section! {
     "a listener"
@@ -43,15 +32,9 @@ section! {
         /// What answers that attache makes itself say beside what it writes there.
         local_reply(At<Read<LocalReply>>): LocalReply = LocalReply::default(),
         /// Who may do what here. Without it, every client may do everything.
-        authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<Part>> = None,
-        /// Which pages of other origins may read the answers; or `off`. For all routes that don't say otherwise.
-        cors(OrOff<Read<Cors>>),
-        /// gRPC-Web, which browsers speak, is translated to gRPC and back. For all routes that don't say otherwise.
-        #[schema(default = false)]
-        grpc_web(bool),
-        /// Which answers are compressed; or `off`. For all routes that don't say otherwise.
-        #[schema(default = "off")]
-        compression(OrOff<Compression>),
+        authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<Nested>> = None,
+        /// What its routes do for browsers.
+        ..web: Web,
         /// Rules of which the most specific that matches has the request or connection.
         // In the order of the file; a listener's `to` is the last, matching everything.
         routes(Vec<At<Read<Route>>>): Vec<Route> = Vec::new(),
@@ -69,13 +52,10 @@ section! {
     holds {
         /// The key in the file; the `listener` label.
         name: Name = "".into(),
-        /// What its routes do for browsers, where they don't say otherwise.
-        web: Web = Web::default(),
         /// Line of the listener in the file, for `explain`; 0 when there is none.
         line: u32 = 0,
     }
     requires bind
-    shows Self::show_web
 }
 
 impl Listener {
@@ -85,10 +65,6 @@ impl Listener {
     /// A listener with a name, without sockets and routes.
     pub fn new(name: impl Into<Name>) -> Self {
         Self { name: name.into(), ..Self::default() }
-    }
-
-    fn show_web(&self, shown: &mut Map<String, Value>) {
-        shown.extend(self.web.show());
     }
 }
 
@@ -172,7 +148,7 @@ section! {
     /// How a listener speaks HTTP.
     pub struct HttpServer {
         /// Bounds on what one client may send.
-        limits: HttpLimits as Part = HttpLimits::default(),
+        limits: HttpLimits as Nested = HttpLimits::default(),
         /// Time for a request's head, from its first byte to its last; then 408.
         header_timeout: Duration as Positive = Duration::from_secs(10),
         /// A connection without a running request for this long is closed.
@@ -187,7 +163,7 @@ section! {
         /// `append` on a listener with `tls`, and `pass` on one without, whose client is the application itself.
         forwarded: Forwarded as AllOrEach = Forwarded::default(),
         /// What is done to a path before it is matched and sent on.
-        path: PathPolicy as Part = PathPolicy::default(),
+        path: PathPolicy as Nested = PathPolicy::default(),
         /// The pseudonym in the `Via` header, or `off`.
         via: Option<Name> as OffOr<Word> = Some("attache".into()),
         /// `X-Request-Id` is made where the client sent none.
@@ -267,9 +243,7 @@ impl ClientCertDetail {
 impl HttpServer {
     /// Default of [`Self::max_connection_age`] where TLS is terminated.
     pub const MAX_TLS_AGE: Duration = Duration::from_hours(1);
-}
 
-impl HttpServer {
     /// The defaults behind terminated TLS: there the client isn't the application, and the upstream can't see its
     /// address itself.
     pub fn behind_tls() -> Self {
@@ -348,7 +322,7 @@ struct AllOrEach;
 
 impl Show<Forwarded> for AllOrEach {
     fn show(value: &Forwarded) -> Value {
-        Part::show(value)
+        Nested::show(value)
     }
 }
 
@@ -368,7 +342,7 @@ impl Notation<Forwarded> for AllOrEach {
     fn set(over: &mut Forwarded, value: Value) -> serde_json::Result<()> {
         if value.is_object() {
             let with_proto = value.get("x_forwarded").is_some() && value.get("x_forwarded_proto").is_none();
-            Part::set(over, value)?;
+            Nested::set(over, value)?;
             if with_proto {
                 over.x_forwarded_proto = over.x_forwarded;
             }

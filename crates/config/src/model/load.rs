@@ -1,13 +1,6 @@
 //! How much of an upstream's load is let through, and what waits.
 
-use std::time::Duration;
-
-use http::HeaderName;
-
-use crate::{
-    section::{Maybe, Part, section},
-    text::{HeaderText, Positive, Ratio},
-};
+use super::prelude::*;
 
 section! {
     "`adaptive_concurrency`"
@@ -23,7 +16,7 @@ section! {
         /// How often the limit is set anew.
         concurrency_update_interval: Duration as Positive = Duration::from_millis(100),
         /// How the latency without load is found.
-        min_rtt: MinRtt as Part = MinRtt::default(),
+        min_rtt: MinRtt as Nested = MinRtt::default(),
     }
 }
 

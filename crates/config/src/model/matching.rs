@@ -1,18 +1,8 @@
 //! What a route applies to.
 
-use std::{borrow::Borrow, fmt, marker::PhantomData, net::IpAddr};
+use std::{borrow::Borrow, marker::PhantomData};
 
-use http::Method;
-use schemars::{Schema, SchemaGenerator};
-use serde_json::{Value, json};
-
-use super::{Name, SanPattern};
-use crate::{
-    section::{List, Maybe, Notation, Pairs, Show, Written, section},
-    shapes::{OneOrMany, Txt},
-    shown::{HIDDEN, names_a_credential, only_given},
-    text::{AddressRange, HeaderText, HostText, MethodText, PathText, SanText, Unit, ValueText, Word},
-};
+use super::prelude::*;
 
 section! {
     "`match`"
@@ -264,7 +254,7 @@ impl Notation<Vec<AddressMatch>> for Ranges {
 
     fn read(value: Value) -> serde_json::Result<Vec<AddressMatch>> {
         let ranges: OneOrMany<Txt<AddressRange>> = serde_json::from_value(value)?;
-        Ok(ranges.into_vec().into_iter().flat_map(|range| range.0.0).collect())
+        Ok(ranges.into_vec().into_iter().flat_map(|range| range.0).collect())
     }
 }
 

@@ -33,9 +33,7 @@ mod tracing;
 mod upstream;
 mod web;
 
-use std::sync::Arc;
-
-use serde::{Serialize, Serializer};
+use prelude::*;
 
 pub use access_log::*;
 pub use affinity::*;
@@ -66,7 +64,24 @@ pub use tracing::*;
 pub use upstream::*;
 pub use web::*;
 
-use crate::shown::Reference;
+/// The words of a declaration: every notation, and the types of values.
+mod prelude {
+    pub(super) use std::{
+        fmt,
+        net::{IpAddr, SocketAddr},
+        path::PathBuf,
+        sync::Arc,
+        time::Duration,
+    };
+
+    pub(super) use http::{HeaderName, HeaderValue, Method, StatusCode};
+    pub(super) use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+    pub(super) use serde::{Deserialize, Serialize, Serializer};
+    pub(super) use serde_json::{Map as Object, Value, json};
+
+    pub(super) use super::*;
+    pub(super) use crate::{section::*, shapes::*, shown::*, text::*};
+}
 
 /// An index into [`Config::upstreams`]; the parser makes only valid ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

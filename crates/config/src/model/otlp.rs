@@ -1,19 +1,6 @@
 //! What is sent to a collector of OpenTelemetry, and how.
 
-use std::time::Duration;
-
-use http::{HeaderName, HeaderValue};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map as Object, Value, json};
-
-use super::{Name, TlsClient};
-use crate::{
-    section::{List, Maybe, Pairs, Part, Plain, Read, Section as _, Show, section},
-    shapes::{At, Map, Txt},
-    shown::{HIDDEN, without_query},
-    text::{HeaderText, Otlp, Positive, Word, show_duration},
-};
+use super::prelude::*;
 
 section! {
     "a collector"
@@ -26,10 +13,10 @@ section! {
         /// How exports are compressed. By default `OTEL_EXPORTER_OTLP_COMPRESSION`.
         compression: OtlpCompression = OtlpCompression::None,
         /// TLS to the collector, where the URL is `https`.
-        tls(At<Read<TlsClient>>): Option<TlsClient> as Maybe<Part> = None,
+        tls(At<Read<TlsClient>>): Option<TlsClient> as Maybe<Nested> = None,
         /// Headers of every export, such as a key. By default `OTEL_EXPORTER_OTLP_HEADERS`.
         #[schema(examples = [json!({ "x-api-key": "${COLLECTOR_KEY}" })])]
-        headers(Map<HeaderText, At<Txt<Word>>>): Vec<(HeaderName, HeaderValue)> as HiddenValues = Vec::new(),
+        headers(Mapping<HeaderText, At<Txt<Word>>>): Vec<(HeaderName, HeaderValue)> as HiddenValues = Vec::new(),
         /// Name of the service. By default `OTEL_SERVICE_NAME`.
         service: Name as Word = "attache".into(),
         /// More attributes of the resource, before those of `OTEL_RESOURCE_ATTRIBUTES`.

@@ -1,13 +1,6 @@
 //! What the process does when it is about to run out of memory or file descriptors.
 
-use std::path::PathBuf;
-
-use http::HeaderName;
-
-use crate::{
-    section::{Maybe, section},
-    text::{File, HeaderText, Ratio, Size},
-};
+use super::prelude::*;
 
 section! {
     "`overload`"

@@ -1,18 +1,6 @@
 //! How long a request may take and what happens when it fails.
 
-use std::{sync::Arc, time::Duration};
-
-use http::{HeaderName, StatusCode};
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-
-use super::{Credential, Name};
-use crate::{
-    section::{Given, List, Maybe, Notation, Part, Show, Status, section},
-    shapes::{At, Map, Off, Txt},
-    text::{Condition, HeaderText, HedgeWhen, Length, LimitBy, Positive, Rate, Ratio, Size, Timeout, Word},
-};
+use super::prelude::*;
 
 /// Deadlines, retries and credential of one destination of one route.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,7 +55,7 @@ section! {
         /// Retries a second that are always allowed, whatever the budget.
         budget_floor: u32 = 3,
         /// Waits between attempts.
-        backoff: Backoff as Part = Backoff::default(),
+        backoff: Backoff as Nested = Backoff::default(),
         /// A request body is kept for a retry up to this size.
         buffer: usize as Size = 64 << 10,
         /// A second attempt, sent to another endpoint while the first continues, if no response head arrives for a long
@@ -148,7 +136,7 @@ impl Notation<HedgeAfter> for HedgeWhen {
 
     fn read(value: Value) -> serde_json::Result<HedgeAfter> {
         let when = serde_json::from_value::<Txt<Self>>(value)?;
-        when.0.0.ok_or_else(|| serde::de::Error::custom("`off` is no time"))
+        when.0.ok_or_else(|| serde::de::Error::custom("`off` is no time"))
     }
 }
 
@@ -167,7 +155,7 @@ enum HedgeForm {
 
 impl Show<Option<Hedge>> for WhenOrFull {
     fn show(value: &Option<Hedge>) -> Value {
-        value.as_ref().map_or(Value::Null, Part::show)
+        value.as_ref().map_or(Value::Null, Nested::show)
     }
 }
 
@@ -179,8 +167,8 @@ impl Notation<Option<Hedge>> for WhenOrFull {
     fn read(value: Value) -> serde_json::Result<Option<Hedge>> {
         match &value {
             Value::Object(keys) if keys.get("after").is_some_and(|after| after == "off") => Ok(None),
-            Value::Object(_) => Part::read(value).map(Some),
-            _ => Ok(serde_json::from_value::<Txt<HedgeWhen>>(value)?.0.0.map(Hedge::new)),
+            Value::Object(_) => Nested::read(value).map(Some),
+            _ => Ok(serde_json::from_value::<Txt<HedgeWhen>>(value)?.0.map(Hedge::new)),
         }
     }
 }
@@ -254,7 +242,7 @@ impl RateLimit {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum RateLimitForm {
-    Rate(Txt<Rate>),
+    Rate(Txt<RateText>),
     Full(RateLimit),
 }
 
@@ -280,10 +268,10 @@ section! {
         #[schema(examples = [json!("x-fault"), json!({"x-fault": "please"})])]
         header(At<FaultHeader>): Option<(HeaderName, Option<Name>)> as HeaderAndValue = None,
         /// Some requests wait before they are sent on.
-        delay: Option<FaultDelay> as Maybe<Part> = None,
+        delay: Option<FaultDelay> as Maybe<Nested> = None,
         /// Some requests are answered by attache.
         // A delay comes first.
-        abort: Option<FaultAbort> as Maybe<Part> = None,
+        abort: Option<FaultAbort> as Maybe<Nested> = None,
         /// The bodies of some responses come slowly.
         response_rate(At<FaultRate>): Option<FaultRate> = None,
     }
@@ -295,7 +283,7 @@ section! {
 #[schemars(inline)]
 pub(crate) enum FaultHeader {
     Name(Txt<HeaderText>),
-    Value(Map<HeaderText, Txt<Word>>),
+    Value(Mapping<HeaderText, Txt<Word>>),
 }
 
 /// A header and its value, as they are shown.

@@ -1,11 +1,6 @@
 //! Connections to an upstream.
 
-use std::time::Duration;
-
-use crate::{
-    section::section,
-    text::{HeadSize, Positive, Timeout, WindowSize},
-};
+use super::prelude::*;
 
 section! {
     "`pool`"

@@ -1,20 +1,8 @@
 //! How the program runs: its admin API, its look-ups of names, its end, its reloads.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::net::Ipv4Addr;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::{Bind, Name};
-use crate::{
-    section::{List, Maybe, OffOr, Plain, Written, section},
-    shapes::Txt,
-    text::{AdminAddress, DnsServer, File, Host, Length, Positive},
-};
+use super::prelude::*;
 
 section! {
     "`admin`"

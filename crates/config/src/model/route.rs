@@ -1,22 +1,6 @@
 //! Which request or connection goes where.
 
-use std::sync::Arc;
-
-use http::HeaderName;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-
-use super::{
-    Authorization, Compression, Cors, Credential, Fault, GlobalRateLimit, HeaderEdits, Headers, HostRewrite,
-    Match, Name, PathRewrite, Policy, RateLimit, RateLimitForm, Redirect, Respond, RetryForm, Rewrite,
-    SessionCookie, Subset, Timeouts, UpstreamId, Web,
-};
-use crate::{
-    section::{self, Maybe, Read, Shared, Short, section},
-    shapes::{self, At, OrOff, Txt},
-    text::{HeaderText, Label, Ratio, Timeout, Weight, show_ratio, show_timeout},
-};
+use super::prelude::*;
 
 section! {
     "a route"
@@ -62,15 +46,9 @@ section! {
         /// A secret that requests are given, or `off`. By default that of the upstream.
         credential(At<OrOff<Read<Credential>>>),
         /// Who may do it. The listener's rules hold beside these.
-        authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<section::Part>> = None,
-        /// Which pages of other origins may read the answers; or `off`. By default that of the listener.
-        cors(OrOff<Read<Cors>>),
-        /// gRPC-Web, which browsers speak, is translated to gRPC and back. By default as the listener says.
-        #[schema(default = false)]
-        grpc_web(bool),
-        /// Which answers are compressed; or `off`. By default that of the listener.
-        #[schema(default = "off")]
-        compression(OrOff<Compression>),
+        authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<Nested>> = None,
+        /// What it does for browsers.
+        ..web: Web,
         /// Changes to the path and the host on the way up.
         rewrite(At<Rewrite>),
         /// Changes to headers.
@@ -87,8 +65,6 @@ section! {
     holds {
         /// What is done.
         action: Action = Action::Forward(Forward::new(Vec::new())),
-        /// What it does for browsers.
-        web: Web = Web::default(),
         /// Changes to the request's headers.
         request_headers: HeaderEdits = HeaderEdits::default(),
         /// Changes to the response's headers.
@@ -118,7 +94,7 @@ pub(crate) enum RouteTls {
 pub(crate) enum To {
     One(Txt<Label>),
     Several(Vec<At<Txt<Label>>>),
-    Split(shapes::Map<Label, At<Txt<Weight>>>),
+    Split(Mapping<Label, At<Txt<WeightText>>>),
 }
 
 /// An upstream's name, or names with the share of the requests that is copied.
@@ -127,7 +103,7 @@ pub(crate) enum To {
 #[schemars(extend("examples" = ["shadow", {"shadow": "10%"}]))]
 pub(crate) enum MirrorForm {
     One(Txt<Label>),
-    Shares(shapes::Map<Label, Txt<Ratio>>),
+    Shares(Mapping<Label, Txt<Ratio>>),
 }
 
 impl Route {
@@ -136,9 +112,8 @@ impl Route {
         Self { name: name.into(), action, ..Self::default() }
     }
 
-    fn show_rest(&self, shown: &mut Map<String, Value>) {
+    fn show_rest(&self, shown: &mut Object<String, Value>) {
         shown.insert("line".into(), self.line.into());
-        shown.extend(self.web.show());
         let headers =
             Headers { request: self.request_headers.clone(), response: self.response_headers.clone() };
         shown.insert("headers".into(), json!(headers));

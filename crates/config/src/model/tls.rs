@@ -1,18 +1,6 @@
 //! TLS in both directions.
 
-use std::{fmt, path::PathBuf, sync::Arc};
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map, Value, json};
-
-use super::{Name, SanPattern};
-use crate::{
-    section::{List, Maybe, section},
-    shapes::{OneOrMany, Txt},
-    shown::HIDDEN,
-    text::{Authority, File, Host, Pem, Pin, SanText},
-};
+use super::prelude::*;
 
 section! {
     "`tls` of an upstream"
@@ -27,7 +15,7 @@ section! {
         /// Who is believed: PEM files, followed when they change; `system`; or `spiffe`, the own trust domain's bundle from the
         /// SPIFFE Workload API. By default `system`, and `spiffe` with `spiffe: true`.
         #[schema(default = ())]
-        ca(OneOrMany<Txt<Authority>>) in trust: Trust = Trust::System,
+        ca(OneOrMany<Txt<AuthorityText>>) in trust: Trust = Trust::System,
         /// The same as PEM text.
         ca_pem(Txt<Pem>),
         /// Own certificate chain, PEM, leaf first, for peers that ask for one.
@@ -56,7 +44,7 @@ section! {
 }
 
 impl TlsClient {
-    fn show_identity(&self, shown: &mut Map<String, Value>) {
+    fn show_identity(&self, shown: &mut Object<String, Value>) {
         shown.insert("identity".into(), json!(self.identity));
     }
 }
@@ -82,7 +70,7 @@ section! {
         mode: TlsMode = TlsMode::Strict,
         /// Who signs the clients' certificates: PEM files, `system`, or `spiffe` (the own trust domain's bundle from the SPIFFE
         /// Workload API). With it, clients must show a certificate.
-        client_ca(OneOrMany<Txt<Authority>>) in client_trust: Option<Trust> = None,
+        client_ca(OneOrMany<Txt<AuthorityText>>) in client_trust: Option<Trust> = None,
         /// The same as PEM text.
         client_ca_pem(Txt<Pem>),
         /// A client without a certificate is let in all the same, unless `allow` names anyone.

@@ -1,17 +1,6 @@
 //! Traces by OpenTelemetry, and to Zipkin.
 
-use std::time::Duration;
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-
-use super::{Collector, ExportProtocol};
-use crate::{
-    section::{List, Plain, section},
-    shapes::{At, Txt},
-    text::{Otlp, Positive, Ratio},
-};
+use super::prelude::*;
 
 section! {
     "`tracing`"
@@ -43,7 +32,7 @@ section! {
 }
 
 impl Tracing {
-    fn show_url(&self, shown: &mut Map<String, Value>) {
+    fn show_url(&self, shown: &mut Object<String, Value>) {
         let key = if self.collector.protocol == ExportProtocol::Zipkin { "zipkin" } else { "otlp" };
         shown.insert(key.into(), self.collector.url().into());
     }

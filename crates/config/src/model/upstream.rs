@@ -1,22 +1,6 @@
 //! Where calls go.
 
-use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
-
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map, Value, json};
-
-use super::{
-    AdaptiveConcurrency, Balance, CircuitBreaker, Credential, HealthCheck, HostRewrite, Name, OnUnhealthy,
-    OutlierEjection, Pool, Queue, RetryForm, Timeouts, TlsClient,
-};
-use crate::{
-    section::{Given, Maybe, Notation, OrOffPart, Pairs, Part, Read, Shared, Short, Show, Written, section},
-    shapes::{At, OneOrMany, OrOff, Txt},
-    text::{
-        AddressRange, HeaderText, Positive, RewriteHost, Source, SourceAddress, Timeout, Word, show_timeout,
-    },
-};
+use super::prelude::*;
 
 section! {
     "an upstream"
@@ -62,7 +46,7 @@ section! {
         /// Connections kept for reuse, in each worker.
         pool(Given<Pool>): Pool = Pool::default(),
         /// Concurrency limits over all workers, or `off`.
-        circuit_breaker: CircuitBreaker as OrOffPart = CircuitBreaker::default(),
+        circuit_breaker: CircuitBreaker as NestedOrOff = CircuitBreaker::default(),
         /// A concurrency limit that follows the upstream's latency. Off without it; `{}` has every default.
         #[schema(examples = [json!({})])]
         adaptive_concurrency(OrOff<At<AdaptiveConcurrency>>): Option<AdaptiveConcurrency> = None,
@@ -70,13 +54,13 @@ section! {
         #[schema(examples = [json!({})])]
         queue(OrOff<At<Queue>>): Option<Queue> = None,
         /// Passive health: endpoints that fail are left out for a while. Or `off`.
-        outlier_ejection: OutlierEjection as OrOffPart = OutlierEjection::default(),
+        outlier_ejection: OutlierEjection as NestedOrOff = OutlierEjection::default(),
         /// Active health. Off without it.
         health_check(At<Read<HealthCheck>>): Option<HealthCheck> = None,
         /// What becomes of the connections to an endpoint that fails its health checks, is ejected, or is no longer named by discovery.
         on_unhealthy: OnUnhealthy = OnUnhealthy::default(),
         /// A secret for requests, for routes to this upstream without their own.
-        credential(At<Read<Credential>>): Option<Arc<Credential>> as Maybe<Shared<Part>> = None,
+        credential(At<Read<Credential>>): Option<Arc<Credential>> as Maybe<Shared<Nested>> = None,
         /// PROXY protocol sent at the start of every connection.
         proxy_protocol: ProxyProtocolOut = ProxyProtocolOut::default(),
         /// Local address of outgoing connections.
@@ -108,7 +92,7 @@ impl Upstream {
         Self { name: name.into(), address, ..Self::default() }
     }
 
-    fn show_rest(&self, shown: &mut Map<String, Value>) {
+    fn show_rest(&self, shown: &mut Object<String, Value>) {
         shown.insert("line".into(), self.line.into());
         if let Address::Authority { max_hosts, deny } = &self.address {
             shown.insert("max_hosts".into(), (*max_hosts).into());
@@ -168,7 +152,7 @@ impl Notation<HostRewrite> for HostOrAuto {
     }
 
     fn read(value: Value) -> serde_json::Result<HostRewrite> {
-        serde_json::from_value::<Txt<RewriteHost>>(value).map(|text| text.0.0)
+        serde_json::from_value::<Txt<RewriteHost>>(value).map(|text| text.0)
     }
 }
 
@@ -205,7 +189,7 @@ section! {
     /// An address with its weight and place.
     pub struct EndpointSource: Eq {
         /// The address, with its scheme.
-        address(At<Txt<Source>>) in target: Target as Written = Target::Unix(PathBuf::new()),
+        address(At<Txt<SourceText>>) in target: Target as Written = Target::Unix(PathBuf::new()),
         /// Relative weight of each endpoint from here; weights of SRV records multiply it.
         #[schema(minimum = 1, maximum = 1_000_000)]
         weight: u32 = 1,

@@ -1,40 +1,17 @@
 //! What browsers need of a route.
 
-use std::{fmt, sync::Arc, time::Duration};
+use super::prelude::*;
 
-use http::{HeaderName, Method};
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-
-use super::Name;
-use crate::{
-    section::{List, Maybe, Notation, Plain, Show, Written, section},
-    shapes::{At, OneOrMany, Txt},
-    text::{HeaderText, Length, MediaTypesText, MethodOrAll, OriginText, Size, Star},
-};
-
-/// What a route does for browsers: its own, or that of its listener.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Web {
-    /// Which pages may read its answers; `None` says nothing of that.
-    pub cors: Option<Arc<Cors>>,
-    /// gRPC-Web is translated to gRPC. Default false.
-    pub grpc_web: bool,
-    /// Which answers are compressed; `None` is none.
-    pub compression: Option<Arc<Compression>>,
-}
-
-impl Web {
-    /// What the effective config shows of it.
-    pub(crate) fn show(&self) -> [(String, Value); 3] {
-        let compression = self.compression.as_deref().map_or_else(|| "off".into(), |given| json!(given));
-        let cors = self.cors.as_deref().map_or_else(|| "off".into(), |given| json!(given));
-        [
-            ("cors".into(), cors),
-            ("grpc_web".into(), self.grpc_web.into()),
-            ("compression".into(), compression),
-        ]
+section! {
+    "what browsers need"
+    /// What a route does for browsers: its own, or that of its listener.
+    pub struct Web {
+        /// Which pages of other origins may read the answers; or `off`. A route has by default what its listener has.
+        cors(OrOff<Read<Cors>>): Option<Arc<Cors>> as OffOr<Shared<Nested>> = None,
+        /// gRPC-Web, which browsers speak, is translated to gRPC and back. A route has by default what its listener has.
+        grpc_web(bool): bool = false,
+        /// Which answers are compressed; or `off`. A route has by default what its listener has.
+        compression(OrOff<Compression>): Option<Arc<Compression>> as OffOr<Shared<Nested>> = None,
     }
 }
 
@@ -196,7 +173,7 @@ impl Notation<Option<Vec<Method>>> for AllOr<MethodOrAll> {
 
     fn read(value: Value) -> serde_json::Result<Option<Vec<Method>>> {
         let methods: OneOrMany<Txt<MethodOrAll>> = serde_json::from_value(value)?;
-        Ok(methods.into_vec().into_iter().map(|method| method.0.0).collect())
+        Ok(methods.into_vec().into_iter().map(|method| method.0).collect())
     }
 }
 

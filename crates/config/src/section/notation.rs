@@ -47,15 +47,15 @@ pub(crate) trait Notation<T>: Show<T> {
 pub(crate) struct Plain;
 
 /// A section within a section.
-pub(crate) struct Part;
+pub(crate) struct Nested;
 
-impl<S: Section> Show<S> for Part {
+impl<S: Section> Show<S> for Nested {
     fn show(value: &S) -> Value {
         Value::Object(value.show())
     }
 }
 
-impl<S: Section + JsonSchema> Notation<S> for Part {
+impl<S: Section + JsonSchema> Notation<S> for Nested {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         generator.subschema_for::<S>()
     }
@@ -73,15 +73,15 @@ impl<S: Section + JsonSchema> Notation<S> for Part {
 }
 
 /// A section within a section, or a value that stands for the key which its declaration names after `or`.
-pub(crate) struct ShortPart;
+pub(crate) struct NestedOrShort;
 
-impl<S: Section> Show<S> for ShortPart {
+impl<S: Section> Show<S> for NestedOrShort {
     fn show(value: &S) -> Value {
-        Part::show(value)
+        Nested::show(value)
     }
 }
 
-impl<S: Section + JsonSchema> Notation<S> for ShortPart {
+impl<S: Section + JsonSchema> Notation<S> for NestedOrShort {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = generator.subschema_for::<Short<S>>();
         schema.remove("x-at");
@@ -90,7 +90,7 @@ impl<S: Section + JsonSchema> Notation<S> for ShortPart {
 
     fn read(value: Value) -> serde_json::Result<S> {
         let key = S::SHORT.unwrap_or_default();
-        Part::read(if value.is_object() { value } else { json!({ key: value }) })
+        Nested::read(if value.is_object() { value } else { json!({ key: value }) })
     }
 }
 
@@ -123,7 +123,7 @@ impl<U: Unit> Notation<U::Value> for U {
     }
 
     fn read(value: Value) -> serde_json::Result<U::Value> {
-        serde_json::from_value::<Txt<U>>(value).map(|text| text.0.value())
+        serde_json::from_value::<Txt<U>>(value).map(|text| text.0)
     }
 }
 
@@ -167,15 +167,15 @@ impl Notation<Option<Arc<str>>> for UnlessEmpty {
 }
 
 /// A text of any kind, an empty one too.
-pub(crate) struct Text;
+pub(crate) struct AnyText;
 
-impl Show<Arc<[u8]>> for Text {
+impl Show<Arc<[u8]>> for AnyText {
     fn show(value: &Arc<[u8]>) -> Value {
         String::from_utf8_lossy(value).into()
     }
 }
 
-impl Notation<Arc<[u8]>> for Text {
+impl Notation<Arc<[u8]>> for AnyText {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         generator.subschema_for::<String>()
     }
@@ -227,7 +227,7 @@ impl<T, N: Notation<T>> Notation<Option<T>> for OffOr<N> {
 }
 
 /// A section that does nothing where the file says `off`.
-pub(crate) struct OrOffPart;
+pub(crate) struct NestedOrOff;
 
 /// A section that can do nothing.
 pub(crate) trait HasOff: Section {
@@ -235,19 +235,19 @@ pub(crate) trait HasOff: Section {
     fn off() -> Self;
 }
 
-impl<S: HasOff> Show<S> for OrOffPart {
+impl<S: HasOff> Show<S> for NestedOrOff {
     fn show(value: &S) -> Value {
-        Part::show(value)
+        Nested::show(value)
     }
 }
 
-impl<S: HasOff + JsonSchema> Notation<S> for OrOffPart {
+impl<S: HasOff + JsonSchema> Notation<S> for NestedOrOff {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        <OffOr<Part> as Notation<Option<S>>>::schema(generator)
+        <OffOr<Nested> as Notation<Option<S>>>::schema(generator)
     }
 
     fn read(value: Value) -> serde_json::Result<S> {
-        Ok(<OffOr<Part> as Notation<Option<S>>>::read(value)?.unwrap_or_else(S::off))
+        Ok(<OffOr<Nested> as Notation<Option<S>>>::read(value)?.unwrap_or_else(S::off))
     }
 }
 
@@ -297,7 +297,7 @@ impl<K: Unit, T, N: Notation<T>> Notation<Vec<(K::Value, T)>> for Pairs<K, N> {
         let entries: Vec<Entry<Value>> = serde_json::from_value(value)?;
         let pair = |entry: Entry<Value>| {
             let key = K::parse(&entry.key).map_err(|wrong| de::Error::custom(wrong.what))?;
-            Ok((key.value(), N::read(entry.value)?))
+            Ok((key, N::read(entry.value)?))
         };
         entries.into_iter().map(pair).collect()
     }
@@ -314,7 +314,9 @@ pub(crate) trait HasName: Section {
 
 impl<S: HasName> Show<Vec<S>> for Named {
     fn show(value: &Vec<S>) -> Value {
-        Value::Object(value.iter().map(|section| (section.name().to_owned(), Part::show(section))).collect())
+        Value::Object(
+            value.iter().map(|section| (section.name().to_owned(), Nested::show(section))).collect(),
+        )
     }
 }
 

@@ -5,11 +5,11 @@ use std::{
     path::PathBuf,
 };
 
-use super::{Text, Wrong, wrong};
+use super::{Wrong, wrong};
 use crate::model::{AddressMatch, Bind, Name};
 
 /// A host name in lower case, without its final dot, or an IP address (IPv6 without brackets).
-pub(crate) fn host_name(text: &str) -> Result<Name, Wrong> {
+pub(super) fn host_name(text: &str) -> Result<Name, Wrong> {
     if text.parse::<IpAddr>().is_ok() {
         return Ok(text.into());
     }
@@ -35,7 +35,7 @@ pub(crate) fn host_name(text: &str) -> Result<Name, Wrong> {
 }
 
 /// `HOST:PORT`, `[IPV6]:PORT`, or either without its port. The host keeps no brackets.
-pub(crate) fn split_port(text: &str) -> Result<(&str, Option<u16>), Wrong> {
+pub(super) fn split_port(text: &str) -> Result<(&str, Option<u16>), Wrong> {
     let port = |digits: &str| -> Result<u16, Wrong> {
         match digits.parse::<u16>() {
             Ok(port) if digits.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
@@ -64,34 +64,23 @@ pub(crate) fn split_port(text: &str) -> Result<(&str, Option<u16>), Wrong> {
     }
 }
 
-/// Sockets to listen on; `localhost` are two.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Binds(pub(crate) Vec<Bind>);
-
-impl Text for Binds {
-    const FORMAT: &'static str = "attache-bind";
-    const WHAT: &'static str = "an address to listen on";
-    const EXAMPLES: &'static [&'static str] =
-        &["127.0.0.1:15001", "localhost:15001", "[::1]:15001", ":15006", "unix:/run/attache.sock"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Self(vec![Bind::Unix { path: unix_path(path)?, mode: Bind::UNIX_MODE }]));
-        }
-        if text.contains("://") {
-            return wrong(
-                "{} has a scheme",
-                "only `ADDRESS:PORT`; the key `protocol` says which protocol is expected",
-            );
-        }
-        Ok(Self(socket_addresses(text, None)?.into_iter().map(Bind::Tcp).collect()))
+pub(super) fn binds(text: &str) -> Result<Vec<Bind>, Wrong> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(vec![Bind::Unix { path: unix_path(path)?, mode: Bind::UNIX_MODE }]);
     }
+    if text.contains("://") {
+        return wrong(
+            "{} has a scheme",
+            "only `ADDRESS:PORT`; the key `protocol` says which protocol is expected",
+        );
+    }
+    Ok(socket_addresses(text)?.into_iter().map(Bind::Tcp).collect())
 }
 
-fn socket_addresses(text: &str, default_port: Option<u16>) -> Result<Vec<SocketAddr>, Wrong> {
+fn socket_addresses(text: &str) -> Result<Vec<SocketAddr>, Wrong> {
     let (host, port) = split_port(text)?;
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let Some(port) = port.or(default_port) else {
+    let Some(port) = port else {
         if digits(text) {
             return wrong(
                 "{} is a port without an address",
@@ -135,147 +124,91 @@ pub(super) fn unix_path(text: &str) -> Result<PathBuf, Wrong> {
     Ok(path.into())
 }
 
-/// One address, or `off`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MetricsAddress(pub(crate) Option<SocketAddr>);
+pub(super) fn metrics(text: &str) -> Result<Option<SocketAddr>, Wrong> {
+    if text == "off" {
+        return Ok(None);
+    }
+    socket_addresses(text).map(|addresses| addresses.into_iter().next())
+}
 
-impl Text for MetricsAddress {
-    const FORMAT: &'static str = "attache-address-or-off";
-    const WHAT: &'static str = "an address to listen on, or `off`";
-    const EXAMPLES: &'static [&'static str] = &["[::]:15090", "off"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if text == "off" {
-            return Ok(Self(None));
-        }
-        socket_addresses(text, None).map(|addresses| Self(addresses.into_iter().next()))
+pub(super) fn admin(text: &str) -> Result<Option<Bind>, Wrong> {
+    if text == "off" {
+        return Ok(None);
+    }
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(Some(Bind::Unix { path: unix_path(path)?, mode: Bind::ADMIN_MODE }));
+    }
+    let text = text.strip_prefix(':').map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    let address = socket_addresses(&text)?.into_iter().next();
+    match address.filter(|address| address.ip().is_loopback()) {
+        Some(address) => Ok(Some(Bind::Tcp(address))),
+        None => wrong(
+            "{} can be reached from other machines",
+            "the admin API changes things, so it listens on a loopback address (`127.0.0.1:15000`) or a Unix socket (`unix:PATH`)",
+        ),
     }
 }
 
-/// One loopback address, a Unix socket, or `off`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct AdminAddress(pub(crate) Option<Bind>);
-
-impl Text for AdminAddress {
-    const FORMAT: &'static str = "attache-loopback-address-or-off";
-    const WHAT: &'static str = "a loopback address to listen on, a Unix socket, or `off`";
-    const EXAMPLES: &'static [&'static str] = &["127.0.0.1:15000", "unix:/run/attache-admin.sock", "off"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if text == "off" {
-            return Ok(Self(None));
-        }
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Self(Some(Bind::Unix { path: unix_path(path)?, mode: Bind::ADMIN_MODE })));
-        }
-        let text = text.strip_prefix(':').map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
-        let address = socket_addresses(&text, None)?.into_iter().next();
-        match address.filter(|address| address.ip().is_loopback()) {
-            Some(address) => Ok(Self(Some(Bind::Tcp(address)))),
-            None => wrong(
-                "{} can be reached from other machines",
-                "the admin API changes things, so it listens on a loopback address (`127.0.0.1:15000`) or a Unix socket (`unix:PATH`)",
-            ),
-        }
+pub(super) fn dns_server(text: &str) -> Result<SocketAddr, Wrong> {
+    if let Ok(address) = text.parse() {
+        return Ok(SocketAddr::new(address, 53));
+    }
+    let (host, port) = split_port(text)?;
+    match host.parse() {
+        Ok(address) => Ok(SocketAddr::new(address, port.unwrap_or(53))),
+        Err(_) => wrong("{} isn't an IP address", "a DNS server can't be named by a name"),
     }
 }
 
-/// A DNS server; its port is 53 unless given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DnsServer(pub(crate) SocketAddr);
-
-impl Text for DnsServer {
-    const FORMAT: &'static str = "attache-dns-server";
-    const WHAT: &'static str = "the IP address of a DNS server";
-    const EXAMPLES: &'static [&'static str] = &["10.96.0.10", "127.0.0.1:5353"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if let Ok(address) = text.parse() {
-            return Ok(Self(SocketAddr::new(address, 53)));
-        }
-        let (host, port) = split_port(text)?;
-        match host.parse() {
-            Ok(address) => Ok(Self(SocketAddr::new(address, port.unwrap_or(53)))),
-            Err(_) => wrong("{} isn't an IP address", "a DNS server can't be named by a name"),
-        }
+pub(super) fn ip(text: &str) -> Result<IpAddr, Wrong> {
+    match text.parse() {
+        Ok(address) => Ok(address),
+        Err(_) => wrong("{} isn't an IP address", "such as `10.0.0.7` or `fd00::7`"),
     }
 }
 
-/// A local IP address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SourceAddress(pub(crate) IpAddr);
-
-impl Text for SourceAddress {
-    const FORMAT: &'static str = "attache-ip";
-    const WHAT: &'static str = "an IP address";
-    const EXAMPLES: &'static [&'static str] = &["10.0.0.7"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        match text.parse() {
-            Ok(address) => Ok(Self(address)),
-            Err(_) => wrong("{} isn't an IP address", "such as `10.0.0.7` or `fd00::7`"),
+pub(super) fn ranges(text: &str) -> Result<Vec<AddressMatch>, Wrong> {
+    let (range, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((network, rest)) => match rest.split_once(':') {
+            Some((more, port)) => (format!("{network}{more}"), Some(port)),
+            None => (format!("{network}{rest}"), None),
+        },
+        None if text.matches(':').count() > 1 => (text.to_owned(), None),
+        None => match text.split_once(':') {
+            Some((network, port)) => (network.to_owned(), Some(port)),
+            None => (text.to_owned(), None),
+        },
+    };
+    let port = match port.map(str::parse::<u16>) {
+        None => None,
+        Some(Ok(port)) if port > 0 => Some(port),
+        Some(_) => return wrong("{} has no port after the colon", "such as `10.0.0.0/8:5432`"),
+    };
+    if matches!(range.as_str(), "" | "*") {
+        if port.is_none() {
+            return wrong("{} isn't an address", "such as `10.0.0.0/8`, `10.1.2.3:5432` or `:5432`");
         }
+        let any = |network: IpAddr| AddressMatch { network, prefix: 0, port };
+        return Ok(vec![any(Ipv4Addr::UNSPECIFIED.into()), any(Ipv6Addr::UNSPECIFIED.into())]);
     }
-}
-
-/// Ranges of destinations; a port alone is two ranges, one for each family.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct AddressRange(pub(crate) Vec<AddressMatch>);
-
-impl Text for AddressRange {
-    const FORMAT: &'static str = "attache-address-range";
-    const WHAT: &'static str = "an address, a network or a port";
-    const EXAMPLES: &'static [&'static str] = &["10.0.0.0/8", "10.1.2.3:5432", ":5432", "[fd00::/8]:443"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        let (range, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((network, rest)) => match rest.split_once(':') {
-                Some((more, port)) => (format!("{network}{more}"), Some(port)),
-                None => (format!("{network}{rest}"), None),
-            },
-            None if text.matches(':').count() > 1 => (text.to_owned(), None),
-            None => match text.split_once(':') {
-                Some((network, port)) => (network.to_owned(), Some(port)),
-                None => (text.to_owned(), None),
-            },
-        };
-        let port = match port.map(str::parse::<u16>) {
-            None => None,
-            Some(Ok(port)) if port > 0 => Some(port),
-            Some(_) => return wrong("{} has no port after the colon", "such as `10.0.0.0/8:5432`"),
-        };
-        if matches!(range.as_str(), "" | "*") {
-            if port.is_none() {
-                return wrong("{} isn't an address", "such as `10.0.0.0/8`, `10.1.2.3:5432` or `:5432`");
-            }
-            let any = |network: IpAddr| AddressMatch { network, prefix: 0, port };
-            return Ok(Self(vec![any(Ipv4Addr::UNSPECIFIED.into()), any(Ipv6Addr::UNSPECIFIED.into())]));
-        }
-        let (address, prefix) = match range.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (range.as_str(), None),
-        };
-        let Ok(network) = address.parse::<IpAddr>() else {
-            return wrong(
-                format!("`{address}` isn't an IP address"),
-                "such as `10.0.0.0/8` or `10.1.2.3:5432`",
-            );
-        };
-        let bits = if network.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix.map(str::parse::<u8>) {
-            None => bits,
-            Some(Ok(prefix)) if prefix <= bits => prefix,
-            Some(_) => return wrong("{} has a wrong prefix length", format!("from 0 to {bits}")),
-        };
-        let masked = mask(network, prefix);
-        if masked != network {
-            return wrong(
-                "{} has bits beyond its prefix",
-                format!("`{masked}/{prefix}`, or `{network}` alone?"),
-            );
-        }
-        Ok(Self(vec![AddressMatch { network, prefix, port }]))
+    let (address, prefix) = match range.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (range.as_str(), None),
+    };
+    let Ok(network) = address.parse::<IpAddr>() else {
+        return wrong(format!("`{address}` isn't an IP address"), "such as `10.0.0.0/8` or `10.1.2.3:5432`");
+    };
+    let bits = if network.is_ipv4() { 32 } else { 128 };
+    let prefix = match prefix.map(str::parse::<u8>) {
+        None => bits,
+        Some(Ok(prefix)) if prefix <= bits => prefix,
+        Some(_) => return wrong("{} has a wrong prefix length", format!("from 0 to {bits}")),
+    };
+    let masked = mask(network, prefix);
+    if masked != network {
+        return wrong("{} has bits beyond its prefix", format!("`{masked}/{prefix}`, or `{network}` alone?"));
     }
+    Ok(vec![AddressMatch { network, prefix, port }])
 }
 
 fn mask(address: IpAddr, prefix: u8) -> IpAddr {
@@ -297,17 +230,17 @@ mod tests {
 
     #[test]
     fn localhost_is_both_loopbacks() {
-        let binds = Binds::parse("localhost:1").unwrap();
+        let both = binds("localhost:1").unwrap();
         let tcp = |text: &str| Bind::Tcp(text.parse().unwrap());
-        assert_eq!(binds.0, [tcp("127.0.0.1:1"), tcp("[::1]:1")]);
-        assert_eq!(Binds::parse(":1").unwrap().0, [tcp("0.0.0.0:1")]);
-        assert!(Binds::parse("15001").is_err());
-        assert!(Binds::parse("example.com:1").is_err());
+        assert_eq!(both, [tcp("127.0.0.1:1"), tcp("[::1]:1")]);
+        assert_eq!(binds(":1").unwrap(), [tcp("0.0.0.0:1")]);
+        assert!(binds("15001").is_err());
+        assert!(binds("example.com:1").is_err());
     }
 
     #[test]
     fn a_range_is_a_network_an_address_or_a_port() {
-        let range = |text: &str| AddressRange::parse(text).unwrap().0;
+        let range = |text: &str| ranges(text).unwrap();
         let one =
             |network: &str, prefix, port| AddressMatch { network: network.parse().unwrap(), prefix, port };
         assert_eq!(range("10.0.0.0/8"), [one("10.0.0.0", 8, None)]);
@@ -317,7 +250,7 @@ mod tests {
         assert_eq!(range("[fd00::]/8:443"), [one("fd00::", 8, Some(443))]);
         assert_eq!(range("::1"), [one("::1", 128, None)]);
         assert_eq!(range(":5432"), [one("0.0.0.0", 0, Some(5432)), one("::", 0, Some(5432))]);
-        assert!(AddressRange::parse("10.0.0.1/8").unwrap_err().help.contains("10.0.0.0/8"));
+        assert!(ranges("10.0.0.1/8").unwrap_err().help.contains("10.0.0.0/8"));
         assert_eq!(range("0.0.0.0/0"), [one("0.0.0.0", 0, None)]);
     }
 }

@@ -1,28 +1,25 @@
-//! Texts with their own syntax: one parser each, used by the checker for its diagnostics, by the sections for the
-//! value, and by the schema and the reference for their descriptions.
+//! Texts with their own syntax: [`notations`] declares them; the other modules read them.
 
 mod access;
 mod address;
+mod grammar;
 mod header;
+mod notations;
 mod observe;
 mod pattern;
 mod retry;
-mod shown;
 mod source;
 mod units;
 mod web;
 mod words;
 
-pub(crate) use access::*;
-pub(crate) use address::*;
-pub(crate) use header::*;
-pub(crate) use observe::*;
-pub(crate) use pattern::*;
-pub(crate) use retry::*;
-pub(crate) use source::*;
-pub(crate) use units::*;
-pub(crate) use web::*;
-pub(crate) use words::*;
+pub(crate) use grammar::expand;
+pub(crate) use notations::*;
+pub(crate) use observe::OtlpUrl;
+pub(crate) use pattern::captures;
+pub(crate) use source::{Scheme, Source};
+pub(crate) use units::{Rate, Weight, show_duration, show_ratio, show_size, show_timeout};
+pub(crate) use words::{Authority, named_captures};
 
 /// Why a text can't be read.
 #[derive(Debug)]
@@ -33,112 +30,66 @@ pub(crate) struct Wrong {
     pub(crate) help: String,
 }
 
+impl Wrong {
+    /// The same about a part of the text that was read.
+    fn of(self, part: &str) -> Self {
+        Self { what: self.what.replace("{}", &format!("`{part}`")), ..self }
+    }
+}
+
 pub(crate) fn wrong<T>(what: impl Into<String>, help: impl Into<String>) -> Result<T, Wrong> {
     Err(Wrong { what: what.into(), help: help.into() })
 }
 
-/// A type that is read from one text.
-pub(crate) trait Text: Sized {
-    /// Name of the syntax in the schema.
-    const FORMAT: &'static str;
-    /// What it is, with its article.
-    const WHAT: &'static str;
-    /// Texts that are right.
-    const EXAMPLES: &'static [&'static str];
-    /// A number of YAML is one, too.
-    const NUMBERS: bool = false;
-
-    fn parse(text: &str) -> Result<Self, Wrong>;
+/// Which numbers of YAML are texts of a notation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Numbers {
+    /// None.
+    None,
+    /// All.
+    Any,
+    /// Those from the first to the second.
+    From(u64, u64),
 }
 
-/// A text with its own syntax for a value of the model.
-pub(crate) trait Unit: Text {
+/// What the schema says of a notation, and the check of a text.
+#[derive(Debug)]
+pub(crate) struct Syntax {
+    /// Its name in the schema.
+    pub(crate) format: &'static str,
+    /// What it is, with its article.
+    pub(crate) what: &'static str,
+    /// Texts that are right.
+    pub(crate) examples: &'static [&'static str],
+    /// What an editor checks; see [`expand`].
+    pub(crate) pattern: &'static str,
+    /// Numbers that are such texts.
+    pub(crate) numbers: Numbers,
+    /// Reads a text, without its value.
+    pub(crate) check: fn(&str) -> Result<(), Wrong>,
+}
+
+impl Syntax {
+    /// The notation of this format.
+    pub(crate) fn of(format: &str) -> Option<&'static Self> {
+        ALL.iter().find(|syntax| syntax.format == format)
+    }
+}
+
+/// A notation that is read from one text.
+pub(crate) trait Text {
+    /// What the text means.
     type Value;
 
-    fn value(self) -> Self::Value;
+    const SYNTAX: Syntax;
+
+    fn parse(text: &str) -> Result<Self::Value, Wrong>;
+}
+
+/// A notation in which values of the model are shown, too.
+pub(crate) trait Unit: Text {
     fn show(value: &Self::Value) -> String;
 }
-
-macro_rules! parsers {
-    ($($text:ty),* $(,)?) => {
-        /// The parser of a format, without its value.
-        pub(crate) fn parser_of(format: &str) -> Option<fn(&str) -> Result<(), Wrong>> {
-            $(if format == <$text>::FORMAT {
-                return Some(|text| <$text>::parse(text).map(drop));
-            })*
-            None
-        }
-
-        #[cfg(test)]
-        pub(crate) fn all_texts() -> Vec<(&'static str, &'static [&'static str])> {
-            vec![$((<$text>::FORMAT, <$text>::EXAMPLES)),*]
-        }
-    };
-}
-
-parsers![
-    Length,
-    Positive,
-    Window,
-    Timeout,
-    Size,
-    HeadSize,
-    WindowSize,
-    Ratio,
-    Rate,
-    LimitBy,
-    Authority,
-    Weight,
-    Binds,
-    SocketMode,
-    MetricsAddress,
-    AdminAddress,
-    DnsServer,
-    Source,
-    SourceAddress,
-    AddressRange,
-    HostText,
-    PathText,
-    ValueText,
-    SanText,
-    IdentityText,
-    Network,
-    TokenFrom,
-    HeaderText,
-    HeaderMatchText,
-    TemplateText,
-    MediaType,
-    MethodText,
-    MethodOrAll,
-    OriginText,
-    MediaTypesText,
-    Star,
-    Condition,
-    HedgeWhen,
-    Octets,
-    Hash,
-    Pin,
-    Label,
-    LogPath,
-    LogTemplateText,
-    SyslogAddress,
-    StatusRangeText,
-    Otlp,
-    AppUrlText,
-    AppPath,
-    JsonPointer,
-    MetricName,
-    Host,
-    HostAndPort,
-    RedirectScheme,
-    PathValue,
-    RewriteHost,
-    File,
-    Word,
-    UserName,
-    SecretText,
-    Pem,
-];
 
 #[cfg(test)]
 mod tests {
@@ -146,20 +97,17 @@ mod tests {
 
     #[test]
     fn every_example_is_right() {
-        for (format, examples) in all_texts() {
-            let parse = parser_of(format).unwrap();
-            for example in examples {
-                parse(example).unwrap_or_else(|wrong| panic!("{format}: {example}: {wrong:?}"));
+        for Syntax { format, examples, check, .. } in ALL {
+            for example in *examples {
+                check(example).unwrap_or_else(|wrong| panic!("{format}: {example}: {wrong:?}"));
             }
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn no_text_panics(text in "\\PC{0,40}", index in 0usize..64) {
-            let formats = all_texts();
-            let (format, _) = formats[index % formats.len()];
-            let _ = parser_of(format).unwrap()(&text);
+        fn no_text_panics(text in "\\PC{0,40}", index in 0..ALL.len()) {
+            let _ = (ALL[index].check)(&text);
         }
     }
 }

@@ -4,91 +4,74 @@ use std::net::IpAddr;
 
 use regex::{Regex, RegexBuilder};
 
-use super::{Text, Wrong, host_name, split_port, wrong};
+use super::{
+    Wrong,
+    address::{host_name, split_port},
+    wrong,
+};
 use crate::model::{HostName, HostPattern, PathPattern, SanPattern, Segment, ValuePattern, attributes};
 
-/// A host to match.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HostText(pub(crate) HostPattern);
-
-impl Text for HostText {
-    const FORMAT: &'static str = "attache-host-pattern";
-    const WHAT: &'static str = "a host";
-    const EXAMPLES: &'static [&'static str] =
-        &["orders.internal", "*.internal", "orders.*", "orders.internal:8443", "*"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if text.contains('/') {
-            return wrong(
-                "{} isn't a host",
-                "only the name and, after a colon, a port; the path is matched by `path`",
-            );
-        }
-        let (host, port) = split_port(text)?;
-        if port == Some(0) {
-            return wrong("{} has port 0", "a port from 1 to 65535");
-        }
-        let name = match host {
-            "*" => HostName::Any,
-            host => match (host.strip_prefix("*."), host.strip_suffix(".*")) {
-                (Some(suffix), None) => HostName::Suffix(format!(".{}", host_name(suffix)?).into()),
-                (None, Some(prefix)) => HostName::Prefix(format!("{}.", host_name(prefix)?).into()),
-                _ if host.contains('*') => {
-                    return wrong(
-                        "{} has a `*` inside",
-                        "`*` stands for whole labels: `*.internal` or `orders.*`",
-                    );
-                }
-                // An IPv6 address stands in brackets in a Host header (RFC 3986 section 3.2.2).
-                _ => match host.parse::<IpAddr>() {
-                    Ok(IpAddr::V6(address)) => HostName::Exact(format!("[{address}]").into()),
-                    _ => HostName::Exact(host_name(host)?),
-                },
-            },
-        };
-        Ok(Self(HostPattern { name, port }))
+pub(super) fn host(text: &str) -> Result<HostPattern, Wrong> {
+    if text.contains('/') {
+        return wrong(
+            "{} isn't a host",
+            "only the name and, after a colon, a port; the path is matched by `path`",
+        );
     }
+    let (host, port) = split_port(text)?;
+    if port == Some(0) {
+        return wrong("{} has port 0", "a port from 1 to 65535");
+    }
+    let name = match host {
+        "*" => HostName::Any,
+        host => match (host.strip_prefix("*."), host.strip_suffix(".*")) {
+            (Some(suffix), None) => HostName::Suffix(format!(".{}", host_name(suffix)?).into()),
+            (None, Some(prefix)) => HostName::Prefix(format!("{}.", host_name(prefix)?).into()),
+            _ if host.contains('*') => {
+                return wrong(
+                    "{} has a `*` inside",
+                    "`*` stands for whole labels: `*.internal` or `orders.*`",
+                );
+            }
+            // An IPv6 address stands in brackets in a Host header (RFC 3986 section 3.2.2).
+            _ => match host.parse::<IpAddr>() {
+                Ok(IpAddr::V6(address)) => HostName::Exact(format!("[{address}]").into()),
+                _ => HostName::Exact(host_name(host)?),
+            },
+        },
+    };
+    Ok(HostPattern { name, port })
 }
 
 /// A path to match.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct PathText(pub(crate) PathPattern);
-
-impl Text for PathText {
-    const FORMAT: &'static str = "attache-path-pattern";
-    const WHAT: &'static str = "a path";
-    const EXAMPLES: &'static [&'static str] =
-        &["/v1/*", "/health", "/users/{id}", "/files/{rest...}", "~/v[0-9]+/.*"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if let Some(regex) = text.strip_prefix('~') {
-            return anchored(regex).map(|regex| Self(PathPattern::Regex(Box::new(regex))));
-        }
-        if text == "*" {
-            return Ok(Self(PathPattern::Prefix("".into())));
-        }
-        if !text.starts_with('/') {
-            return wrong(
-                "{} isn't a path",
-                format!("a path begins with `/`, a regular expression with `~`: `/{text}`?"),
-            );
-        }
-        path_characters(text)?;
-        if text.contains('{') || text.contains('}') {
-            return template(text).map(|segments| Self(PathPattern::Template(segments)));
-        }
-        match text.strip_suffix("/*") {
-            Some(prefix) if !prefix.contains('*') => Ok(Self(PathPattern::Prefix(prefix.into()))),
-            None if !text.contains('*') => Ok(Self(PathPattern::Exact(text.into()))),
-            _ => {
-                let help = match text.strip_suffix('*') {
-                    Some(prefix) if !prefix.contains('*') => {
-                        format!("a prefix ends on a segment: `{prefix}/*`; or `~{prefix}.*`")
-                    }
-                    _ => "`*` stands only at the end; a segment in the middle is `{name}`".to_owned(),
-                };
-                wrong("{} has a `*` that isn't its last segment", help)
-            }
+pub(super) fn path(text: &str) -> Result<PathPattern, Wrong> {
+    if let Some(regex) = text.strip_prefix('~') {
+        return anchored(regex).map(|regex| PathPattern::Regex(Box::new(regex)));
+    }
+    if text == "*" {
+        return Ok(PathPattern::Prefix("".into()));
+    }
+    if !text.starts_with('/') {
+        return wrong(
+            "{} isn't a path",
+            format!("a path begins with `/`, a regular expression with `~`: `/{text}`?"),
+        );
+    }
+    path_characters(text)?;
+    if text.contains('{') || text.contains('}') {
+        return template(text).map(PathPattern::Template);
+    }
+    match text.strip_suffix("/*") {
+        Some(prefix) if !prefix.contains('*') => Ok(PathPattern::Prefix(prefix.into())),
+        None if !text.contains('*') => Ok(PathPattern::Exact(text.into())),
+        _ => {
+            let help = match text.strip_suffix('*') {
+                Some(prefix) if !prefix.contains('*') => {
+                    format!("a prefix ends on a segment: `{prefix}/*`; or `~{prefix}.*`")
+                }
+                _ => "`*` stands only at the end; a segment in the middle is `{name}`".to_owned(),
+            };
+            wrong("{} has a `*` that isn't its last segment", help)
         }
     }
 }
@@ -193,98 +176,68 @@ pub(super) fn anchored(text: &str) -> Result<Regex, Wrong> {
     }
 }
 
-/// What a header or query parameter must be.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ValueText {
-    pub(crate) value: ValuePattern,
-    pub(crate) not: bool,
-}
-
-impl Text for ValueText {
-    const FORMAT: &'static str = "attache-value-pattern";
-    const WHAT: &'static str = "a value";
-    const EXAMPLES: &'static [&'static str] =
-        &["v1", "*", "beta-*", "*-canary", "~v[0-9]+", "!v1", "=*literally*"];
-    const NUMBERS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        let (not, text) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
-        let value = if let Some(literal) = text.strip_prefix('=') {
-            ValuePattern::Exact(literal.into())
-        } else if let Some(regex) = text.strip_prefix('~') {
-            ValuePattern::Regex(Box::new(anchored(regex)?))
-        } else if text == "*" {
-            ValuePattern::Present
-        } else {
-            match (text.strip_prefix('*'), text.strip_suffix('*')) {
-                (Some(suffix), None) if !suffix.contains('*') => ValuePattern::Suffix(suffix.into()),
-                (None, Some(prefix)) if !prefix.contains('*') => ValuePattern::Prefix(prefix.into()),
-                (None, None) if !text.contains('*') => ValuePattern::Exact(text.into()),
-                _ => {
-                    return wrong(
-                        "{} has a `*` that is neither first nor last",
-                        format!("a regular expression `~…`, or `={text}` for the text itself"),
-                    );
-                }
-            }
-        };
-        Ok(Self { value, not })
-    }
-}
-
-/// A subject alternative name to match.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SanText(pub(crate) SanPattern);
-
-impl Text for SanText {
-    const FORMAT: &'static str = "attache-san-pattern";
-    const WHAT: &'static str = "an identity";
-    const EXAMPLES: &'static [&'static str] = &[
-        "spiffe://cluster.local/ns/shop/sa/web",
-        "spiffe://cluster.local/ns/*/sa/web",
-        "dns:web.shop.svc",
-        "*.shop.svc",
-        "subject:CN=web,O=Shop",
-    ];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if let Some(subject) = text.strip_prefix("subject:") {
-            return subject_pattern(subject);
-        }
-        if let Some((scheme, rest)) = text.split_once("://") {
-            let word = !scheme.is_empty()
-                && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b));
-            let (domain, path) = rest.split_once('/').unwrap_or((rest, ""));
-            if !word || domain.is_empty() || domain.contains('*') {
+/// The pattern, and whether it is inverted.
+pub(super) fn value(text: &str) -> Result<(ValuePattern, bool), Wrong> {
+    let (not, text) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
+    let value = if let Some(literal) = text.strip_prefix('=') {
+        ValuePattern::Exact(literal.into())
+    } else if let Some(regex) = text.strip_prefix('~') {
+        ValuePattern::Regex(Box::new(anchored(regex)?))
+    } else if text == "*" {
+        ValuePattern::Present
+    } else {
+        match (text.strip_prefix('*'), text.strip_suffix('*')) {
+            (Some(suffix), None) if !suffix.contains('*') => ValuePattern::Suffix(suffix.into()),
+            (None, Some(prefix)) if !prefix.contains('*') => ValuePattern::Prefix(prefix.into()),
+            (None, None) if !text.contains('*') => ValuePattern::Exact(text.into()),
+            _ => {
                 return wrong(
-                    "{} isn't an identity",
-                    "such as `spiffe://cluster.local/ns/shop/sa/web`, its domain without `*`",
+                    "{} has a `*` that is neither first nor last",
+                    format!("a regular expression `~…`, or `={text}` for the text itself"),
                 );
             }
-            let segments: Vec<&str> = path.split('/').collect();
-            let last = segments.len().saturating_sub(1);
-            let odd = segments.iter().enumerate().any(|(index, segment)| {
-                segment.contains('*') && *segment != "*" && !(*segment == "**" && index == last)
-            });
-            if odd {
-                return wrong(
-                    "{} has a `*` inside of a segment",
-                    "`*` is one whole segment, a final `/**` the rest",
-                );
-            }
-            return Ok(Self(SanPattern::Uri(text.into())));
         }
-        let name = text.strip_prefix("dns:").unwrap_or(text);
-        let dns = match name.strip_prefix("*.") {
-            Some(rest) => format!("*.{}", host_name(rest)?).into(),
-            None => host_name(name)?,
-        };
-        Ok(Self(SanPattern::Dns(dns)))
+    };
+    Ok((value, not))
+}
+
+pub(super) fn san(text: &str) -> Result<SanPattern, Wrong> {
+    if let Some(subject) = text.strip_prefix("subject:") {
+        return subject_pattern(subject);
     }
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let word =
+            !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b));
+        let (domain, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if !word || domain.is_empty() || domain.contains('*') {
+            return wrong(
+                "{} isn't an identity",
+                "such as `spiffe://cluster.local/ns/shop/sa/web`, its domain without `*`",
+            );
+        }
+        let segments: Vec<&str> = path.split('/').collect();
+        let last = segments.len().saturating_sub(1);
+        let odd = segments.iter().enumerate().any(|(index, segment)| {
+            segment.contains('*') && *segment != "*" && !(*segment == "**" && index == last)
+        });
+        if odd {
+            return wrong(
+                "{} has a `*` inside of a segment",
+                "`*` is one whole segment, a final `/**` the rest",
+            );
+        }
+        return Ok(SanPattern::Uri(text.into()));
+    }
+    let name = text.strip_prefix("dns:").unwrap_or(text);
+    let dns = match name.strip_prefix("*.") {
+        Some(rest) => format!("*.{}", host_name(rest)?).into(),
+        None => host_name(name)?,
+    };
+    Ok(SanPattern::Dns(dns))
 }
 
 /// `CN=web,O=Shop`, as a distinguished name is written.
-fn subject_pattern(subject: &str) -> Result<SanText, Wrong> {
+fn subject_pattern(subject: &str) -> Result<SanPattern, Wrong> {
     let whole = |(kind, value): (&str, &str)| {
         let inner = value.strip_prefix('*').unwrap_or(value);
         let inner = inner.strip_suffix('*').unwrap_or(inner);
@@ -299,7 +252,7 @@ fn subject_pattern(subject: &str) -> Result<SanText, Wrong> {
             "attributes such as `subject:CN=web,O=Shop`, with `*` only at the begin or end of a value",
         );
     }
-    Ok(SanText(SanPattern::Subject(subject.into())))
+    Ok(SanPattern::Subject(subject.into()))
 }
 
 #[cfg(test)]
@@ -307,7 +260,7 @@ mod tests {
     use super::*;
 
     fn path(text: &str) -> PathPattern {
-        PathText::parse(text).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}")).0
+        super::path(text).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}"))
     }
 
     #[test]
@@ -344,55 +297,52 @@ mod tests {
             "~(",
             "~a)(b",
         ] {
-            assert!(PathText::parse(text).is_err(), "{text}");
+            assert!(super::path(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_regex_is_bounded_in_size_and_comments_do_not_break_its_anchor() {
-        assert!(PathText::parse(r"~(\w{1000}){1000}").unwrap_err().what.contains("too large"));
+        assert!(super::path(r"~(\w{1000}){1000}").unwrap_err().what.contains("too large"));
         let PathPattern::Regex(regex) = path("~(?x)/a # comment") else { panic!() };
         assert!(regex.is_match("/a") && !regex.is_match("/ab"));
     }
 
     #[test]
     fn a_host_is_lower_case_with_whole_labels_as_wildcards() {
-        let host = |text: &str| HostText::parse(text).unwrap().0;
+        let host = |text: &str| super::host(text).unwrap();
         assert_eq!(host("Orders.Internal.").name, HostName::Exact("orders.internal".into()));
         assert_eq!(host("*.x").name, HostName::Suffix(".x".into()));
         assert_eq!(host("x.*").name, HostName::Prefix("x.".into()));
         assert_eq!(host("*:80"), HostPattern { name: HostName::Any, port: Some(80) });
         assert_eq!(host("[::1]:80"), HostPattern { name: HostName::Exact("[::1]".into()), port: Some(80) });
         for text in ["a*b", "*.*", "http://a", "", "a:99999", "ä.de", "a..b", "a:0"] {
-            assert!(HostText::parse(text).is_err(), "{text}");
+            assert!(super::host(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_value_is_exact_unless_its_first_or_last_character_says_otherwise() {
-        let value = |text: &str| ValueText::parse(text).unwrap();
-        assert_eq!(value("v1").value, ValuePattern::Exact("v1".into()));
-        assert_eq!(value("*").value, ValuePattern::Present);
-        assert_eq!(value("a*").value, ValuePattern::Prefix("a".into()));
-        assert_eq!(value("*a").value, ValuePattern::Suffix("a".into()));
-        assert_eq!(value("=*"), ValueText { value: ValuePattern::Exact("*".into()), not: false });
-        assert_eq!(value("!=!"), ValueText { value: ValuePattern::Exact("!".into()), not: true });
-        assert_eq!(value("!*"), ValueText { value: ValuePattern::Present, not: true });
-        assert!(ValueText::parse("a*b").is_err());
+        let value = |text: &str| super::value(text).unwrap();
+        assert_eq!(value("v1").0, ValuePattern::Exact("v1".into()));
+        assert_eq!(value("*").0, ValuePattern::Present);
+        assert_eq!(value("a*").0, ValuePattern::Prefix("a".into()));
+        assert_eq!(value("*a").0, ValuePattern::Suffix("a".into()));
+        assert_eq!(value("=*"), (ValuePattern::Exact("*".into()), false));
+        assert_eq!(value("!=!"), (ValuePattern::Exact("!".into()), true));
+        assert_eq!(value("!*"), (ValuePattern::Present, true));
+        assert!(super::value("a*b").is_err());
     }
 
     #[test]
     fn an_identity_has_wildcards_only_for_whole_segments() {
         for text in ["spiffe://*/a", "spiffe://d/a*", "spiffe://d/**/a", "://", "a b"] {
-            assert!(SanText::parse(text).is_err(), "{text}");
+            assert!(san(text).is_err(), "{text}");
         }
         for text in ["subject:", "subject:CN", "subject:=x", "subject:CN=a*b", "subject:CN=,O=x"] {
-            assert!(SanText::parse(text).is_err(), "{text}");
+            assert!(san(text).is_err(), "{text}");
         }
-        assert_eq!(
-            SanText::parse("subject:CN=web-*,O=Shop").unwrap().0,
-            SanPattern::Subject("CN=web-*,O=Shop".into())
-        );
-        assert_eq!(SanText::parse("dns:A.b").unwrap().0, SanPattern::Dns("a.b".into()));
+        assert_eq!(san("subject:CN=web-*,O=Shop").unwrap(), SanPattern::Subject("CN=web-*,O=Shop".into()));
+        assert_eq!(san("dns:A.b").unwrap(), SanPattern::Dns("a.b".into()));
     }
 }

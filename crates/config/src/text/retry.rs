@@ -4,18 +4,14 @@ use std::fmt;
 
 use http::StatusCode;
 
-use super::{Positive, Text, Unit, Wrong, show_duration, words::header, wrong};
+use super::{Wrong, header, show_duration, units, wrong};
 use crate::{
     model::{HedgeAfter, RetryOn},
     suggest,
 };
 
-/// A condition for another attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Condition(pub(crate) RetryOn);
-
 /// Codes of gRPC by their number (grpc/doc/statuscodes.md).
-const GRPC: [&str; 17] = [
+pub(super) const GRPC: [&str; 17] = [
     "ok",
     "cancelled",
     "unknown",
@@ -36,7 +32,7 @@ const GRPC: [&str; 17] = [
 ];
 
 /// The conditions that are one word each.
-fn words() -> [(&'static str, RetryOn); 6] {
+pub(super) fn words() -> [(&'static str, RetryOn); 6] {
     [
         ("connect-failure", RetryOn::ConnectFailure),
         ("refused-stream", RetryOn::RefusedStream),
@@ -47,49 +43,41 @@ fn words() -> [(&'static str, RetryOn); 6] {
     ]
 }
 
-impl Text for Condition {
-    const FORMAT: &'static str = "attache-retry-on";
-    const WHAT: &'static str = "a condition";
-    const EXAMPLES: &'static [&'static str] =
-        &["connect-failure", "503", "header:x-retry", "grpc:unavailable"];
-    const NUMBERS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if let Some((_, on)) = words().into_iter().find(|(word, _)| *word == text) {
-            return Ok(Self(on));
-        }
-        if let Some(name) = text.strip_prefix("header:") {
-            return header(name).map(|name| Self(RetryOn::Header(name)));
-        }
-        if let Some(code) = text.strip_prefix("grpc:") {
-            let number = GRPC
-                .iter()
-                .position(|name| *name == code)
-                .or_else(|| code.parse::<usize>().ok())
-                .filter(|number| (1..GRPC.len()).contains(number));
-            let Some(number) = number else {
-                let help = match suggest::nearest(code, GRPC) {
-                    Some(near) => format!("did you mean `grpc:{near}`?"),
-                    None => "a number from 1 to 16, or a name such as `grpc:unavailable`".into(),
-                };
-                return wrong(format!("`{code}` isn't a gRPC status that can be retried"), help);
-            };
-            return Ok(Self(RetryOn::GrpcStatus(number as u16)));
-        }
-        let code = text.parse::<u16>().ok().filter(|code| (400..600).contains(code));
-        let Some(status) = code.and_then(|code| StatusCode::from_u16(code).ok()) else {
-            let words = words().map(|(word, _)| word);
-            let help = match suggest::nearest(text, words) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!(
-                    "{}, a status from 400 to 599, `header:NAME` or `grpc:STATUS`",
-                    words.map(|word| format!("`{word}`")).join(", ")
-                ),
-            };
-            return wrong("{} isn't a condition for a retry", help);
-        };
-        Ok(Self(RetryOn::Status(status)))
+pub(super) fn condition(text: &str) -> Result<RetryOn, Wrong> {
+    if let Some((_, on)) = words().into_iter().find(|(word, _)| *word == text) {
+        return Ok(on);
     }
+    if let Some(name) = text.strip_prefix("header:") {
+        return header::name_in(name).map(RetryOn::Header);
+    }
+    if let Some(code) = text.strip_prefix("grpc:") {
+        let number = GRPC
+            .iter()
+            .position(|name| *name == code)
+            .or_else(|| code.parse::<usize>().ok())
+            .filter(|number| (1..GRPC.len()).contains(number));
+        let Some(number) = number else {
+            let help = match suggest::nearest(code, GRPC) {
+                Some(near) => format!("did you mean `grpc:{near}`?"),
+                None => "a number from 1 to 16, or a name such as `grpc:unavailable`".into(),
+            };
+            return wrong(format!("`{code}` isn't a gRPC status that can be retried"), help);
+        };
+        return Ok(RetryOn::GrpcStatus(number as u16));
+    }
+    let code = text.parse::<u16>().ok().filter(|code| (400..600).contains(code));
+    let Some(status) = code.and_then(|code| StatusCode::from_u16(code).ok()) else {
+        let words = words().map(|(word, _)| word);
+        let help = match suggest::nearest(text, words) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!(
+                "{}, a status from 400 to 599, `header:NAME` or `grpc:STATUS`",
+                words.map(|word| format!("`{word}`")).join(", ")
+            ),
+        };
+        return wrong("{} isn't a condition for a retry", help);
+    };
+    Ok(RetryOn::Status(status))
 }
 
 /// A condition in the notation of the file.
@@ -110,44 +98,23 @@ impl fmt::Display for RetryOn {
     }
 }
 
-impl Unit for Condition {
-    type Value = RetryOn;
-
-    fn value(self) -> RetryOn {
-        self.0
+pub(super) fn hedge(text: &str) -> Result<Option<HedgeAfter>, Wrong> {
+    if text == "off" {
+        return Ok(None);
     }
-
-    fn show(value: &RetryOn) -> String {
-        value.to_string()
-    }
-}
-
-/// When another attempt is sent beside a slow one; `None` is never.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct HedgeWhen(pub(crate) Option<HedgeAfter>);
-
-impl Text for HedgeWhen {
-    const FORMAT: &'static str = "attache-hedge";
-    const WHAT: &'static str = "a percentile, a duration, or `off`";
-    const EXAMPLES: &'static [&'static str] = &["p95", "50ms", "off"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if text == "off" {
-            return Ok(Self(None));
+    let Some(percent) = text.strip_prefix('p') else {
+        return units::positive(text).map(|time| Some(HedgeAfter::Time(time))).map_err(|wrong| Wrong {
+            help: "a percentile such as `p95`, or a duration such as `50ms`".into(),
+            ..wrong
+        });
+    };
+    let digits = percent.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    match percent.parse::<f64>() {
+        Ok(percent) if digits && (50.0..100.0).contains(&percent) => {
+            // Thousandths of a percent, so that p99.9 is 0.999.
+            Ok(Some(HedgeAfter::Percentile((percent * 1e3).round() / 1e5)))
         }
-        let Some(percent) = text.strip_prefix('p') else {
-            return Positive::parse(text).map(|time| Self(Some(HedgeAfter::Time(time.0)))).map_err(|wrong| {
-                Wrong { help: "a percentile such as `p95`, or a duration such as `50ms`".into(), ..wrong }
-            });
-        };
-        let digits = percent.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        match percent.parse::<f64>() {
-            Ok(percent) if digits && (50.0..100.0).contains(&percent) => {
-                // Thousandths of a percent, so that p99.9 is 0.999.
-                Ok(Self(Some(HedgeAfter::Percentile((percent * 1e3).round() / 1e5))))
-            }
-            _ => wrong("{} isn't a percentile to hedge after", "from `p50` to `p99.9`"),
-        }
+        _ => wrong("{} isn't a percentile to hedge after", "from `p50` to `p99.9`"),
     }
 }
 
@@ -167,32 +134,32 @@ mod tests {
 
     #[test]
     fn conditions_are_words_statuses_headers_and_grpc_codes() {
-        let condition = |text: &str| Condition::parse(text).unwrap().0;
+        let condition = |text: &str| super::condition(text).unwrap();
         assert_eq!(condition("503"), RetryOn::Status(StatusCode::SERVICE_UNAVAILABLE));
         assert_eq!(condition("grpc:unavailable"), RetryOn::GrpcStatus(14));
         assert_eq!(condition("grpc:14"), RetryOn::GrpcStatus(14));
-        assert!(Condition::parse("conect-failure").unwrap_err().help.contains("connect-failure"));
+        assert!(super::condition("conect-failure").unwrap_err().help.contains("connect-failure"));
         for text in ["200", "grpc:0", "grpc:99", "header:", "", "5x"] {
-            assert!(Condition::parse(text).is_err(), "{text}");
+            assert!(super::condition(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn every_condition_reads_back_as_it_is_shown() {
         for text in words().map(|(word, _)| word).into_iter().chain(["503", "header:x-a", "grpc:internal"]) {
-            assert_eq!(Condition::parse(text).unwrap().0.to_string(), text);
+            assert_eq!(condition(text).unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn a_hedge_comes_after_a_percentile_or_a_time() {
-        let after = |text: &str| HedgeWhen::parse(text).unwrap().0;
+        let after = |text: &str| hedge(text).unwrap();
         assert_eq!(after("p99.9").unwrap().to_string(), "p99.9");
         assert_eq!(after("p95"), Some(HedgeAfter::Percentile(0.95)));
         assert_eq!(after("50ms").unwrap().to_string(), "50ms");
         assert_eq!(after("off"), None);
         for text in ["p100", "p49", "p", "p-95", "p1e1", "95", "0s", ""] {
-            assert!(HedgeWhen::parse(text).is_err(), "{text}");
+            assert!(hedge(text).is_err(), "{text}");
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::{Text, Wrong, address::unix_path, host_name, split_port, wrong};
+use super::{
+    Wrong,
+    address::{host_name, split_port, unix_path},
+    wrong,
+};
 use crate::model::{KubernetesPort, KubernetesService, Target};
 
 /// What a scheme says about an upstream.
@@ -61,70 +65,48 @@ pub(crate) enum Source {
     At(Scheme, Target),
 }
 
-impl Text for Source {
-    const FORMAT: &'static str = "attache-upstream-address";
-    const WHAT: &'static str = "an address";
-    const EXAMPLES: &'static [&'static str] = &[
-        "https://orders.internal:8443",
-        "http://127.0.0.1:8080",
-        "h2c://grpc.internal:50051",
-        "tcp://db.internal:5432",
-        "tls://db.internal:5432",
-        "unix:/run/app.sock",
-        "srv://_postgres._tcp.db.internal",
-        "srv+https://_orders._tcp.internal",
-        "kubernetes://orders.shop:http",
-        "kubernetes+h2c://orders.shop:8080",
-        "authority",
-        "original-destination",
-    ];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        match text {
-            "authority" => return Ok(Self::Authority),
-            "original-destination" => return Ok(Self::OriginalDestination),
-            _ => {}
+pub(super) fn source(text: &str) -> Result<Source, Wrong> {
+    match text {
+        "authority" => return Ok(Source::Authority),
+        "original-destination" => return Ok(Source::OriginalDestination),
+        _ => {}
+    }
+    let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, rest)| {
+        rest.starts_with("//")
+            || scheme.starts_with("unix")
+            || *scheme == "srv"
+            || scheme.starts_with("srv+")
+            || scheme.starts_with("kubernetes")
+    }) else {
+        return wrong(
+            "{} doesn't say what is spoken there",
+            format!("`http://{text}`, `https://{text}`, `h2c://{text}`, `tcp://{text}` or `tls://{text}`?"),
+        );
+    };
+    let (kind, spoken) = scheme.split_once('+').map_or((scheme, None), |(kind, spoken)| (kind, Some(spoken)));
+    let unknown = || {
+        let known = ["http", "https", "h2c", "tcp", "tls", "unix", "srv", "kubernetes"];
+        let near = crate::suggest::nearest(spoken.unwrap_or(kind), known);
+        Wrong {
+            what: format!("the scheme `{scheme}` isn't known"),
+            help: near.map_or_else(
+                || "`http`, `https`, `h2c`, `tcp`, `tls`, `unix`, `srv` or `kubernetes`".into(),
+                |near| format!("did you mean `{near}`?"),
+            ),
         }
-        let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, rest)| {
-            rest.starts_with("//")
-                || scheme.starts_with("unix")
-                || *scheme == "srv"
-                || scheme.starts_with("srv+")
-                || scheme.starts_with("kubernetes")
-        }) else {
-            return wrong(
-                "{} doesn't say what is spoken there",
-                format!(
-                    "`http://{text}`, `https://{text}`, `h2c://{text}`, `tcp://{text}` or `tls://{text}`?"
-                ),
-            );
-        };
-        let (kind, spoken) =
-            scheme.split_once('+').map_or((scheme, None), |(kind, spoken)| (kind, Some(spoken)));
-        let unknown = || {
-            let known = ["http", "https", "h2c", "tcp", "tls", "unix", "srv", "kubernetes"];
-            let near = crate::suggest::nearest(spoken.unwrap_or(kind), known);
-            Wrong {
-                what: format!("the scheme `{scheme}` isn't known"),
-                help: near.map_or_else(
-                    || "`http`, `https`, `h2c`, `tcp`, `tls`, `unix`, `srv` or `kubernetes`".into(),
-                    |near| format!("did you mean `{near}`?"),
-                ),
-            }
-        };
-        let spoken_scheme = match spoken {
-            Some(spoken) => Scheme::of(spoken).ok_or_else(unknown)?,
-            None => Scheme::Open,
-        };
-        match kind {
-            "unix" => Ok(Self::At(spoken_scheme, Target::Unix(unix_path(rest)?))),
-            "srv" => srv(rest).map(|target| Self::At(spoken_scheme, target)),
-            "kubernetes" => kubernetes(rest).map(|target| Self::At(spoken_scheme, target)),
-            _ if spoken.is_some() => Err(unknown()),
-            kind => {
-                let scheme = Scheme::of(kind).ok_or_else(unknown)?;
-                host_target(scheme, rest.strip_prefix("//").unwrap_or(rest))
-            }
+    };
+    let spoken_scheme = match spoken {
+        Some(spoken) => Scheme::of(spoken).ok_or_else(unknown)?,
+        None => Scheme::Open,
+    };
+    match kind {
+        "unix" => Ok(Source::At(spoken_scheme, Target::Unix(unix_path(rest)?))),
+        "srv" => srv(rest).map(|target| Source::At(spoken_scheme, target)),
+        "kubernetes" => kubernetes(rest).map(|target| Source::At(spoken_scheme, target)),
+        _ if spoken.is_some() => Err(unknown()),
+        kind => {
+            let scheme = Scheme::of(kind).ok_or_else(unknown)?;
+            host_target(scheme, rest.strip_prefix("//").unwrap_or(rest))
         }
     }
 }
@@ -231,7 +213,7 @@ mod tests {
     use super::*;
 
     fn source(text: &str) -> Source {
-        Source::parse(text).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}"))
+        super::source(text).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}"))
     }
 
     #[test]
@@ -241,7 +223,7 @@ mod tests {
         assert_eq!(source("h2c://grpc:50051"), Source::At(Scheme::H2c, dns("grpc", 50051)));
         assert_eq!(source("http://[::1]"), Source::At(Scheme::Http, Target::Ip("[::1]:80".parse().unwrap())));
         assert_eq!(source("https://a.b.:1"), Source::At(Scheme::Https, dns("a.b.", 1)));
-        assert!(Source::parse("tcp://db").is_err());
+        assert!(super::source("tcp://db").is_err());
     }
 
     #[test]
@@ -284,7 +266,7 @@ mod tests {
             ("kubernets://orders.shop:http", "`kubernetes`"),
             ("kubernetes:orders.shop", "PORT"),
         ] {
-            let found = Source::parse(text).unwrap_err();
+            let found = super::source(text).unwrap_err();
             assert!(found.help.contains(help), "{text}: {found:?}");
         }
     }
@@ -302,7 +284,7 @@ mod tests {
             ("http://::1", "brackets"),
             ("srv://postgres.tcp.x", "underscore"),
         ] {
-            let found = Source::parse(text).unwrap_err();
+            let found = super::source(text).unwrap_err();
             assert!(found.help.contains(help), "{text}: {found:?}");
         }
     }

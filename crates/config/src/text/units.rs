@@ -2,80 +2,34 @@
 
 use std::time::Duration;
 
-use super::{Text, Wrong, wrong};
+use super::{Wrong, wrong};
 
 /// Longer ones are typing errors, and could overflow a clock.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
 
-/// A duration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Length(pub(crate) Duration);
-
-impl Text for Length {
-    const FORMAT: &'static str = "attache-duration";
-    const WHAT: &'static str = "a duration";
-    const EXAMPLES: &'static [&'static str] = &["250ms", "1m30s"];
-    const NUMBERS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        duration(text).map(Self)
+pub(super) fn positive(text: &str) -> Result<Duration, Wrong> {
+    if text == "off" {
+        return wrong("this can't be switched off", "a duration such as `10s`");
+    }
+    match duration(text)? {
+        Duration::ZERO => wrong("{} is no time at all", "a duration above zero"),
+        duration => Ok(duration),
     }
 }
 
-/// A duration that isn't zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Positive(pub(crate) Duration);
-
-impl Text for Positive {
-    const FORMAT: &'static str = "attache-positive-duration";
-    const WHAT: &'static str = "a duration above zero";
-    const EXAMPLES: &'static [&'static str] = &["250ms", "1m30s"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if text == "off" {
-            return wrong("this can't be switched off", "a duration such as `10s`");
-        }
-        match duration(text)? {
-            Duration::ZERO => wrong("{} is no time at all", "a duration above zero"),
-            duration => Ok(Self(duration)),
-        }
+pub(super) fn window(text: &str) -> Result<Duration, Wrong> {
+    const SHORTEST: Duration = Duration::from_millis(10);
+    match positive(text)? {
+        duration if duration < SHORTEST => wrong("{} is too short", "at least `10ms`"),
+        duration => Ok(duration),
     }
 }
 
-/// A duration that is long enough to be divided into steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Window(pub(crate) Duration);
-
-impl Text for Window {
-    const FORMAT: &'static str = "attache-window";
-    const WHAT: &'static str = "a duration of at least 10 ms";
-    const EXAMPLES: &'static [&'static str] = &["10s"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        const SHORTEST: Duration = Duration::from_millis(10);
-        match Positive::parse(text)?.0 {
-            duration if duration < SHORTEST => wrong("{} is too short", "at least `10ms`"),
-            duration => Ok(Self(duration)),
-        }
-    }
+pub(super) fn timeout(text: &str) -> Result<Duration, Wrong> {
+    if text == "off" { Ok(Duration::ZERO) } else { duration(text) }
 }
 
-/// A duration, or `off`; zero is off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Timeout(pub(crate) Duration);
-
-impl Text for Timeout {
-    const FORMAT: &'static str = "attache-duration-or-off";
-    const WHAT: &'static str = "a duration or `off`";
-    const EXAMPLES: &'static [&'static str] = &["2s", "off"];
-    const NUMBERS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if text == "off" { Ok(Self(Duration::ZERO)) } else { duration(text).map(Self) }
-    }
-}
-
-fn duration(text: &str) -> Result<Duration, Wrong> {
+pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -148,52 +102,11 @@ pub(crate) fn show_timeout(duration: Duration) -> String {
     if duration.is_zero() { "off".into() } else { show_duration(duration) }
 }
 
-/// A number of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Size(pub(crate) usize);
-
-impl Text for Size {
-    const FORMAT: &'static str = "attache-size";
-    const WHAT: &'static str = "a size";
-    const EXAMPLES: &'static [&'static str] = &["64KiB", "1MB"];
-    const NUMBERS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        size(text, 0, 1 << 30).map(Self)
-    }
+pub(super) fn window_size(text: &str) -> Result<u32, Wrong> {
+    size(text, 65_535, (1 << 31) - 1).map(|size| size as u32)
 }
 
-/// Bytes of a message head: below 8 KiB HTTP parsers have no room to read into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct HeadSize(pub(crate) usize);
-
-impl Text for HeadSize {
-    const FORMAT: &'static str = "attache-head-size";
-    const WHAT: &'static str = "a size from 8KiB to 16MiB";
-    const EXAMPLES: &'static [&'static str] = &["64KiB"];
-    const NUMBERS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        size(text, 8 << 10, 16 << 20).map(Self)
-    }
-}
-
-/// An HTTP/2 window (RFC 9113 section 6.9): at least the 65,535 bytes every connection begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct WindowSize(pub(crate) u32);
-
-impl Text for WindowSize {
-    const FORMAT: &'static str = "attache-window-size";
-    const WHAT: &'static str = "a size from 65535 to 2147483647 bytes";
-    const EXAMPLES: &'static [&'static str] = &["256KiB"];
-    const NUMBERS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        size(text, 65_535, (1 << 31) - 1).map(|size| Self(size as u32))
-    }
-}
-
-fn size(text: &str, low: u64, high: u64) -> Result<usize, Wrong> {
+pub(super) fn size(text: &str, low: u64, high: u64) -> Result<usize, Wrong> {
     let bad = || Wrong { what: "{} isn't a size".into(), help: "such as `64KiB`, `1MiB` or `1MB`".into() };
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -235,28 +148,17 @@ pub(crate) fn show_size(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
-/// A share, 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Ratio(pub(crate) f64);
-
-impl Text for Ratio {
-    const FORMAT: &'static str = "attache-ratio";
-    const WHAT: &'static str = "a ratio";
-    const EXAMPLES: &'static [&'static str] = &["20%", "0.2"];
-    const NUMBERS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        let bad = || Wrong { what: "{} isn't a ratio".into(), help: "such as `20%` or `0.2`".into() };
-        let value = match text.strip_suffix('%') {
-            Some(number) => decimal(number).ok_or_else(bad)? / 100.0,
-            None => decimal(text).ok_or_else(bad)?,
-        };
-        if value > 1.0 {
-            let help = if text.ends_with('%') { String::new() } else { format!(", or `{text}%`?") };
-            return wrong("{} is more than the whole", format!("from `0%` to `100%`{help}"));
-        }
-        Ok(Self(value))
+pub(super) fn ratio(text: &str) -> Result<f64, Wrong> {
+    let bad = || Wrong { what: "{} isn't a ratio".into(), help: "such as `20%` or `0.2`".into() };
+    let value = match text.strip_suffix('%') {
+        Some(number) => decimal(number).ok_or_else(bad)? / 100.0,
+        None => decimal(text).ok_or_else(bad)?,
+    };
+    if value > 1.0 {
+        let help = if text.ends_with('%') { String::new() } else { format!(", or `{text}%`?") };
+        return wrong("{} is more than the whole", format!("from `0%` to `100%`{help}"));
     }
+    Ok(value)
 }
 
 /// The percentage of a ratio.
@@ -271,24 +173,17 @@ pub(crate) enum Weight {
     Plain(u32),
 }
 
-impl Text for Weight {
-    const FORMAT: &'static str = "attache-weight";
-    const WHAT: &'static str = "a percentage or a weight";
-    const EXAMPLES: &'static [&'static str] = &["95%", "3"];
-    const NUMBERS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        let bad = "`95%`, or a whole number as a relative weight up to 1000000";
-        match text.strip_suffix('%') {
-            Some(number) => match decimal(number) {
-                Some(percent) if percent <= 100.0 => Ok(Self::Percent(percent)),
-                _ => wrong("{} isn't a percentage", "from `0%` to `100%`"),
-            },
-            None => match text.parse::<u32>() {
-                Ok(weight) if weight <= 1_000_000 => Ok(Self::Plain(weight)),
-                _ => wrong("{} isn't a weight", bad),
-            },
-        }
+pub(super) fn weight(text: &str) -> Result<Weight, Wrong> {
+    let bad = "`95%`, or a whole number as a relative weight up to 1000000";
+    match text.strip_suffix('%') {
+        Some(number) => match decimal(number) {
+            Some(percent) if percent <= 100.0 => Ok(Weight::Percent(percent)),
+            _ => wrong("{} isn't a percentage", "from `0%` to `100%`"),
+        },
+        None => match text.parse::<u32>() {
+            Ok(weight) if weight <= 1_000_000 => Ok(Weight::Plain(weight)),
+            _ => wrong("{} isn't a weight", bad),
+        },
     }
 }
 
@@ -299,26 +194,20 @@ pub(crate) struct Rate {
     pub(crate) per: Duration,
 }
 
-impl Text for Rate {
-    const FORMAT: &'static str = "attache-rate";
-    const WHAT: &'static str = "a rate";
-    const EXAMPLES: &'static [&'static str] = &["100/s", "5000/m"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        let help = "requests in a second, minute or hour: `100/s`, `5000/m` or `100000/h`";
-        let Some((requests, unit)) = text.split_once('/') else {
-            return wrong("{} isn't a rate", help);
-        };
-        let per = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 3600,
-            _ => return wrong("{} isn't a rate", help),
-        };
-        match requests.parse::<u32>() {
-            Ok(requests @ 1..) => Ok(Self { requests, per: Duration::from_secs(per) }),
-            _ => wrong("{} isn't a rate", help),
-        }
+pub(super) fn rate(text: &str) -> Result<Rate, Wrong> {
+    let help = "requests in a second, minute or hour: `100/s`, `5000/m` or `100000/h`";
+    let Some((requests, unit)) = text.split_once('/') else {
+        return wrong("{} isn't a rate", help);
+    };
+    let per = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return wrong("{} isn't a rate", help),
+    };
+    match requests.parse::<u32>() {
+        Ok(requests @ 1..) => Ok(Rate { requests, per: Duration::from_secs(per) }),
+        _ => wrong("{} isn't a rate", help),
     }
 }
 
@@ -359,11 +248,11 @@ mod tests {
 
     #[test]
     fn a_ratio_is_a_percentage_or_a_fraction() {
-        assert_eq!(Ratio::parse("20%").unwrap(), Ratio(0.2));
-        assert_eq!(Ratio::parse("0.2").unwrap(), Ratio(0.2));
-        assert!(Ratio::parse("20").unwrap_err().help.contains("20%"));
+        assert_eq!(show_ratio(ratio("20%").unwrap()), "20%");
+        assert_eq!(show_ratio(ratio("0.2").unwrap()), "20%");
+        assert!(ratio("20").unwrap_err().help.contains("20%"));
         for text in ["nan", "inf", "-1%", "101%", "%", ""] {
-            assert!(Ratio::parse(text).is_err(), "{text}");
+            assert!(ratio(text).is_err(), "{text}");
         }
     }
 

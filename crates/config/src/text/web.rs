@@ -2,147 +2,88 @@
 
 use http::Method;
 
-use super::{MethodText, Text, Unit, Wrong, pattern::anchored, wrong};
+use super::{Wrong, header, pattern::anchored, wrong};
 use crate::model::{MediaTypes, OriginPattern};
 
-/// Origins of pages.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct OriginText(pub(crate) OriginPattern);
-
-impl Text for OriginText {
-    const FORMAT: &'static str = "attache-origin";
-    const WHAT: &'static str = "an origin";
-    const EXAMPLES: &'static [&'static str] = &[
-        "https://shop.test",
-        "http://localhost:3000",
-        "https://*.shop.test",
-        "~https://pr-[0-9]+\\.shop\\.test",
-        "*",
-    ];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        const HELP: &str = "scheme, host and, where it isn't the scheme's, port: `https://shop.test`";
-        if text == "*" {
-            return Ok(Self(OriginPattern::Any));
-        }
-        if let Some(regex) = text.strip_prefix('~') {
-            return anchored(regex).map(|regex| Self(OriginPattern::Regex(Box::new(regex))));
-        }
-        // The origin of pages without an origin.
-        if text == "null" {
-            return Ok(Self(OriginPattern::Exact("null".into())));
-        }
-        let Some((scheme, host)) = text.split_once("://") else {
-            return wrong("{} isn't an origin", HELP);
-        };
-        let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) if !host.ends_with(']') => (name, Some(port)),
-            _ => (host, None),
-        };
-        let subdomains = name.strip_prefix('*');
-        let name = subdomains.unwrap_or(name);
-        let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        let is_v6 = name.starts_with('[') && name.ends_with(']');
-        let right = scheme
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || b"+-.".contains(&byte) || byte.is_ascii_digit())
-            && scheme.starts_with(|first: char| first.is_ascii_lowercase())
-            && (is_v6 || (!name.is_empty() && name.bytes().all(of_name)))
-            && subdomains.is_none_or(|name| name.len() > 1 && name.starts_with('.'))
-            && port.is_none_or(|port| port.parse::<u16>().is_ok());
-        if !right {
-            return wrong("{} isn't an origin", HELP);
-        }
-        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return wrong(
-                "{} has capital letters, which no browser sends",
-                format!("`{}`", text.to_ascii_lowercase()),
-            );
-        }
-        let usual = matches!((scheme, port), ("http", Some("80")) | ("https", Some("443")));
-        if usual {
-            return wrong("{} has the scheme's own port, which no browser sends", "leave it out");
-        }
-        Ok(Self(match subdomains {
-            Some(rest) => {
-                let port = port.map_or_else(String::new, |port| format!(":{port}"));
-                OriginPattern::Subdomains {
-                    begin: format!("{scheme}://").into(),
-                    end: format!("{rest}{port}").into(),
-                }
+pub(super) fn origin(text: &str) -> Result<OriginPattern, Wrong> {
+    const HELP: &str = "scheme, host and, where it isn't the scheme's, port: `https://shop.test`";
+    if text == "*" {
+        return Ok(OriginPattern::Any);
+    }
+    if let Some(regex) = text.strip_prefix('~') {
+        return anchored(regex).map(|regex| OriginPattern::Regex(Box::new(regex)));
+    }
+    // The origin of pages without an origin.
+    if text == "null" {
+        return Ok(OriginPattern::Exact("null".into()));
+    }
+    let Some((scheme, host)) = text.split_once("://") else {
+        return wrong("{} isn't an origin", HELP);
+    };
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !host.ends_with(']') => (name, Some(port)),
+        _ => (host, None),
+    };
+    let subdomains = name.strip_prefix('*');
+    let name = subdomains.unwrap_or(name);
+    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_v6 = name.starts_with('[') && name.ends_with(']');
+    let right = scheme
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || b"+-.".contains(&byte) || byte.is_ascii_digit())
+        && scheme.starts_with(|first: char| first.is_ascii_lowercase())
+        && (is_v6 || (!name.is_empty() && name.bytes().all(of_name)))
+        && subdomains.is_none_or(|name| name.len() > 1 && name.starts_with('.'))
+        && port.is_none_or(|port| port.parse::<u16>().is_ok());
+    if !right {
+        return wrong("{} isn't an origin", HELP);
+    }
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return wrong(
+            "{} has capital letters, which no browser sends",
+            format!("`{}`", text.to_ascii_lowercase()),
+        );
+    }
+    let usual = matches!((scheme, port), ("http", Some("80")) | ("https", Some("443")));
+    if usual {
+        return wrong("{} has the scheme's own port, which no browser sends", "leave it out");
+    }
+    Ok(match subdomains {
+        Some(rest) => {
+            let port = port.map_or_else(String::new, |port| format!(":{port}"));
+            OriginPattern::Subdomains {
+                begin: format!("{scheme}://").into(),
+                end: format!("{rest}{port}").into(),
             }
-            None => OriginPattern::Exact(text.into()),
-        }))
-    }
-}
-
-/// A method, or `*` for all.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct MethodOrAll(pub(crate) Option<Method>);
-
-impl Text for MethodOrAll {
-    const FORMAT: &'static str = "attache-method-or-all";
-    const WHAT: &'static str = "a method, or `*` for all";
-    const EXAMPLES: &'static [&'static str] = &["GET", "PUT", "*"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if text == "*" { Ok(Self(None)) } else { MethodText::parse(text).map(|method| Self(Some(method.0))) }
-    }
-}
-
-/// Media types.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct MediaTypesText(pub(crate) MediaTypes);
-
-impl Text for MediaTypesText {
-    const FORMAT: &'static str = "attache-media-types";
-    const WHAT: &'static str = "a media type, or the begin or the end of some";
-    const EXAMPLES: &'static [&'static str] = &["application/json", "text/*", "*+json"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        let text = text.to_ascii_lowercase();
-        let right = |text: &str| {
-            text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+/".contains(&byte))
-        };
-        let named = match (text.strip_suffix("/*"), text.strip_prefix("*+")) {
-            (Some(name), _) => !name.is_empty() && !name.contains('/') && right(name),
-            (None, Some(suffix)) => !suffix.is_empty() && !suffix.contains('/') && right(suffix),
-            (None, None) => {
-                text.split_once('/').is_some_and(|(a, b)| !a.is_empty() && !b.is_empty()) && right(&text)
-            }
-        };
-        if named {
-            Ok(Self(MediaTypes::of(&text)))
-        } else {
-            wrong("{} isn't a media type", "such as `text/*`, `application/json` or `*+json`")
         }
+        None => OriginPattern::Exact(text.into()),
+    })
+}
+
+pub(super) fn method_or_all(text: &str) -> Result<Option<Method>, Wrong> {
+    if text == "*" { Ok(None) } else { header::method(text).map(Some) }
+}
+
+pub(super) fn media_types(text: &str) -> Result<MediaTypes, Wrong> {
+    let text = text.to_ascii_lowercase();
+    let right =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+/".contains(&byte));
+    let named = match (text.strip_suffix("/*"), text.strip_prefix("*+")) {
+        (Some(name), _) => !name.is_empty() && !name.contains('/') && right(name),
+        (None, Some(suffix)) => !suffix.is_empty() && !suffix.contains('/') && right(suffix),
+        (None, None) => {
+            text.split_once('/').is_some_and(|(a, b)| !a.is_empty() && !b.is_empty()) && right(&text)
+        }
+    };
+    if named {
+        Ok(MediaTypes::of(&text))
+    } else {
+        wrong("{} isn't a media type", "such as `text/*`, `application/json` or `*+json`")
     }
 }
 
-impl Unit for MediaTypesText {
-    type Value = MediaTypes;
-
-    fn value(self) -> MediaTypes {
-        self.0
-    }
-
-    fn show(value: &MediaTypes) -> String {
-        value.to_string()
-    }
-}
-
-/// `*`.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Star;
-
-impl Text for Star {
-    const FORMAT: &'static str = "attache-star";
-    const WHAT: &'static str = "`*`";
-    const EXAMPLES: &'static [&'static str] = &["*"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if text == "*" { Ok(Self) } else { wrong("{} isn't `*`", "`*`") }
-    }
+pub(super) fn star(text: &str) -> Result<(), Wrong> {
+    if text == "*" { Ok(()) } else { wrong("{} isn't `*`", "`*`") }
 }
 
 #[cfg(test)]
@@ -160,7 +101,7 @@ mod tests {
             "http://[::1]:80000",
             "chrome-extension://abc",
         ] {
-            let parsed = OriginText::parse(right);
+            let parsed = origin(right);
             assert_eq!(parsed.is_ok(), !right.contains("80000"), "{right}: {parsed:?}");
         }
         for wrong in [
@@ -177,7 +118,7 @@ mod tests {
             "https://a b",
             "**",
         ] {
-            assert!(OriginText::parse(wrong).is_err(), "{wrong}");
+            assert!(origin(wrong).is_err(), "{wrong}");
         }
     }
 }

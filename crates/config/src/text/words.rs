@@ -6,255 +6,128 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use http::HeaderName;
 
-use super::{HeaderText, Text, Unit, Wrong, host_name, split_port, wrong};
+use super::{
+    Wrong,
+    address::{host_name, split_port},
+    header, wrong,
+};
 use crate::model::{HashKey, HostRewrite, LimitKey, Name};
 
-/// The name of a listener, route or upstream; it becomes a label.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Label(pub(crate) Name);
-
-impl Text for Label {
-    const FORMAT: &'static str = "attache-name";
-    const WHAT: &'static str = "a name";
-    const EXAMPLES: &'static [&'static str] = &["orders"];
-    const NUMBERS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        let right = text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text.len() <= 100
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
-        if right {
-            Ok(Self(text.into()))
-        } else {
-            wrong("{} isn't a name", "letters, digits, `-`, `_`, `.` and `/`, the first a letter or digit")
-        }
+pub(super) fn label(text: &str) -> Result<Name, Wrong> {
+    let right = text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.len() <= 100
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
+    if right {
+        Ok(text.into())
+    } else {
+        wrong("{} isn't a name", "letters, digits, `-`, `_`, `.` and `/`, the first a letter or digit")
     }
 }
 
-/// Any text that isn't empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Word(pub(crate) Name);
-
-impl Text for Word {
-    const FORMAT: &'static str = "attache-text";
-    const WHAT: &'static str = "a text";
-    const EXAMPLES: &'static [&'static str] = &[];
-    const NUMBERS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if text.is_empty() {
-            wrong("an empty text", "a text that isn't empty")
-        } else {
-            Ok(Self(text.into()))
-        }
-    }
+pub(super) fn word(text: &str) -> Result<Name, Wrong> {
+    if text.is_empty() { wrong("an empty text", "a text that isn't empty") } else { Ok(text.into()) }
 }
 
-/// A user of HTTP's Basic scheme.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct UserName(pub(crate) Name);
-
-impl Text for UserName {
-    const FORMAT: &'static str = "attache-user";
-    const WHAT: &'static str = "a user";
-    const EXAMPLES: &'static [&'static str] = &["shop"];
-    const NUMBERS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        // RFC 7617 section 2.
-        if text.is_empty() || text.contains(|c: char| c == ':' || c.is_control()) {
-            return wrong("{} isn't a user", "a name without a colon");
-        }
-        Ok(Self(text.into()))
+pub(super) fn user(text: &str) -> Result<Name, Wrong> {
+    // RFC 7617 section 2.
+    if text.is_empty() || text.contains(|c: char| c == ':' || c.is_control()) {
+        return wrong("{} isn't a user", "a name without a colon");
     }
+    Ok(text.into())
 }
 
-/// A secret that others are derived from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SecretText(pub(crate) Name);
-
-impl SecretText {
-    /// 16 bytes in hex, 24 in base64: fewer characters can be guessed.
+pub(super) fn secret(text: &str) -> Result<Name, Wrong> {
+    // 16 bytes in hex, 24 in base64: fewer characters can be guessed.
     const SHORTEST: usize = 32;
+    // The text itself is in no message.
+    if text.len() < SHORTEST {
+        return wrong(
+            "this secret is shorter than 32 characters",
+            "`openssl rand -base64 32 > FILE` makes one, and `!file FILE` reads it",
+        );
+    }
+    Ok(text.into())
 }
 
-impl Text for SecretText {
-    const FORMAT: &'static str = "attache-secret";
-    const WHAT: &'static str = "a secret of 32 characters or more";
-    const EXAMPLES: &'static [&'static str] = &[];
+pub(super) fn file(text: &str) -> Result<PathBuf, Wrong> {
+    if text.contains("-----BEGIN") {
+        return wrong("this is the text of a certificate or key", "the path of the file that holds it");
+    }
+    if text.is_empty() || text.contains('\0') {
+        return wrong("{} isn't a path", "such as `/certs/tls.crt`");
+    }
+    Ok(text.into())
+}
 
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        // The text itself is in no message.
-        if text.len() < Self::SHORTEST {
-            return wrong(
-                "this secret is shorter than 32 characters",
-                "`openssl rand -base64 32 > FILE` makes one, and `!file FILE` reads it",
-            );
-        }
-        Ok(Self(text.into()))
+pub(super) fn pem(text: &str) -> Result<Name, Wrong> {
+    if text.contains("-----BEGIN CERTIFICATE-----") {
+        Ok(text.into())
+    } else {
+        wrong(
+            "there is no certificate in this text",
+            "PEM text, which begins with `-----BEGIN CERTIFICATE-----`; a file is named by `ca`",
+        )
     }
 }
 
-/// A path of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct File(pub(crate) PathBuf);
-
-impl Text for File {
-    const FORMAT: &'static str = "attache-file";
-    const WHAT: &'static str = "a file";
-    const EXAMPLES: &'static [&'static str] = &["/certs/tls.crt"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if text.contains("-----BEGIN") {
-            return wrong("this is the text of a certificate or key", "the path of the file that holds it");
-        }
-        if text.is_empty() || text.contains('\0') {
-            return wrong("{} isn't a path", "such as `/certs/tls.crt`");
-        }
-        Ok(Self(text.into()))
-    }
-}
-
-/// PEM text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pem(pub(crate) Name);
-
-impl Text for Pem {
-    const FORMAT: &'static str = "attache-pem";
-    const WHAT: &'static str = "PEM text";
-    const EXAMPLES: &'static [&'static str] = &["-----BEGIN CERTIFICATE-----"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if text.contains("-----BEGIN CERTIFICATE-----") {
-            Ok(Self(text.into()))
-        } else {
-            wrong(
-                "there is no certificate in this text",
-                "PEM text, which begins with `-----BEGIN CERTIFICATE-----`; a file is named by `ca`",
-            )
-        }
-    }
-}
-
-/// Mode of a Unix socket, octal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SocketMode(pub(crate) u32);
-
-impl Text for SocketMode {
-    const FORMAT: &'static str = "attache-file-mode";
-    const WHAT: &'static str = "an octal file mode";
-    const EXAMPLES: &'static [&'static str] = &["0660"];
-    const NUMBERS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        match u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8) {
-            Ok(mode) if mode <= 0o777 => Ok(Self(mode)),
-            _ => wrong("{} isn't a file mode", "octal, such as `0660`"),
-        }
+pub(super) fn socket_mode(text: &str) -> Result<u32, Wrong> {
+    match u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => wrong("{} isn't a file mode", "octal, such as `0660`"),
     }
 }
 
 /// A host name or IP address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Host(pub(crate) Name);
+pub(super) fn host(text: &str) -> Result<Name, Wrong> {
+    if text.contains(':') && text.parse::<std::net::IpAddr>().is_err() {
+        return wrong("{} isn't a host name", "the name alone, without scheme and port");
+    }
+    host_name(text)
+}
 
-impl Text for Host {
-    const FORMAT: &'static str = "attache-host";
-    const WHAT: &'static str = "a host name";
-    const EXAMPLES: &'static [&'static str] = &["orders.internal"];
+pub(super) fn host_and_port(text: &str) -> Result<Name, Wrong> {
+    let (host, port) = split_port(text)?;
+    let name = host_name(host)?;
+    let name = if name.contains(':') { format!("[{name}]") } else { name.to_string() };
+    Ok(port.map_or_else(|| name.clone(), |port| format!("{name}:{port}")).into())
+}
 
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if text.contains(':') && text.parse::<std::net::IpAddr>().is_err() {
-            return wrong("{} isn't a host name", "the name alone, without scheme and port");
-        }
-        host_name(text).map(Self)
+pub(super) fn host_rewrite(text: &str) -> Result<HostRewrite, Wrong> {
+    Ok(match text {
+        "upstream" => HostRewrite::Upstream,
+        "preserve" | "keep" => HostRewrite::Preserve,
+        host => HostRewrite::To(host_and_port(host)?),
+    })
+}
+
+pub(super) fn redirect_scheme(text: &str) -> Result<Name, Wrong> {
+    match text {
+        "http" | "https" => Ok(text.into()),
+        _ => wrong("{} isn't a scheme of a redirect", "`http` or `https`"),
     }
 }
 
-/// A host with or without a port, as in a Host header.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HostAndPort(pub(crate) Name);
-
-impl Text for HostAndPort {
-    const FORMAT: &'static str = "attache-host-port";
-    const WHAT: &'static str = "a host, with or without a port";
-    const EXAMPLES: &'static [&'static str] = &["orders.internal", "orders.internal:8443"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        let (host, port) = split_port(text)?;
-        let name = host_name(host)?;
-        let name = if name.contains(':') { format!("[{name}]") } else { name.to_string() };
-        Ok(Self(port.map_or_else(|| name.clone(), |port| format!("{name}:{port}")).into()))
+pub(super) fn path(text: &str) -> Result<Name, Wrong> {
+    if !text.starts_with(['/', '{']) {
+        return wrong("{} isn't a path", format!("a path begins with `/`: `/{text}`?"));
     }
-}
-
-/// What becomes of the Host header.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RewriteHost(pub(crate) HostRewrite);
-
-impl Text for RewriteHost {
-    const FORMAT: &'static str = "attache-host-rewrite";
-    const WHAT: &'static str = "`preserve`, `upstream` or a host";
-    const EXAMPLES: &'static [&'static str] = &["preserve", "upstream", "orders.internal"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        Ok(Self(match text {
-            "upstream" => HostRewrite::Upstream,
-            "preserve" | "keep" => HostRewrite::Preserve,
-            host => HostRewrite::To(HostAndPort::parse(host)?.0),
-        }))
+    if text.contains('?') {
+        return wrong("{} has a query", "the request's own query is kept");
     }
-}
-
-/// The scheme of a redirect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RedirectScheme(pub(crate) Name);
-
-impl Text for RedirectScheme {
-    const FORMAT: &'static str = "attache-redirect-scheme";
-    const WHAT: &'static str = "`http` or `https`";
-    const EXAMPLES: &'static [&'static str] = &["https"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        match text {
-            "http" | "https" => Ok(Self(text.into())),
-            _ => wrong("{} isn't a scheme of a redirect", "`http` or `https`"),
-        }
+    if let Some(c) = text
+        .chars()
+        .find(|c| !c.is_ascii_graphic() || matches!(c, '#' | '"' | '<' | '>' | '\\' | '^' | '`' | '|'))
+    {
+        return wrong(
+            format!("{{}} has a `{c}`, which can't stand in a path"),
+            "percent-encode it, such as `%20` for a space",
+        );
     }
-}
-
-/// A path that is written into a request, with `{capture}` parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PathValue(pub(crate) Name);
-
-impl Text for PathValue {
-    const FORMAT: &'static str = "attache-path";
-    const WHAT: &'static str = "a path";
-    const EXAMPLES: &'static [&'static str] = &["/v2", "/customers/{id}"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        if !text.starts_with(['/', '{']) {
-            return wrong("{} isn't a path", format!("a path begins with `/`: `/{text}`?"));
-        }
-        if text.contains('?') {
-            return wrong("{} has a query", "the request's own query is kept");
-        }
-        if let Some(c) = text
-            .chars()
-            .find(|c| !c.is_ascii_graphic() || matches!(c, '#' | '"' | '<' | '>' | '\\' | '^' | '`' | '|'))
-        {
-            return wrong(
-                format!("{{}} has a `{c}`, which can't stand in a path"),
-                "percent-encode it, such as `%20` for a space",
-            );
-        }
-        if named_captures(text).is_none() {
-            return wrong("{} has braces that don't pair", "`{name}` inserts a capture");
-        }
-        Ok(Self(text.into()))
+    if named_captures(text).is_none() {
+        return wrong("{} has braces that don't pair", "`{name}` inserts a capture");
     }
+    Ok(text.into())
 }
 
 /// The names in the braces of a path; `None` if they don't pair.
@@ -272,111 +145,54 @@ pub(crate) fn named_captures(text: &str) -> Option<Vec<&str>> {
     if rest.contains('}') { None } else { Some(names) }
 }
 
-/// Bytes to send or to expect: plain text, or `hex:` and digits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Octets(pub(crate) Arc<[u8]>);
-
-impl Octets {
-    /// Bytes of one; a health check is no transfer.
+pub(super) fn octets(text: &str) -> Result<Arc<[u8]>, Wrong> {
+    // A health check is no transfer.
     const MOST: usize = 4096;
-}
-
-impl Text for Octets {
-    const FORMAT: &'static str = "attache-bytes";
-    const WHAT: &'static str = "text, or bytes as `hex:` and hexadecimal digits";
-    const EXAMPLES: &'static [&'static str] = &["\"PING\\r\\n\"", "hex:50494e470d0a"];
-    const NUMBERS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        let bytes = match text.strip_prefix("hex:") {
-            None => text.as_bytes().to_vec(),
-            Some(digits) => match decode_hex(digits) {
-                Some(bytes) => bytes,
-                None => {
-                    return wrong("{} isn't hexadecimal", "two digits for each byte, such as `hex:0d0a`");
-                }
-            },
-        };
-        match bytes.len() {
-            0 => wrong("these are no bytes", "text, or `hex:` and hexadecimal digits"),
-            Self::MOST.. => wrong("these are too many bytes", "fewer than 4096"),
-            _ => Ok(Self(bytes.into())),
-        }
+    let bytes = match text.strip_prefix("hex:") {
+        None => text.as_bytes().to_vec(),
+        Some(digits) => match decode_hex(digits) {
+            Some(bytes) => bytes,
+            None => {
+                return wrong("{} isn't hexadecimal", "two digits for each byte, such as `hex:0d0a`");
+            }
+        },
+    };
+    match bytes.len() {
+        0 => wrong("these are no bytes", "text, or `hex:` and hexadecimal digits"),
+        MOST.. => wrong("these are too many bytes", "fewer than 4096"),
+        _ => Ok(bytes.into()),
     }
 }
 
-pub(super) fn header(name: &str) -> Result<HeaderName, Wrong> {
-    HeaderText::parse(name)
-        .map(|name| name.0)
-        .map_err(|wrong| Wrong { what: wrong.what.replace("{}", &format!("`{name}`")), help: wrong.help })
+pub(super) fn hash_key(text: &str) -> Result<HashKey, Wrong> {
+    Ok(match text {
+        "source" => HashKey::Source,
+        "path" => HashKey::Path,
+        _ => match text.split_once(':') {
+            Some(("header", name)) => HashKey::Header(header::name_in(name)?),
+            Some(("cookie", name))
+                if !name.is_empty()
+                    && name.bytes().all(|b| b.is_ascii_graphic() && !b"=;,\"".contains(&b)) =>
+            {
+                HashKey::Cookie(name.into())
+            }
+            _ => return wrong("{} can't be hashed", "`header:NAME`, `cookie:NAME`, `source` or `path`"),
+        },
+    })
 }
 
-/// What a consistent hash is taken over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hash(pub(crate) HashKey);
-
-impl Text for Hash {
-    const FORMAT: &'static str = "attache-hash-key";
-    const WHAT: &'static str = "what is hashed";
-    const EXAMPLES: &'static [&'static str] = &["header:x-user", "cookie:session", "source", "path"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        Ok(Self(match text {
-            "source" => HashKey::Source,
-            "path" => HashKey::Path,
-            _ => match text.split_once(':') {
-                Some(("header", name)) => HashKey::Header(header(name)?),
-                Some(("cookie", name))
-                    if !name.is_empty()
-                        && name.bytes().all(|b| b.is_ascii_graphic() && !b"=;,\"".contains(&b)) =>
-                {
-                    HashKey::Cookie(name.into())
-                }
-                _ => return wrong("{} can't be hashed", "`header:NAME`, `cookie:NAME`, `source` or `path`"),
-            },
-        }))
-    }
-}
-
-impl Unit for Hash {
-    type Value = HashKey;
-
-    fn value(self) -> HashKey {
-        self.0
-    }
-
-    fn show(value: &HashKey) -> String {
-        match value {
-            HashKey::Header(name) => format!("header:{name}"),
-            HashKey::Cookie(name) => format!("cookie:{name}"),
-            HashKey::Source => "source".to_owned(),
-            HashKey::Path => "path".to_owned(),
-        }
-    }
-}
-
-/// What a rate limit counts by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LimitBy(pub(crate) LimitKey);
-
-impl Text for LimitBy {
-    const FORMAT: &'static str = "attache-limit-key";
-    const WHAT: &'static str = "what is counted by";
-    const EXAMPLES: &'static [&'static str] = &["route", "client", "identity", "header:x-tenant"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        Ok(Self(match text {
-            "route" => LimitKey::Route,
-            "client" => LimitKey::Client,
-            "identity" => LimitKey::Identity,
-            _ => match text.strip_prefix("header:") {
-                Some(name) => LimitKey::Header(header(name)?),
-                None => {
-                    return wrong("{} can't be counted by", "`route`, `client`, `identity` or `header:NAME`");
-                }
-            },
-        }))
-    }
+pub(super) fn limit_key(text: &str) -> Result<LimitKey, Wrong> {
+    Ok(match text {
+        "route" => LimitKey::Route,
+        "client" => LimitKey::Client,
+        "identity" => LimitKey::Identity,
+        _ => match text.strip_prefix("header:") {
+            Some(name) => LimitKey::Header(header::name_in(name)?),
+            None => {
+                return wrong("{} can't be counted by", "`route`, `client`, `identity` or `header:NAME`");
+            }
+        },
+    })
 }
 
 /// Who is believed: a file, or one of two words.
@@ -387,23 +203,13 @@ pub(crate) enum Authority {
     File(PathBuf),
 }
 
-impl Text for Authority {
-    const FORMAT: &'static str = "attache-ca";
-    const WHAT: &'static str = "a file, `system` or `spiffe`";
-    const EXAMPLES: &'static [&'static str] = &["/certs/ca.crt", "system", "spiffe"];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        match text {
-            "system" => Ok(Self::System),
-            "spiffe" => Ok(Self::Spiffe),
-            _ => File::parse(text).map(|file| Self::File(file.0)),
-        }
+pub(super) fn authority(text: &str) -> Result<Authority, Wrong> {
+    match text {
+        "system" => Ok(Authority::System),
+        "spiffe" => Ok(Authority::Spiffe),
+        _ => file(text).map(Authority::File),
     }
 }
-
-/// SHA-256 of a SubjectPublicKeyInfo: 64 hexadecimal digits, or `sha256/` and base64 as curl and HPKP write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pin(pub(crate) [u8; 32]);
 
 /// With padding or without. Some programs leave bits of the last letter set that belong to no byte.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -413,25 +219,19 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-impl Text for Pin {
-    const FORMAT: &'static str = "attache-spki-pin";
-    const WHAT: &'static str = "the SHA-256 of a public key";
-    const EXAMPLES: &'static [&'static str] = &["sha256/r/mIkG3eEpVdm+u/ko/cwxzOMo1bk4TyHIlByibiA5E="];
-
-    fn parse(text: &str) -> Result<Self, Wrong> {
-        let bytes = match text.strip_prefix("sha256/") {
-            // curl writes two slashes; one may also be the first of the 43 letters.
-            Some(base64) => [Some(base64), base64.strip_prefix('/')]
-                .into_iter()
-                .flatten()
-                .find_map(|text| BASE64.decode(text).ok().filter(|bytes| bytes.len() == 32)),
-            None => decode_hex(text),
-        };
-        match bytes.and_then(|bytes| bytes.try_into().ok()) {
-            Some(pin) => Ok(Self(pin)),
-            None => {
-                wrong("{} isn't a SHA-256", "64 hexadecimal digits, or `sha256/` and 44 characters of base64")
-            }
+pub(super) fn pin(text: &str) -> Result<[u8; 32], Wrong> {
+    let bytes = match text.strip_prefix("sha256/") {
+        // curl writes two slashes; one may also be the first of the 43 letters.
+        Some(base64) => [Some(base64), base64.strip_prefix('/')]
+            .into_iter()
+            .flatten()
+            .find_map(|text| BASE64.decode(text).ok().filter(|bytes| bytes.len() == 32)),
+        None => decode_hex(text),
+    };
+    match bytes.and_then(|bytes| bytes.try_into().ok()) {
+        Some(pin) => Ok(pin),
+        None => {
+            wrong("{} isn't a SHA-256", "64 hexadecimal digits, or `sha256/` and 44 characters of base64")
         }
     }
 }
@@ -452,30 +252,29 @@ mod tests {
 
     #[test]
     fn a_pin_may_begin_with_the_letter_that_separates() {
-        let pin = Pin::parse("sha256//mIkG3eEpVdm+u/ko/cwxzOMo1bk4TyHIlByibiA5Ea=").unwrap();
-        assert_eq!(pin.0[0], 0xfe);
+        let other = pin("sha256//mIkG3eEpVdm+u/ko/cwxzOMo1bk4TyHIlByibiA5Ea=").unwrap();
+        assert_eq!(other[0], 0xfe);
         // As curl writes it.
-        let [one, two] = ["sha256/", "sha256//"].map(|begin| {
-            Pin::parse(&format!("{begin}r/mIkG3eEpVdm+u/ko/cwxzOMo1bk4TyHIlByibiA5E=")).unwrap()
-        });
+        let [one, two] = ["sha256/", "sha256//"]
+            .map(|begin| pin(&format!("{begin}r/mIkG3eEpVdm+u/ko/cwxzOMo1bk4TyHIlByibiA5E=")).unwrap());
         assert_eq!(one, two);
     }
 
     #[test]
     fn a_pin_reads_the_same_in_hex_and_base64() {
         let hex = "affcc8906dde12955d9bebbf928fdcc31ccce328d5b9384f21c8941ca6e20391";
-        let hex = Pin::parse(hex).unwrap().0;
-        let base64 = Pin::parse("sha256/r/zIkG3eEpVdm+u/ko/cwxzM4yjVuThPIciUHKbiA5E=").unwrap().0;
+        let hex = pin(hex).unwrap();
+        let base64 = pin("sha256/r/zIkG3eEpVdm+u/ko/cwxzM4yjVuThPIciUHKbiA5E=").unwrap();
         assert_eq!(hex, base64);
-        assert!(Pin::parse("abc").is_err());
+        assert!(pin("abc").is_err());
     }
 
     #[test]
     fn bytes_are_text_or_hex() {
-        assert_eq!(&*Octets::parse("PING\r\n").unwrap().0, b"PING\r\n");
-        assert_eq!(&*Octets::parse("hex:00ff").unwrap().0, [0, 255]);
+        assert_eq!(&*octets("PING\r\n").unwrap(), b"PING\r\n");
+        assert_eq!(&*octets("hex:00ff").unwrap(), [0, 255]);
         for text in ["", "hex:", "hex:0", "hex:xx", &"x".repeat(4096)] {
-            assert!(Octets::parse(text).is_err(), "{text}");
+            assert!(octets(text).is_err(), "{text}");
         }
     }
 
