@@ -14,11 +14,11 @@ mod foreign;
 mod locate;
 pub mod model;
 mod patterns;
+mod redaction;
 mod relations;
 mod schema;
 mod section;
 mod shapes;
-mod shown;
 mod substitute;
 mod suggest;
 mod text;
@@ -30,8 +30,8 @@ pub use build::is_framing;
 use diagnostic::Problems;
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 pub use locate::{Finding, locate};
+pub use redaction::names_a_credential;
 pub use schema::{described, schema};
-pub use shown::names_a_credential;
 pub use suggest::nearest;
 
 use crate::model::Config;
@@ -80,7 +80,7 @@ pub fn parse(
             if !failed {
                 problems.error(
                     Place::default(),
-                    "attache can't read this and doesn't know why: please report it",
+                    "attache can't read this config and found no reason: this is a bug, please report it",
                 );
             }
             Err(problems.only_errors().finish(text, file).into())
@@ -95,7 +95,7 @@ fn checked(
     problems: &mut Problems,
 ) -> Option<Config> {
     if let Some((what, help)) = foreign::recognize(text) {
-        problems.wrong(Place::default(), format!("{what}, and no config of attache"), help);
+        problems.wrong(Place::default(), format!("{what}, not a config of attache"), help);
         return None;
     }
     let tree = yaml::parse(text, problems);
@@ -127,8 +127,9 @@ fn checked(
         Ok(read) => Some(Config { files, ..build::build(read, &tree, file, env, problems) }),
         Err(error) => {
             if !problems.any_error() {
-                let message =
-                    format!("this passed every check and still can't be read ({error}): please report it");
+                let message = format!(
+                    "this config passed every check and can't be read ({error}): this is a bug, please report it"
+                );
                 problems.error(Place::default(), message);
             }
             None

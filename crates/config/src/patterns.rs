@@ -77,7 +77,7 @@ mod tests {
     use regex::Regex;
 
     use super::*;
-    use crate::text::ALL;
+    use crate::text::all;
 
     fn pattern(syntax: &Syntax) -> Regex {
         let (_, pattern) = &keywords(syntax)[0];
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn what_is_filled_in_passes() {
-        for syntax in ALL {
+        for syntax in all() {
             let pattern = pattern(syntax);
             for text in ["${TIMEOUT}", "a${B}c", "${A:-5s}", "/run/secret", "./value", "../value"] {
                 assert!(pattern.is_match(text), "{}: {text}", syntax.format);
@@ -247,10 +247,10 @@ mod tests {
         /// Examples with a character put in, taken out or changed are right often enough to mean something.
         #[test]
         fn no_text_that_is_right_is_refused(
-            index in 0..ALL.len(), example in 0usize..12, at in 0usize..24, how in 0u8..3, c in "[-+.:/0-9a-zA-Z%*_\\[\\]{} ]",
+            index in 0usize..64, example in 0usize..12, at in 0usize..24, how in 0u8..3, c in "[-+.:/0-9a-zA-Z%*_\\[\\]{} ]",
             random in "[-+.:/0-9a-fsmhdKMGiBp%\\[\\]]{0,12}",
         ) {
-            let syntax = &ALL[index];
+            let syntax = all().nth(index % all().count()).unwrap();
             let examples = syntax.examples;
             let mut text: Vec<char> = examples.get(example % examples.len().max(1)).unwrap_or(&"").chars().collect();
             let at = at.min(text.len());

@@ -158,7 +158,7 @@ fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
             others.join(" and ")
         );
         let place = Place { line: line as u32, column: indent as u32 + 1, length: 0 };
-        problems.wrong(place, "the indentation of this line fits nothing above it", help);
+        problems.wrong(place, "the indentation of this line matches no line above it", help);
         return;
     }
     // What looks like a space or a quote, and is neither.

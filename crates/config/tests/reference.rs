@@ -1,4 +1,5 @@
-//! `docs/config.md` is the schema, written for people. `UPDATE_DOCS=1 cargo test -p attache-config --test reference` rewrites it.
+//! `docs/config.md` is the schema, written for people.
+//! `UPDATE_DOCS=1 cargo test -p attache-config --test reference` rewrites it.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,32 +17,39 @@ const INTRODUCTION: &str = r#"# Config reference
 
 <!-- Generated from the schema by crates/config/tests/reference.rs: change the doc comments in crates/config/src/model. -->
 
-A config is one YAML file. `attache check FILE` shows every mistake in it, and `attache schema` prints its JSON schema for
-editors. The smallest config is
+A config is one YAML file.
+`attache check FILE` shows every mistake in it, and `attache schema` prints its JSON schema for editors.
+The smallest config is
 
 ```yaml
 upstreams:
   orders: https://orders.internal:8443
 ```
 
-**Defaults.** Without `listeners` there is one, `outbound`, on `127.0.0.1:15001`. A listener with neither `routes` nor `to`
-sends everything to the only upstream. With several upstreams, the `Host` of a request selects one: the upstream's name
-(`orders`) or the host of its address (`orders.internal`). The server name of TLS selects `tcp` and `tls` upstreams in the
-same way. An `authority` or `original-destination` upstream gets all other requests. The port in `Host` distinguishes two
-upstreams on one host. Any other Host, also `localhost:15001`, gets `no-route`, whose answer names the known hosts.
+**Defaults.** Without `listeners` there is one, `outbound`, on `127.0.0.1:15001`.
+A listener with neither `routes` nor `to` sends everything to the only upstream.
+With several upstreams, the `Host` of a request selects one: the upstream's name (`orders`) or the host of its address
+(`orders.internal`).
+The server name of TLS selects `tcp` and `tls` upstreams in the same way.
+An `authority` or `original-destination` upstream gets all other requests.
+The port in `Host` distinguishes two upstreams on one host.
+Any other Host, also `localhost:15001`, gets `no-route`, whose answer names the known hosts.
 
-**Environment.** In every value, `${VAR}` is the value of the environment variable (it is an error if it isn't set), `${VAR:-default}`
-has a default for a variable that isn't set or is empty, `$$` is one `$`. Variables are replaced after the YAML is parsed, so a value
-can't add structure. If a value is only one variable, its content decides the type (`workers: ${WORKERS}` is a number).
+**Environment.** In every value, `${VAR}` is the value of the environment variable (it is an error if it isn't set).
+`${VAR:-default}` has a default for a variable that isn't set or is empty, and `$$` is one `$`.
+Variables are replaced after the YAML is parsed, so a value can't add structure.
+If a value is only one variable, its content decides the type (`workers: ${WORKERS}` is a number).
 
-**Files.** `!file PATH` is the content of a file, without white space around it. A relative path is relative to the config's folder.
+**Files.** `!file PATH` is the content of a file, without white space around it.
+A relative path is relative to the config's folder.
 
-**YAML.** Anchors, aliases and merge keys (`<<: *base`) work; keys that begin with `x-` at the top level are ignored, so that they can
-hold anchors. A duplicate key is an error, and so is an unknown one. Within `{ … }` a value with braces needs quotes:
-`{ path: "/users/{id}" }`.
+**YAML.** Anchors, aliases and merge keys (`<<: *base`) work.
+Keys that begin with `x-` at the top level are ignored, so that they can hold anchors.
+A duplicate key is an error, and so is an unknown one.
+Within `{ … }` a value with braces needs quotes: `{ path: "/users/{id}" }`.
 
-**In an editor.** `attache schema > attache.schema.json` writes the JSON schema of this version. With the YAML language server (VS Code's
-YAML extension, Neovim, Helix and others) the first line of a config names it:
+**In an editor.** `attache schema > attache.schema.json` writes the JSON schema of this version.
+With the YAML language server (VS Code's YAML extension, Neovim, Helix and others) the first line of a config names it:
 
 ```yaml
 # yaml-language-server: $schema=./attache.schema.json
@@ -49,21 +57,26 @@ upstreams:
   orders: https://orders.internal:8443
 ```
 
-Keys are then completed and described, and wrong keys, words, durations, sizes, addresses and ratios are underlined as they are typed.
-For `!file` its setting `yaml.customTags` needs `["!file scalar"]`. There a path after `!file` has to begin with `/`, `./` or `../`, to
-distinguish it from a value. Only `attache check` finds conflicts between keys (such as a `to` with an unknown upstream).
+Keys are then completed and described.
+Wrong keys, words, and values in every [notation](#notations) are underlined as they are typed.
+For `!file` its setting `yaml.customTags` needs `["!file scalar"]`.
+There a path after `!file` has to begin with `/`, `./` or `../`, to distinguish it from a value; in place of a path it
+has to begin with `./` or `../`.
+Only `attache check` finds conflicts between keys (such as a `to` with an unknown upstream).
 "#;
 
-const TEXTS: &str = r"
-## Texts with a syntax of their own
+const NOTATIONS: &str = r"
+## Notations
 
-Durations are numbers with `us`, `ms`, `s`, `m`, `h` or `d`, also in a row. Sizes are numbers with `B`, `KiB`, `MiB`, `GiB` (powers
-of 1024) or `KB`, `MB`, `GB` (powers of 1000). Regular expressions are those of the Rust crate `regex`: linear in time, without
-look-around and back-references, and always over the whole text.
+Durations are numbers with `us`, `ms`, `s`, `m`, `h` or `d`, also in a row.
+Sizes are numbers with `B`, `KiB`, `MiB`, `GiB` (powers of 1024) or `KB`, `MB`, `GB` (powers of 1000).
+Regular expressions are those of the Rust crate `regex`: linear in time, without look-around and back-references, and
+always over the whole text.
 
-| type | what | examples |
-| --- | --- | --- |
 ";
+
+/// Characters in a line of the page.
+const WIDTH: usize = 120;
 
 #[test]
 fn the_reference_is_what_the_schema_says() {
@@ -112,14 +125,16 @@ fn reference(schema: &Value) -> String {
         let later = std::mem::take(&mut writer.waiting);
         let definition = &schema["$defs"][&name];
         write!(out, "\n## {}\n\n", heading(definition)).unwrap();
-        writeln!(out, "At `{path}`. {}", prose(&definition["description"])).unwrap();
+        wrap(&mut out, "", &format!("At `{path}`.\n{}", sentences(&definition["description"])));
+        out.push('\n');
         writer.section(&mut out, definition, &path);
         writer.waiting.extend(later);
     }
-    out.push_str(TEXTS);
+    out.push_str(NOTATIONS);
     writer.formats.sort();
     for (name, what, examples) in writer.formats {
-        writeln!(out, "| {name} | {what} | {examples} |").unwrap();
+        let examples = if examples.is_empty() { examples } else { format!(", such as {examples}") };
+        wrap(&mut out, "- ", &format!("**{name}**: {what}{examples}."));
     }
     out
 }
@@ -132,42 +147,40 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    /// Each key as an item: its name, its type, its default; what it is, a sentence a line; an example; its words.
     fn section(&mut self, out: &mut String, schema: &Value, path: &str) {
-        out.push_str("\n| key | type | default | what | example |\n| --- | --- | --- | --- | --- |\n");
-        let mut words = String::new();
         for (key, property) in schema["properties"].as_object().into_iter().flatten() {
             let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             let kind = self.kind(property, &inner);
             let required =
                 schema["required"].as_array().is_some_and(|keys| keys.iter().any(|one| one == key));
             let default = match &property["default"] {
-                _ if required => "**required**".to_owned(),
+                _ if required => "; **required**".to_owned(),
                 Value::Null => String::new(),
-                value => format!("`{}`", yaml(value)),
+                value => format!("; default `{}`", yaml(value)),
             };
-            let example = property["examples"].as_array().and_then(|all| all.first());
-            let example = example.map(|example| format!("`{}`", yaml(example))).unwrap_or_default();
-            let what = prose(&property["description"]).replace('|', "\\|");
-            writeln!(out, "| `{key}` | {kind} | {default} | {what} | {example} |").unwrap();
-            self.words(&mut words, key, property);
+            // Beside a default, the examples of its notation show nothing new.
+            let shown = !property["format"].is_string() || property["default"].is_null();
+            let example = property["examples"].as_array().filter(|_| shown).and_then(|all| all.first());
+            let example =
+                example.map(|example| format!("\nExample: `{}`.", yaml(example))).unwrap_or_default();
+            let what = sentences(&property["description"]);
+            wrap(out, "- ", &format!("**`{key}`**: {kind}{default}.\n{what}{example}"));
+            self.words(out, property);
         }
-        out.push_str(&words);
     }
 
     /// What the words of an enumeration mean.
-    fn words(&self, out: &mut String, key: &str, property: &Value) {
+    fn words(&self, out: &mut String, property: &Value) {
         let target = resolve(self.root, property);
         let alternatives: Vec<&Value> = match target["anyOf"].as_array() {
             Some(all) => all.iter().map(|one| resolve(self.root, one)).collect(),
             None => vec![target],
         };
-        for alternative in alternatives {
-            let Some(all) = alternative["oneOf"].as_array() else { continue };
-            write!(out, "\n`{key}` is one of\n\n").unwrap();
-            for meaning in all {
-                let word = meaning["const"].as_str().or(meaning["enum"][0].as_str());
-                writeln!(out, "- `{}`: {}", word.unwrap(), prose(&meaning["description"])).unwrap();
-            }
+        for meaning in alternatives.iter().flat_map(|one| one["oneOf"].as_array().into_iter().flatten()) {
+            let word = meaning["const"].as_str().or(meaning["enum"][0].as_str());
+            let meaning = sentences(&meaning["description"]);
+            wrap(out, "  - ", &format!("`{}`: {meaning}", word.unwrap()));
         }
     }
 
@@ -199,7 +212,7 @@ impl Writer<'_> {
         }
         if let Some(format) = schema["format"].as_str().and_then(|format| format.strip_prefix("attache-")) {
             let examples: Vec<String> = schema["examples"].as_array().map_or_else(Vec::new, |all| {
-                all.iter().map(|example| format!("`{}`", yaml(example).replace('|', "\\|"))).collect()
+                all.iter().map(|example| format!("`{}`", yaml(example))).collect()
             });
             let what = schema["$comment"].as_str().unwrap_or_default().to_owned();
             if let Some(known) = self.formats.iter_mut().find(|(name, _, _)| name == format) {
@@ -210,7 +223,7 @@ impl Writer<'_> {
             } else {
                 self.formats.push((format.to_owned(), what, examples.join(", ")));
             }
-            return format!("[{format}](#texts-with-a-syntax-of-their-own)");
+            return format!("[{format}](#notations)");
         }
         if schema["oneOf"].is_array() {
             return "one of the words below".into();
@@ -252,8 +265,58 @@ fn anchor(heading: &str) -> String {
     heading.to_lowercase().replace('`', "").replace(' ', "-")
 }
 
-fn prose(text: &Value) -> String {
-    text.as_str().unwrap_or_default().replace('\n', " ")
+/// A description with one sentence a line.
+fn sentences(text: &Value) -> String {
+    let text = text.as_str().unwrap_or_default().replace('\n', " ");
+    let mut lines = String::new();
+    // Within a code span or parentheses no sentence ends.
+    let (mut code, mut depth) = (false, 0);
+    let mut letters = text.chars().peekable();
+    let mut last = ' ';
+    while let Some(letter) = letters.next() {
+        match letter {
+            '`' => code = !code,
+            '(' if !code => depth += 1,
+            ')' if !code => depth -= 1,
+            _ => {}
+        }
+        let next = letters.clone().nth(1);
+        let begins = next.is_some_and(|next| next.is_uppercase() || matches!(next, '`' | '['));
+        let ends =
+            letter == '.' && last != '.' && letters.peek() == Some(&' ') && begins && !code && depth == 0;
+        lines.push(letter);
+        if ends {
+            letters.next();
+            lines.push('\n');
+        }
+        last = letter;
+    }
+    lines
+}
+
+/// Writes lines of at most [`WIDTH`] characters. `begin` stands before the first, and its width in spaces before the others.
+fn wrap(out: &mut String, begin: &str, text: &str) {
+    let indent = " ".repeat(begin.len());
+    for (index, line) in text.lines().enumerate() {
+        let mut width = 0;
+        for word in line.split(' ') {
+            let length = word.chars().count();
+            if width > 0 && width + 1 + length <= WIDTH {
+                out.push(' ');
+                width += 1;
+            } else {
+                if width > 0 {
+                    out.push('\n');
+                }
+                let first = index == 0 && width == 0;
+                out.push_str(if first { begin } else { &indent });
+                width = begin.len();
+            }
+            out.push_str(word);
+            width += length;
+        }
+        out.push('\n');
+    }
 }
 
 /// A value as somebody would write it in YAML's flow style.

@@ -31,9 +31,9 @@ const HANGS: u64 = 2;
 /// One that was alone for so long was chance.
 const DOUBT: Duration = Duration::from_mins(1);
 
-/// What was told of one kind.
+/// What was logged of one kind of failure.
 #[derive(Debug)]
-struct Told {
+struct Reported {
     /// Failures until now.
     count: u64,
     /// Those until it began.
@@ -58,7 +58,7 @@ struct Doubt {
     served: u64,
 }
 
-impl Told {
+impl Reported {
     /// Too few of these clients left, or more of them were served meanwhile.
     fn may_be_chance(&mut self, left: u64, served: u64, now: Instant) -> bool {
         let doubt = *self.doubt.get_or_insert(Doubt { since: now, served });
@@ -78,7 +78,7 @@ enum Line {
 /// Writes the lines for as long as it is polled.
 pub async fn log_outages(metrics: Metrics) {
     let watch = metrics.watch().clone();
-    let mut told: HashMap<Kind, Told> = HashMap::new();
+    let mut told: HashMap<Kind, Reported> = HashMap::new();
     loop {
         if told.values().all(|told| told.since.is_none() && told.doubt.is_none()) {
             watch.begins().await;
@@ -96,7 +96,7 @@ pub async fn log_outages(metrics: Metrics) {
 }
 
 fn look(
-    told: &mut HashMap<Kind, Told>,
+    told: &mut HashMap<Kind, Reported>,
     groups: Vec<Group>,
     served: impl Fn(&Kind) -> u64,
     now: Instant,
@@ -105,7 +105,7 @@ fn look(
     // A kind that a worker forgot begins anew when it comes back.
     told.retain(|kind, _| groups.iter().any(|group| group.kind == *kind));
     for group in groups {
-        let told = told.entry(group.kind.clone()).or_insert(Told {
+        let told = told.entry(group.kind.clone()).or_insert(Reported {
             count: 0,
             before: 0,
             seen: now,

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attache_config::model::{AppMetrics, AppTold, MetricNames};
+use attache_config::model::{AppMetrics, MetricNames, MetricsPage};
 use attache_telemetry::{METRICS_CONTENT_TYPE, Metrics, Names, OPENMETRICS_CONTENT_TYPE};
 use http::StatusCode;
 use serde_json::Value;
@@ -43,7 +43,7 @@ pub(crate) async fn metrics(metrics: &Metrics, app: &App, open: bool) -> Answer 
 }
 
 /// A page with the names that the config wants beside attache's.
-pub(crate) fn named(metrics: &Metrics, told: &AppTold) -> String {
+pub(crate) fn named(metrics: &Metrics, told: &MetricsPage) -> String {
     match told.names {
         MetricNames::Attache => metrics.render(),
         MetricNames::Envoy => metrics.render_named(Names::Envoy),

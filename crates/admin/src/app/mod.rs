@@ -14,7 +14,7 @@ mod merge;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use attache_config::model::AppTold;
+use attache_config::model::MetricsPage;
 use http::{HeaderMap, StatusCode, header::ACCEPT};
 
 pub(crate) use self::merge::{metrics, named};
@@ -22,15 +22,15 @@ use crate::answer::Answer;
 
 /// The current settings for the application. Cheap to clone; a reload replaces them.
 #[derive(Clone, Debug, Default)]
-pub struct App(Arc<Mutex<Arc<AppTold>>>);
+pub struct App(Arc<Mutex<Arc<MetricsPage>>>);
 
 impl App {
     /// From now on this is told.
-    pub fn set(&self, told: AppTold) {
+    pub fn set(&self, told: MetricsPage) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(told);
     }
 
-    pub(crate) fn told(&self) -> Arc<AppTold> {
+    pub(crate) fn told(&self) -> Arc<MetricsPage> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

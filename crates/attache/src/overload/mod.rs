@@ -31,7 +31,7 @@ use crate::process::Process;
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(250);
 /// Least time between two lines of the log about the same level of overload.
-const TELL_AGAIN: Duration = Duration::from_secs(10);
+const REPORT_AGAIN: Duration = Duration::from_secs(10);
 /// The least urgent request (RFC 9218).
 const LEAST_URGENT: i8 = 7;
 
@@ -40,13 +40,13 @@ pub(crate) struct Watch {
     process: Arc<Process>,
     watched: Option<(model::Overload, Resources)>,
     steps: Steps,
-    told: Told,
+    told: Reported,
 }
 
 impl Watch {
     /// The first measurement, before connections are accepted: without a free descriptor the limit can't be read.
     pub(crate) fn begin(process: Arc<Process>) -> Self {
-        let mut watch = Self { process, watched: None, steps: Steps::default(), told: Told::default() };
+        let mut watch = Self { process, watched: None, steps: Steps::default(), told: Reported::default() };
         watch.look();
         watch
     }
@@ -84,7 +84,7 @@ fn look(
     config: &model::Overload,
     resources: &Resources,
     steps: &mut Steps,
-    told: &mut Told,
+    told: &mut Reported,
 ) {
     let shares = resources.shares();
     let highest = shares.iter().copied().max_by(|(_, a), (_, b)| a.total_cmp(b));
@@ -107,17 +107,17 @@ fn look(
     });
 }
 
-/// What the log was told last. A process that swings around a threshold says so once in [`TELL_AGAIN`], and at once when it gets worse.
+/// The last step that was logged. A process that swings around a threshold is logged once in [`REPORT_AGAIN`], and at once when it gets worse.
 #[derive(Debug, Default)]
-struct Told {
+struct Reported {
     level: u8,
     worst: u8,
     at: Option<Instant>,
 }
 
-impl Told {
+impl Reported {
     fn is_news(&mut self, level: u8, now: Instant) -> bool {
-        let quiet = self.at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_AGAIN);
+        let quiet = self.at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_AGAIN);
         let news = if quiet { level != self.level } else { level > self.worst };
         if news {
             self.worst = if quiet { level } else { self.worst.max(level) };
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn swinging_around_a_threshold_is_told_once_in_ten_seconds_and_getting_worse_at_once() {
-        let (mut told, begin) = (Told::default(), Instant::now());
+        let (mut told, begin) = (Reported::default(), Instant::now());
         let mut at = |millis: u64, level| told.is_news(level, begin + Duration::from_millis(millis));
         assert!(!at(0, 0));
         assert!(at(250, 1));

@@ -16,7 +16,7 @@ use crate::{
 
 /// What a listener lets rules know of its clients.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sight {
+pub(crate) struct ClientFacts {
     protocol: ListenProtocol,
     /// Any client may claim any address.
     claimed_addresses: bool,
@@ -34,7 +34,7 @@ pub(crate) struct Sight {
     route: bool,
 }
 
-impl Sight {
+impl ClientFacts {
     pub(crate) fn new(listener: &Listener, identities: bool, optional: bool) -> Self {
         Self {
             protocol: listener.protocol,
@@ -62,25 +62,25 @@ impl Sight {
 pub(crate) fn authorization(
     raw: At<Read<Authorization>>,
     whose: &str,
-    sight: Sight,
+    facts: ClientFacts,
     targets: &Targets,
     problems: &mut Problems,
 ) -> Authorization {
     let (given, Read { section: mut rules, rest }) = raw.open();
     let asked = rest.jwt.is_some();
-    let tokens = asked || sight.tokens || given.is_wrong("jwt");
+    let tokens = asked || facts.tokens || given.is_wrong("jwt");
     rules.jwt = rest.jwt.and_then(|raw| jwt::used(raw, &targets.issuers, problems));
     let asks = rest.external.is_some() || given.is_wrong("external");
     rules.external = rest.external.and_then(|raw| {
-        let over = sight.route.then_some(sight.external);
+        let over = facts.route.then_some(facts.external);
         authorizer::used(raw, over, &targets.authorizers, problems)
     });
-    let optional = rules.jwt.as_ref().map_or(sight.optional_tokens, |jwt| !jwt.required);
+    let optional = rules.jwt.as_ref().map_or(facts.optional_tokens, |jwt| !jwt.required);
     if rest.deny.is_none()
         && rest.allow.is_none()
         && given.whole()
         && !asks
-        && (!asked || (optional && !sight.route))
+        && (!asked || (optional && !facts.route))
     {
         problems.wrong(
             given.at,
@@ -102,7 +102,7 @@ pub(crate) fn authorization(
         list.into_iter()
             .enumerate()
             .map(|(index, raw)| {
-                let checks = Checks { sight, trusts, denies: kind == "deny", tokens, optional };
+                let checks = Checks { facts, trusts, denies: kind == "deny", tokens, optional };
                 rule(raw, || format!("{whose}/{kind}/{index}"), checks, problems)
             })
             .collect()
@@ -150,7 +150,7 @@ fn trust_everybody(networks: &[AddressMatch]) -> bool {
 /// What is known where a rule stands.
 #[derive(Clone, Copy)]
 struct Checks {
-    sight: Sight,
+    facts: ClientFacts,
     /// There are trusted proxies.
     trusts: bool,
     denies: bool,
@@ -199,9 +199,9 @@ fn conditions(
     problems: &mut Problems,
 ) {
     if let Some(at) = given.key("identity") {
-        identities(at, checks.sight, refuses, problems);
+        identities(at, checks.facts, refuses, problems);
     }
-    if let Some(at) = given.key("client").filter(|_| checks.sight.claimed_addresses) {
+    if let Some(at) = given.key("client").filter(|_| checks.facts.claimed_addresses) {
         problems.wrong(
             at,
             "with `proxy_protocol: optional` any client can claim any address",
@@ -245,16 +245,16 @@ fn conditions(
 
 /// A client without a certificate has no identity: a client that a rule refuses by identity could simply show no
 /// certificate.
-fn identities(at: Place, sight: Sight, refuses: bool, problems: &mut Problems) {
+fn identities(at: Place, facts: ClientFacts, refuses: bool, problems: &mut Problems) {
     const HELP: &str = "`tls` with `client_ca` on the listener";
-    match (sight.identities, refuses) {
+    match (facts.identities, refuses) {
         (false, true) => {
             problems.wrong(at, "this refuses no client, because no client is asked for a certificate", HELP);
         }
         (false, false) => {
             problems.warn(at, "this never matches, because no client is asked for a certificate", HELP);
         }
-        (true, true) if sight.optional => problems.wrong(
+        (true, true) if facts.optional => problems.wrong(
             at,
             "a client avoids this rule by showing no certificate",
             "`client_optional: false`, or list the allowed ones in `allow`",
@@ -271,7 +271,7 @@ fn opaque(
     checks: Checks,
     problems: &mut Problems,
 ) {
-    if !matches!(checks.sight.protocol, ListenProtocol::Tcp | ListenProtocol::Tls) {
+    if !matches!(checks.facts.protocol, ListenProtocol::Tcp | ListenProtocol::Tls) {
         return;
     }
     if when.needs_http() || unless.needs_http() {

@@ -44,7 +44,7 @@ pub(crate) fn credential(raw: At<Read<Credential>>, problems: &mut Problems) -> 
 
 /// How far an upstream keeps a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keeping {
+pub(crate) enum Confidentiality {
     /// TLS to a peer that is verified.
     Safe,
     /// Anybody on the way can read it, or answer.
@@ -55,7 +55,7 @@ pub(crate) enum Keeping {
     Opaque,
 }
 
-impl Keeping {
+impl Confidentiality {
     pub(crate) fn of(upstream: &Upstream) -> Self {
         if upstream.protocol == UpstreamProtocol::Tcp {
             return Self::Opaque;

@@ -24,7 +24,7 @@ pub(crate) fn listener(
     let mut listener = Listener::new(Listener::OUTBOUND);
     listener.bind = vec![Bind::Tcp((Ipv4Addr::LOCALHOST, 15001).into())];
     listener.routes = routes(Listener::OUTBOUND, Place::default(), upstreams, targets, problems)?;
-    targets.settle(&mut listener);
+    targets.set_traffic(&mut listener);
     Some(listener)
 }
 

@@ -21,7 +21,7 @@ pub fn is_framing(name: &str) -> bool {
 
 pub(super) fn framing(name: &http::HeaderName, at: Place, request: bool, problems: &mut Problems) {
     if is_framing(name.as_str()) {
-        let message = format!("`{name}` says how a message travels and can't be changed");
+        let message = format!("`{name}` belongs to one connection and can't be changed");
         problems.wrong(at, message, "attache sets it for each connection");
     } else if request && name == http::header::HOST {
         problems.wrong(at, "the Host header isn't changed here", "`rewrite: { host: … }` on the route");

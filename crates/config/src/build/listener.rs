@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Targets,
-    authorization::{Sight, authorization},
+    authorization::{ClientFacts, authorization},
     fallback,
     local_reply::local_reply,
     route, tls, web,
@@ -46,17 +46,17 @@ pub(crate) fn listener(
 
     let knows_clients = !matches!(&tls, Ok(tls) if tls.as_ref().is_none_or(|tls| tls.client_trust.is_none()));
     let optional = matches!(&tls, Ok(Some(tls)) if tls.client_optional || tls.mode == TlsMode::Permissive);
-    let sight = Sight::new(&listener, knows_clients, optional);
+    let facts = ClientFacts::new(&listener, knows_clients, optional);
     let name = listener.name.clone();
     listener.authorization =
-        rest.authorization.map(|raw| Arc::new(authorization(raw, &name, sight, targets, problems)));
-    let sight = sight.of_routes(listener.authorization.as_deref());
+        rest.authorization.map(|raw| Arc::new(authorization(raw, &name, facts, targets, problems)));
+    let facts = facts.of_routes(listener.authorization.as_deref());
     listener.web = web::web(rest.web, &Web::default(), problems);
     let mut routes = Routes {
         listener: &listener,
         terminates,
         knows_clients,
-        over: route::Over { sight, web: &listener.web },
+        over: route::ListenerContext { facts, web: &listener.web },
         names: Vec::new(),
         built: Vec::new(),
     };
@@ -80,8 +80,8 @@ pub(crate) fn listener(
     let (built, places): (Vec<Route>, Vec<Place>) = routes.built.into_iter().unzip();
     listener.routes = built;
     listener.tls = tls.ok().flatten();
-    targets.settle(&mut listener);
-    super::reach::unenforced(&listener, &places, tls_place, targets, problems);
+    targets.set_traffic(&mut listener);
+    super::traffic::unenforced(&listener, &places, tls_place, targets, problems);
     Some(listener)
 }
 
@@ -116,7 +116,7 @@ struct Routes<'a> {
     terminates: bool,
     /// Clients are asked for a certificate, or the config of that is wrong.
     knows_clients: bool,
-    over: route::Over<'a>,
+    over: route::ListenerContext<'a>,
     names: Vec<Name>,
     built: Vec<(Route, Place)>,
 }
@@ -171,7 +171,7 @@ impl Routes<'_> {
             ),
             ListenProtocol::Tcp if !matcher.sni.is_empty() && !self.terminates => problems.wrong(
                 at,
-                "`sni` with `protocol: tcp`, which looks at no byte",
+                "`sni` with `protocol: tcp`: such a listener doesn't read the server name",
                 "`protocol: tls` on the listener",
             ),
             ListenProtocol::Http | ListenProtocol::Http1 | ListenProtocol::Http2
@@ -208,7 +208,7 @@ impl Routes<'_> {
             );
         }
         if let crate::model::Action::Forward(forward) = &route.action {
-            super::reach::fits(self.listener, self.terminates, route, forward, at, targets, problems);
+            super::traffic::fits(self.listener, self.terminates, route, forward, at, targets, problems);
         }
     }
 }

@@ -16,14 +16,14 @@ pub(super) fn local_reply(raw: At<Read<LocalReply>>, problems: &mut Problems) ->
     let headers = route::edits(rest.headers, &route::Captures::unknown(), false, problems);
     let changed = headers.set.iter().chain(&headers.add);
     for name in changed.clone().map(|(name, _)| name).chain(&headers.remove) {
-        says_what(name.as_str(), at, problems);
+        check_name(name.as_str(), at, problems);
     }
     for (name, Template(parts)) in changed {
         for part in parts {
             if let Part::Variable(Variable::Header(_) | Variable::Capture(_) | Variable::Scheme) = part {
                 problems.wrong(
                     at,
-                    format!("`{name}` has a variable that an answer of attache's own doesn't know"),
+                    format!("`{name}` has a variable that attache's own answers don't have"),
                     "`client.*`, `request.host`, `request.path`, `request.method`, `request.id`, `route`, `upstream` and `listener` are known",
                 );
             }
@@ -33,9 +33,9 @@ pub(super) fn local_reply(raw: At<Read<LocalReply>>, problems: &mut Problems) ->
 }
 
 /// The body is attache's, in a format that the client understands; another type or gRPC status would be wrong.
-fn says_what(name: &str, at: Place, problems: &mut Problems) {
+fn check_name(name: &str, at: Place, problems: &mut Problems) {
     if name == "content-type" || name == "content-encoding" || name.starts_with("grpc-") {
-        let message = format!("`{name}` says what an answer of attache's own is and can't be changed");
+        let message = format!("`{name}` describes the body of attache's own answers and can't be changed");
         problems.wrong(at, message, "leave it out");
     }
 }

@@ -1,13 +1,13 @@
 //! The last step to the model: names become indices, and what one key says about another is checked. Like the checker
 //! before it, it continues after a problem; it does not report the absence of a part that the checker has left out.
 
+mod affinity;
 mod authorization;
 mod authorizer;
-mod chosen;
-mod claimed;
 mod credential;
 mod fallback;
 mod framing;
+mod identity_headers;
 pub use framing::is_framing;
 mod global_limit;
 mod jwt;
@@ -19,10 +19,10 @@ mod observe;
 mod otlp;
 mod overload;
 mod policy;
-mod reach;
 mod route;
 mod target;
 mod tls;
+mod traffic;
 mod upstream;
 mod web;
 
@@ -57,8 +57,8 @@ pub(crate) fn build(
     let mut targets = Targets::new(tree);
     let mut built = Vec::new();
     for entry in upstreams {
-        if let Some((upstream, layer, speaks)) = upstream::upstream(entry, problems) {
-            targets.add(&upstream, layer, speaks);
+        if let Some((upstream, layer, payload)) = upstream::upstream(entry, problems) {
+            targets.add(&upstream, layer, payload);
             built.push(upstream);
         }
     }
@@ -106,7 +106,7 @@ pub(crate) fn build(
     if let Some(given) = root.watch_interval {
         config.watch_interval = given.value.0;
         if config.watch_interval < SHORTEST_WATCH {
-            problems.wrong(given.at, "this is too often", "at least `10ms`");
+            problems.wrong(given.at, "this interval is too short", "at least `10ms`");
         }
     }
     if let Some(raw) = root.dns {
@@ -126,7 +126,7 @@ pub(crate) fn build(
     (config.listeners, config.upstreams) = (listeners, built);
     (config.jwt, config.authorizers) = (jwt, authorizers);
     (config.metrics, config.app, config.admin) = (metrics, app, admin);
-    claimed::check(&config, tree, problems);
+    identity_headers::check(&config, tree, problems);
     config
 }
 
@@ -200,7 +200,7 @@ fn check_admin(
         None if metrics.is_some_and(|metrics| taken(&Bind::Tcp(metrics))) => "the metrics".to_owned(),
         None => return,
     };
-    let message = format!("`{bind}` is already listened on by {other}");
+    let message = format!("`{bind}` is already used by {other}");
     problems.wrong(at, message, "move one of them, or `admin: off`");
 }
 
@@ -242,7 +242,7 @@ fn sockets(
                 (a, b) => a == b,
             };
             if let Some((_, other)) = taken.iter().find(same) {
-                let message = format!("`{bind}` is already listened on by `{other}`");
+                let message = format!("`{bind}` is already used by `{other}`");
                 problems.wrong(place, message, "give each listener a different address");
             } else if !own.insert(bind) {
                 problems.error(place, format!("`{bind}` is listed twice"));

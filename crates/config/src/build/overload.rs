@@ -11,8 +11,8 @@ pub(crate) fn overload(raw: OrOff<At<Overload>>, problems: &mut Problems) -> Opt
     if given.value.shed_requests > given.value.stop_accepting {
         problems.wrong(
             given.key("stop_accepting").or(given.key("shed_requests")).unwrap_or_default(),
-            "`shed_requests` comes after `stop_accepting`",
-            "requests are shed first: set it lower",
+            "`shed_requests` is higher than `stop_accepting`",
+            "requests are shed before the listener stops accepting: set it lower than `stop_accepting`",
         );
     }
     Some(given.value)

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Targets,
-    authorization::{Sight, authorization},
-    chosen,
+    Targets, affinity,
+    authorization::{ClientFacts, authorization},
     credential::credential,
     framing::framing,
     global_limit, limits,
@@ -33,8 +32,8 @@ pub(crate) fn all(to: At<To>) -> Read<Route> {
 
 /// What the listener around a route says.
 #[derive(Clone, Copy)]
-pub(crate) struct Over<'a> {
-    pub(crate) sight: Sight,
+pub(crate) struct ListenerContext<'a> {
+    pub(crate) facts: ClientFacts,
     pub(crate) web: &'a Web,
 }
 
@@ -43,7 +42,7 @@ pub(crate) fn routes(
     raw: At<Read<Route>>,
     listener: &str,
     index: usize,
-    over: Over<'_>,
+    over: ListenerContext<'_>,
     targets: &mut Targets,
     problems: &mut Problems,
 ) -> Option<Vec<Route>> {
@@ -102,7 +101,7 @@ pub(crate) fn routes(
 
     route.authorization = rest
         .authorization
-        .map(|raw| Arc::new(authorization(raw, &route.name, over.sight, targets, problems)));
+        .map(|raw| Arc::new(authorization(raw, &route.name, over.facts, targets, problems)));
     route.web = web::web(rest.web, over.web, problems);
     let rewrite = rewrite(rest.rewrite, &known, problems);
     let mirrors = mirrors(rest.mirror, targets, problems);
@@ -130,7 +129,7 @@ pub(crate) fn routes(
                 problems.wrong(at, "`upstream_header` beside `tls: passthrough`", help);
             }
             let named = rest.upstream_header.map(|header| {
-                chosen::upstream_header(
+                affinity::upstream_header(
                     header.0,
                     given.key("upstream_header").unwrap_or(given.at),
                     &to,
@@ -138,9 +137,9 @@ pub(crate) fn routes(
                     problems,
                 )
             });
-            let subset = rest.subset.map(|raw| chosen::subset(raw, &to, targets, problems));
+            let subset = rest.subset.map(|raw| affinity::subset(raw, &to, targets, problems));
             let session_cookie =
-                rest.session_cookie.map(|raw| chosen::session_cookie(raw, &to, targets, problems));
+                rest.session_cookie.map(|raw| affinity::session_cookie(raw, &to, targets, problems));
             let base = Forward { path, host, mirrors, rate_limit, passthrough, ..Forward::new(to) };
             let base = Forward { upstream_header: named.map(Box::new), subset, session_cookie, ..base };
             Action::Forward(Forward { global_rate_limit, fault, ..base })

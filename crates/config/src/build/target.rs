@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Names,
-    credential::Keeping,
+    credential::Confidentiality,
     policy::{self, Layer},
 };
 use crate::{
@@ -33,8 +33,8 @@ pub(crate) struct Targets {
 
 struct Target {
     name: Name,
-    speaks: Speaks,
-    keeping: Keeping,
+    payload: Payload,
+    confidentiality: Confidentiality,
     layer: Layer,
     /// Those of each of its addresses.
     labels: Vec<Vec<(Name, Name)>>,
@@ -45,7 +45,7 @@ struct Target {
 
 /// What an upstream's address and protocol say is spoken there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Speaks {
+pub(crate) enum Payload {
     Http,
     Opaque,
     /// `unix:`, `srv:` or `kubernetes:` without more: what the listener takes.
@@ -54,7 +54,7 @@ pub(crate) enum Speaks {
     Original,
 }
 
-impl Speaks {
+impl Payload {
     pub(crate) fn of(upstream: &Upstream, scheme: Scheme) -> Self {
         match (upstream.protocol, scheme, &upstream.address) {
             (UpstreamProtocol::Tcp, ..) => Self::Opaque,
@@ -96,7 +96,7 @@ impl Targets {
     }
 
     /// The next upstream; its index is its place in the order of calls.
-    pub(crate) fn add(&mut self, upstream: &Upstream, layer: Layer, speaks: Speaks) {
+    pub(crate) fn add(&mut self, upstream: &Upstream, layer: Layer, payload: Payload) {
         let name = upstream.name.clone();
         let sources: &[_] = match &upstream.address {
             Address::Endpoints(sources) => sources,
@@ -105,8 +105,8 @@ impl Targets {
         let kubernetes = |source: &EndpointSource| matches!(source.target, model::Target::Kubernetes(_));
         self.known.push(Target {
             name,
-            speaks,
-            keeping: Keeping::of(upstream),
+            payload,
+            confidentiality: Confidentiality::of(upstream),
             layer,
             labels: sources.iter().map(|source| source.labels.clone()).collect(),
             kubernetes: sources.iter().any(kubernetes),
@@ -144,24 +144,26 @@ impl Targets {
     }
 
     pub(crate) fn is_opaque(&self, id: UpstreamId) -> bool {
-        self.known.get(id.0).is_some_and(|target| target.speaks == Speaks::Opaque)
+        self.known.get(id.0).is_some_and(|target| target.payload == Payload::Opaque)
     }
 
     /// Requests name its host.
     pub(crate) fn is_on_demand(&self, id: UpstreamId) -> bool {
-        self.known.get(id.0).is_some_and(|target| matches!(target.speaks, Speaks::Named | Speaks::Original))
+        self.known
+            .get(id.0)
+            .is_some_and(|target| matches!(target.payload, Payload::Named | Payload::Original))
     }
 
     pub(crate) fn is_http(&self, id: UpstreamId) -> bool {
-        self.known.get(id.0).is_some_and(|target| target.speaks == Speaks::Http)
+        self.known.get(id.0).is_some_and(|target| target.payload == Payload::Http)
     }
 
     /// Says of each route what its upstreams are meant for; where they differ, HTTP alone.
-    pub(crate) fn settle(&self, listener: &mut Listener) {
+    pub(crate) fn set_traffic(&self, listener: &mut Listener) {
         for route in &mut listener.routes {
             let Action::Forward(forward) = &mut route.action else { continue };
             let targets = forward.to.iter().filter_map(|to| self.known.get(to.upstream.0));
-            let mut all = targets.map(|target| target.speaks.on(listener.protocol, forward.passthrough));
+            let mut all = targets.map(|target| target.payload.on(listener.protocol, forward.passthrough));
             let first = all.next().unwrap_or_default();
             forward.traffic = if all.all(|other| other == first) { first } else { Traffic::Http };
         }
@@ -192,9 +194,9 @@ impl Targets {
         let target = self.known.get(id.0);
         // That of the upstream was checked where it stands.
         if let (Some(target), Some((credential, at))) = (target, route.and_then(Layer::credential)) {
-            target.keeping.check(credential, &target.name, at, problems);
+            target.confidentiality.check(credential, &target.name, at, problems);
         }
-        if let Some(target) = target.filter(|target| target.speaks == Speaks::Opaque) {
+        if let Some(target) = target.filter(|target| target.payload == Payload::Opaque) {
             for at in [Some(&target.layer), route].into_iter().flatten().filter_map(Layer::retries_by_answer)
             {
                 problems.wrong(

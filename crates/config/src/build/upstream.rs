@@ -1,10 +1,10 @@
 //! One upstream: its addresses agree about what is spoken, and its options fit to that.
 
 use super::{
-    credential::{Keeping, credential},
+    credential::{Confidentiality, credential},
     load,
     policy::Layer,
-    target::Speaks,
+    target::Payload,
     tls,
 };
 use crate::{
@@ -21,17 +21,17 @@ use crate::{
 pub(crate) fn upstream(
     entry: Entry<Short<Upstream>>,
     problems: &mut Problems,
-) -> Option<(Upstream, Layer, Speaks)> {
+) -> Option<(Upstream, Layer, Payload)> {
     let (given, Read { section: mut upstream, rest }) = entry.value.0.open();
     (upstream.name, upstream.line) = (entry.key.into(), entry.at.line);
     let found = addresses(rest.address?.into_vec(), rest.max_hosts, rest.deny, &given, problems);
     let balance = rest.balance.map_or(Some(Balance::default()), |raw| balance(raw, problems));
     let mut right = true;
-    let mut said = Scheme::Open;
+    let mut scheme = Scheme::Open;
     // Problems of the upstream as a whole are reported at its address.
     let at = if given.key("address") == Some(given.at) { given.at } else { entry.at };
-    if let Some((address, scheme)) = found {
-        (upstream.address, said) = (address, scheme);
+    if let Some((address, found)) = found {
+        (upstream.address, scheme) = (address, found);
         let protocol = given.key("protocol").zip(rest.protocol);
         match spoken(scheme, protocol, rest.tls, &upstream.address, at, problems) {
             Some((protocol, tls)) => (upstream.protocol, upstream.tls) = (protocol, tls),
@@ -78,12 +78,12 @@ pub(crate) fn upstream(
         let at = raw.at;
         upstream.credential = credential(raw, problems);
         if let (Some(credential), true) = (&upstream.credential, right) {
-            Keeping::of(&upstream).check(credential, &upstream.name, at, problems);
+            Confidentiality::of(&upstream).check(credential, &upstream.name, at, problems);
         }
         layer = layer.with_credential(upstream.credential.clone(), at);
     }
-    let speaks = Speaks::of(&upstream, said);
-    right.then_some((upstream, layer, speaks))
+    let payload = Payload::of(&upstream, scheme);
+    right.then_some((upstream, layer, payload))
 }
 
 /// The addresses, and the one scheme of them all.

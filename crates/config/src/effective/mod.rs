@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::{
     model::Config,
+    redaction::{HIDDEN, Reference},
     section::Section as _,
-    shown::{HIDDEN, Reference},
 };
 
 /// A secret shorter than this is replaced only where it is the whole value: as a part it would be found everywhere.

@@ -19,7 +19,7 @@ pub enum MetricNames {
 section! {
     "`metrics`"
     /// Metrics, probes, and the application's own metrics and probes.
-    pub struct AppTold {
+    pub struct MetricsPage {
         /// Where they answer.
         #[schema(default = Config::METRICS.to_string())]
         bind(Txt<MetricsAddress>),

@@ -26,7 +26,7 @@ section! {
         /// alone is short for
         /// `{ bind: … }`.
         // IPv6 takes IPv4 clients, too; on a machine without IPv6 it is IPv4 alone.
-        metrics(Short<AppTold>): Option<SocketAddr> as OffOr<Written> = Some(Self::METRICS),
+        metrics(Short<MetricsPage>): Option<SocketAddr> as OffOr<Written> = Some(Self::METRICS),
         /// Where the admin API and the dashboard answer. If the default port is in use, the API is only switched off,
         /// with a warning; an address in the config must be free. An address alone is short for `{ bind: … }`.
         #[schema(default = Admin::ADDRESS.to_string())]
@@ -54,7 +54,7 @@ section! {
         /// The file's path; `None` for the embedded default.
         file: Option<PathBuf> = None,
         /// The application on the metrics port.
-        app: AppTold = AppTold::default(),
+        app: MetricsPage = MetricsPage::default(),
         /// The other files that this was made from (`!file`); a change of one is a change of the config.
         files: Vec<PathBuf> = Vec::new(),
         /// Warnings about the file; to be logged.

@@ -80,7 +80,7 @@ mod prelude {
     pub(super) use serde_json::{Map as Object, Value, json};
 
     pub(super) use super::*;
-    pub(super) use crate::{section::*, shapes::*, shown::*, text::*};
+    pub(super) use crate::{redaction::*, section::*, shapes::*, text::*};
 }
 
 /// An index into [`Config::upstreams`]; the parser makes only valid ones.

@@ -35,7 +35,7 @@ pub(super) fn token_place(text: &str) -> Result<TokenPlace, Wrong> {
         }
         Some(("cookie", name)) if word(name) => Ok(TokenPlace::Cookie(name.into())),
         Some(("query", name)) if word(name) => Ok(TokenPlace::Query(name.into())),
-        _ => wrong("{} isn't a place of a token", HELP),
+        _ => wrong("{} doesn't say where the token is", HELP),
     }
 }
 

@@ -94,12 +94,12 @@ pub(crate) fn expand(pattern: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::ALL;
+    use crate::text::all;
 
     #[test]
     fn every_part_is_filled_in() {
         let name = regex::Regex::new(r"\{[A-Z]").unwrap();
-        for syntax in ALL {
+        for syntax in all() {
             let pattern = expand(syntax.pattern);
             assert!(!pattern.is_empty() && !name.is_match(&pattern), "{}: {pattern}", syntax.format);
         }

@@ -72,7 +72,7 @@ pub(crate) struct Syntax {
 impl Syntax {
     /// The notation of this format.
     pub(crate) fn of(format: &str) -> Option<&'static Self> {
-        ALL.iter().find(|syntax| syntax.format == format)
+        all().find(|syntax| syntax.format == format)
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn every_example_is_right() {
-        for Syntax { format, examples, check, .. } in ALL {
+        for Syntax { format, examples, check, .. } in all() {
             for example in *examples {
                 check(example).unwrap_or_else(|wrong| panic!("{format}: {example}: {wrong:?}"));
             }
@@ -106,8 +106,9 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_panics(text in "\\PC{0,40}", index in 0..ALL.len()) {
-            let _ = (ALL[index].check)(&text);
+        fn no_text_panics(text in "\\PC{0,40}", index in 0usize..64) {
+            let syntax = all().nth(index % all().count()).unwrap();
+            let _ = (syntax.check)(&text);
         }
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn statuses(text: &str) -> Result<StatusRange, Wrong> {
 
 pub(super) fn log_template(text: &str) -> Result<LogTemplate, Wrong> {
     if text.contains(['\n', '\r']) {
-        return wrong("{} has more than one line", "one exchange is one line");
+        return wrong("{} has more than one line", "each request is logged as one line");
     }
     let parts = template_parts(text, LogPart::Text, |name| field(name).map(LogPart::Field))?;
     Ok(LogTemplate(parts))
@@ -155,14 +155,17 @@ pub(super) fn app_url(text: &str) -> Result<AppUrl, Wrong> {
             Ok(address) => address,
             Err(_) => {
                 return wrong(
-                    format!("`{host}` is no IP address"),
+                    format!("`{host}` isn't an IP address"),
                     "the application runs beside attache: use `localhost` or an IP address",
                 );
             }
         },
     };
     if path.parse::<http::uri::PathAndQuery>().is_err() || path.contains('#') {
-        return wrong("{} has a path that can't be asked for", "percent-encode what isn't plain in it");
+        return wrong(
+            "{} has a path that isn't valid in a URL",
+            "percent-encode spaces and special characters, such as `%20` for a space",
+        );
     }
     let address = SocketAddr::new(address, port.unwrap_or(80));
     Ok(AppUrl { address, authority: authority.into(), path: path.into() })

@@ -79,7 +79,7 @@ pub(super) fn source(text: &str) -> Result<Source, Wrong> {
             || scheme.starts_with("kubernetes")
     }) else {
         return wrong(
-            "{} doesn't say what is spoken there",
+            "{} has no scheme, so its protocol isn't known",
             format!("`http://{text}`, `https://{text}`, `h2c://{text}`, `tcp://{text}` or `tls://{text}`?"),
         );
     };
@@ -158,7 +158,7 @@ fn kubernetes(rest: &str) -> Result<Target, Wrong> {
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains(['/', '?', '#', '@']) {
-        return wrong("{} is no Service and port alone", FORM);
+        return wrong("{} has more than a Service and a port", FORM);
     }
     let Some((service, port)) = rest.split_once(':').filter(|(_, port)| !port.is_empty()) else {
         return wrong(
@@ -191,7 +191,7 @@ fn kubernetes(rest: &str) -> Result<Target, Wrong> {
         }
         Err(_) => {
             return wrong(
-                format!("{{}}: `{port}` is no port"),
+                format!("{{}}: `{port}` isn't a port"),
                 "a number from 1 to 65535, or the name of the Service's port",
             );
         }

@@ -12,7 +12,7 @@ pub(super) fn positive(text: &str) -> Result<Duration, Wrong> {
         return wrong("this can't be switched off", "a duration such as `10s`");
     }
     match duration(text)? {
-        Duration::ZERO => wrong("{} is no time at all", "a duration above zero"),
+        Duration::ZERO => wrong("{} is zero", "a duration above zero"),
         duration => Ok(duration),
     }
 }
@@ -121,7 +121,10 @@ pub(super) fn size(text: &str, low: u64, high: u64) -> Result<usize, Wrong> {
         "GiB" => 1 << 30,
         "k" | "K" | "Ki" | "m" | "M" | "Mi" | "g" | "G" | "Gi" if !number.is_empty() => {
             let letter = unit.get(..1).unwrap_or_default().to_ascii_uppercase();
-            return wrong("{} has half a unit", format!("`{number}{letter}iB` or `{number}{letter}B`?"));
+            return wrong(
+                "{} has an incomplete unit",
+                format!("`{number}{letter}iB` or `{number}{letter}B`?"),
+            );
         }
         _ => return Err(bad()),
     };
@@ -156,7 +159,7 @@ pub(super) fn ratio(text: &str) -> Result<f64, Wrong> {
     };
     if value > 1.0 {
         let help = if text.ends_with('%') { String::new() } else { format!(", or `{text}%`?") };
-        return wrong("{} is more than the whole", format!("from `0%` to `100%`{help}"));
+        return wrong("{} is more than 100%", format!("from `0%` to `100%`{help}"));
     }
     Ok(value)
 }

@@ -26,7 +26,11 @@ pub(super) fn label(text: &str) -> Result<Name, Wrong> {
 }
 
 pub(super) fn word(text: &str) -> Result<Name, Wrong> {
-    if text.is_empty() { wrong("an empty text", "a text that isn't empty") } else { Ok(text.into()) }
+    if text.is_empty() {
+        wrong("this text is empty", "write at least one character")
+    } else {
+        Ok(text.into())
+    }
 }
 
 pub(super) fn user(text: &str) -> Result<Name, Wrong> {
@@ -158,8 +162,8 @@ pub(super) fn octets(text: &str) -> Result<Arc<[u8]>, Wrong> {
         },
     };
     match bytes.len() {
-        0 => wrong("these are no bytes", "text, or `hex:` and hexadecimal digits"),
-        MOST.. => wrong("these are too many bytes", "fewer than 4096"),
+        0 => wrong("there are no bytes here", "text, or `hex:` and hexadecimal digits"),
+        MOST.. => wrong("these are more than 4095 bytes", "a health check sends and expects short messages"),
         _ => Ok(bytes.into()),
     }
 }

@@ -22,29 +22,29 @@ pub(super) fn check(config: &Config, tree: &Node, problems: &mut Problems) {
             _ => &[],
         };
         let at = |index: usize| routes.get(index).map_or(of_listener, |node| node.place);
-        let spoken: Vec<Spoken<'_>> =
-            listener.routes.iter().map(|route| Spoken::of(config, listener, route)).collect();
+        let headers: Vec<IdentityHeaders<'_>> =
+            listener.routes.iter().map(|route| IdentityHeaders::of(config, listener, route)).collect();
         if let Some(rules) = listener.authorization.as_deref() {
             let claimed = jwt_headers(config, Some(rules));
-            asked_for(rules, &claimed, of_listener, problems);
+            check_rules(rules, &claimed, of_listener, problems);
         }
-        for (index, (route, spoken)) in listener.routes.iter().zip(&spoken).enumerate() {
+        for (index, (route, headers)) in listener.routes.iter().zip(&headers).enumerate() {
             if let Some(rules) = route.authorization.as_deref() {
-                asked_for(rules, &spoken.claimed, at(index), problems);
+                check_rules(rules, &headers.claimed, at(index), problems);
             }
         }
-        passed_on(listener, &spoken, at, problems);
+        check_routes(listener, &headers, at, problems);
     }
 }
 
 /// The identity headers that attache writes on a route.
-struct Spoken<'c> {
+struct IdentityHeaders<'c> {
     claimed: Vec<&'c HeaderName>,
     granted: &'c [HeaderName],
     to: Vec<UpstreamId>,
 }
 
-impl<'c> Spoken<'c> {
+impl<'c> IdentityHeaders<'c> {
     fn of(config: &'c Config, listener: &Listener, route: &Route) -> Self {
         let (own, shared) = (route.authorization.as_deref(), listener.authorization.as_deref());
         let with_token = own.filter(|rules| rules.jwt.is_some()).or(shared);
@@ -77,31 +77,31 @@ fn jwt_headers<'c>(config: &'c Config, rules: Option<&Authorization>) -> Vec<&'c
 }
 
 /// A rule about a header of a claim would believe what the client writes there.
-fn asked_for(rules: &Authorization, claimed: &[&HeaderName], at: Place, problems: &mut Problems) {
+fn check_rules(rules: &Authorization, claimed: &[&HeaderName], at: Place, problems: &mut Problems) {
     if let Some(name) = rules.header_names().find(|name| claimed.contains(name)) {
         problems.wrong(
             at,
-            format!("a rule asks for `{name}`, which a claim of the token is written to: rules see what the client wrote there"),
-            "ask for the claim itself: `claims: { sub: ann }`",
+            format!("this rule checks `{name}`, but attache writes a claim of the token there only after the rules: they see the client's own value"),
+            "check the claim itself: `claims: { sub: ann }`",
         );
     }
 }
 
 /// Another route to the same upstream lets clients write what the upstream believes.
-fn passed_on(
+fn check_routes(
     listener: &Listener,
-    spoken: &[Spoken<'_>],
+    headers: &[IdentityHeaders<'_>],
     at: impl Fn(usize) -> Place,
     problems: &mut Problems,
 ) {
-    for (index, (route, own)) in listener.routes.iter().zip(spoken).enumerate() {
+    for (index, (route, own)) in listener.routes.iter().zip(headers).enumerate() {
         let edits = &route.request_headers;
         let is_written = |name: &HeaderName| {
             own.all().any(|own| own == name)
                 || edits.remove.contains(name)
                 || edits.set.iter().any(|(set, _)| set == name)
         };
-        let found = listener.routes.iter().zip(spoken).find_map(|(other, theirs)| {
+        let found = listener.routes.iter().zip(headers).find_map(|(other, theirs)| {
             let shared = theirs.to.iter().any(|to| own.to.contains(to));
             let name = theirs.all().filter(|_| shared).find(|name| !is_written(name))?;
             Some((name, &other.name))

@@ -48,7 +48,7 @@ pub(super) fn fits(
         problems.wrong(
             at,
             "this split has upstreams for HTTP and for opaque bytes",
-            "every upstream of a split must speak the same",
+            "give all upstreams of a split HTTP addresses, or all of them `tcp://` or `tls://`",
         );
     }
     if opaque.is_some() || opaque_listener || forward.passthrough {

@@ -1,0 +1,199 @@
+//! What isn't YAML, a config of another program, or no file at all; and how a line is shown.
+
+use super::found;
+
+#[test]
+fn what_is_no_yaml_is_said_so() {
+    let text = r#"upstreams:
+  orders: https://orders.internal
+	database: tcp://db:5432
+"#;
+    insta::assert_snapshot!(found(text), @r#"
+attache.yaml:3:1: error: not valid YAML: while scanning a plain scalar, found a tab
+  3 |  database: tcp://db:5432
+    | ^ here is a tab: YAML is indented with spaces
+"#);
+}
+
+#[test]
+fn another_language_is_no_config() {
+    let text = r#"<?xml version="1.0"?>
+<config><listen port="80"/></config>
+"#;
+    insta::assert_snapshot!(found(text), @r#"
+attache.yaml: error: this is XML or HTML, not a config of attache
+  `attache schema` describes a config of attache; the smallest is `upstreams: { orders: https://orders.internal:8443 }`
+"#);
+}
+
+#[test]
+fn slips_of_indentation_spaces_and_quotes_are_named() {
+    const DEEPER: &str = "lines that belong to a key are indented deeper than the key";
+    for (text, help) in [
+        ("listeners:\n  o:\n  bind: :1\n  to: a\nupstreams:\n  a: http://b\n", DEEPER),
+        ("listeners:\no:\n  bind: :1\nupstreams:\n  a: http://b\n", DEEPER),
+        ("upstreams:\n  a:\n  address: http://b\n", DEEPER),
+        (
+            "listeners:\n  o:\n    bind: :1\n    routes:\n      - match:\n        path: /x\n        to: a\nupstreams:\n  a: http://b\n",
+            DEEPER,
+        ),
+        ("upstreams:\n  a:http://b\n", "write a space behind the colon: `a: http://b`"),
+        ("upstreams:\n  a: { address:http://b }\n", "write a space behind the colon: `address: http://b`"),
+        (
+            "listeners:\n  o:\n    bind: :1\n    routes:\n      -to: a\nupstreams:\n  a: http://b\n",
+            "write a space behind the dash: `- to`",
+        ),
+        ("upstreams\n  a: http://b\n", "is a colon missing at the end of this line?"),
+        ("upstreams:\n  a: \"http://b\n", "a quote is opened above and not closed"),
+        ("upstreams: { a: http://b\n", "what is opened here is not closed"),
+    ] {
+        let said = found(text);
+        assert!(said.contains(help), "{text}\n{said}");
+    }
+}
+
+#[test]
+fn an_empty_file_shows_the_smallest_config() {
+    let text = r#"# nothing yet
+"#;
+    insta::assert_snapshot!(found(text), @r#"
+attache.yaml: error: the file is empty
+  the smallest config is
+    upstreams:
+      orders: https://orders.internal:8443
+"#);
+}
+
+#[test]
+fn a_list_where_a_mapping_is_wanted() {
+    let text = r#"upstreams:
+  - orders: https://orders.internal
+"#;
+    insta::assert_snapshot!(found(text), @r#"
+attache.yaml:2:3: error: a list doesn't fit here
+  2 |   - orders: https://orders.internal
+    |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ expected a mapping with an address such as `https://orders.internal:8443`, or a mapping (an upstream) for each key
+"#);
+}
+
+#[test]
+fn a_key_that_stands_twice() {
+    let text = r#"upstreams:
+  orders: https://orders.internal
+  orders: https://orders-next.internal
+"#;
+    insta::assert_snapshot!(found(text), @r#"
+attache.yaml:3:3: error: the key `orders` is given twice
+  3 |   orders: https://orders-next.internal
+    |   ^^^^^^ it is first given in line 2: remove one
+"#);
+}
+
+#[test]
+fn a_variable_that_is_not_set() {
+    let text = r#"workers: ${WORKERS}
+upstreams:
+  orders: https://${HOST}:8443
+"#;
+    insta::assert_snapshot!(found(text), @r#"
+attache.yaml:1:10: error: the environment variable `WORKERS` isn't set
+  1 | workers: ${WORKERS}
+    |          ^^^^^^^^^^ set it, or give a default: `${WORKERS:-…}`
+attache.yaml:3:11: error: the environment variable `HOST` isn't set
+  3 |   orders: https://${HOST}:8443
+    |           ^^^^^^^^^^^^^^^^^^^^ set it, or give a default: `${HOST:-…}`
+"#);
+}
+
+#[test]
+fn a_wide_line_is_cut_around_the_mistake() {
+    let text = r#"upstreams: { a: https://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.internal, b: https://bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb.internal, c: htp://c.internal, d: https://ddddddddddddddddddddddddddddddd.internal }
+"#;
+    insta::assert_snapshot!(found(text), @r#"
+attache.yaml:1:145: error: the scheme `htp` isn't known
+  1 | …bbbbbbbbbbbbbbbbbbbbbbbbb.internal, c: htp://c.internal, d: https://ddddddddddddddddddddddddddddddd.internal }
+    |                                         ^^^^^^^^^^^^^^^^ did you mean `http`?
+"#);
+}
+
+#[test]
+fn flow_values_need_quotes() {
+    let text = r#"listeners:
+  outbound:
+    bind: 127.0.0.1:15001
+    routes:
+      - match: { path: /users/{id} }
+        to: orders
+"#;
+    insta::assert_snapshot!(found(text), @r#"
+attache.yaml:5:31: error: not valid YAML: while parsing a flow mapping, did not find expected ',' or '}'
+  5 |       - match: { path: /users/{id} }
+    |                               ^ within `{ … }` and `[ … ]` a value with `,`, `{`, `}`, `[` or `]` needs quotes: `path: "/users/{id}"`
+"#);
+}
+
+#[test]
+fn aliases_and_tags_have_their_limits() {
+    let text = r#"x-base: &base { connect_timeout: 1 }
+upstreams:
+  a:
+    <<: *base
+    address: !secret x
+  b: { <<: [1], address: http://b.internal }
+  c: *c
+"#;
+    insta::assert_snapshot!(found(text), @r#"
+attache.yaml:5:22: error: the tag `!secret` isn't known here
+  5 |     address: !secret x
+    |                      ^ `!file PATH` reads a file; a value that begins with `!` needs quotes
+attache.yaml:6:8: error: `<<` merges mappings, this is none
+  6 |   b: { <<: [1], address: http://b.internal }
+    |        ^^ write `<<: *anchor` or `<<: [*one, *two]`
+attache.yaml:7:6: error: not valid YAML: while parsing node, found unknown anchor
+  7 |   c: *c
+    |      ^ `*name` stands for what `&name` above it marks; a value that begins with `*` needs quotes
+"#);
+}
+
+#[test]
+fn colours_change_nothing_but_colours() {
+    let text = "upstream: {}";
+    let Err(found) = attache_config::parse(text, None, &|_| None) else { panic!("this is wrong") };
+    let coloured = found.display(true).to_string();
+    assert!(coloured.contains("\u{1b}[31m"));
+    let mut plain = coloured;
+    for code in ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[31m", "\u{1b}[33m", "\u{1b}[34m"] {
+        plain = plain.replace(code, "");
+    }
+    assert_eq!(plain, found.to_string());
+}
+
+#[test]
+fn a_control_character_never_reaches_the_terminal() {
+    let shown = found("upstreams: { a: \"x\u{202e}\" } # \u{9b}31m\n");
+    assert!(!shown.contains(['\u{202e}', '\u{9b}']), "{shown:?}");
+}
+
+#[test]
+fn machines_read_places() {
+    let Err(found) = attache_config::parse("workers: 0\nupstreams: { a: http://a }\n", None, &|_| None)
+    else {
+        panic!("this is wrong")
+    };
+    let json = serde_json::to_value(&found).unwrap();
+    assert_eq!(json[0]["line"], 1);
+    assert_eq!(json[0]["column"], 10);
+    assert_eq!(json[0]["severity"], "error");
+    assert_eq!(json[0]["message"], "0 is too small");
+}
+
+#[test]
+fn a_file_that_is_not_there_or_not_text_is_said_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("attache.yaml");
+    let Err(found) = attache_config::load(&path, &|_| None) else { panic!("there is no file") };
+    assert!(found.to_string().contains("can't be read"), "{found}");
+    std::fs::write(&path, b"a: b\n\xff\xfe").unwrap();
+    let Err(found) = attache_config::load(&path, &|_| None) else { panic!("this is no text") };
+    assert!(found.to_string().contains("not UTF-8 text: line 2"), "{found}");
+}
