@@ -8,6 +8,7 @@ pub mod config;
 pub mod cors;
 pub mod detect;
 pub mod differential;
+pub mod dns;
 pub mod forwarded;
 pub mod grpc_web;
 pub mod hpack;
@@ -17,6 +18,7 @@ pub mod manifest;
 pub mod named;
 pub mod path;
 pub mod proxy_protocol;
+pub mod rate_limit;
 pub mod request;
 pub mod response;
 pub mod review;
@@ -136,6 +138,8 @@ mod tests {
 
     #[test]
     fn what_other_services_answer_holds_for_the_corpus() {
+        each("fuzz/corpus/dns", b"", super::dns::check);
+        each("fuzz/corpus/rate_limit", b"", super::rate_limit::check);
         each("fuzz/corpus/svid", b"", super::svid::check);
     }
 

@@ -14,6 +14,9 @@
 //!
 //! The service is called like any other upstream: its pool, TLS, limits, breaker and ejection are those of its config.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod messages;
 #[cfg(test)]
 mod tests;
