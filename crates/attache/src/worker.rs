@@ -63,7 +63,8 @@ pub(crate) fn run(process: &Arc<Process>, updates: mpsc::UnboundedReceiver<Updat
     runtime.block_on(serve(process, updates));
 }
 
-async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedReceiver<Update>) {
+/// The same within a runtime.
+pub(crate) async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedReceiver<Update>) {
     let mut worker = Worker::new(process);
     spawn_local(keep_preconnected(worker.upstreams.clone()));
     spawn_local(attache_resilience::deadline::keep());

@@ -5,7 +5,7 @@
 
 use std::{
     any::Any,
-    cell::RefCell,
+    cell::{Cell, RefCell},
     convert::Infallible,
     io,
     net::SocketAddr,
@@ -32,6 +32,7 @@ use crate::{
     connection::TcpService,
     handover::{Accepted, Belongs, Load},
     registry::{AGE_LOOKS, IDLE_SWEEPS, OpenConnection, Order, Registry},
+    request::Accepting,
     respond::HttpService,
     socket::{SocketKind, UnixPath, original_destination},
     stream::Stream,
@@ -53,21 +54,36 @@ const REST: Duration = Duration::from_secs(1);
 /// `http` answers requests and `tcp` carries opaque connections to their end; both must always be ready (`poll_ready`
 /// is not asked: back-pressure belongs into the future). Must run inside a `LocalRuntime` or `LocalSet`. Dropping the
 /// future stops the accepting; connections continue.
-pub async fn serve<H, T>(
+pub fn serve<H, T>(
     mut settings: watch::Receiver<Rc<Settings>>,
     sockets: Vec<Socket>,
     http: H,
     tcp: T,
-    mut drain: Drain,
-) where
+    drain: Drain,
+) -> impl Future<Output = ()>
+where
     H: Service<HttpRequest, Response = attache_wire::Response<Body>, Error = Infallible, Future: Unpin>
         + Clone
         + 'static,
     T: Service<Opaque, Response: Into<Carried>, Error = Infallible> + Clone + 'static,
 {
     let first = settings.borrow_and_update().clone();
-    let worker = Worker { settings: first, http, tcp, registry: Rc::default(), metrics: metrics() };
-    let current = Rc::new(RefCell::new(Rc::new(worker)));
+    // Not only with the first poll: whoever asks whether connections may still come must not miss this worker.
+    let accepting = Cell::new(Some(first.connections.accepts()));
+    let worker =
+        Worker { settings: first, http, tcp, registry: Rc::default(), metrics: metrics(), accepting };
+    serve_until(Rc::new(RefCell::new(Rc::new(worker))), settings, sockets, drain)
+}
+
+async fn serve_until<H, T>(
+    current: Current<H, T>,
+    mut settings: watch::Receiver<Rc<Settings>>,
+    sockets: Vec<Socket>,
+    mut drain: Drain,
+) where
+    H: HttpService,
+    T: TcpService,
+{
     let mut accepting = JoinSet::new();
     for socket in sockets {
         accepting.spawn_local(accept_all(current.clone(), socket, drain.clone()));
@@ -128,6 +144,7 @@ pub async fn serve<H, T>(
     registry.give_all(Order::LastCall);
     // The sockets close here, after what their queues still held.
     while accepting.join_next().await.is_some() {}
+    current.borrow().accepting.take();
     end(&registry, drain, None).await;
     while retiring.join_next().await.is_some() {}
 }
@@ -190,6 +207,8 @@ struct Worker<H, T> {
     tcp: T,
     registry: Rc<Registry>,
     metrics: WorkerMetrics,
+    /// Until the last queued connection is open.
+    accepting: Cell<Option<Accepting>>,
 }
 
 /// What new connections are opened with.
@@ -198,7 +217,8 @@ type Current<H, T> = Rc<RefCell<Rc<Worker<H, T>>>>;
 impl<H: Clone, T: Clone> Worker<H, T> {
     fn with(&self, settings: Rc<Settings>, registry: Rc<Registry>) -> Self {
         let (http, tcp, metrics) = (self.http.clone(), self.tcp.clone(), self.metrics.clone());
-        Self { settings, http, tcp, registry, metrics }
+        let accepting = Cell::new(Some(settings.connections.accepts()));
+        Self { settings, http, tcp, registry, metrics, accepting }
     }
 }
 

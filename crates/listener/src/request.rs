@@ -73,21 +73,37 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// How many connections one listener has open over all workers.
+/// How many connections one listener has open over all workers, and how many workers accept more.
 #[derive(Debug, Default)]
-pub struct Connections(AtomicUsize);
+pub struct Connections {
+    open: AtomicUsize,
+    /// Workers that accept, or have not yet taken what the kernel's queue or other workers still hold for them.
+    accepting: AtomicUsize,
+}
 
 impl Connections {
     /// Connections open now.
     pub fn open(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether no connection is open and none will come: every worker has stopped accepting, and has opened what was queued.
+    pub fn have_ended(&self) -> bool {
+        // In this order: a worker counts what it took from its queue before it stops.
+        self.accepting.load(Ordering::Acquire) == 0 && self.open() == 0
+    }
+
+    /// Notes that one more worker accepts, until what is returned is dropped.
+    pub(crate) fn accepts(self: &Arc<Self>) -> Accepting {
+        self.accepting.fetch_add(1, Ordering::Relaxed);
+        Accepting(self.clone())
     }
 
     /// Takes one of `max` permits; `None` when all are in use. Dropping the permit releases it.
     pub(crate) fn enter(self: &Arc<Self>, max: usize, load: Load) -> Option<ListenerPermit> {
         // Those who are refused are never in the count: they would refuse others, while a place is free.
         let one_more = |open: usize| (open < max).then(|| open + 1);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         Some(ListenerPermit { connections: self.clone(), _load: load })
     }
 }
@@ -101,7 +117,17 @@ pub(crate) struct ListenerPermit {
 
 impl Drop for ListenerPermit {
     fn drop(&mut self) {
-        self.connections.0.fetch_sub(1, Ordering::Relaxed);
+        self.connections.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One worker that accepts connections of a listener.
+#[derive(Debug)]
+pub(crate) struct Accepting(Arc<Connections>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.fetch_sub(1, Ordering::Release);
     }
 }
 

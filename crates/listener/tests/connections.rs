@@ -191,6 +191,22 @@ fn a_panic_of_what_carries_opaque_bytes_ends_one_connection() {
 }
 
 #[test]
+fn a_connection_that_waits_to_be_accepted_is_not_overlooked_at_the_end() {
+    run(async {
+        let server = echo(listener());
+        // The worker has no turn between these.
+        let mut client = std::net::TcpStream::connect(server.address).unwrap();
+        std::io::Write::write_all(&mut client, GET.as_bytes()).unwrap();
+        server.trigger.drain();
+        assert!(server.connections.open() == 0 && !server.connections.have_ended());
+        client.set_nonblocking(true).unwrap();
+        let mut client = TcpStream::from_std(client).unwrap();
+        assert!(read_to_end(&mut client).await.contains("GET /a []"));
+        until(|| server.connections.have_ended()).await;
+    });
+}
+
+#[test]
 fn a_drain_answers_what_runs_closes_what_is_idle_and_leaves_opaque_until_the_cut() {
     run(async {
         let slow = |request: HttpRequest| async move {

@@ -50,6 +50,9 @@ const SETTLED: Duration = Duration::from_secs(1);
 
 type Started = std::sync::mpsc::Sender<Result<(), Error>>;
 
+/// Starts the workers. What is returned beside them closes when all of them have ended.
+pub(super) type StartWorkers = fn(&Arc<Process>) -> Result<(Workers, mpsc::Receiver<()>), Error>;
+
 /// What the thread is told.
 pub(crate) struct Orders {
     pub(crate) stop: watch::Receiver<End>,
@@ -82,19 +85,22 @@ pub(crate) fn run(
         }
     };
     process.metrics.worker().install();
-    if let Err(error) = runtime.block_on(serve(control, prepared, operators, orders, started)) {
+    let serve = serve(control, prepared, operators, orders, started, Workers::start);
+    if let Err(error) = runtime.block_on(serve) {
         let _ = started.send(Err(error));
     }
     process.generation().access_log.close(CUT_TIMEOUT);
     ended.send_replace(true);
 }
 
-async fn serve(
+/// Serves until the proxy has ended.
+pub(super) async fn serve(
     control: &Control,
     mut prepared: Prepared,
     operators: Operators,
     orders: Orders,
     started: &Started,
+    start_workers: StartWorkers,
 ) -> Result<(), Error> {
     let process = control.process();
     let mut held = operators.others;
@@ -124,7 +130,7 @@ async fn serve(
     spawn_local(attache_telemetry::log_outages(process.metrics.clone()));
     spawn_local(overload::Watch::begin(process.clone()).run());
 
-    let (workers, mut ended) = Workers::start(process)?;
+    let (workers, mut ended) = start_workers(process)?;
     let count = workers.count();
     process.hold(&sockets);
     workers.switch(&generation, sockets).recv().await;
@@ -246,11 +252,11 @@ fn far() -> Instant {
     Instant::now() + Duration::from_hours(24 * 365)
 }
 
-/// Waits until no connection is open on any listener that others reach.
+/// Waits until no connection is open on any listener that others reach, or waits to be accepted there.
 async fn inbound_ended(process: &Process) {
     let generation = process.generation();
     let inbound = || generation.listeners.iter().filter(|listener| listener.is_inbound());
-    while inbound().any(|listener| listener.connections.open() > 0) {
+    while inbound().any(|listener| !listener.connections.have_ended()) {
         sleep(LOOK_EVERY).await;
     }
 }

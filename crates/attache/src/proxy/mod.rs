@@ -7,6 +7,8 @@
 mod control;
 mod gauges;
 pub(crate) mod handle;
+#[cfg(test)]
+mod reference_tests;
 mod reload;
 pub(crate) mod sockets;
 mod workers;

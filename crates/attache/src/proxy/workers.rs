@@ -43,6 +43,23 @@ impl Workers {
         Ok((Self(updates), ended))
     }
 
+    /// The same on the calling thread, whose clock is a test's.
+    #[cfg(test)]
+    #[expect(clippy::unnecessary_wraps, reason = "as `start`")]
+    pub(super) fn start_here(process: &Arc<Process>) -> Result<(Self, mpsc::Receiver<()>), Error> {
+        let (done, ended) = mpsc::channel::<()>(1);
+        let start = |_| {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let (process, done) = (process.clone(), done.clone());
+            tokio::task::spawn_local(async move {
+                worker::serve(&process, receiver).await;
+                drop(done);
+            });
+            sender
+        };
+        Ok((Self((0..process.workers.count()).map(start).collect()), ended))
+    }
+
     /// Hands every worker the generation, and its socket of each bind. What is returned closes when all of them have taken it.
     pub(crate) fn switch(&self, generation: &Arc<Generation>, sockets: Vec<Bound>) -> mpsc::Receiver<()> {
         let (taken, all_taken) = mpsc::channel(1);

@@ -1,0 +1,176 @@
+//! What every client must see, and when the program must end: the rules of drain and reload in the plainest words.
+//!
+//! All times are milliseconds of virtual time. Clients act at 1 mod 4 and the program's own times are at 3 mod 4, so that no rule has to
+//! say who is first. Where a client acts in the same instant as a drain, on purpose, it acts before it.
+
+/// How long a connection may stay idle after it was told to end.
+const LAST_CALL: u64 = 100;
+/// How often the program looks whether the last inbound connection has ended.
+const LOOK: u64 = 20;
+/// What the app's own listeners have at least, whatever calls to the app left of the time.
+const REST: u64 = 500;
+/// `reload.drain_timeout`.
+pub(super) const RELOAD_DRAIN: u64 = 300;
+/// A time that doesn't come.
+const NEVER: u64 = u64::MAX;
+
+/// A listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Others reach it: it drains first.
+    Inbound,
+    Outbound,
+    /// Reloads add it and take it away.
+    Extra,
+}
+
+/// What a reload changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The other upstream is called.
+    Route,
+    /// The upstreams are replaced by others with the same endpoints.
+    Upstream,
+    /// A setting that concerns open connections.
+    Settings,
+    /// `Place::Extra` comes or goes.
+    Extra,
+    /// The file can't be read as a config: nothing.
+    Broken,
+}
+
+/// One client: a connection and its requests.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub(super) to: Place,
+    pub(super) at: u64,
+    /// Acts in the same instant as the reload or the drain at `at`, and the program learns of both at once.
+    pub(super) tied: bool,
+    /// The wait after the answer before, and how long the upstream needs. The first one is sent with the connection.
+    pub(super) requests: Vec<(u64, u64)>,
+    /// Closes the connection after its last answer.
+    pub(super) leaves: bool,
+}
+
+/// What a client sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Nobody listens.
+    Refused,
+    /// An answer: when, whether it says that the connection ends, and who answered.
+    Answer { at: u64, close: bool, from: char },
+    /// The connection ends.
+    End(u64),
+}
+
+/// A random history.
+#[derive(Clone, Debug)]
+pub(super) struct History {
+    pub(super) reloads: Vec<(u64, Change)>,
+    pub(super) clients: Vec<Client>,
+    pub(super) stop: u64,
+    /// `shutdown.delay`.
+    pub(super) delay: u64,
+    /// `shutdown.drain_timeout`.
+    pub(super) drain_timeout: u64,
+}
+
+/// What must come of a [`History`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub(super) clients: Vec<Vec<Seen>>,
+    /// When the program has ended.
+    pub(super) end: u64,
+}
+
+/// When connections of a listener that are open by then are told to end, and when they are cut.
+type Retire = (u64, u64);
+
+impl History {
+    /// Whether a reload at this time is taken.
+    pub(super) fn is_taken(&self, reload: &(u64, Change)) -> bool {
+        reload.0 < self.stop + self.delay && reload.1 != Change::Broken
+    }
+
+    fn taken(&self, change: Change) -> impl Iterator<Item = u64> {
+        let reloads = self.reloads.iter().filter(move |reload| reload.1 == change && self.is_taken(reload));
+        reloads.map(|(at, _)| *at)
+    }
+
+    /// How often something was changed before a time.
+    fn times(&self, change: Change, at: u64) -> usize {
+        self.taken(change).filter(|when| *when < at).count()
+    }
+
+    fn retired_by_reloads(&self, place: Place) -> Vec<Retire> {
+        let removals = self.taken(Change::Extra).enumerate().filter(|(n, _)| n % 2 == 1).map(|(_, at)| at);
+        let removals = removals.filter(|_| place == Place::Extra);
+        self.taken(Change::Settings).chain(removals).map(|at| (at, at + RELOAD_DRAIN)).collect()
+    }
+
+    /// What the client sees, and when its connection ends.
+    fn live(&self, client: &Client, retires: &[Retire]) -> (Vec<Seen>, u64) {
+        let after = || retires.iter().filter(|(told, _)| *told >= client.at);
+        let told = after().map(|(told, _)| *told).min().unwrap_or(NEVER);
+        let cut = after().map(|(_, cut)| *cut).min().unwrap_or(NEVER);
+        let idle_end = told.saturating_add(LAST_CALL).min(cut);
+        let (mut seen, mut now) = (Vec::new(), client.at);
+        let ends = |mut seen: Vec<Seen>, at| {
+            seen.push(Seen::End(at));
+            (seen, at)
+        };
+        for (n, (wait, service)) in client.requests.iter().enumerate() {
+            let sent = if n == 0 { now } else { now + wait };
+            if sent > idle_end {
+                return ends(seen, idle_end);
+            }
+            now = sent + service;
+            if now > cut {
+                return ends(seen, cut);
+            }
+            seen.push(Seen::Answer { at: now, close: now > told, from: self.answers(client.to, sent) });
+            if now > told {
+                let has_left = client.leaves && n + 1 == client.requests.len();
+                return if has_left { (seen, now) } else { ends(seen, now) };
+            }
+        }
+        if client.leaves { (seen, now) } else { ends(seen, idle_end) }
+    }
+
+    fn answers(&self, to: Place, at: u64) -> char {
+        let other = to == Place::Extra || self.times(Change::Route, at) % 2 == 1;
+        if other { 'b' } else { 'a' }
+    }
+
+    /// What must come of it.
+    pub(super) fn outcome(&self) -> Outcome {
+        let drain = self.stop + self.delay;
+        let deadline = drain + self.drain_timeout;
+        let open = |client: &&Client| client.to == Place::Inbound && client.at <= drain;
+        let inbound_end = self.clients.iter().filter(open).map(|client| {
+            let mut retires = self.retired_by_reloads(Place::Inbound);
+            retires.push((drain, NEVER));
+            self.live(client, &retires).1
+        });
+        let last = inbound_end.max().unwrap_or(0).max(drain);
+        // What others began may need calls of the app: its listeners drain when that has ended.
+        let look = drain + (last - drain + 1).next_multiple_of(LOOK);
+        let drain_all = look.min(deadline);
+        let cut = deadline.max(drain_all + REST);
+        let (mut clients, mut end) = (Vec::new(), drain_all);
+        for client in &self.clients {
+            let drains = if client.to == Place::Inbound { drain } else { drain_all };
+            let is_there = client.to != Place::Extra || self.times(Change::Extra, client.at) % 2 == 1;
+            if client.at > drains || !is_there {
+                clients.push(vec![Seen::Refused]);
+                continue;
+            }
+            let mut retires = self.retired_by_reloads(client.to);
+            retires.push((drains, cut));
+            let (seen, ended) = self.live(client, &retires);
+            end = end.max(ended);
+            clients.push(seen);
+        }
+        Outcome { clients, end }
+    }
+}

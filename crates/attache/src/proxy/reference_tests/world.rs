@@ -1,0 +1,251 @@
+//! The program's own control thread and workers on one thread with a clock of the test's, its upstreams, and its clients.
+
+use std::{fs, io::Write, os::unix::net::UnixStream, path::Path, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixListener,
+    sync::{mpsc, watch},
+    task::{JoinHandle, spawn_local, yield_now},
+    time::{Instant, advance, sleep, timeout},
+};
+
+use super::model::{Change, Client, History, Outcome, Place, RELOAD_DRAIN, Seen};
+use crate::{
+    inherited::InheritedSockets,
+    prepare,
+    process::Process,
+    proxy::{
+        control::{self, Operators, Orders},
+        handle::{Control, End},
+        workers::Workers,
+    },
+    reloads::Trigger,
+};
+
+/// Times of the runtime after which nothing is left to do in an instant.
+const SETTLED: usize = 60;
+/// The same where only timers can have made work.
+const QUIET: usize = 12;
+/// Longer than any history.
+const LONGEST: u64 = 4000;
+
+impl Place {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+            Self::Extra => "extra",
+        }
+    }
+}
+
+/// What the reloads so far came to.
+#[derive(Clone, Copy, Default)]
+struct State {
+    other: bool,
+    replaced: bool,
+    settings: bool,
+    extra: bool,
+}
+
+impl State {
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Route => self.other = !self.other,
+            Change::Upstream => self.replaced = !self.replaced,
+            Change::Settings => self.settings = !self.settings,
+            Change::Extra => self.extra = !self.extra,
+            Change::Broken => {}
+        }
+    }
+
+    fn config(self, history: &History, dir: &Path) -> String {
+        let dir = dir.display();
+        let to = if self.other { 'b' } else { 'a' };
+        let (connect, idle) = (1 + u8::from(self.replaced), 60 + u8::from(self.settings));
+        let listener = |name: &str, more: &str, to: char| {
+            let rest = format!("protocol: http1, http: {{ idle_timeout: {idle}s }}, to: {to}");
+            format!("  {name}: {{ bind: [{more}'unix:{dir}/{name}'], {rest} }}\n")
+        };
+        let upstream =
+            |name| format!("  {name}: {{ address: 'unix:{dir}/{name}', connect_timeout: {connect}s }}\n");
+        let listeners = [
+            // One address that is not loopback makes it one that others reach.
+            listener("inbound", "'0.0.0.0:0', ", to),
+            listener("outbound", "", to),
+            if self.extra { listener("extra", "", 'b') } else { String::new() },
+        ];
+        format!(
+            "workers: 2\nmetrics: off\nadmin: off\noverload: off\n\
+             reload: {{ watch: false, drain_timeout: {RELOAD_DRAIN}ms }}\n\
+             shutdown: {{ delay: {}ms, drain_timeout: {}ms }}\nlisteners:\n{}upstreams:\n{}{}",
+            history.delay,
+            history.drain_timeout,
+            listeners.concat(),
+            upstream('a'),
+            upstream('b'),
+        )
+    }
+}
+
+/// Lets everything happen that can happen in this instant.
+async fn settle(turns: usize) {
+    for _ in 0..turns {
+        yield_now().await;
+    }
+}
+
+/// Waits without a moment in which the runtime is idle: its clock would go on.
+async fn done<T: 'static>(task: JoinHandle<T>) -> T {
+    while !task.is_finished() {
+        yield_now().await;
+    }
+    task.await.unwrap()
+}
+
+/// An upstream that needs as many milliseconds as its path says.
+async fn upstream(listener: UnixListener, name: char) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        spawn_local(async move {
+            let mut read = Vec::new();
+            while let Ok(1..) = stream.read_buf(&mut read).await {
+                if !read.ends_with(b"\r\n\r\n") {
+                    continue;
+                }
+                let head = String::from_utf8_lossy(&read).into_owned();
+                let needs = head.split(['/', ' ']).nth(2).unwrap().parse().unwrap();
+                read.clear();
+                sleep(Duration::from_millis(needs)).await;
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{name}");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+    }
+}
+
+fn request(service: u64) -> String {
+    format!("GET /{service} HTTP/1.1\r\nhost: h\r\n\r\n")
+}
+
+/// Connects, and sends the first request at once.
+fn connect(client: &Client, dir: &Path) -> Option<UnixStream> {
+    let mut stream = UnixStream::connect(dir.join(client.to.file())).ok()?;
+    if let Some((_, service)) = client.requests.first() {
+        stream.write_all(request(*service).as_bytes()).unwrap();
+    }
+    stream.set_nonblocking(true).unwrap();
+    Some(stream)
+}
+
+/// The rest of the client's life.
+async fn follow(stream: UnixStream, client: Client, began: Instant) -> Vec<Seen> {
+    let mut stream = tokio::net::UnixStream::from_std(stream).unwrap();
+    let now = || u64::try_from(began.elapsed().as_millis()).unwrap();
+    let mut seen = Vec::new();
+    for n in 0..client.requests.len() {
+        let mut answer = Vec::new();
+        while !answer.windows(4).any(|bytes| bytes == b"\r\n\r\n") || answer.ends_with(b"\r\n\r\n") {
+            if !matches!(stream.read_buf(&mut answer).await, Ok(1..)) {
+                seen.push(Seen::End(now()));
+                return seen;
+            }
+        }
+        let answer = String::from_utf8(answer).unwrap().to_ascii_lowercase();
+        let from = if answer.starts_with("http/1.1 200") { answer.chars().last().unwrap() } else { '!' };
+        seen.push(Seen::Answer { at: now(), close: answer.contains("connection: close"), from });
+        let Some((wait, service)) = client.requests.get(n + 1) else { break };
+        // Nothing comes between two requests but the end.
+        if timeout(Duration::from_millis(*wait), stream.read(&mut [0])).await.is_ok() {
+            seen.push(Seen::End(now()));
+            return seen;
+        }
+        stream.write_all(request(*service).as_bytes()).await.unwrap();
+    }
+    if !client.leaves {
+        let _ = stream.read(&mut [0]).await;
+        seen.push(Seen::End(now()));
+    }
+    seen
+}
+
+/// What comes of a history.
+pub(super) async fn run(history: &History) -> Outcome {
+    let dir = tempfile::tempdir().unwrap();
+    let (dir, file) = (dir.path(), dir.path().join("attache.yaml"));
+    for name in ['a', 'b'] {
+        spawn_local(upstream(UnixListener::bind(dir.join(name.to_string())).unwrap(), name));
+    }
+    let mut state = State::default();
+    fs::write(&file, state.config(history, dir)).unwrap();
+    let config = attache_config::load(&file, &|_: &str| None).unwrap_or_else(|found| panic!("{found}"));
+    let process = Process::new(2, None, crate::notify::Supervisor::default());
+    let prepared =
+        prepare::prepare(config, &process.generation(), &process, &mut InheritedSockets::default()).unwrap();
+    let (stop, stopping) = watch::channel(End::No);
+    let (orders, ordered) = mpsc::unbounded_channel();
+    let control = Control { process: process.clone(), stop, orders };
+    let (began, told) = (Instant::now(), control.clone());
+    let program = spawn_local(async move {
+        let (started, _start) = std::sync::mpsc::channel();
+        let operators = Operators { probes: None, admin: None, others: Vec::new() };
+        let orders = Orders { stop: stopping, others: ordered };
+        let start: control::StartWorkers = Workers::start_here;
+        control::serve(&told, prepared, operators, orders, &started, start).await.unwrap();
+        u64::try_from(began.elapsed().as_millis()).unwrap()
+    });
+    settle(SETTLED).await;
+
+    let mut clients: Vec<Option<JoinHandle<Vec<Seen>>>> = history.clients.iter().map(|_| None).collect();
+    advance(Duration::from_millis(1)).await;
+    for now in (1..LONGEST).step_by(2) {
+        let mut acted = false;
+        for (client, task) in history.clients.iter().zip(&mut clients).filter(|(client, _)| client.at == now)
+        {
+            let (stream, client) = (connect(client, dir), client.clone());
+            *task = Some(spawn_local(async move {
+                match stream {
+                    Some(stream) => follow(stream, client, began).await,
+                    None => vec![Seen::Refused],
+                }
+            }));
+            if !history.clients.iter().any(|client| client.at == now && client.tied) {
+                settle(SETTLED).await;
+            }
+            acted = true;
+        }
+        for reload in history.reloads.iter().filter(|(at, _)| *at == now) {
+            let broken = "listeners: {";
+            if history.is_taken(reload) {
+                state.change(reload.1);
+            }
+            let text = state.config(history, dir);
+            fs::write(&file, if reload.1 == Change::Broken { broken } else { &*text }).unwrap();
+            let told = control.clone();
+            let reloaded = done(spawn_local(async move { told.reload(Trigger::Admin).await })).await;
+            assert_eq!(reloaded.is_ok(), history.is_taken(reload), "{reloaded:?}");
+            acted = true;
+        }
+        if now == history.stop {
+            control.drain();
+            acted = true;
+        }
+        settle(if acted { SETTLED } else { QUIET }).await;
+        if program.is_finished() && now > history.stop {
+            break;
+        }
+        advance(Duration::from_millis(2)).await;
+    }
+    let end = done(program).await;
+    let mut seen = Vec::new();
+    for (task, client) in clients.into_iter().zip(&history.clients) {
+        seen.push(if let Some(task) = task {
+            done(task).await
+        } else {
+            // The program had ended before.
+            assert!(connect(client, dir).is_none());
+            vec![Seen::Refused]
+        });
+    }
+    Outcome { clients: seen, end }
+}
