@@ -1,11 +1,11 @@
-//! One connection on its socket: what was read goes into the [state](crate::state), what that has to say is written.
+//! One connection on its socket: bytes that were read go into the [state](crate::state), and its frames are written.
 //!
 //! Frames of all streams go out in one write: a task that sends only wakes the connection's task, which runs when everything that was ready
 //! before it has run.
 //!
-//! A server that has closed its connection may have sent its last words before: answers, or a GOAWAY that says which
-//! calls it did no work on. They wait in the kernel when a write fails. So on a client's side a failed write ends
-//! nothing: reading goes on to its end, which the failure brings near (RFC 9113 section 6.8).
+//! Before a server closes its connection it may have sent responses, or a GOAWAY that says which calls it did not process.
+//! These bytes are still in the kernel when a write fails. So on a client's side a failed write doesn't end the
+//! connection: it is read to its end, which comes soon after such a failure (RFC 9113 section 6.8).
 
 use std::{
     cell::RefCell,
@@ -32,7 +32,7 @@ use crate::{
 const BULK: usize = 8 << 10;
 const BULK_READ: usize = 64 << 10;
 
-/// Reads in one turn, so that one peer does not keep the worker.
+/// Reads in one poll, so that one peer does not block the worker.
 const READS: usize = 16;
 
 /// Pieces of one write.
@@ -53,11 +53,11 @@ pub struct Connection<I> {
     ended: bool,
     /// It was not read, since too much waited for the socket.
     held_back: bool,
-    /// The peer reads no more: what is written goes nowhere.
+    /// The peer has stopped reading: bytes that are written are dropped.
     deaf: bool,
     /// The socket's own buffers (TLS) may hold something.
     unflushed: bool,
-    /// Reads that brought something.
+    /// Reads that returned bytes.
     heard: u64,
 }
 
@@ -109,12 +109,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
     /// Moves frames both ways. It is ready when the connection has ended.
     ///
     /// # Errors
-    /// It ended otherwise than both sides agreed on.
+    /// The connection did not end in order.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         {
             let state = &mut *self.state.borrow_mut();
             register(&mut state.task, cx.waker());
-            // What this does itself needs no wake-up.
+            // Changes that this poll makes itself need no wake-up.
             state.woken = true;
         }
         self.ended = self.ended || self.poll_read(cx);
@@ -126,7 +126,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         if self.ended && state.end.is_none() {
             if state.active == 0 {
                 if state.is_server && !state.out.is_empty() {
-                    // It may have ended its side alone. What it is still to hear is written as long as it reads.
+                    // The peer may have ended only its own side. Frames for it are written as long as it reads.
                     state.woken = false;
                     return Poll::Pending;
                 }
@@ -151,11 +151,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         }
         state.woken = false;
         if self.held_back && !state.is_full() {
-            // What was written made room, and nothing else says that there may be more to read.
+            // The write freed buffer space. Nothing else would wake this task to read again.
             cx.waker().wake_by_ref();
         }
         if state.active == 0 && state.out.is_empty() {
-            // At rest it holds no buffer.
+            // An idle connection holds no buffer.
             state.out.rest();
         }
         Poll::Pending
@@ -251,7 +251,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             {
                 self.deaf = true;
                 state.out.clear();
-                // Nobody waits for room before a socket that takes nothing: what they send is thrown away.
+                // The socket accepts nothing more. Senders don't wait for buffer space: their data is dropped.
                 state.serve_line();
                 state.went_away.get_or_insert(u32::MAX);
                 cx.waker().wake_by_ref();
@@ -273,7 +273,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         Rc::clone(&self.state)
     }
 
-    /// What was wrong with a request that was reset at its head, and that nobody sees otherwise; each once.
+    /// The error of a request that was reset because of its head, for the log. Each is returned once.
     pub fn refused(&self) -> Option<&'static str> {
         self.state.borrow_mut().refused.pop()
     }
@@ -283,7 +283,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         self.state.borrow().peer.known
     }
 
-    /// A head, or what should be the first frames, has begun and its end is waited for: how many heads came before it.
+    /// A head, or the first frames of the connection, is incomplete: the number of heads before it.
     pub fn unfinished_head(&self) -> Option<u64> {
         let state = self.state.borrow();
         let is_unfinished = !state.peer.known
@@ -291,13 +291,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             || (!self.read.is_empty()
                 && match self.read.get(3) {
                     Some(&kind) => matches!(kind, kind::HEADERS | kind::CONTINUATION),
-                    // It holds up nothing but itself.
+                    // It delays only itself.
                     None => state.active == 0,
                 });
         is_unfinished.then_some(state.blocks)
     }
 
-    /// Ends the connection with GOAWAY and these words; what was not written yet is written by [`linger`](Self::linger).
+    /// Ends the connection with GOAWAY and this debug text; [`linger`](Self::linger) writes what was not written yet.
     pub fn give_up(&self, code: Code, words: &'static str) {
         self.state.borrow_mut().fail(Error::go_away(code, By::Us, words));
     }
@@ -312,18 +312,18 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         self.state.borrow_mut().shrink();
     }
 
-    /// Asks the peer for a sign of life.
+    /// Sends a PING to see whether the peer still answers.
     pub fn ask(&self) {
         self.state.borrow_mut().ask(Asks::Life);
     }
 
-    /// Reads so far that brought something: a sign of life if it has changed.
+    /// Reads so far that returned bytes. If the number changes, the peer is alive.
     pub const fn heard(&self) -> u64 {
         self.heard
     }
 
-    /// Writes the last words of a connection that has ended with an error, and waits for a moment until the peer has
-    /// read them. To be bounded in time.
+    /// Writes the last frames of a connection that ended with an error, and waits until the peer has read them.
+    /// The caller limits the time.
     pub async fn linger(&mut self) {
         let mut left = LINGER;
         std::future::poll_fn(|cx| {
@@ -366,19 +366,19 @@ impl Caller {
         Ok(sides(&self.0, key))
     }
 
-    /// Streams that the server allows at once; `None` before it has said so.
+    /// Streams that the server allows at once; `None` before its SETTINGS.
     pub fn allowed(&self) -> Option<u32> {
         let state = self.0.borrow();
         (state.peer.known || state.end.is_some()).then_some(state.peer.streams)
     }
 
-    /// The server takes no new streams: it said so, reads no more, or there is no number left for one.
+    /// The server takes no new streams: it sent GOAWAY, stopped reading, or no stream number is left.
     pub fn goes_away(&self) -> bool {
         let state = self.0.borrow();
         state.takes_none() || state.end.is_some()
     }
 
-    /// The server takes extended CONNECT (RFC 8441 section 3), as far as it has said.
+    /// The server's SETTINGS allow extended CONNECT (RFC 8441 section 3).
     pub fn takes_extended_connect(&self) -> bool {
         self.0.borrow().peer.extended_connect
     }
@@ -388,7 +388,7 @@ impl Caller {
         stream > self.0.borrow().written
     }
 
-    /// Nobody will open a stream any more: the connection ends with the last one.
+    /// No further stream will be opened: the connection ends with the last one.
     pub fn retire(&self) {
         let state = &mut *self.0.borrow_mut();
         if state.end.is_none() && state.goodbye.is_none() {
@@ -397,7 +397,7 @@ impl Caller {
         }
     }
 
-    /// Ends the connection with GOAWAY: every stream hears of it.
+    /// Ends the connection with GOAWAY, and all its streams.
     pub fn give_up(&self, code: Code, words: &'static str) {
         self.0.borrow_mut().fail(Error::go_away(code, By::Us, words));
     }

@@ -7,7 +7,7 @@ use crate::Code;
 /// Who ended it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    /// The proxy, for reasons of its own.
+    /// The proxy, without a fault of the peer.
     Us,
     /// The proxy, since the peer broke a rule of the protocol.
     Rule,
@@ -34,7 +34,7 @@ impl Error {
         Self(Kind::Reset(code, by, why))
     }
 
-    /// The connection was ended with GOAWAY, and these words.
+    /// The connection was ended with GOAWAY and this debug text.
     pub(crate) fn go_away(code: Code, by: By, words: impl Into<Arc<str>>) -> Self {
         Self(Kind::GoAway(code, by, words.into()))
     }
@@ -88,7 +88,7 @@ impl Error {
         self.by() == Some(By::Rule)
     }
 
-    /// The connection was ended since its peer's frames cost more than its requests pay for.
+    /// The connection was ended because of a flood: see [`Flood`](crate::Flood).
     pub fn is_flood(&self) -> bool {
         self.is_rule() && self.code() == Some(Code::ENHANCE_YOUR_CALM)
     }
@@ -101,7 +101,7 @@ impl Error {
         }
     }
 
-    /// What a GOAWAY says, or which rule the peer broke; empty where there is nothing to say.
+    /// The debug text of a GOAWAY, or the rule that the peer broke; may be empty.
     pub fn words(&self) -> &str {
         match &self.0 {
             Kind::Reset(_, _, why) => why,

@@ -1,10 +1,12 @@
 //! Frames that cost attache more than they cost the peer.
 //!
-//! **What a flood is.** Some frames make us work and cost the sender next to nothing: PING and SETTINGS want an answer
-//! (CVE-2019-9512, -9515), a HEADERS that is reset a moment later starts a request in vain (CVE-2023-44487), a stream
-//! error that the client provokes is a reset of ours (CVE-2025-8671), a WINDOW_UPDATE of one byte a frame of one
-//! (CVE-2019-9511). Each has a price, in the work of one PING. Well-known peers send all of them every day, beside work
-//! that they came for; so that work pays:
+//! **What a flood is.** Some frames cause work here and cost the sender almost nothing.
+//! PING and SETTINGS need an answer (CVE-2019-9512, -9515).
+//! A HEADERS that is reset a moment later starts a request for nothing (CVE-2023-44487).
+//! A stream error that the client provokes makes us send a reset (CVE-2025-8671).
+//! A WINDOW_UPDATE of one byte makes us send a frame of one byte (CVE-2019-9511).
+//! Each has a price, in units of the work for one PING.
+//! Ordinary peers send all of these frames beside their requests and data. So requests and data earn credit:
 //!
 //! | frame | price |
 //! | --- | --- |
@@ -18,9 +20,11 @@
 //! | **earned:** a request, by its answer or by being sent | 200 |
 //! | **earned:** DATA that was sent to the peer | 1 for each 256 bytes |
 //!
-//! What is not paid for comes out of a bucket of the connection, which fills with time, and is told to the connection's
-//! [`Payer`]. When nothing is left, the connection ends with GOAWAY(ENHANCE_YOUR_CALM). `docs/http2.md` has what that
-//! costs whom. The clock is read once for [`PART`] of a burst.
+//! What exceeds the credit is taken from a token bucket of the connection, which fills with time, and is reported to the
+//! connection's [`Payer`].
+//! When the bucket is empty, the connection ends with GOAWAY(ENHANCE_YOUR_CALM).
+//! `docs/http2.md` has the cost of a flood for both sides.
+//! The clock is read once for [`PART`] of a burst.
 
 use std::fmt;
 
@@ -34,7 +38,7 @@ const SMALL: usize = 256;
 /// What padding adds to a frame, with its length, at most (RFC 9113 section 6.1).
 const MOST_PADDING: usize = 256;
 
-/// What is spent before it is settled: this part of a burst.
+/// The part of a burst that may be spent before the bucket is updated.
 pub const PART: u64 = 100;
 
 const REQUEST: u64 = 200;
@@ -104,12 +108,12 @@ impl What {
     }
 }
 
-/// What one connection may spend that nothing paid for.
+/// What one connection may spend beyond its credit.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Prices of PINGs a second.
+    /// Units (the price of a PING) per second.
     pub rate: u64,
-    /// Prices of PINGs at once.
+    /// Units at once.
     pub burst: u64,
 }
 
@@ -121,7 +125,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Begins with a whole burst.
+    /// A full bucket.
     pub const fn full(bounds: Bounds, now: Instant) -> Self {
         Self { left: bounds.burst, since: now }
     }
@@ -158,7 +162,7 @@ pub trait Payer: fmt::Debug {
 
     /// The connection spends this much of its own; the key of a bound that is exceeded with it, if there is one, and whose.
     ///
-    /// Unless it says otherwise, a connection has no bound beside its own.
+    /// By default a connection has no limit beside its own.
     fn spend(&self, _amount: u64, _now: Instant) -> Result<(), (&'static str, &'static str)> {
         Ok(())
     }
@@ -178,7 +182,7 @@ pub trait Meter: fmt::Debug {
     /// As [`received`](Self::received).
     fn charged(&mut self) -> Result<(), Flooded>;
 
-    /// A frame for a stream that is gone: read and dropped.
+    /// A frame for a closed stream: read and dropped.
     ///
     /// # Errors
     /// As [`received`](Self::received).
@@ -191,7 +195,7 @@ pub trait Meter: fmt::Debug {
     fn asked(&mut self);
 }
 
-/// The verdict on a flood.
+/// The limit that a flood exceeded.
 #[derive(Clone, Debug)]
 pub struct Flooded {
     what: What,
@@ -215,10 +219,10 @@ impl std::error::Error for Flooded {}
 pub struct Flood<P: Payer> {
     bounds: Bounds,
     payer: P,
-    /// May be spent before it is settled.
+    /// Units that may be spent before the bucket is updated.
     left: u64,
     own: Account,
-    /// Bytes of DATA that were sent, and requests, when it was last settled.
+    /// Bytes of DATA that were sent, and requests, at the last update of the bucket.
     sent: usize,
     requests: u64,
     /// PINGs of ours that were not answered yet.
@@ -258,14 +262,14 @@ impl<P: Payer> Flood<P> {
         }
     }
 
-    /// Pays for what was spent; an error where nothing is left to pay with.
+    /// Takes what was spent from the credit and the bucket; an error if both are used up.
     fn settle(&mut self, next: u64) -> Result<(), Flooded> {
         let part = (self.bounds.burst / PART).max(next);
         let (now, requests) = (Instant::now(), self.payer.requests());
         let earned = (requests - self.requests) * REQUEST + (self.sent / BYTES_FOR_ONE) as u64;
         let unpaid = part.saturating_sub(earned);
         (self.requests, self.sent) = (requests, 0);
-        // What was earned beyond this part pays for what comes, up to a burst.
+        // Credit that was not needed fills the bucket, up to a burst.
         self.left = part - next + earned.saturating_sub(part).min(self.bounds.burst);
         let exceeded = if unpaid == 0 {
             None
@@ -338,7 +342,7 @@ impl<P: Payer> Meter for Flood<P> {
 
 impl<P: Payer> Drop for Flood<P> {
     fn drop(&mut self) {
-        // What was spent and not settled counts for the payer, so that many short connections are no way round.
+        // Units that were spent since the last update count for the payer: many short connections don't avoid its limit.
         let spent: u64 = What::ALL.iter().zip(self.counts).map(|(what, count)| what.price() * count).sum();
         let requests = self.payer.requests() - self.requests;
         let unpaid = spent.saturating_sub(requests * REQUEST + (self.sent / BYTES_FOR_ONE) as u64);

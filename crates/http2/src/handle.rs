@@ -1,4 +1,4 @@
-//! What a task holds of a stream.
+//! Handles of a stream.
 
 use std::{
     cell::RefCell,
@@ -93,7 +93,7 @@ impl SendStream {
         Poll::Pending
     }
 
-    /// How many of `wanted` bytes, of which there is one at least, may be sent now: above 0, or later.
+    /// How many of `wanted` bytes (at least one) may be sent now. Pending while none may.
     ///
     /// # Errors
     /// The stream was broken off, or its connection or this side has ended.
@@ -192,7 +192,7 @@ impl RecvStream {
         self.0.state.borrow_mut().streams.get_mut(self.0.key)?.trailers.take()
     }
 
-    /// The reader is through with so many bytes: the peer may send more.
+    /// The reader has processed so many bytes: the peer may send more.
     pub fn took(&self, bytes: usize) {
         let state = &mut *self.0.state.borrow_mut();
         let bytes = bytes as u32;

@@ -2,7 +2,7 @@
 //!
 //! What a block may not have makes its message malformed (sections 8.1.1, 8.2.1, 8.2.2 and 8.3): pseudo-fields that
 //! stand twice, behind others, in the wrong kind of message or in trailers; names in upper case; fields of the
-//! connection; a fragment in `:path`. What one hop drops silently another may read, so nothing is dropped.
+//! connection; a fragment in `:path`. Nothing is dropped silently, because the next hop could read what this one ignores.
 
 use std::rc::Rc;
 
@@ -86,7 +86,7 @@ impl Reader {
         Ok(block)
     }
 
-    /// A block whose message nobody wants. It is read for the table's sake.
+    /// A block of a message that is ignored. It is read to keep the compression table in step with the peer.
     ///
     /// # Errors
     /// It is no block.
@@ -130,7 +130,7 @@ impl Reading<'_> {
     fn add(&mut self, known: Option<Known>, field: Field<'_>) -> Option<&'static str> {
         self.regular = true;
         let value = match field.value {
-            // A request with them is refused with words, where its reason is known.
+            // A request with them is refused later, where the reason for the answer is known.
             [b' ' | b'\t', ..] | [.., b' ' | b'\t'] if self.place != Place::Request => trim(field.value),
             value => value,
         };

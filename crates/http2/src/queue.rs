@@ -1,4 +1,4 @@
-//! Bytes that wait: of a stream for its reader, of a connection for its socket.
+//! Queues of bytes: of a stream for its reader, of a connection for its socket.
 
 use std::{collections::VecDeque, io::IoSlice};
 
@@ -69,7 +69,7 @@ impl Queue {
         &mut self.tail
     }
 
-    /// Nothing waits: others may have the room.
+    /// The queue is empty: its memory can be used by others.
     pub(crate) fn rest(&mut self) {
         if self.is_empty() {
             buffers::put(&mut self.tail);
@@ -100,7 +100,7 @@ impl Queue {
         self.parts.len()
     }
 
-    /// Lets go of everything.
+    /// Drops all bytes.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }

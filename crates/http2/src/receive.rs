@@ -45,7 +45,7 @@ fn frame_size(why: &'static str) -> Wrong {
     Error::rule(Code::FRAME_SIZE_ERROR, why).into()
 }
 
-/// What a server speaks whose first bytes are no frame: read as one, each of these would be too long.
+/// The protocol of a server whose first bytes are not a frame: read as one, it would be too long.
 fn another_protocol(first: &[u8]) -> Option<&'static str> {
     match first {
         [b'H', b'T', b'T', b'P', b'/', b'1', ..] => Some(
@@ -163,7 +163,7 @@ impl State {
         self.is_server && id % 2 == 1 && self.goodbye.is_some_and(|last| id > last)
     }
 
-    /// A frame for a stream that is gone.
+    /// A frame for a closed stream.
     fn late(&mut self, head: Head) -> Result<(), Wrong> {
         self.meter
             .late(head)
@@ -182,7 +182,7 @@ impl State {
         if id == 0 || (self.is_idle(id) && !self.is_beyond(id)) {
             return Err(protocol("DATA for no stream"));
         }
-        // The connection's window is given back with the receipt.
+        // The connection's window is opened again at once, when the data is received.
         self.taken += head.length as u32;
         if self.taken >= CONNECTION_WINDOW / 2 {
             let taken = std::mem::take(&mut self.taken);
@@ -252,7 +252,7 @@ impl State {
 
     /// Opens a stream's window by what was taken from it, once that is worth a frame.
     pub(crate) fn release_window(&mut self, key: usize, bytes: u32) {
-        // A larger one counts once the peer was told of it: until then it can't send so much.
+        // A larger window counts once it was sent to the peer: until then the peer can't send more.
         let size = self.window.size().min(self.granted_window);
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.unreleased += bytes;

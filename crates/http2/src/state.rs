@@ -26,8 +26,9 @@ use crate::{
 
 /// The connection's receive window: the largest that there is (RFC 9113 section 6.9.1).
 ///
-/// So a stream whose reader is slow holds back itself alone (section 5.2.2): its bytes wait within its own window, and those of
-/// the connection are given back with their receipt. What one connection may make us hold is the streams' windows times their number.
+/// So a stream whose reader is slow delays only itself (section 5.2.2): its bytes wait within its own window, and the
+/// connection's window is opened again when they are received.
+/// One connection can make us hold at most the streams' windows times the number of streams.
 pub const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 /// Where both windows begin (section 6.9.2).
@@ -37,7 +38,7 @@ pub(crate) const FIRST_WINDOW: u32 = 65_535;
 /// answers, and no frame is read until it does.
 const MOST_ANSWERS: usize = 64 << 10;
 
-/// Streams that have ended and those that we have reset are remembered, so that what was under way to them is no error of the connection.
+/// Streams that have ended, and those that we reset, are remembered for a time: frames that were under way to them are no error.
 const CLOSED_REMEMBERED: usize = 32;
 const RESETS_REMEMBERED: usize = 1024;
 
@@ -58,7 +59,7 @@ pub struct Settings {
     pub send_buffer: usize,
 }
 
-/// What the peer's SETTINGS said.
+/// The peer's SETTINGS.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
     pub(crate) streams: u32,
@@ -111,7 +112,7 @@ pub(crate) struct Begun {
 pub(crate) enum Asks {
     /// To measure the path: see [`Window`].
     Path = 1,
-    /// To hear anything at all.
+    /// To see whether the peer still answers.
     Life = 2,
     /// To know that the peer has read a GOAWAY (section 6.8).
     Goodbye = 3,
@@ -147,13 +148,13 @@ pub(crate) struct State {
     pub(crate) begun: Option<Begun>,
     /// Blocks that were read.
     pub(crate) blocks: u64,
-    /// What was wrong with requests that never came to be; not told yet.
+    /// Errors of requests that were reset because of their head, not reported yet.
     pub(crate) refused: Vec<&'static str>,
     /// Bytes that came since the connection's window was opened the last time.
     pub(crate) taken: u32,
     /// SETTINGS of ours that the peer has not acknowledged: the streams' windows in them.
     pub(crate) unacknowledged: VecDeque<u32>,
-    /// The streams' window that the peer is held to.
+    /// The streams' window that the peer must keep to.
     pub(crate) granted_window: u32,
     closed: VecDeque<u32>,
     resets: VecDeque<u32>,
@@ -359,7 +360,7 @@ impl State {
         self.closed.contains(&id)
     }
 
-    /// A handle is gone. The last one takes the stream with it.
+    /// A handle was dropped. With the last one the stream is removed.
     pub(crate) fn release(&mut self, key: usize) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.handles = stream.handles.saturating_sub(1);
@@ -380,7 +381,7 @@ impl State {
         self.reset(key, code, By::Us, "");
     }
 
-    /// The connection ends. Every stream hears of it; where we end it, the peer does, too (section 6.8).
+    /// The connection ends, and all its streams. If we end it, the peer gets a GOAWAY (section 6.8).
     pub(crate) fn fail(&mut self, error: Error) {
         if self.end.is_some() {
             return;
@@ -435,7 +436,7 @@ impl State {
         self.wake();
     }
 
-    /// Measures the path where a reader may be held up by it, and tells the peer of a new window.
+    /// Starts a measurement of the path if it may limit a reader, and sends the peer a new window.
     pub(crate) fn follow_window(&mut self) {
         if self.window.take_ping() {
             self.ask(Asks::Path);
@@ -443,7 +444,7 @@ impl State {
         self.tell_window();
     }
 
-    /// The streams' window that is to be told to the peer, when it has acknowledged the last one.
+    /// The streams' window to send to the peer once it has acknowledged the last one.
     pub(crate) fn tell_window(&mut self) {
         if self.unacknowledged.is_empty()
             && let Some(size) = self.window.take_wanted()
@@ -453,7 +454,7 @@ impl State {
         }
     }
 
-    /// The peer is told of a window. A larger one it may use as soon as it hears of it, a smaller one not before it says that it has.
+    /// A window was sent to the peer. It may use a larger one at once, and must keep to a smaller one after its acknowledgement.
     fn tell(&mut self, size: u32) {
         self.unacknowledged.push_back(size);
         if size > self.granted_window {
@@ -470,7 +471,7 @@ impl State {
         }
     }
 
-    /// Everything has been said, and nothing more can come.
+    /// Everything was written, and nothing more will be received.
     pub(crate) fn is_done(&self) -> bool {
         self.goodbye.is_some_and(|last| last < (1 << 31) - 1) && self.active == 0 && self.accepted.is_empty()
     }

@@ -37,19 +37,19 @@ pub(crate) struct Stream {
     pub(crate) trailers: Option<HeaderMap>,
     /// Bytes that the peer may send (RFC 9113 section 6.9); below 0 where the window was made smaller.
     pub(crate) receive_window: i64,
-    /// Bytes that were taken, or were padding, and not given back to the peer yet.
+    /// Bytes that were read, or were padding, and for which no WINDOW_UPDATE was sent yet.
     pub(crate) unreleased: u32,
     /// Bytes that are still to come by `content-length`.
     pub(crate) left: Option<u64>,
-    /// Its answer has no body, whatever `content-length` says.
+    /// Its response has no body, even if it has a `content-length`.
     pub(crate) asks_head: bool,
-    /// A good answer opens a tunnel, whatever `content-length` says.
+    /// A 2xx response opens a tunnel, even if it has a `content-length`.
     pub(crate) asks_tunnel: bool,
     /// What comes is a tunnel's: bytes without trailers (RFC 9113 section 8.5).
     pub(crate) is_tunnel: bool,
     /// Its message is defined as having no content.
     pub(crate) without_body: bool,
-    /// Nobody reads its data.
+    /// Its data is dropped: it has no reader.
     pub(crate) unread: bool,
     /// Bytes that its reader took: see [`Window`](crate::Window).
     pub(crate) taken: u64,
@@ -63,7 +63,7 @@ pub(crate) struct Stream {
     pub(crate) granted: u32,
     /// Bytes that it wants to send, while it waits for that room.
     pub(crate) wanted: u32,
-    /// It stands in the line for it.
+    /// It is in the queue for it.
     pub(crate) in_line: bool,
     pub(crate) writer: Option<Waker>,
 }
@@ -122,7 +122,7 @@ impl Stream {
     }
 }
 
-/// Notes who is to be woken. A task's waker doesn't change, so this is mostly a comparison.
+/// Stores the waker of a task. It rarely changes, so this is mostly a comparison.
 pub(crate) fn register(slot: &mut Option<Waker>, waker: &Waker) {
     match slot {
         Some(known) if known.will_wake(waker) => {}

@@ -1,5 +1,5 @@
 //! One side of a tunnel in a stream of HTTP/2 (RFC 9113 section 8.5, RFC 8441): bytes are DATA, the end is END_STREAM,
-//! and an end that is none is a reset in either direction.
+//! and a connection that breaks off is a reset in either direction.
 
 use std::{
     io,

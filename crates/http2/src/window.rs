@@ -1,4 +1,4 @@
-//! Lets the streams' receive window grow where it is what holds a transfer up.
+//! Lets the streams' receive window grow where it limits a transfer.
 //!
 //! **The rule.** Where one reader has taken half a window, a PING goes with the next data that comes for it, and measures one round trip.
 //! If two thirds of a window or more came before the answer, the sender had to wait for the window. If the reader has taken all of it
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Between two measurements where the window did not hold the transfer up. Short, since a busy machine makes a reader late once in a while.
+/// Time between two measurements if the window did not limit the transfer. Short, because a busy machine delays a reader now and then.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The smallest that a window shrinks to: what RFC 9113 section 6.5.2 begins with.
@@ -39,28 +39,28 @@ pub struct Window {
     measured: Option<u32>,
     /// When the PING was sent.
     since: Option<Instant>,
-    /// Bytes that came for that reader since then, and bytes that it has still to take.
+    /// Bytes that were received for that reader since then, and bytes that it has not read yet.
     came: u64,
     waiting: u64,
     /// A stream whose reader took more than half a window, and should be measured.
     candidate: Option<u32>,
-    /// A window that the peer was not told of yet.
+    /// A window that was not sent to the peer yet.
     wanted: Option<u32>,
     /// A PING that was not sent yet.
     wants_ping: bool,
 }
 
-/// What is waited for.
+/// What the measurement waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Asked {
     /// Nothing.
     #[default]
     Nothing,
-    /// A PING's answer, to let the round trip pass in which the sender hears of a larger window.
+    /// A PING's answer: the round trip in which the sender receives a larger window is not measured.
     Passing,
-    /// A PING's answer, to see what comes in a round trip.
+    /// A PING's answer: bytes of one round trip are counted.
     Measuring,
-    /// The reader, to take what came until then.
+    /// The reader, to read what was received until then.
     Taking { until: Instant },
 }
 
@@ -88,7 +88,7 @@ impl Window {
         self.size
     }
 
-    /// So many bytes came for a stream, behind others that wait for its reader.
+    /// So many bytes were received for a stream, beside others that wait for its reader.
     #[inline]
     pub fn came(&mut self, stream: u32, bytes: u32, waiting: usize) {
         let bytes = u64::from(bytes);
@@ -118,7 +118,7 @@ impl Window {
         (self.came, self.waiting) = (bytes, waiting + bytes);
     }
 
-    /// A stream's reader took so many bytes, and `all` in its life. True where there is a window to tell.
+    /// A stream's reader read so many bytes, `all` in total. True if there is a window to send.
     pub fn took(&mut self, stream: u32, bytes: u32, all: u64) -> bool {
         if self.measured == Some(stream) {
             self.waiting = self.waiting.saturating_sub(u64::from(bytes));
@@ -163,7 +163,7 @@ impl Window {
         self.settle();
     }
 
-    /// Grows where the reader has taken what came, and was in time.
+    /// Grows if the reader has read everything in time.
     fn settle(&mut self) {
         let Asked::Taking { until } = self.asked else { return };
         if self.waiting > 0 {
@@ -196,7 +196,7 @@ impl Window {
         }
     }
 
-    /// The window that the peer is to be told of now.
+    /// The window to send to the peer now.
     pub const fn take_wanted(&mut self) -> Option<u32> {
         self.wanted.take()
     }

@@ -4,7 +4,7 @@
 //! trace's context, a length) never takes the place of what does not, and no list of names has to say which is which.
 //!
 //! **What is not.** Credentials (RFC 7541 section 7.1.3): `authorization`, `proxy-authorization`, short cookies, and
-//! whatever came as one that is never indexed.
+//! fields that were received as never indexed.
 
 use attache_wire::{
     Known,
@@ -115,7 +115,7 @@ impl Encoder {
         }
         let index = fixed::index_of(tag, name);
         let seen = self.seen.get_mut(hash as usize % SEEN).map(|seen| std::mem::replace(seen, hash));
-        // What is larger would drive out too much.
+        // A larger entry would evict too many others.
         if seen != Some(hash) || name.len() + value.len() + OVERHEAD > self.table.most() / 4 {
             literal(out, 0, 4, index, name, value);
             return;
@@ -167,7 +167,7 @@ fn literal(out: &mut BytesMut, flags: u8, prefix: u8, index: usize, name: &[u8],
     out.extend_from_slice(value);
 }
 
-/// Eight bytes at a time. Entries are compared, so whoever makes two fields with one hash makes one of them be sent literally, no more.
+/// Eight bytes at a time. Entries are compared, so two fields with one hash only cause one of them to be sent as a literal.
 fn hash(tag: Tag, name: &[u8], value: &[u8]) -> u32 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(FACTOR).rotate_left(29);

@@ -1,10 +1,10 @@
-//! Room for DATA: the connection's send window and the bytes that may wait for the socket, shared by its streams in turn.
+//! Capacity for DATA: the connection's send window and the buffer before the socket, shared by its streams in turn.
 
 use std::task::Waker;
 
 use super::State;
 
-/// What waits in line gets no more than this at once, so that one stream's body does not stop all others.
+/// A waiting stream gets no more than this at once, so that one stream's body does not block all others.
 const SHARE: u32 = 16 << 10;
 
 impl State {
@@ -16,8 +16,7 @@ impl State {
         room.max(0) as u32
     }
 
-    /// How much of `wanted` bytes, of which there is one at least, a stream may send now; where that is nothing,
-    /// `waker` is woken when it may be more.
+    /// How many of `wanted` bytes (at least one) a stream may send now. If none, `waker` is woken when some may.
     pub(crate) fn capacity(&mut self, key: usize, wanted: u32, waker: &Waker) -> u32 {
         let room = self.room();
         let is_free = self.line.is_empty();
@@ -45,7 +44,7 @@ impl State {
         0
     }
 
-    /// So many bytes of DATA are on their way.
+    /// So many bytes of DATA were queued.
     pub(crate) fn spend(&mut self, key: usize, bytes: u32) {
         self.send_window -= i64::from(bytes);
         if let Some(stream) = self.streams.get_mut(key) {
@@ -56,7 +55,7 @@ impl State {
         }
     }
 
-    /// Gives room to those that wait for it, in their order.
+    /// Gives capacity to the waiting streams, in their order.
     pub(crate) fn serve_line(&mut self) {
         while let Some(key) = self.line.front().copied() {
             let room = self.room();
