@@ -102,7 +102,7 @@ impl Conditions {
 }
 
 impl Condition {
-    /// What most rules ask for has a small function each; the rest stands behind another call.
+    /// Frequent conditions have a small function each; the others are behind another call.
     #[inline]
     fn holds(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         match (self, &facts.http) {
@@ -124,7 +124,7 @@ impl Condition {
                     IdentityMatch::Name(name) => name.matches(client.names()),
                 });
                 let found = Truth::from(proven);
-                // Whose TLS is passed through has an identity that only the upstream sees.
+                // If TLS is passed through, only the upstream sees the client's identity.
                 if facts.http.is_none() && !client.tls { found.no_is_unsure() } else { found }
             }
             Self::Sni(patterns) => match client.sni.as_deref().and_then(CanonicalHost::new) {
@@ -135,7 +135,7 @@ impl Condition {
                 // A client may leave it out.
                 None => Truth::Unsure,
             },
-            // What only a request has can't be seen in opaque bytes.
+            // A condition on a request can't be decided for opaque bytes.
             _ => facts.http.as_ref().map_or(Truth::Unsure, |http| self.holds_for_http(http, facts, trusted)),
         }
     }
@@ -159,7 +159,7 @@ impl Condition {
                 let connection = facts.client.address.map(|address| address.ip().to_canonical());
                 among(networks, forwarded::client(connection, http.headers(), trusted))
             }
-            // Asked before.
+            // It was tested before.
             Self::Ports(_)
             | Self::Clients(_)
             | Self::Identities(_)
@@ -182,7 +182,7 @@ fn path(paths: &[Path], http: &Http<'_>) -> Truth {
 /// What they say of a path that has more than one reading, or isn't the only one.
 #[cold]
 fn doubtful_path(paths: &[Path], http: &Http<'_>) -> Truth {
-    // Whoever has a tunnel may ask for any path in it.
+    // A tunnel may carry a request for any path.
     let Some(path) = http.path() else { return Truth::Unsure };
     let found = one_of(paths, |pattern| pattern.matches(path, http.reading()));
     http.other_paths().fold(found, |found, other| found.agree(other_path(paths, other)))
@@ -249,7 +249,7 @@ fn other_method(methods: &[Method], http: &Http<'_>) -> Truth {
         Kind::Extended if methods.contains(&Method::CONNECT) => Truth::Unsure,
         Kind::Extended => Truth::No,
     };
-    // A list, or a method with anything behind it, is read in many ways.
+    // Programs differ about a list, or a method with something behind it.
     let is_one = |value: &[u8]| value.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
     let other = |value: &[u8]| if is_one(value) { listed(value) } else { Truth::Unsure };
     http.overrides().fold(found, |found, value| found.agree(other(value)))

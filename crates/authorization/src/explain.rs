@@ -22,7 +22,7 @@ pub struct Considered {
     pub matches: Truth,
     /// It is the one that decides.
     pub decides: bool,
-    /// The first condition that isn't met, or can't be told.
+    /// The first condition that isn't met, or can't be decided.
     pub why: String,
 }
 
@@ -57,7 +57,7 @@ fn why(rule: &Rule, facts: &Facts<'_>, policy: &AccessPolicy) -> String {
         if !why.is_empty() {
             why.push_str("; ");
         }
-        // A String takes everything.
+        // Writing to a String can't fail.
         let _ = write!(why, "{key} {what}");
     };
     for (condition, holds) in rule.when.each(facts, &policy.trusted) {

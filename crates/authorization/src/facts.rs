@@ -1,4 +1,4 @@
-//! What is asked, and by whom.
+//! The request or connection to decide about, and its client.
 
 use std::cell::{Cell, OnceCell};
 
@@ -14,7 +14,7 @@ use crate::{
     path::{Reading, is_plain, path_of},
 };
 
-/// One request or connection as rules see it. It borrows everything; what only some rules need is made when the first of them asks.
+/// One request or connection as rules see it. It borrows everything; values that only some rules need are made on first use.
 #[derive(Debug)]
 pub struct Facts<'a> {
     pub(crate) client: &'a Client,
@@ -36,11 +36,11 @@ pub(crate) struct Http<'a> {
 /// What becomes of the bytes behind the request's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// They are this request.
+    /// They are this request's body.
     Request,
     /// A WebSocket over HTTP/2 (RFC 8441): what HTTP/1.1 asks for by a GET.
     Extended,
-    /// `CONNECT host:port`: anything, also requests that nobody sees.
+    /// `CONNECT host:port`: any bytes, also requests that attache can't see.
     Tunnel,
 }
 
@@ -71,13 +71,13 @@ impl<'a> Facts<'a> {
         Self { client, http: None, claims: None }
     }
 
-    /// Nobody could read the request's path in another way, or find another path in its headers.
+    /// The request's path has a single reading, and no header names another path.
     #[inline]
     pub fn has_one_reading(&self) -> bool {
         self.http.as_ref().is_none_or(|http| http.simple_path().is_some() || http.path().is_none())
     }
 
-    /// The paths that others may take the request's for; `None` where that could be any.
+    /// The paths that an upstream may read in this request; `None` if that could be any.
     pub fn readings(&self) -> Option<Vec<String>> {
         let mut all = Vec::new();
         let Some(http) = self.http.as_ref().filter(|_| !self.has_one_reading()) else { return Some(all) };

@@ -12,11 +12,11 @@ use crate::networks::Networks;
 
 const X_FORWARDED_FOR: Known = header::X_FORWARDED_FOR;
 
-/// `None` where it can't be told: an entry that is no address, or a connection without one.
+/// `None` if it can't be determined: an entry that is not an address, or a connection without one.
 pub(crate) fn client(connection: Option<IpAddr>, headers: &Fields, trusted: &Networks) -> Option<IpAddr> {
     let mut client = connection?;
     let lines = headers.get_all(X_FORWARDED_FOR);
-    // More than a few lines are seldom.
+    // More than a few lines are rare.
     let lines: Vec<&[u8]> = lines.map(Value::as_bytes).collect();
     let entries = lines.iter().rev().flat_map(|line| line.rsplit(|&b| b == b','));
     for entry in entries {

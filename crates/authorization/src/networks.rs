@@ -1,4 +1,4 @@
-//! Ranges of addresses, ready to be asked: a mask and what must be left under it.
+//! Compiled ranges of addresses: a mask, and the value that an address must have under it.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -1,4 +1,4 @@
-//! Paths, as they stand there and as the most lenient upstream would read them.
+//! Paths as they were sent, and as the most lenient upstream would read them.
 //!
 //! What is sent on is the path that was matched. But upstreams decode `%2F` (once or more), take `\` for `/`, cut `;parameters` off, merge
 //! slashes and ignore case, each in its own way and in any combination. So each pattern is asked about the path as it is, and about every
@@ -19,11 +19,11 @@ const READINGS: usize = 4 * (ROUNDS + 1);
 /// How others read a path.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// As it stands there.
+    /// As it was sent.
     Plain,
     /// In several ways: [`READINGS`] texts, or one for all of them, each with its letters' case, and in lower case.
     Loose(Vec<(String, String)>),
-    /// It could be anything.
+    /// It can't be decided what it is.
     Unreadable,
 }
 

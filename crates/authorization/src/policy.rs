@@ -1,4 +1,4 @@
-//! The rules of a listener or route, ready to be asked.
+//! The compiled rules of a listener or route.
 
 use attache_config::model::{AccessRule, Authorization, AuthorizerUse, JwtUse, Name};
 
@@ -27,7 +27,7 @@ pub struct Rule {
     pub(crate) unless: Conditions,
 }
 
-/// What the rules say.
+/// The decision of the rules.
 #[derive(Clone, Copy, Debug)]
 pub enum Decision<'p> {
     /// By this rule; `None` where there is no `allow`.
@@ -66,12 +66,12 @@ impl AccessPolicy {
         }
     }
 
-    /// What would be denied is only counted and logged.
+    /// `dry_run`: denials are only counted and logged.
     pub const fn is_dry_run(&self) -> bool {
         self.dry_run
     }
 
-    /// What is asked of tokens.
+    /// The rules about tokens.
     pub const fn jwt(&self) -> Option<&JwtUse> {
         self.jwt.as_ref()
     }
@@ -105,7 +105,7 @@ impl AccessPolicy {
 }
 
 impl Decision<'_> {
-    /// It may go on.
+    /// The request is allowed.
     pub const fn is_allowed(self) -> bool {
         matches!(self, Self::Allowed(_))
     }

@@ -1,11 +1,11 @@
-//! Yes, no, or not to be told (Kleene's strong three-valued logic).
+//! Yes, no, or unsure (Kleene's strong three-valued logic).
 
 /// Whether a condition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Truth {
     /// It doesn't hold.
     No,
-    /// It can't be told: what it asks for can't be seen, or has more than one reading.
+    /// It can't be decided: the value can't be seen, or has more than one reading.
     Unsure,
     /// It holds.
     Yes,
@@ -31,7 +31,7 @@ impl Truth {
         }
     }
 
-    /// What two readings say together.
+    /// The combination of two readings.
     pub(crate) fn agree(self, other: Self) -> Self {
         if self == other { self } else { Self::Unsure }
     }

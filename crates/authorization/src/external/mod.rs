@@ -1,8 +1,9 @@
 //! External authorization: another service decides over a request or connection.
 //!
-//! **Rule.** The service is told of the request as the upstream would get it, once the token and the rules have let it through. What it
-//! says counts: a denial is answered with its status, body and headers, an answer that lets the request through may change
-//! headers and parameters. Without an answer nobody is let through, unless the config says `failure_mode: open`.
+//! **Rule.** The service gets the request as the upstream would get it, after the token and the rules have allowed it.
+//! Its answer decides: a denial is sent to the client with its status, body and headers; a permission may change headers
+//! and parameters.
+//! Without an answer the request is refused, unless the config has `failure_mode: open`.
 //!
 //! **Trust.** Only headers of `upstream_headers` are taken from an answer to the upstream, and what a client sends
 //! under these names is removed, whatever the service answers. So an upstream can believe them.
@@ -23,12 +24,12 @@ use attache_rpc::Service;
 pub use question::{Excerpt, Question};
 pub use verdict::{Denial, Granted, Verdict};
 
-/// A longer answer is none. A denial may be a page for people.
+/// A longer answer counts as no answer. A denial may carry a page for people.
 const LONGEST: usize = 1 << 20;
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// A service that is asked, on one worker.
+/// The client of one authorizer, on one worker.
 #[derive(Debug)]
 pub struct External {
     config: Authorizer,
@@ -46,10 +47,10 @@ impl External {
         &self.config
     }
 
-    /// Asks.
+    /// Asks the service.
     ///
     /// # Errors
-    /// Why there is no answer, in words for the operator.
+    /// Why there is no answer, for the operator.
     pub async fn ask(&self, question: &Question<'_>) -> Result<Verdict, String> {
         let Self { config, service } = self;
         let verdict = match &config.protocol {

@@ -39,7 +39,7 @@ pub(super) fn edit(
     let mut parts = request.uri.clone().into_parts();
     parts.path_and_query = Some(target);
     request.uri = Uri::from_parts(parts).map_err(|error| error.to_string())?;
-    // It is another query than the one that came.
+    // The query was changed.
     request.raw_query = None;
     Ok(())
 }
@@ -59,7 +59,7 @@ fn encode(text: &str, kept: &[u8]) -> String {
         {
             out.push(char::from(byte));
         } else {
-            // A String takes everything.
+            // Writing to a String can't fail.
             let _ = write!(out, "%{byte:02X}");
         }
     }

@@ -1,4 +1,4 @@
-//! What an authorizer is told of a request or connection.
+//! What an authorizer gets of a request or connection.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
 
@@ -14,7 +14,7 @@ use http::{HeaderName, HeaderValue, Method, Version};
 
 use super::messages::{self as m, CheckRequest};
 
-/// Says with Envoy's name whether the body that is told is only a part.
+/// Envoy's header that says whether the body in the question is only a part.
 const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
 
 /// Begins the names of the context's headers in the HTTP form. No client may send such.
@@ -23,11 +23,11 @@ const CONTEXT: &str = "x-attache-context-";
 /// One request or connection.
 #[derive(Debug)]
 pub struct Question<'a> {
-    /// Who asks.
+    /// The client.
     pub client: &'a Client,
     /// The request as the upstream would get it, before the route's own changes; `None` for opaque bytes.
     pub request: Option<&'a RequestHead>,
-    /// Its body's begin, where the authorizer is told of it.
+    /// The beginning of its body, if the authorizer gets it.
     pub body: Option<&'a Excerpt>,
     /// What the config adds.
     pub context: &'a [(Name, Name)],
@@ -35,7 +35,7 @@ pub struct Question<'a> {
     pub listener: &'a Name,
 }
 
-/// The begin of a body.
+/// The beginning of a body.
 #[derive(Clone, Debug, Default)]
 pub struct Excerpt {
     /// Its bytes.
@@ -107,7 +107,7 @@ impl Question<'_> {
         }
     }
 
-    /// As an HTTP request; `None` where there is no request, or none with a path: nobody could tell it from another one.
+    /// As an HTTP request. `None` if there is no request, or no path: the authorizer could not distinguish it from another.
     pub(super) fn http_request(
         &self,
         config: &Authorizer,
@@ -162,7 +162,7 @@ fn host(head: &RequestHead) -> String {
     head.headers.get(HOST).map(text).or_else(of_uri).unwrap_or_default()
 }
 
-/// The headers that are told, by their names in lower case. Lines of one name are joined, so that none is hidden behind another.
+/// The headers in the question, by their names in lower case. Lines of one name are joined, so that none is hidden.
 fn told(headers: &Fields, wanted: &[HeaderMatch]) -> BTreeMap<String, String> {
     let mut told: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in headers {
@@ -182,7 +182,7 @@ fn told(headers: &Fields, wanted: &[HeaderMatch]) -> BTreeMap<String, String> {
     told
 }
 
-/// A value that is no UTF-8 keeps its place, and equals no text that anybody compares it with.
+/// A value that is not UTF-8 stays in its place, and equals no text.
 fn text(value: Value<'_>) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }

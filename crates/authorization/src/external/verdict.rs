@@ -1,4 +1,4 @@
-//! What an authorizer says, and what it changes.
+//! An authorizer's decision, and its changes.
 
 use attache_config::model::{Authorizer, HeaderMatch};
 use attache_http::remove_fields;
@@ -14,7 +14,7 @@ use super::{
     question::is_of_the_message,
 };
 
-/// What an authorizer says.
+/// An authorizer's decision.
 #[derive(Debug)]
 pub enum Verdict {
     /// The request goes on, with these changes.
@@ -73,8 +73,8 @@ impl Verdict {
         Self::of_message(answer, config)
     }
 
-    /// As the client that asked for this may be told. To a CONNECT a success would say that the tunnel is open (RFC 9110 section 9.3.6,
-    /// RFC 8441 section 5).
+    /// The denial as the client of this request may get it.
+    /// For a CONNECT a 2xx status would mean that the tunnel is open (RFC 9110 section 9.3.6, RFC 8441 section 5).
     pub(super) fn to(mut self, request: Option<&RequestHead>) -> Self {
         if let Self::Denied(denial) = &mut self
             && request.is_some_and(|request| request.method == Method::CONNECT)
@@ -86,7 +86,7 @@ impl Verdict {
     }
 
     pub(super) fn of_message(answer: CheckResponse, config: &Authorizer) -> Result<Self, String> {
-        // A message without a status is one whose status is 0, OK; so every service says it that lets requests through.
+        // A message without a status has status 0, OK: that is how services allow requests.
         let status = answer.status.unwrap_or_default();
         let message = || String::from_utf8_lossy(&status.message).into_owned();
         if status.code == 0 {
@@ -141,7 +141,7 @@ impl Verdict {
         Ok(Self::Denied(Box::new(Denial { status, headers, body, detail: format!("it answered {status}") })))
     }
 
-    /// The authorizer can't be told of this: nobody may let it through.
+    /// A request that can't be put into a question: it is denied.
     pub(super) fn unaskable() -> Self {
         Self::Denied(Box::new(Denial {
             status: StatusCode::FORBIDDEN,
@@ -155,7 +155,7 @@ impl Verdict {
 impl Denial {
     fn of(denied: DeniedHttpResponse, detail: String, config: &Authorizer) -> Self {
         let code = denied.status.map_or(0, |status| status.code);
-        // A denial that is no valid answer is one all the same.
+        // An invalid denial is still a denial.
         let status = u16::try_from(code).ok().filter(|code| (200..600).contains(code));
         let status = status.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(StatusCode::FORBIDDEN);
         let headers = denied.headers.into_iter().filter_map(|option| field(option).ok()?);
@@ -191,7 +191,7 @@ impl Granted {
     /// Changes a request on its way to the upstream. What the client sent under names that the authorizer may set is removed.
     ///
     /// # Errors
-    /// The authorizer asks for what can't be sent.
+    /// The authorizer's changes can't be sent.
     pub fn apply(&self, config: &Authorizer, request: &mut RequestHead) -> Result<(), String> {
         let before = |change: &&Change| {
             change.how != How::OverwriteIfExists || request.headers.contains_key(&change.name)

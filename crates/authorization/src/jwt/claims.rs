@@ -77,8 +77,8 @@ impl Claims {
     }
 }
 
-/// Claims that are lists of words in one text: RFC 8693 section 4.2, and what others call the same. Of every other text nobody can say
-/// whether a word of it means something: `name: "not admin"` is written by whoever has the name.
+/// Claims that are lists of words in one text: RFC 8693 section 4.2, and the same under other names.
+/// In other texts a single word has no meaning of its own: the user chooses `name: "not admin"`.
 fn is_of_words(name: &str) -> bool {
     matches!(name.rsplit('.').next(), Some("scope" | "scp" | "permission"))
 }

@@ -30,7 +30,7 @@ pub struct Keys {
     kept: Arc<AtomicBool>,
 }
 
-/// Who has it keeps the keys fresh. Given back when it is dropped.
+/// The right to refresh the keys. It is released when it is dropped.
 #[derive(Debug)]
 pub struct Turn(Arc<AtomicBool>);
 
@@ -47,7 +47,7 @@ pub struct KeySet {
     keys: Vec<Key>,
 }
 
-/// A JWK set as it comes. Each key is read for itself, so that one that can't be read doesn't take the others along.
+/// A JWK set as received. Each key is read separately, so that an unreadable one doesn't invalidate the others.
 #[derive(Deserialize)]
 struct Set {
     keys: Vec<Value>,
@@ -60,7 +60,7 @@ struct Key {
     algorithms: Vec<Algorithm>,
 }
 
-/// Why a text is no JWK set of use.
+/// Why a text is not a usable JWK set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotAKeySet(pub String);
 
@@ -72,10 +72,10 @@ impl fmt::Display for NotAKeySet {
 
 impl std::error::Error for NotAKeySet {}
 
-/// Why a token isn't believed.
+/// Why a token isn't accepted.
 pub(crate) struct Refused {
     pub(crate) why: String,
-    /// A newer key set might know better.
+    /// A newer key set may have the key.
     pub(crate) unknown_key: bool,
 }
 
@@ -105,7 +105,7 @@ impl Keys {
         })
     }
 
-    /// As they are now; `None` before the first were had.
+    /// The current keys; `None` before the first were loaded.
     pub(crate) fn get(&self) -> arc_swap::Guard<Option<Arc<KeySet>>> {
         self.now.load()
     }
@@ -125,12 +125,12 @@ impl Keys {
         self.wanted.store(true, Ordering::Relaxed);
     }
 
-    /// The turn to keep them; `None` while somebody else has it.
+    /// The right to refresh them; `None` while another task has it.
     pub fn take_turn(&self) -> Option<Turn> {
         (!self.kept.swap(true, Ordering::Acquire)).then(|| Turn(self.kept.clone()))
     }
 
-    /// Whether the set should be asked for again; taken by whoever asks.
+    /// Whether the set should be requested again. Clears the request.
     pub fn take_wanted(&self) -> bool {
         self.wanted.swap(false, Ordering::Relaxed)
     }
@@ -181,7 +181,7 @@ impl KeySet {
             }
         });
         let mut last = None;
-        // A set has a handful of keys; more than that are tried by nobody's good intent.
+        // A set has a handful of keys. More would only make each verification slow.
         for key in fitting.by_ref().take(8) {
             match decode::<Map<String, Value>>(token, &key.decoding, &validation(config, header.alg)) {
                 Ok(data) => return believed(data.claims, config, now),
@@ -221,7 +221,7 @@ fn believed(
         return Err(Refused::new("its `iss` is another"));
     }
     let end = claims.get("exp").and_then(Value::as_f64).filter(|end| end.is_finite() && *end >= 0.0);
-    // Further away than any clock is as good as never.
+    // A time beyond every clock counts as never.
     let end = end.ok_or_else(|| Refused::new("its `exp` is no time"))?.min(1e15);
     let until = Duration::from_secs_f64(end).saturating_add(config.clock_skew);
     if until < now {

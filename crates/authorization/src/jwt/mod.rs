@@ -57,7 +57,7 @@ pub enum TokenError {
     Missing,
     /// There is one that isn't good; the reason is for the operator.
     Invalid(String),
-    /// The issuer's keys were not to be had yet.
+    /// The issuer's keys are not available yet.
     NoKeys(String),
 }
 
@@ -84,7 +84,7 @@ impl Verifier {
     /// The claims of the request's token; `None` where it has none and needs none.
     ///
     /// # Errors
-    /// Why it must not go on.
+    /// Why the request is refused.
     pub fn verify(&self, wanted: &JwtUse, request: &RequestHead) -> Result<Option<Rc<Claims>>, TokenError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.verify_at(wanted, request, now)
@@ -109,7 +109,7 @@ impl Verifier {
                     self.check_others(wanted, request, token, now)?;
                     return Ok(Some(claims));
                 }
-                // Keys that aren't there yet are the more honest answer.
+                // Missing keys are the more accurate reason.
                 Err(error) if matches!(failed, Some(TokenError::NoKeys(_))) => drop(error),
                 Err(error) => failed = Some(error),
             }
@@ -121,7 +121,7 @@ impl Verifier {
         }
     }
 
-    /// A second token that nobody believes must not go on beside a good one: the upstream may read that one.
+    /// A second, invalid token must not pass beside a valid one: the upstream may read the invalid one.
     fn check_others(
         &self,
         wanted: &JwtUse,
@@ -139,7 +139,7 @@ impl Verifier {
                 Ok(_) => continue,
                 Err(why) => return Err(TokenError::Invalid(why.to_owned())),
             };
-            // Issuers may look in the same place: one of them must believe it.
+            // Several issuers may use the same place: one of them must accept the token.
             let is_believed = self.wanted(wanted).any(|(issuer, remembered)| {
                 found(issuer) == Ok(Some(token))
                     && issuer.claims(token, &mut remembered.borrow_mut(), now).is_ok()
@@ -158,7 +158,7 @@ impl Verifier {
         wanted.providers.iter().filter_map(|&index| self.issuers.get(index))
     }
 
-    /// Takes tokens that end here off a request, and tells the upstream what was claimed.
+    /// Removes tokens that are not forwarded from a request, and sets the headers of claims.
     pub fn pass_on(&self, wanted: &JwtUse, request: &mut RequestHead, claims: Option<&Claims>) {
         for (issuer, _) in self.wanted(wanted) {
             if !issuer.config.forward {

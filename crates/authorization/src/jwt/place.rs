@@ -11,10 +11,10 @@ use http::{Uri, uri::PathAndQuery};
 
 use attache_http::form_decoded;
 
-/// What is no token, for a place in which something stands that nobody could say the meaning of.
+/// Stands for a value whose meaning is unclear: it is verified, and refused, as a token.
 const DOUBTFUL: &[u8] = b",";
 
-/// The one token of a request.
+/// The only token of a request.
 pub(super) fn find<'r>(
     places: &[TokenPlace],
     request: &'r RequestHead,
@@ -87,7 +87,7 @@ fn is_named(name: &str, key: &[u8]) -> bool {
     key.len() == name.len() && name.bytes().zip(key).all(|(wanted, &found)| same(wanted, found))
 }
 
-/// Takes the tokens off.
+/// Removes the tokens.
 pub(super) fn remove(places: &[TokenPlace], request: &mut RequestHead) {
     for place in places {
         match place {
