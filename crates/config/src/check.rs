@@ -172,7 +172,7 @@ impl Checker<'_> {
                 if let Some(syntax) = schema.get("format").and_then(Value::as_str).and_then(Syntax::of)
                     && let Err(wrong) = (syntax.check)(text)
                 {
-                    let what = wrong.what.replace("{}", &quoted(scalar));
+                    let what = wrong.message(&quoted(scalar));
                     self.problems.wrong(place, what, wrong.help);
                     return None;
                 }
@@ -232,7 +232,7 @@ impl Checker<'_> {
         let mut values = Vec::with_capacity(entries.len());
         for Entry { key, place, value } in entries {
             if let Some(Err(wrong)) = of_keys.map(|syntax| (syntax.check)(key)) {
-                self.problems.wrong(*place, wrong.what.replace("{}", &format!("`{key}`")), wrong.help);
+                self.problems.wrong(*place, wrong.message(&format!("`{key}`")), wrong.help);
             } else if let Some(value) = self.check_value(*place, value, of) {
                 values.push(json!({ "at": place, "key": key, "value": value }));
             }

@@ -45,7 +45,7 @@ pub const FORWARD_PROXY: &str = include_str!("../../../config/forward-proxy.yaml
 /// What is wrong with it, in one sentence.
 pub fn duration(text: &str) -> Result<std::time::Duration, String> {
     <text::Length as text::Text>::parse(text)
-        .map_err(|wrong| format!("{}; {}", wrong.what.replace("{}", &format!("`{text}`")), wrong.help))
+        .map_err(|wrong| format!("{}; {}", wrong.message(&format!("`{text}`")), wrong.help))
 }
 
 /// Reads and checks a file. `env` looks up environment variables.

@@ -243,7 +243,7 @@ fn from_env(
     match Otlp::parse(&text) {
         Ok(otlp) => Some((otlp?, whole)),
         Err(wrong) => {
-            let what = wrong.what.replace("{}", &format!("`{text}`"));
+            let what = wrong.message(&format!("`{text}`"));
             problems.wrong(at, format!("the environment's {name}: {what}"), wrong.help);
             None
         }

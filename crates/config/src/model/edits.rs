@@ -54,7 +54,7 @@ section! {
     /// A redirect. Parts that aren't given are those of the request.
     pub struct Redirect: Eq {
         /// 301, 302, 303, 307 or 308.
-        #[schema(minimum = 301, maximum = 308)]
+        #[schema(minimum = 301, maximum = 308, r#enum = [301, 302, 303, 307, 308])]
         status: StatusCode as Status = StatusCode::FOUND,
         /// `http` or `https`.
         scheme: Option<Name> as Maybe<RedirectScheme> = None,

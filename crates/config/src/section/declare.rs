@@ -39,7 +39,9 @@ macro_rules! property {
             &[$($doc),*],
             $crate::section::default_of!($base $field),
         );
-        $($crate::section::extend(&mut schema, stringify!($bound), serde_json::json!($limit));)*
+        $($crate::section::extend(
+            &mut schema, $crate::section::name(stringify!($bound)), serde_json::json!($limit),
+        );)*
         $to.insert($crate::section::name(stringify!($name)).into(), schema.to_value());
     };
 }

@@ -182,7 +182,12 @@ pub(super) fn ranges(text: &str) -> Result<Vec<AddressMatch>, Wrong> {
     let port = match port.map(str::parse::<u16>) {
         None => None,
         Some(Ok(port)) if port > 0 => Some(port),
-        Some(_) => return wrong("{} has no port after the colon", "such as `10.0.0.0/8:5432`"),
+        Some(_) => {
+            return wrong(
+                "{} has no valid port after the colon",
+                "from 1 to 65535, such as `10.0.0.0/8:5432`",
+            );
+        }
     };
     if matches!(range.as_str(), "" | "*") {
         if port.is_none() {

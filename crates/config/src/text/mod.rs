@@ -24,16 +24,25 @@ pub(crate) use words::{Authority, named_captures};
 /// Why a text can't be read.
 #[derive(Debug)]
 pub(crate) struct Wrong {
-    /// What is wrong; `{}` stands for the text itself.
+    /// What is wrong; `{}` at its begin stands for the text itself.
     pub(crate) what: String,
     /// What would be right.
     pub(crate) help: String,
 }
 
 impl Wrong {
+    /// What is wrong with this text, as it is shown.
+    pub(crate) fn message(&self, text: &str) -> String {
+        // Further braces are the user's.
+        match self.what.strip_prefix("{}") {
+            Some(rest) => format!("{text}{rest}"),
+            None => self.what.clone(),
+        }
+    }
+
     /// The same about a part of the text that was read.
     fn of(self, part: &str) -> Self {
-        Self { what: self.what.replace("{}", &format!("`{part}`")), ..self }
+        Self { what: self.message(&format!("`{part}`")), ..self }
     }
 }
 
@@ -102,6 +111,14 @@ mod tests {
                 check(example).unwrap_or_else(|wrong| panic!("{format}: {example}: {wrong:?}"));
             }
         }
+    }
+
+    #[test]
+    fn braces_of_the_text_itself_stay_in_the_message() {
+        let wrong = PathText::parse("/{}").unwrap_err();
+        assert_eq!(wrong.message("`/{}`"), "`{}` isn't a capture");
+        let wrong = HeaderText::parse("{}").unwrap_err();
+        assert_eq!(wrong.message("`{}`"), "`{}` isn't a header name");
     }
 
     proptest::proptest! {

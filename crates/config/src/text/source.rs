@@ -123,7 +123,10 @@ fn host_target(scheme: Scheme, rest: &str) -> Result<Source, Wrong> {
         );
     }
     let (host, port) = split_port(rest)?;
-    let Some(port) = port.or(scheme.port()).filter(|port| *port > 0) else {
+    if port == Some(0) {
+        return wrong("{} has port 0", "a port from 1 to 65535");
+    }
+    let Some(port) = port.or(scheme.port()) else {
         return wrong("{} has no port", format!("`{}://{host}:PORT`", scheme.word()));
     };
     let target = if let Ok(address) = host.parse() {
