@@ -64,8 +64,13 @@ def messages():
 REQUEST, RESPONSE = messages()
 
 
+#: Checks come at once, each in its own thread: `print` writes a text and its end of line apart, and two lines would stand in one.
+LINE = threading.Lock()
+
+
 def say(**what):
-    print(json.dumps(what, sort_keys=True), flush=True)
+    with LINE:
+        print(json.dumps(what, sort_keys=True), flush=True)
 
 
 def add(options, name, value, action=None):

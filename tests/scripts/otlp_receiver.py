@@ -7,6 +7,7 @@ STATUS, is what an export is answered with before the first good answer (http on
 import gzip
 import json
 import sys
+import threading
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,6 +19,15 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as messages
 address, port, protocol = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 refusals = [int(status) for status in sys.argv[4:] if status != "reject"]
 reject = "reject" in sys.argv
+
+
+#: Exports come at once, each in its own thread: `print` writes a text and its end of line apart, and two lines would stand in one.
+LINE = threading.Lock()
+
+
+def tell(what):
+    with LINE:
+        print(json.dumps(what), flush=True)
 
 
 def value(any_value):
@@ -33,27 +43,24 @@ def show(request, headers):
     for resource in request.resource_spans:
         for scope in resource.scope_spans:
             for span in scope.spans:
-                print(
-                    json.dumps(
-                        {
-                            "trace": span.trace_id.hex(),
-                            "id": span.span_id.hex(),
-                            "parent": span.parent_span_id.hex(),
-                            "state": span.trace_state,
-                            "name": span.name,
-                            "kind": MessageToDict(span).get("kind"),
-                            "start": span.start_time_unix_nano,
-                            "end": span.end_time_unix_nano,
-                            "attributes": attributes(span.attributes),
-                            "events": [event.name for event in span.events],
-                            "error": span.status.code == 2,
-                            "message": span.status.message,
-                            "resource": attributes(resource.resource.attributes),
-                            "scope": scope.scope.name,
-                            "headers": headers,
-                        }
-                    ),
-                    flush=True,
+                tell(
+                    {
+                        "trace": span.trace_id.hex(),
+                        "id": span.span_id.hex(),
+                        "parent": span.parent_span_id.hex(),
+                        "state": span.trace_state,
+                        "name": span.name,
+                        "kind": MessageToDict(span).get("kind"),
+                        "start": span.start_time_unix_nano,
+                        "end": span.end_time_unix_nano,
+                        "attributes": attributes(span.attributes),
+                        "events": [event.name for event in span.events],
+                        "error": span.status.code == 2,
+                        "message": span.status.message,
+                        "resource": attributes(resource.resource.attributes),
+                        "scope": scope.scope.name,
+                        "headers": headers,
+                    }
                 )
 
 
@@ -86,7 +93,7 @@ def show_metrics(request, headers):
                     "resource": attributes(resource.resource.attributes),
                     "headers": headers,
                 }
-                print(json.dumps(told), flush=True)
+                tell(told)
 
 
 def show_logs(request, headers):
@@ -104,7 +111,7 @@ def show_logs(request, headers):
                     "resource": attributes(resource.resource.attributes),
                     "headers": headers,
                 }
-                print(json.dumps(told), flush=True)
+                tell(told)
 
 
 def answer_to_logs():

@@ -75,7 +75,9 @@ def should_rate_limit(request, context):
     response = RESPONSE(overall_code=OK)
     for descriptor in request.descriptors:
         entries = tuple((entry.key, entry.value) for entry in descriptor.entries)
-        print(request.domain, entries, request.hits_addend, flush=True)
+        # One text with its end of line: `print` writes the two apart, and another thread's line could come between.
+        sys.stdout.write(f"{request.domain} {entries} {request.hits_addend}\n")
+        sys.stdout.flush()
         value = entries[-1][1]
         digits = value.rpartition("-")[2] if "-" in value else ""
         limit = int(digits or 1000)
