@@ -104,7 +104,8 @@ fn build_guided() -> Result<PathBuf, String> {
 /// The target is named, because the names of functions in a profile depend on whether one is.
 fn build_with(folder: &Path, flag: &str) -> Result<PathBuf, String> {
     let version = output(Command::new("rustc").arg("-vV"))?.0;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc -vV names no host")?;
+    let host =
+        version.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc -vV names no host")?;
     let flags = env::var("RUSTFLAGS").unwrap_or_default();
     let mut build = cargo();
     build.env("RUSTFLAGS", format!("{flags} {flag}"));

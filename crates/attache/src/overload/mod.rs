@@ -82,23 +82,23 @@ impl Watch {
 fn look(
     process: &Process,
     config: &model::Overload,
-    resources: &Resources,
+    resources: &mut Resources,
     steps: &mut Steps,
     told: &mut Reported,
 ) {
-    let shares = resources.shares();
-    let highest = shares.iter().copied().max_by(|(_, a), (_, b)| a.total_cmp(b));
+    let usage = resources.look();
+    let highest = usage.shares.iter().copied().max_by(|(_, a), (_, b)| a.total_cmp(b));
     let (resource, share) = highest.unwrap_or(("memory", 0.0));
     steps.step(config, share);
     if told.is_news(steps.level(), Instant::now()) {
         steps.say(resource, share);
     }
-    process.overload.set(steps.keeps, steps.stop, resources.descriptors_below(config.stop_accepting));
+    process.overload.set(steps.keeps, steps.stop, usage.descriptors_below(config.stop_accepting));
     if steps.close {
         process.overload.press();
     }
     process.metrics.set_overload(OverloadGauges {
-        pressure: shares,
+        pressure: usage.shares,
         actions: vec![
             ("disable-keepalive", steps.close),
             ("shed-requests", steps.keeps < LEAST_URGENT),

@@ -5,7 +5,8 @@
 //! and values without a limit, are ignored.
 
 use std::{
-    fs,
+    fs::{self, File},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -14,50 +15,144 @@ use attache_config::model;
 const MOUNT: &str = "/sys/fs/cgroup";
 /// Version 1 has no word for "no limit", but a number near 2^63.
 const NO_LIMIT: u64 = 1 << 60;
+/// Limits change seldom, and reading them is most of a look's work: they are read at each this many looks.
+const LOOKS_FOR_LIMITS: u32 = 8;
 
 /// What may run out.
 pub(super) struct Resources {
-    /// Folders of the control group and of those above it.
-    groups: Vec<PathBuf>,
-    limit: Option<u64>,
+    /// The control group and those above it, the innermost first.
+    groups: Vec<Group>,
+    descriptors: Option<u64>,
+    looks: u32,
+}
+
+/// What one look says.
+pub(super) struct Usage {
+    /// By resource, the share that is in use.
+    pub(super) shares: Vec<(&'static str, f64)>,
+    open: u64,
     descriptors: Option<u64>,
 }
 
 impl Resources {
     pub(super) fn new(config: &model::Overload) -> Self {
-        let groups = match &config.cgroup {
+        let folders = match &config.cgroup {
             Some(folder) => vec![folder.clone()],
             None => folders(&read("/proc/self/cgroup").unwrap_or_default()),
         };
-        Self {
-            groups: groups.into_iter().filter(|folder| folder.is_dir()).collect(),
-            limit: config.memory_limit.map(|limit| limit as u64),
-            descriptors: limit(),
+        let own = config.memory_limit.map(|limit| limit as u64);
+        let groups = folders.into_iter().filter(|folder| folder.is_dir()).enumerate();
+        // A limit of the config's is one for the group itself.
+        let groups = groups.map(|(at, folder)| Group::new(folder, own.filter(|_| at == 0))).collect();
+        Self { groups, descriptors: limit(), looks: 0 }
+    }
+
+    pub(super) fn look(&mut self) -> Usage {
+        if self.looks.is_multiple_of(LOOKS_FOR_LIMITS) {
+            self.groups.iter_mut().for_each(Group::read_limit);
         }
-    }
-
-    /// By resource, the share that is in use.
-    pub(super) fn shares(&self) -> Vec<(&'static str, f64)> {
+        self.looks = self.looks.wrapping_add(1);
+        // Asked for again where it could not be read when none was left.
+        self.descriptors = self.descriptors.or_else(limit);
         // The innermost group with a limit: those above it are shared with others.
-        let memory = self.groups.iter().enumerate().find_map(|(at, group)| {
-            // A limit of the config's is one for the group itself.
-            share(group, self.limit.filter(|_| at == 0))
-        });
-        let stalled = self.groups.first().and_then(|group| stalled(&read(group.join("memory.pressure"))?));
-        let used = self.descriptors().map(|limit| open() as f64 / limit.max(1) as f64);
+        let memory = self.groups.iter_mut().find_map(Group::share);
+        let stalled = self.groups.first_mut().and_then(|group| stalled(group.pressure.text()?));
+        let open = open();
+        let used = self.descriptors.map(|limit| open as f64 / limit.max(1) as f64);
         let all = [("memory", memory), ("memory-stall", stalled), ("file-descriptors", used)];
-        all.into_iter().filter_map(|(name, share)| Some((name, share?))).collect()
+        let shares = all.into_iter().filter_map(|(name, share)| Some((name, share?))).collect();
+        Usage { shares, open, descriptors: self.descriptors }
     }
+}
 
-    /// Their limit; asked for again where it could not be read when none was left.
-    fn descriptors(&self) -> Option<u64> {
-        self.descriptors.or_else(limit)
-    }
-
+impl Usage {
     /// How many file descriptors are free until this share of them is used.
     pub(super) fn descriptors_below(&self, share: f64) -> i64 {
-        let free = self.descriptors().map(|limit| (limit as f64 * share) as i64 - open().cast_signed());
+        let free = self.descriptors.map(|limit| (limit as f64 * share) as i64 - self.open.cast_signed());
         free.unwrap_or(i64::MAX)
+    }
+}
+
+/// One control group's memory.
+struct Group {
+    folder: PathBuf,
+    limits: [&'static str; 2],
+    /// The config's.
+    own_limit: Option<u64>,
+    limit: Option<u64>,
+    current: Followed,
+    stat: Followed,
+    pressure: Followed,
+    /// How the line of `stat` begins that says what the kernel can take back.
+    cache: &'static str,
+}
+
+impl Group {
+    fn new(folder: PathBuf, own_limit: Option<u64>) -> Self {
+        let (limits, current, cache) = if folder.join("memory.current").exists() {
+            (["memory.max", "memory.high"], "memory.current", "inactive_file ")
+        } else {
+            (["memory.limit_in_bytes"; 2], "memory.usage_in_bytes", "total_inactive_file ")
+        };
+        let followed = |name: &str| Followed::new(folder.join(name));
+        let (current, stat, pressure) =
+            (followed(current), followed("memory.stat"), followed("memory.pressure"));
+        Self { folder, limits, own_limit, limit: None, current, stat, pressure, cache }
+    }
+
+    fn read_limit(&mut self) {
+        let own = self.limits.into_iter().filter_map(|file| number(&read(self.folder.join(file))?));
+        self.limit = self.own_limit.into_iter().chain(own).min().filter(|limit| *limit < NO_LIMIT);
+    }
+
+    /// The share of the limit that is in use.
+    fn share(&mut self) -> Option<f64> {
+        let limit = self.limit?;
+        let used = number(self.current.text()?)?;
+        let stat = self.stat.text().unwrap_or_default();
+        let cache = stat.lines().find_map(|line| number(line.strip_prefix(self.cache)?)).unwrap_or(0);
+        Some(used.saturating_sub(cache) as f64 / limit.max(1) as f64)
+    }
+}
+
+/// A file of the kernel's that stays open: each read from its start is a new answer.
+struct Followed {
+    path: PathBuf,
+    file: Option<File>,
+    buffer: Vec<u8>,
+}
+
+impl Followed {
+    fn new(path: PathBuf) -> Self {
+        Self { path, file: None, buffer: Vec::new() }
+    }
+
+    /// `None` where it can't be read. It is opened again then: without a free descriptor it could not be opened before.
+    fn text(&mut self) -> Option<&str> {
+        if self.file.is_none() {
+            self.file = Some(File::open(&self.path).ok()?);
+        }
+        if self.fill().is_none() {
+            self.file = None;
+            return None;
+        }
+        std::str::from_utf8(&self.buffer).ok()
+    }
+
+    fn fill(&mut self) -> Option<()> {
+        /// More than any of these files has in one piece.
+        const PIECE: usize = 8192;
+        let file = self.file.as_ref()?;
+        self.buffer.clear();
+        loop {
+            let begin = self.buffer.len();
+            self.buffer.resize(begin + PIECE, 0);
+            let read = file.read_at(&mut self.buffer[begin..], begin as u64).ok()?;
+            self.buffer.truncate(begin + read);
+            if read == 0 {
+                return Some(());
+            }
+        }
     }
 }
 
@@ -65,8 +160,8 @@ fn read(path: impl AsRef<Path>) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
-fn number(path: PathBuf) -> Option<u64> {
-    read(path)?.trim().parse().ok()
+fn number(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
 }
 
 /// Open file descriptors. Since Linux 6.2 the folder's size says it; before, its entries are counted.
@@ -112,21 +207,6 @@ fn folders(groups: &str) -> Vec<PathBuf> {
     own.ancestors().take_while(|folder| folder.starts_with(&mount)).map(Path::to_path_buf).collect()
 }
 
-/// The share of a group's limit that is in use.
-fn share(group: &Path, limit: Option<u64>) -> Option<f64> {
-    let (limits, current, cache) = if group.join("memory.current").exists() {
-        (["memory.max", "memory.high"], "memory.current", "inactive_file ")
-    } else {
-        (["memory.limit_in_bytes"; 2], "memory.usage_in_bytes", "total_inactive_file ")
-    };
-    let own = limits.into_iter().filter_map(|file| number(group.join(file))).min();
-    let limit = limit.into_iter().chain(own).min().filter(|limit| *limit < NO_LIMIT)?;
-    let stat = read(group.join("memory.stat")).unwrap_or_default();
-    let cache = stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse().ok()).unwrap_or(0);
-    let used = number(group.join(current))?.saturating_sub(cache);
-    Some(used as f64 / limit.max(1) as f64)
-}
-
 /// `full avg10=1.25 …`: percent of the last 10 s.
 fn stalled(pressure: &str) -> Option<f64> {
     let full = pressure.lines().find_map(|line| line.strip_prefix("full avg10="))?;
@@ -143,6 +223,12 @@ mod tests {
             fs::write(dir.path().join(name), text).unwrap();
         }
         dir
+    }
+
+    fn share(folder: &Path, limit: Option<u64>) -> Option<f64> {
+        let mut group = Group::new(folder.to_owned(), limit);
+        group.read_limit();
+        group.share()
     }
 
     #[test]
@@ -168,6 +254,27 @@ mod tests {
         assert_eq!(share(group(&none).path(), None), None);
         assert_eq!(share(group(&none).path(), Some(1400)), Some(0.5), "but the config may have one");
         assert_eq!(share(group(&[]).path(), Some(1400)), None);
+    }
+
+    #[test]
+    fn usage_is_followed_at_each_look_and_a_limit_soon() {
+        let v2 =
+            [("memory.max", "1000\n"), ("memory.current", "700\n"), ("memory.stat", "inactive_file 200\n")];
+        let dir = group(&v2);
+        let config = model::Overload { cgroup: Some(dir.path().to_owned()), ..model::Overload::default() };
+        let mut resources = Resources::new(&config);
+        let mut memory = || {
+            resources.look().shares.into_iter().find_map(|(name, share)| (name == "memory").then_some(share))
+        };
+        assert_eq!(memory(), Some(0.5));
+        fs::write(dir.path().join("memory.current"), "1100\n").unwrap();
+        assert_eq!(memory(), Some(0.9), "a file that stays open is read anew");
+        fs::write(dir.path().join("memory.stat"), "anon 1\ninactive_file 100\n").unwrap();
+        assert_eq!(memory(), Some(1.0));
+        fs::write(dir.path().join("memory.max"), "2000\n").unwrap();
+        assert_eq!(memory(), Some(1.0));
+        let looks = (0..LOOKS_FOR_LIMITS).filter(|_| memory() == Some(0.5)).count();
+        assert!(looks > 0, "the new limit counts within {LOOKS_FOR_LIMITS} looks");
     }
 
     #[test]
