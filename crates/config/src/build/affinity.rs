@@ -1,4 +1,4 @@
-//! What a route says of the choice of its upstream and endpoint.
+//! A route's choice of its upstream and endpoint: by a header, by labels, by a session cookie.
 
 use std::sync::Arc;
 

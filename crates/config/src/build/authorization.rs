@@ -14,7 +14,7 @@ use crate::{
     text::{HeaderText, ValueText},
 };
 
-/// What a listener lets rules know of its clients.
+/// What rules can know of a listener's clients.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientFacts {
     protocol: ListenProtocol,

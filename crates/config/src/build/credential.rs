@@ -42,7 +42,7 @@ pub(crate) fn credential(raw: At<Read<Credential>>, problems: &mut Problems) -> 
     Some(Arc::new(credential))
 }
 
-/// How far an upstream keeps a secret.
+/// Whether an upstream protects a secret on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Confidentiality {
     /// TLS to a peer that is verified.

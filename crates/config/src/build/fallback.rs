@@ -1,4 +1,4 @@
-//! What a file doesn't say: its listener, and where a listener without routes sends things.
+//! Defaults of a file: its listener, and the routes of a listener without any.
 //!
 //! One upstream gets everything. With several, a request goes by its host: `Host: orders` and `Host: orders.internal`
 //! both reach `orders: https://orders.internal`; opaque upstreams (`tcp`, `tls`) are found by the server name of TLS in

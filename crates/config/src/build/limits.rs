@@ -1,4 +1,4 @@
-//! What of a route's requests is let through, and what is done to them on purpose.
+//! A route's rate limit and faults.
 
 use crate::{
     diagnostic::Problems,

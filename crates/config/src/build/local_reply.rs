@@ -1,4 +1,4 @@
-//! What a listener's own answers say beside what attache writes there.
+//! A listener's changes to the answers that attache makes itself.
 
 use super::{Problems, route};
 use crate::{

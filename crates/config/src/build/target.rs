@@ -43,7 +43,7 @@ struct Target {
     used: bool,
 }
 
-/// What an upstream's address and protocol say is spoken there.
+/// What may be sent to an upstream, by its address and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Payload {
     Http,
@@ -158,7 +158,7 @@ impl Targets {
         self.known.get(id.0).is_some_and(|target| target.payload == Payload::Http)
     }
 
-    /// Says of each route what its upstreams are meant for; where they differ, HTTP alone.
+    /// Sets for each route what its upstreams take; where they differ, HTTP alone.
     pub(crate) fn set_traffic(&self, listener: &mut Listener) {
         for route in &mut listener.routes {
             let Action::Forward(forward) = &mut route.action else { continue };

@@ -1,4 +1,4 @@
-//! TLS in both directions: a certificate has its key, and who may come is only asked of those who show a certificate.
+//! TLS in both directions: a certificate has its key, and rules about clients need a client certificate.
 
 use std::sync::Arc;
 
@@ -32,13 +32,13 @@ pub(crate) fn client(
             "a client shows one certificate: keep one",
         );
     }
-    // Who shows an SVID talks to those who show one.
+    // With an own SVID, peers need one of the same trust domain.
     tls.trust = trust?.unwrap_or(if tls.spiffe { Trust::Spiffe } else { Trust::System });
     tls.identity = identity?;
     Ok(tls)
 }
 
-/// What is wrong has been said.
+/// The problem was reported.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reported;
 

@@ -1,4 +1,4 @@
-//! Whether what a route asks can be held for everything that may take it: HTTP, tunnels, opaque bytes.
+//! Whether a route's rules can be enforced for everything that may take it: HTTP, tunnels, opaque bytes.
 //!
 //! A rule about HTTP says nothing of bytes that aren't HTTP. Opaque bytes therefore go only where the config asks for
 //! them ([`Traffic`]), and a config whose rules could never be enforced is refused or warned of here.
@@ -9,7 +9,7 @@ use crate::{
     model::{Action, Forward, ListenProtocol, Listener, PathRewrite, Route, TlsMode, Traffic},
 };
 
-/// What one forwarding route asks, against what its listener and its upstreams speak.
+/// Checks one forwarding route against the protocols of its listener and its upstreams.
 pub(super) fn fits(
     listener: &Listener,
     terminates: bool,
@@ -101,7 +101,7 @@ fn http_keys(route: &Route, forward: &Forward) -> [(&'static str, bool); 9] {
     ]
 }
 
-/// What the listener as a whole can't keep.
+/// Rules that the listener as a whole can't enforce.
 pub(super) fn unenforced(
     listener: &Listener,
     places: &[Place],

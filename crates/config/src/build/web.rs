@@ -1,4 +1,4 @@
-//! What browsers need: nothing that gives every page what the user may do.
+//! What browsers need. No origin may give every page the rights of the user.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::{
     shapes::{OneOrMany, OrOff},
 };
 
-/// An origin that no page has. A pattern that allows it allows every page.
+/// An origin that no page has: a pattern that allows it allows every page.
 const STRANGER: &str = "https://attache-stranger.invalid";
 
 /// The keys of a route over those of its listener.

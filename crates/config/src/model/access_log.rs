@@ -10,7 +10,7 @@ section! {
         to(LogTo): LogTarget = LogTarget::Off,
         /// What a line says: `text`, `json`, or a mapping with a template of one's own.
         format(LogFormatForm): LogFormat = LogFormat::Text,
-        /// Which lines are written: those for which everything here holds; of a list, those for which one item does.
+        /// Which lines are written: those that meet every condition here; of a list, those that meet one item.
         #[schema(examples = [json!([{ "errors": true }, { "slower_than": "1s" }, { "sample": "1%" }])])]
         filter(OneOrMany<At<Read<LogFilter>>>): Vec<LogFilter> = Vec::new(),
     }
@@ -352,7 +352,7 @@ fields! {
 
 section! {
     "`filter` of the access log"
-    /// Which lines are written: those for which every given condition holds.
+    /// Which lines are written: those that meet every given condition.
     pub struct LogFilter {
         /// Only requests that attache failed, or that got a 5xx.
         errors: bool = false,

@@ -3,7 +3,7 @@
 
 use super::prelude::*;
 
-/// Under whose names the metrics are told.
+/// Under which names the metrics are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MetricNames {
@@ -29,8 +29,8 @@ section! {
         /// Endpoints of the application under another path, with another meaning (the adapter pattern): what a prober or monitor
         /// asks for, made of what the application has.
         adapt(Mapping<AppPath, Read<Adapter>>): Vec<Adapter> as Adapters = Vec::new(),
-        /// Under whose names the series are told, for dashboards and alerts that are there already. Only in Prometheus'
-        /// text, not in OpenMetrics.
+        /// Under which names the series are shown, for existing dashboards and alerts. Only in Prometheus' text format, not in
+        /// OpenMetrics.
         names: MetricNames = MetricNames::default(),
         /// With `names: istio`: the workload's name.
         #[schema(default = "unknown", examples = ["${WORKLOAD}"])]
@@ -48,7 +48,7 @@ section! {
     pub struct AppMetrics {
         /// Where they are.
         from: AppUrl as AppUrlText = AppUrl::default(),
-        /// How long they are waited for.
+        /// The longest wait for them.
         timeout: Duration as Positive = Duration::from_secs(5),
         /// A page larger than this counts as none.
         max_size: usize as Size = 8 << 20,
@@ -65,12 +65,12 @@ section! {
     "`adapt` of the metrics"
     /// An endpoint of the application in another form. Without any expectation its answer is passed on unchanged.
     pub struct Adapter {
-        /// What is asked, with `GET`.
+        /// The URL that gets a `GET`.
         from: AppUrl as AppUrlText = AppUrl::default(),
-        /// How long its answer is waited for.
+        /// The longest wait for its answer.
         // As long as the kubelet waits.
         timeout: Duration as Positive = Duration::from_secs(1),
-        /// The statuses of a good answer. With this or `json`, every answer becomes `ok` or `failed`, and so does none.
+        /// The statuses of a good answer. With this or `json`, every answer becomes `ok` or `failed`; no answer is `failed`.
         #[schema(default = "2xx")]
         status(OneOrMany<Txt<StatusRangeText>>),
         /// JSON pointers (RFC 6901) into a good answer's body, each with the expected value.

@@ -40,9 +40,9 @@ section! {
         /// Its name in metrics and logs. By default `LISTENER/allow/INDEX`, or with the route's name.
         #[schema(default = ())]
         name: Name as Label = "".into(),
-        /// What must hold.
+        /// The conditions that must be met.
         ..when: AccessConditions,
-        /// What must not match: nothing that is listed here may hold.
+        /// Conditions of which none may be met.
         not(At<Read<AccessConditions>>) in unless: AccessConditions = AccessConditions::default(),
     }
     holds {
@@ -54,7 +54,7 @@ section! {
 
 section! {
     "`not` of an access rule"
-    /// What must not hold, key by key as in the rule.
+    /// Conditions of which none may be met, with the keys of the rule.
     pub struct AccessConditions {
         /// The identity of the client's verified certificate: `*` is every client with one; otherwise as in `allow` of
         /// `tls`.
@@ -153,7 +153,7 @@ pub struct HeaderCondition {
 /// Who a client has proven to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentityMatch {
-    /// Anybody whose certificate was verified.
+    /// Every client whose certificate was verified.
     Verified,
     /// A certificate with this name.
     Name(SanPattern),
@@ -179,7 +179,7 @@ impl AccessRule {
 }
 
 impl AccessConditions {
-    /// Nothing is asked for.
+    /// There is no condition.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

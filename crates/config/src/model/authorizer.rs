@@ -14,12 +14,12 @@ section! {
         /// With `http`: a prefix for the request's path.
         #[schema(examples = ["/check"])]
         path_prefix(Txt<PathValue>),
-        /// How long the service is waited for.
+        /// The longest wait for the service's answer.
         timeout: Duration as Positive = Duration::from_millis(200),
         /// What happens to a request when the service doesn't answer: `closed` answers 503 `authorizer-unavailable`,
         /// `open` allows it, to every client that can prevent the service from answering.
         failure_mode: AuthorizerFailure = AuthorizerFailure::default(),
-        /// Headers of the request that the service is told. By default all with `grpc`, and `authorization` with `http`.
+        /// Headers of the request that the service gets. By default all with `grpc`, and `authorization` with `http`.
         #[schema(examples = [["authorization", "cookie", "x-tenant-*"]])]
         request_headers: Vec<HeaderMatch> as List<HeaderMatchText> = Vec::new(),
         /// Headers of the service's answer that the upstream is sent; others are left out. What clients send under these names is removed.
@@ -32,7 +32,7 @@ section! {
         /// `response_headers_to_add`, and none with `http`.
         #[schema(examples = [["set-cookie"]])]
         response_headers: Vec<HeaderMatch> as List<HeaderMatchText> = Vec::new(),
-        /// How much of the request's body the service is told. Nothing by default.
+        /// How much of the request's body the service gets. Nothing by default.
         body(At<AuthorizerBody>): Option<AuthorizerBody> = None,
     }
     holds {
@@ -99,13 +99,13 @@ pub enum AuthorizerFailure {
 
 section! {
     "`body` of an authorizer"
-    /// How much of a request's body an authorizer is told.
+    /// How much of a request's body an authorizer gets.
     pub struct AuthorizerBody: Copy, Eq {
         /// Bytes at most, up to 1 MiB. The service is asked when the body has ended, or when so much of it is there.
         #[schema(examples = ["8KiB"])]
         max: usize as Size = 0,
-        /// Of a longer body the service is told the begin (`x-envoy-auth-partial-body: true`). Without it, such a request is answered 413
-        /// `body-too-large`.
+        /// Of a longer body the service gets the beginning (`x-envoy-auth-partial-body: true`). Without this key, such a request is
+        /// answered 413 `body-too-large`.
         partial: bool = false,
     }
     requires max
@@ -144,7 +144,7 @@ pub enum AuthorizerUse {
     Ask {
         /// An index of [`Config::authorizers`](super::Config::authorizers).
         authorizer: usize,
-        /// What it is told beside the request (`context_extensions`), in the order of the file.
+        /// What it gets beside the request (`context_extensions`), in the order of the file.
         context: Vec<(Name, Name)>,
         /// It gets the body as the authorizer says. Default true.
         body: bool,
@@ -163,14 +163,14 @@ pub(crate) enum ExternalForm {
 
 section! {
     "`external`"
-    /// Which authorizer is asked, and what it is told beside the request.
+    /// Which authorizer is asked, and what it gets beside the request.
     pub struct External {
         /// The authorizer, by its name in the config's `authorizers`.
         authorizer(At<Txt<Label>>),
-        /// What it is told beside the request: Envoy's `context_extensions`. With `http` these are headers `x-attache-context-NAME`.
+        /// What it gets beside the request: Envoy's `context_extensions`. With `http` these are headers `x-attache-context-NAME`.
         #[schema(examples = [json!({"tier": "gold"})])]
         context: Vec<(Name, Name)> as Pairs<Label, Word> = Vec::new(),
-        /// `false`: it is told nothing of the body here.
+        /// `false`: it doesn't get the body here.
         body: bool = true,
     }
     requires authorizer

@@ -12,7 +12,8 @@ section! {
         max_connections: u32 = 1024,
         /// Requests that wait for a connection.
         max_pending: u32 = 1024,
-        /// Requests at once. Those whose client reads nothing for a second are given up while more than three quarters are taken.
+        /// Requests at once. While more than three quarters are in use, requests whose client reads nothing for a second are
+        /// reset.
         #[schema(minimum = 1)]
         max_requests: u32 = 1024,
         /// Of these, the requests of one client at once: of an address, and of IPv6 of a /64. One more is answered 429
@@ -26,8 +27,8 @@ section! {
         /// turns a partial outage into a whole one. `{}` has every default.
         #[schema(examples = [Empty {}])]
         failures: Option<FailureBreaker> as Maybe<Plain> = None,
-        /// Leaves a failing endpoint alone, then lets probes through to it and takes it back when all of them succeed. Beside
-        /// ejection, which takes it back by time. Off without it; `{}` has every default.
+        /// Stops calls to a failing endpoint, then lets probes through, and resumes calls when all of them succeed. Ejection
+        /// resumes by time. Off without it; `{}` has every default.
         #[schema(examples = [Empty {}])]
         endpoint_failures: Option<FailureBreaker> as Maybe<Plain> = None,
     }

@@ -57,9 +57,9 @@ section! {
 
 section! {
     "`failure_percentage`"
-    /// Ejection of an endpoint of whose requests too many failed.
+    /// Ejection of an endpoint if too many of its requests fail.
     pub struct FailurePercentage {
-        /// The share of failures at which it goes.
+        /// The share of failures at which it is ejected.
         threshold: f64 as Ratio = 0.85,
         /// Endpoints with `request_volume` requests that are needed for a comparison.
         minimum_hosts: u32 = 5,

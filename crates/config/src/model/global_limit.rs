@@ -11,7 +11,7 @@ section! {
         /// Whose limits they are, in the service's own configuration.
         #[schema(examples = ["shop"])]
         domain: Name as Word = "".into(),
-        /// How long the service is waited for.
+        /// The longest wait for the service's answer.
         timeout: Duration as Positive = Duration::from_millis(20),
         /// What happens to a request when the service doesn't answer: it continues, or gets 500
         /// `rate-limit-service-error`.

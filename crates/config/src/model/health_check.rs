@@ -17,8 +17,8 @@ section! {
         /// The service that `grpc.health.v1.Health/Check` is asked for; `""` is the whole server.
         #[schema(examples = ["shop.Orders"])]
         grpc(String),
-        /// Another port of the same address that is asked, without a PROXY protocol header: the REST API beside a database, a management
-        /// port. With it, an upstream of opaque bytes can be asked by `path` or `grpc`.
+        /// Another port of the same address to probe, without a PROXY protocol header: the REST API beside a database, a
+        /// management port. With it, an upstream of opaque bytes can be probed by `path` or `grpc`.
         #[schema(examples = [8008])]
         port: Option<NonZeroU16> as Maybe<Plain> = None,
         /// Whether the probe uses the upstream's TLS. By default it does where the upstream has TLS.

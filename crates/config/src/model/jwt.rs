@@ -46,7 +46,7 @@ section! {
         /// A file with it, which is followed.
         #[schema(examples = ["/etc/jwks.json"])]
         file: Option<PathBuf> as Maybe<File> = None,
-        /// The upstream that is asked for it. The last good set is kept while it can't be had.
+        /// The upstream that is asked for it. The last good set is kept while it can't be loaded.
         #[schema(examples = ["idp"])]
         upstream(At<Txt<Label>>): Option<UpstreamId> = None,
         /// With `upstream`: the path.
@@ -54,7 +54,7 @@ section! {
         path: Option<Name> as Maybe<PathValue> = None,
         /// With `upstream`: how often it is asked. A token with an unknown `kid` has it asked sooner, every 10 s at most.
         refresh: Duration as Positive = Duration::from_mins(5),
-        /// With `upstream`: how long it is waited for.
+        /// With `upstream`: the longest wait for it.
         timeout: Duration as Positive = Duration::from_secs(5),
     }
 }

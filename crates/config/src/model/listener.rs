@@ -14,12 +14,12 @@ section! {
         unix_mode(Txt<SocketMode>),
         /// Which protocol is expected.
         protocol: ListenProtocol = ListenProtocol::default(),
-        /// With `transparent` and `protocol: auto`: original destination ports whose servers speak first, so that no byte of the
-        /// client is waited for.
+        /// With `transparent` and `protocol: auto`: original destination ports whose servers send first, so that attache does
+        /// not wait for bytes of the client.
         // 25 and 587 are SMTP, 3306 is MySQL, 4444 is Galera; servers on 5432, 6379 and 9300 don't speak first.
         server_first_ports: Vec<u16> = vec![25, 587, 3306, 4444],
-        /// With `protocol: auto`, where routes take opaque bytes: how long the first bytes are waited for before a server is connected that
-        /// may speak first.
+        /// With `protocol: auto`, where routes take opaque bytes: the longest wait for the client's first bytes before attache
+        /// connects to a server that may send first.
         detect_timeout: Duration as Positive = Duration::from_secs(1),
         /// PROXY protocol (versions 1 and 2) at the start of accepted connections.
         proxy_protocol: ProxyProtocolIn = ProxyProtocolIn::default(),
@@ -29,7 +29,7 @@ section! {
         tls(At<Read<TlsServer>>): Option<TlsServer> = None,
         /// How HTTP is spoken.
         http(At<Given<HttpServer>>): HttpServer = HttpServer::default(),
-        /// What answers that attache makes itself say beside what it writes there.
+        /// Changes to the answers that attache makes itself.
         local_reply(At<Read<LocalReply>>): LocalReply = LocalReply::default(),
         /// Who may do what here. Without it, every client may do everything.
         authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<Nested>> = None,
@@ -147,13 +147,14 @@ section! {
     "`http` of a listener"
     /// How a listener speaks HTTP.
     pub struct HttpServer {
-        /// Bounds on what one client may send.
+        /// Limits on what one client may send.
         limits: HttpLimits as Nested = HttpLimits::default(),
         /// Time for a request's head, from its first byte to its last; then 408.
         header_timeout: Duration as Positive = Duration::from_secs(10),
         /// A connection without a running request for this long is closed.
         idle_timeout: Duration as Positive = Duration::from_hours(1),
-        /// A client that takes no byte of an answer for this long is cut, so that it doesn't hold the upstream's connection.
+        /// A client that reads no byte of an answer for this long is disconnected, so that it doesn't occupy the upstream's
+        /// connection.
         write_timeout: Duration as Positive = Duration::from_mins(1),
         /// What becomes of a running HTTP/1 request whose client has closed its side of the connection.
         half_close: HalfClose = HalfClose::default(),
@@ -254,7 +255,7 @@ impl HttpServer {
 
 section! {
     "`limits`"
-    /// Bounds on what one client may make attache hold or do.
+    /// Limits on the memory and work that one client may cause.
     pub struct HttpLimits: Eq {
         /// Bytes of the request line; more is 414.
         request_line: usize as Size = 8 << 10,

@@ -1,4 +1,4 @@
-//! How much of an upstream's load is let through, and what waits.
+//! Limits that follow an upstream's latency, and the queue of calls beyond them.
 
 use super::prelude::*;
 

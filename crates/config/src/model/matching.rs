@@ -27,7 +27,8 @@ section! {
         query: Vec<ValueMatch> as Values<Word> = Vec::new(),
         /// TLS server name, of TLS that is passed through or terminated.
         sni: Vec<HostPattern> as List<HostText> = Vec::new(),
-        /// Identities of which the client must have proven one, on a listener whose `tls` has a `client_ca`; as in its `allow`.
+        /// Verified identities of which the client must have one, on a listener whose `tls` has a `client_ca`; as in its
+        /// `allow`.
         identity in identities: Vec<SanPattern> as List<SanText> = Vec::new(),
         /// Original destination of an intercepted connection: networks, addresses, ports.
         destination: Vec<AddressMatch> as Ranges = Vec::new(),

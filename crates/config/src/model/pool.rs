@@ -34,7 +34,7 @@ section! {
         /// The same at once, per connection.
         #[schema(minimum = 100)]
         h2_flood_burst: u32 = 100_000,
-        /// HTTP/2 connections are asked for a sign of life (PING) after this long without one while streams are open.
+        /// An HTTP/2 connection with open streams gets a PING after this long without a byte from the peer.
         // They are given up 20 s later. gRPC's servers end connections that are asked more often than this default (gRFC A8).
         h2_keepalive: Duration as Timeout = Duration::from_mins(5),
         /// TCP keepalive starts after this long without a byte.

@@ -16,8 +16,8 @@ section! {
         envoy_compatible: bool = false,
     }
     holds {
-        /// The file names it, so that a port which is taken is an error. At the default it is only a warning: whoever runs a second
-        /// attache on one machine to try it out should not have to learn of the admin API first.
+        /// The file names the address, so that a port in use is an error. At the default it is only a warning, so that a second
+        /// attache on one machine starts without a setting.
         required: bool = false,
     }
     or bind
@@ -42,9 +42,9 @@ section! {
         /// A name with fewer dots is tried with the search domains first; instead of that of `resolv_conf`.
         #[schema(maximum = 15, examples = [5])]
         ndots: Option<u8> as Maybe<Plain> = None,
-        /// How long one server is waited for. While it has its default, `timeout` of `resolv_conf` counts.
+        /// The longest wait for one server. While it has its default, `timeout` of `resolv_conf` counts.
         timeout: Duration as Positive = Duration::from_secs(5),
-        /// How often the list of servers is gone through. While it has its default, `attempts` of `resolv_conf` counts.
+        /// How often all servers are tried. While it has its default, `attempts` of `resolv_conf` counts.
         #[schema(minimum = 1, maximum = 10)]
         attempts: usize = 2,
         /// A TTL below this counts as this.

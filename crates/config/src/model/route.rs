@@ -45,7 +45,7 @@ section! {
         retry(RetryForm),
         /// A secret that requests are given, or `off`. By default that of the upstream.
         credential(At<OrOff<Read<Credential>>>),
-        /// Who may do it. The listener's rules hold beside these.
+        /// Who may do it. The listener's rules apply as well.
         authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<Nested>> = None,
         /// What it does for browsers.
         ..web: Web,
@@ -55,11 +55,11 @@ section! {
         headers(Read<Headers>),
         /// Copies of the requests, whose answers are dropped: an upstream, or a share for each. A copy has its own upstream's `timeout`.
         mirror(At<MirrorForm>),
-        /// How much is let through, over all workers; the rest is 429. A rate alone, or in full.
+        /// How many requests are allowed, over all workers; the rest is 429. A rate alone, or in full.
         rate_limit(RateLimitForm),
         /// A limit over all proxies: attache asks a service that counts before a request continues.
         global_rate_limit(Read<GlobalRateLimit>),
-        /// Faults injected on purpose, to see what callers do about them.
+        /// Faults injected on purpose, to test how callers handle them.
         fault(At<Read<Fault>>),
     }
     holds {

@@ -6,13 +6,13 @@ section! {
     "`tls` of an upstream"
     /// TLS to an upstream.
     pub struct TlsClient: Eq {
-        /// The name that is asked for (SNI) and that the certificate must be for. By default the host of the address; for an
+        /// The server name that is sent (SNI) and that the certificate must have. By default the host of the address; for an
         /// `authority` upstream that of the request.
         name: Option<Name> as Maybe<Host> = None,
-        /// Identities of which the peer must have one, in place of `name`, which is then only asked for (SNI): for peers that have a
+        /// Identities of which the peer must have one, in place of `name`, which is then only sent (SNI): for peers that have a
         /// SPIFFE ID and no DNS name.
         peers: Vec<SanPattern> as List<SanText> = Vec::new(),
-        /// Who is believed: PEM files, followed when they change; `system`; or `spiffe`, the own trust domain's bundle from the
+        /// Trusted authorities: PEM files, followed when they change; `system`; or `spiffe`, the own trust domain's bundle from the
         /// SPIFFE Workload API. By default `system`, and `spiffe` with `spiffe: true`.
         #[schema(default = ())]
         ca(OneOrMany<Txt<AuthorityText>>) in trust: Trust = Trust::System,
@@ -115,7 +115,7 @@ section! {
     requires certificate, key
 }
 
-/// Who is believed.
+/// Trusted authorities.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub enum Trust {
     /// The system's roots (or `SSL_CERT_FILE`, `SSL_CERT_DIR`).
@@ -129,7 +129,7 @@ pub enum Trust {
     Spiffe,
 }
 
-/// Who is believed, never what is in it.
+/// The kind of trust, never its certificates.
 impl Serialize for Trust {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

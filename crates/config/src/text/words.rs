@@ -199,7 +199,7 @@ pub(super) fn limit_key(text: &str) -> Result<LimitKey, Wrong> {
     })
 }
 
-/// Who is believed: a file, or one of two words.
+/// Trusted authorities: a file, or one of two words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Authority {
     System,

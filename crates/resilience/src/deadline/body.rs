@@ -13,7 +13,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::{
-    held::Holder,
+    stalled::WatchedBody,
     timer::{Activity, Limit, Timer},
 };
 use crate::UpstreamState;
@@ -21,7 +21,7 @@ use crate::UpstreamState;
 pin_project! {
     /// A response's body that ends with an error when its deadline has passed.
     pub(super) struct TimedBody {
-        inner: Holder,
+        inner: WatchedBody,
         #[pin]
         timer: Timer,
         limit: Option<Limit>,
@@ -31,7 +31,7 @@ pin_project! {
 
 impl TimedBody {
     pub(super) fn new(inner: Body, timer: Timer, limit: Option<Limit>, state: Arc<UpstreamState>) -> Self {
-        let inner = Holder::new(inner, timer.deadline(), state);
+        let inner = WatchedBody::new(inner, timer.deadline(), state);
         Self { inner, timer, limit, first: true }
     }
 }

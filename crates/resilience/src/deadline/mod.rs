@@ -26,8 +26,8 @@
 
 mod body;
 mod header;
-mod held;
 mod per_try;
+mod stalled;
 mod timer;
 
 use std::{
@@ -51,8 +51,8 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 pub use header::PassOn;
-pub use held::{keep, press};
 pub use per_try::{PerTry, PerTryFuture};
+pub use stalled::{keep, press};
 
 use crate::{UpstreamState, counters::count};
 

@@ -23,7 +23,7 @@ use super::{
     Again, Rules, backoff,
     conditions::{self, Met},
     hedge::{Around, Hedging},
-    kept::{How, Kept},
+    repeatable::{How, Repeatable},
 };
 use crate::{UpstreamState, budget::Permit, counters::count};
 
@@ -35,7 +35,7 @@ pin_project! {
     pub struct RetryFuture<S: Service<Call>> {
         #[pin]
         step: Step<S, S::Future>,
-        kept: Kept,
+        kept: Repeatable,
         again: Rc<Again<S>>,
         retries: u32,
         raced: bool,
@@ -65,7 +65,7 @@ enum When {
 }
 
 impl<S: Service<Call>> RetryFuture<S> {
-    pub(super) fn new(future: S::Future, kept: Kept, again: Rc<Again<S>>) -> Self {
+    pub(super) fn new(future: S::Future, kept: Repeatable, again: Rc<Again<S>>) -> Self {
         let step = Step::Trying { future };
         let policy = again.rules.hedge.as_ref();
         let hedging = policy.map(|policy| Box::new(Hedging::new(policy, &again.state, 0)));
@@ -147,7 +147,7 @@ where
 
 /// The decision after an attempt.
 struct Attempts<'a> {
-    kept: &'a mut Kept,
+    kept: &'a mut Repeatable,
     rules: &'a Rules,
     state: &'a Arc<UpstreamState>,
     retries: &'a mut u32,

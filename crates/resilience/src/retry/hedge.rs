@@ -35,7 +35,7 @@ use attache_wire::{Response, header::UPGRADE};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::Service;
 
-use super::{Rules, kept::Kept};
+use super::{Rules, repeatable::Repeatable};
 use crate::{UpstreamState, budget::Permit, counters::count, latency::Quantile};
 
 type Outcome = Result<Response<Body>, Error>;
@@ -101,7 +101,7 @@ impl<F> Drop for Running<F> {
 /// What hedging needs of the retries around it.
 pub(super) struct Around<'a, S> {
     pub(super) policy: &'a Policy,
-    pub(super) kept: &'a mut Kept,
+    pub(super) kept: &'a mut Repeatable,
     pub(super) rules: &'a Rules,
     pub(super) state: &'a Arc<UpstreamState>,
     pub(super) service: &'a S,

@@ -33,7 +33,7 @@ mod backoff;
 mod conditions;
 mod future;
 mod hedge;
-mod kept;
+mod repeatable;
 mod replay;
 
 use std::{
@@ -49,7 +49,7 @@ use attache_wire::Response;
 use conditions::Conditions;
 pub use future::RetryFuture;
 use http::Method;
-use kept::Kept;
+use repeatable::Repeatable;
 use tower::{Layer, Service};
 
 use crate::UpstreamState;
@@ -113,7 +113,7 @@ where
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        let (kept, call) = Kept::new(call, &self.again.rules);
+        let (kept, call) = Repeatable::new(call, &self.again.rules);
         RetryFuture::new(self.inner.call(call), kept, self.again.clone())
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Recording(Rc<RefCell<Tape>>);
 #[derive(Debug)]
 struct Tape {
     source: Body,
-    frames: Vec<Kept>,
+    frames: Vec<RecordedFrame>,
     bytes: usize,
     limit: usize,
     recording: bool,
@@ -41,16 +41,16 @@ struct Tape {
 }
 
 #[derive(Clone, Debug)]
-enum Kept {
+enum RecordedFrame {
     Data(Bytes),
     Trailers(HeaderMap),
 }
 
-impl From<Kept> for Frame<Bytes> {
-    fn from(kept: Kept) -> Self {
+impl From<RecordedFrame> for Frame<Bytes> {
+    fn from(kept: RecordedFrame) -> Self {
         match kept {
-            Kept::Data(bytes) => Frame::data(bytes),
-            Kept::Trailers(trailers) => Frame::trailers(trailers),
+            RecordedFrame::Data(bytes) => Frame::data(bytes),
+            RecordedFrame::Trailers(trailers) => Frame::trailers(trailers),
         }
     }
 }
@@ -148,7 +148,7 @@ impl HttpBody for Reader {
 
     fn size_hint(&self) -> SizeHint {
         let tape = self.tape.borrow();
-        let kept: usize = tape.frames.iter().skip(self.next).map(Kept::data).sum();
+        let kept: usize = tape.frames.iter().skip(self.next).map(RecordedFrame::data).sum();
         let rest = tape.source.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(kept as u64));
@@ -166,8 +166,8 @@ impl Tape {
 
     fn record(&mut self, frame: &Frame<Bytes>) {
         let kept = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(bytes), _) => Kept::Data(bytes.clone()),
-            (_, Some(trailers)) => Kept::Trailers(trailers.clone()),
+            (Some(bytes), _) => RecordedFrame::Data(bytes.clone()),
+            (_, Some(trailers)) => RecordedFrame::Trailers(trailers.clone()),
             _ => return,
         };
         self.bytes = self.bytes.saturating_add(kept.len());
@@ -189,7 +189,7 @@ impl Tape {
     }
 }
 
-impl Kept {
+impl RecordedFrame {
     /// Bytes of the body proper.
     fn data(&self) -> usize {
         match self {

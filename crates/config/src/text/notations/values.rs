@@ -136,7 +136,7 @@ notations! {
         read: words::file, show: |path| path.display().to_string(), pattern: r"[^\x00]+"
     }
 
-    /// Who is believed: a file, or one of two words.
+    /// Trusted authorities: a file, or one of two words.
     AuthorityText: Authority = "attache-ca", "a file, `system` or `spiffe`", [
         "/certs/ca.crt", "system", "spiffe"
     ] {

@@ -1,18 +1,19 @@
 //! Answers whose client doesn't read them.
 //!
 //! A body is polled only as fast as the client takes it, so nothing that lives in `poll_frame` can end an answer whose
-//! client reads nothing: neither its deadline nor a limit. Until `http.write_timeout` it would hold a place of
-//! `max_requests` and the connection to the upstream.
+//! client reads nothing: neither its deadline nor a limit.
+//! Until `http.write_timeout` it would keep a permit of `max_requests` and the connection to the upstream.
 //!
 //! **Rule.** Each worker checks its responses four times a second ([`keep`]), and ends the exchange with the upstream,
 //! whatever the client does:
 //! - at the deadline of the exchange: `request-timeout`;
-//! - where more than three quarters of the upstream's `max_requests` are taken and the client has taken nothing for [`STALLED`], the
-//!   longest first, until no more than that are: `client-stalled`. So clients that don't read can't keep others out;
-//! - where the process is short of memory ([`press`]): those of the longest-stalled eighth, `client-stalled`.
+//! - while more than three quarters of the upstream's `max_requests` are in use, if the client has read nothing for
+//!   [`STALLED`], the longest first: `client-stalled`. So clients that don't read don't block others;
+//! - while the process is short of memory ([`press`]): the longest-stalled eighth, `client-stalled`.
 //!
-//! An answer costs one allocation and a place in a list for this, and its frames two writes. A client is stalled while the answer was not
-//! polled and its last poll brought a frame: what waits for the upstream is not the client's doing.
+//! An answer costs one allocation and an entry of a list for this, and its frames two writes.
+//! A client is stalled if its last poll returned a frame and no poll followed.
+//! An answer that waits for the upstream is not stalled.
 
 use std::{
     cell::{Cell, RefCell},
@@ -34,11 +35,11 @@ use tokio::{
 
 use crate::UpstreamState;
 
-/// Between two looks.
+/// Time between two checks.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long a client takes nothing before its answer may be ended for others.
+/// How long a client reads nothing before its answer may be ended for others.
 const STALLED: Duration = Duration::from_secs(1);
-/// The same in looks.
+/// The same in checks.
 const LOOKS: u32 = (STALLED.as_millis() / LOOK.as_millis()) as u32;
 
 thread_local! {
@@ -47,16 +48,16 @@ thread_local! {
 
 #[derive(Default)]
 struct List {
-    answers: RefCell<Vec<Rc<HeldAnswer>>>,
+    answers: RefCell<Vec<Rc<WatchedAnswer>>>,
     added: Rc<Notify>,
 }
 
-/// The body of one answer, as its reader and the look share it.
-pub(super) struct HeldAnswer {
+/// The body of one answer, shared by its reader and the check.
+pub(super) struct WatchedAnswer {
     body: RefCell<Body>,
     cut: Cell<Option<Reason>>,
     deadline: Option<Instant>,
-    /// The upstream owes the next frame.
+    /// The next frame has to come from the upstream.
     waits: Cell<bool>,
     /// Looks since the last poll.
     quiet: Cell<u32>,
@@ -65,11 +66,11 @@ pub(super) struct HeldAnswer {
 }
 
 /// The reader's side; the answer leaves the list with it.
-pub(super) struct Holder(Rc<HeldAnswer>);
+pub(super) struct WatchedBody(Rc<WatchedAnswer>);
 
-impl Holder {
+impl WatchedBody {
     pub(super) fn new(body: Body, deadline: Option<Instant>, state: Arc<UpstreamState>) -> Self {
-        let held = Rc::new(HeldAnswer {
+        let held = Rc::new(WatchedAnswer {
             body: RefCell::new(body),
             cut: Cell::new(None),
             deadline,
@@ -111,7 +112,7 @@ impl Holder {
     }
 }
 
-impl Drop for Holder {
+impl Drop for WatchedBody {
     fn drop(&mut self) {
         // At the thread's end the list may be gone before the last answer.
         let _ = LIST.try_with(|list| {
@@ -127,7 +128,7 @@ impl Drop for Holder {
     }
 }
 
-impl HeldAnswer {
+impl WatchedAnswer {
     fn cut(&self, reason: Reason) {
         if self.cut.get().is_none() {
             self.cut.set(Some(reason));
@@ -174,7 +175,7 @@ pub fn press() {
 
 fn look() {
     let now = Instant::now();
-    let over = |held: &&Rc<HeldAnswer>| {
+    let over = |held: &&Rc<WatchedAnswer>| {
         if !held.waits.get() {
             held.quiet.set(held.quiet.get() + 1);
         }
@@ -185,7 +186,7 @@ fn look() {
     for held in &over {
         held.cut(Reason::RequestTimeout);
     }
-    for held in stalled(HeldAnswer::is_crowded) {
+    for held in stalled(WatchedAnswer::is_crowded) {
         // Each that goes makes room, also for other upstreams' answers that it stood beside.
         if held.is_crowded() {
             held.cut(Reason::ClientStalled);
@@ -194,8 +195,8 @@ fn look() {
 }
 
 /// Answers whose client takes nothing, the longest first.
-fn stalled(which: impl Fn(&HeldAnswer) -> bool) -> Vec<Rc<HeldAnswer>> {
-    let of = |held: &&Rc<HeldAnswer>| held.stalled().is_some() && which(held);
+fn stalled(which: impl Fn(&WatchedAnswer) -> bool) -> Vec<Rc<WatchedAnswer>> {
+    let of = |held: &&Rc<WatchedAnswer>| held.stalled().is_some() && which(held);
     let mut stalled: Vec<_> = LIST.with(|list| list.answers.borrow().iter().filter(of).cloned().collect());
     stalled.sort_by_key(|held| std::cmp::Reverse(held.quiet.get()));
     stalled

@@ -1,4 +1,4 @@
-//! What a request keeps of itself so that it can be tried again.
+//! The parts of a request that are kept for further attempts.
 
 use std::{rc::Rc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::UpstreamState;
 
 const ATTEMPT: HeaderName = HeaderName::from_static("x-attache-attempt");
 
-/// What a further attempt is.
+/// The kind of a further attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum How {
     /// One of the route's `attempts`.
@@ -25,9 +25,9 @@ pub(super) enum How {
     Elsewhere,
 }
 
-/// What another attempt is made of.
+/// The parts of which another attempt is made.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct Repeatable {
     pub(super) head: Request<()>,
     pub(super) body: Option<Recording>,
     wants: Wants,
@@ -38,7 +38,7 @@ pub(super) struct Kept {
     attempt: u32,
 }
 
-impl Kept {
+impl Repeatable {
     /// Takes a call apart into what is kept and what is tried first.
     pub(super) fn new(call: Call, rules: &Rules) -> (Self, Call) {
         let Call { mut request, wants, context, judges, fresh } = call;
