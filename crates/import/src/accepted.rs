@@ -24,6 +24,7 @@ use crate::write::{self, Part};
 /// Closes what the check of the config doesn't accept.
 pub(crate) fn make(plan: &mut Plan) {
     number(plan);
+    plan.listeners.iter_mut().for_each(keep_parameters);
     // A part is closed in at most three steps.
     let rules: usize = plan.listeners.iter_mut().map(|listener| Plan::rules_of(listener).count()).sum();
     let most = 3 * (rules + plan.listeners.len()) + plan.upstreams.len() + plan.top.0.len();
@@ -49,6 +50,16 @@ pub(crate) fn make(plan: &mut Plan) {
     let left = attache_config::parse(&write::config(plan, &[]).text, None, &|_| None);
     if let Err(wrong) = left {
         nothing_of_it(plan, &wrong.to_string());
+    }
+}
+
+/// `/a;x` is another path than `/a` in every proxy that configs come from. attache passes over `;x` by default.
+///
+/// A route for `/a` alone would let `/a;x` through, which the original refused.
+fn keep_parameters(listener: &mut Listener) {
+    let chosen = Plan::rules_of(listener).any(|rule| !matches!(rule.when.path, Path::All | Path::Any));
+    if chosen && !listener.opaque {
+        listener.keys.child("http").child("path").set("parameters", "keep");
     }
 }
 

@@ -12,6 +12,15 @@ const MOST_NODES: usize = 500_000;
 /// Collections inside of each other.
 const DEEPEST: usize = 100;
 
+/// Words that YAML 1.1 reads as true, in any case: Envoy and Kubernetes read it so.
+const TRUE: &[&str] = &["true", "yes", "on", "y"];
+/// Words that YAML 1.1 reads as false, in any case.
+const FALSE: &[&str] = &["false", "no", "off", "n"];
+
+fn is_any(text: &str, words: &[&str]) -> bool {
+    words.iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
 /// Where something stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct At {
@@ -160,9 +169,14 @@ impl Node {
         self.str(key).and_then(|text| text.parse().ok())
     }
 
-    /// `true` at a key.
+    /// `true` at a key, or one of the words that YAML 1.1 reads as true.
     pub fn is(&self, key: &str) -> bool {
-        self.str(key).is_some_and(|text| text.eq_ignore_ascii_case("true"))
+        self.str(key).is_some_and(|text| is_any(text, TRUE))
+    }
+
+    /// `false` at a key, or one of the words that YAML 1.1 reads as false. An absent key is not false.
+    pub fn is_false(&self, key: &str) -> bool {
+        self.str(key).is_some_and(|text| is_any(text, FALSE))
     }
 
     /// The items of a list; a single node is a list of one.
@@ -343,7 +357,8 @@ fn write_json(node: &Node, out: &mut String) {
     match &node.kind {
         Kind::Scalar(text) if text.is_empty() && !node.quoted => out.push_str("null"),
         Kind::Scalar(text) if node.quoted => quote(text, out),
-        Kind::Scalar(text) if text == "true" || text == "false" => out.push_str(text),
+        Kind::Scalar(text) if is_any(text, TRUE) => out.push_str("true"),
+        Kind::Scalar(text) if is_any(text, FALSE) => out.push_str("false"),
         Kind::Scalar(text)
             if text.parse::<f64>().is_ok_and(f64::is_finite)
                 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-')

@@ -150,3 +150,35 @@ fn a_policy_of_other_workloads_is_not_this_ones() {
     assert!(!is_shut(&imported), "{}", imported.text);
     assert!(is_shut(&policy("{selector: {matchLabels: {app: web}}, action: DENY, rules: [{}]}")));
 }
+
+#[test]
+fn a_host_of_a_policy_is_not_one_with_another_port() {
+    for (spec, hosts) in [
+        ("{rules: [{to: [{operation: {hosts: [Example.com]}}]}]}", "host: [example.com:80, example.com:443]"),
+        (
+            "{action: DENY, rules: [{to: [{operation: {notHosts: [a.example, 'b.example:8080']}}]}]}",
+            "not: { host: [a.example:80, a.example:443, b.example:8080] }",
+        ),
+        (
+            "{rules: [{when: [{key: 'request.headers[:authority]', values: [a.example]}]}]}",
+            "host: [a.example:80, a.example:443]",
+        ),
+    ] {
+        assert!(inbound(&policy(spec)).contains(hosts), "{spec}:\n{}", policy(spec).text);
+    }
+    for host in ["example.com.", "example.com:*", "ex*ple.com"] {
+        assert!(
+            is_shut(&policy(&format!("{{rules: [{{to: [{{operation: {{hosts: ['{host}']}}}}]}}]}}"))),
+            "{host}"
+        );
+    }
+}
+
+#[test]
+fn tokens_are_verified_without_a_policy_that_reads_them() {
+    let imported = import(
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: r, namespace: shop}\nspec: {jwtRules: [{issuer: 'https://i', jwksUri: 'https://i/keys'}]}\n",
+    );
+    let text = inbound(&imported);
+    assert!(text.contains("required: false") && !is_shut(&imported), "{}", imported.text);
+}

@@ -400,3 +400,75 @@ fn what_servers_were_told_and_are_not_is_said() {
     }
     assert_eq!(server("", "return 444;").grade, Grade::Soft);
 }
+
+#[test]
+fn headers_whose_names_match_a_pattern_are_not_let_through() {
+    for how in ["beg", "reg", "end", "sub"] {
+        assert_closed(how, &frontend(&format!("http-request del-header x-internal- -m {how}")));
+        assert_closed(how, &frontend(&format!("http-response del-header x-internal- -m {how}")));
+    }
+    let imported = frontend("http-request del-header x-internal -m str");
+    assert!(opened(&imported) == 1 && imported.text.contains("remove: x-internal"), "{}", imported.text);
+}
+
+#[test]
+fn answers_of_a_rule_are_whole_or_said_to_be_less() {
+    let imported = frontend(
+        "http-request return status 403 hdr x-why \"no\" hdr X-From %[src] string \"stop\" if { path /a }",
+    );
+    assert!(
+        imported.text.contains("x-why: \"no\"") && imported.text.contains("x-from: \"%{client.address}\""),
+        "{}",
+        imported.text
+    );
+    assert_eq!(imported.grade, Grade::Nothing, "{}", imported.text);
+    for (rule, grade) in [
+        (
+            "http-request return status 200 content-type text/html file /etc/x.html if { path /a }",
+            Grade::Soft,
+        ),
+        ("http-request return status 200 errorfile /etc/x.http if { path /a }", Grade::Point),
+        ("http-request return status 200 lf-string \"you are %[src]\" if { path /a }", Grade::Point),
+        ("http-request deny hdr x-why %[rand] if { path /a }", Grade::Point),
+        ("monitor-uri /up;monitor fail if { nbsrv(app) lt 1 }", Grade::Point),
+    ] {
+        assert_eq!(frontend(rule).grade, grade, "{rule}");
+    }
+}
+
+#[test]
+fn nginx_chooses_locations_by_paths_that_are_decoded() {
+    let pattern = |location: &str| {
+        let text = server("", &format!("location {location} {{ deny all; }} location / {{ {PASS} }}")).text;
+        assert!(text.contains("escaped_slashes: decode"), "{text}");
+        let line = text
+            .lines()
+            .find(|line| line.contains("path: \"~") || line.contains("path: /"))
+            .unwrap_or_default();
+        line.split("path: ")
+            .nth(1)
+            .unwrap_or_default()
+            .trim_end_matches([' ', '}'])
+            .trim_matches('"')
+            .replace("\\\\", "\\")
+    };
+    assert_eq!(pattern("= /admin"), "/admin");
+    for (location, paths) in [
+        ("/@admin", ["/@admin/x", "/%40admin/x"]),
+        ("= /a+b", ["/a+b", "/a%2Bb"]),
+        ("~ ^/v1:list$", ["/v1:list", "/v1%3alist"]),
+    ] {
+        let regex =
+            regex::Regex::new(&format!("^(?:{})$", pattern(location).trim_start_matches('~'))).unwrap();
+        assert!(paths.iter().all(|path| regex.is_match(path)), "{location}: {regex}");
+    }
+    // Where one location has everything, paths go on as they came.
+    assert!(!server("", &format!("location / {{ {PASS} }}")).text.contains("escaped_slashes"));
+}
+
+#[test]
+fn a_limit_that_was_written_is_a_loss_of_the_point() {
+    for limit in ["client_max_body_size 1m;", "limit_conn z 1;"] {
+        assert_eq!(server("", &format!("{limit} location / {{ {PASS} }}")).grade, Grade::Point, "{limit}");
+    }
+}

@@ -61,7 +61,7 @@ pub(crate) fn gate(config: &Node, filter: &Node, remarks: &mut Remarks, cx: &mut
         Err(why) => Gate::closed(
             at,
             format!(
-                "a service decided who passes here (`ext_authz`), and can't be asked: {why}. Name it in `authorizers`, and in `external` of `authorization`; then replace the refusal."
+                "a service decided who passes here (`ext_authz`), and can't be asked: {why}. Write it as `authorizers` and `external`."
             ),
         ),
     }
@@ -96,7 +96,7 @@ pub(crate) fn of_route(gate: &Gate, own: &Node) -> Option<Gate> {
             return Some(Gate::closed(
                 &value.at,
                 format!(
-                    "this route says `{key}` to its authorization service, which is one for all routes here. Make an authorizer of its own; then replace the refusal."
+                    "this route tells its authorization service `{key}`. Make an authorizer for it; then replace the refusal."
                 ),
             ));
         }
@@ -153,7 +153,7 @@ fn authorizer(config: &Node, at: &At, remarks: &mut Remarks, cx: &mut Cx) -> Res
             headers_told(config.get("allowed_headers"), &[], &mut map)?;
             remarks.point(
                 at,
-                "which headers the authorization service gives to upstreams is not said in the original: name them in `upstream_headers`, others are left out.",
+                "name the headers that the authorization service gives to upstreams in `upstream_headers`: others are left out.",
             );
             name.to_owned()
         }

@@ -101,7 +101,7 @@ pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
     if policy.is("allow_private_network_access") {
         map.set("private_network", true);
     }
-    if policy.str("forward_not_matching_preflights") != Some("false") {
+    if !policy.is_false("forward_not_matching_preflights") {
         remarks.note(
             &policy.at,
             "preflights of foreign origins are answered without permission, and not sent to the application.",
@@ -194,12 +194,11 @@ pub(crate) fn compressor(config: &Node, remarks: &mut Remarks) -> Option<Map> {
     let ways = config.down(&["response_direction_config"]);
     let common = if ways.is_empty() { config } else { ways.down(&["common_config"]) };
     if config.has(&["request_direction_config", "common_config", "enabled"])
-        && config.down(&["request_direction_config", "common_config", "enabled"]).str("default_value")
-            != Some("false")
+        && !config.down(&["request_direction_config", "common_config", "enabled"]).is_false("default_value")
     {
         remarks.point(&config.at, "requests are not compressed.");
     }
-    if common.down(&["enabled"]).str("default_value") == Some("false") {
+    if common.down(&["enabled"]).is_false("default_value") {
         return None;
     }
     if ways.get("uncompressible_response_codes").is_some() {

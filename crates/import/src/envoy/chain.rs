@@ -78,8 +78,7 @@ fn read(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) -> bool {
         }
         listener.remarks.point(
             &value.at,
-            format!("a filter chain is left out, and what it could take is refused: its condition `{key}` is absent. `identity` and `destination` are the \
-             conditions on connections that attache has."),
+            format!("a filter chain is refused: its condition `{key}` is absent. Connections are told apart by `identity` and `destination`."),
         );
         return false;
     }
@@ -135,8 +134,7 @@ fn read(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) -> bool {
         "redis_proxy" | "mongo_proxy" | "thrift_proxy" | "dubbo_proxy" => {
             listener.remarks.point(
                 &last.at,
-                format!("`{kind}` routes by the messages of its protocol, which attache carries as bytes: this chain is left out. For a single backend, a \
-                 `tcp://` upstream and `protocol: tcp` do."),
+                format!("`{kind}` routes by messages, and attache carries bytes: this chain is left out. A `tcp://` upstream does for one backend."),
             );
             return false;
         }
@@ -199,7 +197,7 @@ pub(crate) fn by_protocol(listener: &mut Listener) {
             Some(true) => {
                 listener.remarks.point(
                     &crate::tree::At::default(),
-                    "filter chains were told apart by `application_protocols`, and do not do the same: what they took is refused. Give each a listener of its own.",
+                    "filter chains differ by `application_protocols` and in what they do: they are refused. Give each a listener.",
                 );
                 let (sni, destination) = (chain.sni.clone(), chain.destination.clone());
                 let empty = Node {
@@ -327,6 +325,7 @@ fn tcp(config: &Node, cx: &mut Cx) -> Option<Rule> {
             "access_log_flush_interval",
             "flush_access_log_on_connected",
             "access_log_options",
+            "metadata_match",
         ],
         &[
             (
@@ -344,7 +343,6 @@ fn tcp(config: &Node, cx: &mut Cx) -> Option<Rule> {
                 Weight::Point,
                 "TCP is not tunnelled in CONNECT: bytes go to the upstream as they are.",
             ),
-            ("metadata_match", Weight::Point, "subsets are absent: make an upstream of each."),
             (
                 "max_downstream_connection_duration",
                 Weight::Soft,
@@ -352,5 +350,14 @@ fn tcp(config: &Node, cx: &mut Cx) -> Option<Rule> {
             ),
         ],
     );
+    let parts = config.down(&["weighted_clusters"]).list("clusters");
+    if let Some(node) = parts.iter().chain([config]).find_map(|part| part.get("metadata_match")) {
+        rule.remarks.point(
+            &node.at,
+            "metadata chose the endpoints of these connections. Make an upstream of these endpoints.",
+        );
+        cx.plan.remarks.0.append(&mut rule.remarks.0);
+        return None;
+    }
     filters::targets(config, cluster::Use::Tcp, &mut rule, cx).then_some(rule)
 }

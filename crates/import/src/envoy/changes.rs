@@ -28,14 +28,37 @@ pub(super) fn mutated(config: &Node, rules: &mut [Rule]) {
     }
 }
 
+/// What `header_to_metadata` removes from requests and answers, as changes of headers.
+pub(super) fn removals(config: &Node) -> Node {
+    let list = |rules: &str| {
+        let removed = config.list(rules).iter().filter(|rule| rule.is("remove"));
+        let removed = removed.filter_map(|rule| rule.get("header"));
+        config.seq(removed.map(|name| name.map(vec![("remove", name.clone())])).collect())
+    };
+    let (request, response) = (list("request_rules"), list("response_rules"));
+    config.map(vec![(
+        "mutations",
+        config.map(vec![("request_mutations", request), ("response_mutations", response)]),
+    )])
+}
+
+/// Filter state under a name of Envoy's own decides where requests go.
+pub(super) fn decides(config: &Node) -> bool {
+    config.list("on_request_headers").iter().any(|value| {
+        value.get("factory_key").is_some()
+            || value.str("object_key").is_some_and(|key| key.starts_with("envoy."))
+    })
+}
+
 /// The names of headers that a filter changes in requests before the filters behind it read them.
 pub(super) fn before_guards(filters: &[Node]) -> Vec<(crate::tree::At, Vec<String>)> {
     let mut out = Vec::new();
     for (index, filter) in filters.iter().enumerate() {
-        if words::extension(filter) != "header_mutation" {
-            continue;
-        }
-        let config = words::config(filter);
+        let config = match words::extension(filter).as_str() {
+            "header_mutation" => words::config(filter).clone(),
+            "header_to_metadata" => removals(words::config(filter)),
+            _ => continue,
+        };
         let names: Vec<String> = config
             .down(&["mutations"])
             .list("request_mutations")

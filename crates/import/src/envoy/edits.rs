@@ -120,10 +120,15 @@ impl Edits {
         let header = item.down(&["header"]);
         let Some(key) = header.str("key") else { return };
         let name = key.to_ascii_lowercase();
-        let action = item.str("append_action").unwrap_or(match item.str("append") {
-            Some("false") => "OVERWRITE_IF_EXISTS_OR_ADD",
-            _ => "APPEND_IF_EXISTS_OR_ADD",
-        });
+        let action = match item.str("append_action") {
+            Some("0") => "APPEND_IF_EXISTS_OR_ADD",
+            Some("1") => "ADD_IF_ABSENT",
+            Some("2") => "OVERWRITE_IF_EXISTS_OR_ADD",
+            Some("3") => "OVERWRITE_IF_EXISTS",
+            Some(action) => action,
+            None if item.is_false("append") => "OVERWRITE_IF_EXISTS_OR_ADD",
+            None => "APPEND_IF_EXISTS_OR_ADD",
+        };
         if name.starts_with(':') || name == "host" {
             remarks.point(
                 &item.at,
@@ -136,15 +141,15 @@ impl Edits {
         }
         let value = template(header.str("value").or_else(|| header.str("raw_value")).unwrap_or_default());
         let Some(value) = value else {
-            remarks.soft(
+            remarks.point(
                 &item.at,
-                format!("the value of `{key}` has a variable that attache lacks; the header is left out, and what a client sends under its name is removed."),
+                format!("the value of `{key}` has a variable that attache lacks; the header is left out, and removed from what clients send."),
             );
             self.remove(&name);
             return;
         };
         match action {
-            "APPEND_IF_EXISTS_OR_ADD" | "0" => {
+            "APPEND_IF_EXISTS_OR_ADD" => {
                 let edit = self.edit(&name);
                 if edit.removed && edit.set.is_none() {
                     edit.set = Some(value);
@@ -152,9 +157,9 @@ impl Edits {
                     edit.add.push(value);
                 }
             }
-            "OVERWRITE_IF_EXISTS_OR_ADD" | "2" => self.set(&name, value),
+            "OVERWRITE_IF_EXISTS_OR_ADD" => self.set(&name, value),
             _ => {
-                remarks.soft(
+                remarks.point(
                     &item.at,
                     format!("`{action}` is absent: `{key}` is set whatever the request has."),
                 );

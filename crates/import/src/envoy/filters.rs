@@ -7,7 +7,7 @@ use crate::tree::Node;
 use crate::value::Value;
 
 use super::{
-    Cx, authorizers, browsers, changes, cluster, guards, limits,
+    Cx, authorizers, browsers, changes, cluster, faults, guards, limits,
     overrides::Own,
     rbac::{self, Clients},
     sessions,
@@ -27,6 +27,8 @@ pub(crate) enum Effect {
     Cors,
     /// Sets a key of every route.
     Key(&'static str, Value),
+    /// Delays requests, or answers them.
+    Fault(Box<Node>),
     /// Limits by a service, where a route has actions.
     Global(Box<Node>),
     /// Changes headers.
@@ -72,7 +74,11 @@ const SOFT: &[(&str, Weight, &str)] = &[
     ),
     ("grpc_field_extraction", Weight::Soft, "fields of gRPC messages are not extracted."),
     ("proto_message_extraction", Weight::Soft, "fields of messages are not extracted."),
-    ("buffer", Weight::Soft, "whole bodies are not buffered; they stream."),
+    (
+        "buffer",
+        Weight::Point,
+        "bodies are not buffered and not bounded by size: they stream, and the application bounds them.",
+    ),
     ("file_system_buffer", Weight::Soft, "whole bodies are not buffered; they stream."),
     ("cache", Weight::Soft, "answers are not cached: every request goes to the upstream."),
     ("tap", Weight::Soft, "`attache tap` follows requests as they end."),
@@ -88,11 +94,6 @@ const SOFT: &[(&str, Weight, &str)] = &[
         Weight::Soft,
         "filter state is absent; where a later filter read it, that filter says so.",
     ),
-    (
-        "header_to_metadata",
-        Weight::Soft,
-        "metadata is absent: where routes chose a subset by it, match the header in a route.",
-    ),
     ("payload_to_metadata", Weight::Soft, "metadata is absent."),
     ("json_to_metadata", Weight::Soft, "metadata is absent."),
     ("bandwidth_limit", Weight::Soft, "bandwidth is not limited."),
@@ -101,7 +102,7 @@ const SOFT: &[(&str, Weight, &str)] = &[
         Weight::Soft,
         "`circuit_breaker: { failures: {} }` or `adaptive_concurrency: {}` on the upstream sheds load.",
     ),
-    ("custom_response", Weight::Soft, "answers of the upstream are not replaced."),
+    ("custom_response", Weight::Point, "answers of the upstream are not replaced; they reach the client."),
     ("dynamo", Weight::Soft, "DynamoDB's statistics are absent."),
     ("alternate_protocols_cache", Weight::Soft, "HTTP/3 is absent."),
     ("connect_grpc_bridge", Weight::Point, "Connect is not turned into gRPC."),
@@ -123,7 +124,7 @@ const SOFT: &[(&str, Weight, &str)] = &[
 /// Reads a filter. Rules that it answers itself go to `front`.
 pub(crate) fn filter(
     node: &Node,
-    clients: Clients,
+    clients: &Clients,
     front: &mut Vec<Rule>,
     remarks: &mut Remarks,
     cx: &mut Cx,
@@ -165,9 +166,7 @@ pub(crate) fn filter(
             health_check(config, front, remarks);
             Effect::Nothing
         }
-        "fault" => {
-            limits::fault(config, remarks).map_or(Effect::Nothing, |map| Effect::Key("fault", map.into()))
-        }
+        "fault" => Effect::Fault(Box::new(config.clone())),
         "local_ratelimit" => limits::local_limit(config, remarks)
             .map_or(Effect::Nothing, |map| Effect::Key("rate_limit", map.into())),
         "stateful_session" => sessions::stateful(config, remarks)
@@ -186,6 +185,14 @@ pub(crate) fn filter(
         "rbac" => rbac::http(config, &node.at, clients, remarks).map_or(Effect::Nothing, Effect::Gate),
         "ratelimit" => Effect::Global(Box::new(config.clone())),
         "header_mutation" => Effect::Headers(Box::new(config.clone())),
+        "header_to_metadata" => {
+            remarks.soft(&node.at, "filter `header_to_metadata`: metadata is absent. Where routes chose a subset by it, match the header in a route.");
+            Effect::Headers(Box::new(changes::removals(config)))
+        }
+        "set_filter_state" if changes::decides(config) => Effect::Gate(Gate::closed(
+            &node.at,
+            "filter state chose where requests go here. Write a route for each; then replace the refusal.",
+        )),
         "adaptive_concurrency" => {
             remarks.soft(
                 &node.at,
@@ -220,7 +227,7 @@ pub(crate) fn filter(
 pub(super) fn deciding(list: &[Node]) -> Option<&Node> {
     list.iter().find(|filter| {
         let kind = words::extension(filter);
-        let harmless = ["router", "upstream_codec", "header_mutation"];
+        let harmless = ["router", "upstream_codec", "header_mutation", "header_to_metadata"];
         !harmless.contains(&kind.as_str()) && SOFT.iter().all(|(name, ..)| *name != kind)
     })
 }
@@ -230,10 +237,13 @@ pub(crate) fn apply(
     rule: Rule,
     filters: &[Filter],
     levels: &[&Node],
-    clients: Clients,
+    clients: &Clients,
     cx: &mut Cx,
 ) -> Vec<Rule> {
     let mut rules = vec![rule];
+    // Claims are known behind the filter that verifies tokens, where it is on.
+    let before = Clients { payload: None, ..clients.clone() };
+    let mut known = &before;
     for filter in filters {
         let own = match Own::of(&filter.name, &filter.kind, levels) {
             Own::Off => continue,
@@ -243,17 +253,17 @@ pub(crate) fn apply(
         };
         match &filter.effect {
             Effect::Nothing => {
-                if let Some(own) = own.filter(|_| {
-                    matches!(filter.kind.as_str(), "fault" | "local_ratelimit" | "stateful_session")
-                }) {
+                if let Some(own) =
+                    own.filter(|_| matches!(filter.kind.as_str(), "local_ratelimit" | "stateful_session"))
+                {
                     keyed(&filter.kind, own, &mut rules);
                 }
                 if filter.kind == "rbac" {
-                    rules = gated(own, clients, rules);
+                    rules = gated(own, known, rules);
                 }
             }
             Effect::Gate(_) if filter.kind == "rbac" && own.is_some() => {
-                rules = gated(own, clients, rules);
+                rules = gated(own, known, rules);
             }
             Effect::Gate(gate) => rules = rules.into_iter().flat_map(|rule| gate.before(rule)).collect(),
             Effect::Authorizer(gate) => {
@@ -266,6 +276,7 @@ pub(crate) fn apply(
                 }
             }
             Effect::Tokens(tokens, gate) => {
+                known = clients;
                 let mut remarks = Remarks::default();
                 let routes = own.map(|own| tokens.of_route(own, &mut remarks, cx));
                 let gate = routes.as_ref().unwrap_or(gate);
@@ -278,10 +289,9 @@ pub(crate) fn apply(
                 rules = rules.into_iter().flat_map(|rule| gate.before(rule)).collect();
             }
             Effect::Cors => {
-                let legacy = [levels[0].down(&["route"]).get("cors"), levels[1].get("cors")];
-                if let Some(policy) =
-                    own.or_else(|| legacy.into_iter().flatten().next()).filter(|own| !own.is_empty())
-                {
+                let legacy = levels.first().and_then(|route| route.down(&["route"]).get("cors"));
+                let legacy = legacy.or_else(|| levels.get(1).and_then(|host| host.get("cors")));
+                if let Some(policy) = own.or(legacy).filter(|own| !own.is_empty()) {
                     let mut remarks = Remarks::default();
                     let map = browsers::cors(policy, &mut remarks);
                     for rule in &mut rules {
@@ -321,9 +331,14 @@ pub(crate) fn apply(
                     .filter(|rule| rule.keys.get("to").is_some())
                     .for_each(|rule| rule.keys.set(key, value.clone())),
             },
-            Effect::Global(config) => limits::global(config, levels, &mut rules, cx),
+            Effect::Fault(config) => rules = faults::inject(own.unwrap_or(config), rules),
+            Effect::Global(config) => limits::global(config, own, levels, &mut rules, cx),
             Effect::Headers(config) => {
-                changes::mutated(own.unwrap_or(config), &mut rules);
+                let own = own.map(|own| match filter.kind.as_str() {
+                    "header_to_metadata" => changes::removals(own),
+                    _ => own.clone(),
+                });
+                changes::mutated(own.as_ref().unwrap_or(config), &mut rules);
             }
         }
     }
@@ -331,7 +346,7 @@ pub(crate) fn apply(
 }
 
 /// What a route says of RBAC.
-fn gated(own: Option<&Node>, clients: Clients, mut rules: Vec<Rule>) -> Vec<Rule> {
+fn gated(own: Option<&Node>, clients: &Clients, mut rules: Vec<Rule>) -> Vec<Rule> {
     let Some(own) = own else { return rules };
     let mut remarks = Remarks::default();
     let gate = rbac::http(rbac::of_route(own), &own.at, clients, &mut remarks);
@@ -347,7 +362,6 @@ fn gated(own: Option<&Node>, clients: Clients, mut rules: Vec<Rule>) -> Vec<Rule
 fn keyed(kind: &str, own: &Node, rules: &mut [Rule]) {
     for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
         let found = match kind {
-            "fault" => limits::fault(own, &mut rule.remarks).map(|map| ("fault", map)),
             "stateful_session" => sessions::stateful(own.down(&["stateful_session"]), &mut rule.remarks)
                 .map(|map| ("session_cookie", map)),
             "local_ratelimit" => limits::local_limit(own, &mut rule.remarks).map(|map| ("rate_limit", map)),
@@ -409,7 +423,7 @@ pub(crate) fn targets(config: &Node, used: cluster::Use, rule: &mut Rule, cx: &m
                 if !own.is("disabled")
                     && !matches!(words::kind_of(filter).as_str(), "fault" | "cors" | "compressor" | "buffer")
                 {
-                    rule.refuse(&own.at, format!("this route is refused: one part of its split has an own config of `{filter}`, and a rule here has one for all parts. Make a route of each; then replace the refusal."));
+                    rule.refuse(&own.at, format!("this route is refused: one part of its split has its own config of `{filter}`. Make a route of each part."));
                     return true;
                 }
                 rule.remarks.point(&own.at, format!("what one part of a split says of `{filter}` is left out: the filter is as for the whole route."));

@@ -213,7 +213,7 @@ fn rewrite(action: &Node, matcher: &Node, rule: &mut Rule, replaced: &mut Vec<Ru
             None => {
                 rule.refuse(
                     &regex.at,
-                    format!("the path was rewritten by `{pattern}`, which isn't a part of what this route matches: write it as the route's own `~regex` with captures, and `rewrite: {{ path: … }}`."),
+                    format!("`{pattern}` rewrote the path, and isn't a part of what this route matches. Write it as `~regex` with captures, and `rewrite`."),
                 );
                 return;
             }

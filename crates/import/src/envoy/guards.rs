@@ -10,8 +10,12 @@ use super::{rbac, words};
 /// Guards of HTTP that can't be carried over, and what to do about each.
 const CLOSED: &[(&str, &str)] = &[
     (
+        words::DISCOVERED,
+        "a filter gets its config from a control plane (`config_discovery`), and may be a guard. Give it a `typed_config`; import again.",
+    ),
+    (
         "lua",
-        "a Lua script ran before this route, and may have decided who passes. Write what it did as `match`, `headers` or `rewrite`; then replace the refusal.",
+        "a Lua script ran before this route, and may be a guard. Write it as `match`, `headers` or `rewrite`; then replace the refusal.",
     ),
     (
         "wasm",
@@ -43,7 +47,7 @@ const CLOSED: &[(&str, &str)] = &[
     ),
     (
         "api_key_auth",
-        "API keys were checked here. Let the application check them, or match the key's header from an environment variable; then replace the refusal.",
+        "API keys were checked here. Let the application check them, or match the key's header; then replace the refusal.",
     ),
     ("csrf", "a CSRF check of `Origin` stood here. Let the application check it; then replace the refusal."),
     (
@@ -75,7 +79,6 @@ const CLOSED: &[(&str, &str)] = &[
         "rate_limit_quota",
         "quotas of a service were kept here: `global_rate_limit` asks one that speaks `envoy.service.ratelimit.v3`; then replace the refusal.",
     ),
-    ("header_to_metadata", ""),
     (
         "composite",
         "a filter was chosen by the request here; write each case as a route; then replace the refusal.",

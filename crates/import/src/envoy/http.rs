@@ -5,7 +5,7 @@ use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
 use crate::value::Value;
 
-use super::{Cx, changes, filters, rbac::Clients, replies, resources, route, scheme, tracing, words};
+use super::{Cx, changes, filters, rbac::Clients, replies, resources, route, scheme, tokens, tracing, words};
 
 const KNOWN: &[&str] = &[
     "stat_prefix",
@@ -102,8 +102,10 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
             && config.number("xff_num_trusted_hops").unwrap_or(0.0) <= 0.0,
         secure,
         proxied: listener.keys.get("proxy_protocol").is_some(),
-        claims: kinds.iter().any(|kind| kind == "jwt_authn"),
+        payload: tokens::payload(config.list("http_filters")),
     };
+    // Rules over claims in front of the filter that verifies tokens find none.
+    let mut known = Clients { payload: None, ..clients.clone() };
     order(&kinds, config, &mut chain.remarks);
     let mut front = Vec::new();
     let mut list = Vec::new();
@@ -115,7 +117,7 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
         list.push(filters::Filter::closed("upgrade_filters", &filter.at, why));
     }
     if let Some(early) = config.get("early_header_mutation_extensions") {
-        let why = "headers were changed before routes and guards read them, and here they read what clients send. Write the routes by what clients send; then replace the refusal.";
+        let why = "headers were changed before routes read them; here routes read what clients send. Write them so; then replace the refusal.";
         list.push(filters::Filter::closed("early_header_mutation", &early.at, why));
     }
     for (at, names) in changes::before_guards(config.list("http_filters")) {
@@ -126,14 +128,22 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
         list.push(filters::Filter::closed("changed_headers", &at, &why));
     }
     for node in config.list("http_filters") {
-        list.extend(filters::filter(node, clients, &mut front, &mut chain.remarks, cx));
+        let mut answers = Vec::new();
+        let found = filters::filter(node, &known, &mut answers, &mut chain.remarks, cx);
+        // What a filter answers itself has passed the filters before it.
+        for rule in answers {
+            front.extend(filters::apply(rule, &list, &[], &known, cx));
+        }
+        if found.as_ref().is_some_and(|filter| matches!(filter.effect, filters::Effect::Tokens(..))) {
+            known = clients.clone();
+        }
+        list.extend(found);
     }
     let Some(routes) = route_config(config, cx) else {
         let mut rule = Rule::default();
         rule.refuse(
             &config.at,
-            "routes come from a control plane, or from a file that isn't here: nothing is routed. Save them from `/config_dump` as a file, and give it to \
-             the import beside this one.",
+            "routes come from a control plane, or a file that isn't here: save them from `/config_dump`, and give them to the import, too.",
         );
         chain.sites.push(Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Site::default() });
         return;
@@ -169,7 +179,8 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
             ("cluster_specifier_plugins", Weight::Point, "plug-ins that choose a cluster are absent."),
         ],
     );
-    let shape = route::Shape { filters: &list, clients, secure, ports, manager: config, config: &routes };
+    let shape =
+        route::Shape { filters: &list, clients: &clients, secure, ports, manager: config, config: &routes };
     for host in routes.list("virtual_hosts") {
         let mut site = route::site(host, &shape, cx);
         for rule in front.iter().rev() {
@@ -178,7 +189,7 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
         chain.sites.push(site);
     }
     shared_limit(&list, config, chain);
-    set_by_envoy(config, &routes, clients, chain);
+    set_by_envoy(config, &routes, &clients, chain);
     not_said(&routes, &shape, chain);
     // The health check answers for any host.
     if !front.is_empty() && chain.sites.iter().all(|site| site.hosts.iter().all(|host| host != "*")) {
@@ -214,7 +225,7 @@ fn order(kinds: &[String], config: &Node, remarks: &mut Remarks) {
 }
 
 /// Conditions on headers that Envoy itself sets, or takes away from who comes from outside, would be on what a client sends here.
-fn set_by_envoy(manager: &Node, routes: &Node, clients: Clients, chain: &mut Chain) {
+fn set_by_envoy(manager: &Node, routes: &Node, clients: &Clients, chain: &mut Chain) {
     let set = |name: &str| scheme::is_set(name, manager, routes);
     for site in &mut chain.sites {
         let rules = std::mem::take(&mut site.rules);
@@ -303,9 +314,9 @@ fn route_config(config: &Node, cx: &Cx) -> Option<Node> {
 
 fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
     match config.str("codec_type") {
-        Some("HTTP1" | "http1") => out.keys.set("protocol", "http1"),
-        Some("HTTP2" | "http2") => out.keys.set("protocol", "http2"),
-        Some("HTTP3") => remarks.point(&config.at, "HTTP/3 is absent."),
+        Some("HTTP1" | "http1" | "1") => out.keys.set("protocol", "http1"),
+        Some("HTTP2" | "http2" | "2") => out.keys.set("protocol", "http2"),
+        Some("HTTP3" | "3") => remarks.point(&config.at, "HTTP/3 is absent."),
         _ => out.keys.set("protocol", "http"),
     }
     if config.get("scoped_routes").is_some() {
@@ -327,6 +338,15 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
     drop(forwarded);
     if config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0) {
         remarks.soft(&config.at, "trusted hops are absent: the client's address is that of the connection; `proxy_protocol` brings it over a load balancer.");
+    }
+    if let Some(action) = common
+        .get("headers_with_underscores_action")
+        .filter(|action| !matches!(action.text(), Some("ALLOW" | "0")))
+    {
+        remarks.point(
+            &action.at,
+            "requests with `_` in a header's name were refused, or lost that header: here they pass. Name such headers in `headers.request.remove`.",
+        );
     }
     if let Some(time) = common.get("idle_timeout").and_then(words::seconds).filter(|time| *time > 0.0) {
         http.set("idle_timeout", words::duration(time));
@@ -372,9 +392,9 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
         path.set("merge_slashes", true);
     }
     match config.str("path_with_escaped_slashes_action") {
-        Some("REJECT_REQUEST") => path.set("escaped_slashes", "reject"),
-        Some("UNESCAPE_AND_FORWARD") => path.set("escaped_slashes", "decode"),
-        Some("UNESCAPE_AND_REDIRECT") => {
+        Some("REJECT_REQUEST" | "2") => path.set("escaped_slashes", "reject"),
+        Some("UNESCAPE_AND_FORWARD" | "4") => path.set("escaped_slashes", "decode"),
+        Some("UNESCAPE_AND_REDIRECT" | "3") => {
             path.set("escaped_slashes", "decode");
             remarks.soft(&config.at, "escaped slashes are decoded, without a redirect.");
         }
@@ -386,11 +406,10 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
     if !config.is("normalize_path") {
         remarks.note(
             &config.at,
-            "paths with `.` and `..` are resolved before they are matched, which the original did not: the route and the upstream read the same path. \
-             `http: { path: { dot_segments: false } }` leaves them.",
+            "`.` and `..` in paths are resolved before routes are matched. `http: { path: { dot_segments: false } }` leaves them.",
         );
     }
-    if config.str("generate_request_id") == Some("false") {
+    if config.is_false("generate_request_id") {
         http.set("request_id", false);
     }
     if config.is("use_remote_address") && !config.is("preserve_external_request_id") {
@@ -400,7 +419,14 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
         http.set("via", via);
     }
     if let Some(word) = config.str("forward_client_cert_details") {
-        let word = word.to_ascii_lowercase().replace('_', "-");
+        let word = match word {
+            "0" => "sanitize".to_owned(),
+            "1" => "forward-only".to_owned(),
+            "2" => "append-forward".to_owned(),
+            "3" => "sanitize-set".to_owned(),
+            "4" => "always-forward-only".to_owned(),
+            word => word.to_ascii_lowercase().replace('_', "-"),
+        };
         if word != "sanitize-set" {
             http.set("forward_client_cert_details", word);
         }

@@ -1,4 +1,4 @@
-//! Faults and rate limits of Envoy's filters.
+//! Rate limits of Envoy's filters.
 
 use crate::plan::Rule;
 use crate::remark::{Remarks, Weight};
@@ -6,55 +6,6 @@ use crate::tree::Node;
 use crate::value::{Map, Value};
 
 use super::{Cx, cluster, words};
-
-/// `None` where nothing is injected.
-pub(super) fn fault(config: &Node, remarks: &mut Remarks) -> Option<Map> {
-    let mut map = Map::default();
-    if let Some(delay) = config.get("delay") {
-        match delay.get("fixed_delay").and_then(words::seconds) {
-            Some(time) => {
-                let mut own = Map::default();
-                own.set("time", words::duration(time));
-                own.set(
-                    "share",
-                    words::percent(delay.get("percentage").and_then(words::share).unwrap_or(0.0)),
-                );
-                map.set("delay", own);
-            }
-            None => remarks.soft(&delay.at, "a delay that the request itself asks for is absent."),
-        }
-    }
-    if let Some(abort) = config.get("abort") {
-        match abort.number("http_status") {
-            Some(status) => {
-                let mut own = Map::default();
-                own.set("status", status as u64);
-                own.set(
-                    "share",
-                    words::percent(abort.get("percentage").and_then(words::share).unwrap_or(0.0)),
-                );
-                map.set("abort", own);
-            }
-            None => remarks.soft(
-                &abort.at,
-                "an abort that the request itself asks for, or by a gRPC status, is absent.",
-            ),
-        }
-    }
-    for key in ["upstream_cluster", "downstream_nodes", "headers", "max_active_faults"] {
-        if let Some(node) = config.get(key) {
-            remarks.soft(
-                &node.at,
-                format!("the condition `{key}` of a fault is absent, so no fault is injected."),
-            );
-            return None;
-        }
-    }
-    if config.get("response_rate_limit").is_some() {
-        remarks.soft(&config.at, "the rate of responses is given by `fault.response_rate`.");
-    }
-    (!map.is_empty()).then_some(map)
-}
 
 /// `None` where nothing is limited.
 pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
@@ -109,7 +60,7 @@ pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
         map.set("burst", most);
     }
     if config.get("descriptors").is_some() {
-        remarks.soft(
+        remarks.point(
             &config.at,
             "limits by descriptor are absent: `rate_limit: { by: header:NAME }` counts by a header's value.",
         );
@@ -120,16 +71,32 @@ pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
     Some(map)
 }
 
-/// A global limit, for rules whose route, or virtual host, has actions.
-pub(super) fn global(config: &Node, levels: &[&Node], rules: &mut [Rule], cx: &mut Cx) {
-    let mut actions: Vec<&Node> = Vec::new();
-    for level in levels {
-        let own = level.down(&["route"]).list("rate_limits").iter().chain(level.list("rate_limits"));
-        actions.extend(own);
-        if !actions.is_empty() {
-            break;
+/// The limits that a request of a route is counted by: those of the route's settings for the filter, else of the filter, else
+/// of the route and its virtual host.
+fn counted<'n>(config: &'n Node, own: Option<&'n Node>, levels: &[&'n Node]) -> Vec<&'n Node> {
+    let own = own.unwrap_or_else(|| config.down(&["absent"]));
+    for node in [own, config] {
+        if !node.list("rate_limits").is_empty() {
+            return node.list("rate_limits").iter().collect();
         }
     }
+    let route = levels.first().map(|route| route.down(&["route"]));
+    let mut out: Vec<&Node> =
+        route.map(|route| route.list("rate_limits")).unwrap_or_default().iter().collect();
+    let of_host = match own.str("vh_rate_limits") {
+        Some("INCLUDE" | "1") => true,
+        Some("IGNORE" | "2") => false,
+        _ => out.is_empty() || route.is_some_and(|route| route.is("include_vh_rate_limits")),
+    };
+    if of_host {
+        out.extend(levels.iter().skip(1).flat_map(|level| level.list("rate_limits")));
+    }
+    out
+}
+
+/// A global limit, for rules whose route, or virtual host, has actions.
+pub(super) fn global(config: &Node, own: Option<&Node>, levels: &[&Node], rules: &mut [Rule], cx: &mut Cx) {
+    let actions = counted(config, own, levels);
     if actions.is_empty() {
         return;
     }
@@ -159,7 +126,8 @@ pub(super) fn global(config: &Node, levels: &[&Node], rules: &mut [Rule], cx: &m
         }
         let mut map = Map::default();
         map.set("service", cx.names.of(service));
-        map.set("domain", config.str("domain").unwrap_or("default"));
+        let domain = own.and_then(|own| own.str("domain")).or_else(|| config.str("domain"));
+        map.set("domain", domain.unwrap_or("default"));
         super::duration(&mut map, "timeout", config.get("timeout"));
         if config.is("failure_mode_deny") {
             map.set("failure_mode", "deny");

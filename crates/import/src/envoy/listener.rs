@@ -193,14 +193,11 @@ fn binds(node: &Node, remarks: &mut Remarks) -> Option<Value> {
     if node.get("udp_listener_config").is_some() || binds.is_empty() {
         return None;
     }
-    if node.str("bind_to_port") == Some("false")
-        || node.down(&["deprecated_v1"]).str("bind_to_port") == Some("false")
-    {
+    if node.is_false("bind_to_port") || node.down(&["deprecated_v1"]).is_false("bind_to_port") {
         remarks.point(
             &node.at,
             format!(
-                "the listener `{name}` is left out: it has no socket of its own (`bind_to_port: false`), another one hands it connections. In attache \
-                 the listener with `transparent: true` has all of them: give it routes with `destination`."
+                "the listener `{name}` has no socket (`bind_to_port: false`), and is left out: give `transparent: true` routes with `destination`."
             ),
         );
         return None;

@@ -51,7 +51,7 @@ pub(crate) fn route(node: &Node) -> Said<When> {
             None => match (item.str("value"), item.is("regex")) {
                 (Some(value), true) => expression(value)?,
                 (Some(value), false) => exact(value),
-                (None, _) if item.str("present_match") == Some("false") => "!*".to_owned(),
+                (None, _) if item.is_false("present_match") => "!*".to_owned(),
                 (None, _) => "*".to_owned(),
             },
         };
@@ -87,7 +87,7 @@ fn path(node: &Node) -> Said<Path> {
     } else {
         return unsaid("it has no path condition that is known");
     };
-    if node.str("case_sensitive") == Some("false") {
+    if node.is_false("case_sensitive") {
         return Ok(Path::Regex(format!("(?i:{})", plain.expression())));
     }
     Ok(plain)
@@ -171,7 +171,7 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
         expression(regex)?
     } else if let Some(range) = item.get("range_match") {
         numbers(range)?
-    } else if item.str("present_match") == Some("false") {
+    } else if item.is_false("present_match") {
         "!*".to_owned()
     } else {
         "*".to_owned()

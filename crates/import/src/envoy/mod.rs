@@ -7,6 +7,7 @@ mod chain;
 mod changes;
 mod cluster;
 mod edits;
+mod faults;
 mod filters;
 mod forward;
 mod guards;
@@ -212,8 +213,7 @@ fn bootstrap(root: &Node, listeners: &mut Vec<Node>, cx: &mut Cx) -> Result<(), 
             None => cx.plan.remarks.point(
                 &source.at,
                 format!(
-                    "{what} come from a control plane, or from a file that isn't here. attache has a file and no xDS: save what runs by \
-                     Envoy's `/config_dump` as files of resources, and give them to the import beside this one."
+                    "{what} come from a control plane, or a file that isn't here: save them from `/config_dump`, and give them to the import, too."
                 ),
             ),
         }
@@ -240,8 +240,7 @@ fn admin(root: &Node, cx: &mut Cx) {
         cx.plan.top.set("admin", format!("127.0.0.1:{port}"));
         cx.plan.remarks.note(
             &admin.at,
-            "the admin API listens on loopback only, since it can end the process. Scrapes and probes of others go to port 15090 \
-             (`/metrics`, `/healthz`, `/readyz`).",
+            "the admin API listens on loopback only. Others scrape and probe port 15090 (`/metrics`, `/healthz`, `/readyz`).",
         );
     }
 }

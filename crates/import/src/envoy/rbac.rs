@@ -15,7 +15,7 @@ use crate::value::Map;
 use super::matcher;
 
 /// What is known of the clients of a connection manager.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Clients {
     /// They prove who they are by certificates.
     pub(crate) proven: bool,
@@ -25,15 +25,15 @@ pub(crate) struct Clients {
     pub(crate) secure: bool,
     /// Connections bring their client's address in a PROXY protocol header.
     pub(crate) proxied: bool,
-    /// The payload of a verified token is in the metadata under this key.
-    pub(crate) claims: bool,
+    /// The payload of a verified token stands in the metadata under this key (`payload_in_metadata`).
+    /// `None` where no token is verified before, or where the providers have different keys.
+    pub(crate) payload: Option<String>,
 }
 
-const STRICT: &str = "these RBAC policies are `authorization` here, which also refuses what could be read in two ways: a path that decodes to another one, \
-                      a header that stands twice (docs/authorization.md).";
+const STRICT: &str = "these policies are `authorization`, which also refuses paths and headers with two meanings (docs/authorization.md).";
 
 /// The gate of an RBAC filter. `None`: it guards nothing.
-pub(crate) fn http(config: &Node, at: &At, clients: Clients, remarks: &mut Remarks) -> Option<Gate> {
+pub(crate) fn http(config: &Node, at: &At, clients: &Clients, remarks: &mut Remarks) -> Option<Gate> {
     if config.get("shadow_rules").is_some() || config.get("shadow_matcher").is_some() {
         remarks.soft(at, "shadow rules of RBAC only count; they are left out.");
     }
@@ -59,8 +59,7 @@ pub(crate) fn http(config: &Node, at: &At, clients: Clients, remarks: &mut Remar
             return Some(Gate::closed(
                 at,
                 format!(
-                    "the RBAC policy `{name}` asks for something that `authorization` can't say (docs/authorization.md lists its keys). Rewrite the policy by \
-                     these; then replace the refusal."
+                    "the RBAC policy `{name}` asks for what `authorization` can't say. Write it by the keys in docs/authorization.md."
                 ),
             ));
         }
@@ -90,9 +89,33 @@ fn as_routes(rules: &Node, denies: bool, at: &At, proven: bool) -> Option<Gate> 
         let permissions = any(policy.list("permissions"), proven)?;
         let principals = any(policy.list("principals"), proven)?;
         let all = product(&permissions, &principals)?;
-        cases.extend(all.into_iter().map(|when| (when, inside.clone())));
+        cases.extend(all.into_iter().map(|when| {
+            let verdict = if denies { inside.clone() } else { said_once(&when) };
+            (when, verdict)
+        }));
     }
     Some(Gate { at: at.clone(), cases, otherwise, denied: DENIED })
+}
+
+/// Who has the headers of `when` passes, if each of these headers has one value.
+///
+/// Envoy compares several fields of one name joined by commas. A route is met by one of them: a client could send the wanted
+/// value beside another one, which a proxy in front has set.
+fn said_once(when: &When) -> Verdict {
+    let wanted = when.headers.iter().filter(|(name, pattern)| {
+        !pattern.starts_with('!') && pattern != "*" && name != super::scheme::PROTO
+    });
+    let rules: Vec<(String, Access)> = wanted
+        .flat_map(|(name, pattern)| {
+            let one = vec![Access::named("headers", name, vec![pattern.clone()])];
+            let others = access::not(&one).unwrap_or_default();
+            others.into_iter().map(move |rule| (format!("several-{name}"), rule))
+        })
+        .collect();
+    match access::deny(&rules) {
+        Said::Keys(keys) => Verdict::With(keys),
+        _ => Verdict::Pass,
+    }
 }
 
 fn conditional(policy: &Node) -> bool {
@@ -178,7 +201,7 @@ fn identity(value: &Node) -> Option<String> {
 }
 
 /// The policies with their names. The name of the one that can't be said otherwise.
-fn policies(rules: &Node, clients: Clients) -> Result<Vec<(String, Access)>, String> {
+fn policies(rules: &Node, clients: &Clients) -> Result<Vec<(String, Access)>, String> {
     let mut out = Vec::new();
     for (name, policy) in rules.down(&["policies"]).entries() {
         let said = || -> Option<Any> {
@@ -195,7 +218,7 @@ fn policies(rules: &Node, clients: Clients) -> Result<Vec<(String, Access)>, Str
     Ok(out)
 }
 
-fn one_of(items: &[Node], clients: Clients) -> Option<Any> {
+fn one_of(items: &[Node], clients: &Clients) -> Option<Any> {
     let mut out = Any::new();
     for item in items {
         out = access::either(out, rule(item, clients)?)?;
@@ -204,7 +227,7 @@ fn one_of(items: &[Node], clients: Clients) -> Option<Any> {
 }
 
 /// A permission or principal as access rules of which one must hold.
-fn rule(item: &Node, clients: Clients) -> Option<Any> {
+fn rule(item: &Node, clients: &Clients) -> Option<Any> {
     let (key, value) = item.entries().first()?;
     let inner = || value.entries().first().map_or(value, |(_, list)| list);
     let list = |key, value: String| Some(vec![Access::list(key, vec![value])]);
@@ -244,9 +267,9 @@ fn rule(item: &Node, clients: Clients) -> Option<Any> {
             None => list("identity", "*".to_owned()),
             Some(_) => list("identity", identity(value)?),
         },
-        "metadata" | "sourced_metadata" if clients.claims => {
+        "metadata" | "sourced_metadata" => {
             let value = value.get("metadata_matcher").unwrap_or(value);
-            claim(value)
+            claim(value, clients.payload.as_deref()?)
         }
         _ => None,
     }
@@ -261,7 +284,13 @@ fn header(value: &Node, secure: bool) -> Option<Any> {
     if name == ":authority" || name == "host" {
         let matcher = value.get("string_match").unwrap_or(value);
         let exact = matcher.str("exact").or_else(|| value.str("exact_match"))?;
-        if matcher.is("ignore_case") || exact.is_empty() || exact.contains('*') {
+        // Hosts are compared without case here: one that asks for capital letters asks for almost nobody in Envoy.
+        let capital = exact.bytes().any(|b| b.is_ascii_uppercase());
+        if capital && !matcher.is("ignore_case")
+            || exact.is_empty()
+            || exact.contains('*')
+            || exact.ends_with('.')
+        {
             return None;
         }
         // Envoy compares the whole of it: without a port it is the default one.
@@ -290,18 +319,27 @@ fn header(value: &Node, secure: bool) -> Option<Any> {
 }
 
 /// A claim of a verified token, which the filter `jwt_authn` puts into the metadata.
-fn claim(value: &Node) -> Option<Any> {
+///
+/// Here a name has its parts between dots, and of a claim such as `scope` one word is enough.
+fn claim(value: &Node, payload: &str) -> Option<Any> {
     if !value.str("filter")?.ends_with("jwt_authn") {
         return None;
     }
     let mut keys = value.list("path").iter().filter_map(|part| part.str("key"));
-    keys.next()?;
-    let name = keys.collect::<Vec<_>>().join(".");
-    if name.is_empty() {
+    if keys.next()? != payload {
         return None;
     }
+    let keys: Vec<&str> = keys.collect();
+    if keys.is_empty() || keys.iter().any(|key| key.contains('.')) {
+        return None;
+    }
+    let name = keys.join(".");
     let wanted = value.get("value")?;
-    let wanted = wanted.down(&["list_match"]).get("one_of").unwrap_or(wanted);
+    let listed = wanted.down(&["list_match"]).get("one_of");
+    if listed.is_none() && matches!(name.as_str(), "scope" | "scp" | "permission") {
+        return None;
+    }
+    let wanted = listed.unwrap_or(wanted);
     let pattern = matcher::string(wanted.get("string_match")?).ok()?;
     let claim = vec![Access::named("claims", name, vec![pattern])];
     if value.is("invert") { access::not(&claim) } else { Some(claim) }
@@ -336,8 +374,8 @@ pub(crate) fn network_filter(config: &Node, at: &At, listener: &mut Listener) ->
         .get("tls")
         .is_some_and(|tls| matches!(tls, crate::value::Value::Map(map) if map.get("client_ca").is_some()));
     let proxied = listener.keys.get("proxy_protocol").is_some();
-    let clients = Clients { proven, direct: true, secure: false, proxied, claims: false };
-    let policies = match policies(rules, clients) {
+    let clients = Clients { proven, direct: true, secure: false, proxied, payload: None };
+    let policies = match policies(rules, &clients) {
         Ok(policies) => policies,
         Err(name) => return why(&name),
     };

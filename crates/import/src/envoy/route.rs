@@ -19,7 +19,7 @@ use super::{
 pub(crate) struct Shape<'a> {
     pub(crate) filters: &'a [filters::Filter],
     /// What is known of the clients.
-    pub(crate) clients: super::rbac::Clients,
+    pub(crate) clients: &'a super::rbac::Clients,
     /// TLS is terminated.
     pub(crate) secure: bool,
     /// The port of `Host` doesn't count.
@@ -110,7 +110,7 @@ pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> Site {
                 out.remarks.point(
                     &fraction.at,
                     format!(
-                        "{what} of the requests went by a route of their own, which is left out, and now go to the next route. Write a split: `to: {{ next: {what}, now: … }}`."
+                        "a route for {what} of the requests is left out: they go to the next route. Write a split: `to: {{ next: {what}, now: … }}`."
                     ),
                 );
             }
@@ -338,7 +338,11 @@ fn redirected(node: &Node, rule: &mut Rule) {
 }
 
 fn respond(node: &Node, rule: &mut Rule) {
-    let status = node.number("status").unwrap_or(200.0) as u64;
+    let Some(status) = node.number("status").filter(|status| (200.0..600.0).contains(status)) else {
+        rule.refuse(&node.at, "this route answers with a status that isn't one.");
+        return;
+    };
+    let status = status as u64;
     let body = node.down(&["body"]);
     if let Some(file) = body.str("filename") {
         let mut keys = Map::default();

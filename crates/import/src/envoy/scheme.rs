@@ -12,15 +12,15 @@ use crate::value::Value;
 
 use super::{matcher, rbac::Clients};
 
-const PROTO: &str = "x-forwarded-proto";
+pub(super) const PROTO: &str = "x-forwarded-proto";
 
 /// The scheme of the connections of a listener.
-const fn own(clients: Clients) -> &'static str {
+const fn own(clients: &Clients) -> &'static str {
     if clients.secure { "https" } else { "http" }
 }
 
 /// The rules that mean here what a rule with a condition on `x-forwarded-proto` means there.
-pub(super) fn forwarded_proto(mut rule: Rule, clients: Clients) -> Vec<Rule> {
+pub(super) fn forwarded_proto(mut rule: Rule, clients: &Clients) -> Vec<Rule> {
     let Some(index) = rule.when.headers.iter().position(|(name, _)| name == PROTO) else { return vec![rule] };
     let pattern = rule.when.headers[index].1.clone();
     let holds = takes(&pattern, own(clients));
@@ -66,7 +66,7 @@ pub(super) fn is_set(name: &str, manager: &Node, routes: &Node) -> bool {
     let name = name.to_ascii_lowercase();
     let remote = manager.is("use_remote_address");
     match name.as_str() {
-        "x-request-id" => manager.str("generate_request_id") != Some("false"),
+        "x-request-id" => !manager.is_false("generate_request_id"),
         "x-forwarded-for" => remote && !manager.is("skip_xff_append"),
         "x-forwarded-port" => manager.is("append_x_forwarded_port"),
         "x-forwarded-client-cert" => true,
@@ -125,7 +125,7 @@ mod tests {
         let rule = Rule { when: When { headers, ..When::default() }, ..Rule::default() };
         let text =
             |rule: &Rule| rule.when.headers.first().map_or("-", |(_, pattern)| pattern.as_str()).to_owned();
-        forwarded_proto(rule, clients).iter().map(text).collect()
+        forwarded_proto(rule, &clients).iter().map(text).collect()
     }
 
     #[test]

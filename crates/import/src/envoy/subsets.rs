@@ -145,7 +145,7 @@ pub(super) fn chosen(action: &Node, rule: &mut Rule, cx: &mut Cx) -> Option<Node
     let choices = match found {
         Ok(choices) => choices,
         Err(why) => {
-            rule.refuse(&action.at, format!("this route is refused: the subset of its cluster can't be told, since {why}. Give addresses `labels` and the route a `subset`; then replace the refusal."));
+            rule.refuse(&action.at, format!("this route is refused: the subset of its cluster can't be told, since {why}. Write it as `labels` and `subset`."));
             return None;
         }
     };

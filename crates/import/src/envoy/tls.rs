@@ -100,7 +100,7 @@ pub(crate) fn downstream(
         if context.is("require_client_certificate") {
             remarks.point(
                 &context.at,
-                "clients must show a certificate, but nobody verifies it. attache only takes verified ones: the chain is left out. Give the roots as `client_ca`.",
+                "clients must show a certificate that nobody verifies: the chain is left out. Give the roots as `client_ca`.",
             );
             forget(listener);
             return false;
@@ -149,8 +149,7 @@ fn listener_agrees(listener: &mut Listener, clients: &Map, at: &At, remarks: &mu
     if before && !same {
         remarks.point(
             at,
-            "what is asked of clients' certificates differs from another chain of this listener, and is one for a whole listener here: the chain is left \
-             out. Give it a listener of its own.",
+            "another chain of this listener asks for other clients' certificates: this one is left out. Give it its own listener.",
         );
         return false;
     }
@@ -296,8 +295,7 @@ pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx
             Some(peers) if !peers.is_empty() => tls.set("peers", peers),
             Some(_) if believes && tls.get("ca").is_some() => remarks.note(
                 &context.at,
-                "the original believed any certificate of its roots, whatever name was in it. attache also compares the name: `tls.name`, or the host of the \
-                 address; `tls.peers` lists other identities.",
+                "the original believed any name in a certificate of its roots. attache compares it: `tls.name`; `tls.peers` lists others.",
             ),
             _ => {}
         }
@@ -327,7 +325,7 @@ pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx
     } else if !believes {
         remarks.soft(
             &context.at,
-            "the original verified nothing of this peer. attache verifies by the system's roots and the name: give `tls.ca` if the peer has a private one.",
+            "the original did not verify this peer; attache does, by the system's roots. Give `tls.ca` if its root is private.",
         );
     }
     if !tls.is_empty() {
@@ -387,7 +385,7 @@ fn pairs(common: &Node, remarks: &mut Remarks, cx: &Cx) -> Vec<(String, String)>
                 let folder = "/etc/attache/tls";
                 remarks.soft(
                     &source_of.at,
-                    format!("this certificate stands in the original itself. attache reads files, so that keys are not in configs: write it to {folder}.crt and {folder}.key."),
+                    format!("this certificate stands in the original itself, and attache reads files: write it to {folder}.crt and {folder}.key."),
                 );
                 found.push((format!("{folder}.crt"), format!("{folder}.key")));
             }

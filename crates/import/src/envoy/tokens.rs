@@ -17,6 +17,17 @@ pub(crate) struct Tokens {
     pub(crate) told: Vec<String>,
 }
 
+/// The key under which every token's payload stands in the metadata. `None` where some provider has none, or another one.
+pub(crate) fn payload(filters: &[Node]) -> Option<String> {
+    let mut keys = filters
+        .iter()
+        .filter(|filter| words::extension(filter) == "jwt_authn")
+        .flat_map(|filter| words::config(filter).down(&["providers"]).entries())
+        .map(|(_, provider)| provider.str("payload_in_metadata"));
+    let first = keys.next()??;
+    keys.all(|key| key == Some(first)).then(|| first.to_owned())
+}
+
 /// Reads a filter's providers.
 pub(crate) fn read(config: &Node, at: &At, remarks: &mut Remarks, cx: &mut Cx) -> Tokens {
     let mut tokens =
@@ -109,7 +120,7 @@ fn issuer(
         told.push(header.to_ascii_lowercase());
         remarks.point(
             &provider.at,
-            format!("the payload of a token is not put into `{header}`, which is removed from requests: name the claims that the application needs in `claim_headers`."),
+            format!("a token's payload is not put into `{header}`, which is removed. Name the claims in `claim_headers`."),
         );
     }
     if !provider.is("require_expiration") {

@@ -2,6 +2,9 @@
 
 use crate::tree::{Kind, Node};
 
+/// The kind of an extension whose config comes by discovery (`config_discovery`), so that nobody knows what it does.
+pub(crate) const DISCOVERED: &str = "config_discovery";
+
 /// `type.googleapis.com/envoy.extensions.filters.http.router.v3.Router` is `Router`.
 pub(crate) fn last(url: &str) -> &str {
     url.rsplit(['.', '/']).next().unwrap_or(url)
@@ -10,7 +13,11 @@ pub(crate) fn last(url: &str) -> &str {
 /// What an extension is, by the type of its config, or by its name: `envoy.filters.http.lua`, `envoy.lua` and
 /// `type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua` are all `lua`.
 pub(crate) fn extension(node: &Node) -> String {
-    let config = config(node);
+    // Whatever its name is, its config comes from elsewhere.
+    if node.get("config_discovery").is_some() {
+        return DISCOVERED.to_owned();
+    }
+    let config = given(node);
     let mut url = config.str("@type").unwrap_or_default();
     if url.ends_with("TypedStruct") {
         url = config.str("type_url").unwrap_or_default();
@@ -47,20 +54,21 @@ fn word(name: &str) -> String {
     .to_owned()
 }
 
-/// The config of an extension, whichever key it stands under.
+/// The config of an extension, whichever key it stands under. A typed struct holds it one level deeper.
 pub(crate) fn config(node: &Node) -> &Node {
-    for key in ["typed_config", "config", "deprecated_v1"] {
-        if let Some(config) = node.get(key) {
-            // A typed struct holds it one level deeper.
-            if config.str("@type").is_some_and(|url| url.ends_with("TypedStruct"))
-                && let Some(inner) = config.get("value")
-            {
-                return inner;
-            }
-            return config;
-        }
+    let config = given(node);
+    if config.str("@type").is_some_and(|url| url.ends_with("TypedStruct"))
+        && let Some(inner) = config.get("value")
+    {
+        return inner;
     }
-    node.down(&["typed_config"])
+    config
+}
+
+/// The config of an extension as it stands in the file.
+fn given(node: &Node) -> &Node {
+    let found = ["typed_config", "config", "deprecated_v1"].iter().find_map(|key| node.get(key));
+    found.unwrap_or_else(|| node.down(&["typed_config"]))
 }
 
 /// Seconds of a duration: `0.25s`, `{ seconds: 1, nanos: 5 }`, or a number of seconds.

@@ -310,8 +310,7 @@ fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx
     if let Some(line) = closed {
         remarks.point(
             &line.at,
-            "this rule about connections could refuse them or send them elsewhere, and is absent: everything is refused. Write it as `authorization` of the \
-             listener, or as routes with `sni`.",
+            "everything is refused: this rule about connections is absent, and may be a guard. Write it as `authorization` or `sni`.",
         );
         chains.clear();
     }

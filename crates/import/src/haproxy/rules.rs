@@ -54,6 +54,9 @@ pub(crate) fn frontend(section: &Section, secure: bool, remarks: &mut Remarks, c
             ..Rule::default()
         };
         rule.answer(200);
+        if let Some(fails) = section.lines.iter().find(|line| line.word(0) == "monitor") {
+            rule.remarks.point(&fails.at, "`monitor fail`: this path always answers 200. `/readyz` on port 15090 says how upstreams are.");
+        }
         rule.remarks.note(&line.at, "this path is answered with a query, too, which the original sent on.");
         out.insert(0, Hosted { hosts: Vec::new(), rule });
     }
@@ -98,8 +101,7 @@ fn lower(
         let mut rule = Rule { at: step.at.clone(), ..Rule::default() };
         rule.refuse(
             &step.at,
-            "everything from here on is refused: a rule reads a header, path or host that an earlier rule changed, and routes read what the client sent. \
-             Then replace the refusal.",
+            "everything from here on is refused: a rule reads what an earlier rule changed; routes read what the client sent.",
         );
         emit(within, rule, out);
         return;

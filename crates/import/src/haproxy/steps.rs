@@ -117,10 +117,13 @@ fn request(line: &Line, acls: &Acls<'_>, remarks: &mut Remarks) -> Option<Step> 
         })
         .inspect(|_| {
             if template(line.word(3)).is_none() {
-                remarks.soft(&line.at, format!("the value of `{}` is of a variable that attache lacks; what a client sends under this name is removed.", line.word(2)));
+                remarks.point(
+                    &line.at,
+                    format!("the value of `{}` has a variable that attache lacks; the header is left out, and removed from what clients send.", line.word(2)),
+                );
             }
         }),
-        "del-header" => step(line, 3, acls, |line| header("request", "remove", line.word(2), String::new())),
+        "del-header" => step(line, 3, acls, |line| removed("request", line)),
         "set-path" => step(line, 3, acls, |line| match line.word(2).strip_suffix("%[path]") {
             Some(prefix) if !prefix.contains('%') && prefix.starts_with('/') => Act::Change(Change::Path(format!("{prefix}\u{0}"))),
             _ if !line.word(2).contains('%') => Act::Change(Change::Path(line.word(2).to_owned())),
@@ -166,6 +169,13 @@ fn response(line: &Line, remarks: &mut Remarks) -> Option<Step> {
             return Some(Step { at: line.at.clone(), terms: Some(vec![everything()]), act });
         }
     };
+    if how == "remove" && pattern_of_names(line) {
+        return Some(Step {
+            at: line.at.clone(),
+            terms: Some(vec![everything()]),
+            act: removed("response", line),
+        });
+    }
     let value =
         if how == "remove" { Some(String::new()) } else { template(line.word(3)).filter(|_| !line.varies()) };
     let (_, words) = condition(line, 2);
@@ -199,6 +209,22 @@ fn response(line: &Line, remarks: &mut Remarks) -> Option<Step> {
     }
 }
 
+/// The names of headers are a pattern (`-m beg`, `-m reg`), and not one name.
+fn pattern_of_names(line: &Line) -> bool {
+    line.after("-m").is_some_and(|how| how != "str")
+}
+
+/// Names are removed one by one: where a pattern chose them, some would reach the other side.
+fn removed(way: &'static str, line: &Line) -> Act {
+    if pattern_of_names(line) {
+        return Act::Closed(format!(
+            "headers were removed whose names match `{}`. Name each in `headers.{way}.remove`",
+            line.word(2)
+        ));
+    }
+    header(way, "remove", line.word(2), String::new())
+}
+
 fn header(way: &'static str, how: &'static str, name: &str, value: String) -> Act {
     Act::Change(Change::Header { way, how, name: name.to_ascii_lowercase(), value })
 }
@@ -215,7 +241,49 @@ fn answer(line: &Line, action: &str) -> Rule {
         .find_map(|word| line.after(word))
         .and_then(|text| text.parse::<u64>().ok())
         .unwrap_or(default);
-    let text = line.after("string").or_else(|| line.after("lf-string"));
+    let (words, _) = condition(line, 2);
+    let mut set = Map::default();
+    let mut rest = words.as_slice();
+    while let Some(start) = rest.iter().position(|word| word == "hdr") {
+        match (rest.get(start + 1), rest.get(start + 2).and_then(|value| template(value))) {
+            (Some(name), Some(value)) => set.set(&name.to_ascii_lowercase(), value),
+            (Some(name), None) => rule.remarks.point(
+                &line.at,
+                format!(
+                    "the header `{name}` of this answer has a variable that attache lacks, and is left out."
+                ),
+            ),
+            (None, _) => {}
+        }
+        rest = rest.get(start + 3..).unwrap_or_default();
+    }
+    if !set.is_empty() {
+        rule.keys.child("headers").child("response").set("set", set);
+    }
+    for word in ["file", "lf-file"] {
+        if let Some(file) = line.after(word) {
+            rule.remarks.soft(
+                &line.at,
+                format!(
+                    "the body is the content of `{file}`: write `body: !file {file}` where that file is."
+                ),
+            );
+        }
+    }
+    for word in ["errorfile", "errorfiles"] {
+        if let Some(file) = line.after(word) {
+            rule.remarks.point(
+                &line.at,
+                format!(
+                    "the whole answer stood in `{file}`: write its status, headers and body as `respond`."
+                ),
+            );
+        }
+    }
+    let text = line.after("string").or_else(|| line.after("lf-string").filter(|text| !text.contains('%')));
+    if text.is_none() && line.after("lf-string").is_some() {
+        rule.remarks.point(&line.at, "the body of this answer has variables, and is left out.");
+    }
     match text {
         Some(text) => {
             let mut respond = Map::default();

@@ -81,7 +81,7 @@ fn hashed(hash: &Node, node: &mut Node, remarks: &mut Remarks) {
     } else {
         remarks.point(
             &hash.at,
-            "calls with one value of a query parameter don't stay with one endpoint: `balance.hash` takes a header, a cookie, the client's address or the path.",
+            "a query parameter can't be hashed: `balance.hash` takes a header, a cookie, the client's address or the path.",
         );
         return;
     };

@@ -109,8 +109,7 @@ impl<'m> Clusters<'m> {
                 self.remarks.soft(
                     at,
                     format!(
-                        "the mesh's certificates came from its control plane: {TLS} must have tls.crt, tls.key and ca.crt (or take `spiffe: true`). A peer that speaks no TLS \
-                         is called by `http://` in place of `https://`."
+                        "the mesh gave certificates: put tls.crt, tls.key and ca.crt into {TLS}, or take `spiffe: true`; `http://` calls without TLS."
                     ),
                 );
             }

@@ -128,7 +128,7 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     for (kind, why) in [
         (
             "EnvoyFilter",
-            "an EnvoyFilter changed the proxy's own config, which can't be carried over: find out what it did; until then everything is refused that it could guard.",
+            "an EnvoyFilter changed the proxy's own config: everything that it could guard is refused. Find out what it did.",
         ),
         (
             "WasmPlugin",
@@ -266,7 +266,7 @@ fn workload(objects: &[Object], remarks: &mut Remarks) -> Workload {
     if let Some(first) = objects.first() {
         remarks.note(
             first.at(),
-            format!("no workload is among the objects: this is the sidecar of one in `{namespace}` whose labels are not known. Give its Deployment (or Pod) beside them."),
+            format!("no workload is among the objects: this is for one in `{namespace}` without labels. Give its Deployment or Pod, too."),
         );
     }
     Workload { namespace: namespace.to_owned(), labels: None }

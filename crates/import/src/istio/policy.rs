@@ -123,8 +123,14 @@ fn attribute(key: &str, values: &[String], namespace: &str, tokens: bool) -> Sai
                 value.parse::<u16>().map(|port| port.to_string()).map_err(|_| format!("`{value}` is no port"))
             }),
         ),
+        "request.headers[:authority]" | "request.headers[Host]" | "request.headers[host]" => {
+            attribute("hosts", values, namespace, tokens)
+        }
         "connection.sni" => list("sni", each(&|value| host(value))),
-        "hosts" => list("host", each(&|value| host(value))),
+        "hosts" => {
+            let names = values.iter().map(|value| whole_host(value)).collect::<Said<Vec<_>>>();
+            list("host", names.map(|names| names.concat()))
+        }
         "methods" if values.iter().any(|value| value == "*") => Ok(access::everything()),
         "methods" => list(
             "methods",
@@ -239,6 +245,17 @@ fn network(value: &str) -> Said<String> {
         Some(length) if length.parse::<u8>().is_ok_and(|length| length <= most) => Ok(value.to_owned()),
         Some(_) => Err(format!("`{value}` is no network")),
     }
+}
+
+/// Istio compares the whole of `Host`, without case: a name without a port is not that name with another port.
+/// Here such a name has the default port, of plaintext or of TLS.
+fn whole_host(value: &str) -> Said<Vec<String>> {
+    let name = host(value)?;
+    if name.ends_with('.') {
+        return Err(format!("the host `{value}` ends with a dot"));
+    }
+    let port = name.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    Ok(if port { vec![name] } else { vec![format!("{name}:80"), format!("{name}:443")] })
 }
 
 fn host(value: &str) -> Said<String> {

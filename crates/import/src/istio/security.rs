@@ -95,7 +95,10 @@ pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
         authorization = Map::default();
     }
     if !authorization.is_empty() {
-        out.keys.set("authorization", authorization);
+        // Tokens that nobody needs and no rule reads are verified by the route.
+        let of_route = authorization.0.iter().all(|(key, _)| key == "jwt");
+        let keys = if of_route { &mut rule.keys } else { &mut out.keys };
+        keys.set("authorization", authorization);
     }
     out.remarks = remarks;
     out.chains.push(Chain {
@@ -113,7 +116,7 @@ fn about<'m>(mesh: &'m Mesh, kind: &'static str, closed: &mut Option<(At, String
             continue;
         }
         if object.spec().get("target_ref").is_some() || object.spec().get("target_refs").is_some() {
-            // Gateways and waypoints have these, sidecars don't.
+            // Gateways and waypoints have these, sidecars don't: Istio passes over them, too.
             continue;
         }
         match mesh.selects(object.spec().down(&["selector"])) {
@@ -342,7 +345,7 @@ fn policies(mesh: &Mesh, tokens: bool, remarks: &mut Remarks, closed: &mut Optio
     for object in about(mesh, "AuthorizationPolicy", closed) {
         let spec = object.spec();
         let action = spec.str("action").unwrap_or("ALLOW");
-        if object.node.down(&["metadata", "annotations"]).str("istio.io/dry-run") == Some("true") {
+        if object.node.down(&["metadata", "annotations"]).is("istio.io/dry-run") {
             remarks.soft(object.at(), format!("`{}` is a dry run, and left out: `dry_run: true` makes one of the whole `authorization`.", object.name));
             continue;
         }
@@ -356,7 +359,7 @@ fn policies(mesh: &Mesh, tokens: bool, remarks: &mut Remarks, closed: &mut Optio
             }
             "CUSTOM" => {
                 let why = format!(
-                    "`{}` asks a service of the mesh's own config, which isn't here. Name it in `authorizers`, and in `external` of `authorization`; then replace the refusal.",
+                    "`{}` asks a service that only the mesh's config knows. Write it as `authorizers` and `external`; then replace the refusal.",
                     object.name
                 );
                 closed.get_or_insert((object.at().clone(), why));

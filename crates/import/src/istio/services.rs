@@ -152,8 +152,7 @@ impl<'m> Clusters<'m> {
         {
             self.remarks.soft(
                 at,
-                format!("`{service}` is called by its Service's one address, and the kernel picks the endpoint of each connection. A headless Service (`clusterIP: None`) \
-                 gives attache every endpoint to balance between."),
+                format!("`{service}` is called by its one address: the kernel balances. A headless Service (`clusterIP: None`) lets attache do it."),
             );
         }
         self.nodes.push(node);

@@ -47,8 +47,7 @@ pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<No
                 remarks.point(
                     &routes.at,
                     format!(
-                        "`{kind}` routes are not carried over: such connections go where they were meant to go. For a route of its own write \
-                         `match: {{ destination: \":PORT\" }}` or `match: {{ sni: HOST }}` to a `tcp://` or `tls://` upstream."
+                        "`{kind}` routes are left out: these connections go where they were meant to go. Write routes with `destination` or `sni`."
                     ),
                 );
             }

@@ -18,7 +18,7 @@ use super::{
     proxied::{proxied, respond_headers},
     scope::Scope,
     tokens::Directive,
-    words::{GUARDS, SOFT, is_known},
+    words::{GUARDS, LOST, is_known},
 };
 
 /// What isn't known may decide who passes.
@@ -213,8 +213,7 @@ fn before_expressions(
             let mut rule = Rule { when: own, at: at.clone(), ..Rule::default() };
             rule.refuse(
                 &at,
-                "this location is refused: it stands within one with `^~`, and expressions come before it and not before that one. Write it with `^~` too; \
-                 then import again.",
+                "this location is refused: it stands within one with `^~`, and expressions come before it. Write it with `^~`; import again.",
             );
             before = vec![rule];
         }
@@ -286,7 +285,7 @@ fn rules(
             }
             Some(Said::Keys(keys)) if direct => authorization = Some(keys),
             _ => {
-                rule.refuse(&one.at, "this location is refused: clients were told apart by addresses that another proxy says, or that can't be said. Write it as `authorization`; then replace the refusal.");
+                rule.refuse(&one.at, "this location is refused: its addresses come from another proxy, or can't be said. Write it as `authorization`.");
                 return vec![rule];
             }
         }
@@ -295,7 +294,7 @@ fn rules(
         rule.answer(404);
         return vec![rule];
     }
-    for (name, what) in SOFT {
+    for (name, weight, what) in LOST {
         if let Some(one) = scope.get(name, cx).filter(|one| one.word(1) != "off" && one.word(1) != "0") {
             let elsewhere = *name == "error_page"
                 && one.words.iter().any(|word| word.starts_with(['=', '@']) || word.contains("://"));
@@ -303,7 +302,7 @@ fn rules(
                 rule.remarks
                     .point(&one.at, "`error_page` gave other answers in place of these, which is absent.");
             } else {
-                rule.remarks.soft(&one.at, format!("`{name}`: {what}"));
+                rule.remarks.say(*weight, &one.at, format!("`{name}`: {what}"));
             }
         }
     }

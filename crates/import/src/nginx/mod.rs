@@ -2,6 +2,7 @@
 
 mod answer;
 mod clients;
+mod decoded;
 mod included;
 mod location;
 mod proxied;
@@ -278,6 +279,7 @@ fn listeners(servers: &[Directive], cx: &mut Cx) {
                 site.hosts = vec!["*".to_owned()];
             }
         }
+        decoded::as_nginx_reads_it(&mut sites, &mut out.keys);
         out.chains.push(Chain { sites, ..Chain::default() });
         out.remarks = remarks;
         cx.plan.listeners.push(out);
@@ -432,7 +434,7 @@ fn tls(
     if asked.iter().any(|one| *one != most) {
         remarks.point(
             &all[0].0.at,
-            "what is asked of clients' certificates is one for all servers of this address: here it is that of the strictest. Give each an address of its own.",
+            "all servers of this address ask for clients' certificates as the strictest of them does. Give each its own address.",
         );
     }
     refused

@@ -94,7 +94,10 @@ pub(super) fn proxied(
             _ => match template(value, &rule.when.path) {
                 Some(value) => set.set(&key, value),
                 None => {
-                    rule.remarks.soft(&one.at, format!("the value of `{}` is of a variable that attache lacks; what a client sends under this name is removed.", one.word(1)));
+                    rule.remarks.point(
+                        &one.at,
+                        format!("the value of `{}` has a variable that attache lacks; the header is left out, and removed from what clients send.", one.word(1)),
+                    );
                     remove.push(key);
                 }
             },

@@ -1,5 +1,7 @@
 //! Directives that are known, and what those mean that aren't carried over.
 
+use crate::remark::Weight;
+
 /// Directives that say nothing about what a request meets.
 pub(super) const QUIET: &[&str] = &[
     "listen",
@@ -349,19 +351,24 @@ pub(super) const GUARDS: &[(&str, &str)] = &[
     ("rewrite_by_lua_file", "a Lua script changed requests. Write it as routes"),
 ];
 
-pub(super) const SOFT: &[(&str, &str)] = &[
-    ("gzip", "answers are not compressed: `compression` of the listener does it."),
-    ("proxy_cache", "answers are not cached."),
-    ("client_max_body_size", "bodies are not bounded by size; they stream."),
-    ("limit_conn", "connections of one client are not counted; `max_connections` counts all."),
-    ("limit_rate", "bandwidth is not limited; `fault.response_rate` slows answers."),
-    ("expires", "`Expires` and `Cache-Control` are not added: `headers.response.set` does."),
-    ("error_page", "answers of the proxy itself have attache's text."),
-    ("proxy_intercept_errors", "answers of the upstream pass as they are."),
-    ("sub_filter", "bodies are not changed."),
-    ("mirror", "copies go to upstreams: `mirror: NAME` on the route."),
-    ("proxy_cookie_path", "cookies of answers pass as they are."),
-    ("proxy_cookie_domain", "cookies of answers pass as they are."),
-    ("real_ip_header", "the client's address is that of the connection, or of the PROXY protocol."),
-    ("proxy_bind", "`source_address` of the upstream is the local address."),
+/// Directives that are left out, with what that means.
+pub(super) const LOST: &[(&str, Weight, &str)] = &[
+    ("gzip", Weight::Soft, "answers are not compressed: `compression` of the listener does it."),
+    ("proxy_cache", Weight::Soft, "answers are not cached."),
+    ("client_max_body_size", Weight::Point, "bodies are not bounded by size; they stream."),
+    ("limit_conn", Weight::Point, "connections of one client are not counted; `max_connections` counts all."),
+    ("limit_rate", Weight::Soft, "bandwidth is not limited; `fault.response_rate` slows answers."),
+    ("expires", Weight::Soft, "`Expires` and `Cache-Control` are not added: `headers.response.set` does."),
+    ("error_page", Weight::Soft, "answers of the proxy itself have attache's text."),
+    ("proxy_intercept_errors", Weight::Soft, "answers of the upstream pass as they are."),
+    ("sub_filter", Weight::Point, "bodies are not changed."),
+    ("mirror", Weight::Soft, "copies go to upstreams: `mirror: NAME` on the route."),
+    ("proxy_cookie_path", Weight::Point, "cookies of answers pass as they are."),
+    ("proxy_cookie_domain", Weight::Point, "cookies of answers pass as they are."),
+    (
+        "real_ip_header",
+        Weight::Soft,
+        "the client's address is that of the connection, or of the PROXY protocol.",
+    ),
+    ("proxy_bind", Weight::Soft, "`source_address` of the upstream is the local address."),
 ];

@@ -131,7 +131,7 @@ pub fn verify(kind: Kind, files: &[File], programs: &Programs, folder: &Path) ->
         report.asked += 1;
         match compare(&theirs, &own, probe) {
             None => report.equal += 1,
-            Some(_) if is_closed(&own, probe) => report.closed += 1,
+            Some(_) if is_closed(&own, probe) || is_doubted(&theirs, &own) => report.closed += 1,
             Some(what) => report.differences.push(Difference { request: probe.to_string(), what }),
         }
     }
@@ -155,6 +155,14 @@ fn own_side(plan: &mut Plan, programs: &Programs, folder: &Path, ports: &[u16]) 
 /// The import refused it, since it could not be carried over.
 fn is_closed(own: &Answer, probe: &Probe) -> bool {
     own.status == 503 && (own.body.starts_with("closed: ") || probe.method == "HEAD" && own.stub.is_none())
+}
+
+/// A rule of attache refused what the original let through: `authorization` refuses what can be read in two ways.
+fn is_doubted(theirs: &Answer, own: &Answer) -> bool {
+    theirs.stub.is_some()
+        && own.stub.is_none()
+        && own.status == 403
+        && own.header("x-attache-reason") == "denied-by-rule"
 }
 
 /// Beside what the objects of a mesh say of each request.

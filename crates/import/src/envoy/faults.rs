@@ -1,0 +1,101 @@
+//! The fault filter: delays and answers in place of the upstream's, for requests that meet its conditions.
+
+use crate::gate;
+use crate::path::Path;
+use crate::plan::{Rule, When};
+use crate::remark::Remarks;
+use crate::tree::Node;
+use crate::value::Map;
+
+use super::{matcher, words};
+
+/// Injects what a filter, or a route, says. A fault with conditions gets a rule of its own before the rule that it is about.
+pub(super) fn inject(config: &Node, rules: Vec<Rule>) -> Vec<Rule> {
+    rules.into_iter().flat_map(|rule| one(config, rule)).collect()
+}
+
+fn one(config: &Node, mut rule: Rule) -> Vec<Rule> {
+    if rule.keys.get("to").is_none() {
+        return vec![rule];
+    }
+    let Some(map) = fault(config, &mut rule.remarks) else { return vec![rule] };
+    let said = condition(config).and_then(|when| gate::both(&rule.when, &when));
+    match said {
+        None => {
+            rule.remarks.point(
+                &config.at,
+                "a fault has a condition that can't be said together with this route: no fault is injected. Write a route with `fault`.",
+            );
+            vec![rule]
+        }
+        Some(None) => vec![rule],
+        Some(Some(when)) => {
+            let mut first = Rule { when, ..rule.clone() };
+            first.keys.set("fault", map);
+            if first.when == rule.when {
+                return vec![first];
+            }
+            first.remarks.0.clear();
+            rule.name = None;
+            vec![first, rule]
+        }
+    }
+}
+
+/// Whom the fault is for. `None` where that can't be said.
+fn condition(config: &Node) -> Option<When> {
+    let mut when = When { path: Path::Any, ..When::default() };
+    if config.get("upstream_cluster").is_some() {
+        return None;
+    }
+    for header in config.list("headers") {
+        matcher::header(header, &mut when).ok()?;
+    }
+    let nodes: Vec<String> =
+        config.list("downstream_nodes").iter().filter_map(Node::text).map(regex::escape).collect();
+    if !nodes.is_empty() {
+        when.headers.push(("x-envoy-downstream-service-node".to_owned(), format!("~{}", nodes.join("|"))));
+    }
+    Some(when)
+}
+
+/// `None` where nothing is injected.
+fn fault(config: &Node, remarks: &mut Remarks) -> Option<Map> {
+    let mut map = Map::default();
+    let share = |node: &Node| words::percent(node.get("percentage").and_then(words::share).unwrap_or(0.0));
+    if let Some(delay) = config.get("delay") {
+        match delay.get("fixed_delay").and_then(words::seconds) {
+            Some(time) => {
+                let mut own = Map::default();
+                own.set("time", words::duration(time));
+                own.set("share", share(delay));
+                map.set("delay", own);
+            }
+            None => remarks.soft(&delay.at, "a delay that the request itself asks for is absent."),
+        }
+    }
+    if let Some(abort) = config.get("abort") {
+        match abort.number("http_status") {
+            Some(status) => {
+                let mut own = Map::default();
+                own.set("status", status as u64);
+                own.set("share", share(abort));
+                map.set("abort", own);
+            }
+            None => remarks.point(
+                &abort.at,
+                "an abort that the request itself asks for, or with a gRPC status, is absent: these requests go on.",
+            ),
+        }
+    }
+    if config.get("max_active_faults").is_some() {
+        remarks.soft(
+            &config.at,
+            "`max_active_faults`: faults are not counted, all that are asked for are injected.",
+        );
+    }
+    if config.get("response_rate_limit").is_some() {
+        remarks.soft(&config.at, "the rate of responses is given by `fault.response_rate`.");
+    }
+    (!map.is_empty()).then_some(map)
+}

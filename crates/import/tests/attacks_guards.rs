@@ -1,0 +1,306 @@
+//! Guards of Envoy in spellings and places where they are easily passed over: no import of them is more open than the original.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use attache_import::{File, Grade, Imported, Kind};
+
+fn import(text: &str) -> Imported {
+    let file = File { path: "envoy.yaml".into(), text: text.to_owned() };
+    attache_import::import(Kind::Envoy, &[file]).unwrap()
+}
+
+const CLUSTERS: &str = "clusters: [{name: a, type: STRICT_DNS, load_assignment: {endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: \
+                        {address: a.internal, port_value: 80}}}}]}]}}, {name: b, type: STRICT_DNS, load_assignment: {endpoints: [{lb_endpoints: \
+                        [{endpoint: {address: {socket_address: {address: b.internal, port_value: 80}}}}]}]}}]";
+
+/// A listener with these keys.
+fn listener(keys: &str) -> Imported {
+    import(&format!(
+        "static_resources: {{listeners: [{{name: in, address: {{socket_address: {{address: 127.0.0.1, port_value: 10000}}}}, {keys}}}], {CLUSTERS}}}"
+    ))
+}
+
+/// A connection manager with these keys, HTTP filters and routes.
+fn manager(keys: &str, filters: &str, routes: &str) -> String {
+    format!(
+        "{{name: envoy.filters.network.http_connection_manager, typed_config: {{stat_prefix: in, {keys} route_config: {{virtual_hosts: [{{name: v, domains: ['*'], routes: [{routes}]}}]}}, http_filters: [{filters} {{name: envoy.filters.http.router}}]}}}}"
+    )
+}
+
+const ALL: &str = "{match: {prefix: /}, route: {cluster: a}}";
+
+fn filters(filters: &str) -> Imported {
+    listener(&format!("filter_chains: [{{filters: [{}]}}]", manager("", filters, ALL)))
+}
+
+fn routes(filters: &str, routes: &str) -> Imported {
+    listener(&format!("filter_chains: [{{filters: [{}]}}]", manager("", filters, routes)))
+}
+
+fn rbac(action: &str, policy: &str) -> String {
+    format!(
+        "{{name: envoy.filters.http.rbac, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, rules: {{action: {action}, policies: {{p: {{{policy}}}}}}}}}}},"
+    )
+}
+
+/// Routes that go to an upstream.
+fn opened(imported: &Imported) -> usize {
+    imported.text.lines().filter(|line| line.trim_start().trim_start_matches("- ").starts_with("to:")).count()
+}
+
+fn assert_closed(what: &str, imported: &Imported) {
+    assert_eq!(opened(imported), 0, "{what}:\n{}", imported.text);
+    assert_eq!(imported.grade, Grade::Point, "{what}:\n{}", imported.text);
+}
+
+#[test]
+fn a_filter_whose_config_is_discovered_is_not_the_one_that_its_name_says() {
+    for name in ["rbac", "jwt_authn", "fault", "cors", "router", "grpc_stats"] {
+        let filter = format!(
+            "{{name: envoy.filters.http.{name}, config_discovery: {{config_source: {{ads: {{}}}}, type_urls: [x]}}}},"
+        );
+        assert_closed(name, &filters(&filter));
+    }
+    let open = manager("", "", ALL);
+    let rbac = "{name: envoy.filters.network.rbac, configDiscovery: {config_source: {ads: {}}}}";
+    assert_closed("of connections", &listener(&format!("filter_chains: [{{filters: [{rbac}, {open}]}}]")));
+    let inspector = "{name: envoy.filters.listener.tls_inspector, config_discovery: {}}";
+    assert_closed(
+        "of a listener",
+        &listener(&format!("listener_filters: [{inspector}], filter_chains: [{{filters: [{open}]}}]")),
+    );
+}
+
+#[test]
+fn the_type_of_a_typed_struct_says_what_a_filter_is() {
+    let filter = "{name: envoy.filters.http.cors, typed_config: {'@type': type.googleapis.com/xds.type.v3.TypedStruct, type_url: type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, value: {rules: {action: DENY, policies: {p: {permissions: [{any: true}], principals: [{any: true}]}}}}}},";
+    let imported = filters(filter);
+    assert_eq!(opened(&imported), 0, "{}", imported.text);
+    assert!(imported.text.contains("respond: { status: 403"), "{}", imported.text);
+}
+
+#[test]
+fn yes_and_on_are_true_as_yaml_reads_them() {
+    for word in ["yes", "On", "TRUE", "y"] {
+        let imported = listener(&format!(
+            "filter_chains: [{{filters: [{}], transport_socket: {{name: envoy.transport_sockets.tls, typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, require_client_certificate: {word}, common_tls_context: {{tls_certificates: [{{certificate_chain: {{filename: /c}}, private_key: {{filename: /k}}}}], validation_context: {{trusted_ca: {{filename: /ca}}}}}}}}}}}}]",
+            manager("", "", ALL)
+        ));
+        assert!(!imported.text.contains("client_optional"), "{word}:\n{}", imported.text);
+    }
+    let denied = "{match: {prefix: /ADMIN, case_sensitive: no}, direct_response: {status: 403}},";
+    let imported = routes("", &format!("{denied} {ALL}"));
+    assert!(imported.text.contains("(?i:/ADMIN"), "{}", imported.text);
+}
+
+#[test]
+fn a_header_that_rbac_asks_for_is_given_once() {
+    let imported = filters(&rbac(
+        "ALLOW",
+        "permissions: [{header: {name: x-role, string_match: {exact: admin}}}], principals: [{any: true}]",
+    ));
+    // The route is met by one of several fields: then the others must not be other ones.
+    assert!(
+        imported.text.contains("deny: [{ name: several-x-role, not: { headers: { x-role: admin } } }]"),
+        "{}",
+        imported.text
+    );
+    assert_eq!(imported.grade, Grade::Nothing);
+    let imported = filters(&rbac(
+        "DENY",
+        "permissions: [{header: {name: x-role, string_match: {exact: guest}}}], principals: [{any: true}]",
+    ));
+    assert!(!imported.text.contains("several-"), "{}", imported.text);
+}
+
+#[test]
+fn claims_are_those_of_the_payload_that_the_rule_reads() {
+    let tokens = |providers: &[(&str, &str)]| {
+        let all: Vec<String> = providers
+            .iter()
+            .map(|(name, keys)| format!("{name}: {{issuer: 'https://{name}', local_jwks: {{inline_string: '{{\"keys\":[]}}'}}, {keys}}}"))
+            .collect();
+        let any: Vec<String> =
+            providers.iter().map(|(name, _)| format!("{{provider_name: {name}}}")).collect();
+        let requires = if any.len() == 1 {
+            any.concat()
+        } else {
+            format!("{{requires_any: {{requirements: [{}]}}}}", any.join(", "))
+        };
+        format!(
+            "{{name: envoy.filters.http.jwt_authn, typed_config: {{providers: {{{}}}, rules: [{{match: {{prefix: /}}, requires: {requires}}}]}}}},",
+            all.join(", ")
+        )
+    };
+    let rule = |path: &str| {
+        rbac(
+            "ALLOW",
+            &format!(
+                "permissions: [{{any: true}}], principals: [{{metadata: {{filter: envoy.filters.http.jwt_authn, path: [{path}], value: {{string_match: {{exact: admin}}}}}}}}]"
+            ),
+        )
+    };
+    let role = rule("{key: pay}, {key: role}");
+    let named = tokens(&[("p", "payload_in_metadata: pay")]);
+    assert_eq!(opened(&filters(&format!("{named} {role}"))), 1);
+    for (what, text) in [
+        ("no payload", format!("{} {role}", tokens(&[("p", "")]))),
+        ("another key", format!("{named} {}", rule("{key: other}, {key: role}"))),
+        (
+            "the token's head",
+            format!(
+                "{} {}",
+                tokens(&[("p", "payload_in_metadata: pay, header_in_metadata: head")]),
+                rule("{key: head}, {key: kid}")
+            ),
+        ),
+        (
+            "two keys",
+            format!(
+                "{} {role}",
+                tokens(&[("p", "payload_in_metadata: pay"), ("q", "payload_in_metadata: other")])
+            ),
+        ),
+        ("in front of the tokens", format!("{role} {named}")),
+        ("a name with a dot", format!("{named} {}", rule("{key: pay}, {key: 'https://x.example/role'}"))),
+        ("a list of words", format!("{named} {}", rule("{key: pay}, {key: scope}"))),
+    ] {
+        assert_closed(what, &filters(&text));
+    }
+}
+
+#[test]
+fn hosts_of_rbac_are_compared_without_case_where_that_is_said() {
+    let host = |matcher: &str| {
+        filters(&rbac(
+            "ALLOW",
+            &format!(
+                "permissions: [{{header: {{name: ':authority', string_match: {{{matcher}}}}}}}], principals: [{{any: true}}]"
+            ),
+        ))
+    };
+    for matcher in ["exact: example.com", "exact: EXAMPLE.com, ignore_case: true"] {
+        assert!(host(matcher).text.contains("host: example.com:80"), "{matcher}");
+    }
+    // Envoy lets nobody through who says it in small letters, or without the dot.
+    assert_closed("capital letters", &host("exact: EXAMPLE.com"));
+    assert_closed("a dot at the end", &host("exact: example.com."));
+}
+
+#[test]
+fn a_health_check_behind_a_guard_is_guarded() {
+    let check = "{name: envoy.filters.http.health_check, typed_config: {headers: [{name: ':path', string_match: {exact: /healthz}}]}},";
+    let nobody = rbac("DENY", "permissions: [{any: true}], principals: [{any: true}]");
+    assert!(!filters(&format!("{nobody} {check}")).text.contains("respond: 200"));
+    assert!(filters(&format!("{check} {nobody}")).text.contains("respond: 200"));
+}
+
+#[test]
+fn headers_that_become_metadata_are_removed_where_that_is_said() {
+    let filter = "{name: envoy.filters.http.header_to_metadata, typed_config: {request_rules: [{header: x-admin, on_header_present: {metadata_namespace: n, key: k}, remove: true}, {header: x-kept, on_header_present: {metadata_namespace: n, key: k}}]}},";
+    let imported = filters(filter);
+    assert!(
+        imported.text.contains("remove: [x-admin]") && !imported.text.contains("x-kept"),
+        "{}",
+        imported.text
+    );
+    let guard = rbac(
+        "ALLOW",
+        "permissions: [{header: {name: x-admin, present_match: true}}], principals: [{any: true}]",
+    );
+    assert_closed("read behind it", &filters(&format!("{filter} {guard}")));
+}
+
+#[test]
+fn a_fault_for_some_requests_is_one_for_them() {
+    let fault = |conditions: &str| {
+        filters(&format!(
+            "{{name: envoy.filters.http.fault, typed_config: {{abort: {{http_status: 403, percentage: {{numerator: 100}}}}, {conditions}}}}},"
+        ))
+    };
+    let imported = fault("headers: [{name: x-block, string_match: {exact: '1'}}]");
+    let (with, without) = (imported.text.find("x-block"), imported.text.rfind("to: a\n"));
+    assert!(with < without && imported.text.matches("abort:").count() == 1, "{}", imported.text);
+    assert_eq!(imported.grade, Grade::Nothing, "{}", imported.text);
+    assert_eq!(fault("upstream_cluster: a").grade, Grade::Point);
+    assert_eq!(fault("headers: [{name: x-block, string_match: {custom: {}}}]").grade, Grade::Point);
+    let grpc = filters(
+        "{name: envoy.filters.http.fault, typed_config: {abort: {grpc_status: 7, percentage: {numerator: 100}}}},",
+    );
+    assert_eq!(grpc.grade, Grade::Point);
+}
+
+#[test]
+fn limits_of_every_level_count() {
+    let limited = |filter: &str, route: &str, host: &str| {
+        let filter = format!(
+            "{{name: envoy.filters.http.ratelimit, typed_config: {{domain: d, rate_limit_service: {{grpc_service: {{envoy_grpc: {{cluster_name: b}}}}}}, {filter}}}}}"
+        );
+        listener(&format!(
+            "filter_chains: [{{filters: [{{name: envoy.filters.network.http_connection_manager, typed_config: {{stat_prefix: in, route_config: {{virtual_hosts: [{{name: v, domains: ['*'], {host} routes: [{{match: {{prefix: /}}, {route}}}]}}]}}, http_filters: [{filter}, {{name: envoy.filters.http.router}}]}}}}]}}]"
+        ))
+    };
+    let address = "[{actions: [{remote_address: {}}]}]";
+    let word = |word: &str| format!("[{{actions: [{{generic_key: {{descriptor_value: {word}}}}}]}}]");
+    let host = format!("rate_limits: {address},");
+    let route = |more: &str| format!("route: {{cluster: a, {more} rate_limits: {}}}", word("x"));
+    let has = |imported: &Imported| {
+        (imported.text.contains("remote_address"), imported.text.contains("descriptor_value: x"))
+    };
+    assert_eq!(has(&limited("", &route(""), &host)), (false, true));
+    assert_eq!(has(&limited("", &route("include_vh_rate_limits: true,"), &host)), (true, true));
+    assert_eq!(has(&limited("", "route: {cluster: a}", &host)), (true, false));
+    let own = |keys: &str| {
+        format!(
+            "{}, typed_per_filter_config: {{envoy.filters.http.ratelimit: {{'@type': type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute, {keys}}}}}",
+            route("")
+        )
+    };
+    assert_eq!(has(&limited("", &own("vh_rate_limits: INCLUDE"), &host)), (true, true));
+    assert_eq!(has(&limited("", &own(&format!("rate_limits: {address}")), "")), (true, false));
+    assert_eq!(has(&limited(&format!("rate_limits: {address}"), "route: {cluster: a}", "")), (true, false));
+}
+
+#[test]
+fn what_is_lost_of_limits_and_answers_is_said() {
+    for (what, filter) in [
+        ("a size", "{name: envoy.filters.http.buffer, typed_config: {max_request_bytes: 1000}},"),
+        ("answers", "{name: envoy.filters.http.custom_response, typed_config: {}},"),
+        (
+            "state",
+            "{name: envoy.filters.http.set_filter_state, typed_config: {on_request_headers: [{object_key: envoy.upstream.dynamic_host}]}},",
+        ),
+    ] {
+        assert_eq!(filters(filter).grade, Grade::Point, "{what}");
+    }
+    let keyed = |keys: &str| listener(&format!("filter_chains: [{{filters: [{}]}}]", manager(keys, "", ALL)));
+    assert_eq!(
+        keyed("common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST},").grade,
+        Grade::Point
+    );
+    for action in ["2", "REJECT_REQUEST"] {
+        assert!(
+            keyed(&format!("path_with_escaped_slashes_action: {action},"))
+                .text
+                .contains("escaped_slashes: reject"),
+            "{action}"
+        );
+    }
+    assert_closed("a status", &routes("", "{match: {prefix: /}, direct_response: {status: none}}"));
+}
+
+#[test]
+fn endpoints_that_metadata_chose_are_not_all_endpoints() {
+    let proxy = "{name: envoy.filters.network.tcp_proxy, typed_config: {stat_prefix: t, cluster: a, metadata_match: {filter_metadata: {envoy.lb: {stage: test}}}}}";
+    assert_closed("tcp_proxy", &listener(&format!("filter_chains: [{{filters: [{proxy}]}}]")));
+}
+
+#[test]
+fn parameters_of_a_path_belong_to_it() {
+    let imported = routes(
+        "",
+        "{match: {path: /ok}, route: {cluster: a}}, {match: {prefix: /}, direct_response: {status: 403}}",
+    );
+    assert!(imported.text.contains("parameters: keep"), "{}", imported.text);
+    assert!(!filters("").text.contains("parameters"));
+}
