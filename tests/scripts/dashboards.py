@@ -8,7 +8,7 @@ Every query of the dashboards is asked, their variables put in. Prints those wit
 Needs `prometheus` and `openssl` in PATH.
 """
 
-import http.server, json, os, re, signal, socket, socketserver, subprocess, sys, tempfile, threading, time, urllib.parse, urllib.request
+import http.server, json, os, re, signal, socket, socketserver, ssl, subprocess, sys, tempfile, threading, time, urllib.parse, urllib.request
 
 SECONDS = int(os.environ.get("SECONDS_OF_TRAFFIC", "40"))
 # What the scrape of a cluster puts on every series.
@@ -65,9 +65,12 @@ def server(kind, handler):
 
 
 def config(names, folder, ports):
-    key, cert = f"{folder}/tls.key", f"{folder}/tls.crt"
+    key, cert, ca = f"{folder}/tls.key", f"{folder}/tls.crt", f"{folder}/ca.crt"
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]
-    subprocess.run(make + ["-subj", "/CN=web", "-keyout", key, "-out", cert], check=True, capture_output=True)
+    signed = ["-CA", ca, "-CAkey", f"{folder}/ca.key", "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=DNS:web"]
+    for more in (["-subj", "/CN=ca", "-keyout", f"{folder}/ca.key", "-out", ca], ["-subj", "/CN=web", "-keyout", key, "-out", cert, *signed]):
+        subprocess.run(make + more, check=True, capture_output=True)
+    tls = f"tls: {{ certificate: {cert}, key: {key}, client_ca: {ca} }}"
     named = "names: istio, workload: web, namespace: shop" if names == "istio" else "names: envoy"
     orders = "orders.shop" if names == "istio" else "httproute/shop/orders/rule/0"
     return f"""
@@ -75,9 +78,9 @@ admin: off
 metrics: {{ bind: "127.0.0.1:{ports['metrics']}", {named} }}
 listeners:
   http-out: {{ bind: "127.0.0.1:{ports['out']}", to: {orders} }}
-  inbound: {{ bind: "127.0.0.1:{ports['in']}", tls: {{ certificate: {cert}, key: {key}, mode: permissive }}, to: web.shop }}
+  inbound: {{ bind: "127.0.0.1:{ports['in']}", {tls}, to: web.shop }}
   bytes: {{ bind: "127.0.0.1:{ports['tcp']}", protocol: tcp, to: db.shop }}
-  inbound-bytes: {{ bind: "127.0.0.1:{ports['tcp_in']}", protocol: tcp, to: web-db.shop }}
+  inbound-bytes: {{ bind: "127.0.0.1:{ports['tcp_in']}", {tls}, protocol: tcp, to: web-db.shop }}
 upstreams:
   {orders}: {{ address: "http://127.0.0.1:{ports['app']}" }}
   web.shop: {{ address: "http://127.0.0.1:{ports['app']}" }}
@@ -86,20 +89,26 @@ upstreams:
 """
 
 
-def traffic(ports):
+def traffic(ports, folder):
     turn = 0
+    # Those who call the workload speak mutual TLS.
+    context = ssl.create_default_context(cafile=f"{folder}/ca.crt")
+    context.check_hostname = False
+    context.load_cert_chain(f"{folder}/tls.crt", f"{folder}/tls.key")
     while True:
         for port in (ports["out"], ports["in"]):
             status = (200, 200, 404, 503, 302)[turn % 5]
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/{status}", data=b"y" * 200)
-            opener = urllib.request.build_opener(NoRedirects)
+            scheme = "https" if port == ports["in"] else "http"
+            request = urllib.request.Request(f"{scheme}://127.0.0.1:{port}/{status}", data=b"y" * 200)
+            opener = urllib.request.build_opener(NoRedirects, urllib.request.HTTPSHandler(context=context))
             try:
                 opener.open(request, timeout=5).read()
             except OSError:
                 pass
         for port in (ports["tcp"], ports["tcp_in"]):
             try:
-                with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+                with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+                    connection = context.wrap_socket(plain) if port == ports["tcp_in"] else plain
                     connection.sendall(b"hello")
                     connection.recv(100)
             except OSError:
@@ -165,7 +174,7 @@ def main():
             data = [f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{ports['prometheus']}"]
             processes.append(subprocess.Popen(["prometheus", f"--config.file={folder}/prometheus.yml", *data], stdout=log, stderr=log))
             time.sleep(3)
-            threading.Thread(target=traffic, args=(ports,), daemon=True).start()
+            threading.Thread(target=traffic, args=(ports, folder), daemon=True).start()
             time.sleep(SECONDS)
             missing = 0
             for path in dashboards:

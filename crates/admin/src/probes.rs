@@ -77,7 +77,7 @@ async fn answer(state: AdminState, asked: Question) -> Answer {
 
 fn index(state: &AdminState) -> String {
     let mut index = INDEX.to_owned();
-    for adapter in &state.app.told().adapt {
+    for adapter in &state.app.told().app.adapt {
         // A String takes everything.
         let _ = writeln!(
             index,

@@ -141,7 +141,7 @@ impl Process {
 
     /// Notes which generation serves from now on.
     pub(crate) fn serves(&self, generation: Arc<Generation>) {
-        self.app.set(generation.config.app.clone());
+        self.app.set(&generation.config);
         self.current.store(generation);
     }
 }

@@ -1,11 +1,11 @@
-//! Access rules of other proxies, as `authorization` of attache says them.
+//! Access rules of other proxies become rules of attache's `authorization`.
 //!
-//! A rule is a conjunction: every key that it has must hold, of a list one value, and nothing of `not`. What an original says with
-//! `and`, `or` and `not` in any depth becomes a list of such rules (a disjunction of conjunctions), or can't be said.
+//! A rule is a conjunction: every key must hold, one value of each list must match, and nothing in `not` may match. A condition with
+//! `and`, `or` and `not` at any depth becomes a list of such rules (a disjunction of conjunctions), or can't be expressed.
 
 use crate::value::{Map, Value};
 
-/// More rules than this are not made of one policy.
+/// The largest number of rules that one policy may become.
 const MOST: usize = 64;
 
 /// One side of a rule: what must hold, or what must not.
@@ -24,7 +24,7 @@ pub(crate) struct Access {
     not: Facts,
 }
 
-/// Rules of which one must hold.
+/// Rules of which at least one must hold.
 pub(crate) type Any = Vec<Access>;
 
 impl Access {
@@ -40,27 +40,27 @@ impl Access {
         Self { when, not: Facts::default() }
     }
 
-    /// It asks for nothing.
+    /// The rule has no condition, so it always holds.
     pub(crate) fn is_everything(&self) -> bool {
         *self == Self::default()
     }
 
-    /// It asks for a key, in what must hold or in what must not.
+    /// The rule has a condition on this key, whether it must hold or must not hold.
     pub(crate) fn asks(&self, key: &str) -> bool {
         self.needs(key) || self.excludes(key)
     }
 
-    /// It asks for a key in what must hold.
+    /// The rule has a condition on this key that must hold.
     pub(crate) fn needs(&self, key: &str) -> bool {
         self.when.has(key)
     }
 
-    /// It asks for a key in what must not hold.
+    /// The rule has a condition on this key that must not hold.
     pub(crate) fn excludes(&self, key: &str) -> bool {
         self.not.has(key)
     }
 
-    /// As attache's keys.
+    /// The rule in attache's keys.
     pub(crate) fn map(&self, name: Option<&str>) -> Map {
         let mut map = Map::default();
         map.put("name", name);
@@ -73,7 +73,7 @@ impl Access {
         map
     }
 
-    /// What must not hold instead of what must: rules of which one must hold.
+    /// The negation of the rule: rules of which at least one must hold.
     fn negated(&self) -> Any {
         let mut out = Vec::new();
         for single in self.when.singles() {
@@ -85,7 +85,7 @@ impl Access {
         out
     }
 
-    /// Both. `Some(None)`: nothing meets both; `None`: they can't be said as one rule.
+    /// The rule that holds if both hold. `Some(None)`: no request meets both. `None`: one rule can't express both.
     #[allow(clippy::option_option)]
     fn and(&self, other: &Self) -> Option<Option<Self>> {
         let mut out = self.clone();
@@ -134,7 +134,7 @@ fn add(known: &mut Vec<String>, values: &[String]) {
     }
 }
 
-/// Leaves what both lists have. `None` where patterns would have to be compared; false if nothing is left.
+/// Keeps the values that both lists have. `None` if patterns would have to be compared; false if no value is left.
 fn narrow(known: &mut Vec<String>, values: &[String]) -> Option<bool> {
     if known == values {
         return Some(true);
@@ -174,12 +174,12 @@ impl Facts {
     }
 }
 
-/// A disjunction that always holds.
+/// Rules that always hold.
 pub(crate) fn everything() -> Any {
     vec![Access::default()]
 }
 
-/// What both say.
+/// Rules that hold if both hold. `None` if they can't be expressed.
 pub(crate) fn both(a: &Any, b: &Any) -> Option<Any> {
     let mut out: Any = Vec::new();
     for a in a {
@@ -194,7 +194,7 @@ pub(crate) fn both(a: &Any, b: &Any) -> Option<Any> {
     (out.len() <= MOST).then_some(out)
 }
 
-/// What one of them says.
+/// Rules that hold if at least one of both holds. `None` if there are too many.
 pub(crate) fn either(a: Any, b: Any) -> Option<Any> {
     let mut out = a;
     for rule in b {
@@ -208,7 +208,7 @@ pub(crate) fn either(a: Any, b: Any) -> Option<Any> {
     (out.len() <= MOST).then_some(out)
 }
 
-/// What none of them says.
+/// Rules that hold if none of these holds. `None` if they can't be expressed.
 pub(crate) fn not(any: &Any) -> Option<Any> {
     let mut out = everything();
     for rule in any {
@@ -217,18 +217,18 @@ pub(crate) fn not(any: &Any) -> Option<Any> {
     Some(out)
 }
 
-/// What `authorization` says of rules.
+/// What a list of rules means for `authorization`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Said {
-    /// They let everybody pass.
+    /// The rules let every client pass: no key is needed.
     Open,
-    /// They let nobody pass.
+    /// The rules let no client pass.
     Shut,
-    /// They are these keys.
+    /// The keys of `authorization`.
     Keys(Map),
 }
 
-/// `allow` of rules with names.
+/// Makes `allow` of rules with their names.
 pub(crate) fn allow(rules: &[(String, Access)]) -> Said {
     if rules.iter().any(|(_, rule)| rule.is_everything()) {
         return Said::Open;
@@ -238,7 +238,7 @@ pub(crate) fn allow(rules: &[(String, Access)]) -> Said {
     Said::Keys(keys)
 }
 
-/// `deny` of rules with names.
+/// Makes `deny` of rules with their names.
 pub(crate) fn deny(rules: &[(String, Access)]) -> Said {
     if rules.is_empty() {
         return Said::Open;
@@ -268,7 +268,7 @@ fn written(rules: &[(String, Access)]) -> Value {
     Value::List(items)
 }
 
-/// Puts more into `authorization`. False where two of one kind can't be one: two lists of `allow`, two kinds of tokens, two authorizers.
+/// Adds keys to an `authorization`. False if it can't have both: two lists of `allow`, two kinds of tokens, two authorizers.
 pub(crate) fn merge(into: &mut Map, more: &Map) -> bool {
     for (key, value) in &more.0 {
         match (into.get(key), value) {
@@ -284,7 +284,7 @@ pub(crate) fn merge(into: &mut Map, more: &Map) -> bool {
     true
 }
 
-/// Rules of one list, each with a name of its own.
+/// The rules with a unique name each.
 fn named_apart<'v>(rules: impl Iterator<Item = &'v Value>) -> Vec<Value> {
     let mut out: Vec<Value> = Vec::new();
     let name_of = |value: &Value| match value {

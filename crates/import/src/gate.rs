@@ -1,24 +1,24 @@
-//! Guards in front of rules: who may pass, who is denied, and what can't be judged and is therefore refused.
+//! Guards in front of rules: which requests pass, which are denied, and which are refused because the guard can't be expressed.
 //!
-//! A gate is a list of cases of which the first that holds decides. Put in front of a rule it makes rules of its own:
-//! the case's conditions and those of the rule together. Where the two together can't be said, a case that would deny
-//! closes the whole rule, and one that would let pass is left out.
+//! A gate is a list of cases; the first case that holds decides. A gate in front of a rule makes one rule for each case, with
+//! the conditions of the case and of the rule. If one rule can't express both conditions, the whole rule is refused: nothing
+//! that the guard denied may pass.
 
 use crate::access;
 use crate::plan::{Rule, When};
 use crate::tree::At;
 use crate::value::{Map, Value};
 
-/// What a case says.
+/// What happens to the requests of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It goes on.
+    /// They pass.
     Pass,
-    /// It is answered 403, as by the original.
+    /// They are answered with 403, as by the original.
     Deny,
-    /// It goes on if these keys of `authorization` let it.
+    /// They pass if these keys of `authorization` allow them.
     With(Map),
-    /// It stood behind a guard that can't be carried over.
+    /// They are refused: the guard can't be carried over, for this reason.
     Refuse(String),
 }
 
@@ -28,17 +28,17 @@ pub(crate) struct Gate {
     pub(crate) at: At,
     pub(crate) cases: Vec<(When, Verdict)>,
     pub(crate) otherwise: Verdict,
-    /// What an answer to the denied says.
+    /// The body of the answer to a denied request.
     pub(crate) denied: &'static str,
 }
 
 impl Gate {
-    /// Everything behind it is refused.
+    /// A gate that refuses every request.
     pub(crate) fn closed(at: &At, why: impl Into<String>) -> Self {
         Self { at: at.clone(), cases: Vec::new(), otherwise: Verdict::Refuse(why.into()), denied: "" }
     }
 
-    /// The rules that a rule behind this gate becomes.
+    /// The rules that a rule becomes if this gate stands in front of it.
     pub(crate) fn before(&self, rule: Rule) -> Vec<Rule> {
         if rule.settled {
             return vec![rule];
@@ -106,7 +106,7 @@ impl Gate {
                 }
             }
             Verdict::Deny => {
-                // Guards in front of this one have been asked before.
+                // The guards before this one decide first.
                 let before = rule.keys.get("authorization").cloned();
                 rule.settled = true;
                 rule.keys = Map::default();
@@ -128,7 +128,7 @@ fn refused(mut rule: Rule, at: &At, why: &str) -> Rule {
     rule
 }
 
-/// The conditions of both. `Some(None)`: no request meets both; `None`: they can't be said as one.
+/// The conditions of both. `Some(None)`: no request meets both. `None`: one rule can't express both.
 #[allow(clippy::option_option)]
 pub(crate) fn both(a: &When, b: &When) -> Option<Option<When>> {
     let Some(path) = a.path.both(&b.path)? else { return Some(None) };

@@ -1,10 +1,10 @@
-//! Rules that ask for the host like for anything else, in one list, become virtual hosts.
+//! A list of rules in which the host is one condition among others becomes virtual hosts.
 //!
-//! attache compares the host first. So every host that some rule names gets all rules that can take it, in their order.
+//! attache compares the host first. So each host that a rule names gets every rule that can match it, in the order of the list.
 
 use crate::plan::{Rule, Site};
 
-/// A rule with its hosts; any host if there are none.
+/// A rule with its hosts. Without a host it matches every host.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hosted {
     pub(crate) hosts: Vec<String>,
@@ -26,7 +26,7 @@ pub(crate) fn sites(rules: &[Hosted]) -> Vec<Site> {
         let mut own = Vec::new();
         for (index, hosted) in rules.iter().enumerate() {
             if hosted.hosts.is_empty() || hosted.hosts.iter().any(|pattern| takes(pattern, &host)) {
-                // An earlier rule with the same conditions has every such request.
+                // An earlier rule with the same conditions matches every such request.
                 if own.iter().any(|earlier: &Rule| earlier.when == hosted.rule.when) {
                     continue;
                 }
@@ -39,7 +39,7 @@ pub(crate) fn sites(rules: &[Hosted]) -> Vec<Site> {
                 own.push(rule);
             }
         }
-        // Hosts with the same rules are one.
+        // Hosts with the same rules share one virtual host.
         let same = |site: &&mut Site| {
             host != "*"
                 && site.rules.len() == own.len()
@@ -53,7 +53,7 @@ pub(crate) fn sites(rules: &[Hosted]) -> Vec<Site> {
     sites
 }
 
-/// Every request for `host` is one for `pattern`.
+/// Whether `pattern` matches every request for `host`.
 fn takes(pattern: &str, host: &str) -> bool {
     if pattern == host || pattern == "*" {
         return true;
@@ -74,7 +74,7 @@ fn takes(pattern: &str, host: &str) -> bool {
     }
 }
 
-/// The hosts of both; `None` if there are none.
+/// The hosts that both lists match. `None` if there is no such host.
 pub(crate) fn both(a: &[String], b: &[String]) -> Option<Vec<String>> {
     if a.is_empty() {
         return Some(b.to_vec());

@@ -1,11 +1,11 @@
-//! Configs of other proxies become attache's.
+//! Converts configs of other proxies to attache's.
 //!
-//! Three rules. **Exact or said**: what an imported config answers is what the original answered, and every loss is a
-//! comment at its place with its meaning and what to do. **Closed**: what stood behind a guard that can't be carried
-//! over is refused, never open. **Checked**: whatever is printed is a config that `attache check` accepts.
+//! Three rules. **Exact or reported**: the imported config gives the same answers as the original, and every loss is a
+//! comment at its place that says what it means and what to do. **Closed**: if a guard can't be carried over, everything behind
+//! it is refused. **Checked**: `attache check` accepts every config that is printed.
 //!
-//! The way of a config: [`tree`] or a tokenizer reads it; the importer of its kind makes a [`plan`], whose rules are tried in order;
-//! [`order`] makes attache's routes of them; [`write`] prints them with the [`remark`]s.
+//! The steps: [`tree`] or a tokenizer reads the file; an importer makes a [`plan`] of it, whose rules are tried in order;
+//! [`order`] makes attache's routes of these rules; [`write`] prints the routes with the [`remark`]s.
 
 #![allow(
     clippy::format_push_string,
@@ -47,7 +47,7 @@ pub use tree::Unreadable;
 
 use plan::Plan;
 
-/// Which proxy a config is of.
+/// The program that a config is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Envoy's bootstrap, v3 or v2.
@@ -81,18 +81,18 @@ impl Kind {
 pub struct Imported {
     /// The config, with comments.
     pub text: String,
-    /// What became of it.
+    /// How much was lost.
     pub grade: Grade,
     /// Every remark, in the order of the config.
     pub remarks: Vec<Remark>,
-    /// What the text was made of.
+    /// The plan that `text` was printed from.
     pub plan: Plan,
 }
 
-/// A file that was given.
+/// A file to import.
 #[derive(Clone, Debug)]
 pub struct File {
-    /// Its path, as it was given.
+    /// Its path, as the user wrote it.
     pub path: PathBuf,
     /// Its text.
     pub text: String,
@@ -138,7 +138,7 @@ pub fn detect(files: &[File]) -> Option<Kind> {
 /// Imports files of one kind.
 ///
 /// # Errors
-/// Where a file can't be read as what it should be.
+/// If a file can't be parsed as a config of this kind.
 pub fn import(kind: Kind, files: &[File]) -> Result<Imported, Unreadable> {
     let plan = match kind {
         Kind::Envoy => envoy::import(files)?,
@@ -180,7 +180,7 @@ fn finish(mut plan: Plan, files: &[File]) -> Imported {
 /// Reads files.
 ///
 /// # Errors
-/// Where one can't be read.
+/// If a file can't be read.
 pub fn read(paths: &[PathBuf]) -> Result<Vec<File>, Unreadable> {
     paths.iter().map(|path| read_one(path)).collect()
 }

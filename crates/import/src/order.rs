@@ -1,11 +1,11 @@
-//! Rules of which the first that matches has a request become routes of which the most specific has it.
+//! Rules of which the first match wins become routes of which the most specific match wins.
 //!
 //! Within one host attache compares the path first: exact, prefixes, regular expressions in the file's order, none. So rules are written
 //! in their plain form as long as the more specific of two that overlap is also the earlier one. A later rule that would come
 //! before an earlier one gets its path as a regular expression, which comes after every exact path and prefix, and among its own kind in
 //! the file's order. As regular expressions all rules keep any order; nothing but their spelling changes.
 //!
-//! A virtual host is closed: what none of its rules takes is answered with 404, even if a rule for any host would take it.
+//! A virtual host is closed: a request that none of its rules matches gets 404, even if a rule for every host would match it.
 
 use std::cmp::Reverse;
 
@@ -22,7 +22,7 @@ pub(crate) struct Route {
     pub(crate) destination: Vec<String>,
     pub(crate) rule: Rule,
     pub(crate) regex: bool,
-    /// Remarks that stand before it.
+    /// Remarks that are printed before it.
     pub(crate) before: Remarks,
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn routes(listener: &Listener) -> Vec<Route> {
     routes
 }
 
-/// Every site has hosts of its own, and attache finds the most specific of them as the original does.
+/// No host belongs to two sites, and attache chooses the most specific host, as the original does.
 fn one_chain(chain: &Chain, routes: &mut Vec<Route>) {
     let mut before = chain.remarks.clone();
     for site in &chain.sites {
@@ -161,7 +161,7 @@ fn closing() -> Rule {
     Rule { keys, ..Rule::default() }
 }
 
-/// The rules of one host, in an order that stays.
+/// The rules of one host, so that attache tries them in this order.
 fn bucket(
     hosts: &[String],
     rules: impl Iterator<Item = (Vec<String>, Vec<String>, Rule)>,
@@ -183,7 +183,7 @@ fn bucket(
             let (a, b) = (&own[earlier], &own[later]);
             overlap(&a.rule, &b.rule) && rank(b) < rank(a)
         });
-        // An earlier rule without any path comes after everything.
+        // An earlier rule without a path would come after every other.
         own[later].regex |= wrong;
     }
     for earlier in 0..own.len() {
@@ -224,7 +224,7 @@ fn rank(route: &Route) -> Rank {
     let when = &route.rule.when;
     let path = when.path.rank(route.regex);
     if path.0 == 3 {
-        // Of two expressions the earlier one comes first, whatever else they ask for.
+        // The earlier of two expressions comes first, whatever other conditions they have.
         return (path, false, Reverse(0), Reverse(0), false, 0, false);
     }
     let sni = match route.sni.first() {

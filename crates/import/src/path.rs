@@ -1,27 +1,26 @@
 //! Paths as other proxies match them, in attache's notation.
 //!
-//! A prefix of Envoy, HAProxy and nginx is one of the text: `/service/1` also takes `/service/10`. attache's
-//! `/service/1/*` ends on a segment. Such a prefix therefore becomes a regular expression, which says the same. Regular
-//! expressions are tried in the order of the file, so they are also the form that any order of rules can be carried
-//! over in.
+//! A prefix of Envoy, HAProxy and nginx is a prefix of the text: `/service/1` also matches `/service/10`. attache's
+//! `/service/1/*` ends on a segment. So such a prefix becomes a regular expression with the same meaning. attache tries regular
+//! expressions in the order of the file, so rules in any order can be written as regular expressions.
 
 use regex::Regex;
 
-/// What a path must be.
+/// A condition on the path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Path {
-    /// Whatever begins with `/`.
+    /// Every path that begins with `/`.
     #[default]
     All,
     /// No condition: `OPTIONS *` and CONNECT too.
     Any,
     /// This path.
     Exact(String),
-    /// This path, or whatever follows it after a slash.
+    /// This path, and every path below it (`/a` and `/a/b`, not `/ab`).
     Segments(String),
-    /// Whatever begins with this text.
+    /// Every path that begins with this text.
     Text(String),
-    /// Whatever this regular expression matches as a whole.
+    /// Every path that this regular expression matches as a whole.
     Regex(String),
 }
 
@@ -91,7 +90,7 @@ impl Path {
         }
     }
 
-    /// Some path may be matched by both. Never false where one is.
+    /// Whether some path may match both. Never false if there is such a path.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Exact(a), b) | (b, Self::Exact(a)) => b.takes(a),
@@ -102,7 +101,7 @@ impl Path {
         }
     }
 
-    /// The text with which everything that it matches begins, where that is known.
+    /// The text that every matching path begins with, if it is known.
     pub(crate) fn start(&self) -> Option<&str> {
         match self {
             Self::All => Some("/"),
@@ -111,7 +110,7 @@ impl Path {
         }
     }
 
-    /// It matches this path. True where the expression can't be read.
+    /// Whether it matches this path. True if the expression can't be parsed.
     pub fn takes(&self, path: &str) -> bool {
         match self {
             Self::Any => true,
@@ -127,7 +126,7 @@ impl Path {
         }
     }
 
-    /// What both match, where that can be said. `Some(None)`: nothing.
+    /// The condition that both hold. `Some(None)`: no path matches both. `None`: it can't be expressed.
     #[allow(clippy::option_option)]
     pub fn both(&self, other: &Self) -> Option<Option<Self>> {
         if !self.overlaps(other) {
@@ -157,7 +156,7 @@ impl Path {
     }
 }
 
-/// It can stand in attache's notation as it is.
+/// Whether attache reads this text as the path itself.
 fn plain(path: &str) -> bool {
     path.starts_with('/')
         && path.bytes().all(|b| b.is_ascii_graphic() && !b"*{}#\"<>\\^`|?".contains(&b))
@@ -169,7 +168,7 @@ fn plain(path: &str) -> bool {
 }
 
 /// An expression of RE2, PCRE or a proxy of those, as Rust's `regex` reads it, over the whole text.
-/// `None` where it isn't one: look-around and back-references.
+/// `None` if Rust can't parse it: look-around and back-references.
 pub fn expression(text: &str) -> Option<String> {
     Regex::new(text).ok()?;
     Some(text.to_owned())

@@ -1,7 +1,7 @@
-//! What every importer makes: listeners with rules in the order of the original, and upstreams.
+//! The result of every importer: upstreams, and listeners with rules in the order of the original.
 //!
-//! Rules are tried from the first to the last here, as in the proxies that configs come from. [`crate::order`] makes
-//! routes of them, of which the most specific wins, without changing what any request meets.
+//! The first matching rule wins, as in the original proxies. [`crate::order`] makes routes of the rules, of which the most
+//! specific wins, so that each request still gets the same rule.
 
 use crate::path::Path;
 use crate::remark::Remarks;
@@ -11,7 +11,7 @@ use crate::value::{Map, Value};
 /// A whole config.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// What is said of the config as a whole.
+    /// Remarks about the config as a whole.
     pub remarks: Remarks,
     /// Keys at the top level, beside listeners and upstreams.
     pub top: Map,
@@ -26,43 +26,43 @@ pub struct Plan {
 pub struct Listener {
     /// Its name.
     pub name: String,
-    /// What is said of it.
+    /// Remarks about it.
     pub remarks: Remarks,
-    /// Its keys, but for `routes` and `to`.
+    /// Its keys, except `routes` and `to`.
     pub keys: Map,
-    /// What connections and requests meet. The first chain whose conditions hold has them.
+    /// The filter chains. A connection belongs to the first chain whose conditions hold.
     pub chains: Vec<Chain>,
-    /// Takes opaque bytes only.
+    /// It carries opaque bytes only.
     pub opaque: bool,
-    /// Terminates TLS: its scheme is https, and its default port 443.
+    /// It terminates TLS: its scheme is https, and its default port 443.
     pub secure: bool,
 }
 
-/// What a connection meets, by what is known before any request.
+/// A filter chain: what happens to connections that meet its conditions.
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
-    /// TLS server names, one of which it must have.
+    /// TLS server names; the connection must have one of them. Empty: any.
     pub sni: Vec<String>,
-    /// Original destinations, one of which it must have.
+    /// Original destinations; the connection must have one of them. Empty: any.
     pub destination: Vec<String>,
-    /// What is said of it.
+    /// Remarks about it.
     pub remarks: Remarks,
-    /// Virtual hosts: the one with the most specific host has a request, and no other.
+    /// Virtual hosts. A request belongs to the one with the most specific matching host.
     pub sites: Vec<Site>,
-    /// Where opaque bytes go; then there are no sites.
+    /// Where opaque bytes go. If it is set, `sites` is empty.
     pub opaque: Option<Rule>,
-    /// It is left out, and what it took is refused.
+    /// The chain can't be carried over, and its connections are refused.
     pub closed: bool,
-    /// Application protocols, one of which was agreed on.
+    /// Application protocols (ALPN); the connection must have one of them. Empty: any.
     pub protocols: Vec<String>,
 }
 
 /// A virtual host.
 #[derive(Clone, Debug, Default)]
 pub struct Site {
-    /// Its hosts in attache's notation; `*` is any.
+    /// Its hosts in attache's notation; `*` is every host.
     pub hosts: Vec<String>,
-    /// What is said of it.
+    /// Remarks about it.
     pub remarks: Remarks,
     /// Its rules, in their order.
     pub rules: Vec<Rule>,
@@ -73,17 +73,17 @@ pub struct Site {
 pub struct Rule {
     /// Its name, if it has one.
     pub name: Option<String>,
-    /// What is said of it.
+    /// Remarks about it.
     pub remarks: Remarks,
-    /// Its conditions beside the host.
+    /// Its conditions, except the host.
     pub when: When,
     /// `to`, `redirect` or `respond`, and the policies, in attache's keys.
     pub keys: Map,
-    /// Upstreams that may answer; for the probes.
+    /// Upstreams that may answer, for the probes of `--verify`.
     pub targets: Vec<String>,
-    /// Where it stands.
+    /// Its place in the original.
     pub at: At,
-    /// A guard has answered: those behind it are not asked.
+    /// A guard has answered already: later guards are not asked.
     pub settled: bool,
     /// Its number among the rules of the plan, from 1; given when the plan is complete.
     pub number: usize,
@@ -94,13 +94,13 @@ pub struct Rule {
 pub struct When {
     /// The path.
     pub path: Path,
-    /// One of these methods; any if empty.
+    /// Methods of which one must match. Empty: any.
     pub methods: Vec<String>,
     /// All of these headers, each with attache's pattern.
     pub headers: Vec<(String, String)>,
     /// All of these query parameters, each with attache's pattern.
     pub query: Vec<(String, String)>,
-    /// One of these identities; any if empty.
+    /// Identities of which one must match. Empty: any.
     pub identity: Vec<String>,
 }
 
@@ -109,14 +109,14 @@ pub struct When {
 pub struct Upstream {
     /// Its name.
     pub name: String,
-    /// What is said of it.
+    /// Remarks about it.
     pub remarks: Remarks,
     /// Its keys.
     pub keys: Map,
 }
 
 impl Rule {
-    /// Makes a refusal of it: nothing that stood behind a guard that can't be carried over is let through.
+    /// Replaces its action by a refusal with 503, with this reason as a comment.
     pub fn refuse(&mut self, at: &At, why: impl Into<String>) {
         let why = why.into();
         self.remarks.point(at, why);
@@ -129,7 +129,7 @@ impl Rule {
         self.keys.set("respond", respond);
     }
 
-    /// It answers by itself with a status.
+    /// Replaces its action by an answer with this status.
     pub fn answer(&mut self, status: u64) {
         self.keys.set("respond", status);
     }
@@ -164,7 +164,7 @@ impl Plan {
     }
 }
 
-/// A name that attache takes: letters, digits, `-`, `_`, `.` and `/`, at most 100.
+/// A name that attache accepts: letters, digits, `-`, `_`, `.` and `/`, at most 90 characters.
 pub fn name(text: &str) -> String {
     let mut out: String = text
         .chars()
@@ -178,12 +178,12 @@ pub fn name(text: &str) -> String {
     if out.is_empty() { "unnamed".to_owned() } else { out }
 }
 
-/// The names of an original become names of attache, each its own.
+/// Maps the names of the original to unique names of attache.
 #[derive(Clone, Debug, Default)]
 pub struct Names(Vec<(String, String)>);
 
 impl Names {
-    /// The name of an original's name; the same each time.
+    /// attache's name for this name of the original. The same name gets the same answer.
     pub fn of(&mut self, original: &str) -> String {
         if let Some((_, name)) = self.0.iter().find(|(known, _)| known == original) {
             return name.clone();

@@ -63,7 +63,7 @@ impl fmt::Display for Grade {
 pub struct Remarks(pub Vec<Remark>);
 
 impl Remarks {
-    /// One more remark; what was said already is not said twice.
+    /// Adds a remark, unless there is one with the same text.
     pub fn say(&mut self, weight: Weight, at: &At, text: impl Into<String>) {
         let remark = Remark { at: at.clone(), weight, text: text.into() };
         if self.0.iter().all(|other| other.text != remark.text) {
@@ -86,12 +86,12 @@ impl Remarks {
         self.say(Weight::Point, at, text);
     }
 
-    /// Says every key of a mapping that nobody reads. `known` are those that are read or mean nothing to requests;
-    /// `told` are those with a meaning that attache lacks.
+    /// Adds a remark for each key of a mapping that no importer reads. `known` are keys that are read, or that mean nothing for
+    /// requests. `told` are keys with a meaning that attache lacks.
     pub fn rest(&mut self, node: &Node, what: &str, known: &[&str], told: &[(&str, Weight, &str)]) {
         for (key, value) in node.entries() {
             let key = crate::tree::snake(key);
-            // An empty message says something by being there.
+            // An empty message (`{}`) can have a meaning: that it is set.
             let nothing = value.is_empty() && !matches!(value.kind, crate::tree::Kind::Map(_));
             if key.starts_with('@') || known.contains(&key.as_str()) || nothing {
                 continue;
@@ -107,7 +107,7 @@ impl Remarks {
         }
     }
 
-    /// The heaviest.
+    /// The heaviest weight of these remarks.
     pub fn heaviest(&self) -> Option<Weight> {
         self.0.iter().map(|remark| remark.weight).max()
     }

@@ -1,4 +1,4 @@
-//! A secret where attache needs one and the original had none.
+//! A random secret, for a key that attache needs and the original does not have.
 
 use std::{fmt::Write as _, fs::File, io::Read, sync::OnceLock};
 
@@ -12,7 +12,7 @@ fn drawn() -> Option<&'static str> {
         File::open("/dev/urandom").ok()?.read_exact(&mut bytes).ok()?;
         let mut out = String::with_capacity(64);
         for byte in bytes {
-            // A String takes everything.
+            // Writing to a String never fails.
             let _ = write!(out, "{byte:02x}");
         }
         Some(out)
@@ -20,7 +20,7 @@ fn drawn() -> Option<&'static str> {
     DRAWN.get_or_init(draw).as_deref()
 }
 
-/// What is said of the secret of a session's cookie.
+/// The remark about the secret of a session's cookie.
 pub(crate) const TOLD: &str = "the `key` of the session's cookie was drawn at random: keep this file as secret as a key, or write `${SESSION_KEY}`.";
 
 /// A session's cookie of this name. `None` without a secret to encrypt it with.

@@ -1,4 +1,4 @@
-//! Texts in attache's notation.
+//! Converts texts to attache's notation.
 
 /// A value pattern for exactly this value.
 pub(crate) fn exact(value: &str) -> String {
@@ -9,7 +9,7 @@ pub(crate) fn exact(value: &str) -> String {
     }
 }
 
-/// A path that stands in a rewriting of attache.
+/// A path as a literal in attache's `rewrite`.
 pub(crate) fn literal(path: &str) -> String {
     path.replace('{', "%7B").replace('}', "%7D")
 }
@@ -37,7 +37,7 @@ pub(crate) fn template(
     Some(out)
 }
 
-/// A network, without the bits beyond its prefix, which other proxies pass over. `None` where it is none.
+/// A network. Bits beyond its prefix are cleared, as other proxies ignore them. `None` if it isn't a network.
 pub(crate) fn network(address: &str, length: u32) -> Option<String> {
     let address: std::net::IpAddr = address.parse().ok()?;
     let kept = match address {

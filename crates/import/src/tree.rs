@@ -1,4 +1,4 @@
-//! YAML and JSON become a tree whose nodes know their file and line.
+//! Parses YAML and JSON into a tree whose nodes know their file and line.
 //!
 //! Keys are found by their snake case names also where the file has camel case, as protobuf's JSON form allows
 //! (`staticResources` is `static_resources`). Several documents of one file are several roots.
@@ -7,9 +7,9 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, options};
 
-/// Nodes of one file, aliases expanded: a few lines can't grow without end.
+/// The largest number of nodes of one file, with aliases expanded: a few lines of aliases can't use up the memory.
 const MOST_NODES: usize = 500_000;
-/// Collections inside of each other.
+/// The deepest nesting of collections.
 const DEEPEST: usize = 100;
 
 /// Words that YAML 1.1 reads as true, in any case: Envoy and Kubernetes read it so.
@@ -21,10 +21,10 @@ fn is_any(text: &str, words: &[&str]) -> bool {
     words.iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
-/// Where something stands.
+/// A place in a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct At {
-    /// The file as it was given.
+    /// The file's path, as the user wrote it.
     pub file: Arc<str>,
     /// The line, from 1.
     pub line: u32,
@@ -43,7 +43,7 @@ pub struct Node {
     pub at: At,
     /// What it is.
     pub kind: Kind,
-    /// A scalar in quotes, which is a text whatever it looks like.
+    /// Whether it is a scalar in quotes: such a scalar is always a text.
     pub quoted: bool,
 }
 
@@ -58,7 +58,7 @@ pub enum Kind {
     Map(Vec<(String, Node)>),
 }
 
-/// The nothing that an absent key has.
+/// The value of an absent key.
 static EMPTY: std::sync::LazyLock<Node> =
     std::sync::LazyLock::new(|| Node { at: At::default(), kind: Kind::Scalar(String::new()), quoted: false });
 
@@ -88,7 +88,7 @@ impl Node {
         entries.iter_mut().find(|(name, _)| name == key || snake(name) == key).map(|(_, value)| value)
     }
 
-    /// Takes a key away.
+    /// Removes a key.
     pub fn remove(&mut self, key: &str) {
         if let Kind::Map(entries) = &mut self.kind {
             entries.retain(|(name, _)| name != key && snake(name) != key);
@@ -126,7 +126,7 @@ impl Node {
         Self { at: self.at.clone(), kind: Kind::Scalar(text.to_owned()), quoted: false }
     }
 
-    /// The node at the end of a way of keys, or an empty one.
+    /// The node at this path of keys, or an empty node.
     pub fn down(&self, way: &[&str]) -> &Self {
         let mut node = self;
         for key in way {
@@ -138,7 +138,7 @@ impl Node {
         node
     }
 
-    /// Something stands at the end of that way.
+    /// Whether there is a node at this path of keys.
     pub fn has(&self, way: &[&str]) -> bool {
         let mut node = self;
         for key in way {
@@ -345,8 +345,8 @@ fn merged(entries: Vec<(String, Node)>) -> Vec<(String, Node)> {
     own
 }
 
-/// The tree as JSON, which every reader of YAML reads. Scalars are written as they were meant: `true`, numbers and nothing
-/// plain, everything else quoted.
+/// The tree as JSON, which every YAML parser accepts. Booleans, numbers and null are written
+/// plain, all other scalars in quotes.
 pub fn json(node: &Node) -> String {
     let mut out = String::new();
     write_json(node, &mut out);

@@ -39,7 +39,7 @@ impl Map {
         self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
-    /// The mapping at a key, made where there is none. One that is still empty when it is let go is not kept.
+    /// The mapping at a key; it is created if absent. If it is still empty when the guard is dropped, it is not kept.
     pub fn child(&mut self, key: &str) -> Child<'_> {
         let own = match self.0.iter_mut().find(|(name, _)| name == key) {
             Some((_, value)) => match std::mem::replace(value, Value::Raw(String::new())) {
@@ -51,7 +51,7 @@ impl Map {
         Child { parent: self, key: key.to_owned(), own }
     }
 
-    /// One more item of the list at a key, which is made where there is none.
+    /// Adds an item to the list at a key; the list is created if absent.
     pub fn push(&mut self, key: &str, item: &str) {
         let mut items = match self.get(key) {
             Some(Value::List(items)) => items.clone(),
@@ -65,13 +65,13 @@ impl Map {
         self.set(key, Value::List(items));
     }
 
-    /// Nothing in it.
+    /// Whether it has no key.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// A mapping within another one, which is written back when this ends.
+/// A mapping inside another one. It is written back when this guard is dropped.
 #[derive(Debug)]
 pub struct Child<'p> {
     parent: &'p mut Map,

@@ -1,4 +1,4 @@
-//! A plan as a commented config, of which every line knows the part of the plan that it came from.
+//! Prints a plan as a commented config. Each line knows which part of the plan it comes from.
 
 use std::fmt::Write as _;
 
@@ -13,9 +13,9 @@ const WIDTH: usize = 118;
 /// The part of a plan that a line came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// A key beside listeners and upstreams.
+    /// A key at the top level, except `listeners` and `upstreams`.
     Top(String),
-    /// A listener, but for its routes.
+    /// A listener, except its routes.
     Listener(usize),
     /// A route of a listener, by the number of its rule; 0 if the order made it.
     Route(usize, usize),
@@ -29,18 +29,18 @@ pub(crate) struct Page {
     pub(crate) text: String,
     /// The first line of each part, in their order.
     parts: Vec<(u32, Part)>,
-    /// Bytes and lines that were counted so far.
+    /// Bytes and lines counted so far.
     counted: (usize, u32),
 }
 
 impl Page {
-    /// What a line came from.
+    /// The part that a line comes from.
     pub(crate) fn part(&self, line: u32) -> Option<&Part> {
         let behind = self.parts.partition_point(|(first, _)| *first <= line);
         self.parts.get(behind.checked_sub(1)?).map(|(_, part)| part)
     }
 
-    /// What is written from now on is of this part.
+    /// The lines that follow belong to this part.
     fn begin(&mut self, part: Part) {
         let (bytes, lines) = self.counted;
         let more = self.text.get(bytes..).unwrap_or_default().matches('\n').count() as u32;
@@ -269,7 +269,7 @@ fn scalar(text: &str) -> String {
     out
 }
 
-/// YAML reads it as something else than a text.
+/// Whether YAML would read this text as a boolean, a number or null.
 fn word(text: &str) -> bool {
     matches!(
         text.to_ascii_lowercase().as_str(),

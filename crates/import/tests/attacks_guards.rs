@@ -304,3 +304,43 @@ fn parameters_of_a_path_belong_to_it() {
     assert!(imported.text.contains("parameters: keep"), "{}", imported.text);
     assert!(!filters("").text.contains("parameters"));
 }
+
+/// With one cluster more, which has these keys, and a route to it.
+fn cluster(keys: &str) -> Imported {
+    let to = "{match: {prefix: /}, route: {cluster: c}}";
+    let cluster = format!("{{name: c, connect_timeout: 1s, {keys}}}");
+    import(&format!(
+        "static_resources: {{listeners: [{{name: in, address: {{socket_address: {{address: 127.0.0.1, port_value: 10000}}}}, filter_chains: [{{filters: [{}]}}]}}], clusters: [{cluster}, {{name: a, type: STATIC, load_assignment: {{endpoints: []}}}}]}}",
+        manager("", "", to)
+    ))
+}
+
+#[test]
+fn a_cluster_that_goes_elsewhere_than_it_seems_goes_nowhere() {
+    let there = "load_assignment: {endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: c.internal, port_value: 80}}}}]}]}";
+    let verified = |keys: &str| {
+        format!(
+            "type: STRICT_DNS, {there}, transport_socket: {{name: envoy.transport_sockets.tls, typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: c.example, common_tls_context: {{validation_context: {{trusted_ca: {{filename: /ca}}, {keys}}}}}}}}}"
+        )
+    };
+    let dns = format!("type: STRICT_DNS, {there}");
+    for keys in [
+        "cluster_type: {name: envoy.clusters.aggregate, typed_config: {'@type': type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig, clusters: [a]}}".to_owned(),
+        "type: ORIGINAL_DST, original_dst_lb_config: {use_http_header: true}".to_owned(),
+        format!("{dns}, transport_socket_matches: [{{name: m, match: {{a: b}}, transport_socket: {{name: envoy.transport_sockets.tls}}}}]"),
+        format!("{dns}, filters: [{{name: x}}]"),
+        verified("verify_certificate_hash: [aa]"),
+        verified("custom_validator_config: {name: envoy.tls.cert_validator.spiffe}"),
+        verified("crl: {inline_string: x}"),
+        verified("match_typed_subject_alt_names: [{san_type: DNS, matcher: {safe_regex: {regex: 'a.*'}}}]"),
+    ] {
+        let imported = cluster(&keys);
+        assert!(imported.text.contains("c.invalid"), "{keys}:\n{}", imported.text);
+        assert_eq!(imported.grade, Grade::Point, "{keys}");
+    }
+    let forward = cluster(
+        "cluster_type: {name: envoy.clusters.dynamic_forward_proxy, typed_config: {'@type': type.googleapis.com/envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig}}",
+    );
+    assert!(forward.text.contains("address: authority"), "{}", forward.text);
+    assert!(cluster(&verified("")).text.contains("https://c.internal:80"));
+}

@@ -12,12 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attache_config::model::{AppMetrics, MetricNames, MetricsPage};
+use attache_config::model::{AppMetrics, MetricNames};
 use attache_telemetry::{METRICS_CONTENT_TYPE, Metrics, Names, OPENMETRICS_CONTENT_TYPE};
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{App, Told, ask::ask};
+use super::{App, Settings, Told, ask::ask};
 use crate::answer::{Answer, with_type};
 
 const TEXT: &str = "text/plain;version=0.0.4;q=1,*/*;q=0.1";
@@ -27,8 +27,8 @@ const OPEN: &str = "application/openmetrics-text;version=1.0.0,text/plain;versio
 pub(crate) async fn metrics(metrics: &Metrics, app: &App, open: bool) -> Answer {
     let told = app.told();
     // Names of others are no counters by OpenMetrics' rules.
-    let mut open = open && told.names == MetricNames::Attache;
-    let mut pages = scrape(&told.metrics, open).await;
+    let mut open = open && told.app.names == MetricNames::Attache;
+    let mut pages = scrape(&told.app.metrics, open).await;
     if open && pages.iter().any(|page| page.format == Some(Format::Text)) {
         open = false;
         pages = scrape(&told.metrics, false).await;
@@ -43,13 +43,14 @@ pub(crate) async fn metrics(metrics: &Metrics, app: &App, open: bool) -> Answer 
 }
 
 /// A page with the names that the config wants beside attache's.
-pub(crate) fn named(metrics: &Metrics, told: &MetricsPage) -> String {
-    match told.names {
+pub(crate) fn named(metrics: &Metrics, told: &Settings) -> String {
+    match told.app.names {
         MetricNames::Attache => metrics.render(),
         MetricNames::Envoy => metrics.render_named(Names::Envoy),
         MetricNames::Istio => metrics.render_named(Names::Istio {
-            workload: told.workload.as_deref().unwrap_or_default(),
-            namespace: told.namespace.as_deref().unwrap_or_default(),
+            workload: told.app.workload.as_deref().unwrap_or_default(),
+            namespace: told.app.namespace.as_deref().unwrap_or_default(),
+            proofs: &told.proofs,
         }),
     }
 }

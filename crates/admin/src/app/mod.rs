@@ -14,7 +14,8 @@ mod merge;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use attache_config::model::MetricsPage;
+use attache_config::model::{MetricsPage, Config, TlsMode, TlsServer};
+use attache_telemetry::Proof;
 use http::{HeaderMap, StatusCode, header::ACCEPT};
 
 pub(crate) use self::merge::{metrics, named};
@@ -22,23 +23,47 @@ use crate::answer::Answer;
 
 /// The current settings for the application. Cheap to clone; a reload replaces them.
 #[derive(Clone, Debug, Default)]
-pub struct App(Arc<Mutex<Arc<MetricsPage>>>);
+pub struct App(Arc<Mutex<Arc<Settings>>>);
+
+/// What a config says of the page of metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) app: MetricsPage,
+    /// The listeners, and how their clients prove who they are.
+    pub(crate) proofs: Vec<(String, Proof)>,
+}
 
 impl App {
-    /// From now on this is told.
-    pub fn set(&self, told: MetricsPage) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(told);
+    /// From now on this config's settings are told.
+    pub fn set(&self, config: &Config) {
+        let proofs =
+            config.listeners.iter().map(|listener| (listener.name.to_string(), proof(listener.tls.as_ref())));
+        self.put(Settings { app: config.app.clone(), proofs: proofs.collect() });
     }
 
-    pub(crate) fn told(&self) -> Arc<MetricsPage> {
+    pub(crate) fn put(&self, settings: Settings) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    pub(crate) fn told(&self) -> Arc<Settings> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The answer of an adapter, if the path is one's.
     pub(crate) async fn adapted(&self, path: &str) -> Option<Answer> {
         let told = self.told();
-        let adapter = told.adapt.iter().find(|adapter| *adapter.path == *path)?;
+        let adapter = told.app.adapt.iter().find(|adapter| *adapter.path == *path)?;
         Some(adapt::answer(adapter).await)
+    }
+}
+
+/// How the clients of a listener with this TLS prove who they are.
+fn proof(tls: Option<&TlsServer>) -> Proof {
+    match tls {
+        Some(tls) if tls.client_trust.is_some() && (!tls.client_optional || !tls.allow.is_empty()) => {
+            if tls.mode == TlsMode::Permissive { Proof::WithTls } else { Proof::Everybody }
+        }
+        _ => Proof::Nobody,
     }
 }
 

@@ -1,4 +1,4 @@
-//! `ext_authz`: the service becomes an authorizer, and each route that it decides over names it.
+//! `ext_authz`: its service becomes an authorizer, which the routes behind the filter name.
 
 use crate::gate::{Gate, Verdict};
 use crate::remark::{Remarks, Weight};
@@ -28,7 +28,7 @@ const KNOWN: &[&str] = &[
     "clear_route_cache",
 ];
 
-/// What a service is told in Envoy and not here, or decides by more than its answer: then nothing is carried over.
+/// Settings that attache has no equal of: what else Envoy tells the service, or how else it decides. They close the routes.
 const CLOSED: &[(&str, &str)] = &[
     ("metadata_context_namespaces", "the service was told metadata of other filters"),
     ("typed_metadata_context_namespaces", "the service was told metadata of other filters"),
@@ -47,7 +47,7 @@ const CLOSED: &[(&str, &str)] = &[
     ),
 ];
 
-/// The gate of a filter.
+/// The gate that the filter becomes.
 pub(crate) fn gate(config: &Node, filter: &Node, remarks: &mut Remarks, cx: &mut Cx) -> Gate {
     let at = &filter.at;
     match authorizer(config, at, remarks, cx) {
@@ -67,7 +67,7 @@ pub(crate) fn gate(config: &Node, filter: &Node, remarks: &mut Remarks, cx: &mut
     }
 }
 
-/// A name of its own for an authorizer.
+/// Adds an authorizer under a unique name, and returns that name.
 fn named(filter: &str, map: &Map, cx: &mut Cx) -> String {
     let base = crate::plan::name(&words::last(filter).replace('_', "-"));
     let mut all = cx.plan.top.child("authorizers");
@@ -81,7 +81,7 @@ fn named(filter: &str, map: &Map, cx: &mut Cx) -> String {
     free
 }
 
-/// What a route says for itself. `None`: nothing is asked there.
+/// The gate of a route with its own settings. `None` if the service isn't asked for this route.
 pub(crate) fn of_route(gate: &Gate, own: &Node) -> Option<Gate> {
     let Verdict::With(keys) = &gate.otherwise else { return Some(gate.clone()) };
     if own.is("disabled") {
@@ -226,7 +226,7 @@ fn http_service(http: &Node, config: &Node, map: &mut Map, remarks: &mut Remarks
     if request.get("headers_to_add").is_some() {
         return Err("it is sent headers of its own".to_owned());
     }
-    // Envoy always tells `Authorization`, beside what is listed.
+    // Envoy always sends `Authorization`, in addition to the listed headers.
     headers_told(
         config.get("allowed_headers").or_else(|| request.get("allowed_headers")),
         &["authorization"],
@@ -269,7 +269,7 @@ fn http_service(http: &Node, config: &Node, map: &mut Map, remarks: &mut Remarks
     Ok(service.to_owned())
 }
 
-/// Which headers of the request the service is told. Nothing said: attache's default is Envoy's.
+/// The request headers that the service gets. Without a list, attache's default is the same as Envoy's.
 fn headers_told(node: Option<&Node>, always: &[&str], map: &mut Map) -> Result<(), String> {
     let mut names = patterns(node)?;
     if names.is_empty() {
@@ -284,7 +284,7 @@ fn headers_told(node: Option<&Node>, always: &[&str], map: &mut Map) -> Result<(
     Ok(())
 }
 
-/// Names of headers, and their beginnings with `*`.
+/// Names of headers; a prefix ends with `*`.
 fn patterns(node: Option<&Node>) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     for pattern in node.map(|node| node.list("patterns")).unwrap_or_default() {

@@ -5,7 +5,7 @@ use crate::tree::Node;
 
 use super::{Cx, cluster, filters, subsets};
 
-/// The request's own header names the cluster. False where no cluster can be named.
+/// Lets the header of the request name the upstream. False if the route must be refused.
 pub(super) fn named(action: &Node, header: &str, rule: &mut Rule, cx: &mut Cx) -> bool {
     if header.starts_with(':') || action.get("metadata_match").is_some() {
         rule.refuse(&action.at, format!("this route is refused: `{header}` chose the cluster, with more than its name. Then replace the refusal."));
@@ -59,7 +59,7 @@ pub(super) fn named(action: &Node, header: &str, rule: &mut Rule, cx: &mut Cx) -
     true
 }
 
-/// The status for a request that names no cluster that there is.
+/// The status for a request whose header names no existing cluster.
 pub(super) fn unnamed(action: &Node) -> u64 {
     match action.str("cluster_not_found_response_code") {
         Some("NOT_FOUND" | "1") => 404,

@@ -32,7 +32,7 @@ pub(crate) fn order(chain: &Node) -> (bool, bool, usize, bool, bool, bool) {
     )
 }
 
-/// Reads a chain. What is left out stays as one that refuses: its connections must not meet another chain.
+/// Reads a chain. If it can't be carried over, a chain that refuses takes its place: its connections must not reach another chain.
 pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) {
     if !read(node, many, listener, cx) {
         let conditions = node.down(&["filter_chain_match"]);
@@ -40,7 +40,7 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
     }
 }
 
-/// A chain that refuses whatever comes to it.
+/// A chain that refuses every request.
 pub(crate) fn closed(sni: Vec<String>, destination: Vec<String>, node: &Node) -> Chain {
     let mut rule = Rule { at: node.at.clone(), ..Rule::default() };
     rule.refuse(&node.at, "what a filter chain took that is left out is refused.");
@@ -52,7 +52,7 @@ fn server_names(conditions: &Node) -> Vec<String> {
     conditions.list("server_names").iter().filter_map(Node::text).map(str::to_ascii_lowercase).collect()
 }
 
-/// False where it is left out.
+/// False if the chain can't be carried over.
 fn read(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) -> bool {
     let mut out = Chain::default();
     let conditions = node.down(&["filter_chain_match"]);
@@ -168,7 +168,7 @@ fn read(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) -> bool {
     true
 }
 
-/// Chains that are told apart by their protocol are one here: both do the same, or what they took is refused.
+/// Chains that differ by their protocol only become one chain. If they don't do the same, their connections are refused.
 pub(crate) fn by_protocol(listener: &mut Listener) {
     const OF_HTTP: &[&str] = &["http/1.0", "http/1.1", "h2", "h2c"];
     for index in 0..listener.chains.len() {
@@ -182,7 +182,7 @@ pub(crate) fn by_protocol(listener: &mut Listener) {
             .find(|other| other.sni == chain.sni && other.destination == chain.destination);
         let found = match behind {
             None => Some(false),
-            // What is HTTP and what isn't is told apart by `protocol: auto`.
+            // `protocol: auto` distinguishes HTTP from other bytes.
             Some(other) if other.opaque.is_some() && chain.opaque.is_none() => {
                 (!chain.protocols.iter().all(|name| OF_HTTP.contains(&name.as_str()))).then_some(true)
             }
@@ -211,7 +211,7 @@ pub(crate) fn by_protocol(listener: &mut Listener) {
     }
 }
 
-/// Where bytes are opaque, nothing answers for a chain that is left out: whatever could have met it is closed, too.
+/// No route can refuse opaque bytes of a closed chain: so each later chain that could get its connections is closed, too.
 pub(crate) fn opaque(listener: &mut Listener) {
     for index in 0..listener.chains.len() {
         let (before, rest) = listener.chains.split_at_mut(index);
@@ -237,7 +237,7 @@ pub(crate) fn opaque(listener: &mut Listener) {
             Node { at: crate::tree::At::default(), kind: crate::tree::Kind::Map(Vec::new()), quoted: false };
         *chain = closed(std::mem::take(&mut chain.sni), std::mem::take(&mut chain.destination), &empty);
     }
-    // What stands behind a chain for everything is never met.
+    // Chains behind one without conditions never get a connection.
     if let Some(last) = listener
         .chains
         .iter()
@@ -251,7 +251,7 @@ pub(crate) fn opaque(listener: &mut Listener) {
     }
 }
 
-/// A connection may meet both. Never false where one does.
+/// Whether a connection may match both. Never false if there is such a connection.
 fn meet(a: &Chain, b: &Chain) -> bool {
     let names = a.sni.is_empty()
         || b.sni.is_empty()
@@ -268,7 +268,7 @@ fn meet(a: &Chain, b: &Chain) -> bool {
     names && destinations
 }
 
-/// Both chains do the same with every request.
+/// Whether both chains do the same with every request.
 fn same(a: &Chain, b: &Chain) -> bool {
     a.opaque.is_none()
         && b.opaque.is_none()
@@ -302,7 +302,7 @@ fn destination(conditions: &Node) -> Vec<String> {
         .map(|range| {
             let (address, length) =
                 (range.str("address_prefix").unwrap_or_default(), range.number("prefix_len"));
-            // What is no network stays as it is: the check of the config closes it.
+            // An invalid network is written as it is: the check of the config then closes it.
             let network = crate::text::network(address, length.unwrap_or(32.0) as u32)
                 .unwrap_or_else(|| address.to_owned());
             if network.contains(':') { format!("[{network}]{port}") } else { format!("{network}{port}") }

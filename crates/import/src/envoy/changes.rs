@@ -1,11 +1,11 @@
-//! Headers that filters and parts of a split change, and the guards that would have read what became of them.
+//! Headers that filters and parts of a split change, and guards that would read the changed headers.
 
 use crate::plan::Rule;
 use crate::tree::Node;
 
 use super::{edits::Edits, words};
 
-/// Changes of headers by a filter, behind those of the route.
+/// Adds the header changes of a filter after those of the route.
 pub(super) fn mutated(config: &Node, rules: &mut [Rule]) {
     for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
         for (way, key) in [("request", "request_mutations"), ("response", "response_mutations")] {
@@ -42,7 +42,7 @@ pub(super) fn removals(config: &Node) -> Node {
     )])
 }
 
-/// Filter state under a name of Envoy's own decides where requests go.
+/// Whether this filter state decides where requests go: Envoy reads state under its own names.
 pub(super) fn decides(config: &Node) -> bool {
     config.list("on_request_headers").iter().any(|value| {
         value.get("factory_key").is_some()
@@ -82,7 +82,7 @@ pub(super) fn before_guards(filters: &[Node]) -> Vec<(crate::tree::At, Vec<Strin
     out
 }
 
-/// A text somewhere in it is this name.
+/// Whether some scalar in this node is this name.
 fn mentions(node: &Node, name: &str) -> bool {
     match &node.kind {
         crate::tree::Kind::Scalar(text) => text.eq_ignore_ascii_case(name),
@@ -91,8 +91,8 @@ fn mentions(node: &Node, name: &str) -> bool {
     }
 }
 
-/// Headers that parts of a split change. Those of the only part are the route's; of several, what one takes away or sets is given through
-/// by none.
+/// Headers that the parts of a split change. The changes of an only part are those of the route. Of several parts, a header that one
+/// of them sets or removes is removed for all of them.
 pub(super) fn of_parts(parts: &[Node], rule: &mut Rule) {
     let parts: Vec<&Node> =
         parts.iter().filter(|part| part.number("weight").unwrap_or(0.0) > 0.0 || parts.len() == 1).collect();

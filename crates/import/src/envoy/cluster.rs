@@ -12,7 +12,7 @@ use super::{
     words,
 };
 
-/// The name of a cluster's upstream, which is made at the end. A cluster for HTTP and for bytes is two upstreams.
+/// The name of a cluster's upstream; the upstream is made at the end. A cluster for both HTTP and opaque bytes becomes two upstreams.
 pub(crate) fn used(cluster: &str, used: Use, cx: &mut Cx) -> String {
     if let Some((_, _, name)) = cx.uses.iter().find(|(known, other, _)| known == cluster && *other == used) {
         return name.clone();
@@ -93,7 +93,7 @@ const KNOWN: &[&str] = &[
     "cleanup_interval",
     "dns_resolution_config",
     "lb_subset_config",
-    // Of a DestinationRule: what its calls are hashed by.
+    // Set by the import of a DestinationRule: the key of the hash.
     "hash_policy",
     "transport_socket_matches",
     "filters",
@@ -120,7 +120,8 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
     let mut keys = Map::default();
     let options = http_options(node);
     let h2 = speaks_h2(node, &options);
-    let secure = tls::upstream(node, &mut keys, &mut remarks, cx).is_some();
+    let verified = tls::upstream(node, &mut keys, &mut remarks, cx);
+    let secure = verified.is_some();
     let scheme = match (used, secure, h2) {
         (Use::Tcp, false, _) => "tcp",
         (Use::Tcp, true, _) => "tls",
@@ -130,19 +131,24 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
     };
     let kind = node.str("type").unwrap_or("STATIC").to_ascii_uppercase();
     let kind = kind.as_str();
-    let custom = words::extension(&node.down(&["cluster_type"]).clone());
-    let mut address = match (kind, custom.as_str()) {
-        ("ORIGINAL_DST", _) => Some(Value::from("original-destination")),
-        (_, "dynamic_forward_proxy" | "cluster_config") if node.get("cluster_type").is_some() => {
-            Some(Value::from("authority"))
-        }
-        _ => addresses(node, scheme, &mut remarks, cx),
+    let shut = closed(node, &mut remarks) || verified == Some(false);
+    let mut address = if shut {
+        None
+    } else if matches!(kind, "ORIGINAL_DST" | "4") {
+        Some(Value::from("original-destination"))
+    } else if node.get("cluster_type").is_some() {
+        // `closed` has refused every other type.
+        Some(Value::from("authority"))
+    } else {
+        addresses(node, scheme, &mut remarks, cx)
     };
     if kind == "LOGICAL_DNS" {
         remarks.note(&node.at, "every address of the name is an endpoint; `LOGICAL_DNS` took one at a time.");
     }
     if address.is_none() {
-        remarks.point(&node.at, "the addresses of this cluster come from a control plane: give them as `address`. Until then every call fails.");
+        if !shut {
+            remarks.point(&node.at, "the addresses of this cluster come from a control plane: give them as `address`. Until then every call fails.");
+        }
         address = Some(Value::from(format!(
             "{scheme}://{}.invalid:80",
             crate::plan::name(&out.name).replace(['_', '/'], "-").to_ascii_lowercase()
@@ -174,15 +180,6 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
     breaker(node, &mut own, &mut remarks);
     outlier(node, &mut own, &mut remarks);
     health(node, used, &mut own, &mut remarks);
-    if let Some(found) = node.get("transport_socket_matches") {
-        remarks.point(
-            &found.at,
-            "`transport_socket_matches`: endpoints of one upstream all have the same TLS: make an upstream of each kind.",
-        );
-    }
-    if !node.list("filters").is_empty() {
-        remarks.soft(&node.at, "filters on the upstream's side are absent.");
-    }
     let socket = words::extension(&node.down(&["transport_socket"]).clone());
     if socket.contains("proxy_protocol") {
         let version = words::config(node.down(&["transport_socket"]))
@@ -196,7 +193,42 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
     out.remarks = remarks;
 }
 
-/// Endpoints are chosen by a hash.
+/// Whether calls to this cluster must fail: Envoy sends them to other addresses, or with other TLS, than attache would.
+fn closed(node: &Node, remarks: &mut crate::remark::Remarks) -> bool {
+    let kind = node.down(&["cluster_type"]);
+    let url = words::given_type(kind);
+    let forward = kind.str("name").is_some_and(|name| name.ends_with("dynamic_forward_proxy"))
+        && (url.is_empty() || url.contains("dynamic_forward_proxy"))
+        || url.contains(".dynamic_forward_proxy.");
+    let matches = node.list("transport_socket_matches").iter().chain(node.list("filters"));
+    for (found, why) in [
+        (
+            Some(kind).filter(|kind| !kind.is_empty() && !forward),
+            "its type is an extension that this import doesn't know",
+        ),
+        (
+            Some(node.down(&["original_dst_lb_config"])).filter(|own| {
+                own.is("use_http_header")
+                    || own.get("upstream_port_override").is_some()
+                    || own.get("metadata_key").is_some()
+            }),
+            "a header, metadata or another port said where calls go",
+        ),
+        (
+            matches.into_iter().next(),
+            "its endpoints have TLS or filters of their own. Make an upstream of each kind",
+        ),
+    ] {
+        if let Some(found) = found {
+            remarks
+                .point(&found.at, format!("calls to this cluster fail: {why}. Then give it an `address`."));
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether endpoints are chosen by a hash.
 pub(super) fn hashes(node: &Node) -> bool {
     let word = super::upstream::algorithm(node);
     word.starts_with("ring_hash") || word.starts_with("maglev")
@@ -244,7 +276,10 @@ fn addresses(node: &Node, scheme: &str, remarks: &mut crate::remark::Remarks, cx
         for endpoint in locality.list("lb_endpoints") {
             let mut map = Map::default();
             let inner = endpoint.down(&["endpoint"]);
-            if matches!(endpoint.str("health_status"), Some("UNHEALTHY" | "DRAINING" | "TIMEOUT")) {
+            if matches!(
+                endpoint.str("health_status"),
+                Some("UNHEALTHY" | "DRAINING" | "TIMEOUT" | "2" | "3" | "4")
+            ) {
                 remarks.soft(&endpoint.at, "an endpoint that was marked unhealthy is left out.");
                 continue;
             }
@@ -281,7 +316,7 @@ fn addresses(node: &Node, scheme: &str, remarks: &mut crate::remark::Remarks, cx
     }
     let _ = dns;
     if assignment.is_some_and(|assignment| assignment.down(&["policy"]).get("drop_overloads").is_some()) {
-        remarks.soft(&node.at, "a share of the requests is not dropped: `fault.abort` does it.");
+        remarks.point(&node.at, "a share of the requests is not dropped: `fault.abort` does it.");
     }
     let mut items: Vec<Value> = Vec::new();
     for (address, mut map) in found {

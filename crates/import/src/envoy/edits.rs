@@ -1,10 +1,10 @@
-//! Header changes of several levels become one.
+//! Merges the header changes of several levels into one.
 
 use crate::remark::Remarks;
 use crate::tree::{At, Node};
 use crate::value::{Map, Value};
 
-/// What becomes of one header.
+/// The changes of one header.
 #[derive(Clone, Debug, Default)]
 struct Edit {
     name: String,
@@ -13,7 +13,7 @@ struct Edit {
     add: Vec<String>,
 }
 
-/// Changes in one direction, level after level.
+/// The changes in one direction, merged level by level.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Edits(Vec<Edit>);
 
@@ -35,20 +35,20 @@ impl Edits {
         *edit = Edit { name: edit.name.clone(), removed: true, ..Edit::default() };
     }
 
-    /// A header that is taken away.
+    /// Adds the removal of a header.
     pub(crate) fn removed(&mut self, name: &str, at: &At, remarks: &mut Remarks) {
         if !Self::travels(name, at, remarks) {
             self.remove(name);
         }
     }
 
-    /// Every header that is changed is removed.
+    /// Turns every change of a header into its removal.
     pub(crate) fn all_removed(self) -> Self {
         let gone = |edit: Edit| Edit { name: edit.name, removed: true, ..Edit::default() };
         Self(self.0.into_iter().map(gone).collect())
     }
 
-    /// Puts the changes behind those that a route has already.
+    /// Adds the changes after those that a route has already.
     pub(crate) fn behind(&self, route: &mut Map, way: &str) {
         if self.0.is_empty() {
             return;
@@ -91,7 +91,7 @@ impl Edits {
         edit.add.clear();
     }
 
-    /// What says how a message travels is attache's to set for each connection.
+    /// Whether this is a framing header: attache sets those itself for each connection.
     fn travels(name: &str, at: &At, remarks: &mut Remarks) -> bool {
         let framing = attache_config::is_framing(&name.to_ascii_lowercase());
         if framing {

@@ -9,7 +9,7 @@ use crate::value::Map;
 
 use super::{matcher, words};
 
-/// Injects what a filter, or a route, says. A fault with conditions gets a rule of its own before the rule that it is about.
+/// Adds the fault of a filter, or of a route's settings. A fault with conditions becomes a rule of its own in front of each rule.
 pub(super) fn inject(config: &Node, rules: Vec<Rule>) -> Vec<Rule> {
     rules.into_iter().flat_map(|rule| one(config, rule)).collect()
 }
@@ -42,7 +42,7 @@ fn one(config: &Node, mut rule: Rule) -> Vec<Rule> {
     }
 }
 
-/// Whom the fault is for. `None` where that can't be said.
+/// The requests that the fault is for. `None` if attache can't express the condition.
 fn condition(config: &Node) -> Option<When> {
     let mut when = When { path: Path::Any, ..When::default() };
     if config.get("upstream_cluster").is_some() {
@@ -59,7 +59,7 @@ fn condition(config: &Node) -> Option<When> {
     Some(when)
 }
 
-/// `None` where nothing is injected.
+/// `fault` in attache's keys. `None` if nothing is injected.
 fn fault(config: &Node, remarks: &mut Remarks) -> Option<Map> {
     let mut map = Map::default();
     let share = |node: &Node| words::percent(node.get("percentage").and_then(words::share).unwrap_or(0.0));

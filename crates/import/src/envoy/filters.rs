@@ -1,4 +1,4 @@
-//! HTTP filters that change requests, answer them, or limit them; and where routes go.
+//! HTTP filters that change, answer or limit requests, and the clusters that routes go to.
 
 use crate::gate::Gate;
 use crate::plan::{self, Rule, When};
@@ -15,7 +15,7 @@ use super::{
     words,
 };
 
-/// What a filter does to the rules behind it.
+/// What a filter does for the rules behind it.
 pub(crate) enum Effect {
     /// Decides who passes.
     Gate(Gate),
@@ -23,17 +23,17 @@ pub(crate) enum Effect {
     Tokens(Box<Tokens>, Gate),
     /// Asks a service.
     Authorizer(Gate),
-    /// Answers pages of other origins, where a route has a policy.
+    /// Answers pages of other origins, if the route has a policy.
     Cors,
     /// Sets a key of every route.
     Key(&'static str, Value),
     /// Delays requests, or answers them.
     Fault(Box<Node>),
-    /// Limits by a service, where a route has actions.
+    /// Asks a rate limit service, if the route has actions.
     Global(Box<Node>),
     /// Changes headers.
     Headers(Box<Node>),
-    /// Counts or shapes without a meaning for requests.
+    /// It has no meaning for requests: it only counts or tunes.
     Nothing,
 }
 
@@ -46,14 +46,14 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// One that nothing passes.
+    /// A filter that refuses every request.
     pub(crate) fn closed(kind: &str, at: &crate::tree::At, why: &str) -> Self {
         let effect = Effect::Gate(Gate::closed(at, why));
         Self { name: kind.to_owned(), kind: kind.to_owned(), disabled: false, effect }
     }
 }
 
-/// Filters that are absent, with what that means.
+/// Filters that attache lacks, with what that means.
 const SOFT: &[(&str, Weight, &str)] = &[
     ("decompressor", Weight::Soft, "bodies are not decompressed on the way; the application does it."),
     (
@@ -175,7 +175,7 @@ pub(crate) fn filter(
         "grpc_web" => Effect::Key("grpc_web", true.into()),
         "compressor" | "gzip" => browsers::compressor(config, remarks)
             .map_or(Effect::Nothing, |map| Effect::Key("compression", map.into())),
-        // One that is off until a route turns it on is read all the same.
+        // A disabled filter is read too, since a route may enable it.
         "ext_authz" => Effect::Authorizer(authorizers::gate(config, node, remarks, cx)),
         "jwt_authn" => {
             let tokens = tokens::read(config, &node.at, remarks, cx);
@@ -232,7 +232,7 @@ pub(super) fn deciding(list: &[Node]) -> Option<&Node> {
     })
 }
 
-/// Puts the filters in front of a rule. `levels` are the route, its virtual host and its configuration.
+/// The rules that a rule becomes behind these filters. `levels` are the route, its virtual host and its route configuration.
 pub(crate) fn apply(
     rule: Rule,
     filters: &[Filter],
@@ -345,7 +345,7 @@ pub(crate) fn apply(
     rules
 }
 
-/// What a route says of RBAC.
+/// Applies a route's own RBAC.
 fn gated(own: Option<&Node>, clients: &Clients, mut rules: Vec<Rule>) -> Vec<Rule> {
     let Some(own) = own else { return rules };
     let mut remarks = Remarks::default();
@@ -408,7 +408,7 @@ fn health_check(config: &Node, front: &mut Vec<Rule>, remarks: &mut Remarks) {
     front.push(rule);
 }
 
-/// `to` of a route or TCP proxy. False where it names no cluster that is known.
+/// Sets `to` of a route or TCP proxy. False if it names an unknown cluster.
 pub(crate) fn targets(config: &Node, used: cluster::Use, rule: &mut Rule, cx: &mut Cx) -> bool {
     let mut parts: Vec<(String, u64)> = Vec::new();
     if let Some(cluster) = config.str("cluster") {

@@ -1,4 +1,4 @@
-//! A route of Envoy that goes to clusters: its rewriting, copies, retries and hash.
+//! Routes of Envoy that go to clusters: rewriting, mirroring, retries and hash.
 
 use crate::path::Path;
 use crate::plan::Rule;
@@ -141,7 +141,7 @@ pub(super) fn forward(
         hash(item, rule, cx);
     }
     for earlier in replaced {
-        // The rewritten part of a route has all that the route has.
+        // The rule for the rewritten part has the same policies as the route.
         for key in ["timeout", "idle_timeout", "retry", "mirror", "session_cookie"] {
             if let Some(value) = rule.keys.get(key) {
                 earlier.keys.set(key, value.clone());
@@ -160,7 +160,7 @@ fn clusters(rule: &Rule, cx: &Cx) -> Vec<Node> {
         .collect()
 }
 
-/// A filter on the side of a cluster that could decide over requests.
+/// The place of an upstream filter of a cluster that could refuse requests.
 fn upstream_guard(rule: &Rule, cx: &Cx) -> Option<crate::tree::At> {
     let guarded = |cluster: &Node| {
         let options = cluster::http_options(cluster);
@@ -181,7 +181,7 @@ fn rewrite(action: &Node, matcher: &Node, rule: &mut Rule, replaced: &mut Vec<Ru
         match &rule.when.path {
             Path::Exact(_) => keys.set("path", escape(prefix)),
             Path::Regex(_) if matcher.str("prefix").is_some() => {
-                // A prefix in whatever case.
+                // A prefix that ignores case.
                 let from = regex::escape(matcher.str("prefix").unwrap_or_default());
                 rule.when.path = Path::Regex(format!("(?i:{from})(?<rest>.*)"));
                 keys.set("path", format!("{}{{rest}}", escape(prefix)));
@@ -237,8 +237,8 @@ pub(super) fn escape(path: &str) -> String {
     path.replace('{', "%7B").replace('}', "%7D")
 }
 
-/// A substitution from the path's begin becomes a path of its own with numbered captures. What it doesn't match stays as it is, by the
-/// route itself, which follows.
+/// A substitution at the begin of the path becomes a condition with numbered captures and a rewriting. Paths that it doesn't match
+/// meet the route itself, which follows.
 pub(super) fn substitution(pattern: &str, to: &str, path: &Path) -> Option<(String, String)> {
     let inner = pattern.strip_prefix('^')?;
     crate::path::expression(pattern)?;

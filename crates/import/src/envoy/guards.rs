@@ -1,4 +1,4 @@
-//! Filters that decide who may pass and can't be carried over: everything whose code runs on the way.
+//! Filters that decide which requests pass and can't be carried over, such as those that run code.
 
 use crate::gate::Gate;
 use crate::plan::Listener;
@@ -86,13 +86,13 @@ const CLOSED: &[(&str, &str)] = &[
     ("squash", "a debugger held requests here."),
 ];
 
-/// The gate of an HTTP filter that can't be carried over. `None`: it guards nothing.
+/// The gate of an HTTP filter that can't be carried over. `None` if it isn't one of those.
 pub(crate) fn closed(kind: &str, filter: &Node) -> Option<Gate> {
     let (_, why) = CLOSED.iter().find(|(name, _)| *name == kind)?;
     (!why.is_empty()).then(|| Gate::closed(&filter.at, *why))
 }
 
-/// A network filter before the last one. Why nothing behind it may be open, where that is so.
+/// Reads a network filter before the last one. Returns the reason if everything behind it must be refused.
 pub(crate) fn network(filter: &Node, listener: &mut Listener, remarks: &mut Remarks) -> Option<(At, String)> {
     let kind = words::extension(filter);
     let config = words::config(filter);

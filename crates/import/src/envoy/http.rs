@@ -1,4 +1,4 @@
-//! The HTTP connection manager: what it does to all requests, its filters, its virtual hosts.
+//! The HTTP connection manager: its options, its filters and its virtual hosts.
 
 use crate::plan::{Chain, Listener, Rule, Site};
 use crate::remark::{Remarks, Weight};
@@ -104,7 +104,7 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
         proxied: listener.keys.get("proxy_protocol").is_some(),
         payload: tokens::payload(config.list("http_filters")),
     };
-    // Rules over claims in front of the filter that verifies tokens find none.
+    // Before the filter that verifies tokens there are no claims.
     let mut known = Clients { payload: None, ..clients.clone() };
     order(&kinds, config, &mut chain.remarks);
     let mut front = Vec::new();
@@ -130,7 +130,7 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
     for node in config.list("http_filters") {
         let mut answers = Vec::new();
         let found = filters::filter(node, &known, &mut answers, &mut chain.remarks, cx);
-        // What a filter answers itself has passed the filters before it.
+        // A request that a filter answers itself has passed the filters before it.
         for rule in answers {
             front.extend(filters::apply(rule, &list, &[], &known, cx));
         }
@@ -197,7 +197,7 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
     }
 }
 
-/// Here tokens are verified first, then the rules decide, then a service is asked; CORS answers preflights before all of these.
+/// attache verifies tokens first, then evaluates rules, then asks a service; CORS answers preflights before. Reports other orders.
 fn order(kinds: &[String], config: &Node, remarks: &mut Remarks) {
     let at = |kind: &str| kinds.iter().position(|other| other == kind);
     if let (Some(service), Some(tokens)) = (at("ext_authz"), at("jwt_authn"))
@@ -224,7 +224,7 @@ fn order(kinds: &[String], config: &Node, remarks: &mut Remarks) {
     }
 }
 
-/// Conditions on headers that Envoy itself sets, or takes away from who comes from outside, would be on what a client sends here.
+/// Refuses routes with conditions on headers that Envoy itself sets or removes: in attache a client could send these headers.
 fn set_by_envoy(manager: &Node, routes: &Node, clients: &Clients, chain: &mut Chain) {
     let set = |name: &str| scheme::is_set(name, manager, routes);
     for site in &mut chain.sites {
@@ -246,9 +246,9 @@ fn set_by_envoy(manager: &Node, routes: &Node, clients: &Clients, chain: &mut Ch
     }
 }
 
-/// A host that can't be said must not fall to another virtual host: what covers it is refused.
+/// A host that attache can't express must not reach another virtual host: so the pattern that covers it is refused.
 fn not_said(routes: &Node, shape: &route::Shape<'_>, chain: &mut Chain) {
-    // One without any host that can be said is for nobody.
+    // A virtual host without an expressible host gets no request.
     for site in std::mem::take(&mut chain.sites) {
         if site.hosts.is_empty() {
             chain.remarks.0.extend(site.remarks.0);
@@ -278,7 +278,7 @@ fn not_said(routes: &Node, shape: &route::Shape<'_>, chain: &mut Chain) {
     }
 }
 
-/// The bucket of a filter was one for all routes; here each route has its own.
+/// Reports that each route has its own bucket; in Envoy all routes share the filter's bucket.
 fn shared_limit(filters: &[filters::Filter], config: &Node, chain: &mut Chain) {
     let limited = filters.iter().any(|filter| matches!(filter.effect, filters::Effect::Key("rate_limit", _)));
     let routes = chain
@@ -333,7 +333,7 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
     let trusts = !remote || config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0);
     let mut forwarded = http.child("forwarded");
     forwarded.set("x_forwarded", if remote && !config.is("skip_xff_append") { "append" } else { "pass" });
-    // It writes the scheme in any case, over what a client says that it doesn't trust.
+    // It always writes the scheme, and overwrites the scheme that an untrusted client sends.
     forwarded.set("x_forwarded_proto", if trusts { "append" } else { "replace" });
     drop(forwarded);
     if config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0) {
@@ -459,7 +459,7 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
     }
 }
 
-/// Access log and tracing, which are the config's and not a listener's here.
+/// Access log and tracing: attache has one of each for all listeners.
 fn observe(config: &Node, remarks: &mut Remarks, cx: &mut Cx) {
     for log in config.list("access_log") {
         let kind = words::extension(log);

@@ -7,7 +7,7 @@ use crate::value::{Map, Value};
 
 use super::{Cx, cluster, words};
 
-/// `None` where nothing is limited.
+/// `rate_limit` of the filter, or of a route's settings for it. `None` if nothing is limited.
 pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
     let on = |key: &str| config.get(key).and_then(words::share).unwrap_or(0.0);
     if on("filter_enabled") <= 0.0 || on("filter_enforced") <= 0.0 {
@@ -94,7 +94,7 @@ fn counted<'n>(config: &'n Node, own: Option<&'n Node>, levels: &[&'n Node]) -> 
     out
 }
 
-/// A global limit, for rules whose route, or virtual host, has actions.
+/// Sets `global_rate_limit` of rules that have actions.
 pub(super) fn global(config: &Node, own: Option<&Node>, levels: &[&Node], rules: &mut [Rule], cx: &mut Cx) {
     let actions = counted(config, own, levels);
     if actions.is_empty() {

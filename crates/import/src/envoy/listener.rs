@@ -107,7 +107,7 @@ pub(crate) fn listener(node: &Node, cx: &mut Cx) {
     }
     // The most specific conditions first, as Envoy chooses.
     chains.sort_by_key(|chain| chain::order(chain));
-    // Whatever conditions stand in it, the default has what no other takes.
+    // The default chain gets what no other chain matches, even if it has conditions.
     let default = node.get("default_filter_chain").map(|default| {
         let mut default = default.clone();
         default.remove("filter_chain_match");
@@ -137,7 +137,7 @@ pub(crate) fn listener(node: &Node, cx: &mut Cx) {
     cx.plan.listeners.push(out);
 }
 
-/// What the listener expects, by what its chains take.
+/// Sets `protocol` of the listener by the protocols of its chains.
 fn protocol(out: &mut Listener) {
     let opaque = out.chains.iter().any(|chain| chain.opaque.is_some());
     let http = out.chains.iter().any(|chain| chain.opaque.is_none());

@@ -1,10 +1,10 @@
-//! Matchers of routes, headers and query parameters, in attache's notation.
+//! Converts matchers of routes, headers and query parameters to attache's notation.
 
 use crate::path::{self, Path};
 use crate::plan::When;
 use crate::tree::Node;
 
-/// A condition that can't be said, and why.
+/// A condition that attache can't express, and the reason.
 pub(crate) struct Unsaid(pub(crate) String);
 
 type Said<T> = Result<T, Unsaid>;
@@ -122,7 +122,7 @@ fn template(text: &str) -> Said<Path> {
     Ok(Path::Regex(out))
 }
 
-/// Keys of a condition on a header. `without` is of other importers.
+/// Keys of a condition on a header. The Istio importer sets `without`.
 const HEADER: &[&str] = &[
     "name",
     "string_match",
@@ -143,7 +143,7 @@ const HEADER: &[&str] = &[
 pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
     let Some(name) = item.str("name") else { return Ok(()) };
     let name = name.to_ascii_lowercase();
-    // Envoy sets or removes these itself; here they would be what a client sends.
+    // Envoy sets or removes these headers itself; in attache a client could send them.
     if matches!(name.as_str(), "x-envoy-internal" | "x-envoy-external-address") {
         return unsaid(format!(
             "its condition `{name}` is on where a client comes from: `authorization` has `client` for that"
@@ -208,9 +208,9 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
         (false, _) => pattern,
         (true, Some(rest)) => rest.to_owned(),
         (true, None) if pattern == "*" => "!*".to_owned(),
-        // A missing header is another one, too.
+        // This form also holds if the header is missing.
         (true, None) if item.is("without") => format!("!{pattern}"),
-        // An inverted condition asks for a header that is there, with another value.
+        // An inverted condition needs the header to be present, with another value.
         (true, None) => match other(&pattern) {
             Some(regex) => format!("~{regex}"),
             None => {
@@ -223,7 +223,7 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
     add(&mut when.headers, &name, pattern)
 }
 
-/// An expression for every text that an exact value or prefix doesn't take.
+/// An expression that matches every text except those of this exact value or prefix.
 pub(super) fn other(pattern: &str) -> Option<String> {
     let (text, prefix) = match pattern.strip_prefix('=') {
         Some(literal) => (literal, false),
@@ -262,7 +262,7 @@ fn method(pattern: &str, invert: bool, when: &mut When) -> Said<()> {
     Ok(())
 }
 
-/// Two conditions on one name can't both be said.
+/// Adds a condition. A name can have only one condition.
 fn add(list: &mut Vec<(String, String)>, name: &str, pattern: String) -> Said<()> {
     match list.iter_mut().find(|(known, _)| known == name) {
         None => list.push((name.to_owned(), pattern)),
@@ -335,7 +335,7 @@ fn numbers(range: &Node) -> Said<String> {
     if end - start > 100 || end <= start {
         return unsaid("a range of more than 100 numbers");
     }
-    // A number has a sign and zeros before it as it likes.
+    // A number may have a sign and leading zeros.
     let all: Vec<_> = (start..end)
         .map(|n| match n {
             0 => "[+-]?0+".to_owned(),

@@ -1,4 +1,4 @@
-//! Envoy: a bootstrap of v3 or v2, with the files that it names.
+//! Imports Envoy's bootstrap, v3 or v2, with the files that it names.
 
 mod authorizers;
 mod browsers;
@@ -37,31 +37,31 @@ use crate::tree::{Node, Unreadable};
 use crate::value::Map;
 use crate::{File, tree};
 
-/// What the parts of an import share.
+/// State that the parts of an import share.
 pub(crate) struct Cx {
     pub(crate) plan: Plan,
     pub(crate) clusters: Vec<Node>,
     pub(crate) routes: Vec<Node>,
     pub(crate) secrets: Vec<Node>,
     pub(crate) names: Names,
-    /// Names of listeners, which may be those of clusters.
+    /// Names of listeners; a listener and a cluster may have the same name.
     pub(crate) listeners: Names,
     /// What each cluster is used for, and the upstream that is made of it.
     pub(crate) uses: Vec<(String, cluster::Use, String)>,
-    /// What routes say of the clusters they go to: the key of a consistent hash.
+    /// The key of the consistent hash of an upstream, set by its routes.
     pub(crate) hashes: Vec<(String, String)>,
-    /// Upstreams whose clients a cookie of the proxy's own keeps with an endpoint.
+    /// Upstreams with a session cookie.
     pub(crate) sessions: Vec<String>,
-    /// The tracer of those who name none.
+    /// The tracer of connection managers that name none.
     pub(crate) tracer: Option<Node>,
-    /// Clusters that take spans.
+    /// Clusters that spans are sent to.
     pub(crate) collectors: Vec<String>,
     /// The service's name in traces.
     pub(crate) service: Option<String>,
     pub(crate) folder: std::path::PathBuf,
 }
 
-/// Keys of a bootstrap that say nothing about requests, or are read here.
+/// Keys of a bootstrap that are read here, or that have no meaning for requests.
 const KNOWN: &[&str] = &[
     "static_resources",
     "dynamic_resources",
@@ -136,7 +136,7 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     trees(roots, folder)
 }
 
-/// Imports what was read already.
+/// Imports parsed documents.
 pub(crate) fn trees(mut roots: Vec<Node>, folder: std::path::PathBuf) -> Result<Plan, Unreadable> {
     let mut cx = Cx {
         plan: Plan::default(),

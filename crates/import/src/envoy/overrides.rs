@@ -1,16 +1,16 @@
-//! What a route, its virtual host or its configuration says of a filter (`typed_per_filter_config`).
+//! The settings of a route, its virtual host or its route configuration for a filter (`typed_per_filter_config`).
 
 use crate::tree::Node;
 
 use super::{rbac, words};
 
-/// What a route says of a filter.
+/// The settings of a route for a filter.
 pub(super) enum Own<'n> {
-    /// Nothing.
+    /// There are none.
     Unsaid,
-    /// It is off.
+    /// The filter is off.
     Off,
-    /// It is on, with this config, or with the filter's.
+    /// The filter is on, with this config. Without one, it has its own config.
     On(Option<&'n Node>),
 }
 
@@ -19,7 +19,7 @@ impl<'n> Own<'n> {
     pub(super) fn of(filter: &str, kind: &str, levels: &[&'n Node]) -> Self {
         let Some(found) = levels.iter().find_map(|level| named(filter, level)) else { return Self::Unsaid };
         let wrapped = found.str("@type").is_some_and(|url| url.ends_with(".FilterConfig"));
-        // One that only says that the filter is on leaves it as it is.
+        // Without a config it only enables the filter.
         let config = if wrapped { found.get("config").filter(|own| !own.is_empty()) } else { Some(found) };
         let off = |own: &Node| own.is("disabled");
         if off(found) || config.is_some_and(|own| off(own) || kind == "rbac" && rbac::is_off(own)) {
@@ -29,7 +29,7 @@ impl<'n> Own<'n> {
     }
 }
 
-/// Names of filters are compared as they are; those that Envoy itself gave them have an old and a new spelling.
+/// The settings under this filter's name. Envoy's own names have an old and a new spelling, which are equal.
 fn named<'n>(filter: &str, level: &'n Node) -> Option<&'n Node> {
     let mut all =
         ["typed_per_filter_config", "per_filter_config"].iter().flat_map(|key| level.down(&[key]).entries());

@@ -1,8 +1,8 @@
-//! RBAC of Envoy.
+//! Imports Envoy's RBAC.
 //!
-//! What a policy asks for by path, method, header and proven identity becomes routes, which mean exactly the same.
-//! Whatever else it asks for (client addresses, ports, server names, hosts, claims of a token, negations) becomes
-//! `authorization`, which refuses what can be read in two ways.
+//! Conditions on path, method, header and verified identity become routes with exactly the same meaning.
+//! Policies with other conditions (client addresses, ports, server names, hosts, claims of a token, negations) become
+//! `authorization`, which also refuses paths and headers with two meanings.
 
 use crate::access::{self, Access, Any, Said};
 use crate::gate::{Gate, Verdict, both};
@@ -14,16 +14,16 @@ use crate::value::Map;
 
 use super::matcher;
 
-/// What is known of the clients of a connection manager.
+/// Facts about the clients of a connection manager.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clients {
     /// They prove who they are by certificates.
     pub(crate) proven: bool,
-    /// The address of the connection is the client's: no header may say another one.
+    /// The address of the connection is the client's; headers don't change it.
     pub(crate) direct: bool,
     /// TLS is terminated.
     pub(crate) secure: bool,
-    /// Connections bring their client's address in a PROXY protocol header.
+    /// Connections begin with a PROXY protocol header, which has the client's address.
     pub(crate) proxied: bool,
     /// The payload of a verified token stands in the metadata under this key (`payload_in_metadata`).
     /// `None` where no token is verified before, or where the providers have different keys.
@@ -32,7 +32,7 @@ pub(crate) struct Clients {
 
 const STRICT: &str = "these policies are `authorization`, which also refuses paths and headers with two meanings (docs/authorization.md).";
 
-/// The gate of an RBAC filter. `None`: it guards nothing.
+/// The gate of an RBAC filter. `None` if the filter lets every request pass.
 pub(crate) fn http(config: &Node, at: &At, clients: &Clients, remarks: &mut Remarks) -> Option<Gate> {
     if config.get("shadow_rules").is_some() || config.get("shadow_matcher").is_some() {
         remarks.soft(at, "shadow rules of RBAC only count; they are left out.");
@@ -77,7 +77,7 @@ pub(crate) fn http(config: &Node, at: &At, clients: &Clients, remarks: &mut Rema
 
 const DENIED: &str = "RBAC: access denied";
 
-/// As routes, where every policy can be said so.
+/// The gate as routes. `None` if routes can't express every policy.
 fn as_routes(rules: &Node, denies: bool, at: &At, proven: bool) -> Option<Gate> {
     let (inside, otherwise) =
         if denies { (Verdict::Deny, Verdict::Pass) } else { (Verdict::Pass, Verdict::Deny) };
@@ -97,10 +97,10 @@ fn as_routes(rules: &Node, denies: bool, at: &At, proven: bool) -> Option<Gate> 
     Some(Gate { at: at.clone(), cases, otherwise, denied: DENIED })
 }
 
-/// Who has the headers of `when` passes, if each of these headers has one value.
+/// A request with the headers of `when` passes, unless one of these headers has a second, different value.
 ///
-/// Envoy compares several fields of one name joined by commas. A route is met by one of them: a client could send the wanted
-/// value beside another one, which a proxy in front has set.
+/// Envoy joins several fields of one name by commas and compares the result. One matching field is enough for a route of attache:
+/// so a client could add the wanted value to one that a proxy in front has set.
 fn said_once(when: &When) -> Verdict {
     let wanted = when.headers.iter().filter(|(name, pattern)| {
         !pattern.starts_with('!') && pattern != "*" && name != super::scheme::PROTO
@@ -144,7 +144,7 @@ fn product(a: &[When], b: &[When]) -> Option<Vec<When>> {
     (all.len() <= 64).then_some(all)
 }
 
-/// A permission or principal as alternatives.
+/// A permission or principal as conditions of routes, of which one must hold. `None` if routes can't express it.
 fn condition(item: &Node, proven: bool) -> Option<Vec<When>> {
     let everything = || Some(vec![When { path: Path::Any, ..When::default() }]);
     let (key, value) = item.entries().first()?;
@@ -200,7 +200,7 @@ fn identity(value: &Node) -> Option<String> {
     (prefix.contains("://") && prefix.ends_with('/') && !prefix.contains('*')).then(|| format!("{prefix}**"))
 }
 
-/// The policies with their names. The name of the one that can't be said otherwise.
+/// The policies as access rules with their names. The error is the name of a policy that rules can't express.
 fn policies(rules: &Node, clients: &Clients) -> Result<Vec<(String, Access)>, String> {
     let mut out = Vec::new();
     for (name, policy) in rules.down(&["policies"]).entries() {
@@ -226,7 +226,7 @@ fn one_of(items: &[Node], clients: &Clients) -> Option<Any> {
     Some(out)
 }
 
-/// A permission or principal as access rules of which one must hold.
+/// A permission or principal as access rules, of which one must hold. `None` if rules can't express it.
 fn rule(item: &Node, clients: &Clients) -> Option<Any> {
     let (key, value) = item.entries().first()?;
     let inner = || value.entries().first().map_or(value, |(_, list)| list);
@@ -284,7 +284,7 @@ fn header(value: &Node, secure: bool) -> Option<Any> {
     if name == ":authority" || name == "host" {
         let matcher = value.get("string_match").unwrap_or(value);
         let exact = matcher.str("exact").or_else(|| value.str("exact_match"))?;
-        // Hosts are compared without case here: one that asks for capital letters asks for almost nobody in Envoy.
+        // attache ignores case in hosts. In Envoy a rule with capital letters matches almost no client, so it must not match all here.
         let capital = exact.bytes().any(|b| b.is_ascii_uppercase());
         if capital && !matcher.is("ignore_case")
             || exact.is_empty()
@@ -293,7 +293,7 @@ fn header(value: &Node, secure: bool) -> Option<Any> {
         {
             return None;
         }
-        // Envoy compares the whole of it: without a port it is the default one.
+        // Envoy compares the whole `Host`: a name without a port becomes the name with the default port.
         let port = exact.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
         let host = match (port, secure) {
             (true, _) => exact.to_ascii_lowercase(),
@@ -320,7 +320,7 @@ fn header(value: &Node, secure: bool) -> Option<Any> {
 
 /// A claim of a verified token, which the filter `jwt_authn` puts into the metadata.
 ///
-/// Here a name has its parts between dots, and of a claim such as `scope` one word is enough.
+/// In attache a dot in the name of a claim separates its parts, and one word of a claim such as `scope` is enough to match.
 fn claim(value: &Node, payload: &str) -> Option<Any> {
     if !value.str("filter")?.ends_with("jwt_authn") {
         return None;
@@ -350,7 +350,7 @@ fn network(value: &Node) -> Option<String> {
     crate::text::network(address, value.number("prefix_len").unwrap_or(0.0) as u32)
 }
 
-/// RBAC of connections. Why nothing behind it may be open, where that is so.
+/// Reads RBAC of connections. Returns the reason if everything behind it must be refused.
 pub(crate) fn network_filter(config: &Node, at: &At, listener: &mut Listener) -> Option<(At, String)> {
     if let Some(matcher) = config.get("matcher") {
         return Some((
@@ -410,12 +410,12 @@ pub(crate) fn network_filter(config: &Node, at: &At, listener: &mut Listener) ->
     None
 }
 
-/// The override of a route, or the filter's own config where there is none.
+/// The RBAC config inside of a route's settings.
 pub(crate) fn of_route(own: &Node) -> &Node {
     own.get("rbac").or_else(|| own.get("config")).unwrap_or(own)
 }
 
-/// A route's override has no rules: the filter is off there.
+/// Whether a route's settings have no rules: then the filter is off for this route.
 pub(crate) fn is_off(own: &Node) -> bool {
     own.get("rbac").is_none() && own.get("config").is_none()
 }

@@ -1,4 +1,4 @@
-//! TLS of listeners and clusters: certificates, roots, names, versions; from files, inline, or SDS by files.
+//! TLS of listeners and clusters: certificates, roots, names and versions, from files, inline texts, or SDS files.
 
 use crate::plan::Listener;
 use crate::remark::{Remarks, Weight};
@@ -28,7 +28,7 @@ pub(crate) fn is_downstream(chain: &Node) -> bool {
     context(chain).is_some()
 }
 
-/// Certificates and roots of a listener. False where clients could get in who could not before: then the chain is left out.
+/// Certificates and roots of a listener. False if more clients could get in than before: then the chain is left out.
 pub(crate) fn downstream(
     chain: &Node,
     listener: &mut Listener,
@@ -132,7 +132,7 @@ pub(crate) fn downstream(
     listener_agrees(listener, &clients, &chain.at, remarks)
 }
 
-/// Takes TLS away again where no chain has it: one that is left out must not open those that are there.
+/// Removes TLS from the listener if no chain has it: a chain that is left out must not open the others.
 fn forget(listener: &mut Listener) {
     if listener.chains.iter().all(|chain| chain.closed) {
         listener.keys.0.retain(|(key, _)| key != "tls");
@@ -141,7 +141,7 @@ fn forget(listener: &mut Listener) {
 
 const CLIENTS: &[&str] = &["client_ca", "client_ca_pem", "client_optional", "allow", "crls"];
 
-/// What is asked of clients is one for a whole listener.
+/// A listener has one setting for clients' certificates, not one for each chain.
 fn listener_agrees(listener: &mut Listener, clients: &Map, at: &At, remarks: &mut Remarks) -> bool {
     let before = listener.chains.iter().any(|chain| !chain.closed);
     let mut tls = listener.keys.child("tls");
@@ -159,7 +159,7 @@ fn listener_agrees(listener: &mut Listener, clients: &Map, at: &At, remarks: &mu
     true
 }
 
-/// Whom a listener believes. False where that can't be carried over.
+/// The verification of clients. False if it can't be carried over.
 fn clients_of(validation: &Node, clients: &mut Map, remarks: &mut Remarks) -> bool {
     if let Some((key, value)) = validation
         .entries()
@@ -197,7 +197,7 @@ fn clients_of(validation: &Node, clients: &mut Map, remarks: &mut Remarks) -> bo
     true
 }
 
-/// What is read of a validation context of clients, and what only lets more of them in.
+/// Keys of a validation context of clients that are read, or whose absence refuses more clients.
 const VALIDATION: &[&str] = &[
     "trusted_ca",
     "crl",
@@ -213,6 +213,15 @@ const VALIDATION: &[&str] = &[
     "only_verify_leaf_cert_crl",
 ];
 
+/// Ways to verify an upstream that can't be carried over.
+const UNVERIFIED: &[(&str, &str)] = &[
+    (
+        "verify_certificate_hash",
+        "a hash of the whole certificate was compared; `pins` compares that of its key",
+    ),
+    ("custom_validator_config", "an extension verified the certificate"),
+];
+
 fn crls(validation: &Node, out: &mut Map, remarks: &mut Remarks) {
     if let Some(node) = validation.get("crl") {
         match source(Some(node), remarks) {
@@ -225,7 +234,7 @@ fn crls(validation: &Node, out: &mut Map, remarks: &mut Remarks) {
     }
 }
 
-/// Subject alternative names in attache's notation. `None` where one can't be said.
+/// Subject alternative names in attache's notation. `None` if attache can't express one of them.
 fn identities(validation: &Node, remarks: &mut Remarks) -> Option<Vec<String>> {
     let mut found = Vec::new();
     let all = ["match_typed_subject_alt_names", "match_subject_alt_names", "verify_subject_alt_name"];
@@ -245,7 +254,7 @@ fn identities(validation: &Node, remarks: &mut Remarks) -> Option<Vec<String>> {
         match pattern.filter(|pattern| !pattern.contains(' ')) {
             Some(pattern) => found.push(pattern),
             None => {
-                remarks.point(&item.at, "this pattern of certificate names can't be said: exact names, `spiffe://DOMAIN/PATH/**` and `*.suffix` can. What it guarded is left out.");
+                remarks.point(&item.at, "this pattern of certificate names can't be said: exact names, `spiffe://DOMAIN/PATH/**` and `*.suffix` can.");
                 return None;
             }
         }
@@ -253,7 +262,7 @@ fn identities(validation: &Node, remarks: &mut Remarks) -> Option<Vec<String>> {
     Some(found)
 }
 
-/// TLS of an upstream. `None` where there is none.
+/// TLS of an upstream. `None` if there is none; false if attache can't verify the peer as strictly as the original.
 pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx: &Cx) -> Option<bool> {
     let context = context(cluster)?;
     let common = context.down(&["common_tls_context"]);
@@ -281,8 +290,17 @@ pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx
         tls.set("key", key);
     }
     versions(common, &mut tls, remarks);
-    let mut believes = false;
+    let (mut believes, mut verified) = (false, true);
     if let Some(validation) = validation(common, cx) {
+        for (key, why) in UNVERIFIED {
+            if let Some(found) = validation.get(key).filter(|found| !found.is_empty()) {
+                remarks.point(
+                    &found.at,
+                    format!("calls to this upstream fail: {why}. Write it as `tls` of the upstream."),
+                );
+                verified = false;
+            }
+        }
         if let Some(file) = source(validation.get("trusted_ca"), remarks) {
             tls.set(if file.pem { "ca_pem" } else { "ca" }, file.text);
             believes = true;
@@ -291,7 +309,9 @@ pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx
             believes = true;
         }
         crls(&validation, &mut tls, remarks);
+        verified &= validation.get("crl").is_none() || tls.get("crls").is_some();
         match identities(&validation, remarks) {
+            None => verified = false,
             Some(peers) if !peers.is_empty() => tls.set("peers", peers),
             Some(_) if believes && tls.get("ca").is_some() => remarks.note(
                 &context.at,
@@ -307,9 +327,6 @@ pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx
             .collect();
         if !pins.is_empty() {
             tls.set("pins", pins);
-        }
-        if validation.get("verify_certificate_hash").is_some() {
-            remarks.soft(&validation.at, "a hash of the whole certificate is not compared; `pins` compares that of its key, and the chain is verified.");
         }
         if validation.is("allow_expired_certificate")
             || validation.str("trust_chain_verification") == Some("ACCEPT_UNTRUSTED")
@@ -331,7 +348,7 @@ pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx
     if !tls.is_empty() {
         keys.set("tls", tls);
     }
-    Some(true)
+    Some(verified)
 }
 
 fn versions(common: &Node, tls: &mut Map, remarks: &mut Remarks) {

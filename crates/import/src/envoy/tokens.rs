@@ -1,4 +1,4 @@
-//! `jwt_authn`: providers become issuers of `jwt`, and each requirement the `jwt` of a route's `authorization`.
+//! `jwt_authn`: providers become issuers in `jwt`, and requirements become `jwt` in the `authorization` of routes.
 
 use crate::gate::{Gate, Verdict};
 use crate::remark::{Remarks, Weight};
@@ -7,17 +7,17 @@ use crate::value::{Map, Value};
 
 use super::{Cx, cluster, matcher, words};
 
-/// What a filter verifies, for its rules and for the overrides of routes.
+/// A filter's providers, for its rules and for the settings of routes.
 pub(crate) struct Tokens {
     at: At,
     config: Node,
-    /// Names of providers, and of the issuers that they became. `None` where that can't be.
+    /// Names of providers with the issuers that they became, or the reason why not.
     providers: Vec<(String, Result<String, String>)>,
-    /// Names under which claims or payloads are told to upstreams by others than attache.
+    /// Headers that told upstreams the payload; attache removes them from requests.
     pub(crate) told: Vec<String>,
 }
 
-/// The key under which every token's payload stands in the metadata. `None` where some provider has none, or another one.
+/// The key of the payload in the metadata. `None` if a provider has no key, or if two providers have different keys.
 pub(crate) fn payload(filters: &[Node]) -> Option<String> {
     let mut keys = filters
         .iter()
@@ -69,7 +69,7 @@ const PROVIDER: &[&str] = &[
     "normalize_payload_in_metadata",
 ];
 
-/// Makes an issuer of a provider. Why not, where it can't be.
+/// Makes an issuer of a provider, or returns the reason why not.
 fn issuer(
     name: &str,
     provider: &Node,
@@ -188,7 +188,7 @@ pub(crate) fn path_of(url: &str) -> String {
     rest.find('/').and_then(|start| rest.get(start..)).unwrap_or("/").to_owned()
 }
 
-/// Where tokens stand. Without anything said, Envoy looks at `Authorization` and at the parameter `access_token`.
+/// The places of tokens. By default Envoy reads `Authorization` and the parameter `access_token`.
 fn places(name: &str, provider: &Node) -> Result<Vec<String>, String> {
     let mut from = Vec::new();
     for header in provider.list("from_headers") {
@@ -214,7 +214,7 @@ fn places(name: &str, provider: &Node) -> Result<Vec<String>, String> {
     Ok(from)
 }
 
-/// What a requirement asks for.
+/// The meaning of a requirement.
 #[derive(Default)]
 struct Asked {
     issuers: Vec<String>,
@@ -223,7 +223,7 @@ struct Asked {
 }
 
 impl Tokens {
-    /// The filter's own rules: the first that matches decides, and what none matches needs no token.
+    /// The gate of the filter's rules: the first match decides; a request without a match needs no token.
     pub(crate) fn gate(&self, remarks: &mut Remarks, cx: &mut Cx) -> Gate {
         if self.config.get("filter_state_rules").is_some() {
             return Gate::closed(
@@ -262,7 +262,7 @@ impl Tokens {
         Gate { at: self.at.clone(), cases, otherwise: Verdict::Pass, denied: "" }
     }
 
-    /// What a route says for itself: a requirement of the map.
+    /// The gate of a route that names a requirement of the map.
     pub(crate) fn of_route(&self, own: &Node, remarks: &mut Remarks, cx: &mut Cx) -> Gate {
         let otherwise =
             match own.str("requirement_name").map(|name| self.config.down(&["requirement_map"]).get(name)) {

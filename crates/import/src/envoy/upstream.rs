@@ -141,6 +141,10 @@ pub(super) fn breaker(node: &Node, out: &mut Map, remarks: &mut crate::remark::R
             ("max_retries", "max_retries"),
         ] {
             if let Some(most) = threshold.number(key) {
+                if most < 1.0 {
+                    remarks
+                        .point(&threshold.at, format!("`{key}: 0` refused everything; the least here is 1."));
+                }
                 map.set(own, (most as u64).clamp(1, 4_294_967_295));
             }
         }

@@ -10,6 +10,13 @@ pub(crate) fn last(url: &str) -> &str {
     url.rsplit(['.', '/']).next().unwrap_or(url)
 }
 
+/// The type of an extension's config, as it stands in the file.
+pub(crate) fn given_type(node: &Node) -> &str {
+    let config = given(node);
+    let url = config.str("@type").unwrap_or_default();
+    if url.ends_with("TypedStruct") { config.str("type_url").unwrap_or_default() } else { url }
+}
+
 /// What an extension is, by the type of its config, or by its name: `envoy.filters.http.lua`, `envoy.lua` and
 /// `type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua` are all `lua`.
 pub(crate) fn extension(node: &Node) -> String {
@@ -17,11 +24,7 @@ pub(crate) fn extension(node: &Node) -> String {
     if node.get("config_discovery").is_some() {
         return DISCOVERED.to_owned();
     }
-    let config = given(node);
-    let mut url = config.str("@type").unwrap_or_default();
-    if url.ends_with("TypedStruct") {
-        url = config.str("type_url").unwrap_or_default();
-    }
+    let url = given_type(node);
     // Types with a name as plain as `Config` say less than the filter's own name.
     let plain = matches!(last(url), "Config" | "CacheConfig" | "FilterConfig" | "ProxyProtocol");
     if !url.is_empty() && !plain && !url.ends_with("Struct") && !url.ends_with("Empty") {

@@ -1,4 +1,4 @@
-//! ACLs and conditions: alternatives of what a request must be.
+//! ACLs and conditions: a list of alternatives, of which one must hold.
 
 use crate::gate;
 use crate::hosted;
@@ -7,7 +7,7 @@ use crate::plan::When;
 
 use super::tokens::Line;
 
-/// One alternative: hosts and other conditions, all of which hold, and alternatives none of which may.
+/// One alternative: hosts and other conditions that must all hold, and alternatives that must not hold.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Term {
     pub(crate) hosts: Vec<String>,
@@ -21,7 +21,7 @@ impl Term {
     }
 }
 
-/// Both. `Some(None)`: never; `None`: it can't be said.
+/// The alternative that holds if both hold. `Some(None)`: never. `None`: it can't be expressed.
 #[allow(clippy::option_option)]
 pub(crate) fn both(a: &Term, b: &Term) -> Option<Option<Term>> {
     let Some(when) = gate::both(&a.when, &b.when)? else { return Some(None) };
@@ -34,12 +34,12 @@ pub(crate) fn both(a: &Term, b: &Term) -> Option<Option<Term>> {
 pub(crate) struct Acls<'l> {
     pub(crate) lines: Vec<&'l Line>,
     pub(crate) port: &'static str,
-    /// They are those of a frontend: what is done to paths is done before them.
+    /// They are those of a frontend: paths are normalised before they are evaluated.
     pub(crate) in_front: bool,
 }
 
 impl Acls<'_> {
-    /// The alternatives of `if …` or `unless …`; `None` where it can't be said.
+    /// The alternatives of `if …` or `unless …`. `None` if they can't be expressed.
     pub(crate) fn condition(&self, words: &[String]) -> Option<Vec<Term>> {
         let (keyword, rest) = words.split_first()?;
         let terms = self.disjunction(rest)?;
@@ -139,7 +139,7 @@ impl Acls<'_> {
         let mut bare_host = false;
         for converter in converters.split(',').filter(|converter| !converter.is_empty()) {
             match converter {
-                // A pattern with capital letters takes nothing of what was made small.
+                // After `lower`, a pattern with capital letters never matches.
                 "lower" => {
                     if !folded && matching != Some("reg") {
                         patterns.retain(|pattern| !pattern.bytes().any(|b| b.is_ascii_uppercase()));
@@ -158,7 +158,7 @@ impl Acls<'_> {
         let matching = matching.or(suffix).unwrap_or("str");
         match base {
             "path" => self.paths(matching, &patterns, folded),
-            // A URL has the query, too, and perhaps a scheme and a host.
+            // A URL includes the query, and may include a scheme and a host.
             "url"
                 if matching == "beg"
                     && patterns.iter().all(|pattern| pattern.starts_with('/') && !pattern.contains('?')) =>
@@ -259,7 +259,7 @@ fn methods(names: &[&str]) -> Term {
     term
 }
 
-/// A header. In a `list`, each value between its commas is one of its own.
+/// A condition on a header. With `list`, each value between commas is compared by itself.
 fn header(name: &str, matching: &str, patterns: &[&str], folded: bool, list: bool) -> Option<Vec<Term>> {
     let mut term = Term::any();
     let mut pattern = value(matching, patterns, folded)?;

@@ -1,4 +1,4 @@
-//! What HAProxy listens on: `bind`, and the rules of connections.
+//! HAProxy's `bind` and its rules about connections.
 
 use crate::hosted::{self, Hosted};
 use crate::plan::{Chain, Listener, Rule, Site};
@@ -14,7 +14,7 @@ pub(super) fn listener(section: &Section, cx: &mut Cx) {
         cx.plan.remarks.note(&section.head.at, format!("`{}` is `disabled`, and left out.", section.name));
         return;
     }
-    // What comes in clear and what comes by TLS may meet other rules (`ssl_fc`): two listeners.
+    // Plaintext and TLS may meet different rules (`ssl_fc`), so they become two listeners.
     let bind_is = |line: &Line, tls: bool| line.word(0) == "bind" && line.has("ssl") == tls;
     if section.lines.iter().any(|line| bind_is(line, true))
         && section.lines.iter().any(|line| bind_is(line, false))
@@ -119,7 +119,7 @@ fn everything(rule: Rule) -> Chain {
     Chain { sites: vec![site], ..Chain::default() }
 }
 
-/// Why nothing may be open behind it, where that is so.
+/// Reads TLS of an address. Returns the reason if everything behind it must be refused.
 fn bind(
     line: &Line,
     binds: &mut Vec<String>,
@@ -227,7 +227,7 @@ fn bind(
     None
 }
 
-/// What is asked of clients' certificates, the laxer first.
+/// The demand for clients' certificates, in rising strictness.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Asked {
     Nothing,
@@ -282,7 +282,7 @@ fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx
                         Some(rule) => {
                             chains.push(Chain { sni: names, opaque: Some(rule), ..Chain::default() });
                         }
-                        // They must not meet the default.
+                        // These connections must not reach the default backend.
                         None => closed = Some(line.clone()),
                     },
                     _ => closed = Some(line.clone()),

@@ -1,4 +1,4 @@
-//! HTTP rules of a frontend and of the backends behind it become rules that are tried in order.
+//! Combines the HTTP rules of a frontend and of its backends into one list, of which the first match wins.
 
 use crate::hosted::Hosted;
 use crate::path::Path;
@@ -15,7 +15,7 @@ use super::{
     tokens::Section,
 };
 
-/// Alternatives of one list of rules.
+/// The largest number of rules of one frontend.
 const MOST: usize = 2000;
 
 pub(crate) fn frontend(section: &Section, secure: bool, remarks: &mut Remarks, cx: &mut Cx) -> Vec<Hosted> {
@@ -63,7 +63,7 @@ pub(crate) fn frontend(section: &Section, secure: bool, remarks: &mut Remarks, c
     out
 }
 
-/// Rules in order for what meets `within`, with `changes` so far.
+/// Adds the rules for the requests that meet `within`. `changes` are the changes of earlier rules.
 fn lower(
     steps: &[Step],
     within: &Term,
@@ -77,7 +77,7 @@ fn lower(
         return;
     }
     let Some((step, rest)) = steps.split_first() else {
-        // What no rule took: there is no backend.
+        // No rule matches and there is no default backend.
         let mut rule = Rule::default();
         rule.answer(503);
         emit(within, rule, out);
@@ -140,7 +140,7 @@ fn lower(
     }
 }
 
-/// A condition is on what an earlier rule changed. A client could send what the original had put there, or taken away.
+/// Whether a condition reads what an earlier rule changed. In attache it would read what the client sent.
 fn reads_change(term: &Term, changes: &[Change]) -> bool {
     let own = |change: &Change| match change {
         Change::Header { way, name, .. } => {
@@ -349,7 +349,7 @@ fn emit_backend(
     emit(&within, rule, out);
 }
 
-/// `replace-path EXPRESSION TO`: what the expression matches is rewritten, by a rule of its own before this one.
+/// `replace-path EXPRESSION TO`: a separate rule in front of this one rewrites the paths that the expression matches.
 fn replaced(
     pattern: &str,
     to: &str,

@@ -1,4 +1,4 @@
-//! The rules of a section one after the other: whom they are for, and what they do.
+//! The rules of a section in order: their conditions and their actions.
 
 use crate::path::Path;
 use crate::plan::{Rule, When};
@@ -11,16 +11,16 @@ use super::{
     tokens::{Line, Section},
 };
 
-/// One step: what happens to requests that its condition takes.
+/// What a rule does with the requests that meet its condition.
 #[derive(Clone)]
 pub(super) enum Act {
-    /// It ends here.
+    /// It answers them.
     End(Box<Rule>),
-    /// It goes to a backend.
+    /// It sends them to a backend.
     Backend(String),
-    /// A change for all that follows.
+    /// It changes them; later rules see the change.
     Change(Change),
-    /// What follows can't be trusted to be as it was.
+    /// It can't be carried over, for this reason: the requests are refused.
     Closed(String),
 }
 
@@ -209,12 +209,12 @@ fn response(line: &Line, remarks: &mut Remarks) -> Option<Step> {
     }
 }
 
-/// The names of headers are a pattern (`-m beg`, `-m reg`), and not one name.
+/// Whether the rule has a pattern of header names (`-m beg`, `-m reg`), and not one name.
 fn pattern_of_names(line: &Line) -> bool {
     line.after("-m").is_some_and(|how| how != "str")
 }
 
-/// Names are removed one by one: where a pattern chose them, some would reach the other side.
+/// attache removes headers by name only: a pattern of names is refused.
 fn removed(way: &'static str, line: &Line) -> Act {
     if pattern_of_names(line) {
         return Act::Closed(format!(

@@ -74,7 +74,7 @@ pub(crate) fn sections(text: &str, file: &str) -> Vec<Section> {
     for (index, line) in text.lines().enumerate() {
         let words = words(line);
         let Some(first) = words.first() else { continue };
-        // What HAProxy only says when it reads its config.
+        // Messages that HAProxy prints when it reads the config.
         if matches!(first.as_str(), ".notice" | ".diag" | ".warning" | ".alert") {
             continue;
         }
@@ -116,7 +116,7 @@ pub(crate) fn words(line: &str) -> Vec<String> {
             }
             (None, '#') => break,
             (None, c) if c.is_whitespace() => out.extend(word.take()),
-            // Variables of the environment are put in here, which are not known.
+            // HAProxy inserts variables of the environment here; their values are unknown.
             (Some('"'), '$')
                 if chars.clone().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_' || c == '{') =>
             {

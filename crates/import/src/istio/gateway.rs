@@ -1,8 +1,7 @@
-//! HTTPRoute and GRPCRoute of the Gateway API, where their parent is a Service: then they are about calls within the mesh.
+//! HTTPRoute and GRPCRoute of the Gateway API with a Service as parent: these are about calls within the mesh.
 //!
-//! Here the most specific match has a request, not the first: exact paths, then the longest prefix, then a method, more
-//! headers, more parameters; then the older route. So all rules of a Service are put into that order, and are tried in
-//! it.
+//! The most specific match wins, not the first: exact paths, then the longest prefix, then a method, more headers, more
+//! parameters; then the older route. So the import sorts all rules of a Service in that order.
 
 use std::cmp::Reverse;
 
@@ -12,7 +11,7 @@ use crate::tree::Node;
 use super::services::Clusters;
 use super::{Mesh, Object, hosts};
 
-/// The lower comes first.
+/// The sort key of a rule; the lowest comes first.
 type Rank = (u8, Reverse<usize>, bool, Reverse<usize>, Reverse<usize>, String, String, usize);
 
 pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<Node>, remarks: &mut Remarks) {
@@ -203,7 +202,7 @@ fn cluster(backend: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Stri
     clusters.of(&destination, namespace)
 }
 
-/// It refers to something else than a Service of Kubernetes.
+/// Whether a reference is to something other than a Service of Kubernetes.
 fn foreign(backend: &Node) -> bool {
     backend.str("kind").is_some_and(|kind| kind != "Service") || backend.str("group").is_some()
 }

@@ -3,7 +3,7 @@
 /// The domain of services.
 const CLUSTER: &str = "svc.cluster.local";
 
-/// The whole name of a host: `reviews` of an object in `shop` is `reviews.shop.svc.cluster.local`. What has a dot or `*` is whole.
+/// The full name of a host: `reviews` in namespace `shop` is `reviews.shop.svc.cluster.local`. A name with a dot or `*` is full.
 pub(crate) fn whole(host: &str, namespace: &str) -> String {
     let host = host.to_ascii_lowercase();
     if host.contains(['.', '*']) { host } else { format!("{host}.{namespace}.{CLUSTER}") }
@@ -30,7 +30,7 @@ pub(crate) fn spellings(host: &str, own: &str) -> Vec<String> {
     }
 }
 
-/// A pattern (`*.shop.svc.cluster.local`, `*`) or name takes a host.
+/// Whether a pattern (`*.shop.svc.cluster.local`, `*`) or name matches a host.
 pub(crate) fn takes(pattern: &str, host: &str) -> bool {
     match pattern.strip_prefix('*') {
         Some(rest) => host.ends_with(rest),

@@ -1,9 +1,9 @@
 //! Istio and the Gateway API: the objects of a cluster become the config of one workload's sidecar.
 //!
 //! Files of manifests, or what `kubectl get -o yaml` prints. The workload is the Deployment, StatefulSet, DaemonSet,
-//! Job or Pod among them: its namespace and labels say which objects are about it. Traffic is translated as Istio does
-//! it for its own proxies, to routes and clusters of Envoy, which [`crate::envoy`] imports; who may do what becomes
-//! `authorization` directly.
+//! Job or Pod among them: its namespace and labels select the objects that apply to it. Objects about traffic become routes
+//! and clusters of Envoy, as Istio makes them for its own proxies, and [`crate::envoy`] imports these. Objects about access
+//! become `authorization` directly.
 
 mod balance;
 mod destination_rule;
@@ -23,7 +23,7 @@ use crate::{File, envoy, tree};
 
 /// The namespace whose policies are for all others.
 const ROOT: &str = "istio-system";
-/// The upstream of whatever no service is known for.
+/// The upstream of calls to unknown services.
 const ANYWHERE: &str = "anywhere";
 
 /// An object.
@@ -46,15 +46,15 @@ impl Object {
     }
 }
 
-/// Whose sidecar it is.
+/// The workload that gets the sidecar.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Workload {
     pub(crate) namespace: String,
-    /// Unknown where no workload is among the objects.
+    /// Its labels. `None` if no workload is among the objects.
     pub(crate) labels: Option<Vec<(String, String)>>,
 }
 
-/// Everything that was given.
+/// All objects of the import.
 pub(crate) struct Mesh {
     pub(crate) objects: Vec<Object>,
     pub(crate) workload: Workload,
@@ -65,7 +65,7 @@ impl Mesh {
         self.objects.iter().filter(move |object| object.kind == kind)
     }
 
-    /// A selector takes the workload. `None`: the workload's labels are not known.
+    /// Whether a selector matches the workload. `None` if the workload's labels are not known.
     pub(crate) fn selects(&self, selector: &Node) -> Option<bool> {
         let wanted = labels(if selector.get("match_labels").is_some() {
             selector.down(&["match_labels"])
@@ -278,7 +278,7 @@ fn original(name: &str) -> Upstream {
     Upstream { name: name.to_owned(), keys, ..Upstream::default() }
 }
 
-/// What the application calls.
+/// The listener for the calls of the application.
 fn outbound(mesh: &Mesh, remarks: &mut Remarks) -> Result<Plan, Unreadable> {
     let empty = Node { at: At::default(), kind: Kind::Map(Vec::new()), quoted: false };
     let mut clusters = services::Clusters::new(mesh);

@@ -1,13 +1,13 @@
-//! The rules of an AuthorizationPolicy: one source, one operation and all conditions must hold; of the values of a field one.
+//! The rules of an AuthorizationPolicy: one source, one operation and all conditions must match, with one value of each field.
 //!
-//! A value is exact, or has `*` at its begin or its end; `*` alone is whatever is there.
+//! A value is exact, or has `*` at its begin or its end; `*` alone matches every value.
 
 use crate::access::{self, Access, Any};
 use crate::tree::Node;
 
 type Said<T> = Result<T, String>;
 
-/// The access rules of which one must hold. Why not, where they can't be said.
+/// Access rules of which one must hold, or the reason why attache can't express the rule.
 pub(crate) fn rule(rule: &Node, namespace: &str, tokens: bool) -> Said<Any> {
     let mut out = access::everything();
     for (list, inner) in [("from", "source"), ("to", "operation")] {
@@ -247,8 +247,8 @@ fn network(value: &str) -> Said<String> {
     }
 }
 
-/// Istio compares the whole of `Host`, without case: a name without a port is not that name with another port.
-/// Here such a name has the default port, of plaintext or of TLS.
+/// Istio compares the whole `Host` and ignores case: `a` doesn't match `a:8080`.
+/// In attache a name without a port matches every port, so it gets the default ports of plaintext and of TLS.
 fn whole_host(value: &str) -> Said<Vec<String>> {
     let name = host(value)?;
     if name.ends_with('.') {

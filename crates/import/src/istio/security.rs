@@ -1,9 +1,9 @@
-//! What calls the workload: PeerAuthentication, RequestAuthentication and AuthorizationPolicy become `tls` and
+//! Calls to the workload: PeerAuthentication, RequestAuthentication and AuthorizationPolicy become `tls` and
 //! `authorization` of the listener `inbound`.
 //!
-//! DENY decides before ALLOW; with one ALLOW policy, what none allows is denied; a policy without rules matches
-//! nothing, and one with an empty rule matches everything. Policies of the root namespace are for all. Where it isn't
-//! known whether a policy is for this workload, nothing is open.
+//! DENY decides before ALLOW. With an ALLOW policy, a request that no ALLOW policy allows is denied. A policy without rules matches
+//! nothing, and one with an empty rule matches everything. Policies of the root namespace apply to all workloads. If it isn't
+//! known whether a policy applies to this workload, everything is refused.
 
 use crate::access::{self, Access, Said};
 use crate::plan::{Chain, Listener, Plan, Rule, Site, Upstream};
@@ -17,7 +17,7 @@ use super::{Mesh, Object, ROOT, policy};
 /// The upstream that is the application.
 pub(crate) const APP: &str = "app";
 
-/// How much of mutual TLS is asked of those who call.
+/// Whether callers must use mutual TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Off,
@@ -25,7 +25,7 @@ enum Mode {
     Strict,
 }
 
-/// The listener of whatever calls the workload.
+/// The listener for calls to the workload.
 pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
     let mut out = Listener { name: "inbound".to_owned(), ..Listener::default() };
     out.keys.set("bind", "0.0.0.0:15006");
@@ -108,7 +108,7 @@ pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
     out
 }
 
-/// Objects of a kind that are about the workload; where that can't be told, why.
+/// Objects of a kind that apply to the workload. Sets `closed` if that isn't known.
 fn about<'m>(mesh: &'m Mesh, kind: &'static str, closed: &mut Option<(At, String)>) -> Vec<&'m Object> {
     let mut out = Vec::new();
     for object in mesh.all(kind) {
@@ -134,7 +134,7 @@ fn about<'m>(mesh: &'m Mesh, kind: &'static str, closed: &mut Option<(At, String
     out
 }
 
-/// The mode of mutual TLS, ports with another one (whether they are stricter), and where that is said.
+/// The mode of mutual TLS; ports with another mode, and whether it is stricter; and the place of the mode.
 fn peers(
     mesh: &Mesh,
     remarks: &mut Remarks,

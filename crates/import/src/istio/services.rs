@@ -1,7 +1,7 @@
-//! Where calls go: Service, ServiceEntry and DestinationRule become clusters.
+//! Service, ServiceEntry and DestinationRule become clusters: the destinations of calls.
 //!
 //! A destination is a host, a port and perhaps a subset. Hosts of the cluster are called by mutual TLS, as the mesh
-//! does, unless a DestinationRule says otherwise: what was encrypted never goes out in clear.
+//! does, unless a DestinationRule says otherwise: a call that was encrypted is never sent in plaintext.
 
 use crate::remark::Remarks;
 use crate::tree::{At, Kind, Node};
@@ -12,10 +12,10 @@ use super::{Mesh, Object, hosts};
 /// Where certificates are expected, as the issuers of sidecars' certificates put them.
 pub(crate) const TLS: &str = "/etc/attache/tls";
 
-/// A name that nobody has.
+/// A name that never resolves.
 const NOBODY: &str = "nobody.invalid";
 
-/// The clusters that routes have asked for.
+/// The clusters that routes go to.
 pub(crate) struct Clusters<'m> {
     pub(super) mesh: &'m Mesh,
     pub(crate) nodes: Vec<Node>,
@@ -35,7 +35,7 @@ impl<'m> Clusters<'m> {
         Self { mesh, nodes: Vec::new(), remarks: Remarks::default(), domains: std::cell::RefCell::default() }
     }
 
-    /// Notes a host, and says whether one before had it.
+    /// Notes a host. True if it was noted before.
     pub(crate) fn taken(&self, host: &str) -> bool {
         let mut all = self.domains.borrow_mut();
         let known = all.iter().any(|other| other == host);
@@ -45,7 +45,7 @@ impl<'m> Clusters<'m> {
         known
     }
 
-    /// The workload may see a host, by its Sidecar.
+    /// Whether the Sidecar lets the workload call a host.
     pub(crate) fn visible(&self, host: &str, namespace: &str) -> bool {
         let Some(sidecar) = sidecar(self.mesh) else { return true };
         let egress = sidecar.spec().list("egress");
@@ -247,7 +247,7 @@ pub(crate) fn only_port(mesh: &Mesh, host: &str) -> Option<String> {
     }
 }
 
-/// Calls to what no service is known for are refused: where that is said.
+/// The place that says that calls to unknown services are refused. `None` if they are not.
 pub(crate) fn registry_only(mesh: &Mesh) -> Option<At> {
     let policy = sidecar(mesh)?.spec().down(&["outbound_traffic_policy"]);
     (policy.str("mode") == Some("REGISTRY_ONLY")).then(|| policy.at.clone())

@@ -1,4 +1,4 @@
-//! VirtualService: the routes of a host, of which the first that matches has a request. Several matches of one route are alternatives.
+//! VirtualService: the routes of a host, of which the first match wins. Several matches of one route are alternatives.
 
 use crate::remark::Remarks;
 use crate::tree::Node;
@@ -239,7 +239,7 @@ fn path(uri: &Node, folded: bool, out: &mut Node) {
     }
 }
 
-/// `exact`, `prefix` or `regex` in Envoy's form. `None`: it must only be there.
+/// `exact`, `prefix` or `regex` in Envoy's form. `None` if any value matches.
 fn string(value: &Node) -> Option<Node> {
     for key in ["exact", "prefix"] {
         if let Some(text) = value.get(key) {
@@ -270,7 +270,7 @@ fn header(name: &str, value: &Node, without: bool) -> Node {
     out
 }
 
-/// What becomes of the requests, in Envoy's form.
+/// The action of a route, in Envoy's form.
 fn action(route: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
     let mut out = route.map(Vec::new());
     if let Some(redirect) = route.get("redirect") {
@@ -373,7 +373,7 @@ fn forwarded(route: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node
         }
         _ => out.set("weighted_clusters", route.map(vec![("clusters", route.seq(parts))])),
     }
-    // Without a time of its own a route of Istio has none.
+    // Without `timeout` a route of Istio has no timeout.
     out.set(
         "timeout",
         route.get("timeout").cloned().map_or_else(|| route.scalar("0s"), |time| duration(&time)),

@@ -1,4 +1,4 @@
-//! What nginx answers by itself: `return`, `rewrite`, `if`, and the variables in their texts.
+//! Answers of nginx itself: `return`, `rewrite`, `if`, and the variables in their texts.
 
 use crate::path::Path;
 use crate::plan::{Rule, When};
@@ -158,7 +158,7 @@ pub(super) fn substitution(pattern: &str, to: &str, path: &Path) -> Option<(Stri
     whole.starts_with(['/', '{']).then_some((crate::path::named(&crate::path::anywhere(pattern)?), whole))
 }
 
-/// An `if` that answers by itself becomes a rule. False where it can't be said.
+/// Makes a rule of an `if` that answers itself. False if attache can't express it.
 pub(super) fn condition(one: &Directive, secure: bool, out: &mut Vec<Rule>) -> bool {
     let words: Vec<String> = one.words[1..]
         .iter()
@@ -192,7 +192,7 @@ pub(super) fn condition(one: &Directive, secure: bool, out: &mut Vec<Rule>) -> b
             }
         }
         [variable, is @ ("=" | "!="), value] if variable.starts_with("$http_") => {
-            // A header that isn't there is an empty one.
+            // nginx compares a missing header as an empty text.
             let pattern = match (*is, value.trim_matches(['"', '\''])) {
                 ("=", "") => "!~.+".to_owned(),
                 ("=", value) => crate::text::exact(value),
@@ -215,7 +215,7 @@ pub(super) fn condition(one: &Directive, secure: bool, out: &mut Vec<Rule>) -> b
             let not = if is.starts_with('!') { "!" } else { "" };
             when.headers.push((variable[6..].replace('_', "-"), format!("{not}~{regex}")));
         }
-        // Neither empty nor `0`.
+        // True is every value except an empty one and `0`.
         [variable] if variable.starts_with("$http_") => {
             when.headers.push((variable[6..].replace('_', "-"), "~(?:[^0].*|0.+)".to_owned()));
         }

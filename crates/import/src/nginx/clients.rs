@@ -1,9 +1,9 @@
-//! `allow` and `deny`: which addresses may come. The first of them that has an address decides, and the rest may.
+//! `allow` and `deny`: the first line that matches the client's address decides; other clients pass.
 
 use super::{Cx, scope::Scope, tokens::Directive};
 use crate::access::{self, Access, Any, Said};
 
-/// The list that counts: that of the innermost level which has one.
+/// The list of the innermost level that has one: nginx uses no other.
 pub(super) fn list(scope: &Scope<'_>, cx: &Cx) -> Vec<Directive> {
     let rules = |all: &[Directive]| -> Vec<Directive> {
         all.iter().filter(|one| matches!(one.name(), "allow" | "deny")).cloned().collect()
@@ -12,7 +12,7 @@ pub(super) fn list(scope: &Scope<'_>, cx: &Cx) -> Vec<Directive> {
     levels.map(rules).find(|all| !all.is_empty()).unwrap_or_default()
 }
 
-/// As `authorization`. `None` where it can't be said.
+/// The list as `authorization`. `None` if attache can't express it.
 pub(super) fn said(list: &[Directive]) -> Option<Said> {
     let (mut allowed, mut denied): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     let (mut allow, mut deny): (Any, Any) = (Any::new(), Any::new());

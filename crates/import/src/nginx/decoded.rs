@@ -1,26 +1,26 @@
-//! nginx decodes a path before it chooses a location; attache decodes letters, digits and `-._~` alone.
+//! nginx decodes a path before it chooses a location; attache decodes only letters, digits and `-._~`.
 //!
-//! So a location of `/@admin` has `/%40admin`, too, and one of `/admin` has `/%2Fadmin`: what is reserved in a path is
-//! written in both ways here, and an escaped slash is one.
+//! So nginx's `/@admin` also matches `/%40admin`, and `/admin` matches `/%2Fadmin`. The import therefore writes reserved
+//! characters in both ways (`(?:@|%40)`), and lets attache decode escaped slashes.
 
 use crate::path::Path;
 use crate::plan::Site;
 use crate::value::Map;
 
-/// Makes the paths of all rules those that nginx reads.
+/// Changes the paths of all rules, so that they match the paths that nginx matches.
 pub(super) fn as_nginx_reads_it(sites: &mut [Site], listener: &mut Map) {
     let mut chosen = false;
     for rule in sites.iter_mut().flat_map(|site| &mut site.rules) {
         chosen |= !matches!(rule.when.path, Path::All | Path::Any);
         rule.when.path = both_ways(&rule.when.path);
     }
-    // Where one location has everything, an escaped slash may stay one for the application.
+    // If one location gets every path, escaped slashes stay as they are for the application.
     if chosen {
         listener.child("http").child("path").set("escaped_slashes", "decode");
     }
 }
 
-/// The same path, with what is reserved as it is or escaped.
+/// The same condition, with reserved characters in both ways.
 fn both_ways(path: &Path) -> Path {
     let plain = |text: &str| text.bytes().all(|b| is_same(char::from(b)));
     match path {
@@ -31,12 +31,12 @@ fn both_ways(path: &Path) -> Path {
     }
 }
 
-/// attache reads such a character the same, escaped or not.
+/// Whether attache reads this character the same, escaped or not.
 fn is_same(c: char) -> bool {
     c.is_ascii_alphanumeric() || "/-._~".contains(c)
 }
 
-/// An expression whose reserved characters may be escaped. Classes stay as they are.
+/// An expression with reserved characters in both ways. Character classes stay as they are.
 fn escaped_too(regex: &str) -> String {
     let mut out = String::with_capacity(regex.len() + 16);
     let mut chars = regex.chars().peekable();
@@ -80,11 +80,11 @@ fn escaped_too(regex: &str) -> String {
     out
 }
 
-/// One character, as it is or escaped.
+/// One character, both as it is and escaped.
 fn literal(c: char, out: &mut String) {
     let mut bytes = [0; 4];
     let escaped: String = c.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect();
-    // These begin something else in a URL, so they stand in a path escaped alone.
+    // These have a meaning of their own in a URL, so a path has them only escaped.
     if matches!(c, '%' | '?' | '#') {
         out.push_str(&format!("(?i:{escaped})"));
     } else {

@@ -1,4 +1,4 @@
-//! Files that a config includes: those that were given beside it, and those that lie where it says, below its own folder.
+//! Files that a config includes: arguments of the import, and files at the included path below the config's folder.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use super::tokens::{self, Directive};
 use crate::File;
 use crate::tree::Unreadable;
 
-/// Files within files.
+/// The deepest nesting of includes.
 const DEEPEST: usize = 8;
 
 /// A file that was given, and whether another one has included it.
@@ -16,7 +16,7 @@ struct Given {
     used: bool,
 }
 
-/// The directives of all files, each where it is included. Includes of what isn't here stay.
+/// The directives of all files, each at the place of its include. An include of a missing file stays as it is.
 pub(super) fn read(files: &[File]) -> Result<Vec<Directive>, Unreadable> {
     let mut given = Vec::new();
     for file in files {
@@ -100,7 +100,7 @@ fn found(pattern: &str, given: &mut [Given], folder: &Path) -> Result<Vec<Direct
     Ok(out)
 }
 
-/// A name fits a pattern with `*`.
+/// Whether a name matches a pattern with `*`.
 fn fits(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -113,7 +113,7 @@ fn fits(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Files whose content is known, and says nothing about who passes.
+/// Files with a known content that guards nothing.
 pub(super) fn is_quiet(pattern: &str) -> bool {
     const NAMES: &[&str] = &[
         "mime.types",

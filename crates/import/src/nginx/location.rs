@@ -1,8 +1,8 @@
-//! Servers and locations become rules that are tried in order.
+//! Servers and locations become a list of rules, of which the first match wins.
 //!
 //! nginx takes an exact location, else the longest prefix with `^~`, else the first expression that matches, else the
-//! longest prefix. As a list that is tried in order this is: exact ones, those with `^~`, expressions, other prefixes,
-//! prefixes with the longest first.
+//! longest prefix. As a list in order: exact locations, locations with `^~`, expressions, other prefixes; of prefixes
+//! the longest comes first.
 
 use crate::access::Said;
 use crate::path::Path;
@@ -21,7 +21,7 @@ use super::{
     words::{GUARDS, LOST, is_known},
 };
 
-/// What isn't known may decide who passes.
+/// The reason to refuse if this directive isn't known: it may be a guard.
 fn unknown(one: &Directive) -> Option<String> {
     if one.name() == "include" && !included::is_quiet(one.word(1)) {
         return Some(format!(
@@ -273,7 +273,7 @@ fn rules(
     let access = clients::list(scope, cx);
     let mut authorization = None;
     if let Some(one) = access.first() {
-        // Behind another proxy it is a matter of trust whose address counts.
+        // Behind another proxy the client's address depends on which proxies are trusted.
         let direct = !cx.proxied
             && scope.get("set_real_ip_from", cx).is_none()
             && scope.get("real_ip_header", cx).is_none();
@@ -394,7 +394,7 @@ fn rules(
         rule.keys.put("authorization", authorization);
     }
     for earlier in &mut out {
-        // A rewritten part goes where the location goes.
+        // The rule for a rewritten part has the same policies as its location.
         if earlier.keys.get("rewrite").is_some() {
             for (key, value) in &rule.keys.0 {
                 if key != "rewrite" {

@@ -1,4 +1,4 @@
-//! nginx: servers and locations that proxy, and streams, as far as an ambassador's job goes.
+//! nginx: servers and locations that proxy, and streams, as far as a sidecar needs them.
 
 mod answer;
 mod clients;
@@ -21,7 +21,7 @@ use crate::tree::{At, Unreadable};
 pub(crate) use rewritten::rewritten;
 use tokens::Directive;
 
-/// What the parts of an import share.
+/// State that the parts of an import share.
 pub(crate) struct Cx {
     pub(crate) plan: Plan,
     pub(crate) names: Names,
@@ -35,11 +35,11 @@ pub(crate) struct Cx {
     pub(crate) http: Vec<Directive>,
     /// `map` blocks.
     pub(crate) maps: Vec<Directive>,
-    /// Why nothing of HTTP may be open.
+    /// The reason if all of HTTP must be refused.
     pub(crate) refused: Option<(At, String)>,
     /// The listener that is read terminates TLS.
     pub(crate) secure: bool,
-    /// The address of a connection is not the client's, or the other way round.
+    /// Whether connections begin with a PROXY protocol header.
     pub(crate) proxied: bool,
 }
 
@@ -137,7 +137,7 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     Ok(cx.plan)
 }
 
-/// What `listen` says.
+/// The options of a `listen`.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Listen {
     bind: String,
@@ -190,7 +190,7 @@ pub(crate) fn bind(text: &str) -> Option<String> {
     Some(if text.contains(':') { text.to_owned() } else { format!("{text}:80") })
 }
 
-/// Servers of one address are one listener, and the host chooses among them.
+/// Servers of one address become one listener; the host chooses the server.
 fn listeners(servers: &[Directive], cx: &mut Cx) {
     let mut groups: Vec<(Vec<String>, Vec<(usize, Listen)>)> = Vec::new();
     let mut early = Remarks::default();
@@ -291,7 +291,7 @@ fn name_of(bind: &str) -> String {
     crate::plan::name(&format!("http-{}", text.replace([':', '[', ']', '/'], "-")))
 }
 
-/// A name that can't be said must not fall to the default server: what covers it is refused.
+/// A name that attache can't express must not reach the default server: the pattern that covers it is refused.
 fn not_said(lost: Vec<(At, String)>, sites: &mut Vec<crate::plan::Site>) {
     for (at, name) in lost {
         let wide = suffix(&name).map_or_else(|| "*".to_owned(), |suffix| format!("*{suffix}"));
@@ -307,7 +307,7 @@ fn not_said(lost: Vec<(At, String)>, sites: &mut Vec<crate::plan::Site>) {
     }
 }
 
-/// What every name that an expression takes ends with: `.example.com` of `~^.+\\.example\\.com$`.
+/// The suffix of every name that an expression matches: `.example.com` of `~^.+\\.example\\.com$`.
 fn suffix(regex: &str) -> Option<String> {
     let mut rest = regex.strip_suffix('$')?;
     if regex.contains('|') {
@@ -350,7 +350,7 @@ fn server_names(server: &Directive, remarks: &mut Remarks, lost: &mut Vec<(At, S
     out
 }
 
-/// Why nothing may be open behind it, where that is so.
+/// Reads TLS of an address. Returns the reason if everything behind it must be refused.
 fn tls(
     all: &[(Directive, Listen)],
     out: &mut Listener,
@@ -440,7 +440,7 @@ fn tls(
     refused
 }
 
-/// What is asked of clients' certificates, the laxer first.
+/// The demand for clients' certificates, in rising strictness.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Asked {
     Nothing,

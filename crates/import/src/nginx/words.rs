@@ -1,8 +1,8 @@
-//! Directives that are known, and what those mean that aren't carried over.
+//! Known directives, and the meaning of those that aren't carried over.
 
 use crate::remark::Weight;
 
-/// Directives that say nothing about what a request meets.
+/// Directives that are read elsewhere, or that have no meaning for requests.
 pub(super) const QUIET: &[&str] = &[
     "listen",
     "server_name",
@@ -219,7 +219,7 @@ pub(super) const QUIET: &[&str] = &[
     "slice",
 ];
 
-/// Beginnings of names of directives that say nothing about who passes.
+/// Prefixes of directives that guard nothing.
 const HARMLESS: &[&str] = &[
     "autoindex",
     "brotli",
@@ -270,7 +270,7 @@ const HARMLESS: &[&str] = &[
     "zstd",
 ];
 
-/// Directives of `http` that say nothing about who passes.
+/// Directives of `http` that guard nothing.
 pub(super) const OF_HTTP: &[&str] = &[
     "server",
     "upstream",
@@ -294,7 +294,7 @@ pub(super) const OF_HTTP: &[&str] = &[
     "match",
 ];
 
-/// A directive is known: it is read, it closes what it stands in, or it says nothing about who passes.
+/// Whether a directive is known: it is read, it closes its block, or it guards nothing.
 pub(super) fn is_known(name: &str) -> bool {
     const MORE: &[&str] = &[
         "source_charset",
@@ -327,7 +327,7 @@ pub(super) fn is_known(name: &str) -> bool {
         || HARMLESS.iter().any(|start| name.starts_with(start))
 }
 
-/// Directives that close what they stand in.
+/// Directives that close the block that they are in.
 pub(super) const GUARDS: &[(&str, &str)] = &[
     ("auth_basic", "a user and password were asked for. Let the application ask for them"),
     ("auth_request", "a subrequest decided who passes. Ask that service in the application"),

@@ -38,7 +38,7 @@ use std::{
 
 use attache_config::model::Name;
 
-pub use self::names::Names;
+pub use self::names::{Names, Proof};
 pub(crate) use self::{
     counts::PATIENT,
     descriptors::Kind,

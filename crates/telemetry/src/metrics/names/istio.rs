@@ -2,12 +2,31 @@
 //!
 //! Who the other side is isn't counted by attache, so the labels of its workload are `unknown`, as Istio says it. A
 //! service is the upstream's name.
+//!
+//! `connection_security_policy` is what the destination says, and `unknown` of the source, as in Istio. A listener that takes TLS
+//! and plaintext has both: there the scheme of a request says which, and durations, which have none, are `unknown`.
 
-use super::{EXACT, Families, REQUEST_SIZE, RESPONSE_SIZE, Sample, histogram};
+use super::{EXACT, Families, Proof, REQUEST_SIZE, RESPONSE_SIZE, Sample, histogram};
 
 const UNKNOWN: &str = "unknown";
 
-pub(super) fn families(samples: &[Sample<'_>], workload: &str, namespace: &str, out: &mut Families) {
+fn policy(sample: &Sample<'_>, proofs: &[(String, Proof)]) -> &'static str {
+    let listener = sample.label("listener");
+    let proof = proofs.iter().find(|(name, _)| name == listener).map(|(_, proof)| *proof);
+    match (proof, sample.label("scheme")) {
+        (Some(Proof::Everybody), _) | (Some(Proof::WithTls), "https") => "mutual_tls",
+        (Some(Proof::Nobody), _) | (Some(Proof::WithTls), "http") => "none",
+        _ => UNKNOWN,
+    }
+}
+
+pub(super) fn families(
+    samples: &[Sample<'_>],
+    workload: &str,
+    namespace: &str,
+    proofs: &[(String, Proof)],
+    out: &mut Families,
+) {
     let tag = concat!("attache-", env!("CARGO_PKG_VERSION"));
     out.add("gauge", "istio_build", &[("component", "proxy"), ("tag", tag)], 1.0);
     let workload = if workload.is_empty() { UNKNOWN } else { workload };
@@ -51,7 +70,7 @@ pub(super) fn families(samples: &[Sample<'_>], workload: &str, namespace: &str, 
             ("destination_service_name", service_name),
             ("destination_service_namespace", service_namespace),
             ("request_protocol", protocol),
-            ("connection_security_policy", UNKNOWN),
+            ("connection_security_policy", if inbound { policy(sample, proofs) } else { UNKNOWN }),
         ];
         let (code, flags) = (sample.label("code"), sample.label("reason"));
         if !tcp {

@@ -25,7 +25,20 @@ pub enum Names<'a> {
         workload: &'a str,
         /// The workload's namespace.
         namespace: &'a str,
+        /// The listeners, and how their clients prove who they are. Of others it is unknown.
+        proofs: &'a [(String, Proof)],
     },
+}
+
+/// How the clients of a listener prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// No client does: plaintext, or TLS without certificates of clients.
+    Nobody,
+    /// Each client does, by mutual TLS.
+    Everybody,
+    /// Each client that speaks TLS does; others speak plaintext.
+    WithTls,
 }
 
 /// Requests by their single status, as a sample of the page would be. It stands on no page.
@@ -47,18 +60,18 @@ impl Metrics {
 /// The requests of HTTP by their single status, and their sizes.
 fn exact(sums: &ServerSums) -> String {
     let mut out = String::new();
-    for ([listener, _, upstream, _, status, _, _, error], cells) in sums {
+    for ([listener, _, upstream, _, status, _, scheme, error], cells) in sums {
         let count: u64 = cells.iter().take(BOUNDS.len() + 1).sum();
         // A status is an error's type where attache has no reason of its own.
         let reason = if error == status { "" } else { error };
         // Names of the config and words of closed lists need no escapes.
         let _ = writeln!(
             out,
-            "{EXACT}{{listener=\"{listener}\",upstream=\"{upstream}\",protocol=\"http\",code=\"{status}\",reason=\"{reason}\"}} {count}"
+            "{EXACT}{{listener=\"{listener}\",upstream=\"{upstream}\",protocol=\"http\",code=\"{status}\",reason=\"{reason}\",scheme=\"{scheme}\"}} {count}"
         );
         for (name, first) in [(REQUEST_SIZE, CELLS), (RESPONSE_SIZE, CELLS + SIZE_CELLS)] {
             let labels = format!(
-                "listener=\"{listener}\",upstream=\"{upstream}\",protocol=\"http\",code=\"{status}\",reason=\"{reason}\""
+                "listener=\"{listener}\",upstream=\"{upstream}\",protocol=\"http\",code=\"{status}\",reason=\"{reason}\",scheme=\"{scheme}\""
             );
             let mut count = 0;
             for (index, bound) in SIZES.iter().map(Some).chain([None]).enumerate() {
@@ -79,7 +92,9 @@ fn under_names(page: &str, exact: &str, names: Names<'_>) -> String {
     let mut out = Families::default();
     match names {
         Names::Envoy => envoy::families(&samples, &mut out),
-        Names::Istio { workload, namespace } => istio::families(&samples, workload, namespace, &mut out),
+        Names::Istio { workload, namespace, proofs } => {
+            istio::families(&samples, workload, namespace, proofs, &mut out);
+        }
     }
     out.text()
 }

@@ -40,6 +40,32 @@ exact_response_bytes_bucket{listener="outbound",upstream="orders.shop",protocol=
 exact_response_bytes_bucket{listener="outbound",upstream="orders.shop",protocol="http",code="200",reason="",le="+Inf"} 7
 "#;
 
+const ISTIO: Names<'static> = Names::Istio { workload: "web", namespace: "shop", proofs: &[] };
+
+#[test]
+fn the_security_of_a_connection_is_what_the_destination_knows() {
+    let policies = |proof: Proof, scheme: &str| {
+        let exact = EXACT_PAGE.replace("reason=\"\"", &format!("reason=\"\",scheme=\"{scheme}\""));
+        let proofs = [("inbound".to_owned(), proof), ("outbound".to_owned(), proof)];
+        let page =
+            under_names(PAGE, &exact, Names::Istio { workload: "web", namespace: "shop", proofs: &proofs });
+        let of = |reporter: &str| {
+            let line = page.lines().find(|line| {
+                line.starts_with("istio_requests_total{")
+                    && line.contains(&format!("reporter=\"{reporter}\""))
+            });
+            let policy = line.and_then(|line| line.split("connection_security_policy=\"").nth(1));
+            policy.and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned()
+        };
+        (of("source"), of("destination"))
+    };
+    let unknown = || "unknown".to_owned();
+    assert_eq!(policies(Proof::Everybody, "https"), (unknown(), "mutual_tls".to_owned()));
+    assert_eq!(policies(Proof::Nobody, "https"), (unknown(), "none".to_owned()));
+    assert_eq!(policies(Proof::WithTls, "https"), (unknown(), "mutual_tls".to_owned()));
+    assert_eq!(policies(Proof::WithTls, "http"), (unknown(), "none".to_owned()));
+}
+
 #[test]
 fn a_cluster_is_an_upstream_with_the_sums_of_its_routes() {
     let page = under_names(PAGE, EXACT_PAGE, Names::Envoy);
@@ -64,7 +90,7 @@ fn a_cluster_is_an_upstream_with_the_sums_of_its_routes() {
 
 #[test]
 fn the_inbound_listener_reports_as_the_destination() {
-    let page = under_names(PAGE, EXACT_PAGE, Names::Istio { workload: "web", namespace: "shop" });
+    let page = under_names(PAGE, EXACT_PAGE, ISTIO);
     let has = |parts: &[&str]| page.lines().any(|line| parts.iter().all(|part| line.contains(part)));
     assert!(
         has(&[
@@ -142,7 +168,7 @@ const OF_ISTIO: &[&str] = &[
 /// `istio_request_duration_seconds_bucket` is what these dashboards fall back to where there are no milliseconds.
 #[test]
 fn every_metric_and_label_that_public_dashboards_ask_for_is_there() {
-    let istio = under_names(PAGE, EXACT_PAGE, Names::Istio { workload: "web", namespace: "shop" });
+    let istio = under_names(PAGE, EXACT_PAGE, ISTIO);
     let envoy = under_names(PAGE, EXACT_PAGE, Names::Envoy);
     let samples: Vec<Sample<'_>> = istio.lines().chain(envoy.lines()).filter_map(sample).collect();
     for (metric, labels) in ASKED {
@@ -160,7 +186,7 @@ fn every_metric_and_label_that_public_dashboards_ask_for_is_there() {
 /// Needs `promtool` of Prometheus in PATH, and is left out without it.
 #[test]
 fn queries_of_public_dashboards_have_answers() {
-    let istio = under_names(PAGE, EXACT_PAGE, Names::Istio { workload: "web", namespace: "shop" });
+    let istio = under_names(PAGE, EXACT_PAGE, ISTIO);
     let envoy = under_names(PAGE, EXACT_PAGE, Names::Envoy);
     let queries: &[(&str, f64)] = &[
         // Istio's service and workload dashboards.
