@@ -344,3 +344,13 @@ fn a_cluster_that_goes_elsewhere_than_it_seems_goes_nowhere() {
     assert!(forward.text.contains("address: authority"), "{}", forward.text);
     assert!(cluster(&verified("")).text.contains("https://c.internal:80"));
 }
+
+#[test]
+fn what_a_virtual_host_says_of_all_its_routes_counts() {
+    let imported = listener(
+        "filter_chains: [{filters: [{name: envoy.filters.network.http_connection_manager, typed_config: {stat_prefix: in, route_config: {request_mirror_policies: [{cluster: b}], virtual_hosts: [{name: v, domains: ['*'], retry_policy: {retry_on: 5xx, num_retries: 3}, routes: [{match: {prefix: /}, route: {cluster: a, host_rewrite_literal: x.example, append_x_forwarded_host: true}}]}]}, http_filters: [{name: envoy.filters.http.router}]}}]}]",
+    );
+    for part in ["retry:", "mirror:", "x-forwarded-host: \"%{request.host}\""] {
+        assert!(imported.text.contains(part), "{part}:\n{}", imported.text);
+    }
+}

@@ -227,6 +227,9 @@ fn rewrite(action: &Node, matcher: &Node, rule: &mut Rule, replaced: &mut Vec<Ru
             return;
         }
     }
+    if action.is("append_x_forwarded_host") && keys.get("host").is_some() {
+        rule.keys.child("headers").child("request").child("add").set("x-forwarded-host", "%{request.host}");
+    }
     if !keys.is_empty() {
         rule.keys.set("rewrite", keys);
     }

@@ -168,14 +168,10 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
             "max_direct_response_body_size_bytes",
             "typed_per_filter_config",
             "metadata",
+            "request_mirror_policies",
         ],
         &[
             ("vhds", Weight::Point, "virtual hosts are not discovered."),
-            (
-                "request_mirror_policies",
-                Weight::Soft,
-                "copies for every route are not made: give each route a `mirror`.",
-            ),
             ("cluster_specifier_plugins", Weight::Point, "plug-ins that choose a cluster are absent."),
         ],
     );
@@ -446,6 +442,16 @@ fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
         }
     } else if proven {
         http.set("forward_client_cert_details", "sanitize");
+    }
+    let websocket = |upgrade: &Node| {
+        upgrade.str("upgrade_type").is_none_or(|word| word.eq_ignore_ascii_case("websocket"))
+            && !upgrade.is_false("enabled")
+    };
+    if !config.list("upgrade_configs").iter().any(websocket) {
+        remarks.note(
+            &config.at,
+            "upgrades (WebSocket) pass here, which the original refused. A route with `headers: { upgrade: \"*\" }` can refuse them.",
+        );
     }
     for upgrade in config.list("upgrade_configs") {
         match upgrade.str("upgrade_type").map(str::to_ascii_lowercase).as_deref() {

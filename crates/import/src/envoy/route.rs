@@ -225,6 +225,7 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
         );
     } else if let Some(action) = node.get("route") {
         let before = rule.when.clone();
+        let action = &inherited(action, [host, shape.config]);
         forward(action, matcher, &mut rule, &mut replaced, shape.manager, cx);
         if rule.keys.get("upstream_header").is_some() && rule.when != before {
             let mut rest = Rule { when: before, at: action.at.clone(), ..Rule::default() };
@@ -259,6 +260,17 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
         }
         rules.append(&mut own);
     }
+}
+
+/// An action with what its virtual host and route configuration say where it says nothing itself.
+fn inherited(action: &Node, levels: [&Node; 2]) -> Node {
+    let mut action = action.clone();
+    for key in ["retry_policy", "request_mirror_policies", "hedge_policy"] {
+        if action.get(key).is_none() && action.get("request_mirror_policy").is_none() {
+            action.put(key, levels.iter().find_map(|level| level.get(key)).cloned());
+        }
+    }
+    action
 }
 
 /// The path of a match whose other conditions can't be said.
@@ -344,6 +356,9 @@ fn respond(node: &Node, rule: &mut Rule) {
     };
     let status = status as u64;
     let body = node.down(&["body"]);
+    if let Some(other) = body.get("inline_bytes").or_else(|| body.get("environment_variable")) {
+        rule.remarks.point(&other.at, "the body of this answer is left out: write its text as `body`.");
+    }
     if let Some(file) = body.str("filename") {
         let mut keys = Map::default();
         keys.set("status", status);

@@ -247,6 +247,18 @@ fn listeners(servers: &[Directive], cx: &mut Cx) {
                 "slashes are merged for all servers of this address: `merge_slashes` is one for a listener.",
             );
         }
+        let passes = |server: &Directive| {
+            let said = server.last("underscores_in_headers");
+            let said =
+                said.or_else(|| cx.http.iter().rev().find(|one| one.name() == "underscores_in_headers"));
+            said.is_some_and(|one| one.word(1) == "on")
+        };
+        if let Some((server, _)) = all.iter().find(|(server, _)| !passes(server)) {
+            remarks.note(
+                &server.at,
+                "headers with `_` in their names pass here, which nginx drops. Name such headers in `headers.request.remove`.",
+            );
+        }
         let default = all.iter().position(|(_, listen)| listen.default).unwrap_or(0);
         let mut forwarded = false;
         let mut sites = Vec::new();
