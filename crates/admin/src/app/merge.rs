@@ -31,7 +31,7 @@ pub(crate) async fn metrics(metrics: &Metrics, app: &App, open: bool) -> Answer 
     let mut pages = scrape(&told.app.metrics, open).await;
     if open && pages.iter().any(|page| page.format == Some(Format::Text)) {
         open = false;
-        pages = scrape(&told.metrics, false).await;
+        pages = scrape(&told.app.metrics, false).await;
     }
     let (own, content_type) = if open {
         (metrics.render_openmetrics(), OPENMETRICS_CONTENT_TYPE)
