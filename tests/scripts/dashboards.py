@@ -52,8 +52,11 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 class Echo(socketserver.BaseRequestHandler):
     def handle(self):
-        while data := self.request.recv(4096):
-            self.request.sendall(data)
+        try:
+            while data := self.request.recv(4096):
+                self.request.sendall(data)
+        except ConnectionError:
+            pass
 
 
 def server(kind, handler):
@@ -81,6 +84,8 @@ listeners:
   inbound: {{ bind: "127.0.0.1:{ports['in']}", {tls}, to: web.shop }}
   bytes: {{ bind: "127.0.0.1:{ports['tcp']}", protocol: tcp, to: db.shop }}
   inbound-bytes: {{ bind: "127.0.0.1:{ports['tcp_in']}", {tls}, protocol: tcp, to: web-db.shop }}
+  inbound-plaintext: {{ bind: "127.0.0.1:{ports['plaintext']}", to: web.shop }}
+  inbound-plaintext-bytes: {{ bind: "127.0.0.1:{ports['tcp_plaintext']}", protocol: tcp, to: web-db.shop }}
 upstreams:
   {orders}: {{ address: "http://127.0.0.1:{ports['app']}" }}
   web.shop: {{ address: "http://127.0.0.1:{ports['app']}" }}
@@ -91,12 +96,12 @@ upstreams:
 
 def traffic(ports, folder):
     turn = 0
-    # Those who call the workload speak mutual TLS.
+    # Some of those who call the workload speak mutual TLS.
     context = ssl.create_default_context(cafile=f"{folder}/ca.crt")
     context.check_hostname = False
     context.load_cert_chain(f"{folder}/tls.crt", f"{folder}/tls.key")
     while True:
-        for port in (ports["out"], ports["in"]):
+        for port in (ports["out"], ports["in"], ports["plaintext"]):
             status = (200, 200, 404, 503, 302)[turn % 5]
             scheme = "https" if port == ports["in"] else "http"
             request = urllib.request.Request(f"{scheme}://127.0.0.1:{port}/{status}", data=b"y" * 200)
@@ -105,7 +110,7 @@ def traffic(ports, folder):
                 opener.open(request, timeout=5).read()
             except OSError:
                 pass
-        for port in (ports["tcp"], ports["tcp_in"]):
+        for port in (ports["tcp"], ports["tcp_in"], ports["tcp_plaintext"]):
             try:
                 with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
                     connection = context.wrap_socket(plain) if port == ports["tcp_in"] else plain
@@ -160,7 +165,7 @@ def main():
     names, attache, dashboards = sys.argv[1], sys.argv[2], sys.argv[3:]
     processes = []
     with tempfile.TemporaryDirectory() as folder:
-        ports = {name: free() for name in ("metrics", "out", "in", "tcp", "tcp_in", "prometheus")}
+        ports = {name: free() for name in ("metrics", "out", "in", "tcp", "tcp_in", "plaintext", "tcp_plaintext", "prometheus")}
         ports["app"] = server(http.server.ThreadingHTTPServer, Answers)
         ports["echo"] = server(socketserver.ThreadingTCPServer, Echo)
         with open(f"{folder}/attache.yaml", "w", encoding="utf-8") as file:
