@@ -14,7 +14,7 @@ mod merge;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use attache_config::model::{MetricsPage, Config, TlsMode, TlsServer};
+use attache_config::model::{Config, MetricsPage, TlsMode, TlsServer};
 use attache_telemetry::Proof;
 use http::{HeaderMap, StatusCode, header::ACCEPT};
 

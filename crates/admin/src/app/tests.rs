@@ -36,7 +36,10 @@ async fn adapted(address: SocketAddr, answer: Adapt) -> (u16, String) {
     let app = App::default();
     let adapter =
         Adapter { path: "/health".into(), from: url(address), timeout: Duration::from_secs(5), answer };
-    app.put(Settings { app: MetricsPage { adapt: vec![adapter], ..MetricsPage::default() }, ..Settings::default() });
+    app.put(Settings {
+        app: MetricsPage { adapt: vec![adapter], ..MetricsPage::default() },
+        ..Settings::default()
+    });
     assert!(app.adapted("/other").await.is_none());
     let answer = app.adapted("/health").await.unwrap();
     (answer.status().as_u16(), answer.into_body())
@@ -78,7 +81,10 @@ async fn an_application_that_is_down_or_silent_fails_the_probe_in_time() {
 
 async fn scraped(pages: Vec<AppMetrics>, open: bool) -> (String, String) {
     let app = App::default();
-    app.put(Settings { app: MetricsPage { metrics: pages, ..MetricsPage::default() }, ..Settings::default() });
+    app.put(Settings {
+        app: MetricsPage { metrics: pages, ..MetricsPage::default() },
+        ..Settings::default()
+    });
     let answer = metrics(&Metrics::new(), &app, open).await;
     (answer.headers()["content-type"].to_str().unwrap().to_owned(), answer.into_body())
 }
