@@ -83,7 +83,10 @@ fn escaped_too(regex: &str) -> String {
 /// One character, both as it is and escaped.
 fn literal(c: char, out: &mut String) {
     let mut bytes = [0; 4];
-    let escaped: String = c.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let mut escaped = String::new();
+    for byte in c.encode_utf8(&mut bytes).bytes() {
+        escaped.push_str(&format!("%{byte:02X}"));
+    }
     // These have a meaning of their own in a URL, so a path has them only escaped.
     if matches!(c, '%' | '?' | '#') {
         out.push_str(&format!("(?i:{escaped})"));
