@@ -140,11 +140,11 @@ fn claims_are_those_of_the_payload_that_the_rule_reads() {
             ),
         )
     };
-    let role = rule("{key: pay}, {key: role}");
+    let wanted = rule("{key: pay}, {key: role}");
     let named = tokens(&[("p", "payload_in_metadata: pay")]);
-    assert_eq!(opened(&filters(&format!("{named} {role}"))), 1);
+    assert_eq!(opened(&filters(&format!("{named} {wanted}"))), 1);
     for (what, text) in [
-        ("no payload", format!("{} {role}", tokens(&[("p", "")]))),
+        ("no payload", format!("{} {wanted}", tokens(&[("p", "")]))),
         ("another key", format!("{named} {}", rule("{key: other}, {key: role}"))),
         (
             "the token's head",
@@ -161,7 +161,7 @@ fn claims_are_those_of_the_payload_that_the_rule_reads() {
                 tokens(&[("p", "payload_in_metadata: pay"), ("q", "payload_in_metadata: other")])
             ),
         ),
-        ("in front of the tokens", format!("{role} {named}")),
+        ("in front of the tokens", format!("{wanted} {named}")),
         ("a name with a dot", format!("{named} {}", rule("{key: pay}, {key: 'https://x.example/role'}"))),
         ("a list of words", format!("{named} {}", rule("{key: pay}, {key: scope}"))),
     ] {
