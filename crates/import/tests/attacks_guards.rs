@@ -157,7 +157,7 @@ fn claims_are_those_of_the_payload_that_the_rule_reads() {
         (
             "two keys",
             format!(
-                "{} {role}",
+                "{} {wanted}",
                 tokens(&[("p", "payload_in_metadata: pay"), ("q", "payload_in_metadata: other")])
             ),
         ),
