@@ -2,11 +2,14 @@
 
 use std::{
     io::Write,
+    net::TcpStream,
     path::Path,
     process::{Command, Output, Stdio},
 };
 
-use attache_tests::{Attache, Dns, curl, eventually, free_port, free_port_on, http_get, local, nginx, text};
+use attache_tests::{
+    Attache, Dns, curl, eventually, free_port, free_port_on, http_get, local, nginx, script_server, text,
+};
 
 fn piped(command: &mut Command, input: &str) -> Output {
     let mut child =
@@ -113,6 +116,36 @@ fn retries_the_budget_and_an_open_circuit_are_counted_when_they_happen() {
             >= 2.0
             && attache.metric("attache_requests_total", &["upstream=\"broken\"", "reason=\"circuit-open\""])
                 >= 2.0
+    });
+    check(&attache);
+}
+
+#[test]
+fn the_retry_budget_is_shown_with_what_is_used_of_it() {
+    // `/hold` is never answered; everything else fails and asks for a long wait before the retry.
+    let server = local(free_port());
+    let _upstream = script_server("failing_or_silent.py", server, &[]);
+    let attache = Attache::start(&format!(
+        "listeners:\n  outbound:\n    bind: 127.0.0.1:$PORT\n    routes:\n      - {{ match: {{ path: /plain }}, to: plain, retry: {{ attempts: 0 }} }}\n      - {{ to: orders, retry: {{ attempts: 2, on: [503], budget: 50%, budget_floor: 0 }} }}\n\
+         upstreams: {{ orders: 'http://{0}', plain: 'http://{0}' }}",
+        server
+    ));
+    let gauge =
+        |what: &str| attache.metric(&format!("attache_upstream_retries_{what}"), &["upstream=\"orders\""]);
+    let call = |path: &str| {
+        let mut stream = TcpStream::connect(local(attache.port)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: h\r\n\r\n").unwrap();
+        stream
+    };
+    let held: Vec<_> = (0..4).map(|_| call("/hold")).collect();
+    eventually("half of four requests may be retried", || gauge("limit") == 2.0);
+    assert!(gauge("active") == 0.0);
+    let retried = call("/fail");
+    eventually("one request is being retried", || gauge("active") == 1.0);
+    assert!(!attache.metrics().contains("attache_upstream_retries_limit{upstream=\"plain\"}"));
+    drop((held, retried));
+    eventually("nothing runs, and nothing may be retried", || {
+        gauge("limit") == 0.0 && gauge("active") == 0.0
     });
     check(&attache);
 }

@@ -62,7 +62,7 @@ fn histories() -> impl Strategy<Value = History> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
     fn no_request_is_lost_and_each_connection_ends_when_it_should(history in histories()) {
         let runtime = tokio::runtime::Builder::new_current_thread()
