@@ -126,7 +126,7 @@ pub fn check(data: &[u8]) {
             Target::Srv { name: format!("_http._tcp.{NAME}").into() },
         ];
         for target in targets {
-            let look_up = tokio::time::timeout(END, stage.resolver.lookup(&target));
+            let look_up = async { tokio::time::timeout(END, stage.resolver.lookup(&target)).await };
             let answer = stage.tasks.block_on(&stage.runtime, look_up);
             holds(&said, answer.unwrap_or_else(|_| panic!("{target:?} is still looked up")));
         }
