@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     describe::{Shape, accepts, describe, flag, list, resolve, shapes, title, type_of, words},
     diagnostic::{Place, Problems},
-    suggest,
+    slips, suggest,
     text::Syntax,
     yaml::{Entry, Kind, Node, Scalar},
 };
@@ -89,7 +89,7 @@ impl Checker<'_> {
     fn any_of(&mut self, node: &Node, alternatives: &[Value]) -> Option<Value> {
         let shape = Shape::of(node)?;
         let root = self.root;
-        if matches!(&node.kind, Kind::Scalar(scalar) if is_missing(scalar)) {
+        if matches!(&node.kind, Kind::Scalar(scalar) if scalar.is_missing()) {
             self.missing(node.place, describe(root, &json!({ "anyOf": alternatives })));
             return None;
         }
@@ -142,7 +142,7 @@ impl Checker<'_> {
 
     fn scalar(&mut self, place: Place, scalar: &Scalar, schema: &Value) -> Option<Value> {
         let text = scalar.text.as_str();
-        if is_missing(scalar) {
+        if scalar.is_missing() {
             self.missing(place, describe(self.root, schema));
             return None;
         }
@@ -233,11 +233,28 @@ impl Checker<'_> {
         for Entry { key, place, value } in entries {
             if let Some(Err(wrong)) = of_keys.map(|syntax| (syntax.check)(key)) {
                 self.problems.wrong(*place, wrong.message(&format!("`{key}`")), wrong.help);
-            } else if let Some(value) = self.check_value(*place, value, of) {
+            } else if let Some(value) = self.named(key, *place, value, of) {
                 values.push(json!({ "at": place, "key": key, "value": value }));
             }
         }
         Value::Array(values)
+    }
+
+    /// The value of a free key. A key of what it should be is no name that anybody would choose: its line belongs to the name above.
+    fn named(&mut self, key: &str, place: Place, value: &Node, of: &Value) -> Option<Value> {
+        let before = self.problems.mark();
+        let checked = self.check_value(place, value, of);
+        if self.problems.mark() != before
+            && !matches!(value.kind, Kind::Mapping(_))
+            && let Some(section) = slips::of_each(self.root, of, key)
+        {
+            self.problems.take_back(before);
+            let help =
+                format!("`{key}` is a key of {section}: indent it deeper than the name that it belongs to");
+            self.problems.wrong(place, format!("the key `{key}` stands where a name is expected"), help);
+            return None;
+        }
+        checked
     }
 
     fn object(&mut self, at: Place, entries: &[Entry], schema: &Value) -> Option<Value> {
@@ -263,7 +280,9 @@ impl Checker<'_> {
                     wrong.push(key.to_owned());
                 }
                 let within = title(schema);
-                let help = no_space(key).unwrap_or_else(|| self.where_else(key, known));
+                let above = slips::above(self.root, known, entries, key);
+                let above = above.map(|above| format!("if it belongs to `{above}:` above, indent it deeper"));
+                let help = no_space(key).or(above).unwrap_or_else(|| self.where_else(key, known));
                 self.problems.wrong(*place, format!("unknown key `{key}` in {within}"), help);
             }
             if broken || self.problems.mark() != before {
@@ -329,7 +348,17 @@ impl Checker<'_> {
         }
         let expected = expected.join(", or ");
         let slip = match &node.kind {
-            Kind::Scalar(scalar) if is_missing(scalar) => return self.missing(node.place, expected),
+            Kind::Scalar(scalar) if scalar.is_missing() => return self.missing(node.place, expected),
+            // Other programs give a list, with a name in each item.
+            Kind::Sequence(items) if schemas.iter().any(|schema| flag(schema, "x-map")) => {
+                let first = items.first();
+                let named = first.and_then(|first| first.get("name")).map(|name| &name.kind);
+                let name = match named {
+                    Some(Kind::Scalar(name)) if !name.secret => name.text.as_str(),
+                    _ => first.and_then(|first| first.keys().next()).map_or("NAME", |(key, _)| key),
+                };
+                Some(format!("a name is a key here, without a dash: `{name}: …`"))
+            }
             Kind::Scalar(scalar) if schemas.iter().all(|schema| accepts(schema, Shape::Mapping)) => {
                 no_space(&scalar.text)
             }
@@ -353,11 +382,6 @@ impl Checker<'_> {
         };
         self.problems.wrong(place, "a value is missing here", help);
     }
-}
-
-/// A key with nothing behind it.
-fn is_missing(scalar: &Scalar) -> bool {
-    scalar.plain && matches!(scalar.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
 }
 
 /// `a:http://b` is one word in YAML, which is never intended.

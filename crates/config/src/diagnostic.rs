@@ -7,6 +7,8 @@ use std::{fmt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
+use crate::slips;
+
 /// A place in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
@@ -272,16 +274,31 @@ impl Problems {
         let lines: Vec<&str> = lines(text).collect();
         let found = self.found.into_iter();
         found
-            .map(|Found { severity, place, message, help }| Diagnostic {
-                severity,
-                file: file.clone(),
-                place,
-                message: message.chars().map(printable).collect(),
-                help,
-                source: lines.get((place.line as usize).wrapping_sub(1)).copied().unwrap_or("").to_owned(),
+            .map(|Found { severity, place, message, help }| {
+                let source = lines.get((place.line as usize).wrapping_sub(1)).copied().unwrap_or("");
+                // The place of what isn't YAML is not always that of the cause.
+                let about =
+                    if message.starts_with(NOT_YAML) { source.to_owned() } else { within(source, place) };
+                Diagnostic {
+                    severity,
+                    file: file.clone(),
+                    place,
+                    message: message.chars().map(printable).collect(),
+                    help: slips::in_text(&about).filter(|_| severity == Severity::Error).or(help),
+                    source: source.to_owned(),
+                }
             })
             .collect()
     }
+}
+
+/// What a message about a text that isn't YAML begins with.
+pub(crate) const NOT_YAML: &str = "not valid YAML";
+
+/// The part of a line that a place is about.
+fn within(line: &str, place: Place) -> String {
+    let length = if place.length == 0 { usize::MAX } else { place.length as usize };
+    line.chars().skip((place.column as usize).saturating_sub(1)).take(length).collect()
 }
 
 impl From<Vec<Diagnostic>> for Diagnostics {

@@ -27,6 +27,9 @@ pub(crate) fn read(path: &Path) -> Result<String, Problems> {
     }
     match std::fs::read(path).map(String::from_utf8) {
         Ok(Ok(text)) => return Ok(text),
+        Ok(Err(error)) if matches!(error.as_bytes(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) => {
+            problems.wrong(whole, "this is UTF-16, as some editors save", "save it as UTF-8");
+        }
         Ok(Err(error)) => {
             let line = error
                 .as_bytes()

@@ -19,6 +19,7 @@ mod relations;
 mod schema;
 mod section;
 mod shapes;
+mod slips;
 mod substitute;
 mod suggest;
 mod text;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag, options};
 
-use crate::diagnostic::{Place, Problems, lines};
+use crate::diagnostic::{NOT_YAML, Place, Problems, lines};
 
 /// Nodes that aliases may add to one file. What is written out is bounded by the file itself.
 const MOST_NODES: usize = 100_000;
@@ -46,6 +46,13 @@ pub(crate) struct Scalar {
     pub(crate) secret: bool,
 }
 
+impl Scalar {
+    /// A key with nothing behind it, or with YAML's word for that.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.plain && matches!(self.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
+    }
+}
+
 /// A key and its value.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -63,9 +70,9 @@ impl Node {
         Self { place, kind: Kind::Broken, size: 1, depth: 0 }
     }
 
-    /// An empty plain scalar: a file with nothing but comments.
+    /// No value: a file with nothing but comments.
     pub(crate) fn is_nothing(&self) -> bool {
-        matches!(&self.kind, Kind::Scalar(scalar) if scalar.plain && scalar.text.is_empty() && !scalar.file)
+        matches!(&self.kind, Kind::Scalar(scalar) if scalar.is_missing() && !scalar.file)
     }
 
     /// Something in it was reported before it was checked.
@@ -161,12 +168,6 @@ fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
         problems.wrong(place, "the indentation of this line matches no line above it", help);
         return;
     }
-    // What looks like a space or a quote, and is neither.
-    let strange = lines(text).nth(line.saturating_sub(1)).and_then(|line| {
-        let (at, c) =
-            line.char_indices().find(|(_, c)| matches!(c, '\u{a0}' | '\u{2003}' | '\u{3000}' | '\0'))?;
-        Some((line.get(..at)?.chars().count(), c))
-    });
     let no_colon = |line: &str| {
         let word = line.trim();
         !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
@@ -174,15 +175,25 @@ fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
     let above = lines(text).nth(line.saturating_sub(2)).filter(|above| line >= 2 && no_colon(above));
     let (line, column, help) = match tab {
         Some((line, column)) => (line, column, "here is a tab: YAML is indented with spaces"),
-        None if matches!(strange, Some((_, '\0'))) => (line, column, "a config is YAML in UTF-8: save it so"),
-        None if let Some((column, _)) = strange => {
-            (line, column, "here is a character that only looks like a space: write a space")
+        None if lines(text).nth(line.saturating_sub(1)).is_some_and(|line| line.contains('\0')) => {
+            (line, column, "a config is YAML in UTF-8: save it so")
         }
         None if let Some(above) = above => {
             (line - 1, above.len(), "is a colon missing at the end of this line?")
         }
+        None if error.info().contains("escape") => (
+            line,
+            column,
+            r#"in `"…"` a `\` begins an escape: write the value in `'…'`, as a path of Windows"#,
+        ),
         None if error.info().contains("quoted scalar") => {
             (line, column, "a quote is opened above and not closed")
+        }
+        None if error.info().contains("quote") => (line, column, "a quote is opened here and not closed"),
+        None if error.info().contains("recursion") => (line, column, DEEP),
+        None if let Some((line, column)) = slashes(text, line) => (line, column, "a comment begins with `#`"),
+        None if error.info().contains("'-' indicator") => {
+            (line, column, "indent this line like the item's first key, behind the dash, or deeper")
         }
         None if error.info().contains("unclosed bracket") => {
             (line, column, "what is opened here is not closed: `{` by `}`, `[` by `]`")
@@ -202,7 +213,18 @@ fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
         }
     };
     let place = Place { line: line as u32, column: column as u32 + 1, length: 1 };
-    problems.wrong(place, format!("not valid YAML: {}", error.info()), help);
+    problems.wrong(place, format!("{NOT_YAML}: {}", error.info()), help);
+}
+
+const DEEP: &str = "this many levels are no config: is a bracket opened and not closed?";
+
+/// The last line up to an error that begins as a comment does in other languages, and where.
+fn slashes(text: &str, near: usize) -> Option<(usize, usize)> {
+    let slashed = |(index, line): (usize, &str)| {
+        let content = line.trim_start();
+        content.starts_with("//").then_some((index + 1, line.len() - content.len()))
+    };
+    lines(text).enumerate().take(near).filter_map(slashed).last()
 }
 
 /// The line at or just before an error whose indentation is between those of what stands above it, or deeper below a value; with those.

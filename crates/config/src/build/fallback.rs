@@ -4,7 +4,10 @@
 //! both reach `orders: https://orders.internal`; opaque upstreams (`tcp`, `tls`) are found by the server name of TLS in
 //! the same way. An `authority` or `original-destination` upstream gets all other requests.
 
-use std::net::Ipv4Addr;
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+};
 
 use super::Targets;
 use crate::{
@@ -82,6 +85,7 @@ fn by_host(
     let mut routes = Vec::new();
     let mut rest: Option<(UpstreamId, &Upstream)> = None;
     let ids = targets.all();
+    let claimed = Claimed::by(upstreams);
     for (id, upstream) in ids.iter().copied().zip(upstreams) {
         if !matches!(upstream.address, Address::Endpoints(_)) {
             if let Some((_, first)) = rest {
@@ -98,7 +102,7 @@ fn by_host(
             rest = Some((id, upstream));
             continue;
         }
-        let hosts = hosts(upstream, upstreams);
+        let hosts = claimed.hosts(upstream);
         let matcher = if targets.is_opaque(id) {
             Match { sni: hosts, ..Match::default() }
         } else {
@@ -116,27 +120,50 @@ fn by_host(
     Some(routes)
 }
 
-/// The upstream's name, and the hosts of its addresses; where another upstream has the same host, only with the port.
-fn hosts(upstream: &Upstream, all: &[Upstream]) -> Vec<HostPattern> {
-    let pattern =
-        |name: &str, port| HostPattern { name: HostName::Exact(name.to_ascii_lowercase().into()), port };
-    let mut hosts = vec![pattern(&upstream.name, None)];
-    for (host, port) in addresses(upstream) {
-        let others = || all.iter().filter(|other| other.name != upstream.name);
-        if others().any(|other| other.name.eq_ignore_ascii_case(&host)) {
-            continue;
+/// How many upstreams have a name (in lower case), and how many have an address with this host.
+#[derive(Default)]
+struct Claimed {
+    names: HashMap<String, usize>,
+    hosts: HashMap<Name, usize>,
+}
+
+impl Claimed {
+    fn by(upstreams: &[Upstream]) -> Self {
+        let mut claimed = Self::default();
+        for upstream in upstreams {
+            *claimed.names.entry(upstream.name.to_ascii_lowercase()).or_default() += 1;
+            let hosts: HashSet<Name> = addresses(upstream).into_iter().map(|(host, _)| host).collect();
+            for host in hosts {
+                *claimed.hosts.entry(host).or_default() += 1;
+            }
         }
-        let shared = others().flat_map(addresses).any(|(other, _)| other == host);
-        // Nothing in such a Host would say which of them is meant.
-        if shared && port.is_none() {
-            continue;
-        }
-        let found = pattern(&host, if shared { port } else { None });
-        if !hosts.contains(&found) {
-            hosts.push(found);
-        }
+        claimed
     }
-    hosts
+
+    /// The upstream's name, and the hosts of its addresses; where another upstream has the same host, only with the port.
+    fn hosts(&self, upstream: &Upstream) -> Vec<HostPattern> {
+        let own = upstream.name.to_ascii_lowercase();
+        let pattern =
+            |name: &str, port| HostPattern { name: HostName::Exact(name.to_ascii_lowercase().into()), port };
+        let mut hosts = vec![pattern(&own, None)];
+        for (host, port) in addresses(upstream) {
+            let folded = host.to_ascii_lowercase();
+            let named = self.names.get(&folded).copied().unwrap_or_default();
+            if named > usize::from(folded == own) {
+                continue;
+            }
+            let shared = self.hosts.get(&host).is_some_and(|upstreams| *upstreams > 1);
+            // Nothing in such a Host would say which of them is meant.
+            if shared && port.is_none() {
+                continue;
+            }
+            let found = pattern(&host, if shared { port } else { None });
+            if !hosts.contains(&found) {
+                hosts.push(found);
+            }
+        }
+        hosts
+    }
 }
 
 fn addresses(upstream: &Upstream) -> Vec<(Name, Option<u16>)> {

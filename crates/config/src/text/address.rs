@@ -82,6 +82,7 @@ fn socket_addresses(text: &str) -> Result<Vec<SocketAddr>, Wrong> {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let Some(port) = port else {
         if digits(text) {
+            split_port(&format!(":{text}"))?;
             return wrong(
                 "{} is a port without an address",
                 format!("`127.0.0.1:{text}` is for this machine alone, `:{text}` for every address of it"),

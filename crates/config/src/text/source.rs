@@ -57,6 +57,35 @@ impl Scheme {
     }
 }
 
+/// Schemes of protocols that have none here, and what is written for them.
+const OF_OTHERS: &[(&[&str], &str)] = &[
+    (&["ws"], "`http`"),
+    (&["wss"], "`https`"),
+    (&["grpc", "http2"], "`h2c`, or `https` where it is encrypted"),
+    (&["grpcs", "h2"], "`https`"),
+    (
+        &[
+            "postgres",
+            "postgresql",
+            "mysql",
+            "redis",
+            "mongodb",
+            "amqp",
+            "kafka",
+            "mqtt",
+            "nats",
+            "smtp",
+            "ldap",
+            "memcached",
+        ],
+        "`tcp`, or `tls` where attache encrypts it",
+    ),
+    (
+        &["rediss", "amqps", "mqtts", "ldaps", "ssl"],
+        "`tls` where attache encrypts it, or `tcp` where the application does",
+    ),
+];
+
 /// The address of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -78,20 +107,32 @@ pub(super) fn source(text: &str) -> Result<Source, Wrong> {
             || scheme.starts_with("srv+")
             || scheme.starts_with("kubernetes")
     }) else {
+        let slashes = |scheme: &&str| {
+            let rest = text.strip_prefix(*scheme)?;
+            rest.starts_with([':', '/']).then(|| rest.trim_start_matches([':', '/']))
+        };
+        let help = ["http", "https", "h2c", "tcp", "tls"]
+            .iter()
+            .find_map(|scheme| slashes(scheme).map(|rest| format!("`{scheme}://{rest}`?")));
         return wrong(
             "{} has no scheme, so its protocol isn't known",
-            format!("`http://{text}`, `https://{text}`, `h2c://{text}`, `tcp://{text}` or `tls://{text}`?"),
+            help.unwrap_or_else(|| {
+                format!(
+                    "`http://{text}`, `https://{text}`, `h2c://{text}`, `tcp://{text}` or `tls://{text}`?"
+                )
+            }),
         );
     };
     let (kind, spoken) = scheme.split_once('+').map_or((scheme, None), |(kind, spoken)| (kind, Some(spoken)));
     let unknown = || {
         let known = ["http", "https", "h2c", "tcp", "tls", "unix", "srv", "kubernetes"];
-        let near = crate::suggest::nearest(spoken.unwrap_or(kind), known);
+        let word = spoken.unwrap_or(kind);
+        let near = crate::suggest::nearest(word, known).map(|near| format!("did you mean `{near}`?"));
+        let other = OF_OTHERS.iter().find(|(theirs, _)| theirs.contains(&word));
         Wrong {
             what: format!("the scheme `{scheme}` isn't known"),
-            help: near.map_or_else(
+            help: other.map(|(_, ours)| format!("`{word}` is written {ours}")).or(near).unwrap_or_else(
                 || "`http`, `https`, `h2c`, `tcp`, `tls`, `unix`, `srv` or `kubernetes`".into(),
-                |near| format!("did you mean `{near}`?"),
             ),
         }
     };
@@ -116,6 +157,9 @@ fn host_target(scheme: Scheme, rest: &str) -> Result<Source, Wrong> {
         return wrong("{} has a user or password", "set an `authorization` header on the route instead");
     }
     let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.split(['/', '?']).next().is_some_and(|authority| authority.contains('#')) {
+        return wrong("{} has a `#`", "a comment begins with a space and `#`");
+    }
     if let Some((authority, path)) = rest.split_once(['/', '?', '#']) {
         return wrong(
             "{} has a path, an upstream has none",
