@@ -4,15 +4,21 @@
 //! something to say. That is meant for rare events; what happens with every request belongs to the access log.
 
 use std::{
-    fmt::{self, Write as _},
+    fmt,
     io::{self, IsTerminal},
 };
 
+use tracing::{
+    Level, Metadata,
+    field::{Field, Visit},
+    level_filters::LevelFilter,
+    subscriber::Interest,
+};
 use tracing_subscriber::{
-    EnvFilter, Registry,
-    field::MakeExt,
-    fmt::{MakeWriter, format, format::Writer, time::FormatTime},
-    layer::SubscriberExt,
+    EnvFilter, Layer, Registry,
+    field::RecordFields,
+    fmt::{FormatFields, MakeWriter, format::Writer, time::FormatTime},
+    layer::{Context, SubscriberExt},
     reload,
     util::SubscriberInitExt,
 };
@@ -39,32 +45,23 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(filter(text)?);
-    // The value of a field may come from a peer, so fields are escaped and can't start a new line. A message is ours:
-    // where it has lines (diagnostics of a config), they stay lines, each indented, so that none can be taken for an
-    // entry of the log.
-    let fields = format::debug_fn(|out, field, value| {
-        if field.name() == "message" {
-            return write!(Lines(out), "{value:?}");
-        }
-        write!(out, "{}=", field.name())?;
-        write!(Escaped(out), "{value:?}")
-    });
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer)
         .with_ansi(colours)
         .with_timer(Clock)
-        .fmt_fields(fields.delimited(" "));
+        .fmt_fields(Fields);
     let warnings = Warnings::default();
     let control = LogControl { filter: handle, warnings: warnings.clone() };
-    Ok((tracing_subscriber::registry().with(filter).with(lines).with(warnings).with(OwnLog), control))
+    Ok((
+        tracing_subscriber::registry().with(filter).with(OfLibraries).with(lines).with(warnings).with(OwnLog),
+        control,
+    ))
 }
 
 fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
     // A word that is no level would be taken for the name of a module, and silence the rest.
     let word = text.trim();
-    if !word.contains(['=', ',', '[', ':'])
-        && word.parse::<tracing_subscriber::filter::LevelFilter>().is_err()
-    {
+    if !word.contains(['=', ',', '[', ':']) && word.parse::<LevelFilter>().is_err() {
         return Err(LoggingError::BadFilter { text: text.into(), cause: "it is no level".into() });
     }
     EnvFilter::builder()
@@ -128,28 +125,77 @@ impl fmt::Display for LoggingError {
 
 impl std::error::Error for LoggingError {}
 
-/// Passes text on with its controls escaped.
-struct Escaped<'a, 'w>(&'a mut Writer<'w>);
+/// Drops warnings of the DNS library, unless the log is finer than `info`: it writes one for each answer that is not for its question, so
+/// that whoever forges answers could fill the log. What they mean for a name is reported by whoever asked for it.
+struct OfLibraries;
 
-impl fmt::Write for Escaped<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        escape(text, |c| c.is_ascii_graphic() || c == ' ', self.0)
+impl<S: tracing::Subscriber> Layer<S> for OfLibraries {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if is_of_a_library(metadata) { Interest::sometimes() } else { Interest::always() }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        !is_of_a_library(metadata) || LevelFilter::current() > LevelFilter::INFO
     }
 }
 
-/// Passes the lines of a message on, the second and those after it indented, with all other controls escaped.
-struct Lines<'a, 'w>(&'a mut Writer<'w>);
+fn is_of_a_library(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() == Level::WARN && metadata.target().starts_with("hickory_")
+}
 
-impl fmt::Write for Lines<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for (number, line) in text.split('\n').enumerate() {
-            if number > 0 {
-                self.0.write_str("\n    ")?;
-            }
-            escape(line, |c| c.is_ascii_graphic() || c == ' ', self.0)?;
-        }
-        Ok(())
+/// The message, the fields, and then the message's other lines.
+///
+/// The value of a field may come from a peer, so fields are escaped and can't start a new line. A message is ours: where it has lines
+/// (diagnostics of a config), they stay lines, each indented, so that none can be taken for an entry of the log.
+struct Fields;
+
+impl<'w> FormatFields<'w> for Fields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut visitor = Visitor { out: writer, first: true, rest: String::new(), result: Ok(()) };
+        fields.record(&mut visitor);
+        let Visitor { mut out, rest, result, .. } = visitor;
+        result?;
+        rest.split('\n').skip(1).try_for_each(|line| {
+            out.write_str("\n    ")?;
+            escaped(line, &mut out)
+        })
     }
+}
+
+struct Visitor<'w> {
+    out: Writer<'w>,
+    first: bool,
+    /// The message's lines from the second on, each behind a line feed.
+    rest: String,
+    result: fmt::Result,
+}
+
+impl Visitor<'_> {
+    fn write(&mut self, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+        if !std::mem::take(&mut self.first) {
+            self.out.write_char(' ')?;
+        }
+        let shown = format!("{value:?}");
+        if field.name() != "message" {
+            write!(self.out, "{}=", field.name())?;
+            return escaped(&shown, &mut self.out);
+        }
+        let (line, rest) = shown.split_at(shown.find('\n').unwrap_or(shown.len()));
+        self.rest.push_str(rest);
+        escaped(line, &mut self.out)
+    }
+}
+
+impl Visit for Visitor<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if self.result.is_ok() {
+            self.result = self.write(field, value);
+        }
+    }
+}
+
+fn escaped(text: &str, out: &mut Writer<'_>) -> fmt::Result {
+    escape(text, |c| c.is_ascii_graphic() || c == ' ', out)
 }
 
 struct Clock;
@@ -223,6 +269,21 @@ mod tests {
     }
 
     #[test]
+    fn forged_answers_to_dns_questions_do_not_fill_the_log() {
+        for (level, written) in [("info", false), ("debug", true)] {
+            with_log(level, |control, kept| {
+                tracing::warn!(target: "hickory_net::udp", "ignoring response with wrong message id");
+                tracing::error!(target: "hickory_net::udp", "broken");
+                let lines = kept.take();
+                assert_eq!(lines.contains("wrong message id"), written, "{lines}");
+                assert!(lines.contains("broken"), "{lines}");
+                let kept = control.warnings().json(std::time::SystemTime::now()).to_string();
+                assert_eq!(kept.contains("wrong message id"), written, "{kept}");
+            });
+        }
+    }
+
+    #[test]
     fn a_filter_may_name_a_crate() {
         with_log("warn,attache_telemetry=debug", |_, kept| {
             tracing::debug!("fine");
@@ -246,9 +307,18 @@ mod tests {
     #[test]
     fn a_message_of_several_lines_stays_lines_and_none_looks_like_an_entry() {
         with_log("info", |_, kept| {
-            tracing::error!("not taken:\na.yaml:3:5: error: unknown key\u{1b}\n  3 |     too: a");
+            tracing::error!(
+                trigger = "a\nb",
+                "not taken:\na.yaml:3:5: error: unknown key\u{1b}\n  3 |     too: a"
+            );
             let lines = kept.take();
-            let after: Vec<_> = lines.trim_end().split('\n').skip(1).collect();
+            let mut all = lines.trim_end().split('\n');
+            // The fields are no part of what the last line says.
+            assert!(
+                all.next().is_some_and(|first| first.ends_with(r#"not taken: trigger="a\nb""#)),
+                "{lines:?}"
+            );
+            let after: Vec<_> = all.collect();
             assert_eq!(
                 after,
                 ["    a.yaml:3:5: error: unknown key\\u{1b}", "      3 |     too: a"],

@@ -174,7 +174,7 @@ reasons! {
     /// Forwarding to this destination is not allowed.
     DeniedDestination = "denied-destination", 403, "UAEX", 7, "Name the destination as an upstream, or change `deny`.";
     /// The request would come back to attache itself.
-    Loop = "loop-detected", 508, "-", 9, "The upstream's address leads back to this listener.";
+    Loop = "loop-detected", 508, "-", 9, "The upstream's address, or the host that the request names, is this listener itself. Name the service's own address; a forward proxy is called with `curl -x`, not by its own address.";
     /// The name does not exist (NXDOMAIN).
     DnsNxdomain = "dns-nxdomain", 503, "UH", 14, "Check the name, the search domains and `ndots`.";
     /// The first look-up of the upstream's name has not ended yet.

@@ -145,6 +145,8 @@ impl Counts {
             "requests": requests,
             "per_second": (requests as f64 / seconds * 10.0).round() / 10.0,
             "failed": self.failed,
+            // Answers with 4xx that are the upstream's own.
+            "client_errors": self.classes[3].saturating_sub(self.refused),
             "attempts": self.attempts,
             "success_rate": (requests > 0).then(|| 1.0 - self.failed as f64 / requests as f64),
             "p50_ms": self.millis(0.5),

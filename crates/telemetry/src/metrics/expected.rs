@@ -69,6 +69,20 @@ const OF_OVERFLOW: &[Reason] = &[
     Reason::CircuitOpen,
     Reason::RetryBudgetExhausted,
 ];
+/// Why connections of clients end otherwise than in order.
+const OF_LISTENERS: &[Reason] =
+    &[Reason::HeaderTimeout, Reason::IdleTimeout, Reason::BadRequest, Reason::Overloaded];
+/// Of listeners that take TLS.
+const OF_TLS_LISTENERS: &[Reason] = &[
+    Reason::TlsNoClientCertificate,
+    Reason::TlsUntrusted,
+    Reason::TlsExpired,
+    Reason::TlsHandshakeFailed,
+    Reason::TlsTimeout,
+];
+/// What becomes of the endpoints of every upstream.
+const OF_STATES: &[(&str, &str)] =
+    &[("connection", "unreachable"), ("connection", "back"), ("ejection", "ejected"), ("ejection", "back")];
 const OF_DNS: &[&str] = &["ok", "dns-nxdomain", "dns-timeout", "dns-failed"];
 
 /// What the config that is served makes possible.
@@ -76,13 +90,24 @@ const OF_DNS: &[&str] = &["ok", "dns-nxdomain", "dns-timeout", "dns-failed"];
 pub(super) struct Expected {
     /// Labels of `attache_requests_total`.
     requests: Vec<[Name; 6]>,
+    listeners: Vec<Listener>,
     upstreams: Vec<Upstream>,
+}
+
+#[derive(Clone, Debug)]
+struct Listener {
+    name: Name,
+    tls: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Upstream {
     name: Name,
     tls: bool,
+    /// It has a breaker of failures.
+    breaker: bool,
+    /// Its health is checked.
+    checked: bool,
 }
 
 impl Metrics {
@@ -145,6 +170,8 @@ impl Expected {
                             continue;
                         }
                         requests.extend(["2xx", "5xx"].map(|code| of(protocol, code, "")));
+                        // The answer had begun.
+                        requests.insert(of(protocol, "2xx", Reason::UpstreamClosedMidBody.as_str()));
                         let tls = if upstream.tls.is_some() { OF_TLS } else { &[] };
                         let reasons = COMMON.iter().chain(OF_CALLS).chain(tls);
                         requests.extend(reasons.map(|reason| of(protocol, class(*reason), reason.as_str())));
@@ -152,11 +179,21 @@ impl Expected {
                 }
             }
         }
-        let upstreams = config
-            .upstreams
+        let listeners = config
+            .listeners
             .iter()
-            .map(|upstream| Upstream { name: upstream.name.clone(), tls: upstream.tls.is_some() });
-        Self { requests: requests.into_iter().collect(), upstreams: upstreams.collect() }
+            .map(|listener| Listener { name: listener.name.clone(), tls: listener.tls.is_some() });
+        let upstreams = config.upstreams.iter().map(|upstream| Upstream {
+            name: upstream.name.clone(),
+            tls: upstream.tls.is_some(),
+            breaker: upstream.circuit_breaker.failures.is_some(),
+            checked: upstream.health_check.is_some(),
+        });
+        Self {
+            requests: requests.into_iter().collect(),
+            listeners: listeners.collect(),
+            upstreams: upstreams.collect(),
+        }
     }
 
     pub(super) fn requests(&self, sums: &mut Sums<6, 1>) {
@@ -177,6 +214,29 @@ impl Expected {
 
     pub(super) fn connection_failures(&self, sums: Sums<2, 1>) -> Sums<2, 1> {
         self.by_reason(sums, OF_CONNECTIONS, OF_TLS)
+    }
+
+    pub(super) fn closed(&self, mut sums: Sums<2, 1>) -> Sums<2, 1> {
+        for listener in &self.listeners {
+            let of_tls = if listener.tls { OF_TLS_LISTENERS } else { &[] };
+            for reason in OF_LISTENERS.iter().chain(of_tls) {
+                sums.entry([listener.name.clone(), reason.as_str().into()]).or_insert([0]);
+            }
+        }
+        sums
+    }
+
+    pub(super) fn transitions(&self, mut sums: Sums<3, 1>) -> Sums<3, 1> {
+        for upstream in &self.upstreams {
+            let breaker = ["open", "half-open", "closed"].map(|to| ("circuit", to));
+            let health = ["unhealthy", "healthy"].map(|to| ("health", to));
+            let breaker = breaker.iter().filter(|_| upstream.breaker);
+            let health = health.iter().filter(|_| upstream.checked);
+            for (what, to) in OF_STATES.iter().chain(breaker).chain(health) {
+                sums.entry([upstream.name.clone(), (*what).into(), (*to).into()]).or_insert([0]);
+            }
+        }
+        sums
     }
 
     pub(super) fn retries(&self, sums: Sums<2, 1>) -> Sums<2, 1> {
@@ -231,6 +291,13 @@ mod tests {
         let before = metrics.render();
         assert_eq!(value(&before, series), Some(0.0), "{before}");
         assert_eq!(value(&before, failures), Some(0.0), "{before}");
+        for series in [
+            "attache_connections_closed_total{listener=\"outbound\",reason=\"header-timeout\"}",
+            "attache_upstream_transitions_total{upstream=\"orders\",what=\"ejection\",to=\"ejected\"}",
+        ] {
+            assert_eq!(value(&before, series), Some(0.0), "{before}");
+        }
+        assert!(!before.contains("what=\"circuit\"") && !before.contains("what=\"health\""), "{before}");
         // No histogram without a value, and nothing of TLS where none is spoken.
         assert!(
             !before.contains("attache_request_duration_seconds") && !before.contains("tls-untrusted"),
@@ -244,6 +311,24 @@ mod tests {
         exchange.reason.set(Some(Reason::ConnectRefused));
         metrics.worker().request_finished(&exchange);
         assert_eq!(value(&metrics.render(), series), Some(1.0));
+    }
+
+    #[test]
+    fn what_a_config_asks_for_has_its_counters() {
+        let metrics = Metrics::new();
+        metrics.expect(&config(
+            "listeners: { in: { bind: ':1', tls: { certificate: a.crt, key: a.key }, to: orders } }\n\
+             upstreams: { orders: { address: 'http://127.0.0.1:1', health_check: {}, circuit_breaker: { failures: { consecutive: 3 } } } }\n",
+        ));
+        let page = metrics.render();
+        for series in [
+            "attache_connections_closed_total{listener=\"in\",reason=\"tls-handshake-failed\"} 0\n",
+            "attache_upstream_transitions_total{upstream=\"orders\",what=\"circuit\",to=\"open\"} 0\n",
+            "attache_upstream_transitions_total{upstream=\"orders\",what=\"health\",to=\"unhealthy\"} 0\n",
+            "code=\"2xx\",reason=\"upstream-closed-mid-body\"} 0\n",
+        ] {
+            assert!(page.contains(series), "{series} in {page}");
+        }
     }
 
     #[test]

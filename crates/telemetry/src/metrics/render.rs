@@ -42,7 +42,7 @@ impl Metrics {
         let mut page = Page::default();
         let expected = self.expected();
         exchanges(&self.0, &expected, &mut page);
-        connections(&self.0, &mut page);
+        connections(&self.0, &expected, &mut page);
         upstreams(&self.0, &expected, &mut page);
         program(&self.0, &mut page);
         overload(&self.0, &mut page);
@@ -91,11 +91,11 @@ fn exchanges(registry: &Registry, expected: &Expected, page: &mut Page) {
     page.counter(&d::UPSTREAM_ATTEMPTS, &by_upstream, cell::ATTEMPTS);
 }
 
-fn connections(registry: &Registry, page: &mut Page) {
+fn connections(registry: &Registry, expected: &Expected, page: &mut Page) {
     let sums = registry.connections.sums();
     page.counter(&d::CONNECTIONS_OPENED, &sums, cell::OPENED);
     page.gauge(&d::CONNECTIONS_ACTIVE, &only(&sums, cell::ACTIVE));
-    page.counter(&d::CONNECTIONS_CLOSED, &registry.connections_closed.sums(), 0);
+    page.counter(&d::CONNECTIONS_CLOSED, &expected.closed(registry.connections_closed.sums()), 0);
 }
 
 fn upstreams(registry: &Registry, expected: &Expected, page: &mut Page) {
@@ -136,7 +136,7 @@ fn upstreams(registry: &Registry, expected: &Expected, page: &mut Page) {
             .map(|state| ([Name::clone(upstream), state.into()], f64::from(u8::from(*now == state))))
     });
     page.numbers(&d::UPSTREAM_CIRCUIT, states);
-    page.counter(&d::UPSTREAM_TRANSITIONS, &registry.transitions.sums(), 0);
+    page.counter(&d::UPSTREAM_TRANSITIONS, &expected.transitions(registry.transitions.sums()), 0);
     let admissions = registry.control.admissions.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let of = |value: fn(&AdmissionCounts) -> f64| {
         admissions.iter().map(move |(upstream, counts)| ([Name::clone(upstream)], value(counts)))
