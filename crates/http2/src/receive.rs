@@ -75,7 +75,16 @@ impl State {
                     }
                 }
             }
-            let Some(head) = bytes.first_chunk::<HEAD>().map(Head::parse) else { return HEAD };
+            let Some(head) = bytes.first_chunk::<HEAD>().map(Head::parse) else {
+                // An alert of TLS is shorter than a frame's head.
+                if !self.peer.known
+                    && let Some(why) = another_protocol(bytes)
+                {
+                    self.fail(Error::rule(Code::PROTOCOL_ERROR, why));
+                    break;
+                }
+                return HEAD;
+            };
             if head.length > MAX_FRAME {
                 let other = if self.peer.known { None } else { another_protocol(bytes) };
                 self.fail(match other {

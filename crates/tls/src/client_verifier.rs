@@ -46,7 +46,8 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        let verified = self.0.verify_tls12_signature(message, cert, dss);
+        verified.inspect_err(|error| words::note_weak_key(cert, Peer::Client, error))
     }
 
     fn verify_tls13_signature(
@@ -55,7 +56,8 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        let verified = self.0.verify_tls13_signature(message, cert, dss);
+        verified.inspect_err(|error| words::note_weak_key(cert, Peer::Client, error))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

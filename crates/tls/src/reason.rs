@@ -107,9 +107,12 @@ fn connecting_tls(error: &Tls, asked: bool) -> (Reason, Option<&'static str>) {
         Tls::PeerIncompatible(why) => incompatible(why),
         Tls::NoApplicationProtocol => (Reason::TlsAlpn, None),
         Tls::AlertReceived(alert) => server_alert(*alert, asked),
-        Tls::InvalidMessage(_) => {
-            (Reason::TlsHandshakeFailed, Some("the peer's bytes are not TLS: is the port plaintext?"))
-        }
+        Tls::InvalidMessage(_) => (
+            Reason::TlsHandshakeFailed,
+            Some(
+                "the peer's bytes are not TLS: for a plaintext port write `http://` or `tcp://` in the address",
+            ),
+        ),
         _ => (Reason::TlsHandshakeFailed, None),
     }
 }
@@ -129,6 +132,12 @@ fn server_alert(alert: Alert, asked: bool) -> (Reason, Option<&'static str>) {
         ),
         Alert::ProtocolVersion => (Reason::TlsVersion, None),
         Alert::NoApplicationProtocol => (Reason::TlsAlpn, None),
+        Alert::HandshakeFailure | Alert::InsufficientSecurity => (
+            Reason::TlsHandshakeFailed,
+            Some(
+                "the peer accepts none of the offered cipher suites, curves or signatures: its log says which it wants",
+            ),
+        ),
         Alert::UnrecognisedName => {
             (Reason::TlsNameMismatch, Some("the peer has no certificate for this server name"))
         }

@@ -141,6 +141,7 @@ impl ServerCertVerifier for Verifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         rustls::crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
+            .inspect_err(|error| words::note_weak_key(cert, Peer::Server, error))
     }
 
     fn verify_tls13_signature(
@@ -150,6 +151,7 @@ impl ServerCertVerifier for Verifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
+            .inspect_err(|error| words::note_weak_key(cert, Peer::Server, error))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

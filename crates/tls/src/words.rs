@@ -3,11 +3,18 @@
 use std::{cell::RefCell, fmt, time::Duration};
 
 use rustls::{
-    CertificateError,
+    CertificateError, ExtendedKeyPurpose,
     pki_types::{CertificateDer, UnixTime},
 };
 use x509_parser::certificate::X509Certificate;
-use x509_parser::{prelude::FromDer, time::ASN1Time, x509::X509Version};
+use x509_parser::{
+    der_parser::oid::Oid,
+    objects::{oid_registry, oid2description},
+    prelude::FromDer,
+    public_key::PublicKey,
+    time::ASN1Time,
+    x509::X509Version,
+};
 
 /// A chain that ends at no trusted authority.
 #[derive(Debug)]
@@ -23,7 +30,12 @@ pub(crate) struct Untrusted {
     self_signed: bool,
     /// It is marked as an authority's, which no verifier takes for a server's.
     authority: bool,
+    /// Bits of its RSA key, where they are fewer than [`ENOUGH`].
+    weak: Option<usize>,
 }
+
+/// Bits that an RSA key must have.
+const ENOUGH: usize = 2048;
 
 /// The other side of the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +69,15 @@ impl Untrusted {
             issuer: name(leaf.issuer()),
             self_signed,
             authority,
+            weak: None,
         })
+    }
+}
+
+fn rsa_bits(leaf: &X509Certificate<'_>) -> Option<usize> {
+    match leaf.public_key().parsed().ok()? {
+        PublicKey::RSA(key) => Some(key.key_size()),
+        _ => None,
     }
 }
 
@@ -73,6 +93,13 @@ impl fmt::Display for Untrusted {
                 f,
                 "{whose} ({subject:?}) is of an old version of X.509, which is not accepted: issue one with extensions (version 3), such as a \
                  subjectAltName"
+            );
+        }
+        if let Some(bits) = self.weak {
+            return write!(
+                f,
+                "the key of {whose} ({subject:?}) has {bits} bits, and RSA keys of fewer than {ENOUGH} are not accepted: issue one with a \
+                 longer key"
             );
         }
         if self.another_key {
@@ -124,6 +151,17 @@ pub(crate) fn note_untrusted(leaf: &CertificateDer<'_>, peer: Peer, error: &rust
     }
 }
 
+/// Keeps that a certificate's key is too short: its signature within the handshake is refused for that, with no word of it.
+pub(crate) fn note_weak_key(leaf: &CertificateDer<'_>, peer: Peer, error: &rustls::Error) {
+    if let rustls::Error::InvalidCertificate(error @ CertificateError::BadSignature) = error
+        && let Ok((_, parsed)) = X509Certificate::from_der(leaf)
+        && let Some(bits) = rsa_bits(&parsed).filter(|bits| *bits < ENOUGH)
+    {
+        let untrusted = Untrusted::of(leaf, peer, error);
+        UNTRUSTED.replace(untrusted.map(|untrusted| Untrusted { weak: Some(bits), ..untrusted }));
+    }
+}
+
 /// Errors that [`Untrusted`] has better words for.
 pub(crate) fn is_about_trust(error: &CertificateError) -> bool {
     matches!(
@@ -156,7 +194,10 @@ pub(crate) fn of_certificate(error: &CertificateError) -> Option<String> {
         C::NotValidForNameContext { expected, presented } => {
             let expected = expected.to_str();
             Some(match presented.as_slice() {
-                [] => format!("the certificate is for no name at all, expected `{expected}`"),
+                [] => format!(
+                    "the certificate is for no name at all, expected `{expected}`: issue one with that name as a subjectAltName (its CN \
+                     does not count)"
+                ),
                 names => {
                     let names: Vec<String> =
                         names.iter().take(8).map(|name| format!("`{}`", plain(name))).collect();
@@ -167,8 +208,29 @@ pub(crate) fn of_certificate(error: &CertificateError) -> Option<String> {
                 }
             })
         }
+        C::InvalidPurposeContext { required, .. } => Some(match required {
+            ExtendedKeyPurpose::ServerAuth => {
+                "the certificate may not be used by a server: issue one whose extended key usage is serverAuth, or that has none".to_owned()
+            }
+            ExtendedKeyPurpose::ClientAuth => {
+                "the client's certificate may not be used by a client: issue one whose extended key usage is clientAuth, or that has none"
+                    .to_owned()
+            }
+            ExtendedKeyPurpose::Other(_) => return None,
+        }),
+        C::UnsupportedSignatureAlgorithmContext { signature_algorithm_id, .. } => Some(format!(
+            "a certificate of the chain is signed with {}, which is not accepted: issue it anew, signed with SHA-256",
+            algorithm(signature_algorithm_id)
+        )),
         _ => None,
     }
+}
+
+/// The name of a signature's algorithm, given as an identifier in DER.
+fn algorithm(identifier: &[u8]) -> String {
+    let Ok((_, oid)) = Oid::from_der(identifier) else { return "an unknown algorithm".to_owned() };
+    let name = oid2description(&oid, oid_registry());
+    name.map_or_else(|_| oid.to_id_string(), |name| format!("{name} ({})", oid.to_id_string()))
 }
 
 /// `DnsName("a.example")` is how the library writes a name.
@@ -227,7 +289,20 @@ mod tests {
             "the certificate is for `a`, `127.0.0.1`, expected `b`: call it by a name that it has, or set `tls.name`"
         );
         let none = CertificateError::NotValidForNameContext { expected: expected(), presented: vec![] };
-        assert!(words(none).contains("no name at all"));
+        assert!(words(none).contains("its CN does not count"));
+        let wrong = |required| {
+            let presented = vec![ExtendedKeyPurpose::ClientAuth];
+            words(CertificateError::InvalidPurposeContext { required, presented })
+        };
+        assert!(wrong(ExtendedKeyPurpose::ServerAuth).contains("usage is serverAuth"));
+        assert!(wrong(ExtendedKeyPurpose::ClientAuth).contains("usage is clientAuth"));
+        // 1.2.840.10045.4.1 (RFC 5758 section 3.2).
+        let sha1 = vec![6, 7, 42, 134, 72, 206, 61, 4, 1];
+        let sha1 = CertificateError::UnsupportedSignatureAlgorithmContext {
+            signature_algorithm_id: sha1,
+            supported_algorithms: vec![],
+        };
+        assert!(words(sha1).contains("(1.2.840.10045.4.1), which is not accepted"));
         assert_eq!(of_certificate(&CertificateError::Revoked), None);
     }
 }

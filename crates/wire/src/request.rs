@@ -212,11 +212,34 @@ fn bad_coding(value: &[u8]) -> Fault {
     Fault::invalid("The Transfer-Encoding is not exactly `chunked`.")
 }
 
+/// What a client speaks whose first bytes are no request, where they tell.
+#[cold]
+pub(crate) fn another_protocol(bytes: &[u8]) -> Option<Fault> {
+    /// The signature of the PROXY protocol's version 2, without the line ends that it begins with.
+    const PROXY: &[u8] = b"\0\r\nQUIT\n";
+    match bytes {
+        [b'P', b'R', b'O', b'X', b'Y', b' ', ..] => Some(UNEXPECTED_PROXY),
+        _ if bytes.starts_with(PROXY) => Some(UNEXPECTED_PROXY),
+        // RFC 1928 section 3: the version, a number of methods, and as many methods. SOCKS4: the version, a command, a port.
+        [5, 1..=8, ..] | [4, 1 | 2, _, _, ..] => Some(Fault::invalid(
+            "The client speaks SOCKS: give it this proxy's address with `http://` in place of `socks://`.",
+        )),
+        _ => None,
+    }
+}
+
+const UNEXPECTED_PROXY: Fault = Fault::invalid(
+    "The connection begins with a PROXY protocol header, which only a listener with `proxy_protocol` accepts.",
+);
+
 /// Checks the bytes of the method that have arrived; returns its length.
 fn check_method(bytes: &[u8]) -> Result<usize, Fault> {
     let window = bytes.get(..bytes.len().min(MAX_METHOD + 1)).unwrap_or_default();
     match window.iter().position(|b| !TOKEN[usize::from(*b)]) {
-        Some(0) => Err(Fault::invalid("The request does not begin with a method.")),
+        Some(0) => {
+            Err(another_protocol(bytes)
+                .unwrap_or(Fault::invalid("The request does not begin with a method.")))
+        }
         Some(n) if window.get(n) != Some(&b' ') => {
             Err(Fault::invalid("The method has a character it may not have."))
         }
@@ -241,7 +264,11 @@ fn request_line(line: &[u8], method: usize, policy: Target) -> Result<Line, Faul
     let http11 = match version {
         b"HTTP/1.0" => false,
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => true,
-        _ => return Err(Fault::invalid("The version is not HTTP/1.1 or HTTP/1.0.")),
+        _ => {
+            return Err(
+                another_protocol(line).unwrap_or(Fault::invalid("The version is not HTTP/1.1 or HTTP/1.0."))
+            );
+        }
     };
     let range = method + 1..last;
     let target = line.get(range.clone()).unwrap_or_default();
@@ -343,5 +370,31 @@ fn method(bytes: &[u8]) -> Result<Method, Fault> {
     match bytes {
         b"GET" => Ok(Method::GET),
         _ => Method::from_bytes(bytes).map_err(|_| METHOD),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::server::Reader;
+
+    #[test]
+    fn a_client_of_another_protocol_is_told_so() {
+        for (bytes, rule) in [
+            (&b"\x05\x02\0\x02"[..], "The client speaks SOCKS"),
+            (b"\x04\x01\0\x50\x7f\0\0\x01\0", "The client speaks SOCKS"),
+            (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", "PROXY protocol"),
+            (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", "PROXY protocol"),
+            (b"\x16\x03\x01\x02\0\x01", "does not begin with a method"),
+            (b"\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", "empty lines"),
+            (b"PROXYFIND / HTTP/2\r\nHost: h\r\n\r\n", "version"),
+        ] {
+            let limits = Limits { line: 8192, size: 8192, count: 100 };
+            let head = Reader::new(Target::Strict).head(&mut BytesMut::from(bytes), &limits);
+            let fault = head.map(drop).unwrap_err();
+            assert!(fault.rule.contains(rule), "{fault:?}");
+        }
     }
 }

@@ -129,7 +129,9 @@ impl Reader {
             }
             _ => {}
         }
-        let fault = Fault::invalid("There are empty lines before the request.");
+        let behind = buf.strip_prefix(b"\r\n").unwrap_or(buf);
+        let fault = request::another_protocol(behind)
+            .unwrap_or(Fault::invalid("There are empty lines before the request."));
         self.state = State::Refused(fault);
         Err(fault)
     }

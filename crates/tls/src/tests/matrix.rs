@@ -279,7 +279,7 @@ async fn a_peer_that_is_not_tls_is_asked_about() {
     let (ours, mut theirs) = tokio::io::duplex(64 << 10);
     theirs.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
     let error = connector.connect(NAME, ours).await.map(drop).unwrap_err();
-    insta::assert_snapshot!(error, @"tls-handshake-failed: received corrupt message of type InvalidContentType (the peer's bytes are not TLS: is the port plaintext?)");
+    insta::assert_snapshot!(error, @"tls-handshake-failed: received corrupt message of type InvalidContentType (the peer's bytes are not TLS: for a plaintext port write `http://` or `tcp://` in the address)");
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     drop(theirs);
     let error = connector.connect(NAME, ours).await.map(drop).unwrap_err();

@@ -116,6 +116,16 @@ impl ConnectionSpec<'_> {
     }
 }
 
+/// The endpoint is where the call came in. An intercepted connection came in at the address that it was meant for.
+fn leads_back(to: &EndpointAddress, client: &Client) -> bool {
+    match (to, client.local) {
+        (EndpointAddress::Tcp(to), Some(local)) if client.original_destination.is_none() => {
+            to.port() == local.port() && to.ip().to_canonical() == local.ip().to_canonical()
+        }
+        _ => false,
+    }
+}
+
 impl Pool {
     /// A connection that is there already.
     pub(crate) fn ready(
@@ -261,6 +271,10 @@ impl Pool {
         how: &DialOptions<'_>,
     ) -> Result<(Connection, ConnectionPermit), Error> {
         let config = &*self.shared.config;
+        if leads_back(&to.address, how.client) {
+            let text = "the endpoint is the address that the call came in by: it would come in again";
+            return Err(Error::with_source(Reason::Loop, Sent::Nothing, text));
+        }
         let (times, span) = (Times::begin(), how.traced.map(|attempt| attempt.connecting(&to.label)));
         let made = connect(to, config, how.tls, how.offer, how.host, how.client, &times).await;
         let (connected, secured) = (times.connected.get(), times.secured.get());

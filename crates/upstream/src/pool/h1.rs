@@ -109,6 +109,8 @@ enum Stop {
     Fault(Fault),
     /// Switched to a protocol that the request had not asked for.
     Switched,
+    /// The peer of a new connection spoke before there was a request, as servers of other protocols do.
+    SpokeFirst,
 }
 
 impl H1 {
@@ -263,6 +265,9 @@ impl H1 {
                 Poll::Pending => {
                     waits = true;
                     None
+                }
+                Poll::Ready(Ok(1..)) if self.requests <= 1 && !self.buf.starts_with(b"HTTP/1.") => {
+                    Some(Stop::SpokeFirst)
                 }
                 // Its end, or bytes without a request.
                 Poll::Ready(Ok(_)) => Some(Stop::Ended),
@@ -473,6 +478,11 @@ impl H1 {
                 Error::with_source(Reason::UpstreamProtocolError, sent, text)
             }
             Stop::Fault(fault) => Error::with_source(Reason::UpstreamProtocolError, sent, fault),
+            Stop::SpokeFirst => {
+                let text =
+                    format!("the upstream spoke before there was a request. {}", begins_with(&self.buf));
+                Error::with_source(Reason::UpstreamProtocolError, sent, text)
+            }
             Stop::Switched => Error::with_source(
                 Reason::UpstreamProtocolError,
                 sent,

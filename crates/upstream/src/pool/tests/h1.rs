@@ -382,3 +382,18 @@ async fn a_peer_that_has_spoken_is_not_said_to_expect_tls() {
     let error = upstream.send(get("/")).await.unwrap_err();
     assert!(!error.detail().contains("TLS"), "{}", error.detail());
 }
+
+#[tokio::test(flavor = "local")]
+async fn a_peer_that_speaks_first_is_shown_with_its_words() {
+    let server = serve(|mut stream, _| async move {
+        stream.write_all(b"220 mail ESMTP\r\n").await.unwrap();
+        head(&mut stream).await;
+    })
+    .await;
+    let upstream = to(&server, |_| {});
+    for _ in 0..3 {
+        let error = upstream.send(get("/")).await.unwrap_err();
+        assert_eq!(error.reason, Reason::UpstreamProtocolError);
+        assert!(error.detail().contains("begins with `220 mail ESMTP"), "{}", error.detail());
+    }
+}
