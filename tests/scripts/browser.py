@@ -97,7 +97,7 @@ async def accessible(page, axe):
     """What axe-core finds, in both colour schemes and on a phone."""
     await page.value(axe + "; true")
     found = []
-    for width, dark in [(1200, False), (1200, True), (360, False)]:
+    for width, dark in [(1200, False), (1200, True), (360, False), (360, True)]:
         await page.call("Emulation.setDeviceMetricsOverride", width=width, height=1000, deviceScaleFactor=1, mobile=width < 500)
         await page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
         await asyncio.sleep(0.3)

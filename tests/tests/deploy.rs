@@ -57,41 +57,6 @@ fn every_manifest_is_valid_for_kubernetes_and_every_config_in_it_for_attache() {
     );
 }
 
-/// The blocks of a page that are whole configs.
-#[test]
-fn every_config_that_a_page_shows_is_right() {
-    let mut checked = 0;
-    for page in [
-        "interception.md",
-        "migrate-from-envoy.md",
-        "deploy.md",
-        "authorization.md",
-        "browsers.md",
-        "balancing.md",
-        "routing.md",
-        "http.md",
-    ] {
-        let page = read(repository().join("docs").join(page));
-        for block in page.split("```yaml\n").skip(1) {
-            let block = block.split("```").next().unwrap();
-            if block.lines().any(|line| line == "upstreams:") {
-                let file = tempfile::NamedTempFile::new().unwrap();
-                fs::write(file.path(), block).unwrap();
-                text(
-                    &Command::new(binary())
-                        .args(["check", "--without-files"])
-                        .arg(file.path())
-                        .env("SESSION_KEY", "a-secret-of-32-characters-or-more")
-                        .output()
-                        .unwrap(),
-                );
-                checked += 1;
-            }
-        }
-    }
-    assert!(checked >= 9, "{checked}");
-}
-
 #[test]
 fn a_manifest_that_is_wrong_is_found() {
     let folder = tempfile::tempdir().unwrap();

@@ -24,6 +24,13 @@ fn one_command_says_cause_and_remedy_of_what_one_meets_seldom() {
 }
 
 #[test]
+fn one_command_says_cause_and_remedy_of_odd_answers_protocols_and_configs() {
+    let output = script("odd_troubles.py", &[&binary().display().to_string()]);
+    let said = text(&output);
+    assert!(output.status.success() && said.contains(" have cause and remedy"), "{said}");
+}
+
+#[test]
 fn a_total_outage_is_never_green() {
     let output = script("outages.py", &[&binary().display().to_string()]);
     let said = text(&output);

@@ -1,6 +1,9 @@
 //! `attache explain`: what a request or a connection would meet, without sending anything.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
 use attache_config::model::{Action, Listener};
 use attache_http::{Client, check_request, normalize_uri};
@@ -37,6 +40,9 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
     }
     let mut out = io::stdout().lock();
     let mut all = Vec::new();
+    if !options.format.is_json() {
+        writeln!(out, "{}\n", asked_of(options.config.as_deref()))?;
+    }
     for listener in listeners {
         let table = RouteTable::new(listener);
         let mut explanation = if let Some(parts) = &request {
@@ -47,7 +53,7 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
             if let Err(refusal) = checked {
                 let (name, reason, text) = (&*listener.name, refusal.reason.as_str(), refusal.text);
                 if options.format.is_json() {
-                    all.push(json!({ "listener": name, "refused": { "reason": reason, "text": text } }));
+                    all.push(json!({ "config": options.config, "listener": name, "refused": { "reason": reason, "text": text } }));
                 } else {
                     writeln!(out, "listener {name}: refused with {reason}: {text}")?;
                 }
@@ -66,7 +72,9 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
         };
         explanation.local_reply = show_edits(&listener.local_reply.headers);
         if options.format.is_json() {
-            all.push(serde_json::to_value(&explanation)?);
+            let mut explanation = serde_json::to_value(&explanation)?;
+            explanation["config"] = json!(options.config);
+            all.push(explanation);
         } else {
             writeln!(out, "{explanation}")?;
         }
@@ -75,6 +83,17 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
         writeln!(out, "{:#}", serde_json::Value::Array(all))?;
     }
     Ok(())
+}
+
+/// Which config the answer is of. Without a file it is not the one that some running attache serves.
+fn asked_of(file: Option<&Path>) -> String {
+    match file {
+        Some(file) => format!("config {}", file.display()),
+        None => {
+            "config: the built-in forward proxy, since neither `-c FILE` nor ATTACHE_CONFIG names another"
+                .to_owned()
+        }
+    }
 }
 
 /// The request that is asked about; `None` is a connection. A URL alone is that of a GET, as everywhere else.
@@ -149,6 +168,12 @@ fn client(options: &cli::Explain, tls: bool) -> Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_answer_says_of_which_config_it_is() {
+        assert_eq!(asked_of(Some(Path::new("a/b.yaml"))), "config a/b.yaml");
+        assert!(asked_of(None).contains("built-in forward proxy"));
+    }
 
     #[test]
     fn a_url_alone_is_that_of_a_get() {

@@ -45,9 +45,28 @@ pub(crate) fn unknown_command(error: &clap::Error) -> Option<String> {
     wrong.then(|| no_command(&word))
 }
 
+/// What other programs call the same.
+const OF_OTHERS: &[(&[&str], &str)] = &[
+    (&["version"], "--version"),
+    (&["validate", "verify", "test", "lint", "configtest"], "check"),
+    (&["serve", "start", "proxy"], "run"),
+    (&["stop", "shutdown", "kill"], "quit"),
+    (&["logs", "log", "trace", "watch", "tail"], "tap"),
+    (&["stats", "health", "info", "ps"], "status"),
+    (&["convert", "migrate"], "import"),
+    (&["route", "match", "why"], "explain"),
+];
+
 fn no_command(word: &str) -> String {
     let command = Cli::command();
     let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    let is_file = |ending| word.ends_with(ending);
+    if [".yaml", ".yml", ".json"].into_iter().any(is_file) {
+        return format!("there is no command `{word}`; to run it as a config: `attache run -c {word}`");
+    }
+    if let Some((_, ours)) = OF_OTHERS.iter().find(|(theirs, _)| theirs.contains(&word)) {
+        return format!("there is no command `{word}`; did you mean `attache {ours}`?");
+    }
     match attache_config::nearest(word, names.iter().copied()) {
         Some(near) => format!("there is no command `{word}`; did you mean `attache {near}`?"),
         None => format!("there is no command `{word}`; there are {}. See `attache --help`", names.join(", ")),
@@ -78,6 +97,9 @@ mod tests {
         assert_eq!(no_command("chek"), "there is no command `chek`; did you mean `attache check`?");
         assert_eq!(no_command("staus"), "there is no command `staus`; did you mean `attache status`?");
         assert!(no_command("frobnicate").contains("explain"));
+        assert!(no_command("version").ends_with("did you mean `attache --version`?"));
+        assert!(no_command("validate").ends_with("did you mean `attache check`?"));
+        assert!(no_command("shop.yml").ends_with("`attache run -c shop.yml`"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     failing::{failing, fails_in_a_row, is_outage},
     http,
-    recent::{recent_changes, recent_failures, recent_warnings},
+    recent::{only_client_errors, recent_changes, recent_failures, recent_warnings},
     text::{Ink, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
 };
 use crate::cli;
@@ -93,7 +93,11 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
             }
             let why = field(endpoint, "state_because");
             let why = if why.is_empty() { String::new() } else { format!(": {}", clean(why, 80)) };
-            troubles.push(format!("upstream {name}: endpoint {address} is {state}{why}"));
+            let what = match state {
+                "unhealthy" => "; ask the endpoint the same as `health_check` does, with `curl`",
+                _ => "",
+            };
+            troubles.push(format!("upstream {name}: endpoint {address} is {state}{why}{what}"));
         }
         for lookup in list(upstream, "dns") {
             let reason = field(&lookup["failure"], "reason");
@@ -204,6 +208,9 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
         })
         .collect();
     out.push_str(&table(&["upstream", "endpoints", "requests", "success", "p99", "breaker"], &rows, paint));
+    for line in only_client_errors(seen) {
+        let _ = writeln!(out, "\n{line}");
+    }
     let failures = recent_failures(seen, told);
     if !failures.is_empty() {
         let _ = writeln!(out, "\n{}", paint.ink(Ink::Bold, "failed or refused in the last 5 min"));
@@ -323,6 +330,20 @@ mod tests {
         let line = "\nfailed or refused in the last 5 min\n  listener inbound: 3 in all, 4s ago, GET shop/admin\\u{1b}: denied-by-rule \
                     (no rule allows it). The access log names the rule.\n";
         assert!(text.ends_with(line), "{text}");
+    }
+
+    #[test]
+    fn answers_that_are_all_4xx_are_told_and_are_no_trouble() {
+        let mut seen = seen();
+        seen["certificates"] = json!({});
+        seen["upstreams"] = json!([]);
+        let row = |requests: u64, client_errors: u64| json!([{ "upstream": "orders", "last_5m": { "requests": requests, "client_errors": client_errors } }]);
+        for (requests, client_errors, told) in [(5, 5, true), (4, 4, false), (50, 49, false)] {
+            seen["stats"]["upstreams"] = row(requests, client_errors);
+            let text = shown(&seen);
+            assert_eq!(text.contains("was a 4xx of its own"), told, "{text}");
+            assert!(troubles(&seen).0.is_empty());
+        }
     }
 
     #[test]

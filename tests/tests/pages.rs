@@ -1,0 +1,90 @@
+//! What README and docs/ show as YAML is right, so that it can be copied.
+
+use std::{env, fs, path::Path, process::Command};
+
+use attache_tests::binary;
+
+/// Upstreams that parts of a config name.
+const UPSTREAMS: &str = "upstreams: { orders: 'http://a.test', orders-next: 'http://b.test', users: 'http://c.test', limits: 'h2c://d.test', \
+                         everything-else: 'http://e.test' }\n";
+
+/// The YAML blocks of a page, each with its line.
+fn blocks(page: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut open: Option<(usize, usize, String)> = None;
+    for (index, line) in page.lines().enumerate() {
+        let content = line.trim_start();
+        match &mut open {
+            None if content.starts_with("```yaml") => {
+                open = Some((index + 2, line.len() - content.len(), String::new()));
+            }
+            Some(_) if content.starts_with("```") => {
+                found.extend(open.take().map(|(line, _, text)| (line, text)));
+            }
+            Some((_, indent, text)) => {
+                text.push_str(line.get(*indent..).unwrap_or_default());
+                text.push('\n');
+            }
+            None => {}
+        }
+    }
+    found
+}
+
+/// Puts every line this far to the right of where the first one begins now.
+fn indented(text: &str, by: usize) -> String {
+    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let now = first.len() - first.trim_start().len();
+    text.lines().map(|line| format!("{}{}\n", " ".repeat(by), line.get(now..).unwrap_or_default())).collect()
+}
+
+fn check(config: &str) -> Result<(), String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), config).unwrap();
+    let output = Command::new(binary())
+        .args(["check", "--without-files"])
+        .arg(file.path())
+        .env("SESSION_KEY", "a-secret-of-32-characters-or-more")
+        .env("COLLECTOR_KEY", "secret")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(()) } else { Err(said) }
+}
+
+#[test]
+fn every_config_and_part_of_one_that_a_page_shows_is_right() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut pages = vec![repository.join("README.md")];
+    for folder in ["docs", "docs/guides"] {
+        let entries = fs::read_dir(repository.join(folder)).unwrap();
+        pages.extend(entries.map(|entry| entry.unwrap().path()));
+    }
+    pages.retain(|page| page.extension().is_some_and(|ending| ending == "md"));
+    let (mut whole, mut parts, mut wrong) = (0, 0, Vec::new());
+    for page in pages {
+        for (line, block) in blocks(&fs::read_to_string(&page).unwrap()) {
+            // Manifests and annotations of Kubernetes.
+            if block.contains("apiVersion:") || block.starts_with("attache.dev/") {
+                continue;
+            }
+            let Err(said) = check(&block) else {
+                whole += 1;
+                continue;
+            };
+            let listener = "listeners:\n  outbound:\n    bind: 127.0.0.1:15001\n";
+            let as_part = [
+                format!("{listener}{}{UPSTREAMS}", indented(&block, 4)),
+                format!("{listener}    routes:\n{}    to: orders\n{UPSTREAMS}", indented(&block, 6)),
+                format!("{listener}    routes:\n      - name: one\n{}{UPSTREAMS}", indented(&block, 8)),
+                format!("{listener}    routes:\n      - to: orders\n{}{UPSTREAMS}", indented(&block, 8)),
+            ];
+            match as_part.iter().any(|config| check(config).is_ok()) {
+                true => parts += 1,
+                false => wrong.push(format!("{}:{line}: {said}", page.display())),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(whole >= 25 && parts >= 5, "{whole} configs and {parts} parts: are the blocks still found?");
+}
