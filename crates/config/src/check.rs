@@ -244,8 +244,14 @@ impl Checker<'_> {
     fn named(&mut self, key: &str, place: Place, value: &Node, of: &Value) -> Option<Value> {
         let before = self.problems.mark();
         let checked = self.check_value(place, value, of);
-        if self.problems.mark() != before
-            && !matches!(value.kind, Kind::Mapping(_))
+        // An upstream may have any name; what looks like its address is one.
+        let is_value = match &value.kind {
+            Kind::Scalar(scalar) => !scalar.text.contains([':', '/', '.']),
+            Kind::Sequence(_) => true,
+            Kind::Mapping(_) | Kind::Broken => false,
+        };
+        if is_value
+            && self.problems.mark() != before
             && let Some(section) = slips::of_each(self.root, of, key)
         {
             self.problems.take_back(before);

@@ -45,6 +45,46 @@ fn slips_of_indentation_spaces_and_quotes_are_named() {
         ),
         ("upstreams\n  a: http://b\n", "is a colon missing at the end of this line?"),
         ("upstreams:\n  a: \"http://b\n", "a quote is opened above and not closed"),
+        ("upstreams: { a: 'http://b }\n", "a quote is opened here and not closed"),
+        (
+            "upstreams: { a: { address: 'https://b', tls: { ca: \"C:\\certs\\ca.crt\" } } }\n",
+            r#"in `"…"` a `\` begins an escape: write the value in `'…'`"#,
+        ),
+        // The key above has no value, and could have this one.
+        ("upstreams:\norders: http://b\n", "if it belongs to `upstreams:` above, indent it deeper"),
+        (
+            "listeners:\n  o:\n    bind: :1\n    tls:\n    certificate: c\n    key: k\n    to: a\nupstreams: { a: 'http://b' }\n",
+            "^^^ if it belongs to `tls:` above, indent it deeper",
+        ),
+        // A key of a section where a name stands.
+        (
+            "listeners:\n  o:\n    bind: :1\n  routes:\n    - to: a\nupstreams: { a: 'http://b' }\n",
+            "`routes` is a key of a listener: indent it deeper than the name",
+        ),
+        (
+            "upstreams:\n  a: http://b\n  timeout: 5s\n",
+            "`timeout` is a key of an upstream: indent it deeper than the name",
+        ),
+        (
+            "listeners:\n  o:\n    bind: :1\n    routes:\n      - match: { path: /x }\n      to: a\nupstreams: { a: 'http://b' }\n",
+            "indent this line like the item's first key, behind the dash",
+        ),
+        ("listeners:\n  - name: o\n    bind: :1\nupstreams: { a: 'http://b' }\n", "without a dash: `o: …`"),
+        // What only looks right.
+        ("upstreams:\n\u{a0}\u{a0}a: http://b\n", "only looks like a space stands here (U+00A0)"),
+        ("upstreams:\n  a: “http://b”\n", "`“` (U+201C) is no quote of YAML"),
+        ("upstreams:\n  a\u{200b}: http://b\n", "an invisible character stands here (U+200B)"),
+        ("upstreams:\n  a: 'http://{{ .Values.host }}'\n", "this is a template"),
+        ("upstreams:\n  a: 'http://$HOST'\n", "`${HOST}`, in braces"),
+        ("// a comment\nupstreams: { a: 'http://b' }\n", "a comment begins with `#`"),
+        ("upstreams: { a: http://b#c }\n", "a comment begins with a space and `#`"),
+        (&format!("a: {}", "[".repeat(200)), "this many levels are no config"),
+        ("upstreams: { a: 'https:/b' }\n", "^ `https://b`?"),
+        ("upstreams: { a: 'postgres://b:5432' }\n", "`postgres` is written `tcp`"),
+        (
+            "listeners: { o: { bind: 70000, to: a } }\nupstreams: { a: 'http://b' }\n",
+            "a port is a number from 0 to 65535",
+        ),
         ("upstreams: { a: http://b\n", "what is opened here is not closed"),
     ] {
         let said = found(text);
@@ -54,14 +94,14 @@ fn slips_of_indentation_spaces_and_quotes_are_named() {
 
 #[test]
 fn an_empty_file_shows_the_smallest_config() {
-    let text = r#"# nothing yet
-"#;
-    insta::assert_snapshot!(found(text), @r#"
+    for text in ["", "# nothing yet\n", "---\n", "null\n"] {
+        insta::allow_duplicates!(insta::assert_snapshot!(found(text), @r#"
 attache.yaml: error: the file is empty
   the smallest config is
     upstreams:
       orders: https://orders.internal:8443
-"#);
+"#));
+    }
 }
 
 #[test]
@@ -72,7 +112,7 @@ fn a_list_where_a_mapping_is_wanted() {
     insta::assert_snapshot!(found(text), @r#"
 attache.yaml:2:3: error: a list doesn't fit here
   2 |   - orders: https://orders.internal
-    |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ expected a mapping with an address such as `https://orders.internal:8443`, or a mapping (an upstream) for each key
+    |   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ a name is a key here, without a dash: `orders: …`
 "#);
 }
 
