@@ -135,13 +135,17 @@ running("the certificate's key is short", https("short"), "1024 bits", "longer k
 running("the certificate is signed with SHA-1", https("sha1"), "signed with .*not accepted", "SHA-256")
 running("the upstream accepts no cipher suite of today", https("good", ciphers="ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0", most=ssl.TLSVersion.TLSv1_2),
         "accepts none of the offered", "its log")
-running("https:// to a server that answers in plaintext", one(f"https://127.0.0.1:{Server(at_once(b'HTTP/1.1 400 Bad Request' + b'\r\n\r\n')).port}"),
+plain = Server(at_once(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+mail, database = Server(greets(b"220 mail ESMTP\r\n")), Server(greets(b"J\0\0\0\n8.0.30\0"))
+switches = Server(says(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"))
+feeds = Server(says(b"HTTP/1.1 200 OK\ncontent-length: 0\n\n"))
+running("https:// to a server that answers in plaintext", one(f"https://127.0.0.1:{plain.port}"),
         "not TLS", "http://")
 
 # Other protocols.
-running("the upstream is a mail server", one(f"http://127.0.0.1:{Server(greets(b'220 mail ESMTP' + b'\r\n')).port}"), "begins with `220 mail",
+running("the upstream is a mail server", one(f"http://127.0.0.1:{mail.port}"), "begins with `220 mail",
         "right port")
-running("the upstream is a database", one(f"http://127.0.0.1:{Server(greets(b'J' + b'\0' * 3 + b'\n8.0.30' + b'\0')).port}"), "begins with `J", "right port")
+running("the upstream is a database", one(f"http://127.0.0.1:{database.port}"), "begins with `J", "right port")
 running("the upstream answers h2c:// with an alert of TLS", one(f"h2c://127.0.0.1:{Server(at_once(bytes.fromhex('15030300020246'))).port}"), "answer is TLS",
         "https://")
 running("http:// to a server of HTTP/2 alone", one(f"http://127.0.0.1:{Server(at_once(frame(4, 0, 0) + frame(7, 0, 0, bytes(8)))).port}"),
@@ -149,11 +153,8 @@ running("http:// to a server of HTTP/2 alone", one(f"http://127.0.0.1:{Server(at
 running("the client speaks SOCKS", GOOD, "speaks SOCKS", "http://", call=sends(b"\x05\x01\0"))
 running("a PROXY header where none is expected", GOOD, "PROXY protocol header", "proxy_protocol",
         call=sends(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n"))
-running("the upstream switches protocols unasked",
-        one(f"http://127.0.0.1:{Server(says(b'HTTP/1.1 101 Switching Protocols' + b'\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n')).port}"),
-        "101 to a protocol", "right port")
-running("lines of the answer end in LF alone", one(f"http://127.0.0.1:{Server(says(b'HTTP/1.1 200 OK' + b'\ncontent-length: 0\n\n')).port}"),
-        "LF without CR", "right port")
+running("the upstream switches protocols unasked", one(f"http://127.0.0.1:{switches.port}"), "101 to a protocol", "right port")
+running("lines of the answer end in LF alone", one(f"http://127.0.0.1:{feeds.port}"), "LF without CR", "right port")
 
 
 def stalls(connection):
