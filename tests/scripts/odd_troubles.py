@@ -53,11 +53,6 @@ def address(text):
     return lambda id, question: (record(a, 1) if question[-4:-2] == b"\0\1" else record())(id, question)
 
 
-def alias(id, question):
-    """`orders.shop.test` is an alias of `gone.shop.test`, which does not exist."""
-    return record(b"\xc0\x0c" + struct.pack(">HHIH", 5, 1, 30, 7) + b"\x04gone\xc0\x13", 1, 0x8183)(id, question)
-
-
 def by_name(answer, to="http://orders.shop.test"):
     return f"dns: {{ servers: ['127.0.0.1:{dns(answer)}'], timeout: 500ms }}\n" + one(to)
 
@@ -119,7 +114,6 @@ forged.stop()
 forged.log.seek(0)
 if "message id" in forged.log.read():
     MISSING.append(("forged answers fill the log", "nothing", "message id"))
-running("a name is an alias of one that does not exist", by_name(alias), "dns-nxdomain|no such record|does not exist", "name|dig", before=1.5)
 running("a name leads back to the listener", by_name(address("127.0.0.1"), "http://orders.shop.test:$PORT"), "loop-detected.*came in by", "own address",
         before=1.0)
 running("a name has an address that nothing answers at", by_name(address("0.0.0.0"), f"http://orders.shop.test:{closed}"), "connect-refused", "listening",
