@@ -4,7 +4,7 @@
 
 use std::{convert::Infallible, future::Ready, rc::Rc, sync::Arc};
 
-use attache_config::model::{Bind, HttpServer, ListenProtocol, Listener, ProxyProtocolIn, Web};
+use attache_config::model::{Bind, Listener};
 use attache_http::Body;
 use attache_listener::{Connections, DrainTrigger, HttpRequest, Opaque, Settings, Workers, bind, serve};
 use attache_wire::Response;
@@ -47,25 +47,8 @@ impl tower::Service<Opaque> for Close {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into()).parse()?;
-    let listener = Listener {
-        name: "answer".into(),
-        bind: vec![Bind::Tcp(address)],
-        protocol: ListenProtocol::Auto,
-        server_first_ports: vec![],
-        detect_timeout: std::time::Duration::from_secs(1),
-        proxy_protocol: ProxyProtocolIn::Off,
-        transparent: false,
-        tls: None,
-        authorization: None,
-        local_reply: attache_config::model::LocalReply::default(),
-        web: Web::default(),
-        http: HttpServer::default(),
-        routes: vec![],
-        max_connections: 16_384,
-        tcp_idle_timeout: std::time::Duration::from_hours(1),
-        tcp_splice: true,
-        line: 0,
-    };
+    let listener =
+        Listener { bind: vec![Bind::Tcp(address)], server_first_ports: vec![], ..Listener::new("answer") };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;

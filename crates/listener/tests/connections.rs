@@ -12,8 +12,7 @@ mod support;
 use std::time::Duration;
 
 use attache_config::model::{
-    Bind, HttpServer, Identity, ListenProtocol, Listener, ProxyProtocolIn, TlsMode, TlsServer, TlsVersion,
-    Trust,
+    Bind, HttpServer, Identity, ListenProtocol, Listener, ProxyProtocolIn, TlsMode, TlsServer,
 };
 use attache_http::Takes;
 use attache_listener::{Carried, HttpRequest, Opaque};
@@ -322,14 +321,8 @@ mod tls {
                 key: files.key.clone(),
                 ocsp: None,
             }],
-            spiffe: false,
             mode,
-            client_trust: None::<Trust>,
-            client_optional: false,
-            allow: vec![],
-            deny: vec![],
-            min_version: TlsVersion::V12,
-            crls: vec![],
+            ..TlsServer::default()
         }
     }
 

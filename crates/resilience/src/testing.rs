@@ -16,27 +16,7 @@ use tokio::time::Instant;
 use crate::UpstreamState;
 
 pub(crate) fn upstream() -> model::Upstream {
-    model::Upstream {
-        name: "orders".into(),
-        address: model::Address::OriginalDestination,
-        protocol: model::UpstreamProtocol::Auto,
-        tls: None,
-        balance: model::Balance::default(),
-        connect_timeout: std::time::Duration::from_secs(1),
-        handshake_timeout: std::time::Duration::from_secs(2),
-        pool: model::Pool::default(),
-        circuit_breaker: model::CircuitBreaker::default(),
-        outlier_ejection: model::OutlierEjection::default(),
-        health_check: None,
-        on_unhealthy: attache_config::model::OnUnhealthy::Keep,
-        credential: None,
-        proxy_protocol: model::ProxyProtocolOut::Off,
-        source_address: None,
-        host: attache_config::model::HostRewrite::Auto,
-        adaptive_concurrency: None,
-        queue: None,
-        line: 0,
-    }
+    model::Upstream::new("orders", model::Address::OriginalDestination)
 }
 
 pub(crate) fn address(port: u16) -> EndpointAddress {

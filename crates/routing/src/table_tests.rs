@@ -325,17 +325,7 @@ fn tls_is_passed_through_by_routes_that_say_so_and_nothing_else_takes_them() {
         forward.passthrough = true;
     }
     let mut listener = listener(vec![through, route("inside", sni("*")), route("rest", Match::default())]);
-    listener.tls = Some(attache_config::model::TlsServer {
-        identities: Vec::new(),
-        spiffe: false,
-        mode: attache_config::model::TlsMode::Strict,
-        client_trust: None,
-        client_optional: false,
-        allow: Vec::new(),
-        deny: Vec::new(),
-        min_version: attache_config::model::TlsVersion::V12,
-        crls: Vec::new(),
-    });
+    listener.tls = Some(attache_config::model::TlsServer::default());
     let table = RouteTable::new(&listener);
     assert!(table.passes_tls());
     let taken = |sni: &str, tls: bool| {

@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-use attache_config::model::{TlsClient, TlsVersion, Trust};
+use attache_config::model::{TlsClient, Trust};
 use attache_telemetry::Reason;
 use rustls::{
     ClientConfig, HandshakeKind, SignatureScheme,
@@ -79,17 +79,7 @@ impl Connector {
     /// For health checks inside the pod, as the kubelet sends them: no certificate is verified, and none is shown. Not
     /// for traffic.
     pub fn unverified(alpn: &[&[u8]]) -> Result<Self, Error> {
-        let settings = TlsClient {
-            name: None,
-            trust: Trust::System,
-            peers: Vec::new(),
-            identity: None,
-            spiffe: false,
-            min_version: TlsVersion::V12,
-            pins: Vec::new(),
-            crls: Vec::new(),
-            insecure: true,
-        };
+        let settings = TlsClient { insecure: true, ..TlsClient::default() };
         Self::build(&settings, alpn, None)
     }
 

@@ -212,11 +212,8 @@ mod tests {
     #[test]
     fn a_taken_port_is_an_error_only_where_the_file_names_it() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut admin = model::Admin {
-            bind: Some(Bind::Tcp(taken.local_addr().unwrap())),
-            required: false,
-            envoy_compatible: false,
-        };
+        let mut admin =
+            model::Admin { bind: Some(Bind::Tcp(taken.local_addr().unwrap())), ..model::Admin::default() };
         assert!(bind(&admin, &mut InheritedSockets::default()).unwrap().is_none());
         admin.required = true;
         let error = bind(&admin, &mut InheritedSockets::default()).err().unwrap().to_string();

@@ -1,11 +1,9 @@
 #![allow(clippy::indexing_slicing, reason = "tests")]
 //! What an authorizer is told, and what its answers change.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use attache_config::model::{
-    Authorizer, AuthorizerFailure, AuthorizerProtocol, HeaderMatch, Name, UpstreamId,
-};
+use attache_config::model::{Authorizer, HeaderMatch, Name};
 use attache_http::Client;
 use attache_wire::RequestHead;
 use http::{HeaderName, StatusCode};
@@ -22,15 +20,10 @@ use super::{
 fn config() -> Authorizer {
     Authorizer {
         name: "opa".into(),
-        service: UpstreamId(0),
-        protocol: AuthorizerProtocol::Grpc,
-        timeout: Duration::from_millis(200),
-        failure_mode: AuthorizerFailure::Closed,
         request_headers: vec![HeaderMatch::Prefix("".into())],
         upstream_headers: vec![HeaderName::from_static("x-user"), HeaderName::from_static("x-groups")],
-        denial_headers: vec![HeaderMatch::Prefix("".into())],
         response_headers: vec![HeaderMatch::Prefix("".into())],
-        body: None,
+        ..Authorizer::default()
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use attache_config::model::{Bind, HttpServer, ListenProtocol, Listener, LocalReply, ProxyProtocolIn, Web};
+use attache_config::model::{Bind, Listener};
 use attache_http::Body;
 use attache_listener::{
     Connections, Drain, DrainTrigger, HttpRequest, Opaque, Settings, Workers, bind, serve,
@@ -47,23 +47,12 @@ pub fn run<F: Future>(future: F) -> F::Output {
 
 pub fn listener() -> Listener {
     Listener {
-        name: "test".into(),
         bind: vec![Bind::Tcp("127.0.0.1:0".parse().unwrap())],
-        protocol: ListenProtocol::Auto,
         server_first_ports: vec![],
         detect_timeout: Duration::from_millis(200),
-        proxy_protocol: ProxyProtocolIn::Off,
-        transparent: false,
-        tls: None,
-        authorization: None,
-        local_reply: LocalReply::default(),
-        web: Web::default(),
-        http: HttpServer::default(),
-        routes: vec![],
         max_connections: 100,
         tcp_idle_timeout: Duration::from_mins(1),
-        tcp_splice: true,
-        line: 0,
+        ..Listener::new("test")
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use attache_config::model::{self, Collector, ExportProtocol, OtlpCompression};
+use attache_config::model::{self, Collector};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -27,15 +27,10 @@ use crate::{Exchange, Metrics, Reason};
 pub(crate) fn collector() -> Collector {
     Collector {
         host: "collector".into(),
-        port: 4318,
         path: "/v1/traces".into(),
-        protocol: ExportProtocol::HttpProtobuf,
-        compression: OtlpCompression::None,
-        tls: None,
-        headers: Vec::new(),
         service: "shop".into(),
         resource: vec![("team".into(), "a".into())],
-        timeout: Duration::from_secs(10),
+        ..Collector::default()
     }
 }
 

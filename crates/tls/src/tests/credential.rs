@@ -9,13 +9,7 @@ use super::pki::Files;
 use crate::{Credential, Watcher};
 
 fn bearer(files: &Files) -> Config {
-    Config {
-        secret: Secret::Bearer(files.path("token")),
-        existing: Existing::Replace,
-        may_come_late: false,
-        health_checks: false,
-        in_clear: false,
-    }
+    Config { secret: Secret::Bearer(files.path("token")), ..Config::default() }
 }
 
 fn sent(credential: &Credential, before: &[(&'static str, &'static str)]) -> Vec<String> {

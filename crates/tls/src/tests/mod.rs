@@ -10,7 +10,7 @@ mod rotation;
 mod sessions;
 mod spiffe;
 
-use attache_config::model::{Identity, TlsClient, TlsMode, TlsServer, TlsVersion, Trust};
+use attache_config::model::{Identity, TlsClient, TlsServer, Trust};
 use attache_telemetry::Reason;
 use pki::Files;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -19,32 +19,12 @@ use crate::{Accepted, Acceptor, Connector, reason_of};
 
 /// Trusts the CA in `ca.pem` of the folder.
 fn client(files: &Files) -> TlsClient {
-    TlsClient {
-        name: None,
-        trust: Trust::Files(vec![files.path("ca.pem")]),
-        peers: Vec::new(),
-        identity: None,
-        spiffe: false,
-        min_version: TlsVersion::V12,
-        pins: Vec::new(),
-        crls: Vec::new(),
-        insecure: false,
-    }
+    TlsClient { trust: Trust::Files(vec![files.path("ca.pem")]), ..TlsClient::default() }
 }
 
 /// Shows `NAME.pem` of the folder.
 fn server(files: &Files, name: &str) -> TlsServer {
-    TlsServer {
-        identities: vec![identity(files, name)],
-        spiffe: false,
-        mode: TlsMode::Strict,
-        client_trust: None,
-        client_optional: false,
-        allow: Vec::new(),
-        deny: Vec::new(),
-        min_version: TlsVersion::V12,
-        crls: Vec::new(),
-    }
+    TlsServer { identities: vec![identity(files, name)], ..TlsServer::default() }
 }
 
 fn identity(files: &Files, name: &str) -> Identity {

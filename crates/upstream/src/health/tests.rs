@@ -15,13 +15,11 @@ const SECOND: Duration = Duration::from_secs(1);
 fn config(probe: Probe) -> HealthCheck {
     HealthCheck {
         probe,
-        port: None,
-        tls: true,
         interval: 10 * SECOND,
         unhealthy_interval: 2 * SECOND,
         timeout: 5 * SECOND,
         healthy: 2,
-        unhealthy: 3,
+        ..HealthCheck::default()
     }
 }
 

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use attache_config::model::{TlsClient, TlsVersion, Trust};
+use attache_config::model::{TlsClient, Trust};
 use attache_tls::Connector;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
@@ -183,17 +183,7 @@ impl Api {
     }
 
     fn trust(&self) -> TlsClient {
-        TlsClient {
-            name: None,
-            trust: Trust::Files(vec![self.account.join("ca.crt")]),
-            peers: Vec::new(),
-            identity: None,
-            spiffe: false,
-            min_version: TlsVersion::V12,
-            pins: Vec::new(),
-            crls: Vec::new(),
-            insecure: false,
-        }
+        TlsClient { trust: Trust::Files(vec![self.account.join("ca.crt")]), ..TlsClient::default() }
     }
 
     fn authority(&self) -> String {

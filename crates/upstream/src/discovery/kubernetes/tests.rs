@@ -64,13 +64,7 @@ impl Cluster {
         tasks.spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), asked.clone(), script));
 
         let service = KubernetesService { name: "orders".into(), namespace: "shop".into(), port };
-        let source = EndpointSource {
-            target: Target::Kubernetes(service.clone()),
-            weight: 1,
-            priority: 0,
-            zone: None,
-            labels: Vec::new(),
-        };
+        let source = EndpointSource::new(Target::Kubernetes(service.clone()));
         let config = Upstream { address: Address::Endpoints(vec![source.clone()]), ..upstream("orders") };
         let shared = Arc::new(Shared::new(Arc::new(config)));
         let merge = Arc::new(Mutex::new(Merge::new(shared.clone(), vec![source])));
