@@ -99,8 +99,8 @@ fn as_routes(rules: &Node, denies: bool, at: &At, proven: bool) -> Option<Gate> 
 
 /// A request with the headers of `when` passes, unless one of these headers has a second, different value.
 ///
-/// Envoy joins several fields of one name by commas and compares the result. One matching field is enough for a route of attache:
-/// so a client could add the wanted value to one that a proxy in front has set.
+/// Envoy joins several fields of one name by commas and compares the result; newer versions compare each field. One matching
+/// field is enough for a route of attache: so a client could add the wanted value to one that a proxy in front has set.
 fn said_once(when: &When) -> Verdict {
     let wanted = when.headers.iter().filter(|(name, pattern)| {
         !pattern.starts_with('!') && pattern != "*" && name != super::scheme::PROTO
