@@ -51,9 +51,15 @@ where
         .with_timer(Clock)
         .fmt_fields(Fields);
     let warnings = Warnings::default();
+    let of_libraries = OfLibraries(handle.clone());
     let control = LogControl { filter: handle, warnings: warnings.clone() };
     Ok((
-        tracing_subscriber::registry().with(filter).with(OfLibraries).with(lines).with(warnings).with(OwnLog),
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(of_libraries)
+            .with(lines)
+            .with(warnings)
+            .with(OwnLog),
         control,
     ))
 }
@@ -127,7 +133,7 @@ impl std::error::Error for LoggingError {}
 
 /// Drops warnings of the DNS library, unless the log is finer than `info`: it writes one for each answer that is not for its question, so
 /// that whoever forges answers could fill the log. What they mean for a name is reported by whoever asked for it.
-struct OfLibraries;
+struct OfLibraries(reload::Handle<EnvFilter, Registry>);
 
 impl<S: tracing::Subscriber> Layer<S> for OfLibraries {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
@@ -135,7 +141,9 @@ impl<S: tracing::Subscriber> Layer<S> for OfLibraries {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        !is_of_a_library(metadata) || LevelFilter::current() > LevelFilter::INFO
+        let is_finer =
+            |filter: &EnvFilter| filter.max_level_hint().is_none_or(|most| most > LevelFilter::INFO);
+        !is_of_a_library(metadata) || self.0.with_current(is_finer).unwrap_or(true)
     }
 }
 
