@@ -13,6 +13,8 @@
 //! Whatever two parsers could read in two ways is refused (a [`Fault`]) or rewritten into one form, in requests and in answers.
 
 pub mod body;
+#[cfg(test)]
+mod bounds_tests;
 pub mod buffers;
 pub mod chars;
 mod fault;
