@@ -1,16 +1,20 @@
 """User-space instructions and allocations of one call through attache, HAProxy and nginx, counted by callgrind: the same on a busy machine.
 
-    python3 benches/instructions --attache target/release/attache [--peers attache,haproxy,nginx] [--rows plain,tls-up,tls-in,h2c,h2-in,rule,token,external]
+    python3 benches/instructions --attache target/release/attache [--peers attache,haproxy,nginx] [--rows plain,tls-up,tls-in,h2c,h2-in,rule,token,external] [--time]
 
 Each peer runs alone under valgrind, with one worker and every default on. Eight kept connections send a GET with nine usual
 fields in lockstep and read an answer of 1 KiB; over HTTP/2 h2load sends the same on eight streams of each. The difference between a run of `calls` and one of three times as many is what the calls cost;
 the start and the end of the process drop out. An allocation is a call of the allocator from outside of it.
+
+With `--time` the peers run without valgrind, twenty times as many calls are made, and the table has the proxy's CPU time in microseconds
+of user code and of the kernel. Only a quiet machine gives the same figures twice.
 """
 
 import argparse
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -103,9 +107,9 @@ def talk(port, calls, connections, encrypted, request):
 
 
 def count(peer, row, calls, options, folder, ports):
-    """The instructions of one run, from start to end."""
+    """The instructions and allocations of one run from start to end, or its microseconds of user code and of the kernel."""
     out, log = folder / "callgrind", folder / f"{peer}.log"
-    command = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}.%p"]
+    command = [] if options.time else ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}.%p"]
     command += peers.command(peer, options.attache, folder, ports)
     with log.open("w") as text:
         process = subprocess.Popen(command, stdout=text, stderr=subprocess.STDOUT)
@@ -119,11 +123,16 @@ def count(peer, row, calls, options, folder, ports):
             talk(ports[row], calls, options.connections, row == "tls-in", REQUEST.replace(TOKEN, authorization))
     finally:
         process.send_signal(signal.SIGTERM)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         try:
             process.wait(40)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    if options.time:
+        # The process is the only child that ended between the two.
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return (after.ru_utime - before.ru_utime) * 1e6, (after.ru_stime - before.ru_stime) * 1e6
     total = allocations = 0
     for file in folder.glob("callgrind.*"):
         text = file.read_text()
@@ -162,7 +171,10 @@ def main():
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--calls", type=int, default=800)
+    parser.add_argument("--time", action="store_true")
     options = parser.parse_args()
+    if options.time:
+        options.calls *= 20
     names = options.peers.split(",")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="instructions-"))
     ports = peers.ports()
@@ -172,21 +184,22 @@ def main():
         upstream = subprocess.Popen(peers.upstream(folder, ports), stdout=text, stderr=subprocess.STDOUT)
     try:
         wait_for(ports["upstream"], upstream, log)
-        print(f"| user instructions of a call | {' | '.join(names)} |")
+        kinds = ("µs of user code", "µs of the kernel") if options.time else ("user instructions", "allocations")
+        print(f"| {kinds[0]} of a call | {' | '.join(names)} |")
         print(f"| --- |{' ---: |' * len(names)}")
         for row in options.rows.split(","):
-            instructions, allocations = [], []
+            firsts, seconds = [], []
             for peer in names:
                 if (peer, row) in CANNOT:
-                    instructions.append("-")
-                    allocations.append("-")
+                    firsts.append("-")
+                    seconds.append("-")
                     continue
                 few, many = (count(peer, row, n * options.calls, options, folder, ports) for n in (1, 3))
                 a_call = [(more - less) / (2 * options.calls) for less, more in zip(few, many)]
-                instructions.append(f"{a_call[0]:,.0f}")
-                allocations.append(f"{a_call[1]:,.1f}")
-            print(f"| {ROWS[row]} | {' | '.join(instructions)} |", flush=True)
-            print(f"| {ROWS[row]}, allocations | {' | '.join(allocations)} |", flush=True)
+                firsts.append(f"{a_call[0]:,.{1 if options.time else 0}f}")
+                seconds.append(f"{a_call[1]:,.1f}")
+            print(f"| {ROWS[row]} | {' | '.join(firsts)} |", flush=True)
+            print(f"| {ROWS[row]}, {kinds[1]} | {' | '.join(seconds)} |", flush=True)
     finally:
         upstream.terminate()
         upstream.wait()

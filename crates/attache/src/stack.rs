@@ -25,6 +25,7 @@
 //!
 //! Whatever fails on the way is one [`Reason`], and [`Site::answer`] is where it becomes a response.
 
+mod allowed;
 mod ask;
 mod asked;
 mod authorise;
@@ -62,6 +63,7 @@ use http::HeaderName;
 use tower::Service;
 
 use self::{
+    allowed::AllowedCounters,
     entry::Begun,
     exit::Sending,
     route::RouteService,
@@ -74,6 +76,7 @@ use crate::observe::{Observer, OnFinish};
 pub(crate) struct Site {
     listener: Arc<model::Listener>,
     table: RouteTable,
+    allowed: AllowedCounters,
     /// The layers of each route of the table; `None` where it answers by itself.
     routes: Vec<Option<RouteService>>,
     upstreams: Rc<Upstreams>,
@@ -120,8 +123,10 @@ impl Site {
         let asks = rules
             .map(|rules| external(rules.as_ref()))
             .any(|used| matches!(used, Some(model::AuthorizerUse::Ask { .. })));
+        let table = RouteTable::new(&listener);
         Self {
-            table: RouteTable::new(&listener),
+            allowed: AllowedCounters::new(&table),
+            table,
             routes: routes.collect(),
             upstream_hosts: upstreams.configs().map(UpstreamHost::of).collect(),
             web: listener.routes.iter().map(|route| Web::new(&route.web)).collect(),

@@ -67,13 +67,19 @@ impl Conditions {
         )
     }
 
+    /// Nothing is asked for.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// All of them hold.
     pub(crate) fn all(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         let mut found = Truth::Yes;
         for condition in &self.0 {
-            found = found.and(condition.holds(facts, trusted));
-            if found == Truth::No {
-                break;
+            match condition.holds(facts, trusted) {
+                Truth::Yes => {}
+                Truth::Unsure => found = Truth::Unsure,
+                Truth::No => return Truth::No,
             }
         }
         found
@@ -83,9 +89,10 @@ impl Conditions {
     pub(crate) fn any(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         let mut found = Truth::No;
         for condition in &self.0 {
-            found = found.or(condition.holds(facts, trusted));
-            if found == Truth::Yes {
-                break;
+            match condition.holds(facts, trusted) {
+                Truth::No => {}
+                Truth::Unsure => found = Truth::Unsure,
+                Truth::Yes => return Truth::Yes,
             }
         }
         found
@@ -102,7 +109,7 @@ impl Conditions {
 }
 
 impl Condition {
-    /// Frequent conditions have a small function each; the others are behind another call.
+    /// Frequent conditions stand here in their usual form; everything else is behind a call.
     #[inline]
     fn holds(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         match (self, &facts.http) {
@@ -171,7 +178,7 @@ impl Condition {
 }
 
 /// What the patterns say of the request's path.
-#[inline(never)]
+#[inline]
 fn path(paths: &[Path], http: &Http<'_>) -> Truth {
     match http.simple_path() {
         Some(path) => one_of(paths, |pattern| pattern.matches_plain(path)),
@@ -209,7 +216,7 @@ fn other_path(paths: &[Path], value: &[u8]) -> Truth {
 }
 
 /// Whether the connection's client is in one of these networks.
-#[inline(never)]
+#[inline]
 fn client(networks: &Networks, address: Option<&SocketAddr>) -> Truth {
     match address {
         Some(SocketAddr::V4(v4)) => networks.contains_v4(*v4.ip()).into(),
@@ -218,12 +225,13 @@ fn client(networks: &Networks, address: Option<&SocketAddr>) -> Truth {
 }
 
 /// `None`, an unknown address, could be any.
+#[inline(never)]
 fn among(networks: &Networks, address: Option<IpAddr>) -> Truth {
     address.map_or(Truth::Unsure, |address| networks.contains(address).into())
 }
 
 /// Methods have case (RFC 9110 section 9.1), but not to every upstream; some take another method from a header.
-#[inline(never)]
+#[inline]
 fn method(methods: &[Method], http: &Http<'_>) -> Truth {
     if http.is_what_it_says() && methods.contains(http.method()) {
         return Truth::Yes;
@@ -231,6 +239,7 @@ fn method(methods: &[Method], http: &Http<'_>) -> Truth {
     other_method(methods, http)
 }
 
+#[inline(never)]
 fn other_method(methods: &[Method], http: &Http<'_>) -> Truth {
     let listed = |name: &[u8]| {
         if methods.iter().any(|method| method.as_str().as_bytes() == name) {

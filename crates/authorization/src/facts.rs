@@ -77,6 +77,17 @@ impl<'a> Facts<'a> {
         self.http.as_ref().is_none_or(|http| http.simple_path().is_some() || http.path().is_none())
     }
 
+    /// A header names another method, by which some frameworks take the request's.
+    #[inline]
+    pub fn names_another_method(&self) -> bool {
+        self.http.as_ref().is_some_and(|http| {
+            !http.is_what_it_says()
+                && http
+                    .overrides()
+                    .any(|other| !other.eq_ignore_ascii_case(http.method().as_str().as_bytes()))
+        })
+    }
+
     /// The paths that an upstream may read in this request; `None` if that could be any.
     pub fn readings(&self) -> Option<Vec<String>> {
         let mut all = Vec::new();

@@ -1,11 +1,14 @@
 //! Paths as they were sent, and as the most lenient upstream would read them.
 //!
 //! What is sent on is the path that was matched. But upstreams decode `%2F` (once or more), take `\` for `/`, cut `;parameters` off, merge
-//! slashes and ignore case, each in its own way and in any combination. So each pattern is asked about the path as it is, and about every
-//! reading of it, with both sides of the comparison read alike. Where the answers differ, nobody can say which resource is meant.
+//! slashes and ignore case, each in its own way and in any combination. Some take `//name/` for an authority (RFC 3986 section 4.2), and
+//! some take letters for those that they look like or are folded to: `ａ` for `a`, the Kelvin sign for `k`. So each pattern is asked
+//! about the path as it is, and about every reading of it, with both sides of the comparison read alike. Where the answers differ,
+//! nobody can say which resource is meant.
 
 use attache_config::model::{PathPattern, Segment};
 use attache_http::pattern::path_matches;
+use icu_normalizer::ComposingNormalizerBorrowed;
 use regex::{Regex, RegexBuilder};
 
 use crate::truth::Truth;
@@ -13,8 +16,9 @@ use crate::truth::Truth;
 /// Rounds of decoding before a path counts as unreadable: `%252525`… is an attack.
 const ROUNDS: usize = 4;
 
-/// In how many ways a path is read: decoded from never to [`ROUNDS`] times, with parameters or without, with or without empty segments.
-const READINGS: usize = 4 * (ROUNDS + 1);
+/// In how many ways a path is read: decoded from never to [`ROUNDS`] times, and each time with parameters or without, with or without
+/// empty segments, with its letters folded, and also without an authority in front.
+const READINGS: usize = 6 * (ROUNDS + 1);
 
 /// How others read a path.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,24 +51,48 @@ impl Reading {
 
 /// Nothing about it has a second reading: no case, no encoding, no parameters, no empty or dot segment, and no slash at its end.
 ///
-/// Every request that a rule about paths is asked about is looked at, so it is done without a branch for each byte: sixteen or eight
-/// pairs of neighbours at once.
+/// Every request that a rule about paths is asked about is looked at, so it is done without a branch for each byte: a short path by
+/// a table, a longer one sixteen pairs of neighbours at once.
 pub(crate) fn is_plain(path: &str) -> bool {
     let bytes = path.as_bytes();
     let found = if let Some(last) = bytes.last_chunk::<17>() {
         let steps = bytes.windows(17).step_by(16);
         // What is left of the last step is looked at again.
-        steps.filter_map(<[u8]>::first_chunk::<17>).any(is_odd_chunk) || is_odd_chunk(last)
-    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<9>(), bytes.last_chunk::<9>()) {
-        is_odd_chunk(first) || is_odd_chunk(last)
+        bytes.first().is_some_and(|&byte| is_odd(byte))
+            || steps.filter_map(<[u8]>::first_chunk::<17>).any(is_odd_chunk)
+            || is_odd_chunk(last)
     } else {
-        let mut before = b'a';
-        bytes.iter().any(|&byte| is_odd(byte) || is_odd_pair(std::mem::replace(&mut before, byte), byte))
+        let (found, _) = bytes.iter().fold((0, 0), |(found, before), &byte| {
+            let class = CLASSES[usize::from(byte)];
+            (found | (class & (ODD | before)), class >> 1)
+        });
+        found != 0
     };
-    !found
-        && !bytes.first().is_some_and(|&byte| is_odd(byte))
-        && (bytes.len() < 2 || bytes.last() != Some(&b'/'))
+    !found && (bytes.len() < 2 || bytes.last() != Some(&b'/'))
 }
+
+/// The byte itself is odd.
+const ODD: u8 = 1;
+/// It is odd behind a slash.
+const BEHIND_SLASH: u8 = 2;
+/// It is a slash: shifted right by one it asks for [`BEHIND_SLASH`] of the next byte.
+const SLASH: u8 = BEHIND_SLASH << 1;
+
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0_u8;
+    loop {
+        let odd = if is_odd(byte) { ODD } else { 0 };
+        let behind = if is_odd_pair(b'/', byte) { BEHIND_SLASH } else { 0 };
+        let slash = if byte == b'/' { SLASH } else { 0 };
+        classes[byte as usize] = odd | behind | slash;
+        if byte == u8::MAX {
+            break;
+        }
+        byte += 1;
+    }
+    classes
+};
 
 #[expect(
     clippy::needless_bitwise_bool,
@@ -122,8 +150,32 @@ fn loosen(path: &str) -> Option<Vec<String>> {
         for (cut, merge) in [(true, true), (true, false), (false, true), (false, false)] {
             all.push(resolve(text, cut, merge));
         }
+        let folded = folded(text);
+        let text = folded.as_deref().unwrap_or(text);
+        all.push(resolve(text, true, true));
+        all.push(resolve(behind_authority(text), true, true));
     }
     decode_once(&bytes).is_none().then_some(all)
+}
+
+/// The path of `//authority/path`, also with more slashes in front (WHATWG's URLs); any other path as it is.
+fn behind_authority(text: &str) -> &str {
+    let is_slash = |char: char| matches!(char, '/' | '\\');
+    let rest = text.trim_start_matches(is_slash);
+    if text.len() - rest.len() < 2 {
+        return text;
+    }
+    rest.find(is_slash).and_then(|at| rest.get(at..)).unwrap_or("/")
+}
+
+/// A text whose letters are those that others take them for: in the form NFKC, without characters that can't be seen, and both of the
+/// Turkish letters that are one with `i` in another case. `None` for one of ASCII.
+#[cold]
+fn folded(text: &str) -> Option<String> {
+    const NFKC: ComposingNormalizerBorrowed<'static> = ComposingNormalizerBorrowed::new_nfkc();
+    let is_seen = |char: &char| !matches!(char, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
+    let fold = |char| if matches!(char, '\u{130}' | '\u{131}') { 'i' } else { char };
+    (!text.is_ascii()).then(|| NFKC.normalize_iter(text.chars().filter(is_seen).map(fold)).collect())
 }
 
 /// A path without dot segments, with parameters cut off and slashes merged or not before that. No empty segment is left either way.
@@ -342,7 +394,19 @@ mod tests {
             ("/100%", "/100%"),
         ] {
             let all = loosen(path).unwrap();
-            assert_eq!((&*all[READINGS - 4], all.len()), (loose, READINGS), "{path}");
+            assert_eq!((&*all[READINGS - 6], all.len()), (loose, READINGS), "{path}");
+        }
+        for (path, folded) in [
+            ("/%EF%BD%81dmin", "/admin"),
+            ("/%E2%84%AAeys", "/Keys"),
+            ("/key%C5%BF", "/keys"),
+            ("/adm%C4%B1n", "/admin"),
+            ("/adm%E2%80%8Bin", "/admin"),
+            ("/x%EF%BC%8F%E2%80%A4.%EF%BC%8Fadmin", "/admin"),
+            ("/cafe%CC%81", "/café"),
+            ("/a/%23b", "/a"),
+        ] {
+            assert_eq!(loosen(path).unwrap()[READINGS - 2], folded, "{path}");
         }
         for unreadable in
             ["/a%00b", "/a%0Ab", "/%ff", "/%u0061dmin", "/%25U0061dmin", "/%c0%afadmin", "/%25252525252561"]
@@ -374,6 +438,12 @@ mod tests {
             "/%61dmin",
             "/admin;x",
             "/admin/",
+            "//shop.test/admin",
+            "/%2Fshop.test/admin/x",
+            "/\\\\shop.test\\admin",
+            "//shop.test//admin;x",
+            "/%EF%BD%81dmin",
+            "//%C4%B0x/adm%C4%B1n",
         ] {
             assert_ne!(asked(&prefix("/admin"), path), Truth::No, "{path}");
         }

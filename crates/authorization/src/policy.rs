@@ -23,6 +23,8 @@ pub struct Rule {
     pub name: Name,
     /// Its line in the file.
     pub line: u32,
+    /// Its place in `deny` or `allow`.
+    pub place: usize,
     pub(crate) when: Conditions,
     pub(crate) unless: Conditions,
 }
@@ -37,10 +39,11 @@ pub enum Decision<'p> {
 }
 
 impl Rule {
-    fn new(config: &AccessRule) -> Self {
+    fn new((place, config): (usize, &AccessRule)) -> Self {
         Self {
             name: config.name.clone(),
             line: config.line.0,
+            place,
             when: Conditions::new(&config.when),
             unless: Conditions::new(&config.unless),
         }
@@ -48,7 +51,10 @@ impl Rule {
 
     pub(crate) fn matches(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         let when = self.when.all(facts, trusted);
-        if when == Truth::No { when } else { when.and(self.unless.any(facts, trusted).not()) }
+        if when == Truth::No || self.unless.is_empty() {
+            return when;
+        }
+        when.and(self.unless.any(facts, trusted).not())
     }
 }
 
@@ -56,8 +62,8 @@ impl AccessPolicy {
     /// Compiles the rules.
     pub fn new(config: &Authorization) -> Self {
         Self {
-            deny: config.deny.iter().map(Rule::new).collect(),
-            allow: config.allow.as_ref().map(|allow| allow.iter().map(Rule::new).collect()),
+            deny: config.deny.iter().enumerate().map(Rule::new).collect(),
+            allow: config.allow.as_ref().map(|allow| allow.iter().enumerate().map(Rule::new).collect()),
             trusted: Networks::new(&config.trusted_proxies),
             dry_run: config.dry_run,
             jwt: config.jwt.clone(),
@@ -84,6 +90,11 @@ impl AccessPolicy {
     /// The line of the rules in the file.
     pub const fn line(&self) -> u32 {
         self.line
+    }
+
+    /// How many rules allow something.
+    pub fn allow_count(&self) -> usize {
+        self.allow.as_ref().map_or(0, Vec::len)
     }
 
     /// Decides. Allocates nothing for a plain request.

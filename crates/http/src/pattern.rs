@@ -14,9 +14,18 @@ use crate::CanonicalHost;
 pub fn path_matches(pattern: &PathPattern, path: &str) -> bool {
     match pattern {
         PathPattern::Exact(exact) => **exact == *path,
-        PathPattern::Regex(regex) => path.starts_with('/') && regex.is_match(path),
         PathPattern::Prefix(prefix) => behind_prefix(prefix, path).is_some(),
+        PathPattern::Regex(_) | PathPattern::Template(_) => walked(pattern, path),
+    }
+}
+
+/// Behind a call, so that the two usual patterns are compared without one.
+#[inline(never)]
+fn walked(pattern: &PathPattern, path: &str) -> bool {
+    match pattern {
+        PathPattern::Regex(regex) => path.starts_with('/') && regex.is_match(path),
         PathPattern::Template(segments) => capture_segments(segments, path, |_, _| {}),
+        PathPattern::Exact(_) | PathPattern::Prefix(_) => false,
     }
 }
 

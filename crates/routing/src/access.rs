@@ -27,11 +27,20 @@ pub(crate) fn access(table: &RouteTable, route: Option<&CompiledRoute>, facts: &
     listener.into_iter().chain(route).map(|(whose, policy)| one(whose, policy, facts)).collect()
 }
 
-/// Another reading of the path leads to this route, whose rules are others.
-pub(crate) fn in_doubt(other: &CompiledRoute) -> Access {
-    let allowed = other.authorization.as_ref().is_some_and(AccessPolicy::is_dry_run);
-    let decision = "another reading of the path leads to this route, which has other rules".to_owned();
-    Access { whose: format!("route {}", other.name), allowed, decision, rules: Vec::new() }
+/// What the rules of another route say, where another reading of the request leads to it.
+pub(crate) fn in_doubt(
+    table: &RouteTable,
+    found: &CompiledRoute,
+    other: &CompiledRoute,
+    facts: &Facts<'_>,
+) -> Option<Access> {
+    let whose = format!("route {} (another reading of the request leads there)", other.name);
+    if table.asks_more(other, found) {
+        let allowed = other.authorization.as_ref().is_some_and(AccessPolicy::is_dry_run);
+        let decision = "it asks for a token, or an authorizer, that this route doesn't ask for".to_owned();
+        return Some(Access { whose, allowed, decision, rules: Vec::new() });
+    }
+    Some(one(whose, other.authorization.as_ref()?, facts))
 }
 
 fn one(whose: String, policy: &AccessPolicy, facts: &Facts<'_>) -> Access {

@@ -1,5 +1,6 @@
 //! What a route asks of a request beside host and path.
 
+use attache_authorization::Truth;
 use attache_config::model::{AddressMatch, HostPattern, Match, Name, SanPattern, ValueMatch, ValuePattern};
 pub(crate) use attache_http::pattern::network;
 use attache_http::{
@@ -56,6 +57,39 @@ impl Conditions {
             && self.headers.iter().all(|(name, value)| header_holds(name, value, request))
             && self.query.iter().all(|(name, value)| query_holds(name, value, request))
             && self.identity_holds(request.client)
+    }
+
+    /// Whether every condition holds for whoever may read the request in another way: *unsure* where two readers may differ.
+    /// `other_method`: a header names another method than the request's.
+    pub(crate) fn truth(&self, request: &RequestFacts<'_>, other_method: bool) -> Truth {
+        let headers = self.headers.iter().map(|(name, value)| header_truth(name, value, request));
+        let query = self.query.iter().map(|(name, value)| query_truth(name, value, request));
+        let all = headers.chain(query).chain([self.identity_holds(request.client).into()]);
+        all.fold(self.method_truth(request, other_method), Truth::min)
+    }
+
+    /// Methods have case (RFC 9110 section 9.1), but not to every upstream.
+    fn method_truth(&self, request: &RequestFacts<'_>, other_method: bool) -> Truth {
+        let asked = request.method.as_str();
+        let spelled =
+            |method: &Method| method.as_str() != asked && method.as_str().eq_ignore_ascii_case(asked);
+        if !self.methods.is_empty() && (other_method || self.methods.iter().any(spelled)) {
+            return Truth::Unsure;
+        }
+        self.method_holds(request).into()
+    }
+
+    /// Which parts of a request these conditions ask for.
+    pub(crate) fn asks_methods(&self) -> bool {
+        !self.methods.is_empty()
+    }
+
+    pub(crate) fn asks_query(&self) -> bool {
+        !self.query.is_empty()
+    }
+
+    pub(crate) fn header_names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.headers.iter().map(|(name, _)| name)
     }
 
     /// The client has proven to be one of those who are asked for.
@@ -134,6 +168,60 @@ impl Value {
 /// A header that is there several times matches if one of its lines does.
 fn header_holds(name: &HeaderName, value: &Value, request: &RequestFacts<'_>) -> bool {
     request.headers.get_all(name).any(|line| value.is_met(line.as_bytes())) != value.not
+}
+
+/// Another line may be the one that counts, or an item of a list.
+fn header_truth(name: &HeaderName, value: &Value, request: &RequestFacts<'_>) -> Truth {
+    let mut met = None;
+    for line in request.headers.get_all(name).map(attache_wire::Value::as_bytes) {
+        agree(&mut met, value.is_met(line));
+        if line.contains(&b',') {
+            line.split(|&b| b == b',').for_each(|item| agree(&mut met, value.is_met(item.trim_ascii())));
+        }
+    }
+    unless(value.not, met.unwrap_or(Truth::No))
+}
+
+/// Another value may be the one that counts, `;` may separate parameters as `&` does, and names may have no case, or an index (`name[]`).
+fn query_truth(name: &Name, value: &Value, request: &RequestFacts<'_>) -> Truth {
+    let strictly = query_holds(name, value, request) != value.not;
+    let mut met = None;
+    let mut see = |pair: &str| {
+        let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
+        let key = form_decoded(key.as_bytes());
+        let bare = key.split(|&b| b == b'[').next().unwrap_or_default();
+        if bare.trim_ascii().eq_ignore_ascii_case(name.as_bytes())
+            || key.eq_ignore_ascii_case(name.as_bytes())
+        {
+            agree(&mut met, value.is_met(&form_decoded(text.as_bytes())));
+        }
+    };
+    for pair in request.query.unwrap_or_default().split('&') {
+        see(pair);
+        if pair.contains(';') {
+            pair.split(';').for_each(&mut see);
+        }
+    }
+    if let Some(met) = &mut met
+        && *met != Truth::from(strictly)
+    {
+        *met = Truth::Unsure;
+    }
+    unless(value.not, met.unwrap_or(Truth::No))
+}
+
+/// Two readings that differ leave it in doubt.
+fn agree(found: &mut Option<Truth>, met: bool) {
+    let met = Truth::from(met);
+    *found = Some(if found.is_none_or(|found| found == met) { met } else { Truth::Unsure });
+}
+
+fn unless(not: bool, met: Truth) -> Truth {
+    match met {
+        Truth::Yes if not => Truth::No,
+        Truth::No if not => Truth::Yes,
+        met => met,
+    }
 }
 
 /// A parameter that is there several times matches if one of its values does.

@@ -256,9 +256,12 @@ pub fn explain(
             Vec::new()
         } else {
             let route = table.find_http(&facts).map(|matched| matched.route);
-            let other = route.and_then(|found| table.other_rules(request, client, found));
-            let mut all: Vec<Access> = other.map(in_doubt).into_iter().collect();
-            all.extend(access(table, route, &Facts::of_request(request, client)));
+            let facts = Facts::of_request(request, client);
+            let mut all = access(table, route, &facts);
+            if let Some(found) = route {
+                let others = table.other_rules(request, client, found).into_iter();
+                all.extend(others.filter_map(|other| in_doubt(table, found, other, &facts)));
+            }
             all
         },
         outcome,

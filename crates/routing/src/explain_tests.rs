@@ -42,7 +42,7 @@ fn whose_rules_hold_is_never_in_doubt() {
     let other = |target: &str, headers: &[(&str, &str)]| {
         let request = request("GET", target, headers);
         let found = table.find_http(&crate::RequestFacts::of(&request, &client)).unwrap().route;
-        table.other_rules(&request, &client, found).map(|route| route.name.to_string())
+        table.other_rules(&request, &client, found).first().map(|route| route.name.to_string())
     };
     for target in [
         "a.test/x/..%2fadmin",
@@ -56,19 +56,48 @@ fn whose_rules_hold_is_never_in_doubt() {
         assert_eq!(other(target, &[]).as_deref(), Some("admin"), "{target}");
     }
     assert_eq!(other("a.test/open", &[("x-original-url", "/admin")]).as_deref(), Some("admin"));
-    assert!(other("a.test/admin/..%2fopen", &[]).is_some(), "also where the other one has no rules");
+    assert_eq!(other("a.test/admin/..%2fopen", &[]), None, "nothing is asked for there");
     for target in ["a.test/open/..%2fx", "a.test/Open/X/", "a.test/admin/A%20B/", "a.test/x//y"] {
         assert_eq!(other(target, &[]), None, "{target}");
     }
+    // Case is a doubt, too. The rules of both routes must allow such a request.
+    let at = |address: &str| {
+        let client = Client { address: address.parse().ok(), ..Client::default() };
+        explain(&table, &request("GET", "a.test/Admin/5", &[]), &client, &config.upstreams).to_string()
+    };
+    assert!(!at("10.1.2.3:4").contains("answered with denied-by-rule"), "{}", at("10.1.2.3:4"));
+    assert!(at("9.9.9.9:4").contains("answered with denied-by-rule"), "{}", at("9.9.9.9:4"));
     let slash = GUARDED.replace("/admin/*", "~/admin/.*");
     let config = attache_config::parse(&slash, None, &|_| None).unwrap();
     let table = RouteTable::new(&config.listeners[0]);
     let request = request("GET", "a.test/admin/", &[]);
     let found = table.find_http(&crate::RequestFacts::of(&request, &client)).unwrap().route;
     assert_eq!(&*found.name, "admin");
-    assert!(table.other_rules(&request, &client, found).is_none(), "its own path, with its last slash");
+    assert!(table.other_rules(&request, &client, found).is_empty(), "its own path, with its last slash");
     let text = explained(GUARDED, "GET", "a.test/x/..%2fadmin", &[]);
     assert!(text.contains("answered with denied-by-rule") && text.contains("another reading"), "{text}");
+}
+
+#[test]
+fn a_token_or_authorizer_that_was_not_asked_for_is_refused_in_doubt() {
+    let config = "listeners: { in: { bind: ':1', authorization: { jwt: { issuers: corp } }, routes: [\n\
+        { name: open, match: { path: /open/* }, to: app, authorization: { jwt: { issuers: corp, required: false } } },\n\
+        { name: asked, match: { path: /asked/* }, to: app, authorization: { external: z } },\n\
+        { name: rest, to: app } ] } }\n\
+        jwt: { corp: { issuer: i, audiences: shop, keys: { file: /k } } }\n\
+        authorizers: { z: { service: z } }\n\
+        upstreams: { app: 'http://a', z: 'h2c://z' }";
+    let refused = |target: &str| {
+        let text = explained(config, "GET", &format!("a.test{target}"), &[]);
+        text.contains("that this route doesn't ask for") && text.contains("answered with denied-by-rule")
+    };
+    for target in ["/open/..%2fx", "/OPEN/../x/..%2fAsked", "/open/%00", "/Asked/x", "/asked;/x"] {
+        assert!(refused(target), "{target}");
+    }
+    // Nothing that was found out says less than what the other route asks for.
+    for target in ["/open/x", "/open/A%20b", "/asked/..%2fx", "/asked/x/"] {
+        assert!(!refused(target), "{target}");
+    }
 }
 
 #[test]

@@ -6,7 +6,9 @@
 //! routes is the more specific is written in `docs/routing.md`.
 
 mod access;
+mod asked;
 mod conditions;
+mod doubt;
 mod edits;
 mod explain;
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use attache_authorization::{AccessPolicy, Facts};
+use attache_authorization::AccessPolicy;
 use attache_config::model::{
     Action, AddressMatch, HostName, HostPattern, Listener, Name, PathPolicy, Route, Traffic,
 };
@@ -16,6 +16,7 @@ use attache_wire::RequestHead;
 
 use crate::{
     Captures, CompiledRoute, RequestFacts,
+    asked::AskedOfRules,
     conditions::{destination_holds, network, sni_holds, target_port},
     host::HostIndex,
     path::PathIndex,
@@ -31,14 +32,14 @@ pub struct RouteTable {
     pub(crate) listener_line: u32,
     pub(crate) model: Vec<Route>,
     pub(crate) routes: Vec<CompiledRoute>,
-    http: HostIndex<PathIndex<Candidate>>,
+    pub(crate) http: HostIndex<PathIndex<Candidate>>,
     tcp: HostIndex<Destinations>,
     tcp_without_name: Destinations,
     pub(crate) policy: PathPolicy,
     /// Who may do what on the listener.
-    authorization: Option<AccessPolicy>,
-    /// Some route says more of that, or something else.
-    pub(crate) has_route_rules: bool,
+    pub(crate) authorization: Option<AccessPolicy>,
+    /// `None` where no route says more of that, or something else.
+    pub(crate) asked_of_rules: Option<AskedOfRules>,
     /// The listener terminates TLS: what is passed through takes only routes that say so.
     terminates: bool,
     /// For each route to `original-destination`, the routes that opaque bytes on it could bypass.
@@ -55,10 +56,17 @@ pub struct Matched<'t> {
 }
 
 #[derive(Debug)]
-struct Candidate {
-    route: usize,
+pub(crate) struct Candidate {
+    pub(crate) route: usize,
     sni: Option<HostPattern>,
     destination: Option<AddressMatch>,
+}
+
+impl Candidate {
+    pub(crate) fn holds(&self, client: &Client) -> bool {
+        self.sni.as_ref().is_none_or(|sni| sni_holds(sni, client))
+            && self.destination.as_ref().is_none_or(|range| destination_holds(range, client))
+    }
 }
 
 impl RouteTable {
@@ -79,10 +87,12 @@ impl RouteTable {
             tcp_without_name: Destinations::default(),
             policy: listener.http.path,
             authorization: listener.authorization.as_deref().map(AccessPolicy::new),
-            has_route_rules: listener.routes.iter().any(|route| route.authorization.is_some()),
+            asked_of_rules: None,
             terminates: listener.tls.is_some(),
             guards: Vec::new(),
         };
+        let has_route_rules = listener.routes.iter().any(|route| route.authorization.is_some());
+        table.asked_of_rules = has_route_rules.then(|| AskedOfRules::new(&table.routes));
         // Only where they are asked for: each is as long as the list of routes.
         let is_original = |route: &CompiledRoute| route.traffic() == Traffic::Original;
         let guarded = table.routes.iter().zip(&listener.routes);
@@ -119,40 +129,10 @@ impl RouteTable {
             paths.find(&path, |candidate| {
                 let route = self.routes.get(candidate.route)?;
                 let client = request.client;
-                let holds = route.conditions.hold(request)
-                    && candidate.sni.as_ref().is_none_or(|sni| sni_holds(sni, client))
-                    && candidate.destination.as_ref().is_none_or(|range| destination_holds(range, client));
-                holds.then_some(route)
+                (route.conditions.hold(request) && candidate.holds(client)).then_some(route)
             })
         })?;
         Some(Matched { route, captures: route.capture(&path) })
-    }
-
-    /// A route with other rules than the one that was found, for a request whose path others may read in another way
-    /// (`/open/..%2Fadmin`): nobody can say whose rules hold. Only a request whose path has more than one reading is looked at twice.
-    pub fn other_rules(
-        &self,
-        request: &RequestHead,
-        client: &Client,
-        found: &CompiledRoute,
-    ) -> Option<&CompiledRoute> {
-        if !self.has_route_rules {
-            return None;
-        }
-        let access = Facts::of_request(request, client);
-        if access.has_one_reading() {
-            return None;
-        }
-        let rules = |route: &CompiledRoute| self.model.get(route.id.0)?.authorization.as_ref();
-        let differs = |route: &&CompiledRoute| rules(route) != rules(found);
-        let Some(readings) = access.readings() else { return self.routes.iter().find(differs) };
-        // To leave out the last slash is no other spelling: routes themselves say whether they take both.
-        let own = request.uri.path().trim_end_matches('/');
-        let mut routes = readings.iter().filter(|path| path.as_str() != own).filter_map(|path| {
-            let asked = RequestFacts { path: path.as_str(), ..RequestFacts::of(request, client) };
-            self.find_http(&asked).map(|matched| matched.route)
-        });
-        routes.find(differs)
     }
 
     /// The most specific route that matches an opaque connection, or one whose TLS is passed through: by server name and

@@ -28,7 +28,7 @@ pub use exchange::Exchange;
 pub use grpc::{grpc_as_http, grpc_code};
 pub use log::{LogControl, LoggingError, init_logging};
 pub use metrics::{
-    AdmissionCounts, Admitted, EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics, Names,
+    AdmissionCounts, Admitted, DecisionCounter, EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics, Names,
     OPENMETRICS_CONTENT_TYPE, OverloadGauges, Proof, Side, Stats, WorkerMetrics, metrics,
 };
 pub use otlp::{Dial, DialFuture, Ending, Io, LogExports, MetricExports, OtlpLogger, OtlpLogs};

@@ -18,17 +18,18 @@ use attache_http::Body;
 use attache_wire::{Fields, RequestHead, Response};
 use http::{HeaderName, HeaderValue, Method, header};
 
-/// Removed from what upstreams answer.
-const PERMISSIONS: [HeaderName; 6] = [
+/// Removed from what upstreams answer, also from trailers and responses before the final one.
+pub const PERMISSIONS: [HeaderName; 7] = [
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
     header::ACCESS_CONTROL_ALLOW_METHODS,
     header::ACCESS_CONTROL_ALLOW_HEADERS,
     header::ACCESS_CONTROL_EXPOSE_HEADERS,
     header::ACCESS_CONTROL_MAX_AGE,
+    ALLOW_PRIVATE,
 ];
 
-const ALLOW_PRIVATE: &str = "access-control-allow-private-network";
+const ALLOW_PRIVATE: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 const REQUEST_PRIVATE: &str = "access-control-request-private-network";
 
 /// The origin of the page that asks.
@@ -164,7 +165,6 @@ impl Shared {
         for name in PERMISSIONS {
             headers.remove(name);
         }
-        headers.remove(ALLOW_PRIVATE);
         vary(headers, &self.ready, false);
         if let Some(origin) = &self.allowed {
             self.permit(headers, origin);

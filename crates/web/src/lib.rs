@@ -16,8 +16,8 @@ use attache_http::Body;
 use attache_wire::{Request, RequestHead, Response};
 
 use compression::Compress;
-pub use cors::Origin;
 use cors::{Cors, Shared};
+pub use cors::{Origin, PERMISSIONS};
 use grpc_web::GrpcWeb;
 
 /// What a route does for browsers.

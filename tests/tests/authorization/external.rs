@@ -2,11 +2,15 @@
 //! Python's own HTTP server.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    process::Command,
 };
 
-use attache_tests::{Attache, Process, curl, eventually, free_port, local, nginx, raw, script_server, text};
+use attache_tests::{
+    Attache, Process, binary, curl, eventually, free_port, local, nginx, raw, script_server, text,
+};
 use serde_json::Value;
 
 use super::{ask, status};
@@ -313,5 +317,17 @@ fn no_protocol_goes_round_it() {
     let (passed, told) = opaque("grpc", false);
     assert!(passed && told.contains(r#""opaque": true"#), "{told}");
     assert!(!opaque("grpc", true).0);
-    assert!(!opaque("http", false).0);
+}
+
+#[test]
+fn an_authorizer_that_is_asked_by_http_is_refused_where_only_opaque_connections_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.yaml");
+    let config = "listeners: { in: { bind: '127.0.0.1:1', protocol: tcp, to: bytes, authorization: { external: http } } }
+authorizers: { http: { service: service, protocol: http } }
+upstreams: { bytes: 'tcp://127.0.0.1:2', service: 'http://127.0.0.1:3' }";
+    fs::write(&file, config).unwrap();
+    let checked = Command::new(binary()).args(["check", "--config"]).arg(&file).output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(!checked.status.success() && said.contains("it would refuse every connection"), "{said}");
 }

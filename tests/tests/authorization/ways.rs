@@ -168,6 +168,60 @@ routes:
 }
 
 #[test]
+fn no_reading_of_a_method_a_header_or_a_query_leads_past_the_rules_of_another_route() {
+    let (server, port) = counting("app");
+    let attache = start(
+        "routes:
+  - { match: { path: /orders/*, methods: DELETE }, to: app, authorization: { allow: [] } }
+  - { match: { headers: { x-tenant: root } }, to: app, authorization: { allow: [] } }
+  - { match: { query: { action: purge } }, to: app, authorization: { allow: [] } }
+  - { match: { path: /users/* }, to: app, authorization: { allow: [{ headers: { x-key: right } }] } }
+  - { to: app }",
+        "",
+        port,
+    );
+    let say = |line: &str, more: &str| {
+        let head =
+            format!("{line} HTTP/1.1\r\nHost: app\r\n{more}Content-Length: 0\r\nConnection: close\r\n\r\n");
+        status(&raw(local(attache.port), head.as_bytes()))
+    };
+    for (line, more) in [
+        ("POST /orders/1", "X-HTTP-Method-Override: DELETE\r\n"),
+        ("POST /orders/1", "X-HTTP-Method: delete\r\n"),
+        ("POST /orders/1", "X_Method_Override: DELETE\r\n"),
+        ("POST /ORDERS/1", "X-Method-Override: DELETE\r\n"),
+        ("delete /orders/1", ""),
+        ("GET /x", "X-Tenant: a\r\nX-Tenant: root\r\n"),
+        ("GET /x", "X-Tenant: a, root\r\n"),
+        ("GET /x?a=1;action=purge", ""),
+        ("GET /x?Action=purge", ""),
+        ("GET /x?action[]=purge", ""),
+        ("GET /x?action%5B0%5D=purge", ""),
+        ("GET /x?action=list&action=purge", ""),
+        ("GET /Users/5", ""),
+        ("GET /users/5", ""),
+        ("GET //app/users/5", ""),
+        ("GET /%EF%BD%95sers/5", ""),
+        ("GET /u%C5%BFers/5", ""),
+    ] {
+        assert_eq!(say(line, more), 403, "{line} {more}");
+    }
+    assert_eq!(asked(&server), "");
+    // Whoever reads these, the rules allow them.
+    for (line, more) in [
+        ("POST /orders/1", "X-HTTP-Method-Override: POST\r\n"),
+        ("POST /x", "X-HTTP-Method-Override: DELETE\r\n"),
+        ("GET /x", "X-Tenant: a, b\r\nX-Tenant: c\r\n"),
+        ("GET /x?action=list;b=purge&c[]=purge", ""),
+        ("GET /Users/5", "X-Key: right\r\n"),
+        ("GET /caf%C3%A9", ""),
+        ("GET /Other/A%20B/", ""),
+    ] {
+        assert_eq!(say(line, more), 200, "{line} {more}");
+    }
+}
+
+#[test]
 fn an_address_is_read_in_one_way_however_many_proxies_are_trusted() {
     let (_app, port) = app();
     let at = |trusted: &str| {

@@ -1,6 +1,11 @@
 //! CORS at the program itself.
 
-use std::process::Command;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    process::Command,
+    thread,
+};
 
 use attache_tests::{Attache, binary, curl, eventually, free_port, local, nginx, text};
 
@@ -118,6 +123,30 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
 }
 
 #[test]
+fn an_upstream_permits_nothing_in_trailers_or_before_the_final_response() {
+    let app = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = app.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut stream in app.incoming().flatten() {
+            let _ = stream.read(&mut [0; 2048]);
+            let _ = stream.write_all(
+                b"HTTP/1.1 103 Early Hints\r\nAccess-Control-Allow-Origin: *\r\nLink: </x>\r\n\r\n\
+                  HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Access-Control-Allow-Origin, X-Sum\r\n\r\n\
+                  2\r\nok\r\n0\r\nAccess-Control-Allow-Origin: https://evil.test\r\nX-Sum: 1\r\n\r\n",
+            );
+        }
+    });
+    let attache = Attache::start(&format!(
+        "listeners: {{ in: {{ bind: '127.0.0.1:$PORT', cors: {{ origins: 'https://shop.test' }}, to: app }} }}
+upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
+    ));
+    let (head, body) = ask(&attache, "GET /", "Origin: https://evil.test\r\nTE: trailers\r\n");
+    let all = format!("{head}{}", body.to_lowercase());
+    assert!(all.contains("103") && all.contains("x-sum: 1"), "{all}");
+    assert!(!all.contains("access-control-allow-origin: "), "{all}");
+}
+
+#[test]
 fn explain_tells_whose_pages_may_read_and_check_refuses_what_lets_every_page_act() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("c.yaml");
@@ -138,6 +167,8 @@ fn explain_tells_whose_pages_may_read_and_check_refuses_what_lets_every_page_act
     }
     let said = run("origins: 'https://*.a.test', credentials: true", &["check", "--without-files"]);
     assert!(!said.contains("error"), "{said}");
+    let said = run("origins: '~https://.*.a.test'", &["check", "--without-files"]);
+    assert!(said.contains("stands for any character") && said.contains("`~https://.*\\.a\\.test`"), "{said}");
     let said =
         run("origins: 'https://a.test'", &["explain", "-H", "Origin: https://b.test", "GET", "http://app/"]);
     assert!(said.contains("pages of https://a.test may read the answer; this one isn't"), "{said}");

@@ -10,7 +10,7 @@ use attache_authorization::{
     AccessPolicy, Decision, Facts,
     jwt::{Claims, TokenError, Verifier},
 };
-use attache_config::model::JwtUse;
+use attache_config::model::{JwtUse, Name};
 use attache_http::Client;
 use attache_routing::CompiledRoute;
 use attache_telemetry::{Exchange, Reason};
@@ -34,9 +34,11 @@ impl Site {
         route: Option<&'r CompiledRoute>,
         exchange: &Exchange,
     ) -> Result<Option<Token<'r>>, Failure> {
-        let other = route.and_then(|found| Some((found, self.table.other_rules(request, client, found)?)));
-        if let Some((found, other)) = other {
-            self.refuse_in_doubt(found, other, exchange)?;
+        let others = route.map_or_else(Vec::new, |found| self.table.other_rules(request, client, found));
+        if let Some(found) = route {
+            for other in others.iter().filter(|other| self.table.asks_more(other, found)) {
+                self.refuse_in_doubt(found, other, exchange)?;
+            }
         }
         let mut token = None;
         if let Some((wanted, policy, route)) = self.token(route) {
@@ -50,11 +52,17 @@ impl Site {
             token = Some(Token { wanted, claims });
         }
         let claims = token.as_ref().and_then(|token| token.claims.as_deref());
-        self.ask(&Facts::of_request(request, client).with_claims(claims), route, exchange)?;
+        let facts = Facts::of_request(request, client).with_claims(claims);
+        self.ask(&facts, route, exchange)?;
+        for other in others {
+            if let Some(policy) = other.authorization() {
+                self.decide(policy, &facts, Some(other), exchange)?;
+            }
+        }
         Ok(token)
     }
 
-    /// Another reading of the path leads to a route with other rules.
+    /// Another reading of the request leads to a route that asks for a token or asks an authorizer, as the one that was found doesn't.
     #[cold]
     fn refuse_in_doubt(
         &self,
@@ -64,8 +72,10 @@ impl Site {
     ) -> Result<(), Failure> {
         // One of them has rules, or they would not differ.
         let Some(policy) = other.authorization().or_else(|| found.authorization()) else { return Ok(()) };
-        let detail =
-            format!("another reading of the path leads to route {}, which has other rules", other.name);
+        let detail = format!(
+            "another reading of the request leads to route {}, which asks for another token or another authorizer",
+            other.name
+        );
         let failure = Failure { detail, ..Failure::from(Reason::DeniedByRule) };
         self.refuse(failure, policy, Some(found), exchange)
     }
@@ -91,10 +101,14 @@ impl Site {
         &'r self,
         route: Option<&'r CompiledRoute>,
     ) -> Option<(&'r JwtUse, &'r AccessPolicy, Option<&'r CompiledRoute>)> {
-        let of_route = route.and_then(|route| Some((route.authorization()?, Some(route))));
-        let of_listener = self.table.authorization().map(|policy| (policy, None));
-        let mut both = of_route.into_iter().chain(of_listener);
-        both.find_map(|(policy, route)| Some((policy.jwt()?, policy, route)))
+        let of_route = route.and_then(|route| {
+            let policy = route.authorization()?;
+            Some((policy.jwt()?, policy, Some(route)))
+        });
+        of_route.or_else(|| {
+            let policy = self.table.authorization()?;
+            Some((policy.jwt()?, policy, None))
+        })
     }
 
     fn ask(
@@ -119,19 +133,25 @@ impl Site {
         route: Option<&CompiledRoute>,
         exchange: &Exchange,
     ) -> Result<(), Failure> {
-        let decision = policy.decide(facts);
-        let outcome = match decision {
-            Decision::Allowed(_) => "allowed",
-            Decision::Denied(..) if policy.is_dry_run() => "would-deny",
-            Decision::Denied(..) => "denied",
-        };
-        let label = route.map(|route| &route.name);
-        self.metrics.authorized(&self.listener.name, label, decision.rule(), outcome);
-        if decision.is_allowed() {
-            return Ok(());
+        match policy.decide(facts) {
+            Decision::Allowed(rule) => {
+                self.allowed.count(&self.table, route, rule, &self.metrics);
+                Ok(())
+            }
+            denied @ Decision::Denied(..) => self.deny(denied, policy, route, exchange),
         }
-        let failure = Failure { detail: decision.to_string(), ..Failure::from(Reason::DeniedByRule) };
-        self.refuse_told(failure, policy, route, exchange)
+    }
+
+    #[cold]
+    fn deny(
+        &self,
+        denied: Decision<'_>,
+        policy: &AccessPolicy,
+        route: Option<&CompiledRoute>,
+        exchange: &Exchange,
+    ) -> Result<(), Failure> {
+        let failure = Failure { detail: denied.to_string(), ..Failure::from(Reason::DeniedByRule) };
+        self.refuse_by(denied.rule(), failure, policy, route, exchange)
     }
 
     /// Counts what a token or an authorizer refuses, and refuses.
@@ -142,19 +162,20 @@ impl Site {
         route: Option<&CompiledRoute>,
         exchange: &Exchange,
     ) -> Result<(), Failure> {
-        let outcome = if policy.is_dry_run() { "would-deny" } else { "denied" };
-        self.metrics.authorized(&self.listener.name, route.map(|route| &route.name), None, outcome);
-        self.refuse_told(failure, policy, route, exchange)
+        self.refuse_by(None, failure, policy, route, exchange)
     }
 
-    /// Refuses, or only says in the log that it would.
-    fn refuse_told(
+    /// Counts and refuses, or in a dry run only says in the log that it would.
+    fn refuse_by(
         &self,
+        rule: Option<&Name>,
         failure: Failure,
         policy: &AccessPolicy,
         route: Option<&CompiledRoute>,
         exchange: &Exchange,
     ) -> Result<(), Failure> {
+        let outcome = if policy.is_dry_run() { "would-deny" } else { "denied" };
+        self.metrics.authorized(&self.listener.name, route.map(|route| &route.name), rule, outcome);
         let whose = route.map_or_else(
             || format!("listener {}", self.listener.name),
             |route| format!("route {}", route.name),

@@ -20,6 +20,7 @@ use attache_routing::mirrors;
 use attache_telemetry::Reason;
 use attache_tls::Credential;
 use attache_upstream::{Call, Error, Sent, Wants, WorkerUpstream};
+use attache_web::PERMISSIONS;
 use attache_wire::{Fields, Response};
 use http::HeaderName;
 use pin_project_lite::pin_project;
@@ -79,12 +80,13 @@ impl RouteService {
             .chain(jwt.into_iter().flat_map(|jwt| upstreams.verifier().claim_headers(jwt)).cloned())
             .chain(upstreams.headers_of(external).cloned())
             .chain(asked_for.iter().filter_map(|name| HeaderName::try_from(&**name).ok()));
+        let permissions = route.web.cors.is_some().then_some(PERMISSIONS).into_iter().flatten();
         Some(Self {
             front: RefCell::new(front_with(state, asked, destinations)),
             affinities: Affinities::of(forward),
             is_limited,
             withheld: withheld.collect(),
-            withheld_back: edited(&route.response_headers).collect(),
+            withheld_back: edited(&route.response_headers).chain(permissions).collect(),
         })
     }
 

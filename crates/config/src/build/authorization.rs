@@ -20,6 +20,8 @@ pub(crate) struct ClientFacts {
     protocol: ListenProtocol,
     /// Any client may claim any address.
     claimed_addresses: bool,
+    /// TLS may come to it, with a server name.
+    server_names: bool,
     /// Clients are asked for a certificate, or the config of that is wrong.
     identities: bool,
     /// A client may do without one.
@@ -35,9 +37,12 @@ pub(crate) struct ClientFacts {
 }
 
 impl ClientFacts {
-    pub(crate) fn new(listener: &Listener, identities: bool, optional: bool) -> Self {
+    /// `terminates`: the listener has `tls`.
+    pub(crate) fn new(listener: &Listener, terminates: bool, identities: bool, optional: bool) -> Self {
+        let protocol = listener.protocol;
         Self {
-            protocol: listener.protocol,
+            protocol,
+            server_names: terminates || matches!(protocol, ListenProtocol::Auto | ListenProtocol::Tls),
             claimed_addresses: listener.proxy_protocol == ProxyProtocolIn::Optional,
             identities,
             optional,
@@ -208,6 +213,14 @@ fn conditions(
             "`proxy_protocol: require` (or `off`) on the listener",
         );
     }
+    if let Some(at) = given.key("sni").filter(|_| !checks.facts.server_names) {
+        let message = if refuses {
+            "this is in doubt for every client, and so refuses all: no TLS comes to this listener"
+        } else {
+            "this never matches: no TLS comes to this listener"
+        };
+        problems.warn(at, message, "`host` for the Host of a request, or `tls` on the listener");
+    }
     if let Some(at) = given.key("forwarded_client").filter(|_| !checks.trusts) {
         problems.wrong(
             at,
@@ -291,6 +304,22 @@ fn opaque(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_name_is_asked_for_only_where_there_is_tls() {
+        let warned = |listener: &str, kind: &str| {
+            let text = format!(
+                "listeners: {{ in: {{ bind: ':1', {listener}, authorization: {{ {kind}: [{{ sni: a.test }}] }}, to: a }} }}\nupstreams: {{ a: 'http://a' }}"
+            );
+            let config = crate::parse(&text, None, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+            config.warnings.iter().map(|found| found.message.clone()).collect::<Vec<_>>().join("\n")
+        };
+        assert!(warned("protocol: http", "deny").contains("refuses all: no TLS comes to this listener"));
+        assert!(warned("protocol: http2", "allow").contains("this never matches: no TLS"));
+        for listener in ["protocol: auto", "protocol: http, tls: { certificate: c, key: k }"] {
+            assert_eq!(warned(listener, "deny"), "", "{listener}");
+        }
+    }
 
     #[test]
     fn networks_that_hold_every_address_trust_everybody() {

@@ -46,7 +46,7 @@ pub(crate) fn listener(
 
     let knows_clients = !matches!(&tls, Ok(tls) if tls.as_ref().is_none_or(|tls| tls.client_trust.is_none()));
     let optional = matches!(&tls, Ok(Some(tls)) if tls.client_optional || tls.mode == TlsMode::Permissive);
-    let facts = ClientFacts::new(&listener, knows_clients, optional);
+    let facts = ClientFacts::new(&listener, terminates, knows_clients, optional);
     let name = listener.name.clone();
     listener.authorization =
         rest.authorization.map(|raw| Arc::new(authorization(raw, &name, facts, targets, problems)));

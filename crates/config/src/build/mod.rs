@@ -2,6 +2,7 @@
 //! before it, it continues after a problem; it does not report the absence of a part that the checker has left out.
 
 mod affinity;
+mod asked;
 mod authorization;
 mod authorizer;
 mod credential;
@@ -127,6 +128,7 @@ pub(crate) fn build(
     (config.jwt, config.authorizers) = (jwt, authorizers);
     (config.metrics, config.app, config.admin) = (metrics, app, admin);
     identity_headers::check(&config, tree, problems);
+    asked::check(&config, tree, problems);
     config
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     diagnostic::Problems,
-    model::{Cors, HeadersForm, Web},
+    model::{Cors, HeadersForm, OriginPattern, Web},
     section::{Read, Section},
     shapes::{OneOrMany, OrOff},
 };
@@ -40,6 +40,15 @@ fn cors(raw: Read<Cors>, problems: &mut Problems) -> Cors {
                 "name the origins, such as `https://shop.test` or `https://*.shop.test`",
             );
         }
+        if let OriginPattern::Regex(regex) = &pattern
+            && let Some(mended) = escape_dots(regex.as_str())
+        {
+            problems.warn(
+                origin.at,
+                "a `.` of this regular expression stands for any character: `shop.test` also allows `shopxtest`",
+                format!("`~{}`", mended.strip_prefix("^(?:").and_then(|it| it.strip_suffix(")$")).unwrap_or(&mended)),
+            );
+        }
         cors.origins.push(pattern);
     }
     match rest.headers {
@@ -50,4 +59,50 @@ fn cors(raw: Read<Cors>, problems: &mut Problems) -> Cors {
         }
     }
     cors
+}
+
+/// A regular expression with a backslash before each `.` that is repeated by nothing: in an origin such a dot is meant as one. `None`
+/// where there is none.
+fn escape_dots(regex: &str) -> Option<String> {
+    let mut mended = String::with_capacity(regex.len() + 4);
+    let (mut escaped, mut class, mut any) = (false, false, false);
+    let mut chars = regex.chars().peekable();
+    while let Some(char) = chars.next() {
+        let repeated = matches!(chars.peek(), Some('*' | '+' | '?' | '{'));
+        if char == '.' && !escaped && !class && !repeated {
+            mended.push('\\');
+            any = true;
+        }
+        match char {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '[' => class = true,
+            ']' => class = false,
+            _ => {}
+        }
+        mended.push(char);
+    }
+    any.then_some(mended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escape_dots;
+
+    #[test]
+    fn a_dot_that_stands_for_itself_is_escaped() {
+        for (regex, mended) in [
+            (r"https://.*.shop.test", r"https://.*\.shop\.test"),
+            (r"https://(a|b).shop\.test", r"https://(a|b)\.shop\.test"),
+            (r"https://[a.]+.test", r"https://[a.]+\.test"),
+            (r"https://[\].]x.test", r"https://[\].]x\.test"),
+        ] {
+            assert_eq!(escape_dots(regex).as_deref(), Some(mended), "{regex}");
+        }
+        for regex in
+            [r"https://.*\.shop\.test", r"https://.+", r"https://.{3}\.test", r"https://[^.]+\.test", r"\[.?"]
+        {
+            assert_eq!(escape_dots(regex), None, "{regex}");
+        }
+    }
 }

@@ -53,7 +53,7 @@ use self::{expected::Expected, series::Family};
 pub use self::{
     render::{METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE},
     stats::Stats,
-    worker::{Admitted, WorkerMetrics},
+    worker::{Admitted, DecisionCounter, WorkerMetrics},
 };
 use crate::Watch;
 

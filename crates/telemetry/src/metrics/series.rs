@@ -185,7 +185,11 @@ impl<const LABELS: usize, const CELLS: usize> Table<LABELS, CELLS> {
     }
 
     /// Runs `write` on the cells of a series. Allocates nothing and takes no lock once the series is known.
-    pub(crate) fn with(&self, labels: [Label<'_>; LABELS], write: impl FnOnce(&Series<LABELS, CELLS>)) {
+    pub(crate) fn with<T>(
+        &self,
+        labels: [Label<'_>; LABELS],
+        write: impl FnOnce(&Arc<Series<LABELS, CELLS>>) -> T,
+    ) -> T {
         let maps = &mut *self.maps.borrow_mut();
         let key = Addresses(labels.map(|label| label.address()));
         if let Some(known) = maps.by_address.get(&key) {
@@ -203,9 +207,10 @@ impl<const LABELS: usize, const CELLS: usize> Table<LABELS, CELLS> {
         }
         let family = &self.family;
         let series = maps.by_text.entry(texts).or_insert_with_key(|texts| family.register(texts.clone()));
-        write(series);
+        let written = write(series);
         let known = Known { series: Arc::clone(series), _held: labels.map(|label| label.hold()) };
         maps.by_address.insert(key, known);
+        written
     }
 }
 

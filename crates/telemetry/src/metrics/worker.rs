@@ -1,12 +1,12 @@
 //! What a worker counts.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{marker::PhantomData, rc::Rc, sync::Arc, time::Duration};
 
 use attache_config::model::Name;
 
 use super::{
     Hedge, Registry, cell, exemplars, histogram, semantic,
-    series::{Label, Table},
+    series::{Label, Series, Table},
 };
 use crate::{Exchange, Reason, Side, watch::Watcher};
 
@@ -19,6 +19,21 @@ pub enum Admitted {
     Denied,
     /// It proved none, and may talk.
     Anonymous,
+}
+
+/// Counts one series without looking its labels up. It belongs to the worker whose metrics it came from, so it is not `Send`.
+#[derive(Debug)]
+pub struct DecisionCounter {
+    series: Arc<Series<4, 1>>,
+    _of_one_thread: PhantomData<Rc<()>>,
+}
+
+impl DecisionCounter {
+    /// One more.
+    #[inline]
+    pub fn count(&self) {
+        self.series.add(0, 1);
+    }
 }
 
 /// Adding this takes one away: cells wrap.
@@ -354,9 +369,21 @@ impl WorkerMetrics {
         rule: Option<&Name>,
         outcome: &'static str,
     ) {
+        self.authorizations(listener, route, rule, outcome).count();
+    }
+
+    /// Counts the same as [`authorized`](Self::authorized), for who keeps it: what a rule allows is decided for every request.
+    pub fn authorizations(
+        &self,
+        listener: &Name,
+        route: Option<&Name>,
+        rule: Option<&Name>,
+        outcome: &'static str,
+    ) -> DecisionCounter {
         let labels =
             [Label::Name(listener), Label::optional(route), Label::optional(rule), Label::Word(outcome)];
-        self.0.authorization.add(labels, 0, 1);
+        let series = self.0.authorization.with(labels, Arc::clone);
+        DecisionCounter { series, _of_one_thread: PhantomData }
     }
 
     /// An authorizer was asked: `allowed`, `denied`, `failed`, or `failed-open`.

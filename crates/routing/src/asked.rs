@@ -1,0 +1,41 @@
+//! Whether a request may be one of several routes, at a glance: most are not, and are looked at no further.
+
+use attache_authorization::Facts;
+use attache_wire::RequestHead;
+use http::HeaderName;
+
+use crate::{CompiledRoute, conditions::Conditions};
+
+/// What routes of a listener ask of requests, where some of these routes have rules of their own.
+#[derive(Debug)]
+pub(crate) struct AskedOfRules {
+    methods: bool,
+    query: bool,
+    headers: Vec<HeaderName>,
+}
+
+impl AskedOfRules {
+    pub(crate) fn new(routes: &[CompiledRoute]) -> Self {
+        let conditions = || routes.iter().map(|route| &route.conditions);
+        let mut headers: Vec<HeaderName> = conditions().flat_map(Conditions::header_names).cloned().collect();
+        headers.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        headers.dedup();
+        Self {
+            methods: conditions().any(Conditions::asks_methods),
+            query: conditions().any(Conditions::asks_query),
+            headers,
+        }
+    }
+
+    /// Others may find another route by the method, the query or a header.
+    pub(crate) fn may_differ(&self, request: &RequestHead, access: &Facts<'_>) -> bool {
+        let is_usual = |byte: u8| byte.is_ascii_uppercase();
+        let doubtful = |name: &HeaderName| {
+            let mut lines = request.headers.get_all(name).map(attache_wire::Value::as_bytes);
+            lines.next().is_some_and(|first| first.contains(&b',') || lines.next().is_some())
+        };
+        (self.methods && (!request.method.as_str().bytes().all(is_usual) || access.names_another_method()))
+            || (self.query && request.uri.query().is_some())
+            || self.headers.iter().any(doubtful)
+    }
+}
