@@ -318,7 +318,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.expect(&config(
             "listeners: { in: { bind: ':1', tls: { certificate: a.crt, key: a.key }, to: orders } }\n\
-             upstreams: { orders: { address: 'http://127.0.0.1:1', health_check: {}, circuit_breaker: { failures: { consecutive: 3 } } } }\n",
+             upstreams: { orders: { address: 'http://127.0.0.1:1', health_check: { tcp: true }, circuit_breaker: { failures: { consecutive: 3 } } } }\n",
         ));
         let page = metrics.render();
         for series in [
