@@ -91,7 +91,7 @@ fn a_token_or_authorizer_that_was_not_asked_for_is_refused_in_doubt() {
         let text = explained(config, "GET", &format!("a.test{target}"), &[]);
         text.contains("that this route doesn't ask for") && text.contains("answered with denied-by-rule")
     };
-    for target in ["/open/..%2fx", "/OPEN/../x/..%2fAsked", "/open/%00", "/Asked/x", "/asked;/x"] {
+    for target in ["/open/..%2fx", "/OPEN/../x/..%2fAsked", "/open/%ff", "/Asked/x"] {
         assert!(refused(target), "{target}");
     }
     // Nothing that was found out says less than what the other route asks for.
