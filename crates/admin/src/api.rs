@@ -8,6 +8,7 @@ mod envoy_stats;
 
 use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::SystemTime};
 
+use attache_rpc::server::Socket;
 use attache_telemetry::{LogControl, Reason, Stats};
 use http::{Method, Request, StatusCode, header};
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use crate::{
     AdminState,
     answer::{Answer, READ, json as as_json, method_not_allowed, reads, text},
     dashboard, guard, probes, query,
-    server::{self, Reply, Socket},
+    server::{self, Reply},
     tap::{self, Lines},
 };
 

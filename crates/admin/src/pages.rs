@@ -2,8 +2,8 @@
 
 use std::future::Future;
 
+use attache_rpc::server::Incoming;
 use http::{Request, StatusCode};
-use hyper::body::Incoming;
 use tokio::net::TcpListener;
 
 use crate::{

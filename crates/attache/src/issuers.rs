@@ -13,9 +13,9 @@ use std::{
 
 use attache_authorization::jwt::{Issuer, KeySet};
 use attache_config::model::{Config, JwtKeys, JwtProvider, Name, Retry, UpstreamId};
-use attache_http::Body;
 use attache_telemetry::metrics;
 use attache_wire::{Request, header::ACCEPT};
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use tokio::time::{Instant, sleep};
 
@@ -127,7 +127,7 @@ async fn ask(upstreams: &Upstreams, asked: &Asked<'_>) -> Result<KeySet, String>
     let service = upstreams
         .service(asked.upstream, asked.timeout, Retry::default())
         .ok_or("its upstream has no endpoints of its own")?;
-    let mut request = Request::new(Body::empty());
+    let mut request = Request::new(Bytes::new());
     *request.uri_mut() = service.uri(asked.path)?;
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
     let answer = service.ask(request, &Name::from("jwt"), asked.timeout, JwtKeys::LONGEST).await?;

@@ -4,8 +4,9 @@ use std::{io, rc::Rc};
 
 use attache_config::model::{self, Config, ExportProtocol};
 use attache_http::check_trace_context;
+use attache_rpc::Io;
 use attache_telemetry::{
-    AccessLogger, DialFuture, Exchange, Exports, Io, LogExports, MetricExports, OtlpLogger, OtlpLogs, Tracer,
+    AccessLogger, DialFuture, Exchange, Exports, LogExports, MetricExports, OtlpLogger, OtlpLogs, Tracer,
     Traces, WorkerMetrics, finish_trace,
 };
 use attache_tls::{Connector, Workload};

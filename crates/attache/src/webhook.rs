@@ -3,7 +3,7 @@
 //! What it answers is [`attache_kubernetes::review`]'s. Here it is served over TLS: certificate and key are followed as
 //! their files change, so that whoever renews them (cert-manager, `attache webhook certificates`, a Secret) needs no
 //! restart. Everything that a client may send is bounded in size and time, all clients together in connections and
-//! bytes; a client that says nothing loses its place to one that does ([`attache_admin::Places`]).
+//! bytes; a client that sends nothing loses its permit to one that does ([`attache_rpc::server::ConnectionPermits`]).
 //!
 //! At SIGTERM it serves on for a while, since API servers go on asking until the Service's endpoints are withdrawn everywhere; an ask that
 //! is refused means, by default, a pod without attache.

@@ -10,6 +10,7 @@ pub mod deadline;
 pub mod fault;
 pub mod global_limit;
 mod latency;
+mod own_calls;
 pub mod queue;
 pub mod rate_limit;
 pub mod retry;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use budget::RetryBudget;
 pub use counters::Counters;
+pub use own_calls::own_calls;
 pub use route_state::RouteState;
 pub use stack::{Front, Stack, front, front_with, stack};
 pub use state::UpstreamState;

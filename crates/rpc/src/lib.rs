@@ -1,12 +1,20 @@
-//! attache's own calls to services that it asks something: one message or request, one answer that is read whole.
+//! attache's own small calls: one HTTP client, one HTTP server, and gRPC messages, each bounded in time and memory.
 //!
-//! A [`Service`] is an upstream of the config with its layers, so its pool, TLS, limits, breaker and ejection are those
-//! of its config. [`Service::unary`] is a gRPC call (gRPC over HTTP2, "Length-Prefixed-Message"), [`Service::ask`] an
-//! HTTP request. An answer that is longer than the caller wants, or that comes too late, is an error: nothing that a
-//! service does can take more memory or time than that.
+//! - [`client`] makes one request on a connection of its own, or keeps a connection: Kubernetes' API, health checks,
+//!   exports to collectors, the application's probes and metrics, the SPIFFE Workload API.
+//! - [`server`] answers operators, the kubelet and Kubernetes' API server.
+//! - [`grpc`] has the frames, the status and the health messages of gRPC, for clients of any kind.
+//! - [`Service`] asks an upstream of the config through all layers of that upstream: authorizers, rate limits.
+//!
+//! Nothing that a peer does can take more memory or time than the caller's bounds allow. Requests of applications never
+//! pass here: they go through the pipe and `attache-wire`.
 
-mod frame;
+pub mod client;
+pub mod grpc;
+mod io;
+pub mod server;
 mod service;
 pub mod timeout;
 
-pub use service::{Answer, Service};
+pub use io::Io;
+pub use service::{Answer, Question, Service};

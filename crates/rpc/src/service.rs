@@ -1,40 +1,49 @@
-//! One upstream that attache itself asks.
+//! One upstream of the config that attache itself asks, through all layers of that upstream.
 
 use std::{
-    cell::RefCell,
+    fmt,
     future::{Future, poll_fn},
-    pin::Pin,
-    rc::Rc,
+    pin::{Pin, pin},
     time::Duration,
 };
 
 use attache_config::model::Name;
-use attache_http::{Body, Client};
-use attache_telemetry::Exchange;
-use attache_upstream::{Call, CallContext, Error};
 use attache_wire::{
-    Fields, Request, Response, Value,
-    header::{CONTENT_TYPE, GRPC_STATUS, TE},
+    Fields, Request, Response,
+    header::{CONTENT_TYPE, TE},
 };
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
-use http_body::Body as _;
+use http_body::Body;
 use prost::Message;
 
 use crate::{
-    frame::{frame, unframe},
+    grpc::{Frames, Status, frame},
     timeout,
 };
 
-type Sent = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>>;
+type Sent = Pin<Box<dyn Future<Output = Result<Answer, String>>>>;
 
-/// An upstream with its layers, ready for calls of attache's own.
+/// What an upstream is asked.
+#[derive(Debug)]
+pub struct Question {
+    /// The request, with its whole body.
+    pub request: Request<Bytes>,
+    /// What it speaks, for logs and metrics: `http1` or `http2`.
+    pub protocol: &'static str,
+    /// On whose behalf it asks, for logs and traces: a listener.
+    pub asker: Name,
+}
+
+/// An upstream of the config with its layers: pool, TLS, limits, breaker and ejection are those of its config.
 pub struct Service {
     name: Name,
     authority: Name,
-    send: RefCell<Box<dyn FnMut(Call) -> Sent>>,
+    /// Sends a question and reads the answer, so many bytes at most.
+    send: Box<dyn Fn(Question, usize) -> Sent>,
 }
 
-/// An answer that was read whole.
+/// An answer that was read to its end.
 #[derive(Debug)]
 pub struct Answer {
     /// Its status.
@@ -47,20 +56,25 @@ pub struct Answer {
     pub trailers: HeaderMap,
 }
 
-impl std::fmt::Debug for Service {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
 impl Service {
-    /// `name` is the upstream's, `authority` what it is called in requests, `service` its layers.
-    pub fn new<S>(name: Name, authority: Name, mut service: S) -> Self
+    /// `name` is the upstream's, `authority` what it is called in requests. `send` passes a request through the upstream's layers; its
+    /// error says why there is no answer.
+    pub fn new<F, B>(name: Name, authority: Name, send: impl Fn(Question) -> F + 'static) -> Self
     where
-        S: tower::Service<Call, Response = Response<Body>, Error = Error> + 'static,
-        S::Future: 'static,
+        F: Future<Output = Result<Response<B>, String>> + 'static,
+        B: Body<Data = Bytes, Error: fmt::Display> + 'static,
     {
-        Self { name, authority, send: RefCell::new(Box::new(move |call| Box::pin(service.call(call)))) }
+        let send = move |question, longest| -> Sent {
+            let answered = send(question);
+            Box::pin(async move { read(answered.await?, longest).await })
+        };
+        Self { name, authority, send: Box::new(send) }
     }
 
     /// The upstream's name.
@@ -73,86 +87,79 @@ impl Service {
         &self.authority
     }
 
-    /// Calls a gRPC method (`/package.Service/Method`). `who` asks, for logs and traces; it waits `within`, and takes
-    /// no answer of more than `longest` bytes.
+    /// Calls a gRPC method (`/package.Service/Method`) on behalf of `asker`, within a time. An answer of more than `longest`
+    /// bytes is an error.
     ///
     /// # Errors
     /// Why there is no answer, in words for the operator: a failure of the upstream, a status other than 0, no answer in time.
     pub async fn unary<A: Message + Default>(
         &self,
         method: &str,
-        question: &impl Message,
-        who: &Name,
+        message: &impl Message,
+        asker: &Name,
         within: Duration,
         longest: usize,
     ) -> Result<A, String> {
-        let mut request = Request::new(Body::full(frame(question)));
+        let mut request = Request::new(frame(&message.encode_to_vec(), false));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri(method)?;
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
         timeout::set(headers, within);
-        let answer = self.send(request, "http2", who, within, longest).await?;
+        let answer = self.send(request, "http2", asker, within, longest).await?;
         if answer.status != StatusCode::OK {
             return Err(format!("status {}", answer.status));
         }
-        let in_head = || answer.headers.get(GRPC_STATUS).map(Value::to_header_value);
-        let status = answer.trailers.get("grpc-status").cloned().or_else(in_head);
-        match status.as_ref().map(HeaderValue::as_bytes) {
-            Some(b"0") => {
-                unframe(&answer.body).ok_or_else(|| "the answer is not the expected message".into())
-            }
-            Some(status) => Err(format!("grpc-status {}", status.escape_ascii())),
-            None => Err("no grpc-status".into()),
-        }
+        Status::check(&answer.headers.into(), &answer.trailers).map_err(|status| status.to_string())?;
+        Frames::only(&answer.body).map_err(|bad| bad.to_string())
     }
 
-    /// Sends an HTTP request, whose URI has this service's authority ([`Self::uri`]). As in [`Self::unary`], but any status is an answer.
+    /// Sends an HTTP request, whose URI has this service's authority ([`Self::uri`]). As [`Self::unary`], but any status is
+    /// an answer.
     ///
     /// # Errors
     /// Why there is no answer, in words for the operator.
     pub async fn ask(
         &self,
-        request: Request<Body>,
-        who: &Name,
+        request: Request<Bytes>,
+        asker: &Name,
         within: Duration,
         longest: usize,
     ) -> Result<Answer, String> {
-        self.send(request, "http1", who, within, longest).await
+        self.send(request, "http1", asker, within, longest).await
     }
 
     /// The URI of a path (and query) at this service.
     ///
     /// # Errors
-    /// The path is none.
+    /// The path is not valid in a URI.
     pub fn uri(&self, path: &str) -> Result<Uri, String> {
         format!("http://{}{path}", self.authority).parse().map_err(|error| format!("{path}: {error}"))
     }
 
     async fn send(
         &self,
-        request: Request<Body>,
+        request: Request<Bytes>,
         protocol: &'static str,
-        who: &Name,
+        asker: &Name,
         within: Duration,
         longest: usize,
     ) -> Result<Answer, String> {
-        let exchange = Exchange::new(who.clone(), protocol, None);
-        let context = CallContext::new(Rc::new(Client::default()), Rc::new(exchange));
-        let answered = tokio::time::timeout(within, async {
-            let sent = (self.send.borrow_mut())(Call::new(request, context));
-            let response = sent.await.map_err(|error| format!("{}: {}", error.reason, error.detail()))?;
-            read(response, longest).await
-        });
-        answered.await.unwrap_or_else(|_| Err(format!("no answer within {within:?}")))
+        let question = Question { request, protocol, asker: asker.clone() };
+        let answered = tokio::time::timeout(within, (self.send)(question, longest)).await;
+        answered.unwrap_or_else(|_| Err(format!("no answer within {within:?}")))
     }
 }
 
-async fn read(response: Response<Body>, longest: usize) -> Result<Answer, String> {
-    let (mut parts, mut content) = response.into_parts();
+async fn read<B>(response: Response<B>, longest: usize) -> Result<Answer, String>
+where
+    B: Body<Data = Bytes, Error: fmt::Display>,
+{
+    let (mut parts, content) = response.into_parts();
+    let mut content = pin!(content);
     let (mut body, mut trailers) = (Vec::new(), HeaderMap::new());
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut content).poll_frame(cx)).await {
+    while let Some(frame) = poll_fn(|cx| content.as_mut().poll_frame(cx)).await {
         match frame.map_err(|error| error.to_string())?.into_data() {
             Ok(data) if body.len() + data.len() > longest => return Err("the answer is too long".into()),
             Ok(data) => body.extend_from_slice(&data),

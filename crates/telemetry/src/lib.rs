@@ -31,7 +31,7 @@ pub use metrics::{
     AdmissionCounts, Admitted, DecisionCounter, EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics, Names,
     OPENMETRICS_CONTENT_TYPE, OverloadGauges, Proof, Side, Stats, WorkerMetrics, metrics,
 };
-pub use otlp::{Dial, DialFuture, Ending, Io, LogExports, MetricExports, OtlpLogger, OtlpLogs};
+pub use otlp::{Dial, DialFuture, Ending, LogExports, MetricExports, OtlpLogger, OtlpLogs};
 pub use outages::log_outages;
 pub use reason::Reason;
 pub use text::Text;

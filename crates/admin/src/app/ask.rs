@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use attache_config::model::AppUrl;
+use attache_rpc::client::{self, Bounds, DialError, Dialled, Protocol};
 use http::{
     HeaderValue, Request,
     header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT},
 };
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{body::Bytes, client::conn::http1};
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use http_body_util::Full;
+use tokio::net::TcpStream;
 
 use super::Told;
 
@@ -21,17 +20,7 @@ pub(super) async fn ask(
     within: Duration,
     max_size: usize,
 ) -> Result<Told, String> {
-    match timeout(within, exchange(url, accept, max_size)).await {
-        Ok(told) => told,
-        Err(_) => Err(format!("no whole answer within {within:?}")),
-    }
-}
-
-async fn exchange(url: &AppUrl, accept: &'static str, max_size: usize) -> Result<Told, String> {
-    let stream = TcpStream::connect(url.address).await.map_err(|error| error.to_string())?;
-    let (mut client, connection) =
-        http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    let mut request = Request::new(Empty::new());
+    let mut request = Request::new(Full::default());
     *request.uri_mut() = url.path.parse().map_err(|error| format!("{}: {error}", url.path))?;
     let headers = request.headers_mut();
     if let Ok(host) = HeaderValue::from_str(&url.authority) {
@@ -39,24 +28,12 @@ async fn exchange(url: &AppUrl, accept: &'static str, max_size: usize) -> Result
     }
     headers.insert(ACCEPT, HeaderValue::from_static(accept));
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("attache/", env!("CARGO_PKG_VERSION"))));
-    let asked = async {
-        let response = client.send_request(request).await.map_err(|error| error.to_string())?;
-        let (head, body) = response.into_parts();
-        let body =
-            Limited::new(body, max_size).collect().await.map_err(|error| error.to_string())?.to_bytes();
-        let body = String::from_utf8(body.into()).map_err(|_| "the answer isn't UTF-8 text".to_owned())?;
-        Ok(Told { status: head.status, content_type: head.headers.get(CONTENT_TYPE).cloned(), body })
+    let dial = async {
+        let stream = TcpStream::connect(url.address).await?;
+        Ok::<_, DialError>(Dialled::new(stream, Protocol::Http1))
     };
-    // The connection ends with the answer: dropping it closes it.
-    let mut asked = std::pin::pin!(asked);
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        biased;
-        told = &mut asked => told,
-        ended = &mut connection => match ended {
-            // All that the answer needs has arrived.
-            Ok(()) => asked.await,
-            Err(error) => Err(error.to_string()),
-        },
-    }
+    let bounds = Bounds { connect: within, total: within, body: max_size, ..Bounds::default() };
+    let answer = client::call(dial, request, bounds).await.map_err(|error| error.to_string())?;
+    let body = String::from_utf8(answer.body.into()).map_err(|_| "the answer isn't UTF-8 text".to_owned())?;
+    Ok(Told { status: answer.status, content_type: answer.headers.get(CONTENT_TYPE).cloned(), body })
 }

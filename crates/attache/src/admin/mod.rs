@@ -17,8 +17,9 @@ use std::{
     time::SystemTime,
 };
 
-use attache_admin::{AdminState, Api, Operated, Reloading, Socket};
+use attache_admin::{AdminState, Api, Operated, Reloading};
 use attache_config::model::{self, Bind};
+use attache_rpc::server::Socket;
 use attache_telemetry::Stats;
 use serde_json::Value;
 use tokio::task::spawn_local;

@@ -2,22 +2,19 @@
 
 use std::{
     error::Error,
-    future::{Future, poll_fn},
     net::{IpAddr, SocketAddr},
-    pin::{Pin, pin},
+    time::Duration,
 };
 
+use attache_rpc::{
+    client::{self, Bounds, DialError, Dialled, Protocol, ResponseStream},
+    grpc::health,
+};
 use attache_tls::Connector;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
-use http_body::Body;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, Version, header};
 use http_body_util::Full;
-use hyper::{body::Incoming, client};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 
 use super::target::ProbeTarget;
 
@@ -25,12 +22,15 @@ use super::target::ProbeTarget;
 const MOST_REQUESTS: usize = 10;
 /// Bytes of an answer that are read (`maxRespBodyLength`); more is no fault.
 const MOST_BODY: usize = 10 << 10;
-/// Longest answer of a gRPC health check that is read.
-const LONGEST: usize = 4 << 10;
-/// Headers of an answer; Go has a bound in bytes alone.
-const MOST_HEADERS: usize = 1000;
+/// The probe's own timeout bounds it in time; a hook may take as long as the pod has.
+const BOUNDS: Bounds = Bounds {
+    connect: Duration::from_hours(1),
+    total: Duration::from_hours(24),
+    head: 400 << 10,
+    body: health::LONGEST,
+};
 
-pub(super) type AnyError = Box<dyn Error>;
+pub(super) type AnyError = Box<dyn Error + Send + Sync>;
 
 /// An HTTP request of the kubelet.
 #[derive(Debug, PartialEq)]
@@ -49,9 +49,6 @@ pub(super) enum Answer {
     Status(StatusCode),
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// Headers that Go always writes itself.
 const NOT_SENT: [HeaderName; 4] =
     [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TRAILER, header::CONNECTION];
@@ -60,8 +57,8 @@ impl HttpGet {
     /// A probe: 200 to 399 is well, and so is a redirect to another host, which isn't followed.
     pub(super) async fn probe(&self, agent: &HeaderValue, tls: &Connector) -> Result<Answer, AnyError> {
         let response = self.ask(&self.place, &self.headers, agent, tls).await?;
-        let status = response.status();
-        read(response.into_body()).await?;
+        let status = response.status;
+        read(response).await?;
         if (200..400).contains(&status.as_u16()) { Ok(Answer::Well) } else { Ok(Answer::Status(status)) }
     }
 
@@ -78,7 +75,7 @@ impl HttpGet {
             result => result?,
         };
         // The result of the body doesn't matter.
-        let _ = read(response.into_body()).await;
+        let _ = read(response).await;
         Ok(Answer::Well)
     }
 
@@ -89,7 +86,7 @@ impl HttpGet {
         headers: &HeaderMap,
         agent: &HeaderValue,
         tls: &Connector,
-    ) -> Result<Response<Incoming>, AnyError> {
+    ) -> Result<ResponseStream, AnyError> {
         let mut place = first.clone();
         let mut host = headers.get(header::HOST).filter(|host| !host.is_empty()).cloned();
         let mut referer = None;
@@ -100,8 +97,8 @@ impl HttpGet {
                 headers.entry(header::REFERER).or_insert(referer);
             }
             let response = one(self.ip, &place, host.as_ref(), headers, agent, tls).await?;
-            let location = match response.status().as_u16() {
-                301 | 302 | 303 | 307 | 308 => response.headers().get(header::LOCATION),
+            let location = match response.status.as_u16() {
+                301 | 302 | 303 | 307 | 308 => response.headers.get(header::LOCATION),
                 _ => None,
             };
             let Some(location) = location.filter(|location| !location.is_empty()) else {
@@ -132,16 +129,7 @@ async fn one(
     mut headers: HeaderMap,
     agent: &HeaderValue,
     tls: &Connector,
-) -> Result<Response<Incoming>, AnyError> {
-    let tcp = TcpStream::connect((ip, place.port)).await?;
-    tcp.set_nodelay(true)?;
-    let (stream, h2): (Pin<Box<dyn Stream>>, bool) = if place.https {
-        let stream = tls.connect(&place.host, tcp).await?;
-        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        (Box::pin(stream), h2)
-    } else {
-        (Box::pin(tcp), false)
-    };
+) -> Result<ResponseStream, AnyError> {
     for name in NOT_SENT {
         headers.remove(name);
     }
@@ -151,32 +139,32 @@ async fn one(
         Some(host) => host.clone(),
         None => place.authority().parse()?,
     };
+    // The protocol of the request is known only once TLS has chosen it.
+    let dialled = dial(ip, place, tls).await?;
     let mut request = Request::new(Full::<Bytes>::default());
-    if h2 {
-        let scheme = if place.https { "https" } else { "http" };
-        *request.uri_mut() = format!("{scheme}://{}{}", authority.to_str()?, place.target).parse()?;
+    if dialled.protocol == Protocol::Http2 {
+        *request.uri_mut() = format!("https://{}{}", authority.to_str()?, place.target).parse()?;
         *request.version_mut() = Version::HTTP_2;
-        *request.headers_mut() = headers;
-        let (mut sender, running) =
-            client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-        // The body is read behind the head, so the connection must run on; it ends when its stream and its sender have.
-        tokio::task::spawn_local(running);
-        return Ok(sender.send_request(request).await?);
+    } else {
+        *request.uri_mut() = place.target.parse::<Uri>()?;
+        headers.insert(header::HOST, authority);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    *request.uri_mut() = place.target.parse::<Uri>()?;
-    headers.insert(header::HOST, authority);
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     *request.headers_mut() = headers;
-    // Go reads folded lines and blanks before a colon, so an app with such an answer is healthy for the kubelet.
-    let (mut sender, running) = client::conn::http1::Builder::new()
-        .title_case_headers(true)
-        .max_headers(MOST_HEADERS)
-        .allow_obsolete_multiline_headers_in_responses(true)
-        .allow_spaces_after_header_name_in_responses(true)
-        .handshake(TokioIo::new(stream))
-        .await?;
-    tokio::task::spawn_local(running);
-    Ok(sender.send_request(request).await?)
+    Ok(client::stream(async { Ok(dialled) }, request, BOUNDS).await?)
+}
+
+/// A new connection. Go reads folded lines and blanks before a colon, so an app with such an answer is healthy for the
+/// kubelet.
+async fn dial(ip: IpAddr, place: &ProbeTarget, tls: &Connector) -> Result<Dialled, DialError> {
+    let tcp = TcpStream::connect((ip, place.port)).await?;
+    tcp.set_nodelay(true)?;
+    if !place.https {
+        return Ok(Dialled::new(tcp, Protocol::Http1AsGo));
+    }
+    let stream = tls.connect(&place.host, tcp).await?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok(Dialled::new(stream, if http2 { Protocol::Http2 } else { Protocol::Http1AsGo }))
 }
 
 /// A header of which Go sends the first value: `own` where there is none, nothing where it is empty.
@@ -193,12 +181,11 @@ fn only_first(headers: &mut HeaderMap, name: HeaderName, own: &HeaderValue) {
 ///
 /// # Errors
 /// It breaks off before its end and before the bound.
-async fn read(body: Incoming) -> Result<(), AnyError> {
-    let mut body = pin!(body);
+async fn read(mut response: ResponseStream) -> Result<(), AnyError> {
     let mut bytes = 0;
     while bytes < MOST_BODY {
-        let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await else { break };
-        bytes += frame?.data_ref().map_or(0, Bytes::len);
+        let Some(data) = response.data().await? else { break };
+        bytes += data.len();
     }
     Ok(())
 }
@@ -230,128 +217,17 @@ pub(super) async fn grpc(
     service: &str,
     agent: &HeaderValue,
 ) -> Result<Answer, AnyError> {
-    let io = TokioIo::new(TcpStream::connect(address).await?);
-    let (mut sender, running) = client::conn::http2::handshake(TokioExecutor::new(), io).await?;
-    let request = Request::builder()
-        .method(Method::POST)
-        .version(Version::HTTP_2)
-        .uri(format!("http://{address}/grpc.health.v1.Health/Check"))
-        .header(header::CONTENT_TYPE, "application/grpc")
-        .header(header::TE, "trailers")
-        .header(header::USER_AGENT, agent)
-        .body(Full::new(frame(service)))?;
-    let answer = async {
-        let (parts, body) = sender.send_request(request).await?.into_parts();
-        let (mut body, mut message, mut trailers) = (pin!(body), Vec::new(), None);
-        while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-            match frame?.into_data() {
-                Ok(data) => message.extend_from_slice(&data),
-                Err(frame) => trailers = frame.into_trailers().ok(),
-            }
-            if message.len() > LONGEST {
-                break;
-            }
-        }
-        Ok::<_, hyper::Error>((parts, message, trailers))
-    };
-    let (parts, message, trailers) = beside(running, answer).await??;
-    verdict(parts.status, &parts.headers, trailers.as_ref(), &message)
-}
-
-/// What an answer to a health check says, by the rules of a gRPC client (grpc/doc/PROTOCOL-HTTP2.md).
-fn verdict(
-    http: StatusCode,
-    headers: &HeaderMap,
-    trailers: Option<&HeaderMap>,
-    message: &[u8],
-) -> Result<Answer, AnyError> {
-    let is_grpc = headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    if http != StatusCode::OK || !is_grpc {
-        return Err(format!("HTTP status {http}, and not an answer of gRPC").into());
-    }
-    match trailers.unwrap_or(headers).get("grpc-status") {
-        Some(status) if status == "0" => {}
-        Some(status) => return Err(format!("gRPC status {status:?}").into()),
-        None => return Err("the answer ended without a gRPC status".into()),
-    }
-    // A frame's head is 5 bytes; field 1 (`status`) as a varint, 1 is SERVING.
-    match message {
-        [0, _, _, _, _, 8, 1, ..] => Ok(Answer::Well),
-        _ => Err("not SERVING".into()),
-    }
-}
-
-/// A connection runs only as long as its one answer is waited for.
-async fn beside<T>(
-    connection: impl Future<Output = Result<(), hyper::Error>>,
-    answer: impl Future<Output = T>,
-) -> Result<T, AnyError> {
-    let (mut connection, mut answer) = (pin!(connection), pin!(answer));
-    let ended = tokio::select! {
-        biased;
-        answer = &mut answer => return Ok(answer),
-        ended = &mut connection => ended,
-    };
-    ended?;
-    // What was read before the connection ended is there.
-    Ok(answer.await)
-}
-
-/// `HealthCheckRequest { service = 1 }` in its frame (grpc/doc/PROTOCOL-HTTP2.md).
-fn frame(service: &str) -> Bytes {
-    let mut message = Vec::new();
-    if !service.is_empty() {
-        message.push(10);
-        let mut length = service.len();
-        while length > 127 {
-            message.push(length as u8 | 128);
-            length >>= 7;
-        }
-        message.push(length as u8);
-        message.extend_from_slice(service.as_bytes());
-    }
-    let mut frame = vec![0];
-    frame.extend((message.len() as u32).to_be_bytes());
-    frame.extend(message);
-    frame.into()
+    let mut request = health::check(&format!("http://{address}"), service)?;
+    request.headers_mut().insert(header::USER_AGENT, agent.clone());
+    let dial =
+        async { Ok::<_, DialError>(Dialled::new(TcpStream::connect(address).await?, Protocol::Http2)) };
+    health::verdict(&client::call(dial, request, BOUNDS).await?)?;
+    Ok(Answer::Well)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_health_check_is_framed_as_grpc_says() {
-        assert_eq!(&*frame(""), [0, 0, 0, 0, 0]);
-        assert_eq!(&*frame("ab"), [0, 0, 0, 0, 4, 10, 2, b'a', b'b']);
-        let long = frame(&"s".repeat(300));
-        assert_eq!(long.get(..8), Some(&[0, 0, 0, 1, 47, 10, 0xac, 2][..]));
-        assert_eq!(long.len(), 5 + 3 + 300);
-    }
-
-    #[test]
-    fn a_health_check_is_well_only_by_grpcs_own_rules() {
-        let map = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
-            let pairs = pairs
-                .iter()
-                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-            pairs.collect()
-        };
-        let (ok, grpc) = (StatusCode::OK, map(&[("content-type", "application/grpc+proto")]));
-        let (serving, not_serving) = (&[0, 0, 0, 0, 2, 8, 1][..], &[0, 0, 0, 0, 2, 8, 2][..]);
-        let ended = map(&[("grpc-status", "0")]);
-        assert!(verdict(ok, &grpc, Some(&ended), serving).is_ok());
-        assert!(verdict(ok, &grpc, Some(&ended), not_serving).is_err());
-        assert!(verdict(ok, &grpc, Some(&ended), &[]).is_err(), "a status and no message");
-        assert!(verdict(ok, &grpc, Some(&map(&[("grpc-status", "13")])), serving).is_err());
-        assert!(verdict(ok, &grpc, None, serving).is_err(), "no trailers");
-        assert!(verdict(ok, &map(&[("content-type", "text/html")]), Some(&ended), serving).is_err());
-        assert!(verdict(StatusCode::BAD_GATEWAY, &grpc, Some(&ended), serving).is_err());
-        let unimplemented = map(&[("content-type", "application/grpc"), ("grpc-status", "12")]);
-        assert!(verdict(ok, &unimplemented, None, &[]).is_err(), "trailers alone");
-    }
 
     #[test]
     fn headers_that_the_kubelet_sets_give_way_to_the_probes_own() {

@@ -9,28 +9,22 @@ mod ask;
 mod target;
 
 use std::{
-    cell::Cell,
     collections::HashMap,
     convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    pin::pin,
-    rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
-use attache_admin::{AdminPermit, AdminPermits};
 use attache_kubernetes::inject::PROBES_VARIABLE;
+use attache_rpc::server::{ConnectionPermit, Incoming, Limits, Server};
 use attache_tls::Connector;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http_body_util::Full;
 use serde_json::Value;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::{JoinSet, spawn_local},
-    time::{sleep, timeout},
-};
+use tokio::{net::TcpListener, sync::Semaphore, task::spawn_local, time::timeout};
 
 use crate::{
     bind::any_family,
@@ -39,13 +33,8 @@ use crate::{
 };
 use ask::{Answer, AnyError, HttpGet};
 
-/// Connections served at once.
-const MOST: usize = 256;
 /// Lifecycle hooks called at once; a hook may take as long as the app needs.
 const MOST_HOOKS: usize = 16;
-/// Time for a request's head.
-const HEAD: Duration = Duration::from_secs(5);
-
 /// A probe as the pod had it.
 #[derive(Debug, PartialEq)]
 struct Probe {
@@ -73,7 +62,7 @@ struct Probes {
     tls: Connector,
     /// For hooks, which the kubelet calls by HTTP/1.1 alone and without ALPN.
     hook_tls: Connector,
-    hooks: Cell<usize>,
+    hooks: Semaphore,
 }
 
 /// The port of the probes, taken but not served yet.
@@ -108,7 +97,7 @@ pub(crate) fn bind(handed: &mut InheritedSockets) -> Result<Option<Bound>, Strin
             tracing::warn!("{path} always fails: {why}");
         }
     }
-    Ok(Some(Bound { socket, port, probes: Probes { all, tls, hook_tls, hooks: Cell::new(0) } }))
+    Ok(Some(Bound { socket, port, probes: Probes { all, tls, hook_tls, hooks: Semaphore::new(MOST_HOOKS) } }))
 }
 
 /// What the socket is called between processes.
@@ -125,7 +114,14 @@ impl Bound {
     /// Answers for the app, until `succeeded` ends: then another process does.
     pub(crate) fn serve(self, succeeded: impl Future<Output = ()> + 'static) {
         tracing::info!("the app's probes are answered on port {}", self.port);
-        spawn_local(serve(self.socket, Rc::new(self.probes), succeeded));
+        // What is answered ends by itself: a probe has its timeout, a hook the pod's grace period.
+        let limits = Limits { connection_time: None, grace: None, ..Limits::default() };
+        let probes = Arc::new(self.probes);
+        let answer = move |request, permit: Arc<ConnectionPermit>| {
+            let probes = probes.clone();
+            async move { Ok::<_, Infallible>(answer(&request, &probes, &permit).await) }
+        };
+        spawn_local(Server::new("app probes", limits).run(self.socket, answer, succeeded));
     }
 }
 
@@ -195,50 +191,13 @@ fn http_get(question: &Value, pod: IpAddr) -> Result<HttpGet, String> {
     Ok(HttpGet { ip: address.ip(), place, headers })
 }
 
-async fn serve(socket: TcpListener, probes: Rc<Probes>, succeeded: impl Future<Output = ()>) {
-    let places = AdminPermits::new(MOST, 0);
-    let mut connections = JoinSet::new();
-    let mut succeeded = pin!(succeeded);
-    loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
-            () = &mut succeeded => break,
-        };
-        match accepted {
-            Ok((stream, client)) => {
-                let place = places.take(Some(client.ip())).await;
-                connections.spawn_local(connection(stream, place, probes.clone()));
-            }
-            Err(_) => sleep(Duration::from_millis(100)).await,
-        }
-        while connections.try_join_next().is_some() {}
-    }
-    drop(socket);
-    // What was asked already is answered.
-    while connections.join_next().await.is_some() {}
-}
-
-async fn connection(stream: TcpStream, place: AdminPermit, probes: Rc<Probes>) {
-    let service = service_fn(|request: Request<Incoming>| {
-        let (probes, place) = (probes.clone(), &place);
-        async move { Ok::<_, Infallible>(answer(&request, &probes, place).await) }
-    });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::select! {
-        result = serving => if let Err(error) = result {
-            tracing::debug!(%error, "a probe's connection failed");
-        },
-        () = place.is_cut() => tracing::debug!("a probe's connection was cut, because others needed its place"),
-    }
-}
-
-async fn answer(request: &Request<Incoming>, probes: &Probes, place: &AdminPermit) -> Response<String> {
+async fn answer(
+    request: &Request<Incoming>,
+    probes: &Probes,
+    permit: &ConnectionPermit,
+) -> Response<Full<Bytes>> {
     let said = |status: StatusCode, text: String| {
-        let mut response = Response::new(text);
+        let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
         response
     };
@@ -249,8 +208,7 @@ async fn answer(request: &Request<Incoming>, probes: &Probes, place: &AdminPermi
     let agent =
         request.headers().get(header::USER_AGENT).filter(|agent| agent.as_bytes().starts_with(b"kube-"));
     let agent = agent.cloned().unwrap_or(HeaderValue::from_static("kube-probe/attache"));
-    place.answers();
-    let asked = ask(&probe.question, &agent, probes, place);
+    let asked = ask(&probe.question, &agent, probes, permit);
     let asked = match probe.timeout {
         Some(limit) => timeout(limit, asked).await,
         None => Ok(asked.await),
@@ -276,36 +234,18 @@ async fn ask(
     question: &Question,
     agent: &HeaderValue,
     probes: &Probes,
-    place: &AdminPermit,
+    permit: &ConnectionPermit,
 ) -> Result<Answer, AnyError> {
     match question {
         Question::Http(get) => get.probe(agent, &probes.tls).await,
         Question::Hook(get) => {
-            let _running = Running::begin(&probes.hooks).ok_or("too many hooks are called at once")?;
-            place.lasts();
+            let _running = probes.hooks.try_acquire().map_err(|_| "too many hooks are called at once")?;
+            permit.long_lived();
             get.call(agent, &probes.hook_tls).await
         }
         Question::Tcp(address) => ask::tcp(*address).await,
         Question::Grpc { address, service } => ask::grpc(*address, service, agent).await,
         Question::Never(why) => Err(why.clone().into()),
-    }
-}
-
-/// A running hook; counted while it runs.
-struct Running<'c>(&'c Cell<usize>);
-
-impl<'c> Running<'c> {
-    fn begin(count: &'c Cell<usize>) -> Option<Self> {
-        (count.get() < MOST_HOOKS).then(|| {
-            count.set(count.get() + 1);
-            Self(count)
-        })
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
     }
 }
 

@@ -6,10 +6,9 @@ use std::{
     time::Duration,
 };
 
-use attache_http::Body;
+use attache_rpc::client::{self, Bounds, Client, DialError, Dialled, Protocol};
 use http::{Request, header};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use tokio::{
     net::TcpStream,
     task::spawn_local,
@@ -57,30 +56,26 @@ pub(super) fn start(proxy: SocketAddr, rate: u32) -> Arc<Mutex<Seen>> {
     seen
 }
 
-async fn call(proxy: SocketAddr, connection: &mut Option<SendRequest<Body>>) -> Result<(), String> {
-    let mut sender = match connection.take().filter(|sender| !sender.is_closed()) {
-        Some(sender) => sender,
-        None => connect(proxy).await?,
+async fn call(proxy: SocketAddr, connection: &mut Option<Client>) -> Result<(), String> {
+    let mut client = match connection.take().filter(|client| !client.is_closed()) {
+        Some(client) => client,
+        None => connect(proxy).await.map_err(|error| error.to_string())?,
     };
-    let request = Request::get("/hello").header(header::HOST, "shop.internal").body(Body::empty());
+    let request = Request::get("/hello").header(header::HOST, "shop.internal").body(Full::default());
     let request = request.map_err(|error| error.to_string())?;
-    sender.ready().await.map_err(|error| error.to_string())?;
-    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-    let status = response.status();
-    let reason = response.headers().get("x-attache-reason").and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let mut body = response.into_body();
-    while let Some(frame) =
-        std::future::poll_fn(|cx| http_body::Body::poll_frame(std::pin::Pin::new(&mut body), cx)).await
-    {
-        frame.map_err(|error| error.to_string())?;
+    let answer = client.call(request).await.map_err(|error| error.to_string())?;
+    *connection = Some(client);
+    if answer.status.is_success() {
+        return Ok(());
     }
-    *connection = Some(sender);
-    if status.is_success() { Ok(()) } else { Err(reason.unwrap_or_else(|| status.to_string())) }
+    let reason = answer.headers.get("x-attache-reason").and_then(|value| value.to_str().ok());
+    Err(reason.map_or_else(|| answer.status.to_string(), str::to_owned))
 }
 
-async fn connect(proxy: SocketAddr) -> Result<SendRequest<Body>, String> {
-    let stream = TcpStream::connect(proxy).await.map_err(|error| error.to_string())?;
-    let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    spawn_local(driver);
-    Ok(sender)
+async fn connect(proxy: SocketAddr) -> Result<Client, client::Error> {
+    let dial = async {
+        let stream = TcpStream::connect(proxy).await?;
+        Ok::<_, DialError>(Dialled::new(stream, Protocol::Http1))
+    };
+    Client::connect(dial, Bounds::default()).await
 }

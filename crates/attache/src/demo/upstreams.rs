@@ -1,9 +1,9 @@
 //! Three small servers to put a proxy in front of: one healthy, one slow, one that fails now and then.
 
 use std::{
+    future::pending,
     io,
     net::{Ipv4Addr, SocketAddr},
-    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -11,9 +11,10 @@ use std::{
     time::Duration,
 };
 
+use attache_rpc::server::{Limits, Server as HttpServer};
+use bytes::Bytes;
 use http::{Response, StatusCode};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use tokio::{
     net::TcpListener,
     task::spawn_local,
@@ -52,27 +53,24 @@ pub(super) async fn start(name: &'static str, behaviour: Behaviour) -> io::Resul
         failed: AtomicU64::new(0),
         busy: AtomicU64::new(0),
     });
-    spawn_local(accept(listener, server.clone(), behaviour));
+    spawn_local(serve(listener, server.clone(), behaviour));
     Ok(server)
 }
 
-async fn accept(listener: TcpListener, server: Arc<Server>, behaviour: Behaviour) {
-    let began = Instant::now();
-    let turn = Rc::new(std::cell::Cell::new(0_u64));
-    while let Ok((stream, _)) = listener.accept().await {
-        let (server, turn) = (server.clone(), turn.clone());
-        spawn_local(async move {
-            let service = service_fn(move |_request: http::Request<Incoming>| {
-                let (server, n) = (server.clone(), turn.get());
-                turn.set(n + 1);
-                async move { answer(&server, behaviour, began.elapsed(), n).await }
-            });
-            // A cut connection is what the flaky server is for.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
-    }
+async fn serve(listener: TcpListener, server: Arc<Server>, behaviour: Behaviour) {
+    let (began, turn) = (Instant::now(), AtomicU64::new(0));
+    // The proxy keeps connections, as it does with any upstream.
+    let limits = Limits {
+        keep_alive: true,
+        head_time: Duration::from_mins(1),
+        connection_time: None,
+        ..Limits::default()
+    };
+    let answer = move |_request, _permit| {
+        let (server, n) = (server.clone(), turn.fetch_add(1, Relaxed));
+        async move { answer(&server, behaviour, began.elapsed(), n).await }
+    };
+    HttpServer::new("demo", limits).run(listener, answer, pending()).await;
 }
 
 #[derive(Debug)]
@@ -91,7 +89,7 @@ async fn answer(
     behaviour: Behaviour,
     age: Duration,
     n: u64,
-) -> Result<Response<String>, Crash> {
+) -> Result<Response<Full<Bytes>>, Crash> {
     let began = Instant::now();
     let wait = match behaviour {
         Behaviour::Slow if n.is_multiple_of(10) => Duration::from_millis(400),
@@ -109,7 +107,8 @@ async fn answer(
     } else {
         server.answered.fetch_add(1, Relaxed);
     }
-    let mut response = Response::new(format!("hello from the {} server\n", server.name));
+    let text = format!("hello from the {} server\n", server.name);
+    let mut response = Response::new(Full::new(Bytes::from(text)));
     if bad {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }

@@ -13,7 +13,7 @@ use attache_config::model::{
     self, Address, AuthorizerUse, Destination, GlobalRateLimit, Name, Policy, Retry, Timeouts, UpstreamId,
 };
 use attache_http::{Body, default_port, parse_authority};
-use attache_resilience::{Stack, UpstreamState, global_limit::GlobalLimiter, stack};
+use attache_resilience::{Stack, UpstreamState, global_limit::GlobalLimiter, own_calls, stack};
 use attache_rpc as rpc;
 use attache_telemetry::Reason;
 use attache_tls::Credential;
@@ -202,7 +202,7 @@ impl Upstreams {
         let timeouts = Timeouts { request: timeout, whole: true, idle: Duration::ZERO };
         let policy = Policy { timeouts, retry, deadline_header: None, credential: None };
         let service = stack(&policy, state, upstream.clone());
-        Some(rpc::Service::new(config.name.clone(), config.own_host(), service))
+        Some(own_calls(config.name.clone(), config.own_host(), service))
     }
 
     /// Asks the service of a global rate limit; `None` where requests name the host, which the service's never do.

@@ -95,10 +95,14 @@ impl Metrics {
         self.0.refused.with_label_values(&[why.name()]).inc();
     }
 
-    /// A connection, counted until this is dropped.
-    pub(super) fn connected(&self) -> Connected {
+    /// A connection was accepted.
+    pub(super) fn opened(&self) {
         self.0.connections.inc();
-        Connected(self.0.connections.clone())
+    }
+
+    /// A connection has ended.
+    pub(super) fn closed(&self) {
+        self.0.connections.dec();
     }
 
     /// The page of the metrics.
@@ -123,15 +127,5 @@ impl Refused {
             Self::NoReview => "no_review",
             Self::Cut => "cut",
         }
-    }
-}
-
-/// See [`Metrics::connected`].
-#[derive(Debug)]
-pub(super) struct Connected(IntGauge);
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

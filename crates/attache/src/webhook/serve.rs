@@ -2,11 +2,9 @@
 
 use std::{
     convert::Infallible,
-    future::{pending, poll_fn},
+    future::pending,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
-    pin::pin,
-    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -14,24 +12,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attache_admin::{AdminPermit, AdminPermits, Page, serve_pages};
+use attache_admin::{Page, serve_pages};
 use attache_kubernetes::{
     inject::{Settings, UNNAMED_IMAGE},
     review,
 };
+use attache_rpc::{
+    Io,
+    server::{self, ConnectionPermit, Event, Incoming, Limits, read_body},
+};
 use attache_tls::{Acceptor, Watcher};
+use bytes::Bytes;
 use clap::Args;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body::Body;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http_body_util::Full;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     runtime::LocalRuntime,
     signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::{JoinSet, spawn_local},
-    time::{sleep, timeout},
+    task::spawn_local,
+    time::sleep,
 };
 
 use super::{
@@ -40,14 +40,20 @@ use super::{
 };
 use crate::{bind, inject::SettingFlags};
 
-/// Connections served at once.
-const MOST: usize = 256;
-/// Bytes of bodies that are read at once. Buffers grow by doubling, so twice that may be held; the deployment's container has 128 MiB.
-const BUDGET: usize = 16 << 20;
 /// Time for a handshake, for a request's head, and for its body; the API server itself waits 30 s at most.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for what is being answered once the end has come.
-const GRACE: Duration = Duration::from_secs(10);
+/// Buffers grow by doubling, so twice the bytes of bodies may be held; the deployment's container has 128 MiB. The API
+/// server keeps its connections.
+const LIMITS: Limits = Limits {
+    connections: 256,
+    bodies: 16 << 20,
+    handshake: TIMEOUT,
+    head_time: TIMEOUT,
+    head: 64 << 10,
+    connection_time: None,
+    keep_alive: true,
+    grace: Some(Duration::from_secs(10)),
+};
 
 /// The server.
 #[derive(Debug, Args)]
@@ -76,7 +82,7 @@ pub(super) struct Serve {
 }
 
 /// What every connection needs.
-struct Server {
+struct Webhook {
     settings: Settings,
     acceptor: Acceptor,
     metrics: Metrics,
@@ -92,17 +98,17 @@ pub(super) fn run(options: &Serve) -> Result<(), AnyError> {
         tracing::warn!("{UNNAMED_IMAGE}");
     }
     let acceptor = acceptor(options)?;
-    let server = Rc::new(Server { settings, acceptor, metrics: Metrics::new()?, ending: Arc::default() });
+    let webhook = Arc::new(Webhook { settings, acceptor, metrics: Metrics::new()?, ending: Arc::default() });
     LocalRuntime::new()?.block_on(async {
         let socket = listen("--bind", options.bind)?;
         let metrics = options.metrics.map(|address| listen("--metrics", address)).transpose()?;
         tracing::info!("the webhook answers on https://{}/mutate", socket.local_addr()?);
         let watcher = Watcher::default();
-        watcher.follow(&server.acceptor);
+        watcher.follow(&webhook.acceptor);
         spawn_local(watcher.run());
         if let Some(socket) = metrics {
             tracing::info!("its metrics are on http://{}/metrics", socket.local_addr()?);
-            spawn_local(serve_pages(socket, pages(&server), pending()));
+            spawn_local(serve_pages(socket, pages(&webhook), pending()));
         }
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let end = async {
@@ -110,7 +116,7 @@ pub(super) fn run(options: &Serve) -> Result<(), AnyError> {
                 _ = int.recv() => return,
                 _ = term.recv() => {}
             }
-            server.ending.store(true, Relaxed);
+            webhook.ending.store(true, Relaxed);
             tracing::info!("the end was asked for: serving on for {:?}", options.shutdown_delay);
             tokio::select! {
                 () = sleep(options.shutdown_delay) => {}
@@ -118,7 +124,7 @@ pub(super) fn run(options: &Serve) -> Result<(), AnyError> {
                 _ = term.recv() => {}
             }
         };
-        serve(socket, &server, end).await;
+        serve(socket, &webhook, end).await;
         Ok(())
     })
 }
@@ -132,9 +138,9 @@ fn listen(flag: &str, address: SocketAddr) -> Result<TcpListener, AnyError> {
     Ok(bound.and_then(TcpListener::from_std).map_err(|error| format!("{flag} {address}: {error}"))?)
 }
 
-fn pages(server: &Server) -> impl Fn(&str) -> Option<Page> + Send + Sync + 'static {
+fn pages(webhook: &Webhook) -> impl Fn(&str) -> Option<Page> + Send + Sync + 'static {
     let (metrics, acceptor, ending) =
-        (server.metrics.clone(), server.acceptor.clone(), server.ending.clone());
+        (webhook.metrics.clone(), webhook.acceptor.clone(), webhook.ending.clone());
     move |path| match path {
         "/metrics" => Some(metrics.page(&acceptor)),
         "/readyz" if ending.load(Relaxed) => Some(page(StatusCode::SERVICE_UNAVAILABLE, "ending\n")),
@@ -147,34 +153,35 @@ fn page(status: StatusCode, text: &str) -> Page {
     Page { status, content_type: "text/plain; charset=utf-8", text: text.to_owned() }
 }
 
-async fn serve(socket: TcpListener, server: &Rc<Server>, end: impl Future<Output = ()>) {
-    let places = AdminPermits::new(MOST, BUDGET);
-    let (stop, stopping) = watch::channel(false);
-    let mut connections = JoinSet::new();
-    let mut end = pin!(end);
-    loop {
-        let next = async {
-            let (stream, client) = socket.accept().await?;
-            Ok::<_, std::io::Error>((stream, places.take(Some(client.ip())).await))
-        };
-        tokio::select! {
-            () = &mut end => break,
-            next = next => match next {
-                Ok((stream, place)) => {
-                    connections.spawn_local(connection(stream, place, server.clone(), stopping.clone()));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    sleep(Duration::from_millis(100)).await;
-                }
-            },
+async fn serve(socket: TcpListener, webhook: &Arc<Webhook>, end: impl Future<Output = ()>) {
+    let (acceptor, metrics, answering) = (webhook.acceptor.clone(), webhook.metrics.clone(), webhook.clone());
+    let server = server::Server::new("webhook", LIMITS)
+        .with_handshake(move |io| {
+            let acceptor = acceptor.clone();
+            async move {
+                let accepted = acceptor.accept(io).await.map_err(|error| error.to_string())?;
+                Ok(Box::new(accepted.stream) as Box<dyn Io>)
+            }
+        })
+        .with_observer(move |event| match event {
+            Event::Opened => metrics.opened(),
+            Event::HandshakeFailed => metrics.refused(Refused::Handshake),
+            Event::Evicted => {
+                metrics.refused(Refused::Cut);
+                tracing::info!("a connection was closed, because others needed its permit or its memory");
+            }
+            Event::TooSlow => {}
+            Event::Closed => metrics.closed(),
+        });
+    let answer = move |request, permit: Arc<ConnectionPermit>| {
+        let webhook = answering.clone();
+        async move {
+            Ok::<_, Infallible>(
+                answer(request, &permit, &webhook).await.map(|text| Full::new(Bytes::from(text))),
+            )
         }
-        while connections.try_join_next().is_some() {}
-    }
-    drop(socket);
-    stop.send_replace(true);
-    let finished = async { while connections.join_next().await.is_some() {} };
-    let _ = timeout(GRACE, finished).await;
+    };
+    server.run(socket, answer, end).await;
 }
 
 /// The listener's TLS, made as every listener's of attache is: the files are checked by the same rules.
@@ -193,132 +200,55 @@ fn acceptor(options: &Serve) -> Result<Acceptor, AnyError> {
     Ok(Acceptor::new(tls, &[b"http/1.1"])?)
 }
 
-async fn connection(
-    stream: TcpStream,
-    place: AdminPermit,
-    server: Rc<Server>,
-    stopping: watch::Receiver<bool>,
-) {
-    let _connected = server.metrics.connected();
-    tokio::select! {
-        () = served(stream, &place, &server, stopping) => {}
-        () = place.is_cut() => {
-            server.metrics.refused(Refused::Cut);
-            tracing::info!("a connection was cut, because others needed its place or its memory");
-        }
-    }
-}
-
-async fn served(
-    stream: TcpStream,
-    place: &AdminPermit,
-    server: &Server,
-    mut stopping: watch::Receiver<bool>,
-) {
-    let accepted = match timeout(TIMEOUT, server.acceptor.accept(stream)).await {
-        Ok(Ok(accepted)) => accepted,
-        Ok(Err(error)) => {
-            server.metrics.refused(Refused::Handshake);
-            return tracing::info!("a handshake failed: {error}");
-        }
-        Err(_) => return server.metrics.refused(Refused::Handshake),
-    };
-    let service = service_fn(|request| async move {
-        let mut response = answer(request, place, server).await;
-        if server.ending.load(Relaxed) {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        Ok::<_, Infallible>(response)
-    });
-    let mut serving = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(TIMEOUT)
-            .max_buf_size(64 << 10)
-            .serve_connection(TokioIo::new(accepted.stream), service)
-    );
-    let result = tokio::select! {
-        result = &mut serving => result,
-        _ = stopping.wait_for(|stopping| *stopping) => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%error, "a connection failed");
-    }
-}
-
-async fn answer(request: Request<Incoming>, place: &AdminPermit, server: &Server) -> Response<String> {
+async fn answer(
+    request: Request<Incoming>,
+    permit: &ConnectionPermit,
+    webhook: &Webhook,
+) -> Response<String> {
     match (request.method(), request.uri().path()) {
         (&Method::POST, "/mutate") => {}
-        (_, "/mutate") => return said(StatusCode::METHOD_NOT_ALLOWED, "POST an AdmissionReview"),
-        (&Method::GET, "/readyz") if server.ending.load(Relaxed) => {
-            return said(StatusCode::SERVICE_UNAVAILABLE, "ending");
+        (_, "/mutate") => return plain(StatusCode::METHOD_NOT_ALLOWED, "POST an AdmissionReview"),
+        (&Method::GET, "/readyz") if webhook.ending.load(Relaxed) => {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "ending");
         }
-        (&Method::GET, "/healthz" | "/readyz") => return said(StatusCode::OK, "ok"),
-        _ => return said(StatusCode::NOT_FOUND, "there is /mutate, /healthz and /readyz"),
+        (&Method::GET, "/healthz" | "/readyz") => return plain(StatusCode::OK, "ok"),
+        _ => return plain(StatusCode::NOT_FOUND, "there is /mutate, /healthz and /readyz"),
     }
-    // The body is waited for as the head was, and an idle connection once its answer is made.
-    place.waits();
-    let body = timeout(TIMEOUT, body(request.into_body(), place)).await;
-    let body = body
-        .unwrap_or_else(|_| Err((StatusCode::REQUEST_TIMEOUT, "the body didn't come in time".to_owned())));
-    let response = match body {
-        Ok(body) => reviewed(&body, server),
-        Err((status, why)) => {
-            server.metrics.refused(Refused::Body);
-            said(status, &why)
+    let body = read_body(request.into_body(), permit, review::LARGEST, TIMEOUT).await;
+    let mut response = match body {
+        Ok(body) => reviewed(&body, webhook),
+        Err(error) => {
+            webhook.metrics.refused(Refused::Body);
+            plain(error.status(), &error.to_string())
         }
     };
-    place.released();
+    permit.release();
+    // Connections end with their next answer once the end was asked for.
+    if webhook.ending.load(Relaxed) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 
-fn reviewed(body: &[u8], server: &Server) -> Response<String> {
+fn reviewed(body: &[u8], webhook: &Webhook) -> Response<String> {
     let begun = Instant::now();
-    match review::respond(body, &server.settings) {
+    match review::respond(body, &webhook.settings) {
         Ok(answer) => {
             tracing::info!("{}", answer.summary);
             let mut response = Response::new(answer.review.to_string());
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            server.metrics.reviewed(answer.outcome, begun.elapsed());
+            webhook.metrics.reviewed(answer.outcome, begun.elapsed());
             response
         }
         Err(why) => {
-            server.metrics.refused(Refused::NoReview);
+            webhook.metrics.refused(Refused::NoReview);
             tracing::warn!("a request was refused: {why}");
-            said(StatusCode::BAD_REQUEST, &why)
+            plain(StatusCode::BAD_REQUEST, &why)
         }
     }
 }
 
-async fn body(body: Incoming, place: &AdminPermit) -> Result<Vec<u8>, (StatusCode, String)> {
-    let large =
-        || (StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {} MiB", review::LARGEST >> 20));
-    if body.size_hint().lower() > review::LARGEST as u64 {
-        return Err(large());
-    }
-    let mut body = pin!(body);
-    let mut bytes = Vec::new();
-    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        let frame =
-            frame.map_err(|error| (StatusCode::BAD_REQUEST, format!("the body broke off: {error}")))?;
-        if let Ok(data) = frame.into_data() {
-            if !place.holds(data.len()) {
-                let why = "too much is being read at once: try again".to_owned();
-                return Err((StatusCode::SERVICE_UNAVAILABLE, why));
-            }
-            bytes.extend_from_slice(&data);
-        }
-        if bytes.len() > review::LARGEST {
-            return Err(large());
-        }
-    }
-    Ok(bytes)
-}
-
-fn said(status: StatusCode, text: &str) -> Response<String> {
+fn plain(status: StatusCode, text: &str) -> Response<String> {
     let mut response = Response::new(format!("{text}\n"));
     *response.status_mut() = status;
     response

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
 
 use attache_config::model::{Authorizer, HeaderMatch, Name};
-use attache_http::{Body, Client, REQUEST_ID, is_framing};
+use attache_http::{Client, REQUEST_ID, is_framing};
 use attache_rpc::Service;
 use attache_wire::{
     Fields, Request, RequestHead, Value,
@@ -113,11 +113,11 @@ impl Question<'_> {
         config: &Authorizer,
         prefix: &str,
         service: &Service,
-    ) -> Result<Option<Request<Body>>, String> {
+    ) -> Result<Option<Request<Bytes>>, String> {
         let Some((head, target)) = self.request.and_then(|head| Some((head, target(head)?))) else {
             return Ok(None);
         };
-        let mut request = Request::new(Body::empty());
+        let mut request = Request::new(Bytes::new());
         *request.method_mut() = method(head).clone();
         *request.uri_mut() = service.uri(&format!("{prefix}{target}"))?;
         let headers = request.headers_mut();
@@ -137,7 +137,7 @@ impl Question<'_> {
             let partial = if excerpt.partial { "true" } else { "false" };
             headers.insert(PARTIAL_BODY, HeaderValue::from_static(partial));
             headers.insert(CONTENT_LENGTH, excerpt.bytes.len());
-            *request.body_mut() = Body::full(excerpt.bytes.clone());
+            *request.body_mut() = excerpt.bytes.clone();
         }
         Ok(Some(request))
     }

@@ -7,7 +7,7 @@ use tower::Service as _;
 
 use super::*;
 use crate::{
-    RouteState, front_with,
+    RouteState, front_with, own_calls,
     testing::{Outcome, Script, get, respond},
 };
 
@@ -38,7 +38,7 @@ fn config(failure_mode: FailureMode) -> GlobalRateLimit {
 }
 
 fn limiter(failure_mode: FailureMode, service: &Script) -> Rc<GlobalLimiter> {
-    let service = Service::new("limits".into(), "limits:8081".into(), service.clone());
+    let service = own_calls("limits".into(), "limits:8081".into(), service.clone());
     GlobalLimiter::new(config(failure_mode), "r".into(), service)
 }
 
@@ -141,7 +141,7 @@ async fn descriptors_are_filled_with_what_is_known_of_the_request() {
             skip_if_absent: true,
         }],
     ];
-    let service = Service::new("limits".into(), "limits".into(), Script::default());
+    let service = own_calls("limits".into(), "limits".into(), Script::default());
     let limiter = GlobalLimiter::new(config, "r".into(), service);
     let mut call = request("ann");
     call.context_mut().client = Rc::new(Client {

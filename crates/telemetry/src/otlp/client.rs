@@ -6,20 +6,19 @@
 use std::{fmt, future::Future, io, io::Write as _, pin::Pin, time::Duration};
 
 use attache_config::model::{Collector, ExportProtocol, OtlpCompression};
-use bytes::{BufMut, Bytes, BytesMut};
+use attache_rpc::{
+    Io,
+    client::{self, Bounds, Client, Dialled, Protocol},
+    grpc::{self, Frames},
+};
+use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{
     HeaderValue, Method, Request, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, TE, USER_AGENT},
 };
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    task::spawn_local,
-    time::{Instant, sleep, timeout_at},
-};
+use http_body_util::Full;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::refusal::{self, Refusal};
 
@@ -29,10 +28,6 @@ const LONGEST_ANSWER: usize = 64 << 10;
 const WAIT: Duration = Duration::from_millis(500);
 /// The longest of these waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// A connection to the collector.
-pub trait Io: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
 /// A connection that is being made.
 pub type DialFuture = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>>>>;
@@ -58,11 +53,6 @@ pub(crate) struct Exporter {
     failing: bool,
     /// The collector's words about what it did not want were said.
     complained: bool,
-}
-
-enum Client {
-    Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
 }
 
 impl Exporter {
@@ -130,14 +120,7 @@ impl Exporter {
         let message = packed.as_deref().unwrap_or(message);
         match self.collector.protocol {
             ExportProtocol::HttpProtobuf | ExportProtocol::Zipkin => Bytes::copy_from_slice(message),
-            ExportProtocol::Grpc => {
-                // "Length-Prefixed-Message" of gRPC over HTTP/2: whether it is compressed, then the length.
-                let mut framed = BytesMut::with_capacity(message.len() + 5);
-                framed.put_u8(u8::from(self.gzip()));
-                framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-                framed.put_slice(message);
-                framed.freeze()
-            }
+            ExportProtocol::Grpc => grpc::frame(message, self.gzip()),
         }
     }
 
@@ -147,34 +130,24 @@ impl Exporter {
         let request = self.request(body)?;
         let client = match &mut self.client {
             Some(client) => client,
-            none => none.insert(connect(&self.dial, grpc).await.map_err(Refusal::passing)?),
+            none => none.insert(connect(&self.dial, &self.collector).await.map_err(Refusal::passing)?),
         };
-        let response = match client {
-            Client::Http1(client) => {
-                client.ready().await.map_err(Refusal::passing)?;
-                client.send_request(request).await
-            }
-            Client::Http2(client) => {
-                client.ready().await.map_err(Refusal::passing)?;
-                client.send_request(request).await
-            }
-        };
-        let (head, body) = response.map_err(Refusal::passing)?.into_parts();
-        let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(Refusal::passing)?;
-        let trailers = body.trailers().cloned().unwrap_or_default();
-        let bytes = body.to_bytes();
+        let answer = client.call(request).await.map_err(Refusal::passing)?;
         // Zipkin has taken them with 202.
-        if self.collector.protocol == ExportProtocol::Zipkin && head.status.is_success() {
+        if self.collector.protocol == ExportProtocol::Zipkin && answer.status.is_success() {
             return Ok(Bytes::new());
         }
-        if head.status != StatusCode::OK {
-            return Err(Refusal::http(head.status, &head.headers, &bytes));
+        if answer.status != StatusCode::OK {
+            return Err(Refusal::http(answer.status, &answer.headers, &answer.body));
         }
         if grpc {
-            refusal::grpc(&head.headers, &trailers)?;
-            return Ok(if bytes.len() < 5 { Bytes::new() } else { bytes.slice(5..) });
+            refusal::grpc(&answer.headers, &answer.trailers)?;
+            // The collector has taken the export. It may leave out a message that says nothing.
+            let mut frames = Frames::new(LONGEST_ANSWER);
+            frames.push(&answer.body);
+            return Ok(frames.next().ok().flatten().unwrap_or_default());
         }
-        Ok(bytes)
+        Ok(answer.body)
     }
 
     fn request(&self, body: Bytes) -> Result<Request<Full<Bytes>>, Refusal> {
@@ -218,30 +191,14 @@ impl fmt::Debug for Exporter {
     }
 }
 
-async fn connect(dial: &Dial, grpc: bool) -> io::Result<Client> {
-    let io = TokioIo::new(dial().await?);
-    if grpc {
-        let (client, connection) = http2::handshake(Here, io).await.map_err(io::Error::other)?;
-        spawn_local(async move {
-            let _ = connection.await;
-        });
-        return Ok(Client::Http2(client));
-    }
-    let (client, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
-    spawn_local(async move {
-        let _ = connection.await;
-    });
-    Ok(Client::Http1(client))
-}
-
-/// hyper's tasks stay on this thread.
-#[derive(Clone)]
-struct Here;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for Here {
-    fn execute(&self, task: F) {
-        spawn_local(async move {
-            task.await;
-        });
-    }
+async fn connect(dial: &Dial, collector: &Collector) -> Result<Client, client::Error> {
+    let protocol = match collector.protocol {
+        ExportProtocol::Grpc => Protocol::Http2,
+        ExportProtocol::HttpProtobuf | ExportProtocol::Zipkin => Protocol::Http1,
+    };
+    // The caller's deadline for all attempts may end it before.
+    let within = collector.timeout;
+    let bounds = Bounds { connect: within, total: within, body: LONGEST_ANSWER, ..Bounds::default() };
+    let dialled = async { Ok(Dialled { io: dial().await?, protocol }) };
+    Client::connect(dialled, bounds).await
 }

@@ -4,7 +4,8 @@
 //! Rule: nothing here is in the way of traffic. Exports run on the control thread; a collector that is slow or away costs spans and log
 //! records, which are counted, never requests or memory without bound.
 //!
-//! hyper is the client, as everywhere in attache: OpenTelemetry's own exporters bring another HTTP client or gRPC stack along.
+//! The client is attache's own small one (`attache-rpc`): OpenTelemetry's exporters bring another HTTP client or gRPC stack
+//! along.
 
 mod attributes;
 mod client;
@@ -18,7 +19,7 @@ mod refusal;
 pub(crate) mod tests;
 
 pub(crate) use attributes::{Attributes, method_word, nanos, resource, scope, version_word};
-pub use client::{Dial, DialFuture, Io};
+pub use client::{Dial, DialFuture};
 pub(crate) use client::{Exporter, Rejected};
 pub use ending::Ending;
 pub use logs::{LogExports, OtlpLogger, OtlpLogs};

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use attache_rpc::grpc::Status;
 use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_purpose::STANDARD_NO_PAD};
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use prost::Message;
@@ -41,7 +42,7 @@ impl Refusal {
 
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]
-struct Status {
+struct StatusDetails {
     #[prost(message, repeated, tag = "3")]
     details: Vec<Any>,
 }
@@ -73,28 +74,23 @@ struct Delay {
 
 /// How a call of gRPC ended: in its trailers, or in its head where it has no body.
 pub(super) fn grpc(head: &HeaderMap, trailers: &HeaderMap) -> Result<(), Refusal> {
-    let find =
-        |name: &str| trailers.get(name).or_else(|| head.get(name)).and_then(|value| value.to_str().ok());
-    let status = find("grpc-status");
-    if status == Some("0") {
-        return Ok(());
-    }
-    let wait = find("grpc-status-details-bin").and_then(retry_info);
+    let Err(status) = Status::check(head, trailers) else { return Ok(()) };
+    let details = trailers.get("grpc-status-details-bin").or_else(|| head.get("grpc-status-details-bin"));
+    let wait = details.and_then(|details| retry_info(details.to_str().ok()?));
     // CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS; RESOURCE_EXHAUSTED only where the collector says that
     // it will recover.
-    let again = match status {
-        Some("1" | "4" | "10" | "11" | "14" | "15") => true,
-        Some("8") => wait.is_some(),
+    let again = match status.code {
+        Some(1 | 4 | 10 | 11 | 14 | 15) => true,
+        Some(8) => wait.is_some(),
         _ => false,
     };
-    let (status, message) = (status.unwrap_or("none"), find("grpc-message").unwrap_or_default());
-    Err(Refusal { why: format!("the collector answered with grpc-status {status}: {message}"), again, wait })
+    Err(Refusal { why: format!("the collector answered with {status}"), again, wait })
 }
 
 /// The delay of a `RetryInfo` among the details of a status.
 fn retry_info(details: &str) -> Option<Duration> {
     let bytes = STANDARD_NO_PAD.decode(details).or_else(|_| STANDARD.decode(details)).ok()?;
-    let status = Status::decode(&bytes[..]).ok()?;
+    let status = StatusDetails::decode(&bytes[..]).ok()?;
     let info = status.details.iter().find(|any| any.type_url.ends_with("/google.rpc.RetryInfo"))?;
     let delay = RetryInfo::decode(&info.value[..]).ok()?.delay.unwrap_or_default();
     let seconds = u64::try_from(delay.seconds).ok()?;
@@ -122,7 +118,7 @@ mod tests {
         let info = RetryInfo { delay: Some(Delay { seconds, nanos }) };
         let any =
             Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".into(), value: info.encode_to_vec() };
-        STANDARD_NO_PAD.encode(Status { details: vec![any] }.encode_to_vec())
+        STANDARD_NO_PAD.encode(StatusDetails { details: vec![any] }.encode_to_vec())
     }
 
     #[test]

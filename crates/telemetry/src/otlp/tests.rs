@@ -23,6 +23,7 @@ use tokio::{task::LocalSet, time::Instant};
 
 use super::*;
 use crate::{Exchange, Metrics, Reason};
+use attache_rpc::Io;
 
 pub(crate) fn collector() -> Collector {
     Collector {

@@ -4,9 +4,9 @@
 //! and again whenever they change. When the stream ends it is opened anew after 1 s, doubled up to 30 s; what came last
 //! stays in use. Sources: SPIFFE Workload Endpoint sections 2 to 5, Workload API section 5; gRPC over HTTP/2.
 //!
-//! Spoken with hyper directly: see `docs/decisions/0008-spiffe-without-tonic.md`.
+//! Spoken by attache's own small client: see `docs/decisions/0008-spiffe-without-tonic.md`.
 
-mod protobuf;
+mod messages;
 mod svid;
 
 use std::{
@@ -16,11 +16,11 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use attache_rpc::{
+    client::{self, Bounds, DialError, Dialled, Protocol, ResponseStream},
+    grpc::{self, Frames, Status},
+};
+use http::{HeaderValue, StatusCode};
 use tokio::{net::UnixStream, time::sleep};
 
 pub(crate) use svid::{Svid, is_of};
@@ -32,6 +32,10 @@ pub const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
 
 /// Larger than any bundle in use (gRPC's own default).
 const LARGEST: usize = 4 << 20;
+/// Time for the connection to the agent's socket.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Time for the head of the agent's answer. Agents send it with the first SVID, which may be in the making.
+const HEAD: Duration = Duration::from_mins(1);
 
 /// The workload's SVID and bundle as they are now. Clones are handles to the same.
 #[derive(Clone)]
@@ -65,11 +69,16 @@ impl Workload {
         let waiting = async {
             let mut pause = Duration::from_millis(100);
             while self.svid.load().is_none() {
-                if let Err(error) = self.stream(true).await {
-                    last = error;
-                    sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(1));
+                match self.stream(true).await {
+                    Ok(()) if self.svid.load().is_some() => return,
+                    Ok(()) => {
+                        last =
+                            format!("{}: the agent ended the stream without an SVID", self.socket.display());
+                    }
+                    Err(error) => last = error,
                 }
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
             }
         };
         match tokio::time::timeout(limit, waiting).await {
@@ -112,44 +121,40 @@ impl Workload {
 
     /// Calls once, and takes what comes until the stream ends (or the first message, if `once`).
     async fn stream(&self, once: bool) -> Result<(), String> {
-        let say = |error: &dyn std::fmt::Display| format!("{}: {error}", self.socket.display());
-        let socket = UnixStream::connect(&*self.socket).await.map_err(|error| say(&error))?;
-        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(socket))
-            .await
-            .map_err(|error| say(&error))?;
-        let driver = tokio::spawn(connection);
-        let response = match request() {
-            Ok(request) => sender.send_request(request).await.map_err(|error| say(&error)),
-            Err(error) => Err(say(&error)),
+        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", self.socket.display());
+        let mut request = grpc::request("http://localhost", METHOD, &messages::X509SvidRequest {})
+            .map_err(|error| failed(&error))?;
+        // Proof that no page in a browser made this call (Workload Endpoint section 5).
+        request.headers_mut().insert("workload.spiffe.io", HeaderValue::from_static("true"));
+        let dial = async {
+            let socket = UnixStream::connect(&*self.socket).await?;
+            Ok::<_, DialError>(Dialled::new(socket, Protocol::Http2))
         };
-        let outcome = match response {
-            Ok(response) => self.take(response, once).await.map_err(|error| say(&error)),
-            Err(error) => Err(error),
-        };
-        driver.abort();
-        outcome
+        let bounds = Bounds { connect: CONNECT, total: HEAD, ..Bounds::default() };
+        let response = client::stream(dial, request, bounds).await.map_err(|error| failed(&error))?;
+        self.receive(response, once).await.map_err(|error| failed(&error))
     }
 
-    async fn take(&self, response: http::Response<Incoming>, once: bool) -> Result<(), String> {
-        if response.status() != StatusCode::OK {
-            return Err(format!("HTTP status {}", response.status()));
+    async fn receive(&self, mut response: ResponseStream, once: bool) -> Result<(), String> {
+        if response.status != StatusCode::OK {
+            return Err(format!("HTTP status {}", response.status));
         }
-        status(response.headers())?;
-        let mut body = response.into_body();
-        let mut gathered = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            match frame.map_err(|error| error.to_string())?.into_data() {
-                Ok(data) => gathered.extend_from_slice(&data),
-                Err(frame) => status(&frame.into_trailers().unwrap_or_default())?,
-            }
-            while let Some(message) = next_message(&mut gathered)? {
+        let mut frames = Frames::new(LARGEST);
+        while let Some(data) = response.data().await.map_err(|error| error.to_string())? {
+            frames.push(&data);
+            while let Some(message) = frames.next().map_err(|bad| bad.to_string())? {
                 self.put(&message)?;
                 if once {
                     return Ok(());
                 }
             }
         }
-        Ok(())
+        Status::check(&response.headers, &response.trailers).map_err(|status| match status.code {
+            Some(7) => {
+                format!("permission denied: no identity is registered for this workload ({})", status.message)
+            }
+            _ => status.to_string(),
+        })
     }
 
     fn put(&self, message: &[u8]) -> Result<(), String> {
@@ -160,42 +165,5 @@ impl Workload {
     }
 }
 
+const METHOD: &str = "/SpiffeWorkloadAPI/FetchX509SVID";
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-
-fn request() -> Result<Request<Full<Bytes>>, http::Error> {
-    Request::post("http://localhost/SpiffeWorkloadAPI/FetchX509SVID")
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        // Proof that no page in a browser made this call (Workload Endpoint section 5).
-        .header("workload.spiffe.io", "true")
-        // One uncompressed, empty message.
-        .body(Full::new(Bytes::from_static(&[0; 5])))
-}
-
-/// Fails on a `grpc-status` other than 0.
-fn status(headers: &HeaderMap) -> Result<(), String> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    match text("grpc-status") {
-        None | Some("0") => Ok(()),
-        Some("7") => Err(format!(
-            "permission denied: no identity is registered for this workload ({})",
-            text("grpc-message").unwrap_or("")
-        )),
-        Some(code) => Err(format!("grpc-status {code}: {}", text("grpc-message").unwrap_or(""))),
-    }
-}
-
-/// The next whole message, if there is one: a flag, the length, the bytes.
-fn next_message(gathered: &mut BytesMut) -> Result<Option<Bytes>, String> {
-    let Some((head, _)) = gathered.split_first_chunk::<5>() else { return Ok(None) };
-    let [compressed, length @ ..] = *head;
-    let length = u32::from_be_bytes(length) as usize;
-    if compressed != 0 || length > LARGEST {
-        return Err("a compressed message, or one of more than 4 MiB".into());
-    }
-    if gathered.len() < 5 + length {
-        return Ok(None);
-    }
-    gathered.advance(5);
-    Ok(Some(gathered.split_to(length).freeze()))
-}

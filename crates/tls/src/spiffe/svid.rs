@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use prost::Message;
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
@@ -11,7 +12,7 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::protobuf::{Fields, Value};
+use super::messages::X509SvidResponse;
 use crate::{
     Certificate,
     loaded::Loaded,
@@ -33,36 +34,22 @@ impl Svid {
     /// Reads an `X509SVIDResponse`. The first SVID is the default one (Workload API section 5.3); bundles of federated
     /// trust domains are left out.
     pub(crate) fn read(message: &[u8]) -> Result<Self, String> {
-        let cut = || "the message is cut or no X509SVIDResponse".to_owned();
-        let mut first = None;
-        for field in Fields::of(message) {
-            if let (1, Value::Bytes(svid)) = field.ok_or_else(cut)? {
-                first = first.or(Some(svid));
-            }
-        }
-        let (mut id, mut chain, mut key, mut bundle) = (&[][..], &[][..], &[][..], &[][..]);
-        for field in Fields::of(first.ok_or("there is no SVID in the message")?) {
-            match field.ok_or_else(cut)? {
-                (1, Value::Bytes(bytes)) => id = bytes,
-                (2, Value::Bytes(bytes)) => chain = bytes,
-                (3, Value::Bytes(bytes)) => key = bytes,
-                (4, Value::Bytes(bytes)) => bundle = bytes,
-                _ => {}
-            }
-        }
-        let id = std::str::from_utf8(id).map_err(|_| "the SPIFFE ID is not text")?;
-        let chain = certificates(chain)?;
+        let response = X509SvidResponse::decode(message)
+            .map_err(|error| format!("the message is no X509SVIDResponse: {error}"))?;
+        let svid = response.svids.into_iter().next().ok_or("there is no SVID in the message")?;
+        let id = &*svid.spiffe_id;
+        let chain = certificates(&svid.x509_svid)?;
         let leaf = Certificate::parse(chain.first().ok_or("the SVID has no certificate")?)?;
         let named = spiffe_id(&leaf).ok_or("the SVID does not have exactly one URI, its SPIFFE ID")?;
         if named != id {
             return Err(format!("the SVID says {named:?}, its certificate is for {id:?}"));
         }
         let domain = domain(id).ok_or_else(|| format!("{id:?} is no SPIFFE ID"))?;
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.to_vec()));
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(svid.x509_svid_key));
         let pair = CertifiedKey::from_der(chain, key, &provider())
             .map_err(|error| format!("the SVID's key or certificate: {error}"))?;
         let mut roots = RootCertStore::empty();
-        for root in certificates(bundle)? {
+        for root in certificates(&svid.bundle)? {
             roots.add(root).map_err(|error| format!("the trust bundle: {error}"))?;
         }
         if roots.is_empty() {

@@ -20,7 +20,6 @@
 //! **Source.** Envoy's `health_checks`.
 
 mod checks;
-mod grpc;
 mod probe;
 mod verdict;
 

@@ -2,31 +2,27 @@
 
 use std::{
     fmt::Display,
-    future::poll_fn,
+    future::{Ready, ready},
     net::SocketAddr,
     num::NonZeroU16,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
 };
 
 use attache_config::model::{self, HealthCheck, Name, Probe, ProxyProtocolOut, UpstreamProtocol};
+use attache_rpc::{
+    Io,
+    client::{self, Bounds, DialError, Dialled, Protocol},
+    grpc::health,
+};
 use attache_tls::{Connector, Credential};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, Response, Version, header};
-use http_body::{Body, Frame};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http::{HeaderValue, Request, Version, header};
+use http_body_util::Full;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream, UnixStream},
-    task::JoinSet,
 };
 
-use super::grpc;
 use crate::{Endpoint, EndpointAddress, connect::Tls};
 
 /// An answer to a health check is this long at most, bytes.
@@ -35,6 +31,12 @@ const LONGEST: usize = 16 << 10;
 /// Why a probe failed, in words for the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Failed(pub(super) String);
+
+impl From<client::Error> for Failed {
+    fn from(error: client::Error) -> Self {
+        Self(format!("no answer: {error}"))
+    }
+}
 
 fn failed(what: &str) -> impl Fn(&dyn Display) -> Failed + '_ {
     move |why| Failed(format!("{what}: {why}"))
@@ -52,6 +54,7 @@ pub(super) struct Prober {
     /// In place of the endpoint's own.
     port: Option<NonZeroU16>,
     source: Option<std::net::IpAddr>,
+    bounds: Bounds,
 }
 
 impl Prober {
@@ -82,6 +85,13 @@ impl Prober {
             },
             port: check.port,
             source: upstream.source_address,
+            // One timeout for all of a probe.
+            bounds: Bounds {
+                connect: check.timeout,
+                total: check.timeout,
+                body: LONGEST,
+                ..Bounds::default()
+            },
         }
     }
 
@@ -109,7 +119,7 @@ impl Prober {
         socket.connect(address).await
     }
 
-    async fn secure<T: Io>(&self, endpoint: &Endpoint, mut io: T) -> Result<(), Failed> {
+    async fn secure<T: Io + 'static>(&self, endpoint: &Endpoint, mut io: T) -> Result<(), Failed> {
         // A probe has no client: the header for that (proxy-protocol.txt, sections 2.1 and 2.2).
         let header: &[u8] = match self.proxy_protocol {
             ProxyProtocolOut::Off => b"",
@@ -132,75 +142,49 @@ impl Prober {
         self.ask(io, http2).await
     }
 
-    async fn ask<T: Io>(&self, io: T, http2: bool) -> Result<(), Failed> {
+    async fn ask<T: Io + 'static>(&self, io: T, http2: bool) -> Result<(), Failed> {
         match &self.probe {
             Probe::Tcp { send, expect } => talk(io, send, expect).await,
             Probe::Http { path, host } => {
                 let host = host.as_ref().unwrap_or(&self.host);
-                let request = self.request(Method::GET, host, path, Bytes::new(), http2)?;
-                let response = send(io, http2, request).await?.0;
-                let status = response.status();
+                let request = if http2 {
+                    Request::get(format!("{}{path}", self.base(host))).version(Version::HTTP_2)
+                } else {
+                    Request::get(&**path).header(header::HOST, &**host)
+                };
+                let request = request.body(Full::default()).map_err(|e| failed("health_check")(&e))?;
+                // Only its head decides.
+                let response = client::stream(dialled(io, http2), self.own(request)?, self.bounds).await?;
+                let status = response.status;
                 if status.is_success() { Ok(()) } else { Err(Failed(format!("status {}", status.as_u16()))) }
             }
             Probe::Grpc { service } => {
-                let path = "/grpc.health.v1.Health/Check";
-                let mut request =
-                    self.request(Method::POST, &self.host, path, grpc::request(service), true)?;
-                let headers = request.headers_mut();
-                headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
-                headers.insert(header::TE, http::HeaderValue::from_static("trailers"));
-                // The connection lives in the tasks until the answer was read.
-                let (response, _tasks) = send(io, true, request).await?;
-                serving(response).await
+                let request = health::check(&self.base(&self.host), service);
+                let request = self.own(request.map_err(|e| failed("health_check")(&e))?)?;
+                health::verdict(&client::call(dialled(io, true), request, self.bounds).await?).map_err(Failed)
             }
         }
     }
 
-    fn request(
-        &self,
-        method: Method,
-        host: &str,
-        path: &str,
-        body: Bytes,
-        http2: bool,
-    ) -> Result<Request<Payload>, Failed> {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let request = Request::builder().method(method).header(header::USER_AGENT, "attache-health");
-        let request = if http2 {
-            request.version(Version::HTTP_2).uri(format!("{scheme}://{host}{path}"))
-        } else {
-            request.header(header::HOST, host).uri(path)
-        };
-        let mut request = request.body(Payload(Some(body))).map_err(|e| failed("health_check")(&e))?;
+    fn base(&self, host: &str) -> String {
+        format!("http{}://{host}", if self.tls.is_some() { "s" } else { "" })
+    }
+
+    /// With the headers of every probe.
+    fn own(&self, mut request: Request<Full<Bytes>>) -> Result<Request<Full<Bytes>>, Failed> {
+        let headers = request.headers_mut();
+        headers.insert(header::USER_AGENT, HeaderValue::from_static("attache-health"));
         if let Some(credential) = &self.credential {
-            let mut headers = attache_wire::Fields::from(request.headers());
-            credential.apply(&mut headers).map_err(|e| failed("no-credential")(&e))?;
-            *request.headers_mut() = headers.into();
+            let mut fields = attache_wire::Fields::from(&*headers);
+            credential.apply(&mut fields).map_err(|e| failed("no-credential")(&e))?;
+            *headers = fields.into();
         }
         Ok(request)
     }
 }
 
-async fn send<T: Io>(
-    io: T,
-    http2: bool,
-    request: Request<Payload>,
-) -> Result<(Response<Incoming>, JoinSet<()>), Failed> {
-    // Dropped with the probe, and the connection with it.
-    let mut tasks = JoinSet::new();
-    let response = if http2 {
-        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io))
-            .await
-            .map_err(|e| failed("http2")(&e))?;
-        tasks.spawn(async { drop(connection.await) });
-        sender.send_request(request).await
-    } else {
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(io)).await.map_err(|e| failed("http1")(&e))?;
-        tasks.spawn(async { drop(connection.await) });
-        sender.send_request(request).await
-    };
-    Ok((response.map_err(|e| failed("no answer")(&e))?, tasks))
+fn dialled(io: impl Io + 'static, http2: bool) -> Ready<Result<Dialled, DialError>> {
+    ready(Ok(Dialled::new(io, if http2 { Protocol::Http2 } else { Protocol::Http1 })))
 }
 
 /// Sends and reads until every expected part was found, each behind the one before (Envoy's matching of `receive`).
@@ -238,65 +222,5 @@ fn found(answer: &[u8], from: usize, part: &[u8]) -> Result<usize, usize> {
     match rest.windows(part.len().max(1)).position(|window| window == part) {
         Some(at) => Ok(from + at + part.len()),
         None => Err(from + rest.len().saturating_sub(part.len().saturating_sub(1))),
-    }
-}
-
-async fn serving(response: Response<Incoming>) -> Result<(), Failed> {
-    let (head, mut body) = response.into_parts();
-    if !head.status.is_success() {
-        return Err(Failed(format!("status {}", head.status.as_u16())));
-    }
-    accepted(&head.headers)?;
-    let mut message = BytesMut::new();
-    let mut trailers = HeaderMap::new();
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        match frame.map_err(|e| failed("answer")(&e))?.into_data() {
-            Ok(data) => message.extend_from_slice(&data),
-            Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
-        }
-        if message.len() > LONGEST {
-            return Err(Failed(format!("an answer of more than {LONGEST} bytes")));
-        }
-    }
-    accepted(&trailers)?;
-    match grpc::status(&message) {
-        Some(1) => Ok(()),
-        Some(other) => Err(Failed(grpc::name(other).to_owned())),
-        None => Err(Failed("not a grpc.health.v1 answer".to_owned())),
-    }
-}
-
-/// A grpc-status other than OK, in the head or in the trailers.
-fn accepted(headers: &HeaderMap) -> Result<(), Failed> {
-    let text =
-        |name| headers.get(name).map(|value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()));
-    match text("grpc-status") {
-        Some(status) if status != "0" => {
-            let message = text("grpc-message").unwrap_or_default();
-            Err(Failed(format!("grpc-status {status} {message}").trim_end().to_owned()))
-        }
-        _ => Ok(()),
-    }
-}
-
-trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
-
-/// A request body of one frame; the data path's is bound to its thread.
-struct Payload(Option<Bytes>);
-
-impl Body for Payload {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(self.0.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(Bytes::is_empty)
     }
 }

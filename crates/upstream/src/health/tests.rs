@@ -173,6 +173,9 @@ async fn grpc_server(
                 }
                 sender.unwrap().send((head.uri.path().to_owned(), message)).unwrap();
                 let mut response = http::Response::new(Frames(Vec::new()));
+                response
+                    .headers_mut()
+                    .insert("content-type", http::HeaderValue::from_static("application/grpc"));
                 match answer {
                     Ok(status) => {
                         let trailers = http::HeaderMap::from_iter([(

@@ -4,29 +4,25 @@
 //! token are in the folder of the service account (`ca.crt`, `token`), or in the folder that `ATTACHE_SERVICE_ACCOUNT`
 //! names. Both files are read for each request: the kubelet renews the token about every hour. A token is never logged.
 //!
-//! Each request has a connection of its own, since a watch takes one for minutes and a list comes before each first watch only. The client
-//! is hyper's, as for health checks; `attache-rpc` stands above this crate and runs on workers.
+//! Each request has a connection of its own, since a watch takes one for minutes and a list comes before each first watch only.
 
 use std::{
     env, fmt,
     fs::File,
-    future::poll_fn,
     io::{self, Read},
     net::IpAddr,
     path::PathBuf,
-    pin::Pin,
     time::Duration,
 };
 
 use attache_config::model::{TlsClient, Trust};
+use attache_rpc::client::{self, Bounds, DialError, Dialled, Protocol, ResponseStream};
 use attache_tls::Connector;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use http_body::Body;
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http_body_util::Full;
 use serde_json::Value;
-use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+use tokio::{net::TcpStream, time::timeout};
 
 /// The folder that the kubelet mounts into every container of a pod with a service account.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -71,11 +67,7 @@ impl Problem {
 
 /// An answer with 200, and the connection that it comes on, which ends with it.
 #[derive(Debug)]
-pub(super) struct Answered {
-    body: Pin<Box<Incoming>>,
-    // Aborted on drop.
-    _connection: JoinSet<()>,
-}
+pub(super) struct Answered(ResponseStream);
 
 impl Api {
     /// The API server of the cluster that this pod is in.
@@ -99,19 +91,16 @@ impl Api {
 
     /// Asks for a path with its query.
     pub(super) async fn get(&self, path: &str) -> Result<Answered, Problem> {
-        let asked = timeout(HEAD, self.ask(path)).await;
-        let (response, connection) =
-            asked.map_err(|_| Problem::away(format!("{self} gave no answer within {HEAD:?}")))??;
-        let (head, body) = response.into_parts();
-        let mut answered = Answered { body: Box::pin(body), _connection: connection };
-        match head.status {
-            StatusCode::OK => Ok(answered),
+        let response = self.ask(path).await?;
+        match response.status {
+            StatusCode::OK => Ok(Answered(response)),
             StatusCode::GONE => Err(Problem::Gone),
             status => {
+                let headers = response.headers.clone();
                 // The message of a `Status` object says what is wrong, most of all for 403.
-                let text = timeout(HEAD, answered.text(LONGEST_STATUS)).await;
+                let text = timeout(HEAD, Answered(response).text(LONGEST_STATUS)).await;
                 let text = text.ok().and_then(Result::ok).unwrap_or_default();
-                Err(self.refused(status, &head.headers, &text))
+                Err(self.refused(status, &headers, &text))
             }
         }
     }
@@ -138,29 +127,36 @@ impl Api {
         }
     }
 
-    async fn ask(&self, path: &str) -> Result<(Response<Incoming>, JoinSet<()>), Problem> {
+    async fn ask(&self, path: &str) -> Result<ResponseStream, Problem> {
         let failed = |what: &str, error: &dyn fmt::Display| Problem::away(format!("{self}: {what}: {error}"));
         let token = self.token()?;
         let connector = Connector::new(&self.trust(), &[b"http/1.1"]).map_err(|e| failed("TLS", &e))?;
-        let tcp =
-            TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|e| failed("connect", &e))?;
-        let keepalive =
-            socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3).with_retries(3);
-        socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive).map_err(|e| failed("keepalive", &e))?;
-        let tls = connector.connect(&self.host, tcp).await.map_err(|e| failed("TLS", &e))?;
-        let (mut sender, running) =
-            http1::handshake(TokioIo::new(tls)).await.map_err(|e| failed("HTTP", &e))?;
-        let mut connection = JoinSet::new();
-        connection.spawn(async move { drop(running.await) });
         let request = Request::get(path)
             .header(header::HOST, self.authority())
             .header(header::AUTHORIZATION, token)
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("attache/", env!("CARGO_PKG_VERSION")))
-            .body(Nothing)
+            .body(Full::default())
             .map_err(|e| failed("the request", &e))?;
-        let response = sender.send_request(request).await.map_err(|e| failed("no answer", &e))?;
-        Ok((response, connection))
+        let bounds = Bounds { connect: HEAD, total: HEAD, ..Bounds::default() };
+        client::stream(self.dial(&connector), request, bounds).await.map_err(|error| match error {
+            client::Error::Timeout(_) | client::Error::ConnectTimeout(_) => {
+                Problem::away(format!("{self} gave no answer within {HEAD:?}"))
+            }
+            client::Error::Connect(error) => Problem::away(format!("{self}: {error}")),
+            error => failed("no answer", &error),
+        })
+    }
+
+    async fn dial(&self, connector: &Connector) -> Result<Dialled, DialError> {
+        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await;
+        let tcp = tcp.map_err(|error| format!("connect: {error}"))?;
+        let keepalive =
+            socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3).with_retries(3);
+        let set = socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive);
+        set.map_err(|error| format!("keepalive: {error}"))?;
+        let tls = connector.connect(&self.host, tcp).await.map_err(|error| format!("TLS: {error}"))?;
+        Ok(Dialled::new(tls, Protocol::Http1))
     }
 
     fn token(&self) -> Result<HeaderValue, Problem> {
@@ -201,27 +197,16 @@ impl fmt::Display for Api {
 }
 
 impl Answered {
-    /// The next piece of the body; `None` at its end. May be dropped while it waits.
-    pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, Problem> {
-        loop {
-            let frame = poll_fn(|cx| self.body.as_mut().poll_frame(cx)).await;
-            match frame {
-                None => return Ok(None),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Ok(Some(data));
-                    }
-                }
-                Some(Err(error)) => return Err(Problem::away(format!("the answer broke off: {error}"))),
-            }
-        }
+    /// The next bytes of the body; `None` at its end. May be dropped while it waits.
+    pub(super) async fn data(&mut self) -> Result<Option<Bytes>, Problem> {
+        self.0.data().await.map_err(|error| Problem::away(format!("the answer broke off: {error}")))
     }
 
     /// The whole body.
     pub(super) async fn text(&mut self, longest: usize) -> Result<Vec<u8>, Problem> {
         let mut text = Vec::new();
-        while let Some(piece) = self.piece().await? {
-            text.extend_from_slice(&piece);
+        while let Some(data) = self.data().await? {
+            text.extend_from_slice(&data);
             if text.len() > longest {
                 return Err(Problem::Refused(format!("the answer is larger than {longest} bytes")));
             }
@@ -234,23 +219,4 @@ impl Answered {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse::<u64>().ok()?;
     Some(Duration::from_secs(seconds.min(60)))
-}
-
-/// The body of a GET.
-struct Nothing;
-
-impl Body for Nothing {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
-        std::task::Poll::Ready(None)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        true
-    }
 }

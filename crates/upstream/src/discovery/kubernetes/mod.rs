@@ -210,16 +210,16 @@ impl Task {
         self.publish();
         let (mut lines, mut published, mut changed) = (LineReader::default(), Instant::now(), false);
         loop {
-            let piece = tokio::select! {
-                piece = answered.piece() => piece,
+            let data = tokio::select! {
+                data = answered.data() => data,
                 () = sleep_until(published + self.pace.publish), if changed => {
                     self.publish();
                     (published, changed) = (Instant::now(), false);
                     continue;
                 }
             };
-            let ended = match piece {
-                Ok(Some(piece)) => self.take_lines(&mut lines, &piece, &mut changed).err(),
+            let ended = match data {
+                Ok(Some(data)) => self.take_lines(&mut lines, &data, &mut changed).err(),
                 Ok(None) => {
                     if changed {
                         self.publish();
@@ -238,14 +238,9 @@ impl Task {
         }
     }
 
-    fn take_lines(
-        &mut self,
-        lines: &mut LineReader,
-        piece: &[u8],
-        changed: &mut bool,
-    ) -> Result<(), Problem> {
+    fn take_lines(&mut self, lines: &mut LineReader, data: &[u8], changed: &mut bool) -> Result<(), Problem> {
         let lines =
-            lines.take(piece).map_err(|_| Problem::Refused("an event is longer than any can be".into()))?;
+            lines.take(data).map_err(|_| Problem::Refused("an event is longer than any can be".into()))?;
         for line in lines {
             *changed |= self.take(&line)?;
         }

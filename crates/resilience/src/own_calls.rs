@@ -1,0 +1,25 @@
+//! attache's own calls through the layers of an upstream: an authorizer or a rate limit service is asked as any upstream is.
+
+use std::{cell::RefCell, rc::Rc};
+
+use attache_config::model::Name;
+use attache_http::{Body, Client};
+use attache_rpc::{Question, Service};
+use attache_telemetry::Exchange;
+use attache_upstream::{Call, CallContext, Error};
+use attache_wire::Response;
+
+/// `name` is the upstream's, `authority` what it is called in requests, `layers` its layers.
+pub fn own_calls<S>(name: Name, authority: Name, layers: S) -> Service
+where
+    S: tower::Service<Call, Response = Response<Body>, Error = Error> + 'static,
+    S::Future: 'static,
+{
+    let layers = RefCell::new(layers);
+    Service::new(name, authority, move |Question { request, protocol, asker }| {
+        let exchange = Exchange::new(asker, protocol, None);
+        let context = CallContext::new(Rc::new(Client::default()), Rc::new(exchange));
+        let sent = layers.borrow_mut().call(Call::new(request.map(Body::full), context));
+        async move { sent.await.map_err(|error| format!("{}: {}", error.reason, error.detail())) }
+    })
+}

@@ -1,0 +1,83 @@
+use std::{future::poll_fn, pin::Pin};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::{Error, Tasks};
+
+/// An answer whose head has arrived. Dropping it ends its connection, unless a [`Client`](super::Client) keeps it.
+#[derive(Debug)]
+pub struct ResponseStream {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its trailers; empty until the end of the body.
+    pub trailers: HeaderMap,
+    body: Incoming,
+    longest: usize,
+    _tasks: Tasks,
+}
+
+/// An answer that was read to its end.
+#[derive(Debug)]
+pub struct Collected {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// Its trailers; empty where there are none.
+    pub trailers: HeaderMap,
+}
+
+impl ResponseStream {
+    pub(super) fn new(response: http::Response<Incoming>, longest: usize, tasks: Tasks) -> Self {
+        let (head, body) = response.into_parts();
+        Self {
+            status: head.status,
+            headers: head.headers,
+            trailers: HeaderMap::new(),
+            body,
+            longest,
+            _tasks: tasks,
+        }
+    }
+
+    /// The next bytes of the body; `None` at its end. May be dropped while it waits.
+    ///
+    /// # Errors
+    /// The body broke off before its end.
+    pub async fn data(&mut self) -> Result<Option<Bytes>, Error> {
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await {
+            match frame?.into_data() {
+                Ok(data) => return Ok(Some(data)),
+                Err(frame) => self.trailers = frame.into_trailers().unwrap_or_default(),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads the body to its end, [`Bounds::body`](super::Bounds::body) bytes at most.
+    ///
+    /// # Errors
+    /// The body broke off before its end, or is longer.
+    pub async fn collect(mut self) -> Result<Collected, Error> {
+        let mut body = BytesMut::new();
+        while let Some(data) = self.data().await? {
+            if body.len() + data.len() > self.longest {
+                return Err(Error::TooLong(self.longest));
+            }
+            body.extend_from_slice(&data);
+        }
+        Ok(Collected {
+            status: self.status,
+            headers: self.headers,
+            body: body.freeze(),
+            trailers: self.trailers,
+        })
+    }
+}

@@ -1,0 +1,83 @@
+use std::{fmt, future::poll_fn, pin::pin, time::Duration};
+
+use http::StatusCode;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+
+use super::ConnectionPermit;
+
+/// Why a request has no body that can be used.
+#[derive(Debug)]
+pub enum BodyError {
+    /// It is longer than so many bytes.
+    TooLong(usize),
+    /// It was not complete in time.
+    Timeout,
+    /// The bodies of all connections take more memory than they may.
+    Memory,
+    /// It broke off.
+    Broken(hyper::Error),
+}
+
+impl BodyError {
+    /// The status to answer.
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Memory => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Broken(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong(longest) => write!(f, "the body is larger than {} MiB", longest >> 20),
+            Self::Timeout => f.write_str("the body didn't come in time"),
+            Self::Memory => f.write_str("too much is being read at once: try again"),
+            Self::Broken(error) => write!(f, "the body broke off: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+/// Reads a request's body, `longest` bytes at most, within a time. Its bytes are reserved on the permit until
+/// [`ConnectionPermit::release`]; while it is read, the connection can be evicted.
+///
+/// # Errors
+/// It is too long or too slow, it breaks off, or too many bodies are read at once.
+pub async fn read_body(
+    body: Incoming,
+    permit: &ConnectionPermit,
+    longest: usize,
+    time: Duration,
+) -> Result<Vec<u8>, BodyError> {
+    if body.size_hint().lower() > longest as u64 {
+        return Err(BodyError::TooLong(longest));
+    }
+    permit.waiting();
+    let read = timeout(time, read(body, permit, longest)).await.unwrap_or(Err(BodyError::Timeout));
+    permit.answering();
+    read
+}
+
+async fn read(body: Incoming, permit: &ConnectionPermit, longest: usize) -> Result<Vec<u8>, BodyError> {
+    let mut body = pin!(body);
+    let mut bytes = Vec::new();
+    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        if let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() {
+            if bytes.len() + data.len() > longest {
+                return Err(BodyError::TooLong(longest));
+            }
+            if !permit.reserve(data.len()) {
+                return Err(BodyError::Memory);
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes)
+}
