@@ -1,40 +1,9 @@
-//! What `tests/fuzz` needs beside the public interface: the readers of a connection's first bytes.
-
-use std::net::SocketAddr;
+//! What `tests/fuzz` needs beside the public interface: the judge of a connection's first bytes.
 
 use crate::{
     detect::{self, Verdict},
-    proxy_protocol::{self, Read},
     transport::{ClientHello, Protocol},
 };
-
-/// What the reader of the PROXY protocol says of first bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProxyHeader {
-    /// A header of `len` bytes; source and destination are `None` where the proxy speaks for itself.
-    Is {
-        /// Source and destination.
-        addresses: Option<(SocketAddr, SocketAddr)>,
-        /// Bytes of it.
-        len: usize,
-    },
-    /// More bytes are needed.
-    More,
-    /// There is none.
-    None,
-    /// It begins like one and is none.
-    Bad,
-}
-
-/// Reads the header of the PROXY protocol that `bytes` begin with.
-pub fn proxy_header(bytes: &[u8]) -> ProxyHeader {
-    match proxy_protocol::read(bytes) {
-        Read::Header(header) => ProxyHeader::Is { addresses: header.addresses, len: header.len },
-        Read::More => ProxyHeader::More,
-        Read::None => ProxyHeader::None,
-        Read::Bad(_) => ProxyHeader::Bad,
-    }
-}
 
 /// How a listener judges first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,7 +23,6 @@ mod http1;
 mod http2;
 mod new_connection;
 mod overload;
-mod proxy_protocol;
 mod reader;
 mod registry;
 mod request;

@@ -17,6 +17,7 @@ use attache_config::model::{ListenProtocol, ProxyProtocolIn, TlsMode};
 use attache_http::{Client, Takes};
 use attache_telemetry::{Admitted, Exchange, Reason, Side, metrics};
 use attache_tls::Alpn;
+use attache_wire::proxy_protocol;
 use http::HeaderValue;
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
@@ -25,7 +26,6 @@ use tokio::{
 
 use crate::{
     detect::{self, Verdict},
-    proxy_protocol,
     registry::{OpenConnection, Order},
     request::{HEADER_TIMEOUT, Refusal, Settings},
     stream::Stream,

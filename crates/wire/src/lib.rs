@@ -8,6 +8,7 @@
 //! - [`Fields`] is that index, with what is changed on the way; [`Request`] and [`Response`] are what is passed on.
 //! - [`body`] finds where a message ends and takes its framing off; [`outbox`] puts framing on.
 //! - [`server`] reads the requests of one connection, with pipelining and upgrades.
+//! - [`proxy_protocol`] reads and writes the header that may stand before all of it.
 //! - [`write`] copies them to the next hop, with the field names as the sender spelt them.
 //!
 //! Whatever two parsers could read in two ways is refused (a [`Fault`]) or rewritten into one form, in requests and in answers.
@@ -24,6 +25,7 @@ pub mod header;
 mod line;
 mod message;
 pub mod outbox;
+pub mod proxy_protocol;
 pub mod request;
 pub mod response;
 mod scan;

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use attache_listener::fuzzing::{ProxyHeader, proxy_header};
+use attache_wire::proxy_protocol::{Header, Read, read};
 use ppp::{v1, v2};
 
 /// The longest header that is taken (`docs/config.md`).
@@ -47,19 +47,19 @@ fn v2_addresses(header: &[u8]) -> Addresses {
 
 /// Panics where it does not hold.
 pub fn check(data: &[u8]) {
-    let whole = proxy_header(data);
+    let whole = read(data);
     for cut in 0..data.len() {
-        let early = proxy_header(&data[..cut]);
-        assert!(early == ProxyHeader::More || early == whole, "{early:?} of {cut} bytes, {whole:?} of all");
+        let early = read(&data[..cut]);
+        assert!(early == Read::More || early == whole, "{early:?} of {cut} bytes, {whole:?} of all");
     }
     match whole {
-        ProxyHeader::Is { addresses, len } => {
+        Read::Header(Header { addresses, len }) => {
             assert!(len <= LONGEST.min(data.len()));
             let header = &data[..len];
             // A proxy that speaks for itself, or for no TCP, may say anything of addresses, which nobody reads.
-            let read = header.starts_with(b"PROXY TCP")
+            let has_addresses = header.starts_with(b"PROXY TCP")
                 || header.get(12) == Some(&0x21) && matches!(header.get(13), Some(0x11 | 0x21));
-            if !read {
+            if !has_addresses {
                 assert_eq!(addresses, None);
                 return;
             }
@@ -68,7 +68,7 @@ pub fn check(data: &[u8]) {
             assert_eq!(addresses, theirs);
         }
         // Whoever waits for more has a bound.
-        ProxyHeader::More => assert!(data.len() < LONGEST),
-        ProxyHeader::None | ProxyHeader::Bad => {}
+        Read::More => assert!(data.len() < LONGEST),
+        Read::None | Read::Bad(_) => {}
     }
 }

@@ -5,14 +5,14 @@
 //! [`Reason`], and nothing of the request has been written when any of them fails.
 
 mod connection;
-mod proxy_protocol;
 mod tls;
 
 use std::{cell::Cell, io, net::SocketAddr, time::Duration};
 
-use attache_config::model;
+use attache_config::model::{self, ProxyProtocolOut};
 use attache_http::Client;
 use attache_telemetry::Reason;
+use attache_wire::proxy_protocol::{self, Version};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
@@ -63,7 +63,7 @@ pub async fn connect(
     client: &Client,
     times: &Times,
 ) -> Result<Connection, Error> {
-    let header = proxy_protocol::encode(config.proxy_protocol, client);
+    let header = proxy_header(config.proxy_protocol, addresses(client));
     let name = || match (&endpoint.host, host, &endpoint.address) {
         (Some(name), _, _) => name.to_string(),
         (None, Some(name), _) => name.to_owned(),
@@ -103,6 +103,21 @@ pub async fn connect(
             }
         }
     }
+}
+
+/// The PROXY protocol header that the config wants, sent before the first byte; empty where it wants none.
+pub(crate) fn proxy_header(wanted: ProxyProtocolOut, addresses: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    match wanted {
+        ProxyProtocolOut::Off => Vec::new(),
+        ProxyProtocolOut::V1 => proxy_protocol::write(Version::V1, addresses),
+        ProxyProtocolOut::V2 => proxy_protocol::write(Version::V2, addresses),
+    }
+}
+
+/// Where the client came from and where it went. An IPv4 address of a dual-stack socket (`::ffff:a.b.c.d`) is one.
+fn addresses(client: &Client) -> Option<(SocketAddr, SocketAddr)> {
+    let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    Some((plain(client.address?), plain(client.original_destination.or(client.local)?)))
 }
 
 async fn connect_tcp(address: SocketAddr, config: &model::Upstream) -> io::Result<TcpStream> {
@@ -150,4 +165,22 @@ async fn greet(io: &mut (impl AsyncWrite + Unpin), header: &[u8]) -> Result<(), 
     io.write_all(header)
         .await
         .map_err(|error| Error::with_source(Reason::ConnectFailed, Sent::Nothing, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_address_is_written_as_the_ipv4_that_it_is() {
+        let client = Client {
+            address: "[::ffff:192.0.2.1]:9".parse().ok(),
+            local: "198.51.100.7:443".parse().ok(),
+            ..Client::default()
+        };
+        let header = proxy_header(ProxyProtocolOut::V1, addresses(&client));
+        assert_eq!(header, b"PROXY TCP4 192.0.2.1 198.51.100.7 9 443\r\n");
+        assert_eq!(proxy_header(ProxyProtocolOut::V1, addresses(&Client::default())), b"PROXY UNKNOWN\r\n");
+        assert_eq!(proxy_header(ProxyProtocolOut::Off, addresses(&client)), b"");
+    }
 }

@@ -23,7 +23,10 @@ use tokio::{
     net::{TcpSocket, TcpStream, UnixStream},
 };
 
-use crate::{Endpoint, EndpointAddress, connect::Tls};
+use crate::{
+    Endpoint, EndpointAddress,
+    connect::{Tls, proxy_header},
+};
 
 /// An answer to a health check is this long at most, bytes.
 const LONGEST: usize = 16 << 10;
@@ -120,13 +123,9 @@ impl Prober {
     }
 
     async fn secure<T: Io + 'static>(&self, endpoint: &Endpoint, mut io: T) -> Result<(), Failed> {
-        // A probe has no client: the header for that (proxy-protocol.txt, sections 2.1 and 2.2).
-        let header: &[u8] = match self.proxy_protocol {
-            ProxyProtocolOut::Off => b"",
-            ProxyProtocolOut::V1 => b"PROXY UNKNOWN\r\n",
-            ProxyProtocolOut::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
-        };
-        io.write_all(header).await.map_err(|e| failed("write")(&e))?;
+        // A probe has no client, which the header says.
+        let header = proxy_header(self.proxy_protocol, None);
+        io.write_all(&header).await.map_err(|e| failed("write")(&e))?;
 
         let Some(tls) = &self.tls else {
             let http2 = matches!(self.protocol, UpstreamProtocol::Http2);

@@ -1,42 +1,39 @@
-//! The PROXY protocol header on accepted connections (haproxy.org, proxy-protocol.txt, versions 1 and 2).
-//!
-//! Own code rather than the `ppp` crate: the whole format is two screens, and here it has to be incremental, bounded, and strict about
-//! every byte that two parsers could see differently (`ppp` takes any line end, leading zeros and text after the ports).
+//! Reads the header that a connection begins with: incremental, bounded, and strict about every byte that two parsers
+//! could see differently.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use memchr::memchr;
 
-const V1: &[u8] = b"PROXY ";
-const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The longest line of version 1, with its CRLF (section 2.1).
-const V1_MAX: usize = 107;
+use super::{V1, V1_MAX, V2};
+
 /// Addresses and TLVs of version 2 beyond this are refused; real ones are below 1 KiB.
 const V2_MAX: usize = 4096;
 
-/// Who and where, as the header says.
+/// A complete header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
+pub struct Header {
     /// Source and destination; `None` where the proxy speaks for itself (`LOCAL`, `UNKNOWN`).
-    pub(crate) addresses: Option<(SocketAddr, SocketAddr)>,
-    /// Bytes of it.
-    pub(crate) len: usize,
+    pub addresses: Option<(SocketAddr, SocketAddr)>,
+    /// Its length, bytes.
+    pub len: usize,
 }
 
-/// What can be said so far.
+/// The verdict on the bytes so far. More bytes change only [`Read::More`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Read {
+pub enum Read {
+    /// A header.
     Header(Header),
     /// It may become one.
     More,
     /// It does not begin like one.
     None,
-    /// It begins like one and is none.
+    /// It begins like one and is malformed, for this reason.
     Bad(&'static str),
 }
 
 /// Reads the header that `bytes` begin with.
-pub(crate) fn read(bytes: &[u8]) -> Read {
+pub fn read(bytes: &[u8]) -> Read {
     if bytes.starts_with(V2) {
         v2(bytes)
     } else if bytes.starts_with(V1) {
@@ -134,42 +131,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::proxy_protocol::{Version, write};
 
-    fn v1_text(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
-        let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
-        format!(
-            "PROXY {family} {} {} {} {}\r\n",
-            source.ip(),
-            destination.ip(),
-            source.port(),
-            destination.port()
-        )
-        .into_bytes()
-    }
-
-    fn v2_bytes(source: SocketAddr, destination: SocketAddr, tlvs: &[u8]) -> Vec<u8> {
-        let mut body = Vec::new();
-        let mut family = 0x21;
-        match (source.ip(), destination.ip()) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => {
-                family = 0x11;
-                body.extend(a.octets());
-                body.extend(b.octets());
-            }
-            (IpAddr::V6(a), IpAddr::V6(b)) => {
-                body.extend(a.octets());
-                body.extend(b.octets());
-            }
-            _ => unreachable!(),
-        }
-        body.extend(source.port().to_be_bytes());
-        body.extend(destination.port().to_be_bytes());
-        body.extend(tlvs);
-        let mut all = V2.to_vec();
-        all.extend([0x21, family]);
-        all.extend((body.len() as u16).to_be_bytes());
-        all.extend(body);
-        all
+    /// Version 2 with what may follow the addresses.
+    fn with_tlvs(mut header: Vec<u8>, tlvs: &[u8]) -> Vec<u8> {
+        header.extend(tlvs);
+        let len = (header.len() - V2.len() - 4) as u16;
+        header[V2.len() + 2..V2.len() + 4].copy_from_slice(&len.to_be_bytes());
+        header
     }
 
     fn pair() -> impl Strategy<Value = (SocketAddr, SocketAddr)> {
@@ -193,7 +162,8 @@ mod tests {
         fn what_was_written_is_read_back_and_a_part_of_it_never_is(
             (source, destination) in pair(), tlvs in proptest::collection::vec(any::<u8>(), 0..40),
         ) {
-            for mut bytes in [v1_text(source, destination), v2_bytes(source, destination, &tlvs)] {
+            let [v1, v2] = [Version::V1, Version::V2].map(|version| write(version, Some((source, destination))));
+            for mut bytes in [v1, with_tlvs(v2, &tlvs)] {
                 let len = bytes.len();
                 for n in 0..len {
                     prop_assert_eq!(read(&bytes[..n]), Read::More, "cut at {}", n);
@@ -228,13 +198,13 @@ mod tests {
 
     #[test]
     fn a_proxy_that_speaks_for_itself_names_no_client() {
+        for (version, len) in [(Version::V1, 15), (Version::V2, 16)] {
+            assert_eq!(read(&write(version, None)), Read::Header(Header { addresses: None, len }));
+        }
         assert_eq!(
             read(b"PROXY UNKNOWN what ever else\r\nGET"),
             Read::Header(Header { addresses: None, len: 30 })
         );
-        let mut local = V2.to_vec();
-        local.extend([0x20, 0x00, 0, 0]);
-        assert_eq!(read(&local), Read::Header(Header { addresses: None, len: 16 }));
     }
 
     #[test]
