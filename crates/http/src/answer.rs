@@ -6,7 +6,7 @@
 
 use std::{cell::Ref, fmt::Write, time::Duration};
 
-use attache_telemetry::{Exchange, Reason};
+use attache_telemetry::{Class, Exchange, Reason};
 use attache_wire::{
     Known, RequestHead, Response, Value,
     header::{self, ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
@@ -100,10 +100,10 @@ pub fn answer(reason: Reason, asker: Asker, style: AnswerStyle, exchange: &Excha
     if style.details {
         headers.insert(ATTACHE_REASON, HeaderValue::from_static(reason.as_str()));
     }
-    if let Some(seconds) = style.retry_after.map(seconds).or(default_retry_after(reason)) {
+    if let Some(seconds) = style.retry_after.map(seconds).or(reason.is(Class::RetryLater).then_some(1)) {
         headers.insert(RETRY_AFTER, seconds);
     }
-    if asker.http1 && ends_connection(reason) {
+    if asker.http1 && reason.is(Class::ClosesClient) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let (content_type, body) = match asker.language {
@@ -196,37 +196,6 @@ fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-/// Where waiting a moment is the cure.
-const fn default_retry_after(reason: Reason) -> Option<u64> {
-    match reason {
-        Reason::RateLimited
-        | Reason::ShuttingDown
-        | Reason::Overloaded
-        | Reason::CircuitOpen
-        | Reason::OverflowRequests
-        | Reason::OverflowClient
-        | Reason::OverflowPending
-        | Reason::OverflowConnections
-        | Reason::OverflowAdaptive
-        | Reason::OverflowQueue => Some(1),
-        _ => None,
-    }
-}
-
-/// After these it is not certain where the next HTTP/1 request begins, or there must be none.
-const fn ends_connection(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::BadRequest
-            | Reason::UriTooLong
-            | Reason::HeadersTooLarge
-            | Reason::UnknownCoding
-            | Reason::HeaderTimeout
-            | Reason::ShuttingDown
-            | Reason::InternalError
-    )
-}
-
 /// Where it happened: `upstream orders, endpoint 10.0.0.7:80, after 3 attempts: connection refused`.
 fn place(exchange: &Exchange) -> String {
     let mut place = String::new();
@@ -257,7 +226,7 @@ fn place(exchange: &Exchange) -> String {
 /// The cause, as far as the client may know it.
 fn told(reason: Reason, exchange: &Exchange) -> Ref<'_, Option<String>> {
     static NOTHING: Option<String> = None;
-    Ref::map(exchange.detail.borrow(), |detail| if reason.hides_cause() { &NOTHING } else { detail })
+    Ref::map(exchange.detail.borrow(), |detail| if reason.is(Class::HidesCause) { &NOTHING } else { detail })
 }
 
 fn text(reason: Reason, style: AnswerStyle, exchange: &Exchange) -> String {

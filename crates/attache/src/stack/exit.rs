@@ -10,7 +10,7 @@ use attache_http::{
 };
 use attache_listener::{Hold, OnUpgrade};
 use attache_routing::ReadyEdits;
-use attache_telemetry::{Exchange, Reason};
+use attache_telemetry::{Class, Exchange, Reason};
 use attache_upstream::{Error, Sent, connected};
 use attache_web::WayBack;
 use attache_wire::{Fields, Response, ResponseHead, header::CONTENT_LENGTH};
@@ -104,8 +104,7 @@ impl Site {
         });
         finished.unwrap_or_else(|error| {
             let mut failure = Failure::from(error);
-            if matches!(failure.reason, Reason::RequestTimeout | Reason::PerTryTimeout | Reason::IdleTimeout)
-            {
+            if failure.reason.is(Class::Timeout) {
                 failure.detail = [failure.detail, exchange.waited_for()].join("; ");
             }
             self.answer(failure, asker, exchange)

@@ -21,7 +21,7 @@
 //! overload is not retried into the ground at every hop.
 
 use attache_config::model::RetryOn;
-use attache_telemetry::Reason;
+use attache_telemetry::{Class, Reason};
 use attache_upstream::{Error, Sent};
 use attache_wire::{Fields, Known, header};
 use http::{HeaderName, StatusCode};
@@ -31,10 +31,7 @@ const GRPC_STATUS: Known = header::GRPC_STATUS;
 /// Whether the request never reached an application: no connection came about, or the peer says that it did no work on it.
 pub(super) fn never_reached(error: &Error) -> bool {
     match error.sent {
-        Sent::Nothing => {
-            error.reason.is_no_connection()
-                || matches!(error.reason, Reason::UpstreamReset | Reason::UpstreamRefusedStream)
-        }
+        Sent::Nothing => error.reason.is(Class::NoConnection) || error.reason.is(Class::Unprocessed),
         Sent::Refused => true,
         Sent::Request | Sent::Response => false,
     }
@@ -90,7 +87,7 @@ impl Conditions {
             Reason::UpstreamReset => any || self.reset_before_headers,
             Reason::PerTryTimeout => any,
             reason => {
-                error.sent == Sent::Nothing && reason.is_no_connection() && (any || self.connect_failure)
+                error.sent == Sent::Nothing && reason.is(Class::NoConnection) && (any || self.connect_failure)
             }
         }
     }
@@ -113,23 +110,12 @@ impl Conditions {
 }
 
 fn is_overload(headers: &Fields) -> bool {
-    const OVERLOAD: [Reason; 10] = [
-        Reason::OverflowRequests,
-        Reason::OverflowClient,
-        Reason::OverflowPending,
-        Reason::OverflowConnections,
-        Reason::OverflowAdaptive,
-        Reason::OverflowQueue,
-        Reason::CircuitOpen,
-        Reason::RetryBudgetExhausted,
-        Reason::RateLimited,
-        Reason::Overloaded,
-    ];
     headers.contains_key("x-envoy-overloaded")
         || headers.contains_key("x-envoy-ratelimited")
-        || headers
-            .get("x-attache-reason")
-            .is_some_and(|word| OVERLOAD.iter().any(|reason| word.as_bytes() == reason.as_str().as_bytes()))
+        || headers.get("x-attache-reason").is_some_and(|word| {
+            let mut overloads = Reason::ALL.iter().filter(|reason| reason.is(Class::Overload));
+            overloads.any(|reason| word.as_bytes() == reason.as_str().as_bytes())
+        })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{cell, histogram::BOUNDS};
-use crate::Reason;
+use crate::{Class, Reason};
 
 pub(super) const BUCKETS: usize = BOUNDS.len() + 1;
 
@@ -16,7 +16,7 @@ pub(super) const BUCKETS: usize = BOUNDS.len() + 1;
 /// was there; an answer that was cut, and one that attache made for a gRPC call, which is a 200 whatever became of it. What was
 /// refused for the client's own doing (a reason with a 4xx) is not.
 pub(super) fn failed(class: usize, reason: Option<Reason>) -> bool {
-    let ours = |reason| !matches!(reason, Reason::ClientClosed | Reason::ShuttingDown);
+    let ours = |reason: Reason| !reason.is(Class::NoFailure);
     match class {
         5 => true,
         4 => false,

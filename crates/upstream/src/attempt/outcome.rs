@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use attache_telemetry::{Reason, grpc_as_http, grpc_code};
+use attache_telemetry::{Class, Reason, grpc_as_http, grpc_code};
 use attache_wire::{Fields, Value, header::GRPC_STATUS};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -81,19 +81,17 @@ impl Outcome {
         let failed = match error.reason {
             // A connection that was kept may lose the close race; one whose peer has gone silent has lost no race.
             Reason::UpstreamReset => error.sent != Sent::Refused && (!error.reused || error.is_silence()),
-            Reason::UpstreamClosedMidBody | Reason::UpstreamProtocolError => true,
-            reason => reason.is_no_connection(),
+            reason => reason.is(Class::EndpointFailed) || reason.is(Class::NoConnection),
         };
         if failed { Self::Failed(Failure::NoAnswer(error.reason)) } else { Self::Inconclusive }
     }
 
     /// What the end of a body before its time says. What the client's own body or attache did to it isn't the endpoint's.
     pub(crate) fn of_cut(reason: Reason) -> Self {
-        match reason {
-            Reason::UpstreamReset | Reason::UpstreamClosedMidBody | Reason::UpstreamProtocolError => {
-                Self::Failed(Failure::NoAnswer(reason))
-            }
-            _ => Self::Inconclusive,
+        if reason.is(Class::EndpointFailed) {
+            Self::Failed(Failure::NoAnswer(reason))
+        } else {
+            Self::Inconclusive
         }
     }
 }

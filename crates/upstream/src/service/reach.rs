@@ -20,6 +20,7 @@ use std::{
 
 use attache_config::model::{ProxyProtocolOut, UpstreamProtocol};
 use attache_http::Client;
+use attache_telemetry::Class;
 use tokio::{
     task::spawn_local,
     time::{Instant, sleep, sleep_until},
@@ -99,7 +100,7 @@ impl Inner {
                 }
                 Event::Ended(at, Err(error)) => {
                     let failed = racers.swap_remove(at).endpoint;
-                    if !(error.sent == Sent::Nothing && error.reason.is_no_connection()) {
+                    if !(error.sent == Sent::Nothing && error.reason.is(Class::NoConnection)) {
                         // Our own limit, or a deadline: another endpoint can't help.
                         if racers.is_empty() {
                             return Err(error);
@@ -207,7 +208,7 @@ impl Inner {
                         return;
                     }
                     // Of ours alone: it says nothing of the endpoint.
-                    Err(error) if !error.reason.is_no_connection() => {}
+                    Err(error) if !error.reason.is(Class::NoConnection) => {}
                     Err(error) => {
                         let out = endpoint.unreachable.load(Relaxed);
                         if !out && !reach::lost(&inner.pool.shared, endpoint, error.reason) {
