@@ -28,7 +28,6 @@ mod tests;
 
 use std::{fmt, rc::Rc, sync::Arc};
 
-use attache_config::model::Algorithm;
 use attache_telemetry::{AttemptTrace, Exchange, Reason, metrics};
 use attache_wire::Fields;
 use http::{HeaderMap, StatusCode};
@@ -37,7 +36,7 @@ use tokio::time::Instant;
 pub use self::outcome::{Failure, Outcome};
 use crate::{
     CallContext, Endpoint, Error, Shared,
-    balance::{bias, ewma},
+    balance::policy::Policy,
     circuit::Admitted,
     limit::{Charge, RequestPermit},
     outlier::{self, circuits, rates},
@@ -257,8 +256,7 @@ impl Attempt {
             load.answered(Outcome::Success);
         }
         if let (Some(started), Some(charge)) = (self.started, &self.charge) {
-            let now = Instant::now();
-            ewma::observe(charge.endpoint(), now.saturating_duration_since(started), true, now);
+            tell_latency(charge.shared(), charge.endpoint(), started, true);
         }
         if let Some(circuit) = &mut self.judges.circuit {
             circuit.proved(|circuit, ticket| circuit.record(ticket, true, Instant::now()));
@@ -290,11 +288,10 @@ impl Attempt {
         let (Some(charge), Some(success)) = (&self.charge, outcome.is_success()) else { return };
         let (shared, endpoint) = (charge.shared(), charge.endpoint());
         if let (Some(started), false) = (self.started, success) {
-            let now = Instant::now();
-            ewma::observe(endpoint, now.saturating_duration_since(started), false, now);
+            tell_latency(shared, endpoint, started, false);
         }
-        if shared.config.balance.algorithm == Algorithm::LeastRequest {
-            bias::ended(endpoint, success);
+        if let Some(outcome) = policy(shared).outcome {
+            outcome(endpoint, success);
         }
         if let Some(admitted) = admitted {
             admitted.end(|circuit, ticket| {
@@ -311,7 +308,18 @@ impl Attempt {
 /// Counts an attempt as started at this endpoint; returns the instant, if it is needed.
 fn began(shared: &Shared, endpoint: &Endpoint) -> Option<Instant> {
     rates::begun(shared, endpoint);
-    (shared.config.balance.algorithm == Algorithm::PeakEwma).then(Instant::now)
+    policy(shared).latency.map(|_| Instant::now())
+}
+
+fn policy(shared: &Shared) -> Policy {
+    Policy::of(&shared.config.balance.algorithm)
+}
+
+fn tell_latency(shared: &Shared, endpoint: &Endpoint, started: Instant, success: bool) {
+    let now = Instant::now();
+    if let Some(latency) = policy(shared).latency {
+        latency(endpoint, now.saturating_duration_since(started), success, now);
+    }
 }
 
 impl Drop for Attempt {

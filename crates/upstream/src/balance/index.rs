@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use attache_config::model::{Algorithm, Balance};
+use attache_config::model::Balance;
 
-use super::{maglev::Maglev, ring::Ring};
+use super::{maglev::Maglev, policy::Policy, ring::Ring};
 use crate::Endpoint;
 
 /// The endpoints of one generation, ordered for picking. Numbers are positions in the set.
@@ -87,17 +87,13 @@ impl Index {
         priorities.sort_unstable();
         priorities.dedup();
         let numbered = || (0..).zip(endpoints);
+        let make_table = Policy::of(&balance.algorithm).table;
         let tiers = priorities.into_iter().map(|priority| {
             let of = |keep: &dyn Fn(&Endpoint) -> bool| -> Vec<u32> {
                 numbered().filter(|(_, e)| e.priority() == priority && keep(e)).map(|(i, _)| i).collect()
             };
             let members = of(&|_| true);
-            let table = match &balance.algorithm {
-                _ if members.len() < 2 => None,
-                Algorithm::RingHash => Some(Table::Ring(Ring::build(&members, endpoints))),
-                Algorithm::Maglev => Some(Table::Maglev(Maglev::build(&members, endpoints))),
-                _ => None,
-            };
+            let table = make_table.filter(|_| members.len() > 1).map(|make| make(&members, endpoints));
             let (mut local, mut remote) = (None, None);
             if let (Some(zone), None) = (&balance.zone, &table) {
                 let (own, others) =

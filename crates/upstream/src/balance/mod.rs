@@ -12,6 +12,7 @@ pub(crate) mod ewma;
 mod index;
 mod maglev;
 mod plan;
+pub(crate) mod policy;
 mod ring;
 mod robin;
 #[cfg(test)]
@@ -19,7 +20,7 @@ mod tests;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use attache_config::model::{self, Algorithm, Subset};
+use attache_config::model::{self, Subset};
 use attache_telemetry::Reason;
 use tokio::time::Instant;
 
@@ -29,6 +30,7 @@ pub use index::Index;
 use self::{
     index::Group,
     plan::{Part, Plan},
+    policy::{Choice, Policy},
     robin::Robins,
 };
 use crate::{
@@ -43,6 +45,7 @@ const DRAWS: usize = 8;
 #[derive(Debug)]
 pub struct Balancer {
     config: model::Balance,
+    policy: Policy,
     rng: fastrand::Rng,
     /// Whose plan and robins these are.
     index: Arc<Index>,
@@ -108,6 +111,7 @@ impl Balancer {
     pub fn new(config: &model::Balance, seed: u64) -> Self {
         Self {
             config: config.clone(),
+            policy: Policy::of(&config.algorithm),
             rng: fastrand::Rng::with_seed(seed),
             index: Arc::default(),
             epoch: 0,
@@ -168,7 +172,7 @@ impl Balancer {
         self.countdown -= 1;
 
         // The clock is read only where something depends on it.
-        let timed = !self.config.slow_start.is_zero() || self.config.algorithm == Algorithm::PeakEwma;
+        let timed = !self.config.slow_start.is_zero() || self.policy.is_timed();
         let now = timed.then(Instant::now);
         let point = hash.unwrap_or_else(|| self.rng.u64(..));
         // The tier follows the hash too: a key stays where it is while health does.
@@ -209,18 +213,12 @@ impl Balancer {
             Part::Local => groups.local.as_ref()?,
             Part::Remote => groups.remote.as_ref()?,
         };
-        let found = match self.config.algorithm {
-            Algorithm::RoundRobin => self.robins.next(tier, part, group, pick, &mut self.rng),
-            Algorithm::LeastRequest => self.less_of_two(pick, group, |pick, endpoint| {
-                (f64::from(endpoint.active.load(Relaxed)) + bias::load(endpoint))
-                    / (f64::from(endpoint.weight()) * pick.ramp(endpoint))
+        let found = match self.policy.choice {
+            Choice::InTurn => self.robins.next(tier, part, group, pick, &mut self.rng),
+            Choice::LessOfTwo { cost, .. } => self.less_of_two(pick, group, |pick, endpoint| {
+                cost(pick, endpoint) / (f64::from(endpoint.weight()) * pick.ramp(endpoint))
             }),
-            Algorithm::PeakEwma => self.less_of_two(pick, group, |pick, endpoint| {
-                let now = pick.now.unwrap_or_else(Instant::now);
-                ewma::cost(endpoint, now) / (f64::from(endpoint.weight()) * pick.ramp(endpoint))
-            }),
-            // One endpoint alone in its tier has no table.
-            Algorithm::Random | Algorithm::RingHash | Algorithm::Maglev => self.draw(pick, group),
+            Choice::Random => self.draw(pick, group),
         };
         // The other zone, before other tiers.
         found.or_else(|| if part == Part::All { None } else { self.scan(pick, &groups.all) })

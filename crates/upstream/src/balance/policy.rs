@@ -1,0 +1,89 @@
+//! The balancing policies: one row for each algorithm of the config. What a policy needs of picks, attempts and the set of
+//! endpoints stands in its row; nothing else compares algorithms.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use attache_config::model::Algorithm;
+use tokio::time::Instant;
+
+use super::{Pick, bias, ewma, index::Table, maglev::Maglev, ring::Ring};
+use crate::Endpoint;
+
+/// How an algorithm balances.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    /// How an endpoint of a group is chosen.
+    pub(super) choice: Choice,
+    /// Makes the table that a request's hash is looked up in, for two endpoints or more.
+    pub(super) table: Option<MakeTable>,
+    /// Is told how long an attempt took, and whether it succeeded. Only with it attempts read the clock.
+    pub(crate) latency: Option<fn(&Endpoint, Duration, bool, Instant)>,
+    /// Is told whether an attempt succeeded.
+    pub(crate) outcome: Option<fn(&Endpoint, bool)>,
+}
+
+pub(super) type MakeTable = fn(&[u32], &[Arc<Endpoint>]) -> Table;
+
+/// How an endpoint of a group is chosen.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Choice {
+    /// At random, by weight.
+    Random,
+    /// One after the other, by weight.
+    InTurn,
+    /// Of two chosen at random, the one with the lower cost for its weight.
+    LessOfTwo {
+        /// What one more request would cost.
+        cost: fn(&Pick<'_>, &Endpoint) -> f64,
+        /// The cost depends on the time of the pick.
+        timed: bool,
+    },
+}
+
+/// Without a table: at random, by weight.
+const RANDOM: Policy = Policy { choice: Choice::Random, table: None, latency: None, outcome: None };
+
+impl Policy {
+    /// The row of an algorithm.
+    pub(crate) const fn of(algorithm: &Algorithm) -> Self {
+        match algorithm {
+            Algorithm::LeastRequest => Self {
+                choice: Choice::LessOfTwo { cost: requests, timed: false },
+                outcome: Some(bias::ended),
+                ..RANDOM
+            },
+            Algorithm::PeakEwma => Self {
+                choice: Choice::LessOfTwo { cost: latency, timed: true },
+                latency: Some(ewma::observe),
+                ..RANDOM
+            },
+            Algorithm::RoundRobin => Self { choice: Choice::InTurn, ..RANDOM },
+            Algorithm::Random => RANDOM,
+            // One endpoint alone in its tier has no table.
+            Algorithm::RingHash => {
+                Self { table: Some(|members, all| Table::Ring(Ring::build(members, all))), ..RANDOM }
+            }
+            Algorithm::Maglev => {
+                Self { table: Some(|members, all| Table::Maglev(Maglev::build(members, all))), ..RANDOM }
+            }
+        }
+    }
+
+    /// Picks read the clock.
+    pub(super) const fn is_timed(&self) -> bool {
+        matches!(self.choice, Choice::LessOfTwo { timed: true, .. })
+    }
+}
+
+/// Requests that run, and failures of late.
+fn requests(_: &Pick<'_>, endpoint: &Endpoint) -> f64 {
+    f64::from(endpoint.active.load(Relaxed)) + bias::load(endpoint)
+}
+
+/// Latency times requests that run.
+fn latency(pick: &Pick<'_>, endpoint: &Endpoint) -> f64 {
+    ewma::cost(endpoint, pick.now.unwrap_or_else(Instant::now))
+}
