@@ -1,5 +1,9 @@
 //! Query strings.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
 /// `a=1&b=2` as pairs, decoded; the error names what can't be read.
 pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, String> {
     let parts = query.unwrap_or_default().split('&').filter(|part| !part.is_empty());
@@ -16,17 +20,14 @@ pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, String
 
 /// `%2C` becomes `,` (RFC 3986 section 2.1); none if an escape is broken or the result isn't UTF-8.
 pub(crate) fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-    while let Some(byte) = bytes.next() {
-        decoded.push(if byte == b'%' {
-            u8::try_from(digit(bytes.next())? * 16 + digit(bytes.next())?).ok()?
-        } else {
-            byte
-        });
+    // The decoder leaves broken escapes as they are; here they are refused.
+    let whole = |escape: &str| {
+        escape.as_bytes().first_chunk::<2>().is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !text.split('%').skip(1).all(whole) {
+        return None;
     }
-    String::from_utf8(decoded).ok()
+    percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned)
 }
 
 #[cfg(test)]

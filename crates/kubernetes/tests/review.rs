@@ -7,6 +7,7 @@ use attache_kubernetes::{
     manifest::{Trust, Webhook},
     review::{Outcome, respond},
 };
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 
 const POD_CREATE: &str = include_str!("reviews/pod-create.json");
@@ -26,16 +27,7 @@ fn review(change: impl Fn(&mut Value)) -> String {
 }
 
 fn unbase64(text: &str) -> Vec<u8> {
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let sixes: Vec<u32> =
-        text.bytes().filter_map(|b| alphabet.iter().position(|a| *a == b)).map(|six| six as u32).collect();
-    sixes
-        .chunks(4)
-        .flat_map(|four| {
-            let group = four.iter().fold(0, |group, six| group << 6 | six) << (6 * (4 - four.len()));
-            group.to_be_bytes()[1..four.len()].to_vec()
-        })
-        .collect()
+    BASE64_STANDARD.decode(text).unwrap()
 }
 
 /// What an API server does with the patch: RFC 6902, section 4.

@@ -4,13 +4,15 @@
 //! (`pkg/probe/http/request.go`). A path that can't be parsed is escaped as a whole. Bytes that no request line may hold are escaped
 //! here in a query, too, where Go sends them as they are.
 
-use std::fmt::Write;
+use percent_encoding::{
+    AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf8_percent_encode,
+};
 
 /// The request target of a probe's path.
 pub(super) fn of_path(path: &str) -> String {
     let parsed = split(path);
     let Some((reference, query)) = parsed else {
-        return rooted(escaped(path.as_bytes(), b"$&+,/:;=@"));
+        return rooted(utf8_percent_encode(path, OF_PATH).to_string());
     };
     let path = reference.map_or_else(|| path_part(path), str::to_owned);
     let mut target = rooted(escaped_path(&path));
@@ -79,61 +81,45 @@ fn rooted(path: String) -> String {
     if path.starts_with('/') { path } else { format!("/{path}") }
 }
 
-const UNRESERVED: &[u8] = b"-_.~";
-
-fn escaped(text: &[u8], also: &[u8]) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text {
-        if byte.is_ascii_alphanumeric() || UNRESERVED.contains(byte) || also.contains(byte) {
-            out.push(char::from(*byte));
-        } else {
-            // A String takes everything.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
-}
+/// RFC 3986 section 2.3: everything else but letters and digits is escaped.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// What Go escapes in a path (`encodePath`).
+const OF_PATH: &AsciiSet = &ESCAPED
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b'/')
+    .remove(b':')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b'@');
+/// What a request line may not contain.
+const OF_QUERY: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// As it is where all of it may stand in a path; otherwise unescaped and escaped again (`URL.EscapedPath`).
 fn escaped_path(path: &str) -> String {
-    let may_stand =
-        |b: u8| b.is_ascii_alphanumeric() || UNRESERVED.contains(&b) || b"!$&'()*+,;=:@/[]%".contains(&b);
+    let may_stand = |b: u8| b.is_ascii_alphanumeric() || b"-_.~!$&'()*+,;=:@/[]%".contains(&b);
     if path.bytes().all(may_stand) {
         return path.to_owned();
     }
-    let mut raw = Vec::with_capacity(path.len());
-    let bytes = path.as_bytes();
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let hex = path.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match hex {
-            Some(escaped) if *byte == b'%' => {
-                raw.push(escaped);
-                at += 3;
-            }
-            _ => {
-                raw.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    escaped(&raw, b"$&+,/:;=@")
+    let raw: Vec<u8> = percent_decode_str(path).collect();
+    percent_encode(&raw, OF_PATH).to_string()
 }
 
 /// Escapes what a request line may not contain; the rest is unchanged.
 fn escaped_query(query: &str) -> String {
-    let mut out = String::with_capacity(query.len());
-    for byte in query.bytes() {
-        if byte.is_ascii_graphic()
-            && !matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
-        {
-            out.push(char::from(byte));
-        } else {
-            // A String takes everything.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
+    utf8_percent_encode(query, OF_QUERY).to_string()
 }
 
 /// Where a request goes.

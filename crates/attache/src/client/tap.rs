@@ -5,6 +5,7 @@ use std::{
     io::{self, BufRead as _, Read as _, Write as _},
 };
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::{
@@ -12,6 +13,9 @@ use super::{
     text::{Ink, Paint, clean, duration, field, list, millis},
 };
 use crate::cli;
+
+/// What is escaped in a query (RFC 3986 section 2.3).
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Bytes of one line; a longer one is not from attache.
 const LINE: u64 = 1 << 20;
@@ -110,24 +114,11 @@ fn path(options: &cli::Tap) -> String {
     let mut path = "/tap?".to_owned();
     for (key, value) in keys {
         if let Some(value) = value {
-            let _ = write!(path, "{key}={}&", escaped(value));
+            let _ = write!(path, "{key}={}&", utf8_percent_encode(value, ESCAPED));
         }
     }
     path.pop();
     path
-}
-
-/// RFC 3986 section 2.1.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }
 
 fn show(record: &Value, headers: bool, paint: Paint) -> String {
@@ -224,6 +215,6 @@ mod tests {
 
     #[test]
     fn a_filter_keeps_its_meaning_on_the_way() {
-        assert_eq!(escaped("/a b&c=%"), "%2Fa%20b%26c%3D%25");
+        assert_eq!(utf8_percent_encode("/a b&c=%", ESCAPED).to_string(), "%2Fa%20b%26c%3D%25");
     }
 }

@@ -14,6 +14,7 @@ use attache_wire::{
     },
 };
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::{HeaderValue, Method, StatusCode, Version};
 
 const WEBSOCKET: &str = "websocket";
@@ -139,20 +140,8 @@ fn lists(headers: &Fields, name: Known, token: &str) -> bool {
 
 /// Base64 with padding (RFC 4648 section 4).
 fn encoded(bytes: &[u8]) -> HeaderValue {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = Vec::with_capacity(28);
-    for group in bytes.chunks(3) {
-        let mut bits = 0_usize;
-        for i in 0..3 {
-            bits = bits << 8 | usize::from(group.get(i).copied().unwrap_or(0));
-        }
-        for i in 0..4 {
-            let digit = ALPHABET.get(bits >> (18 - 6 * i) & 63).copied().unwrap_or(b'=');
-            text.push(if i <= group.len() { digit } else { b'=' });
-        }
-    }
-    // The alphabet is ASCII, so this can't fail.
-    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    // Base64 is ASCII, so this can't fail.
+    HeaderValue::try_from(BASE64_STANDARD.encode(bytes)).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 #[cfg(test)]
