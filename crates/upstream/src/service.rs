@@ -12,6 +12,7 @@
 //! A WebSocket handshake is turned into the upstream's form and its answer back, so the client's protocol and the
 //! upstream's need not be the same ([`crate::pool::upgrade`]).
 
+mod bare;
 mod reach;
 
 use std::{
@@ -25,13 +26,16 @@ use std::{
 
 use attache_config::model::{self, HashKey, ProxyProtocolOut, UpstreamProtocol};
 use attache_http::{Body, Client};
-use attache_telemetry::{AttemptTrace, Reason, metrics};
+use attache_telemetry::{AttemptTrace, Reason};
 use attache_wire::{
     Request, Response,
     header::{CONTENT_TYPE, UPGRADE},
 };
 use http::Method;
 use tokio::{task::spawn_local, time::Instant};
+
+use self::bare::Again;
+pub use self::bare::{Bare, Guard, connected};
 
 use crate::{
     Balancer, Call, CallContext, Endpoint, Error, Sent, Shared, Wants,
@@ -40,7 +44,7 @@ use crate::{
     boxed,
     circuit::Admitted,
     connect::{Connection, Offer as Offered, Tls},
-    limit::{Charge, Closer, ConnectionPermit, RequestPermit},
+    limit::{ConnectionPermit, RequestPermit},
     outlier::circuits,
     pool::{ConnectionSpec, DialOptions, Pool, Protocol, upgrade},
 };
@@ -55,84 +59,6 @@ struct Inner {
     pool: Rc<Pool>,
     tls: Option<Tls>,
     balancer: RefCell<Balancer>,
-}
-
-/// A bare connection, with what it holds of the breaker's counts until it is dropped.
-#[derive(Debug)]
-pub struct Bare {
-    /// The connection.
-    pub io: Connection,
-    /// Dropped with it.
-    pub guard: Guard,
-}
-
-/// What a bare connection holds of the breaker's counts until it is dropped, and how another one is made in its place.
-pub struct Guard {
-    charge: Option<Charge>,
-    permit: ConnectionPermit,
-    /// `None` once a side has spoken.
-    again: Option<Again>,
-}
-
-/// What another connection for the same client is made of.
-struct Again {
-    inner: Rc<Inner>,
-    context: CallContext,
-    hash: Option<u64>,
-}
-
-impl fmt::Debug for Guard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("charge", &self.charge).finish_non_exhaustive()
-    }
-}
-
-impl Guard {
-    /// Learns when the connection is to be closed.
-    pub fn closer(&self) -> Closer {
-        self.charge.as_ref().map_or_else(Closer::default, Charge::closer)
-    }
-
-    /// A connection to an endpoint that wasn't asked yet, in place of one that has ended before it was used. `None` where there is none.
-    pub async fn elsewhere(&mut self) -> Option<Connection> {
-        let Self { charge, permit, again } = self;
-        let Again { inner, context, hash } = again.as_ref()?;
-        let charge = charge.as_mut()?;
-        let other = inner.another(charge.endpoint(), *hash, context, false)?;
-        let connect = |endpoint: Arc<Endpoint>| async {
-            let (io, permit) = inner.bare(context, &endpoint, None).await?;
-            Ok((io, permit, endpoint))
-        };
-        let made = Box::pin(inner.reach(&other, *hash, context, &mut None, connect)).await;
-        let (io, new, endpoint) = made.ok()?;
-        context.exchange.tried_again(Reason::UpstreamReset);
-        metrics().retry(&charge.shared().config.name, Reason::UpstreamReset);
-        context.exchange.endpoint.replace(Some(Arc::clone(&endpoint.label)));
-        *context.exchange.peer.borrow_mut() = inner.tls.as_ref().and_then(|tls| tls.peer(&io));
-        charge.moved_to(&endpoint);
-        *permit = new;
-        Some(io)
-    }
-}
-
-impl Bare {
-    /// Both sides talk now: a connection that was made [ahead](CallContext::ahead) of its use is counted from here on.
-    ///
-    /// # Errors
-    /// `overflow-requests` where the upstream has no room for one more call.
-    pub fn count(&mut self) -> Result<(), Error> {
-        self.guard.again = None;
-        let Some(charge) = &mut self.guard.charge else { return Ok(()) };
-        charge.count().map_err(|reason| {
-            metrics().overflow(&charge.shared().config.name, reason);
-            Error::new(reason, Sent::Nothing)
-        })
-    }
-}
-
-/// The connection that the answer to [`Wants::Connection`] carries; `None` where it carries none, or it was taken before.
-pub fn connected(response: &mut Response<Body>) -> Option<Bare> {
-    response.head_mut().carried.take()?.downcast().ok().map(|bare| *bare)
 }
 
 impl WorkerUpstream {
