@@ -41,6 +41,8 @@ async fn says(mut io: DuplexStream, text: &str) {
 
 /// Repeats this for as long as anybody reads.
 async fn repeats(mut io: DuplexStream, first: &[u8], then: &[u8], pause: Duration) {
+    // Bytes before the request would be no answer to it.
+    let _ = io.read(&mut [0; 4096]).await;
     let _ = io.write_all(first).await;
     while io.write_all(then).await.is_ok() {
         sleep(pause).await;

@@ -103,7 +103,7 @@ async fn a_silent_client_and_a_dripping_head_are_closed_after_the_time_for_a_hea
         }
     };
     let mut text = Vec::new();
-    tokio::join!(drip, async { reader.read_to_end(&mut text).await });
+    let _ = tokio::join!(drip, async { reader.read_to_end(&mut text).await });
     assert!(begun.elapsed() < 3 * SECOND, "{:?}", begun.elapsed());
 }
 
@@ -156,7 +156,10 @@ async fn an_error_closes_the_connection_without_an_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handshake_has_its_time_and_a_failed_one_is_counted() {
-    let never = Server::new("test", limits()).with_handshake(|_| std::future::pending());
+    let never = Server::new("test", limits()).with_handshake(|io| async move {
+        let _open = io;
+        std::future::pending().await
+    });
     let (client, _stop, events) = connect(never);
     assert_eq!(until_closed(client, "").await.1, 5 * SECOND);
     assert!(events.lock().unwrap().contains(&Event::HandshakeFailed));
