@@ -176,9 +176,12 @@ async fn serve(socket: TcpListener, webhook: &Arc<Webhook>, end: impl Future<Out
     let answer = move |request, permit: Arc<ConnectionPermit>| {
         let webhook = answering.clone();
         async move {
-            Ok::<_, Infallible>(
-                answer(request, &permit, &webhook).await.map(|text| Full::new(Bytes::from(text))),
-            )
+            let mut response = answer(request, &permit, &webhook).await;
+            // Connections end with their next answer once the end was asked for.
+            if webhook.ending.load(Relaxed) {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response.map(|text| Full::new(Bytes::from(text))))
         }
     };
     server.run(socket, answer, end).await;
@@ -215,7 +218,7 @@ async fn answer(
         _ => return plain(StatusCode::NOT_FOUND, "there is /mutate, /healthz and /readyz"),
     }
     let body = read_body(request.into_body(), permit, review::LARGEST, TIMEOUT).await;
-    let mut response = match body {
+    let response = match body {
         Ok(body) => reviewed(&body, webhook),
         Err(error) => {
             webhook.metrics.refused(Refused::Body);
@@ -223,10 +226,6 @@ async fn answer(
         }
     };
     permit.release();
-    // Connections end with their next answer once the end was asked for.
-    if webhook.ending.load(Relaxed) {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
     response
 }
 
