@@ -33,7 +33,7 @@ pub use metrics::{
 };
 pub use otlp::{Dial, DialFuture, Ending, LogExports, MetricExports, OtlpLogger, OtlpLogs};
 pub use outages::log_outages;
-pub use reason::Reason;
+pub use reason::{Class, Reason};
 pub use text::Text;
 pub use trace::{
     AttemptTrace, Connecting, Exports, RequestTrace, SpanId, TraceId, Tracer, Traces, check_trace_context,
