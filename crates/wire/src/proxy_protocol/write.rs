@@ -58,8 +58,8 @@ fn v2(addresses: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn pair(from: &str, to: &str) -> Option<(SocketAddr, SocketAddr)> {
-        Some((from.parse().unwrap(), to.parse().unwrap()))
+    fn pair(from: &str, to: &str) -> (SocketAddr, SocketAddr) {
+        (from.parse().unwrap(), to.parse().unwrap())
     }
 
     fn text(addresses: Option<(SocketAddr, SocketAddr)>) -> String {
@@ -69,11 +69,11 @@ mod tests {
     #[test]
     fn version_1_writes_both_addresses_and_ports() {
         assert_eq!(
-            text(pair("192.0.2.1:56324", "198.51.100.7:443")),
+            text(Some(pair("192.0.2.1:56324", "198.51.100.7:443"))),
             "PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n"
         );
         assert_eq!(
-            text(pair("[2001:db8::1]:1", "[2001:db8::2]:65535")),
+            text(Some(pair("[2001:db8::1]:1", "[2001:db8::2]:65535"))),
             "PROXY TCP6 2001:db8::1 2001:db8::2 1 65535\r\n"
         );
     }
@@ -81,17 +81,17 @@ mod tests {
     #[test]
     fn no_addresses_and_mixed_families_are_unknown() {
         assert_eq!(text(None), "PROXY UNKNOWN\r\n");
-        assert_eq!(text(pair("192.0.2.1:1", "[2001:db8::2]:2")), "PROXY UNKNOWN\r\n");
+        assert_eq!(text(Some(pair("192.0.2.1:1", "[2001:db8::2]:2"))), "PROXY UNKNOWN\r\n");
         assert_eq!(write(Version::V2, None), b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00");
     }
 
     #[test]
     fn version_2_writes_family_length_and_network_order() {
-        let header = write(Version::V2, pair("192.0.2.1:258", "198.51.100.7:443"));
+        let header = write(Version::V2, Some(pair("192.0.2.1:258", "198.51.100.7:443")));
         assert_eq!(&header[..12], V2);
         assert_eq!(&header[12..16], &[0x21, 0x11, 0, 12]);
         assert_eq!(&header[16..], &[192, 0, 2, 1, 198, 51, 100, 7, 1, 2, 1, 187]);
-        let header = write(Version::V2, pair("[2001:db8::1]:1", "[2001:db8::2]:2"));
+        let header = write(Version::V2, Some(pair("[2001:db8::1]:1", "[2001:db8::2]:2")));
         assert_eq!(&header[12..16], &[0x21, 0x21, 0, 36]);
         assert_eq!(header.len(), 16 + 36);
     }
