@@ -56,7 +56,7 @@ impl Resources {
         self.descriptors = self.descriptors.or_else(limit);
         // The innermost group with a limit: those above it are shared with others.
         let memory = self.groups.iter_mut().find_map(Group::share);
-        let stalled = self.groups.first_mut().and_then(|group| stalled(group.pressure.text()?));
+        let stalled = self.groups.first_mut().and_then(|group| stalled(group.pressure.as_mut()?.text()?));
         let open = open();
         let used = self.descriptors.map(|limit| open as f64 / limit.max(1) as f64);
         let all = [("memory", memory), ("memory-stall", stalled), ("file-descriptors", used)];
@@ -82,7 +82,8 @@ struct Group {
     limit: Option<u64>,
     current: Followed,
     stat: Followed,
-    pressure: Followed,
+    /// Version 1 and kernels without PSI have none.
+    pressure: Option<Followed>,
     /// How the line of `stat` begins that says what the kernel can take back.
     cache: &'static str,
 }
@@ -95,8 +96,8 @@ impl Group {
             (["memory.limit_in_bytes"; 2], "memory.usage_in_bytes", "total_inactive_file ")
         };
         let followed = |name: &str| Followed::new(folder.join(name));
-        let (current, stat, pressure) =
-            (followed(current), followed("memory.stat"), followed("memory.pressure"));
+        let (current, stat) = (followed(current), followed("memory.stat"));
+        let pressure = folder.join("memory.pressure").exists().then(|| followed("memory.pressure"));
         Self { folder, limits, own_limit, limit: None, current, stat, pressure, cache }
     }
 
