@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use attache_config::model::Balance;
 
-use super::{maglev::Maglev, policy::Policy, ring::Ring};
+use super::{policy::Policy, table::Table};
 use crate::Endpoint;
 
 /// The endpoints of one generation, ordered for picking. Numbers are positions in the set.
@@ -23,22 +23,6 @@ pub(super) struct Tier {
     pub(super) remote: Option<Group>,
     /// For the hashing algorithms, where there are two endpoints or more.
     pub(super) table: Option<Table>,
-}
-
-/// A consistent hash.
-#[derive(Debug)]
-pub(super) enum Table {
-    Ring(Ring),
-    Maglev(Maglev),
-}
-
-impl Table {
-    pub(super) fn find(&self, hash: u64, acceptable: impl Fn(u32) -> bool) -> Option<u32> {
-        match self {
-            Self::Ring(ring) => ring.find(hash, acceptable),
-            Self::Maglev(maglev) => maglev.find(hash, acceptable),
-        }
-    }
 }
 
 /// Some endpoints that are drawn from by weight.

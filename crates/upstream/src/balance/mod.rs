@@ -15,6 +15,7 @@ mod plan;
 pub(crate) mod policy;
 mod ring;
 mod robin;
+mod table;
 #[cfg(test)]
 mod tests;
 

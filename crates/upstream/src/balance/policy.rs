@@ -9,7 +9,7 @@ use std::{
 use attache_config::model::Algorithm;
 use tokio::time::Instant;
 
-use super::{Pick, bias, ewma, index::Table, maglev::Maglev, ring::Ring};
+use super::{Pick, bias, ewma, maglev::Maglev, ring::Ring, table::Table};
 use crate::Endpoint;
 
 /// How an algorithm balances.
