@@ -207,9 +207,9 @@ with open(path, "wb") as out:
 began = time.monotonic()
 said = command("check", path)
 row("the file is UTF-16", f"exit code {said.returncode}", "attache check", said.stdout + said.stderr, "this is UTF-16", "save it as UTF-8", began)
-many = write("many.yaml", "upstreams:\n" + "".join(f"  u{n}: http://a{n}.test\n" for n in range(8000)) + "x: 1\n")
+many = write("many.yaml", "upstreams:\n" + "".join(f"  u{n}: http://a{n}.test\n" for n in range(1500)) + "x: 1\n")
 began = time.monotonic()
 said = command("check", many)
-row("one mistake in 8000 lines", f"exit code {said.returncode}", "attache check", said.stdout + said.stderr, "many.yaml:8002:1: error: unknown key `x`",
+row("one mistake in 1500 lines", f"exit code {said.returncode}", "attache check", said.stdout + said.stderr, "many.yaml:1502:1: error: unknown key `x`",
     "known keys", began)
 end()
