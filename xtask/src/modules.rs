@@ -174,7 +174,10 @@ fn absolute(here: &[String], path: &[String], modules: &BTreeMap<Module, String>
 fn target(path: &[String], modules: &BTreeMap<Module, String>, depth: u8) -> Option<Module> {
     let known = (0..=path.len()).rev().find(|n| modules.contains_key(&path[..*n]))?;
     let (module, rest) = path.split_at(known);
-    let (Some(name), true) = (rest.first(), depth > 0) else { return Some(module.to_vec()) };
+    // `use m::*` needs `m`, whichever of its names are used.
+    let (Some(name), true) = (rest.first().filter(|name| *name != "*"), depth > 0) else {
+        return Some(module.to_vec());
+    };
     for tree in uses(&modules[module]) {
         for given in paths(&tree).into_iter().filter(|given| given.last() == Some(name)) {
             if let Some(further) = absolute(module, &given, modules).filter(|further| further != path) {

@@ -7,7 +7,7 @@ use std::{fmt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::slips;
+use crate::lookalikes;
 
 /// A place in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -284,7 +284,7 @@ impl Problems {
                     file: file.clone(),
                     place,
                     message: message.chars().map(printable).collect(),
-                    help: slips::in_text(&about).filter(|_| severity == Severity::Error).or(help),
+                    help: lookalikes::in_text(&about).filter(|_| severity == Severity::Error).or(help),
                     source: source.to_owned(),
                 }
             })

@@ -12,6 +12,7 @@ mod effective;
 mod file;
 mod foreign;
 mod locate;
+mod lookalikes;
 pub mod model;
 mod patterns;
 mod redaction;

@@ -102,9 +102,10 @@ fn as_routes(rules: &Node, denies: bool, at: &At, proven: bool) -> Option<Gate> 
 /// Envoy joins several fields of one name by commas and compares the result; newer versions compare each field. One matching
 /// field is enough for a route of attache: so a client could add the wanted value to one that a proxy in front has set.
 fn said_once(when: &When) -> Verdict {
-    let wanted = when.headers.iter().filter(|(name, pattern)| {
-        !pattern.starts_with('!') && pattern != "*" && name != super::scheme::PROTO
-    });
+    let wanted = when
+        .headers
+        .iter()
+        .filter(|(name, pattern)| !pattern.starts_with('!') && pattern != "*" && name != super::words::PROTO);
     let rules: Vec<(String, Access)> = wanted
         .flat_map(|(name, pattern)| {
             let one = vec![Access::named("headers", name, vec![pattern.clone()])];

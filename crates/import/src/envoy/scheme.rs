@@ -10,9 +10,7 @@ use crate::plan::Rule;
 use crate::tree::Node;
 use crate::value::Value;
 
-use super::{matcher, rbac::Clients};
-
-pub(super) const PROTO: &str = "x-forwarded-proto";
+use super::{matcher, rbac::Clients, words::PROTO};
 
 /// The scheme of the connections of a listener.
 const fn own(clients: &Clients) -> &'static str {

@@ -2,6 +2,9 @@
 
 use crate::tree::{Kind, Node};
 
+/// The header with the scheme of a request.
+pub(super) const PROTO: &str = "x-forwarded-proto";
+
 /// The kind of an extension whose config comes by discovery (`config_discovery`), so that nobody knows what it does.
 pub(crate) const DISCOVERED: &str = "config_discovery";
 
