@@ -101,7 +101,11 @@ impl Group {
         Self { folder, limits, own_limit, limit: None, current, stat, pressure, cache }
     }
 
+    /// Reads the limit, and has the other files opened anew, should the folder hold other ones since.
     fn read_limit(&mut self) {
+        for followed in [&mut self.current, &mut self.stat].into_iter().chain(&mut self.pressure) {
+            followed.file = None;
+        }
         let own = self.limits.into_iter().filter_map(|file| number(&read(self.folder.join(file))?));
         self.limit = self.own_limit.into_iter().chain(own).min().filter(|limit| *limit < NO_LIMIT);
     }
@@ -116,7 +120,7 @@ impl Group {
     }
 }
 
-/// A file of the kernel's that stays open: each read from its start is a new answer.
+/// A file of the kernel's that stays open between looks: each read from its start is a new answer.
 struct Followed {
     path: PathBuf,
     file: Option<File>,
@@ -276,6 +280,10 @@ mod tests {
         assert_eq!(memory(), Some(1.0));
         let looks = (0..LOOKS_FOR_LIMITS).filter(|_| memory() == Some(0.5)).count();
         assert!(looks > 0, "the new limit counts within {LOOKS_FOR_LIMITS} looks");
+        fs::write(dir.path().join("new"), "2100\n").unwrap();
+        fs::rename(dir.path().join("new"), dir.path().join("memory.current")).unwrap();
+        let looks = (0..LOOKS_FOR_LIMITS).filter(|_| memory() == Some(1.0)).count();
+        assert!(looks > 0, "and so does another file in a file's place");
     }
 
     #[test]
