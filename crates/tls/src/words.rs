@@ -296,13 +296,17 @@ mod tests {
         };
         assert!(wrong(ExtendedKeyPurpose::ServerAuth).contains("usage is serverAuth"));
         assert!(wrong(ExtendedKeyPurpose::ClientAuth).contains("usage is clientAuth"));
-        // 1.2.840.10045.4.1 (RFC 5758 section 3.2).
-        let sha1 = vec![6, 7, 42, 134, 72, 206, 61, 4, 1];
-        let sha1 = CertificateError::UnsupportedSignatureAlgorithmContext {
-            signature_algorithm_id: sha1,
-            supported_algorithms: vec![],
+        let signed_with = |identifier: &[u8]| {
+            words(CertificateError::UnsupportedSignatureAlgorithmContext {
+                signature_algorithm_id: identifier.to_vec(),
+                supported_algorithms: vec![],
+            })
         };
-        assert!(words(sha1).contains("(1.2.840.10045.4.1), which is not accepted"));
+        // SHA-1 with RSA (RFC 3279 section 2.2.1), and with ECDSA, whose name the registry lacks.
+        let rsa = signed_with(&[6, 9, 42, 134, 72, 134, 247, 13, 1, 1, 5]);
+        assert!(rsa.contains("(1.2.840.113549.1.1.5), which is not accepted"), "{rsa}");
+        let ecdsa = signed_with(&[6, 7, 42, 134, 72, 206, 61, 4, 1]);
+        assert!(ecdsa.contains("signed with 1.2.840.10045.4.1, which is not accepted"), "{ecdsa}");
         assert_eq!(of_certificate(&CertificateError::Revoked), None);
     }
 }
