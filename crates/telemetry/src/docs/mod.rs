@@ -31,6 +31,11 @@ fn check(page: &str, text: &str) {
     assert!(stands == text, "docs/{page} is stale: run `UPDATE_DOCS=1 cargo test -p attache-telemetry`");
 }
 
+/// A sentence a line, so that a change of one can be seen.
+fn sentences(text: &str) -> String {
+    text.replace(". ", ".\n")
+}
+
 /// A table's cell: a pipe would end it.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
@@ -116,13 +121,13 @@ fn the_page_of_reasons_is_current() {
             page,
             "\n## {reason}\n\n{}\n\n**What to do:** {}\n",
             reason.meaning(),
-            reason.what_to_do()
+            sentences(reason.what_to_do())
         );
         if reason.what_to_do_for_clients() != reason.what_to_do() {
             let _ = write!(
                 page,
                 "\n**Where it was a client's connection:** {}\n",
-                reason.what_to_do_for_clients()
+                sentences(reason.what_to_do_for_clients())
             );
         }
     }
