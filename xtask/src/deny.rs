@@ -29,7 +29,7 @@ pub(crate) fn check() -> Result<(), String> {
 
 /// With a copy of the database, for a machine that can't fetch it.
 fn advisories_of(folder: &Path) -> Result<(), String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = crate::root();
     let folder =
         folder.canonicalize().map_err(|e| format!("ATTACHE_ADVISORIES: {}: {e}", folder.display()))?;
     let rules = fs::read_to_string(root.join("deny.toml")).map_err(|e| format!("deny.toml: {e}"))?;

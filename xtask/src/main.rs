@@ -161,8 +161,8 @@ fn setup() -> Result<(), String> {
 
 /// grpc-go's clients and servers and h2spec, from the Go module proxy, at the versions that `tests/judges/go/go.sum` pins.
 fn judges_go() -> Result<(), String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/judges/go");
-    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges");
+    let folder = root().join("tests/judges/go");
+    let out = root().join("target/judges");
     fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     let out = out.canonicalize().map_err(|e| format!("{}: {e}", out.display()))?;
     // Go's own cache makes this a matter of a second when nothing changed.
@@ -176,8 +176,8 @@ fn judges_go() -> Result<(), String> {
 
 /// grpc-js from npm, at the versions that `tests/judges/node/package-lock.json` pins.
 fn judges_node() -> Result<(), String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/judges/node");
-    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges-node");
+    let folder = root().join("tests/judges/node");
+    let out = root().join("target/judges-node");
     let lock = "package-lock.json";
     let wanted = fs::read(folder.join(lock)).map_err(|e| format!("{lock}: {e}"))?;
     if out.join("node_modules/.package-lock.json").exists()
@@ -194,8 +194,8 @@ fn judges_node() -> Result<(), String> {
 
 /// grpc-java from Maven Central, at the version that `tests/judges/java/pom.xml` pins.
 fn judges_java() -> Result<(), String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/judges/java");
-    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges-java");
+    let folder = root().join("tests/judges/java");
+    let out = root().join("target/judges-java");
     fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     let out = out.canonicalize().map_err(|e| format!("{}: {e}", out.display()))?;
     let read = |file: &str| fs::read_to_string(folder.join(file)).map_err(|e| format!("{file}: {e}"));
@@ -214,8 +214,8 @@ fn judges_java() -> Result<(), String> {
 
 /// tonic's client and server, at the versions that `tests/judges/tonic/Cargo.lock` pins. Cargo sees by itself that nothing changed.
 fn judges_tonic() -> Result<(), String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/judges/tonic");
-    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges-tonic");
+    let folder = root().join("tests/judges/tonic");
+    let out = root().join("target/judges-tonic");
     run(cargo().current_dir(folder).args(["build", "--locked", "--quiet", "--target-dir"]).arg(out))
 }
 
@@ -234,7 +234,7 @@ fn conformance() -> Result<(), String> {
     let mut suites = Command::new("/usr/bin/python3");
     suites.env("PYTHONDONTWRITEBYTECODE", "1").args(["tests/scripts/conformance.py", "target/debug/attache"]);
     run(suites.arg("--envoy").arg(envoy))?;
-    let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges.md");
+    let table = root().join("target/judges.md");
     let head =
         "| client | server | pattern | rate | direct | attache |\n| --- | --- | --- | --- | --- | --- |\n";
     fs::write(&table, head).map_err(|e| format!("{}: {e}", table.display()))?;
@@ -251,7 +251,7 @@ fn conformance() -> Result<(), String> {
 
 /// An environment of this name with these packages; returns its folder.
 fn python_programs(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(name);
+    let folder = root().join("target").join(name);
     // Written last: what a broken installation left behind is made anew.
     let (stamp, wanted) = (folder.join("packages"), packages.join("\n"));
     if fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
@@ -266,7 +266,7 @@ fn python_programs(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
 }
 
 fn python_modules() -> Result<(), String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/.python");
+    let folder = root().join("tests/.python");
     let missing: Vec<&str> = PYTHON_MODULES
         .iter()
         .filter(|(_, file)| !folder.join(file).exists())
@@ -286,7 +286,7 @@ fn fuzz() -> Result<(), String> {
     if !run_quiet(Command::new("cargo-fuzz").arg("--version")) {
         run(cargo().args(["install", "--locked", "--quiet", "cargo-fuzz"]))?;
     }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    let folder = root().join("fuzz");
     let (mut minutes, mut targets) = (1_u64, Vec::new());
     let mut arguments = env::args().skip(2);
     while let Some(argument) = arguments.next() {
@@ -329,8 +329,8 @@ fn chaos() -> Result<(), String> {
 
 /// Models of what workers share (`tests/loom`), all or those whose names hold one of these words.
 fn loom(wanted: &[String]) -> Result<(), String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/loom");
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/loom");
+    let folder = root().join("tests/loom");
+    let target = root().join("target/loom");
     run(cargo()
         .current_dir(folder)
         .args(["run", "--locked", "--quiet", "--target-dir"])
@@ -356,6 +356,12 @@ fn arm64() -> Result<(), String> {
     );
     tests.args(["test", "--locked", "--lib", "--no-fail-fast", "--target", TARGET]);
     run(tests.args(crates.iter().flat_map(|name| ["--package", name])))
+}
+
+/// The repository's folder.
+fn root() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    root.canonicalize().unwrap_or(root)
 }
 
 /// What a command prints and says.
@@ -446,7 +452,7 @@ fn lint() -> Result<(), String> {
 
 /// No modules but parent and child need each other.
 fn modules() -> Result<(), String> {
-    modules::check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates"))
+    modules::check(&root().join("crates"))
 }
 
 fn is_root() -> bool {

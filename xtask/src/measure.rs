@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::{ENVOY, PACKAGES, cargo, debian, output, python_programs, run};
+use crate::{ENVOY, PACKAGES, cargo, debian, output, python_programs, root, run};
 
 /// What the comparison with other proxies needs beside the tests' packages.
 pub(crate) const COMPARED: &[(&str, &str)] = &[
@@ -120,11 +120,6 @@ pub(crate) fn build_release(packages: &[&str]) -> Result<PathBuf, String> {
     run(cargo().args(["build", "--locked", "--release"]).args(packages))?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     Ok(target.join("release"))
-}
-
-fn root() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    root.canonicalize().unwrap_or(root)
 }
 
 #[cfg(test)]
