@@ -11,7 +11,8 @@ use crate::{
     forwarded,
     header::Header,
     networks::Networks,
-    path::{Path, Reading, path_of},
+    path::Path,
+    reading::{Reading, path_of},
     truth::Truth,
 };
 

@@ -11,7 +11,7 @@ use http::Method;
 
 use crate::{
     jwt::Claims,
-    path::{Reading, is_plain, path_of},
+    reading::{Reading, is_plain, path_of},
 };
 
 /// One request or connection as rules see it. It borrows everything; values that only some rules need are made on first use.

@@ -23,6 +23,7 @@ pub mod jwt;
 mod networks;
 mod path;
 mod policy;
+mod reading;
 #[cfg(test)]
 mod round_tests;
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod fuzzing;
 mod handover;
 mod http1;
 mod http2;
+mod listening;
 mod new_connection;
 mod overload;
 mod reader;

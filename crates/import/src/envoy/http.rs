@@ -1,11 +1,12 @@
-//! The HTTP connection manager: its options, its filters and its virtual hosts.
+//! The HTTP connection manager: its filters and its virtual hosts.
 
 use crate::plan::{Chain, Listener, Rule, Site};
 use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
-use crate::value::Value;
 
-use super::{Cx, changes, filters, rbac::Clients, replies, resources, route, scheme, tokens, tracing, words};
+use super::{
+    Cx, changes, filters, options, rbac::Clients, replies, resources, route, scheme, tokens, tracing, words,
+};
 
 const KNOWN: &[&str] = &[
     "stat_prefix",
@@ -88,7 +89,7 @@ const TOLD: &[(&str, Weight, &str)] = &[
 
 pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain, cx: &mut Cx) {
     chain.remarks.rest(config, "the HTTP connection manager", KNOWN, TOLD);
-    options(config, listener, &mut chain.remarks);
+    options::options(config, listener, &mut chain.remarks);
     observe(config, &mut chain.remarks, cx);
     if let Some(local) = config.get("local_reply_config") {
         replies::local(local, listener, &mut chain.remarks);
@@ -306,163 +307,6 @@ fn route_config(config: &Node, cx: &Cx) -> Option<Node> {
         .or_else(|| found.first().filter(|_| only))
         .or_else(|| cx.routes.iter().find(by_name))
         .cloned()
-}
-
-fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
-    match config.str("codec_type") {
-        Some("HTTP1" | "http1" | "1") => out.keys.set("protocol", "http1"),
-        Some("HTTP2" | "http2" | "2") => out.keys.set("protocol", "http2"),
-        Some("HTTP3" | "3") => remarks.point(&config.at, "HTTP/3 is absent."),
-        _ => out.keys.set("protocol", "http"),
-    }
-    if config.get("scoped_routes").is_some() {
-        remarks.point(
-            &config.at,
-            "scoped routes are absent: match the header that chose the scope in each route.",
-        );
-    }
-    let common = config.down(&["common_http_protocol_options"]);
-    let proven = out.keys.get("tls").is_some();
-    let mut http = out.keys.child("http");
-    // Envoy adds the client's address only with `use_remote_address`.
-    let remote = config.is("use_remote_address");
-    let trusts = !remote || config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0);
-    let mut forwarded = http.child("forwarded");
-    forwarded.set("x_forwarded", if remote && !config.is("skip_xff_append") { "append" } else { "pass" });
-    // It always writes the scheme, and overwrites the scheme that an untrusted client sends.
-    forwarded.set("x_forwarded_proto", if trusts { "append" } else { "replace" });
-    drop(forwarded);
-    if config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0) {
-        remarks.soft(&config.at, "trusted hops are absent: the client's address is that of the connection; `proxy_protocol` brings it over a load balancer.");
-    }
-    if let Some(action) = common
-        .get("headers_with_underscores_action")
-        .filter(|action| !matches!(action.text(), Some("ALLOW" | "0")))
-    {
-        remarks.point(
-            &action.at,
-            "requests with `_` in a header's name were refused, or lost that header: here they pass. Name such headers in `headers.request.remove`.",
-        );
-    }
-    if let Some(time) = common.get("idle_timeout").and_then(words::seconds).filter(|time| *time > 0.0) {
-        http.set("idle_timeout", words::duration(time));
-    }
-    if let Some(time) =
-        config.get("request_headers_timeout").and_then(words::seconds).filter(|time| *time > 0.0)
-    {
-        http.set("header_timeout", words::duration(time));
-    }
-    if let Some(time) =
-        common.get("max_connection_duration").and_then(words::seconds).filter(|time| *time > 0.0)
-    {
-        http.set("max_connection_age", words::duration(time));
-    }
-    let mut limits = crate::value::Map::default();
-    if let Some(size) = config.number("max_request_headers_kb") {
-        limits.set("headers_size", format!("{}KiB", (size as u64).clamp(8, 16 * 1024)));
-    }
-    if let Some(count) = common.number("max_headers_count").filter(|count| *count >= 1.0) {
-        limits.set("headers_count", count as u64);
-    }
-    if let Some(count) = common.number("max_requests_per_connection").filter(|count| *count >= 1.0) {
-        limits.set("requests_per_connection", count as u64);
-    }
-    let h2 = config.down(&["http2_protocol_options"]);
-    if let Some(streams) = h2.number("max_concurrent_streams").filter(|streams| *streams >= 1.0) {
-        limits.set("h2_streams", (streams as u64).min(1000));
-    }
-    if let Some(size) = h2.number("initial_stream_window_size") {
-        limits.set("h2_stream_window", format!("{}B", (size as u64).clamp(65_535, 2_147_483_647)));
-    }
-    if h2.number("initial_connection_window_size").is_some() {
-        remarks.soft(
-            &config.at,
-            "HTTP/2's connection window is always the largest: streams' windows bound what is held.",
-        );
-    }
-    if !limits.is_empty() {
-        http.set("limits", limits);
-    }
-    let mut path = crate::value::Map::default();
-    if config.is("merge_slashes") {
-        path.set("merge_slashes", true);
-    }
-    match config.str("path_with_escaped_slashes_action") {
-        Some("REJECT_REQUEST" | "2") => path.set("escaped_slashes", "reject"),
-        Some("UNESCAPE_AND_FORWARD" | "4") => path.set("escaped_slashes", "decode"),
-        Some("UNESCAPE_AND_REDIRECT" | "3") => {
-            path.set("escaped_slashes", "decode");
-            remarks.soft(&config.at, "escaped slashes are decoded, without a redirect.");
-        }
-        _ => {}
-    }
-    if !path.is_empty() {
-        http.set("path", path);
-    }
-    if !config.is("normalize_path") {
-        remarks.note(
-            &config.at,
-            "`.` and `..` in paths are resolved before routes are matched. `http: { path: { dot_segments: false } }` leaves them.",
-        );
-    }
-    if config.is_false("generate_request_id") {
-        http.set("request_id", false);
-    }
-    if config.is("use_remote_address") && !config.is("preserve_external_request_id") {
-        http.set("trust_request_id", false);
-    }
-    if let Some(via) = config.str("via") {
-        http.set("via", via);
-    }
-    if let Some(word) = config.str("forward_client_cert_details") {
-        let word = match word {
-            "0" => "sanitize".to_owned(),
-            "1" => "forward-only".to_owned(),
-            "2" => "append-forward".to_owned(),
-            "3" => "sanitize-set".to_owned(),
-            "4" => "always-forward-only".to_owned(),
-            word => word.to_ascii_lowercase().replace('_', "-"),
-        };
-        if word != "sanitize-set" {
-            http.set("forward_client_cert_details", word);
-        }
-        let current = config.down(&["set_current_client_cert_details"]);
-        let all: Vec<String> = ["subject", "uri", "dns", "cert", "chain"]
-            .iter()
-            .filter(|key| current.is(key))
-            .map(|key| (*key).to_owned())
-            .collect();
-        if !all.is_empty() && all.iter().all(|key| matches!(key.as_str(), "subject" | "uri" | "dns")) {
-            http.set(
-                "set_current_client_cert_details",
-                Value::List(all.into_iter().map(Value::Text).collect()),
-            );
-        } else if !all.is_empty() {
-            remarks.soft(&current.at, "whole certificates are not put into `X-Forwarded-Client-Cert`.");
-        }
-    } else if proven {
-        http.set("forward_client_cert_details", "sanitize");
-    }
-    let websocket = |upgrade: &Node| {
-        upgrade.str("upgrade_type").is_none_or(|word| word.eq_ignore_ascii_case("websocket"))
-            && !upgrade.is_false("enabled")
-    };
-    if !config.list("upgrade_configs").iter().any(websocket) {
-        remarks.note(
-            &config.at,
-            "upgrades (WebSocket) pass here, which the original refused. A route with `headers: { upgrade: \"*\" }` can refuse them.",
-        );
-    }
-    for upgrade in config.list("upgrade_configs") {
-        match upgrade.str("upgrade_type").map(str::to_ascii_lowercase).as_deref() {
-            Some("websocket") | None => {}
-            Some("connect") => remarks.point(
-                &upgrade.at,
-                "CONNECT is carried by an upstream with `address: authority` (a forward proxy) or `tcp://`, not by routes to HTTP upstreams.",
-            ),
-            Some(other) => remarks.soft(&upgrade.at, format!("upgrades to `{other}` pass like any upgrade.")),
-        }
-    }
 }
 
 /// Access log and tracing: attache has one of each for all listeners.

@@ -15,6 +15,7 @@ mod http;
 mod limits;
 mod listener;
 mod matcher;
+mod options;
 mod overrides;
 mod rbac;
 mod replies;

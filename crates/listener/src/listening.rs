@@ -1,0 +1,108 @@
+//! The sockets of a listener, and those that they accept: TCP and Unix.
+
+use std::{
+    io,
+    net::SocketAddr,
+    task::{Context, Poll},
+};
+
+use attache_http::Client;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::{
+    handover::Accepted,
+    socket::{SocketKind, UnixPath, original_destination},
+    stream::Stream,
+};
+
+/// A listener's socket in this worker's runtime.
+pub(crate) enum Listening {
+    Tcp(TcpListener, SocketAddr),
+    // The path is removed when the last worker drops it.
+    Unix(UnixListener, std::sync::Arc<UnixPath>),
+}
+
+impl Listening {
+    pub(crate) fn new(socket: SocketKind) -> io::Result<Self> {
+        Ok(match socket {
+            SocketKind::Tcp(socket, local) => Self::Tcp(TcpListener::from_std(socket)?, local),
+            SocketKind::Unix(socket, path) => Self::Unix(UnixListener::from_std(socket)?, path),
+        })
+    }
+
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<AcceptedSocket>> {
+        match self {
+            Self::Tcp(socket, _) => {
+                socket.poll_accept(cx).map_ok(|(tcp, address)| AcceptedSocket::Tcp(tcp, address))
+            }
+            Self::Unix(socket, _) => socket.poll_accept(cx).map_ok(|(unix, _)| AcceptedSocket::Unix(unix)),
+        }
+    }
+
+    /// What is asked of the socket is asked by the worker that serves it.
+    pub(crate) fn client(&self, fresh: AcceptedSocket, transparent: bool) -> (Stream, Client) {
+        match (fresh, self) {
+            (AcceptedSocket::Tcp(tcp, address), Self::Tcp(_, bound)) => {
+                tcp_client(tcp, address, *bound, transparent)
+            }
+            (AcceptedSocket::Tcp(tcp, address), Self::Unix(..)) => {
+                (tcp.into(), Client { address: Some(address), ..Client::default() })
+            }
+            (AcceptedSocket::Unix(unix), _) => (unix.into(), Client::default()),
+        }
+    }
+
+    /// Accepts the connections that are still in the kernel's queue. tokio may not know of them yet.
+    pub(crate) fn rest(self, transparent: bool) -> io::Result<Vec<(Stream, Client)>> {
+        let mut all = Vec::new();
+        match self {
+            Self::Tcp(socket, bound) => {
+                let socket = socket.into_std()?;
+                while let Ok((tcp, address)) = socket.accept() {
+                    tcp.set_nonblocking(true)?;
+                    all.push(tcp_client(TcpStream::from_std(tcp)?, address, bound, transparent));
+                }
+            }
+            Self::Unix(socket, path) => {
+                let socket = socket.into_std()?;
+                while let Ok((unix, _)) = socket.accept() {
+                    unix.set_nonblocking(true)?;
+                    all.push((UnixStream::from_std(unix)?.into(), Client::default()));
+                }
+                drop(path);
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// An accepted socket in this worker's runtime.
+pub(crate) enum AcceptedSocket {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+impl AcceptedSocket {
+    /// Takes it out of the runtime.
+    pub(crate) fn release(self) -> io::Result<Accepted> {
+        Ok(match self {
+            Self::Tcp(tcp, address) => Accepted::Tcp(tcp.into_std()?, address),
+            Self::Unix(unix) => Accepted::Unix(unix.into_std()?),
+        })
+    }
+
+    pub(crate) fn adopt(accepted: Accepted) -> io::Result<Self> {
+        Ok(match accepted {
+            Accepted::Tcp(tcp, address) => Self::Tcp(TcpStream::from_std(tcp)?, address),
+            Accepted::Unix(unix) => Self::Unix(UnixStream::from_std(unix)?),
+        })
+    }
+}
+
+fn tcp_client(tcp: TcpStream, address: SocketAddr, bound: SocketAddr, transparent: bool) -> (Stream, Client) {
+    // A wildcard says nothing about the address that was really called.
+    let local = if bound.ip().is_unspecified() { tcp.local_addr().ok() } else { Some(bound) };
+    let original_destination = if transparent { original_destination(&tcp, local) } else { None };
+    let client = Client { address: Some(address), local, original_destination, ..Client::default() };
+    (tcp.into(), client)
+}
