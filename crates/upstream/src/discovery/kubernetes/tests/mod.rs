@@ -23,10 +23,10 @@ use tokio_rustls::TlsAcceptor;
 use super::{super::merge::Merge, *};
 use crate::{Shared, test_support::upstream};
 
-const LIST: &str = include_str!("testdata/list.json");
-const RESTART: &str = include_str!("testdata/rolling-restart.jsonl");
-const GONE: &str = include_str!("testdata/recorded/gone.jsonl");
-const FORBIDDEN: &str = include_str!("testdata/recorded/forbidden.json");
+const LIST: &str = include_str!("../testdata/list.json");
+const RESTART: &str = include_str!("../testdata/rolling-restart.jsonl");
+const GONE: &str = include_str!("../testdata/recorded/gone.jsonl");
+const FORBIDDEN: &str = include_str!("../testdata/recorded/forbidden.json");
 const EMPTY: &str = r#"{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":"9"},"items":[]}"#;
 
 /// One answer: status and fields, what comes at once, and what comes later; without the last it ends.
@@ -312,7 +312,7 @@ async fn the_words_of_the_api_server_are_said_and_retry_after_is_kept() {
     let before = cluster.asked().len();
     sleep(Duration::from_millis(700)).await;
     assert_eq!(cluster.asked().len(), before);
-    cluster.reply("401 Unauthorized", include_str!("testdata/recorded/unauthorized.json"));
+    cluster.reply("401 Unauthorized", include_str!("../testdata/recorded/unauthorized.json"));
     cluster.until_failure("answered 401: Unauthorized; is the service account's token mounted").await;
 }
 

@@ -13,18 +13,18 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 );
 
 pub(crate) fn page() -> Answer {
-    guarded("text/html; charset=utf-8", include_str!("dashboard/index.html"))
+    guarded("text/html; charset=utf-8", include_str!("index.html"))
 }
 
 /// The files of the page.
 pub(crate) fn file(path: &str) -> Option<Answer> {
     Some(match path {
-        "/dashboard.css" => guarded("text/css; charset=utf-8", include_str!("dashboard/dashboard.css")),
-        "/dashboard.js" => guarded("text/javascript; charset=utf-8", include_str!("dashboard/dashboard.js")),
-        "/history.js" => guarded("text/javascript; charset=utf-8", include_str!("dashboard/history.js")),
-        "/parts.js" => guarded("text/javascript; charset=utf-8", include_str!("dashboard/parts.js")),
-        "/charts.js" => guarded("text/javascript; charset=utf-8", include_str!("dashboard/charts.js")),
-        "/favicon.svg" => guarded("image/svg+xml", include_str!("dashboard/favicon.svg")),
+        "/dashboard.css" => guarded("text/css; charset=utf-8", include_str!("dashboard.css")),
+        "/dashboard.js" => guarded("text/javascript; charset=utf-8", include_str!("dashboard.js")),
+        "/history.js" => guarded("text/javascript; charset=utf-8", include_str!("history.js")),
+        "/parts.js" => guarded("text/javascript; charset=utf-8", include_str!("parts.js")),
+        "/charts.js" => guarded("text/javascript; charset=utf-8", include_str!("charts.js")),
+        "/favicon.svg" => guarded("image/svg+xml", include_str!("favicon.svg")),
         _ => return None,
     })
 }
