@@ -457,8 +457,8 @@ impl NewConnection {
             attache_tls::Admission::Denied { connection, error } => (connection, Some(error)),
         };
         let listener = self.settings.listener.clone();
-        let attache_tls::Handshake { version, resumed, key_exchange } = accepted.handshake;
-        metrics().tls_handshake(Side::Listener, &listener.name, version, resumed, key_exchange);
+        let attache_tls::Handshake { version, kind, key_exchange } = accepted.handshake;
+        metrics().tls_handshake(Side::Listener, &listener.name, version, kind, key_exchange);
         let outcome = match (&denied, &accepted.client) {
             (Some(_), _) => Admitted::Denied,
             (None, Some(_)) => Admitted::Allowed,

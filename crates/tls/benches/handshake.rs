@@ -98,7 +98,7 @@ async fn handshake(client: &Client, acceptor: &Acceptor) -> bool {
         accepted.stream.read_exact(&mut [0]).await.unwrap();
         accepted.stream.write_all(b"!").await.unwrap();
         accepted.stream.shutdown().await.unwrap();
-        accepted.handshake.resumed
+        accepted.handshake.kind == "resumed"
     };
     tokio::join!(client, server).1
 }

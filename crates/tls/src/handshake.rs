@@ -7,8 +7,8 @@ use rustls::{CommonState, HandshakeKind, NamedGroup, ProtocolVersion, crypto::Su
 pub struct Handshake {
     /// `1.2` or `1.3`.
     pub version: &'static str,
-    /// An earlier session was resumed: no certificate was sent, and no signature made.
-    pub resumed: bool,
+    /// `resumed` where an earlier session was: no certificate was sent, and no signature made. Else `full`.
+    pub kind: &'static str,
     /// The group of the key exchange, `X25519MLKEM768` for example; empty where a session of TLS 1.2 was resumed.
     pub key_exchange: &'static str,
 }
@@ -21,7 +21,10 @@ impl Handshake {
                 Some(ProtocolVersion::TLSv1_3) => "1.3",
                 _ => "1.2",
             },
-            resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+            kind: match session.handshake_kind() {
+                Some(HandshakeKind::Resumed) => "resumed",
+                _ => "full",
+            },
             key_exchange: match session.negotiated_key_exchange_group().map(SupportedKxGroup::name) {
                 None => "",
                 Some(NamedGroup::X25519MLKEM768) => "X25519MLKEM768",

@@ -94,7 +94,7 @@ pub(super) fn split(
                     }
                 };
                 match end {
-                    Ok(()) => metrics().mirrored(&name),
+                    Ok(()) => metrics().mirrored(&name, Ok(())),
                     Err(error) => {
                         failed(
                             &name,

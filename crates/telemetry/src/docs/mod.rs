@@ -12,10 +12,7 @@ use attache_config::model::{LogField, LogFormat};
 use crate::{
     Exchange, Reason,
     access_log::{Names, write_line},
-    metrics::{
-        BOUNDS,
-        descriptors::{self, Kind},
-    },
+    metrics::{BOUNDS, table},
 };
 
 const GENERATED: &str =
@@ -49,14 +46,16 @@ fn the_page_of_metrics_is_current() {
             page,
             "\n## {title}\n\n| metric | type | labels | what it says |\n| --- | --- | --- | --- |\n"
         );
-        for d in descriptors::ALL.iter().filter(|d| d.name.starts_with(start)) {
-            let kind = match d.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
-            };
+        for d in table::ROWS.iter().map(|row| &row.what).filter(|d| d.name.starts_with(start)) {
             let labels: Vec<_> = d.labels.iter().map(|label| format!("`{label}`")).collect();
-            let _ = writeln!(page, "| `{}` | {kind} | {} | {} |", d.name, labels.join(", "), cell(d.help));
+            let _ = writeln!(
+                page,
+                "| `{}` | {} | {} | {} |",
+                d.name,
+                d.kind.as_str(),
+                labels.join(", "),
+                cell(d.help)
+            );
         }
     }
     let bounds: Vec<_> = BOUNDS.iter().map(|micros| (*micros as f64 / 1e6).to_string()).collect();

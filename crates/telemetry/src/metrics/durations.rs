@@ -33,8 +33,8 @@ impl WorkerMetrics {
         let (status, reason) = (exchange.status.get(), exchange.reason.get());
         let labels = [
             Label::Name(&exchange.listener),
-            Label::optional(route.as_ref()),
-            Label::optional(upstream.as_ref()),
+            Label::from(route.as_ref()),
+            Label::from(upstream.as_ref()),
             Label::Word(method_word(&exchange.method.borrow())),
             Label::Word(status_word(status)),
             Label::Word(version),

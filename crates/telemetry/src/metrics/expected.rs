@@ -3,7 +3,8 @@
 //! Why: Prometheus' `rate` and `increase` compare two samples. A series whose first sample is a 1 shows no increase, so the first failure
 //! of a kind, often the only one, would be missed by every alert.
 //!
-//! Rule: the page adds zeros as it is made; workers hold no cell for them. Only the reasons that are likely have one,
+//! Rule: a row of [`table`](super::table) says which zeros it begins with, and a scrape adds them; workers hold no
+//! cell for them. Only the reasons that are likely have one,
 //! and at most [`MOST`] series of `attache_requests_total` are added, in the order of the config: the number of series
 //! still depends on the config alone.
 
@@ -14,7 +15,7 @@ use std::{
 
 use attache_config::model::{Action, Config, ListenProtocol, Name, UpstreamProtocol};
 
-use super::{Metrics, series::Sums};
+use super::Metrics;
 use crate::Reason;
 
 /// Series of `attache_requests_total` that stand as 0 at most.
@@ -46,15 +47,16 @@ const OF_CALLS: &[Reason] = &[
     Reason::DeniedByRule,
 ];
 /// Of upstreams that are spoken TLS to.
-const OF_TLS: &[Reason] = &[
+pub(super) const OF_TLS: &[Reason] = &[
     Reason::TlsUntrusted,
     Reason::TlsNameMismatch,
     Reason::TlsExpired,
     Reason::TlsHandshakeFailed,
     Reason::TlsTimeout,
 ];
-const OF_CONNECTIONS: &[Reason] = &[Reason::ConnectRefused, Reason::ConnectTimeout, Reason::ConnectFailed];
-const OF_RETRIES: &[Reason] = &[
+pub(super) const OF_CONNECTIONS: &[Reason] =
+    &[Reason::ConnectRefused, Reason::ConnectTimeout, Reason::ConnectFailed];
+pub(super) const OF_RETRIES: &[Reason] = &[
     Reason::ConnectRefused,
     Reason::ConnectTimeout,
     Reason::ConnectFailed,
@@ -62,7 +64,7 @@ const OF_RETRIES: &[Reason] = &[
     Reason::UpstreamError,
     Reason::PerTryTimeout,
 ];
-const OF_OVERFLOW: &[Reason] = &[
+pub(super) const OF_OVERFLOW: &[Reason] = &[
     Reason::OverflowRequests,
     Reason::OverflowPending,
     Reason::OverflowConnections,
@@ -83,7 +85,7 @@ const OF_TLS_LISTENERS: &[Reason] = &[
 /// What becomes of the endpoints of every upstream.
 const OF_STATES: &[(&str, &str)] =
     &[("connection", "unreachable"), ("connection", "back"), ("ejection", "ejected"), ("ejection", "back")];
-const OF_DNS: &[&str] = &["ok", "dns-nxdomain", "dns-timeout", "dns-failed"];
+pub(super) const OF_DNS: &[&str] = &["ok", "dns-nxdomain", "dns-timeout", "dns-failed"];
 
 /// What the config that is served makes possible.
 #[derive(Clone, Debug, Default)]
@@ -118,10 +120,6 @@ impl Metrics {
         let known = Arc::new(super::Known::of(config));
         *self.0.control.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
         *self.0.control.expected.lock().unwrap_or_else(PoisonError::into_inner) = expected;
-    }
-
-    pub(super) fn expected(&self) -> Expected {
-        self.0.control.expected.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -196,69 +194,59 @@ impl Expected {
         }
     }
 
-    pub(super) fn requests(&self, sums: &mut Sums<6, 1>) {
-        for labels in &self.requests {
-            sums.entry(labels.clone()).or_insert([0]);
-        }
+    /// Labels of `attache_requests_total`.
+    pub(super) fn requests(&self) -> Vec<[Name; 6]> {
+        self.requests.clone()
     }
 
-    fn by_reason(&self, mut sums: Sums<2, 1>, reasons: &[Reason], of_tls: &[Reason]) -> Sums<2, 1> {
-        for upstream in &self.upstreams {
+    /// Each upstream with each of these words.
+    pub(super) fn upstreams(&self, words: &[&str]) -> Vec<[Name; 2]> {
+        let each = self
+            .upstreams
+            .iter()
+            .flat_map(|upstream| words.iter().map(|word| [upstream.name.clone(), Name::from(*word)]));
+        each.collect()
+    }
+
+    /// Each upstream with each of these reasons, and where TLS is spoken with those of TLS.
+    pub(super) fn upstream_reasons(&self, reasons: &[Reason], of_tls: &[Reason]) -> Vec<[Name; 2]> {
+        let each = self.upstreams.iter().flat_map(|upstream| {
             let of_tls = if upstream.tls { of_tls } else { &[] };
-            for reason in reasons.iter().chain(of_tls) {
-                sums.entry([upstream.name.clone(), reason.as_str().into()]).or_insert([0]);
-            }
-        }
-        sums
+            [reasons, of_tls]
+                .concat()
+                .into_iter()
+                .map(|reason| [upstream.name.clone(), reason.as_str().into()])
+        });
+        each.collect()
     }
 
-    pub(super) fn connection_failures(&self, sums: Sums<2, 1>) -> Sums<2, 1> {
-        self.by_reason(sums, OF_CONNECTIONS, OF_TLS)
-    }
-
-    pub(super) fn closed(&self, mut sums: Sums<2, 1>) -> Sums<2, 1> {
-        for listener in &self.listeners {
+    /// Each listener with why its clients' connections may end.
+    pub(super) fn listener_reasons(&self) -> Vec<[Name; 2]> {
+        let each = self.listeners.iter().flat_map(|listener| {
             let of_tls = if listener.tls { OF_TLS_LISTENERS } else { &[] };
-            for reason in OF_LISTENERS.iter().chain(of_tls) {
-                sums.entry([listener.name.clone(), reason.as_str().into()]).or_insert([0]);
-            }
-        }
-        sums
+            let reasons = OF_LISTENERS.iter().chain(of_tls);
+            reasons.map(|reason| [listener.name.clone(), reason.as_str().into()])
+        });
+        each.collect()
     }
 
-    pub(super) fn transitions(&self, mut sums: Sums<3, 1>) -> Sums<3, 1> {
-        for upstream in &self.upstreams {
+    /// Each upstream with the changes of state that its config makes possible.
+    pub(super) fn transitions(&self) -> Vec<[Name; 3]> {
+        let each = self.upstreams.iter().flat_map(|upstream| {
             let breaker = ["open", "half-open", "closed"].map(|to| ("circuit", to));
             let health = ["unhealthy", "healthy"].map(|to| ("health", to));
-            let breaker = breaker.iter().filter(|_| upstream.breaker);
-            let health = health.iter().filter(|_| upstream.checked);
-            for (what, to) in OF_STATES.iter().chain(breaker).chain(health) {
-                sums.entry([upstream.name.clone(), (*what).into(), (*to).into()]).or_insert([0]);
-            }
-        }
-        sums
+            let breaker = breaker.into_iter().filter(|_| upstream.breaker);
+            let health = health.into_iter().filter(|_| upstream.checked);
+            let all = OF_STATES.iter().copied().chain(breaker).chain(health);
+            all.map(|(what, to)| [upstream.name.clone(), what.into(), to.into()])
+        });
+        each.collect()
     }
+}
 
-    pub(super) fn retries(&self, sums: Sums<2, 1>) -> Sums<2, 1> {
-        self.by_reason(sums, OF_RETRIES, &[])
-    }
-
-    pub(super) fn overflow(&self, sums: Sums<2, 1>) -> Sums<2, 1> {
-        self.by_reason(sums, OF_OVERFLOW, &[])
-    }
-
-    pub(super) fn ejections(&self, sums: Sums<2, 1>) -> Sums<2, 1> {
-        self.by_reason(sums, OF_RETRIES, &[])
-    }
-
-    pub(super) fn dns(&self, mut sums: Sums<2, 1>) -> Sums<2, 1> {
-        for upstream in &self.upstreams {
-            for outcome in OF_DNS {
-                sums.entry([upstream.name.clone(), (*outcome).into()]).or_insert([0]);
-            }
-        }
-        sums
-    }
+/// These words as the only label.
+pub(super) fn words(words: &[&str]) -> Vec<[Name; 1]> {
+    words.iter().map(|word| [Name::from(*word)]).collect()
 }
 
 /// The `code` of an answer that attache makes for this reason.

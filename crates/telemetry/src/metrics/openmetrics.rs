@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    descriptors::{Descriptor, Kind},
+    descriptor::{Descriptor, Kind},
     exemplars::Exemplar,
     histogram::BOUNDS,
     page::{Family, Page, Value},
@@ -28,14 +28,9 @@ pub(crate) fn family_name(what: &Descriptor) -> &'static str {
 fn one(out: &mut String, family: &Family) {
     let what = family.what;
     let name = family_name(what);
-    let kind = match what.kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
-    };
     // A String takes everything.
-    let _ = writeln!(out, "# TYPE {name} {kind}");
-    if let Some(unit) = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit)) {
+    let _ = writeln!(out, "# TYPE {name} {}", what.kind.as_str());
+    if let Some(unit) = what.unit() {
         let _ = writeln!(out, "# UNIT {name} {unit}");
     }
     let _ = writeln!(out, "# HELP {name} {}", escaped(what.help));

@@ -23,12 +23,12 @@ const IN_A_ROW: u64 = 3;
 const LONG_AGO: Duration = Duration::from_secs(30);
 /// Clients that waited in vain and are no chance, where they are half of all.
 const HANGS: u64 = 2;
-/// Calls that must all have been refused or given up: fewer are somebody's mistake.
+/// So many calls must all have been refused or given up. Fewer may be one client's mistake.
 const ALL_OF: u64 = 5;
 
 /// What a row counted in a time that ended so long ago and took so long.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Stretch {
+pub(super) struct Period {
     pub(super) counts: Counts,
     pub(super) ended: Duration,
     pub(super) took: Duration,
@@ -53,7 +53,7 @@ impl Outage {
     }
 
     /// By the last seconds, the last minutes, and their parts, the newest of which comes first.
-    pub(super) fn of(short: &Counts, long: &Counts, newest: impl Iterator<Item = Stretch>) -> Option<Self> {
+    pub(super) fn of(short: &Counts, long: &Counts, newest: impl Iterator<Item = Period>) -> Option<Self> {
         let (counts, window) = if short.seen() > 0 { (short, "10 s") } else { (long, "5 min") };
         if is_noticed(counts) {
             return Some(Self::new(counts, window));
@@ -97,7 +97,7 @@ fn is_nobody_served(counts: &Counts) -> bool {
 }
 
 /// The last calls, where none of them succeeded.
-fn in_a_row(newest: impl Iterator<Item = Stretch>, is_slow: bool) -> Option<Outage> {
+fn in_a_row(newest: impl Iterator<Item = Period>, is_slow: bool) -> Option<Outage> {
     let unanswered = |counts: &Counts| if is_slow { counts.failed } else { unanswered(counts) };
     let (mut calls, mut began) = (Counts::default(), Duration::ZERO);
     let mut success = None;
@@ -128,8 +128,8 @@ mod tests {
         Counts { classes: [0, good, 0, 0, failed, 0], failed, ..Counts::default() }
     }
 
-    fn at(ended: u64, good: u64, failed: u64) -> Stretch {
-        Stretch {
+    fn at(ended: u64, good: u64, failed: u64) -> Period {
+        Period {
             counts: counts(good, failed),
             ended: Duration::from_secs(ended),
             took: Duration::from_secs(5),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     /// Newest first; the first ten seconds are the short window.
-    fn outage(stretches: &[Stretch]) -> Option<Outage> {
+    fn outage(stretches: &[Period]) -> Option<Outage> {
         let (mut short, mut long) = (Counts::default(), Counts::default());
         for stretch in stretches {
             long.add(&stretch.counts);
@@ -183,7 +183,7 @@ mod tests {
             let given_up = waited + quick;
             let counts =
                 Counts { classes: [0, good, 0, 0, 0, given_up], given_up, waited, ..Counts::default() };
-            Stretch { counts, ended: Duration::from_secs(ended), took: Duration::from_secs(5) }
+            Period { counts, ended: Duration::from_secs(ended), took: Duration::from_secs(5) }
         };
         assert_eq!(outage(&[hang(0, 0, 2, 0)]).map(|outage| outage.waited), Some(2));
         assert!(outage(&[hang(0, 3, 3, 0)]).is_some());

@@ -9,7 +9,7 @@ use prometheus::{
 };
 
 use super::{
-    descriptors::{Descriptor, Kind},
+    descriptor::{Descriptor, Kind},
     exemplars::{BUCKETS, Exemplars},
     histogram::{BOUNDS, SUM},
     series::Sums,
@@ -22,7 +22,7 @@ pub(crate) struct Page(pub(crate) Vec<Family>);
 /// One metric with all its series.
 pub(crate) struct Family {
     pub(crate) what: &'static Descriptor,
-    pub(crate) samples: Vec<(Vec<Name>, Value)>,
+    pub(crate) samples: Samples,
 }
 
 /// The value of one series.
@@ -41,60 +41,51 @@ pub(crate) struct Histogram {
     pub(crate) exemplars: Exemplars,
 }
 
+/// The series of one metric: the values of its labels, and its own.
+pub(crate) type Samples = Vec<(Vec<Name>, Value)>;
+
 impl Page {
-    pub(super) fn counter<const L: usize, const C: usize>(
-        &mut self,
-        what: &'static Descriptor,
-        sums: &Sums<L, C>,
-        cell: usize,
-    ) {
-        self.numbers(what, sums.iter().map(|(labels, cells)| (&labels[..], cells[cell] as f64)));
-    }
-
-    /// Workers' cells wrap, their sum doesn't: what one counted up another may have counted down.
-    pub(super) fn gauge<const L: usize>(&mut self, what: &'static Descriptor, sums: &Sums<L, 1>) {
-        self.numbers(what, sums.iter().map(|(labels, [cell])| (&labels[..], cell.cast_signed() as f64)));
-    }
-
-    pub(super) fn number(&mut self, what: &'static Descriptor, value: Option<f64>) {
-        self.numbers(what, value.map(|value| ([], value)));
-    }
-
-    pub(super) fn numbers<L: AsRef<[Name]>>(
-        &mut self,
-        what: &'static Descriptor,
-        samples: impl IntoIterator<Item = (L, f64)>,
-    ) {
-        let samples = samples.into_iter();
-        self.family(
-            what,
-            samples.map(|(labels, value)| (labels.as_ref().to_vec(), Value::Number(value))).collect(),
-        );
-    }
-
-    /// Histograms whose cells start at `first`; those that never saw a value are left out.
-    pub(super) fn histograms<const L: usize, const C: usize>(
-        &mut self,
-        what: &'static Descriptor,
-        sums: &Sums<L, C>,
-        first: usize,
-        exemplars: &BTreeMap<[Name; L], Exemplars>,
-    ) {
-        let samples = sums.iter().filter_map(|(labels, cells)| {
-            let mut histogram = histogram(&cells[first..=first + SUM])?;
-            if let Some(exemplars) = exemplars.get(labels) {
-                histogram.exemplars = *exemplars;
-            }
-            Some((labels.to_vec(), Value::Histogram(Box::new(histogram))))
-        });
-        self.family(what, samples.collect());
-    }
-
-    fn family(&mut self, what: &'static Descriptor, samples: Vec<(Vec<Name>, Value)>) {
+    pub(super) fn push(&mut self, what: &'static Descriptor, samples: Samples) {
         if !samples.is_empty() {
             self.0.push(Family { what, samples });
         }
     }
+}
+
+/// One cell of each series, which only rises.
+pub(super) fn counts<const L: usize, const C: usize>(sums: &Sums<L, C>, cell: usize) -> Samples {
+    numbers(sums.iter().map(|(labels, cells)| (&labels[..], cells[cell] as f64)))
+}
+
+/// One cell of each series, which rises and falls. Workers' cells wrap, their sum doesn't: what one counted up another
+/// may have counted down.
+pub(super) fn levels<const L: usize, const C: usize>(sums: &Sums<L, C>, cell: usize) -> Samples {
+    numbers(sums.iter().map(|(labels, cells)| (&labels[..], cells[cell].cast_signed() as f64)))
+}
+
+/// The only series of a metric without labels, if it has a value.
+pub(super) fn number(value: Option<f64>) -> Samples {
+    numbers(value.map(|value| ([], value)))
+}
+
+pub(super) fn numbers<L: AsRef<[Name]>>(samples: impl IntoIterator<Item = (L, f64)>) -> Samples {
+    samples.into_iter().map(|(labels, value)| (labels.as_ref().to_vec(), Value::Number(value))).collect()
+}
+
+/// Histograms whose cells start at `first`; those that never saw a value are left out.
+pub(super) fn histograms<const L: usize, const C: usize>(
+    sums: &Sums<L, C>,
+    first: usize,
+    exemplars: &BTreeMap<[Name; L], Exemplars>,
+) -> Samples {
+    let samples = sums.iter().filter_map(|(labels, cells)| {
+        let mut histogram = histogram(&cells[first..=first + SUM])?;
+        if let Some(exemplars) = exemplars.get(labels) {
+            histogram.exemplars = *exemplars;
+        }
+        Some((labels.to_vec(), Value::Histogram(Box::new(histogram))))
+    });
+    samples.collect()
 }
 
 /// The count is made from the buckets, so that the two always agree, however the scrape met the worker.

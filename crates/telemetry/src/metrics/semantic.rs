@@ -5,11 +5,9 @@
 //! nothing is counted here unless it is used: by an export of metrics by OTLP, or by Istio's and Envoy's names, which
 //! have single statuses too.
 
-use std::sync::Arc;
-
 use attache_config::model::{Config, MetricNames};
 
-use super::series::{Family, Sums, Table};
+use super::series::{Sums, families};
 
 /// The conventions' bucket boundaries, in microseconds.
 pub(crate) const BOUNDS: [u64; 14] = [
@@ -32,25 +30,10 @@ pub(crate) const SERVER: usize = 8;
 /// Labels of the client's: upstream, method, status, version, error.
 pub(crate) const CLIENT: usize = 5;
 
-/// Both families of all workers.
-#[derive(Debug, Default)]
-pub(super) struct Families {
-    pub(super) server: Arc<Family<SERVER, SERVER_CELLS>>,
-    pub(super) client: Arc<Family<CLIENT, CELLS>>,
-}
-
-/// One worker's way to them.
-#[derive(Debug)]
-pub(super) struct Tables {
-    pub(super) server: Table<SERVER, SERVER_CELLS>,
-    pub(super) client: Table<CLIENT, CELLS>,
-}
-
-impl Tables {
-    pub(super) fn new(families: &Families) -> Self {
-        Self { server: Table::new(&families.server), client: Table::new(&families.client) }
-    }
-}
+families! { pub(super) Families, Tables {
+    server: SERVER, SERVER_CELLS;
+    client: CLIENT, CELLS;
+} }
 
 /// Whether these counts are used.
 pub(super) fn wanted(config: &Config) -> bool {

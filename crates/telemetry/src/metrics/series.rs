@@ -23,6 +23,8 @@ use std::{
 
 use attache_config::model::Name;
 
+use crate::Reason;
+
 /// Series that one worker keeps of one family; what comes above them is counted in one whose labels are all
 /// [`OTHER`]. Labels come from the config and from closed lists, so only endless reloads with ever new names get here.
 const MAX_SERIES: usize = 10_000;
@@ -39,12 +41,45 @@ pub(crate) enum Label<'a> {
     Word(&'static str),
 }
 
-impl<'a> Label<'a> {
-    /// A name that may be missing; then the label is empty.
-    pub(crate) fn optional(name: Option<&'a Name>) -> Self {
+impl<'a> From<&'a Name> for Label<'a> {
+    fn from(name: &'a Name) -> Self {
+        Self::Name(name)
+    }
+}
+
+impl<'a> From<Option<&'a Name>> for Label<'a> {
+    /// A name that is missing is an empty label.
+    fn from(name: Option<&'a Name>) -> Self {
         name.map_or(Self::Word(""), Self::Name)
     }
+}
 
+impl From<&'static str> for Label<'_> {
+    fn from(word: &'static str) -> Self {
+        Self::Word(word)
+    }
+}
+
+impl From<Reason> for Label<'_> {
+    fn from(reason: Reason) -> Self {
+        Self::Word(reason.as_str())
+    }
+}
+
+impl From<Option<Reason>> for Label<'_> {
+    /// Without a reason the label is empty.
+    fn from(reason: Option<Reason>) -> Self {
+        Self::Word(reason.map_or("", Reason::as_str))
+    }
+}
+
+impl From<Result<(), Reason>> for Label<'_> {
+    fn from(outcome: Result<(), Reason>) -> Self {
+        Self::Word(outcome.err().map_or("ok", Reason::as_str))
+    }
+}
+
+impl<'a> Label<'a> {
     fn text(&self) -> &str {
         match self {
             Self::Name(name) => name,
@@ -213,6 +248,30 @@ impl<const LABELS: usize, const CELLS: usize> Table<LABELS, CELLS> {
         written
     }
 }
+
+/// Declares families, each with its number of labels and of cells, and the tables of one worker for all of them.
+macro_rules! families {
+    ($vis:vis $families:ident, $tables:ident { $($(#[$doc:meta])* $name:ident: $labels:expr, $cells:expr;)+ }) => {
+        /// The families of all workers.
+        #[derive(Debug, Default)]
+        $vis struct $families {
+            $($(#[$doc])* $vis $name: std::sync::Arc<$crate::metrics::series::Family<{ $labels }, { $cells }>>,)+
+        }
+
+        /// One worker's tables of these families.
+        #[derive(Debug)]
+        $vis struct $tables {
+            $($vis $name: $crate::metrics::series::Table<{ $labels }, { $cells }>,)+
+        }
+
+        impl $tables {
+            $vis fn new(families: &$families) -> Self {
+                Self { $($name: $crate::metrics::series::Table::new(&families.$name),)+ }
+            }
+        }
+    };
+}
+pub(super) use families;
 
 /// Where the texts of some labels stand, and how long they are.
 #[derive(Debug, PartialEq, Eq)]

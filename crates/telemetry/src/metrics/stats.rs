@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::{
     Metrics, cell,
     counts::{BUCKETS, Counts, failed, patient},
-    outage::{Outage, Stretch},
+    outage::{Outage, Period},
 };
 use crate::Reason;
 
@@ -238,15 +238,15 @@ impl History {
     }
 
     /// What a row counted in each step, and since the last one.
-    fn newest_first(&self, row: &Row, now: &Counts, at: Instant) -> impl Iterator<Item = Stretch> {
+    fn newest_first(&self, row: &Row, now: &Counts, at: Instant) -> impl Iterator<Item = Period> {
         let since = now.since(self.last.get(row).unwrap_or(&Counts::default()));
         let running = at.saturating_duration_since(self.last_at);
         let id = self.ids.get(row).copied();
         let steps = self.steps.iter().rev().filter_map(move |step| {
             let counts = *step.rows.get(&id?)?;
-            Some(Stretch { counts, ended: at.saturating_duration_since(step.at), took: step.took })
+            Some(Period { counts, ended: at.saturating_duration_since(step.at), took: step.took })
         });
-        std::iter::once(Stretch { counts: since, ended: Duration::ZERO, took: running }).chain(steps)
+        std::iter::once(Period { counts: since, ended: Duration::ZERO, took: running }).chain(steps)
     }
 
     fn row(&self, row: &Row, now: &Counts, at: Instant) -> Map<String, Value> {
@@ -352,7 +352,7 @@ fn news(now: &Reasons, before: &Reasons) -> Reasons {
 fn rows(metrics: &Metrics) -> Rows {
     let mut rows = Rows::new();
     rows.insert(Row::Total, Counts::default());
-    for ([listener, route, upstream, protocol, code, reason], cells) in metrics.0.exchanges.sums() {
+    for ([listener, route, upstream, protocol, code, reason], cells) in metrics.0.shared.exchanges.sums() {
         let mut counts = Counts::default();
         let class = code.bytes().next().map_or(0, |digit| usize::from(digit.wrapping_sub(b'0')));
         let count = cells[cell::COUNT];
@@ -386,7 +386,7 @@ fn rows(metrics: &Metrics) -> Rows {
             of(Row::Upstream(upstream));
         }
     }
-    for ([upstream, endpoint], cells) in metrics.0.endpoints.sums() {
+    for ([upstream, endpoint], cells) in metrics.0.shared.endpoints.sums() {
         let mut counts = Counts { failed: cells[cell::FAILED], ..Counts::default() };
         counts.classes.copy_from_slice(&cells[..cell::CLASSES]);
         counts.durations.copy_from_slice(&cells[cell::ENDPOINT_TOTAL..cell::ENDPOINT_TOTAL + BUCKETS]);
@@ -398,7 +398,7 @@ fn rows(metrics: &Metrics) -> Rows {
 
 fn reasons(metrics: &Metrics) -> Reasons {
     let mut reasons = Reasons::new();
-    for ([_, _, upstream, _, _, reason], cells) in metrics.0.exchanges.sums() {
+    for ([_, _, upstream, _, _, reason], cells) in metrics.0.shared.exchanges.sums() {
         if !reason.is_empty() {
             *reasons.entry([upstream, reason]).or_default() += cells[cell::COUNT];
         }

@@ -174,23 +174,17 @@ fn own(page: &Page, times: Times) -> Vec<Metric> {
         Metric {
             name: what.name.into(),
             description: what.help.into(),
-            unit: unit(what.name).into(),
+            unit: match what.unit() {
+                Some("seconds") => "s",
+                Some("bytes") => "By",
+                _ => "1",
+            }
+            .into(),
             data: Some(data),
             ..Metric::default()
         }
     });
     metrics.collect()
-}
-
-fn unit(name: &str) -> &'static str {
-    let name = name.strip_suffix("_total").unwrap_or(name);
-    if name.ends_with("_seconds") {
-        "s"
-    } else if name.ends_with("_bytes") {
-        "By"
-    } else {
-        "1"
-    }
 }
 
 fn cumulative(data_points: Vec<HistogramDataPoint>) -> Data {

@@ -98,8 +98,8 @@ impl Tls {
                 return Err(Error::with_source(Reason::TlsTimeout, Sent::Nothing, why));
             }
         };
-        let Handshake { version, resumed, key_exchange } = Handshake::of(io.get_ref().1);
-        metrics().tls_handshake(Side::Upstream, &config.name, version, resumed, key_exchange);
+        let Handshake { version, kind, key_exchange } = Handshake::of(io.get_ref().1);
+        metrics().tls_handshake(Side::Upstream, &config.name, version, kind, key_exchange);
         let chosen = io.get_ref().1.alpn_protocol();
         if offer == Offer::Http && config.protocol == UpstreamProtocol::Http2 && chosen != Some(b"h2") {
             let why = "the peer did not choose h2, and `protocol: http2` allows nothing else";

@@ -1,0 +1,40 @@
+//! The name, kind, labels and help text of a metric.
+
+/// How a metric moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Only rises, until the process restarts.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Durations in buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// The word of Prometheus' formats.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug)]
+pub(crate) struct Descriptor {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) labels: &'static [&'static str],
+    pub(crate) help: &'static str,
+}
+
+impl Descriptor {
+    /// The unit, which is the end of the name: `seconds`, `bytes`, or none.
+    pub(crate) fn unit(&self) -> Option<&'static str> {
+        let name = self.name.strip_suffix("_total").unwrap_or(self.name);
+        ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit))
+    }
+}
