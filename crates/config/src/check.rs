@@ -280,7 +280,7 @@ impl Checker<'_> {
                     places.insert(key.clone(), json!(at));
                 }
             } else if !(std::ptr::eq(schema, self.root) && key.starts_with("x-")) {
-                // Whoever misspelt a key has not left it out, too.
+                // A required key that is misspelt was reported already: it isn't missing as well.
                 if let Some(key) = suggest::meant(key, known.keys().map(String::as_str)) {
                     meant.push(key);
                     wrong.push(key.to_owned());

@@ -11,6 +11,7 @@
 
 use std::{collections::VecDeque, fmt::Write as _, path::Path};
 
+use attache_config::model::RetryOn;
 use serde_json::Value;
 
 const INTRODUCTION: &str = r#"# Config reference
@@ -173,6 +174,11 @@ impl Writer<'_> {
     /// What the words of an enumeration mean.
     fn words(&self, out: &mut String, property: &Value) {
         let target = resolve(self.root, property);
+        if property.to_string().contains(r#""attache-retry-on""#) {
+            for (word, meaning) in RetryOn::WORDS {
+                wrap(out, "  - ", &format!("`{word}`: {}", sentences(&meaning.trim().into())));
+            }
+        }
         let alternatives: Vec<&Value> = match target["anyOf"].as_array() {
             Some(all) => all.iter().map(|one| resolve(self.root, one)).collect(),
             None => vec![target],
@@ -294,29 +300,36 @@ fn sentences(text: &Value) -> String {
     lines
 }
 
-/// Writes lines of at most [`WIDTH`] characters. `begin` stands before the first, and its width in spaces before the others.
+/// Writes a sentence a line; one of more than [`WIDTH`] characters takes several. `begin` stands before the first, and its width
+/// in spaces before the others.
 fn wrap(out: &mut String, begin: &str, text: &str) {
     let indent = " ".repeat(begin.len());
-    for (index, line) in text.lines().enumerate() {
-        let mut width = 0;
-        for word in line.split(' ') {
-            let length = word.chars().count();
-            if width > 0 && width + 1 + length <= WIDTH {
-                out.push(' ');
-                width += 1;
-            } else {
-                if width > 0 {
-                    out.push('\n');
-                }
-                let first = index == 0 && width == 0;
-                out.push_str(if first { begin } else { &indent });
-                width = begin.len();
-            }
-            out.push_str(word);
-            width += length;
+    let mut lead = begin;
+    for line in text.lines() {
+        let mut rest = line;
+        while begin.len() + rest.chars().count() > WIDTH {
+            let Some(at) = end_of_line(rest, WIDTH - begin.len()) else { break };
+            let (now, later) = rest.split_at(at);
+            out.push_str(&format!("{lead}{now}\n"));
+            (rest, lead) = (later.trim_start(), &indent);
         }
-        out.push('\n');
+        out.push_str(&format!("{lead}{rest}\n"));
+        lead = &indent;
     }
+}
+
+/// Where a line of at most so many characters ends: between two clauses, if they meet in its second half, or between two words.
+fn end_of_line(text: &str, room: usize) -> Option<usize> {
+    let (mut clause, mut word) = (None, None);
+    for (count, (at, _)) in text.char_indices().enumerate().take(room + 1).filter(|(_, (_, c))| *c == ' ') {
+        let before = &text[..at];
+        let is_code = before.matches('`').count() % 2 == 1;
+        if count * 2 > room && !is_code && before.ends_with([',', ';', ':']) {
+            clause = Some(at);
+        }
+        word = Some(at);
+    }
+    clause.or(word)
 }
 
 /// A value as somebody would write it in YAML's flow style.

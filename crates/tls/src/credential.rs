@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use attache_config::model::{self, Existing};
+use attache_config::model::{self, BasicSecret, Existing};
 use attache_telemetry::Reason;
 use attache_wire::Fields;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -117,7 +117,7 @@ fn value(secret: &model::Secret, files: &Snapshot) -> Result<HeaderValue, String
             }
             [b"Bearer ", bytes].concat()
         }
-        model::Secret::Basic { user, .. } => {
+        model::Secret::Basic(BasicSecret { user, .. }) => {
             if bytes.iter().any(u8::is_ascii_control) {
                 return Err(wrong(
                     "a password has no control characters and no line's end within (RFC 7617 section 2)",
@@ -126,7 +126,7 @@ fn value(secret: &model::Secret, files: &Snapshot) -> Result<HeaderValue, String
             let pair = [user.as_bytes(), b":", bytes].concat();
             [b"Basic ".as_slice(), STANDARD.encode(&pair).as_bytes()].concat()
         }
-        model::Secret::Header { .. } => bytes.to_vec(),
+        model::Secret::Header(_) => bytes.to_vec(),
     };
     let mut value = HeaderValue::from_bytes(&text)
         .map_err(|_| wrong("this can't be a header's value: one line without control characters"))?;

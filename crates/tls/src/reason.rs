@@ -18,7 +18,7 @@ use crate::{
     verify::{PeerMismatch, PinMismatch},
 };
 
-/// Digs the TLS failure out of an error of a connection that attache made: an `io::Error` of the stream itself, or
+/// Finds the TLS failure in an error of a connection that attache made: an `io::Error` of the stream itself, or
 /// anything that has one among its sources (`hyper::Error`, `h2::Error`). `None` means that TLS was not the cause;
 /// that includes an end without `close_notify`, which is a connection cut short.
 ///
@@ -31,7 +31,7 @@ pub fn reason_of(error: &(dyn StdError + 'static)) -> Option<Reason> {
             return Some(error.reason);
         }
         if let Some(tls) = error.downcast_ref::<Tls>() {
-            // What is no handshake's matter any more (a broken record) is a connection cut short.
+            // An error after the handshake (a broken record) means that the connection was cut.
             return Some(connecting_tls(tls, false).0).filter(|reason| *reason != Reason::TlsHandshakeFailed);
         }
         // An io::Error's source() is its payload's source: the payload itself must be asked for.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::framing::framing;
 use crate::{
     diagnostic::{Place, Problems},
-    model::{Address, Credential, HeaderSecret, Secret, Upstream, UpstreamProtocol},
+    model::{Address, Credential, Secret, Upstream, UpstreamProtocol},
     section::Read,
     shapes::At,
 };
@@ -14,13 +14,12 @@ use crate::{
 pub(crate) fn credential(raw: At<Read<Credential>>, problems: &mut Problems) -> Option<Arc<Credential>> {
     let (given, Read { section: mut credential, rest }) = raw.open();
     credential.secret = match (rest.bearer, rest.basic, rest.header) {
-        (Some(bearer), None, None) => Secret::Bearer(bearer.file),
-        (None, Some(basic), None) => Secret::Basic { user: basic.user, password: basic.password_file },
+        (Some(bearer), None, None) => Secret::Bearer(bearer),
+        (None, Some(basic), None) => Secret::Basic(basic),
         (None, None, Some(header)) => {
             let at = header.key("name").unwrap_or(header.at);
-            let HeaderSecret { name, file: value } = header.value;
-            framing(&name, at, true, problems);
-            Secret::Header { name, value }
+            framing(&header.value.name, at, true, problems);
+            Secret::Header(header.value)
         }
         (bearer, basic, header) => {
             let none = bearer.is_none() && basic.is_none() && header.is_none();

@@ -1,29 +1,24 @@
 //! Deadlines and retries: the route's, and where it has none the upstream's, and then the defaults, key by key.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 
-use std::time::Duration;
-
 use crate::{
     diagnostic::{Place, Problems},
-    model::{Credential, Policy, Retry, RetryForm, RetryOn},
-    shapes::{At, Txt},
-    text::{HeaderText, Timeout},
+    model::{Credential, Policy, PolicyKeys, Retry, RetryForm, RetryOn},
+    section::Section,
+    shapes::At,
 };
 
 /// Every request, as a share.
 pub(crate) const WHOLE: f64 = 1.0;
 
-/// A deadline that the file gives.
-pub(crate) type Deadline = Option<Duration>;
-
 /// What one level of the file says about deadlines and retries.
 #[derive(Debug, Default)]
 pub(crate) struct Layer {
-    timeout: Deadline,
-    idle: Deadline,
+    timeout: Option<Duration>,
+    idle: Option<Duration>,
     retry: Option<RetryForm>,
     deadline_header: Option<HeaderName>,
     /// And where it stands; without one it is `off`.
@@ -32,26 +27,15 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    pub(crate) fn new(
-        given: &At<()>,
-        timeout: Option<Txt<Timeout>>,
-        idle: Option<Txt<Timeout>>,
-        retry: Option<RetryForm>,
-    ) -> Self {
+    pub(crate) fn new(given: &At<()>, keys: <PolicyKeys as Section>::Rest) -> Self {
         Self {
-            timeout: timeout.map(|timeout| timeout.0),
-            idle: idle.map(|idle| idle.0),
-            retry,
-            deadline_header: None,
+            timeout: keys.timeout.map(|timeout| timeout.0),
+            idle: keys.idle_timeout.map(|idle| idle.0),
+            retry: keys.retry,
+            deadline_header: keys.deadline_header.map(|header| header.0),
             credential: None,
             at: given.key("retry").or(given.key("timeout")).unwrap_or_default(),
         }
-    }
-
-    /// The same with the header for deadlines that this level names.
-    pub(crate) fn with_deadline_header(mut self, header: Option<Txt<HeaderText>>) -> Self {
-        self.deadline_header = header.map(|header| header.0);
-        self
     }
 
     /// The same with the secret that this level names, `None` for `off`.

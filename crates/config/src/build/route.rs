@@ -109,8 +109,7 @@ pub(crate) fn routes(
     let global_rate_limit =
         rest.global_rate_limit.and_then(|raw| global_limit::global_limit(raw, targets, problems));
     let fault = rest.fault.and_then(|raw| limits::fault(raw, problems));
-    let mut layer = Layer::new(&given, rest.timeout, rest.idle_timeout, rest.retry)
-        .with_deadline_header(rest.deadline_header);
+    let mut layer = Layer::new(&given, rest.policy);
     if let Some(raw) = rest.credential {
         let (given, value) = raw.open();
         let at = given.at;

@@ -72,8 +72,7 @@ pub(crate) fn upstream(
         upstream.queue = Some(load::queue(raw, problems));
     }
     upstream.balance = balance?;
-    let mut layer = Layer::new(&given, rest.timeout, rest.idle_timeout, rest.retry)
-        .with_deadline_header(rest.deadline_header);
+    let mut layer = Layer::new(&given, rest.policy);
     if let Some(raw) = rest.credential {
         let at = raw.at;
         upstream.credential = credential(raw, problems);

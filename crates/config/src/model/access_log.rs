@@ -252,11 +252,7 @@ impl fmt::Display for LogTemplate {
             LogPart::Text(text) => f.write_str(text),
             LogPart::Field(LogField::RequestHeader(name)) => write!(f, "%{{request.header.{name}}}"),
             LogPart::Field(LogField::ResponseHeader(name)) => write!(f, "%{{response.header.{name}}}"),
-            LogPart::Field(field) => {
-                let known =
-                    LogField::WORDS.iter().find(|(word, _)| LogField::of(word).as_ref() == Some(field));
-                write!(f, "%{{{}}}", known.map_or("", |(word, _)| word))
-            }
+            LogPart::Field(field) => write!(f, "%{{{}}}", field.word().unwrap_or_default()),
         })
     }
 }
@@ -270,34 +266,10 @@ pub enum LogPart {
     Field(LogField),
 }
 
-macro_rules! fields {
-    ($($(#[doc = $doc:literal])+ $name:ident = $word:literal;)+) => {
-        /// What an access log line may say.
-        #[derive(Clone, Debug, PartialEq, Eq)]
-        pub enum LogField {
-            $($(#[doc = $doc])+ $name,)+
-            /// `request.header.NAME`: a header of the request as the client sent it; only named ones are ever logged.
-            RequestHeader(HeaderName),
-            /// `response.header.NAME`: a header of the response as the client gets it.
-            ResponseHeader(HeaderName),
-        }
-
-        impl LogField {
-            /// Every field that has no name of a header in it: its word and what it says.
-            pub const WORDS: &[(&str, &str)] = &[$(($word, concat!($($doc),+)),)+];
-
-            /// The field of a word.
-            pub fn of(word: &str) -> Option<Self> {
-                match word {
-                    $($word => Some(Self::$name),)+
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-fields! {
+words! {
+/// What an access log line may say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogField {
     /// When the first byte came: RFC 3339, UTC.
     Time = "time";
     /// What the client was sent; `-` for opaque connections, and where the client got none.
@@ -348,6 +320,13 @@ fields! {
     SpanId = "span_id";
     /// The cause, in the words of the system or the peer.
     Detail = "detail";
+    more {
+        /// `request.header.NAME`: a header of the request as the client sent it; only named ones are ever logged.
+        RequestHeader(HeaderName);
+        /// `response.header.NAME`: a header of the response as the client gets it.
+        ResponseHeader(HeaderName);
+    }
+}
 }
 
 section! {

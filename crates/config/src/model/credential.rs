@@ -34,7 +34,7 @@ section! {
     holds {
         /// Which header, and what of it is the secret: the file of the secret and never the secret itself, so that no dump of a config
         /// shows one.
-        secret: Secret = Secret::Bearer(PathBuf::new()),
+        secret: Secret = Secret::Bearer(BearerSecret::default()),
     }
     shows Self::show_secret
 }
@@ -79,12 +79,10 @@ section! {
 
 impl Credential {
     fn show_secret(&self, shown: &mut Object<String, Value>) {
-        let (key, secret) = match self.secret.clone() {
-            Secret::Bearer(file) => ("bearer", json!(BearerSecret { file })),
-            Secret::Basic { user, password: password_file } => {
-                ("basic", json!(BasicSecret { user, password_file }))
-            }
-            Secret::Header { name, value: file } => ("header", json!(HeaderSecret { name, file })),
+        let (key, secret) = match &self.secret {
+            Secret::Bearer(secret) => ("bearer", json!(secret)),
+            Secret::Basic(secret) => ("basic", json!(secret)),
+            Secret::Header(secret) => ("header", json!(secret)),
         };
         shown.insert(key.into(), secret);
     }
@@ -94,38 +92,28 @@ impl Credential {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Secret {
     /// `Authorization: Bearer TOKEN` (RFC 6750); the file holds the token.
-    Bearer(PathBuf),
+    Bearer(BearerSecret),
     /// `Authorization: Basic …` (RFC 7617); the file holds the password.
-    Basic {
-        /// User, without a colon.
-        user: Name,
-        /// File of the password.
-        password: PathBuf,
-    },
+    Basic(BasicSecret),
     /// A header of its own; the file holds the whole value.
-    Header {
-        /// The header.
-        name: HeaderName,
-        /// File of its value.
-        value: PathBuf,
-    },
+    Header(HeaderSecret),
 }
 
 impl Secret {
     /// The header that is set.
     pub fn header(&self) -> HeaderName {
         match self {
-            Self::Bearer(_) | Self::Basic { .. } => AUTHORIZATION,
-            Self::Header { name, .. } => name.clone(),
+            Self::Bearer(_) | Self::Basic(_) => AUTHORIZATION,
+            Self::Header(header) => header.name.clone(),
         }
     }
 
     /// The file of the secret.
     pub fn file(&self) -> &Path {
         match self {
-            Self::Bearer(file) | Self::Basic { password: file, .. } | Self::Header { value: file, .. } => {
-                file
-            }
+            Self::Bearer(bearer) => &bearer.file,
+            Self::Basic(basic) => &basic.password_file,
+            Self::Header(header) => &header.file,
         }
     }
 }

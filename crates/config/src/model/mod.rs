@@ -32,6 +32,7 @@ mod tls;
 mod tracing;
 mod upstream;
 mod web;
+mod words;
 
 use prelude::*;
 
@@ -79,7 +80,7 @@ mod prelude {
     pub(super) use serde::{Deserialize, Serialize, Serializer};
     pub(super) use serde_json::{Map as Object, Value, json};
 
-    pub(super) use super::*;
+    pub(super) use super::{words::words, *};
     pub(super) use crate::{redaction::*, section::*, shapes::*, text::*};
 }
 

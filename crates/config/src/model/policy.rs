@@ -35,6 +35,28 @@ impl Default for Timeouts {
 }
 
 section! {
+    "deadlines and retries"
+    /// Deadlines and retries of a route, or of an upstream for routes without their own.
+    pub struct PolicyKeys {
+        /// From the whole request head until the response's end, of all attempts together. Streams
+        /// (`text/event-stream`, gRPC, upgrades) are bounded until the response head, and so is everything where no
+        /// `timeout` is set: then `idle_timeout` alone bounds what flows. A route's own comes before its upstream's.
+        #[schema(default = show_timeout(Timeouts::default().request))]
+        timeout(Txt<Timeout>),
+        /// A stream without a byte in either direction for this long is cut. A route's own comes before its upstream's.
+        #[schema(default = show_timeout(Timeouts::default().idle))]
+        idle_timeout(Txt<Timeout>),
+        /// The header in which callers say how many milliseconds they still wait, `x-envoy-expected-rq-timeout-ms` for example. It
+        /// shortens the deadline, and every attempt passes on what remains of the shortest one. A route's own comes before its
+        /// upstream's.
+        #[schema(examples = ["x-request-deadline"])]
+        deadline_header(Txt<HeaderText>),
+        /// Retries: `off`, a number of attempts after the first, or in full. Keys that a route doesn't give are those of its upstream.
+        retry(RetryForm),
+    }
+}
+
+section! {
     "`retry`"
     /// Retries.
     pub struct Retry {
@@ -43,10 +65,8 @@ section! {
         attempts: u32 = 2,
         /// Deadline of each attempt.
         per_try_timeout: Duration as Timeout = Duration::ZERO,
-        /// What is tried again: `connect-failure` (nothing was sent), `refused-stream` (HTTP/2 peers that did nothing),
-        /// `reset-before-headers` (the connection ended before a byte of the response), `reset` (or the attempt's deadline passed, before
-        /// the whole response head), `5xx`, `gateway-error` (502, 503, 504), a status, `header:NAME` (the response has it),
-        /// `grpc:STATUS` (by name or number, in a response without a body).
+        /// What is tried again: a condition that is a word below, a status, `header:NAME` (a response that has it), or `grpc:STATUS`
+        /// (a response without a body that has it, by name or number).
         on: Vec<RetryOn> as List<Condition> = vec![RetryOn::ConnectFailure, RetryOn::RefusedStream, RetryOn::ResetBeforeHeaders],
         /// Methods that may be sent twice though bytes of the request may have reached the application.
         methods: RetryMethods = RetryMethods::Idempotent,
@@ -173,27 +193,31 @@ impl Notation<Option<Hedge>> for WhenOrFull {
     }
 }
 
+words! {
 /// A condition for another attempt (Envoy's `x-envoy-retry-on`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RetryOn {
-    /// No connection: nothing was sent.
-    ConnectFailure,
-    /// HTTP/2 REFUSED_STREAM or a GOAWAY below the stream: the peer did nothing.
-    RefusedStream,
-    /// The connection ended before a byte of the response head.
-    ResetBeforeHeaders,
-    /// The connection ended, or the per-try deadline passed, before the response head was whole.
-    Reset,
-    /// Any 5xx.
-    ServerError,
-    /// 502, 503, 504.
-    GatewayError,
-    /// This status.
-    Status(StatusCode),
-    /// The response has this header.
-    Header(HeaderName),
-    /// This grpc-status in a response without a body.
-    GrpcStatus(u16),
+    /// No connection, or no TLS: nothing was sent.
+    ConnectFailure = "connect-failure";
+    /// HTTP/2 REFUSED_STREAM, or a GOAWAY below the stream: the peer did no work on it.
+    RefusedStream = "refused-stream";
+    /// The connection ended before a byte of the response.
+    ResetBeforeHeaders = "reset-before-headers";
+    /// All of the above, or `per_try_timeout` passed before the whole head of the response.
+    Reset = "reset";
+    /// All of `reset`, and responses with a status from 500 to 599.
+    ServerError = "5xx";
+    /// All of `reset`, and responses with the status 502, 503 or 504.
+    GatewayError = "gateway-error";
+    more {
+        /// Responses with this status.
+        Status(StatusCode);
+        /// Responses with this header.
+        Header(HeaderName);
+        /// Responses without a body that have this grpc-status.
+        GrpcStatus(u16);
+    }
+}
 }
 
 /// Which methods may be sent twice.

@@ -29,20 +29,7 @@ section! {
         /// Answered by attache itself: a status, or with a body.
         #[schema(examples = [404])]
         respond(Short<Respond>),
-        /// From the whole request head until the response's end, of all attempts together. Streams
-        /// (`text/event-stream`, gRPC, upgrades) are bounded until the response head, and so is everything where no
-        /// `timeout` is set: then `idle_timeout` alone bounds what flows. By default that of the upstream.
-        #[schema(default = show_timeout(Timeouts::default().request))]
-        timeout(Txt<Timeout>),
-        /// A stream without a byte either way for this long is cut. By default that of the upstream.
-        #[schema(default = show_timeout(Timeouts::default().idle))]
-        idle_timeout(Txt<Timeout>),
-        /// The header in which callers say how many milliseconds they still wait, `x-envoy-expected-rq-timeout-ms` for example. It
-        /// shortens the deadline, and every attempt passes on what remains of the shortest one. By default that of the upstream.
-        #[schema(examples = ["x-request-deadline"])]
-        deadline_header(Txt<HeaderText>),
-        /// Retries: `off`, a number of attempts after the first, or in full. Keys that aren't given are those of the upstream.
-        retry(RetryForm),
+        ..policy(PolicyKeys),
         /// A secret that requests are given, or `off`. By default that of the upstream.
         credential(At<OrOff<Read<Credential>>>),
         /// Who may do it. The listener's rules apply as well.

@@ -28,21 +28,7 @@ section! {
         connect_timeout: Duration as Positive = Duration::from_secs(1),
         /// How long the TLS handshake may take.
         handshake_timeout: Duration as Positive = Duration::from_secs(2),
-        /// Deadline of requests, for routes to this upstream without their own. If it is set it limits the whole
-        /// exchange; the default bounds the time to the answer's head.
-        #[schema(default = show_timeout(Timeouts::default().request))]
-        timeout(Txt<Timeout>),
-        /// A stream without a byte in either direction for this long is cut; for routes to this upstream without their
-        /// own.
-        #[schema(default = show_timeout(Timeouts::default().idle))]
-        idle_timeout(Txt<Timeout>),
-        /// The header in which callers say how many milliseconds they still wait, `x-envoy-expected-rq-timeout-ms` for
-        /// example. It shortens the deadline, and every attempt passes on what remains of the shortest one. For routes
-        /// to this upstream without their own.
-        #[schema(examples = ["x-request-deadline"])]
-        deadline_header(Txt<HeaderText>),
-        /// Retries, for routes to this upstream without their own.
-        retry(RetryForm),
+        ..policy(PolicyKeys),
         /// Connections kept for reuse, in each worker.
         pool(Given<Pool>): Pool = Pool::default(),
         /// Concurrency limits over all workers, or `off`.

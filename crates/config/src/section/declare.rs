@@ -2,12 +2,19 @@
 //!
 //! `keys!` brings each line of a declaration into one form, which the others read:
 //! `{ key [description] [bounds] KEY [Written] [field: Type as Notation = default] }`, with what isn't there left empty, or
-//! `{ flat field: Type }` for the keys of another section.
+//! `{ flat field: Type }` for the keys of another section, `{ built field: Type }` where only `build` gets them.
 
 /// Reads one key into its field, or keeps it for `build`, and is done.
 macro_rules! put {
     ($self:ident $rest:ident $key:ident $value:ident { flat $field:ident: $type:ty }) => {
         let Some($value) = $crate::section::Section::put(&mut $self.$field, &mut $rest.$field, $key, $value)?
+        else {
+            return Ok(None);
+        };
+    };
+    ($self:ident $rest:ident $key:ident $value:ident { built $field:ident: $type:ty }) => {
+        let Some($value) =
+            $crate::section::Section::put(&mut <$type>::default(), &mut $rest.$field, $key, $value)?
         else {
             return Ok(None);
         };
@@ -29,7 +36,7 @@ macro_rules! put {
 
 /// Adds the schema of one key.
 macro_rules! property {
-    ($to:ident $default:ident $generator:ident { flat $field:ident: $type:ty }) => {
+    ($to:ident $default:ident $generator:ident { $flat:ident $field:ident: $type:ty }) => {
         $to.extend(<$type as $crate::section::Section>::properties($generator));
     };
     ($to:ident $base:ident $generator:ident { key [$($doc:literal)*] [$($bound:ident = $limit:expr),*] $name:ident $written:tt $field:tt }) => {
@@ -71,6 +78,7 @@ macro_rules! show {
     ($to:ident $self:ident { flat $field:ident: $type:ty }) => {
         $to.extend($crate::section::Section::show(&$self.$field));
     };
+    ($to:ident $self:ident { built $field:ident: $type:ty }) => {};
     ($to:ident $self:ident { key $about:tt $bounds:tt $name:ident $written:tt [] }) => {};
     ($to:ident $self:ident
      { key $about:tt $bounds:tt $name:ident $written:tt [$field:ident: $type:ty as $notation:ty = $default:expr] }) => {
@@ -91,6 +99,15 @@ macro_rules! keys {
             [$($fields)* { [$($doc)*] $field: $type = <$type>::default() }]
             [$($rest)* $field: <$type as $crate::section::Section>::Rest,]
             [$($keys)* { flat $field: $type }]
+            $($more)*
+        }
+    };
+    // The same, where the section has no field of them.
+    ($head:tt $tail:tt $fields:tt [$($rest:tt)*] [$($keys:tt)*] ..$field:ident($type:ty), $($more:tt)*) => {
+        $crate::section::keys! {
+            $head $tail $fields
+            [$($rest)* $field: <$type as $crate::section::Section>::Rest,]
+            [$($keys)* { built $field: $type }]
             $($more)*
         }
     };

@@ -26,7 +26,7 @@
 //! | `key(Written): Type = default` | the field is set by `build`, from what the file gives, read as `Written` |
 //! | `key(Written)` | the same for a key without a field |
 //!
-//! `..field: Section` takes in the keys of another section. What follows the keys: `holds { … }` lists fields that are no keys; `requires`
+//! `..field: Section` takes in the keys of another section, and `..field(Section)` those that only `build` makes something of. What follows the keys: `holds { … }` lists fields that are no keys; `requires`
 //! names keys that must be given; `or key` lets a value without a mapping stand for this key; `then` names a function that is run over
 //! what was read, for a key whose default depends on another; `shows` names one that completes what the effective config shows.
 //!

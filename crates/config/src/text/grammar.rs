@@ -3,7 +3,7 @@
 //! They use only what every engine of regular expressions has: an editor's is JavaScript's, other validators have RE2.
 
 use super::{header, retry};
-use crate::model::LogField;
+use crate::model::{LogField, RetryOn};
 
 /// Each with the parts that it is made of behind it.
 const PARTS: &[(&str, &str)] = &[
@@ -83,7 +83,7 @@ pub(crate) fn expand(pattern: &str) -> String {
         .replace("{VARIABLE_WORD}", &words(&mut header::variable_words()))
         .replace("{LOG_FIELD}", r"({LOG_WORD}|(request|response)\.header\.{TOKEN})")
         .replace("{LOG_WORD}", &words(&mut LogField::WORDS.iter().map(|(word, _)| *word)))
-        .replace("{RETRY_WORD}", &words(&mut retry::words().into_iter().map(|(word, _)| word)))
+        .replace("{RETRY_WORD}", &words(&mut RetryOn::WORDS.iter().map(|(word, _)| *word)))
         .replace("{GRPC_STATUS}", &words(&mut retry::GRPC.into_iter().skip(1)));
     for (name, part) in PARTS {
         all = all.replace(&format!("{{{name}}}"), part);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use regex::{Regex, RegexBuilder};
 
 use super::{
@@ -100,9 +101,7 @@ fn path_characters(text: &str) -> Result<(), Wrong> {
         .chars()
         .find(|c| !c.is_ascii_graphic() || matches!(c, '#' | '"' | '<' | '>' | '\\' | '^' | '`' | '|'))
     {
-        let mut bytes = [0; 4];
-        let escaped: Vec<String> = c.encode_utf8(&mut bytes).bytes().map(|b| format!("%{b:02X}")).collect();
-        let escaped = escaped.concat();
+        let escaped = utf8_percent_encode(c.encode_utf8(&mut [0; 4]), NON_ALPHANUMERIC).to_string();
         return wrong(
             format!("{{}} has a `{c}`, which never stands in a request's path"),
             format!("write `{escaped}`"),

@@ -31,20 +31,8 @@ pub(super) const GRPC: [&str; 17] = [
     "unauthenticated",
 ];
 
-/// The conditions that are one word each.
-pub(super) fn words() -> [(&'static str, RetryOn); 6] {
-    [
-        ("connect-failure", RetryOn::ConnectFailure),
-        ("refused-stream", RetryOn::RefusedStream),
-        ("reset-before-headers", RetryOn::ResetBeforeHeaders),
-        ("reset", RetryOn::Reset),
-        ("5xx", RetryOn::ServerError),
-        ("gateway-error", RetryOn::GatewayError),
-    ]
-}
-
 pub(super) fn condition(text: &str) -> Result<RetryOn, Wrong> {
-    if let Some((_, on)) = words().into_iter().find(|(word, _)| *word == text) {
+    if let Some(on) = RetryOn::of(text) {
         return Ok(on);
     }
     if let Some(name) = text.strip_prefix("header:") {
@@ -67,12 +55,12 @@ pub(super) fn condition(text: &str) -> Result<RetryOn, Wrong> {
     }
     let code = text.parse::<u16>().ok().filter(|code| (400..600).contains(code));
     let Some(status) = code.and_then(|code| StatusCode::from_u16(code).ok()) else {
-        let words = words().map(|(word, _)| word);
-        let help = match suggest::nearest(text, words) {
+        let words = || RetryOn::WORDS.iter().map(|(word, _)| *word);
+        let help = match suggest::nearest(text, words()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!(
                 "{}, a status from 400 to 599, `header:NAME` or `grpc:STATUS`",
-                words.map(|word| format!("`{word}`")).join(", ")
+                words().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
             ),
         };
         return wrong("{} isn't a condition for a retry", help);
@@ -90,10 +78,7 @@ impl fmt::Display for RetryOn {
                 Some(name) => write!(f, "grpc:{name}"),
                 None => write!(f, "grpc:{code}"),
             },
-            word => {
-                let known = words().into_iter().find(|(_, on)| on == word);
-                f.write_str(known.map_or("", |(word, _)| word))
-            }
+            other => f.write_str(other.word().unwrap_or_default()),
         }
     }
 }
@@ -146,7 +131,8 @@ mod tests {
 
     #[test]
     fn every_condition_reads_back_as_it_is_shown() {
-        for text in words().map(|(word, _)| word).into_iter().chain(["503", "header:x-a", "grpc:internal"]) {
+        for text in RetryOn::WORDS.iter().map(|(word, _)| *word).chain(["503", "header:x-a", "grpc:internal"])
+        {
             assert_eq!(condition(text).unwrap().to_string(), text);
         }
     }

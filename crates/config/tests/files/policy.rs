@@ -237,7 +237,7 @@ upstreams:
     assert_eq!(policies[0], config.upstreams[0].credential);
     assert!(policies[0].as_ref().unwrap().may_come_late);
     let own = policies[1].as_ref().unwrap();
-    assert_eq!(own.secret, Secret::Basic { user: "u".into(), password: "/p".into() });
+    assert_eq!(own.secret, Secret::Basic(BasicSecret { user: "u".into(), password_file: "/p".into() }));
     assert_eq!(own.existing, Existing::Keep);
     assert_eq!(policies[2], None);
     let identities = &config.listeners[0].routes[2].matcher.identities;

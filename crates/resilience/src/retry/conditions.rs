@@ -1,16 +1,6 @@
 //! Which outcomes are retried: Envoy's `x-envoy-retry-on`, decided by the known error instead of by a reset code.
 //!
-//! | condition | errors | responses |
-//! | --- | --- | --- |
-//! | `connect-failure` | no connection, or no TLS | |
-//! | `refused-stream` | REFUSED_STREAM, a GOAWAY below the stream | |
-//! | `reset-before-headers` | ended before a byte of the response | |
-//! | `reset` | all of the above, and the per-try deadline | |
-//! | `5xx` | those of `reset` | 500 to 599 |
-//! | `gateway-error` | those of `reset` | 502, 503, 504 |
-//! | a status | | that status |
-//! | a header | | any with that header |
-//! | a grpc-status | | that `grpc-status` in a response without a body |
+//! [`RetryOn`] says of each condition which errors and which responses meet it.
 //!
 //! Differences from Envoy: a response is tried again only for methods that may be sent twice (`methods`; Envoy
 //! retries a POST on 503), except by a grpc-status: every gRPC call is a POST, so naming the status is the route's word.
@@ -19,6 +9,8 @@
 //! **Never**: limits, open circuits, missing endpoints and whole-request deadlines; nor responses that say the
 //! same of the next proxy (`x-envoy-overloaded`, `x-envoy-ratelimited`, or an overload word in `x-attache-reason`): an
 //! overload is not retried into the ground at every hop.
+
+use std::ops::RangeInclusive;
 
 use attache_config::model::RetryOn;
 use attache_telemetry::{Class, Reason};
@@ -37,17 +29,19 @@ pub(super) fn never_reached(error: &Error) -> bool {
     }
 }
 
+/// The conditions of a route, each by what meets it.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
-    connect_failure: bool,
-    refused_stream: bool,
-    reset_before_headers: bool,
-    reset: bool,
-    server_error: bool,
-    gateway_error: bool,
-    statuses: Vec<StatusCode>,
-    headers: Vec<HeaderName>,
-    grpc: Vec<u16>,
+    errors: Vec<fn(&Error) -> bool>,
+    responses: Vec<Answer>,
+}
+
+/// A response that meets a condition.
+#[derive(Debug)]
+enum Answer {
+    Status(RangeInclusive<u16>),
+    Header(HeaderName),
+    GrpcStatus(u16),
 }
 
 /// Why a response is tried again.
@@ -63,50 +57,70 @@ impl Conditions {
     pub(super) fn new(on: &[RetryOn]) -> Self {
         let mut conditions = Self::default();
         for condition in on {
-            match condition {
-                RetryOn::ConnectFailure => conditions.connect_failure = true,
-                RetryOn::RefusedStream => conditions.refused_stream = true,
-                RetryOn::ResetBeforeHeaders => conditions.reset_before_headers = true,
-                RetryOn::Reset => conditions.reset = true,
-                RetryOn::ServerError => conditions.server_error = true,
-                RetryOn::GatewayError => conditions.gateway_error = true,
-                RetryOn::Status(status) => conditions.statuses.push(*status),
-                RetryOn::Header(name) => conditions.headers.push(name.clone()),
-                RetryOn::GrpcStatus(status) => conditions.grpc.push(*status),
-            }
+            let (error, response): (Option<fn(&Error) -> bool>, _) = match condition {
+                RetryOn::ConnectFailure => (Some(is_unconnected), None),
+                RetryOn::RefusedStream => (Some(is_refused), None),
+                RetryOn::ResetBeforeHeaders => (Some(is_reset), None),
+                RetryOn::Reset => (Some(is_any), None),
+                RetryOn::ServerError => (Some(is_any), Some(Answer::Status(500..=599))),
+                RetryOn::GatewayError => (Some(is_any), Some(Answer::Status(502..=504))),
+                RetryOn::Status(status) => (None, Some(Answer::Status(status.as_u16()..=status.as_u16()))),
+                RetryOn::Header(name) => (None, Some(Answer::Header(name.clone()))),
+                RetryOn::GrpcStatus(status) => (None, Some(Answer::GrpcStatus(*status))),
+            };
+            conditions.errors.extend(error);
+            conditions.responses.extend(response);
         }
         conditions
     }
 
     /// Whether this failure meets a condition. Whether it is safe is another question.
     pub(super) fn error(&self, error: &Error) -> bool {
-        let any = self.reset || self.server_error || self.gateway_error;
-        match error.reason {
-            Reason::UpstreamRefusedStream => any || self.refused_stream,
-            Reason::UpstreamReset if error.sent == Sent::Refused => any || self.refused_stream,
-            Reason::UpstreamReset => any || self.reset_before_headers,
-            Reason::PerTryTimeout => any,
-            reason => {
-                error.sent == Sent::Nothing && reason.is(Class::NoConnection) && (any || self.connect_failure)
-            }
-        }
+        self.errors.iter().any(|meets| meets(error))
     }
 
     /// Whether this response meets a condition.
     pub(super) fn response(&self, status: StatusCode, headers: &Fields) -> Option<Met> {
-        let http = (self.server_error && status.is_server_error())
-            || (self.gateway_error && matches!(status.as_u16(), 502..=504))
-            || self.statuses.contains(&status)
-            || self.headers.iter().any(|name| headers.contains_key(name));
-        if http {
-            return (!is_overload(headers)).then_some(Met::Http);
+        let mut met = None;
+        for answer in &self.responses {
+            match answer {
+                Answer::Status(statuses) if statuses.contains(&status.as_u16()) => met = Some(Met::Http),
+                Answer::Header(name) if headers.contains_key(name) => met = Some(Met::Http),
+                Answer::GrpcStatus(code) if met.is_none() && grpc_status(headers) == Some(*code) => {
+                    met = Some(Met::Grpc);
+                }
+                _ => {}
+            }
         }
-        if self.grpc.is_empty() {
-            return None;
-        }
-        let grpc = headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()?;
-        (self.grpc.contains(&grpc) && !is_overload(headers)).then_some(Met::Grpc)
+        met.filter(|_| !is_overload(headers))
     }
+}
+
+/// The peer did no work on it, and says so.
+fn is_refused(error: &Error) -> bool {
+    match error.reason {
+        Reason::UpstreamRefusedStream => true,
+        Reason::UpstreamReset => error.sent == Sent::Refused,
+        _ => false,
+    }
+}
+
+/// The connection ended before a byte of the response.
+fn is_reset(error: &Error) -> bool {
+    error.reason == Reason::UpstreamReset && error.sent != Sent::Refused
+}
+
+/// No connection came about.
+fn is_unconnected(error: &Error) -> bool {
+    error.sent == Sent::Nothing && error.reason.is(Class::NoConnection)
+}
+
+fn is_any(error: &Error) -> bool {
+    is_refused(error) || is_reset(error) || is_unconnected(error) || error.reason == Reason::PerTryTimeout
+}
+
+fn grpc_status(headers: &Fields) -> Option<u16> {
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
 fn is_overload(headers: &Fields) -> bool {

@@ -1,6 +1,8 @@
 //! Secrets for the application's requests.
 
-use attache_config::model::{Credential as Config, Existing, Secret};
+use attache_config::model::{
+    BasicSecret, BearerSecret, Credential as Config, Existing, HeaderSecret, Secret,
+};
 use attache_telemetry::Reason;
 use attache_wire::{Fields, header::AUTHORIZATION};
 use http::HeaderValue;
@@ -9,7 +11,7 @@ use super::pki::Files;
 use crate::{Credential, Watcher};
 
 fn bearer(files: &Files) -> Config {
-    Config { secret: Secret::Bearer(files.path("token")), ..Config::default() }
+    Config { secret: Secret::Bearer(BearerSecret { file: files.path("token") }), ..Config::default() }
 }
 
 fn sent(credential: &Credential, before: &[(&'static str, &'static str)]) -> Vec<String> {
@@ -31,11 +33,11 @@ fn each_kind_is_written_as_its_rfc_has_it() {
     );
     // RFC 7617 section 2.
     files.write("token", "open sesame\r\n");
-    let basic = Secret::Basic { user: "Aladdin".into(), password: files.path("token") };
+    let basic = Secret::Basic(BasicSecret { user: "Aladdin".into(), password_file: files.path("token") });
     let basic = Credential::new(&Config { secret: basic, ..bearer(&files) }).unwrap();
     assert_eq!(sent(&basic, &[]), ["authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="]);
     let name = "x-api-key".parse().unwrap();
-    let header = Secret::Header { name, value: files.path("token") };
+    let header = Secret::Header(HeaderSecret { name, file: files.path("token") });
     let header = Credential::new(&Config { secret: header, ..bearer(&files) }).unwrap();
     assert_eq!(sent(&header, &[("x-api-key", "forged"), ("x-api-key", "twice")]), ["x-api-key: open sesame"]);
 }
