@@ -4,7 +4,10 @@
 //! slashes and ignore case, each in its own way and in any combination. Some take `//name/` for an authority (RFC 3986 section 4.2), and
 //! some take letters for those that they look like or are folded to: `ａ` for `a`, the Kelvin sign for `k`.
 
+use std::borrow::Cow;
+
 use icu_normalizer::ComposingNormalizerBorrowed;
+use percent_encoding::percent_decode;
 
 /// Rounds of decoding before a path counts as unreadable: `%252525`… is an attack.
 const ROUNDS: usize = 4;
@@ -191,24 +194,10 @@ fn resolve(text: &str, cut: bool, merge: bool) -> String {
 
 /// One round of percent-decoding; `None` where nothing is encoded.
 fn decode_once(bytes: &[u8]) -> Option<Vec<u8>> {
-    let digit = |at: usize| bytes.get(at).and_then(|&b| char::from(b).to_digit(16));
-    let escape = |at: usize| {
-        let escaped = bytes.get(at) == Some(&b'%');
-        escaped.then(|| Some(digit(at + 1)? * 16 + digit(at + 2)?)).flatten()
-    };
-    let mut out = Vec::with_capacity(bytes.len());
-    let (mut at, mut any) = (0, false);
-    while let Some(&byte) = bytes.get(at) {
-        if let Some(value) = escape(at).and_then(|value| u8::try_from(value).ok()) {
-            out.push(value);
-            at += 3;
-            any = true;
-        } else {
-            out.push(byte);
-            at += 1;
-        }
+    match percent_decode(bytes).into() {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(decoded) => Some(decoded),
     }
-    any.then_some(out)
 }
 
 #[cfg(test)]

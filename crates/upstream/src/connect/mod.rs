@@ -7,7 +7,12 @@
 mod connection;
 mod tls;
 
-use std::{cell::Cell, io, net::SocketAddr, time::Duration};
+use std::{
+    cell::Cell,
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use attache_config::model::{self, ProxyProtocolOut};
 use attache_http::Client;
@@ -72,7 +77,8 @@ pub async fn connect(
     };
     match &endpoint.address {
         EndpointAddress::Tcp(address) => {
-            let mut io = within(config.connect_timeout, connect_tcp(*address, config)).await?;
+            let tcp = connect_tcp(*address, config.source_address, config.pool.tcp_keepalive);
+            let mut io = within(config.connect_timeout, tcp).await?;
             times.reached(&times.connected);
             greet(&mut io, &header).await?;
             let mut io = match tls {
@@ -120,18 +126,22 @@ fn addresses(client: &Client) -> Option<(SocketAddr, SocketAddr)> {
     Some((plain(client.address?), plain(client.original_destination.or(client.local)?)))
 }
 
-async fn connect_tcp(address: SocketAddr, config: &model::Upstream) -> io::Result<TcpStream> {
+/// Connects from `source`, if it is of the address's family. A keepalive of zero is none.
+pub(crate) async fn connect_tcp(
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    keepalive: Duration,
+) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // Answers are written whole, so waiting to fill a segment (RFC 896) only delays them.
     socket.set_nodelay(true)?;
-    let keepalive = config.pool.tcp_keepalive;
     if !keepalive.is_zero() {
         // A dead peer is given up after five more probes, a quarter of the first wait apart.
         let interval = (keepalive / 4).max(Duration::from_secs(1));
         let settings = TcpKeepalive::new().with_time(keepalive).with_interval(interval).with_retries(5);
         SockRef::from(&socket).set_tcp_keepalive(&settings)?;
     }
-    if let Some(source) = config.source_address.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+    if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
         socket.bind(SocketAddr::new(source, 0))?;
     }
     socket.connect(address).await

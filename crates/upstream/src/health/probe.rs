@@ -3,9 +3,10 @@
 use std::{
     fmt::Display,
     future::{Ready, ready},
-    net::SocketAddr,
+    net::IpAddr,
     num::NonZeroU16,
     sync::Arc,
+    time::Duration,
 };
 
 use attache_config::model::{self, HealthCheck, Name, Probe, ProxyProtocolOut, UpstreamProtocol};
@@ -20,12 +21,12 @@ use http::{HeaderValue, Request, Version, header};
 use http_body_util::Full;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream, UnixStream},
+    net::UnixStream,
 };
 
 use crate::{
     Endpoint, EndpointAddress,
-    connect::{Tls, proxy_header},
+    connect::{Tls, connect_tcp, proxy_header},
 };
 
 /// An answer to a health check is this long at most, bytes.
@@ -56,7 +57,7 @@ pub(super) struct Prober {
     proxy_protocol: ProxyProtocolOut,
     /// In place of the endpoint's own.
     port: Option<NonZeroU16>,
-    source: Option<std::net::IpAddr>,
+    source: Option<IpAddr>,
     bounds: Bounds,
 }
 
@@ -101,7 +102,12 @@ impl Prober {
     pub(super) async fn probe(&self, endpoint: &Endpoint) -> Result<(), Failed> {
         match &endpoint.address {
             EndpointAddress::Tcp(address) => {
-                let io = self.connect(*address).await.map_err(|e| failed("connect")(&e))?;
+                let mut address = *address;
+                if let Some(port) = self.port {
+                    address.set_port(port.get());
+                }
+                let connected = connect_tcp(address, self.source, Duration::ZERO).await;
+                let io = connected.map_err(|e| failed("connect")(&e))?;
                 self.secure(endpoint, io).await
             }
             EndpointAddress::Unix(path) => {
@@ -109,17 +115,6 @@ impl Prober {
                 self.secure(endpoint, io).await
             }
         }
-    }
-
-    async fn connect(&self, mut address: SocketAddr) -> std::io::Result<TcpStream> {
-        if let Some(port) = self.port {
-            address.set_port(port.get());
-        }
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if let Some(source) = self.source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
-            socket.bind(SocketAddr::new(source, 0))?;
-        }
-        socket.connect(address).await
     }
 
     async fn secure<T: Io + 'static>(&self, endpoint: &Endpoint, mut io: T) -> Result<(), Failed> {
