@@ -34,7 +34,7 @@ fn worker(listener: Listener, sockets: Vec<Socket>, trigger: &DrainTrigger) -> J
                 listener: Arc::new(listener),
                 tls: None,
                 connections: Arc::new(Connections::default()),
-                takes: Rc::new(|_| attache_http::Takes { http: true, opaque: true }),
+                takes: Rc::new(|_| attache_http::AcceptedTraffic { http: true, opaque: true }),
                 passes_tls: false,
                 overload: Arc::default(),
                 on_finish: Rc::new(|_| {}),

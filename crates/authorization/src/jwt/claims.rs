@@ -72,7 +72,7 @@ impl Claims {
             }
             value => Cow::Owned(value.to_string()),
         };
-        // A line break in a claim is none in a header.
+        // A claim with a line break can't be a header's value.
         HeaderValue::from_str(&text).ok()
     }
 }

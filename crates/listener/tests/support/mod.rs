@@ -140,16 +140,16 @@ where
     H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible, Future: Unpin + 'static>
         + Clone
         + 'static,
-    T: tower::Service<Opaque, Response: Into<attache_listener::Carried>, Error = Infallible>
+    T: tower::Service<Opaque, Response: Into<attache_listener::OpaqueOutcome>, Error = Infallible>
         + Clone
         + 'static,
 {
-    start_taking(attache_http::Takes { http: true, opaque: true }, listener, tls, http, tcp)
+    start_taking(attache_http::AcceptedTraffic { http: true, opaque: true }, listener, tls, http, tcp)
 }
 
 /// The same with routes for these.
 pub fn start_taking<H, T>(
-    takes: attache_http::Takes,
+    takes: attache_http::AcceptedTraffic,
     listener: Listener,
     tls: Option<attache_tls::Acceptor>,
     http: H,
@@ -159,7 +159,7 @@ where
     H: tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible, Future: Unpin + 'static>
         + Clone
         + 'static,
-    T: tower::Service<Opaque, Response: Into<attache_listener::Carried>, Error = Infallible>
+    T: tower::Service<Opaque, Response: Into<attache_listener::OpaqueOutcome>, Error = Infallible>
         + Clone
         + 'static,
 {
