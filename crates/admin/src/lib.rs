@@ -15,7 +15,7 @@ mod readiness;
 mod server;
 mod tap;
 
-pub use api::{Api, Operated, Reloading, serve_api};
+pub use api::{AdminTarget, Api, Reloading, serve_api};
 pub use app::App;
 pub use pages::{Page, serve_pages};
 pub use probes::{AdminState, serve};

@@ -30,7 +30,7 @@ use crate::{
     proxy::{Control, Proxy, Setup},
     reloads::Trigger,
     signals::Signals,
-    upgrade::Myself,
+    upgrade::OwnCommand,
     upgrade_folder::{self, Folder},
 };
 
@@ -66,7 +66,7 @@ fn rendered(found: &Diagnostics) -> String {
 pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
     // Before there are threads: it changes the environment.
     let mut handed = InheritedSockets::take()?;
-    let myself = Myself::new()?;
+    let myself = OwnCommand::new()?;
     let folder = options.upgrade_dir.as_deref().map(Folder::new).transpose()?;
     let first = !handed.is_ours();
     if folder.is_some() && first {
@@ -150,7 +150,7 @@ struct Session<'a> {
 
 /// What a later program is started by.
 struct Upgrades {
-    myself: Myself,
+    myself: OwnCommand,
     folder: Option<Folder>,
     /// No process handed over to this one.
     first: bool,

@@ -44,12 +44,12 @@ pub(crate) type Keyed = (String, OwnedFd);
 
 /// How this program was started, to start it again. Made before its file is replaced.
 #[derive(Clone, Debug)]
-pub(crate) struct Myself {
+pub(crate) struct OwnCommand {
     program: PathBuf,
     arguments: Vec<OsString>,
 }
 
-impl Myself {
+impl OwnCommand {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { program: env::current_exe()?, arguments: env::args_os().skip(1).collect() })
     }
@@ -97,7 +97,10 @@ pub(crate) fn receive() -> Result<Option<(Predecessor, Vec<Keyed>)>, String> {
 }
 
 /// Starts the new process, hands the sockets over and waits until it serves: its id, or why it doesn't. Blocks.
-pub(crate) fn hand_over(myself: &Myself, sockets: &[(String, Vec<BorrowedFd<'_>>)]) -> Result<u32, String> {
+pub(crate) fn hand_over(
+    myself: &OwnCommand,
+    sockets: &[(String, Vec<BorrowedFd<'_>>)],
+) -> Result<u32, String> {
     let fail = |error: rustix::io::Errno| format!("no socket pair: {error}");
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(fail)?;
@@ -196,10 +199,10 @@ mod tests {
 
     #[test]
     fn a_new_process_that_ends_at_once_is_an_error_and_not_a_wait() {
-        let myself = Myself { program: "/bin/false".into(), arguments: Vec::new() };
+        let myself = OwnCommand { program: "/bin/false".into(), arguments: Vec::new() };
         let said = hand_over(&myself, &[]).unwrap_err();
         assert!(said.contains("did not take over"), "{said}");
-        let nothing = Myself { program: "/no/such/program".into(), arguments: Vec::new() };
+        let nothing = OwnCommand { program: "/no/such/program".into(), arguments: Vec::new() };
         assert!(hand_over(&nothing, &[]).unwrap_err().contains("/no/such/program"));
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 
 /// One rule that was considered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Considered {
+pub struct RuleResult {
     /// It denies what it matches.
     pub denies: bool,
     /// Its name.
@@ -28,14 +28,14 @@ pub struct Considered {
 
 impl AccessPolicy {
     /// Every rule in the order in which they are considered, up to the one that decides.
-    pub fn explain(&self, facts: &Facts<'_>) -> Vec<Considered> {
+    pub fn explain(&self, facts: &Facts<'_>) -> Vec<RuleResult> {
         let mut all = Vec::new();
         let rules = self.deny.iter().map(|rule| (rule, true));
         for (rule, denies) in rules.chain(self.allow.iter().flatten().map(|rule| (rule, false))) {
             let matches = rule.matches(facts, &self.trusted);
             let decides = if denies { matches != Truth::No } else { matches == Truth::Yes };
             let why = why(rule, facts, self);
-            all.push(Considered {
+            all.push(RuleResult {
                 denies,
                 name: rule.name.to_string(),
                 line: rule.line,

@@ -31,7 +31,7 @@ mod testing;
 mod truth;
 mod value;
 
-pub use explain::Considered;
+pub use explain::RuleResult;
 pub use facts::Facts;
 pub use policy::{AccessPolicy, Decision, Rule};
 pub use truth::Truth;

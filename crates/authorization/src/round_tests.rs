@@ -136,7 +136,7 @@ fn a_method_is_not_gone_round_by_case_or_by_an_override() {
     assert!(passes(&allow, &request("POST", "/", &[])));
     assert!(!passes(&allow, &request("post", "/", &[])));
     assert!(!passes(&allow, &request("POST", "/", &[("x-http-method-override", "DELETE")])));
-    // What is in doubt stays so, whatever else matches.
+    // A condition that could not be decided stays undecided, whatever else matches.
     let both = policy("allow: [{ methods: [POST], path: /a, headers: { x-a: b } }]");
     assert!(passes(&both, &request("POST", "/a", &[("x-a", "b")])));
     assert!(!passes(&both, &request("POST", "/a", &[("x-a", "b"), ("x-http-method-override", "DELETE")])));

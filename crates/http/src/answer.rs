@@ -21,7 +21,7 @@ const ATTACHE_REASON: Known = header::X_ATTACHE_REASON;
 
 /// What must be known of a request to answer it; taken before the request is sent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asker {
+pub struct AnswerContext {
     language: Language,
     head: bool,
     http1: bool,
@@ -35,7 +35,7 @@ enum Language {
     Grpc(&'static str),
 }
 
-impl Asker {
+impl AnswerContext {
     /// Reads what the request tells about its sender.
     pub fn of(request: &RequestHead) -> Self {
         let content_type = request.headers.get(CONTENT_TYPE).map_or(&b""[..], Value::as_bytes);
@@ -91,7 +91,12 @@ pub struct AnswerStyle {
 }
 
 /// The response for a failure. Upstream, endpoint, attempts and the cause are those of `exchange`, whose status it notes.
-pub fn answer(reason: Reason, asker: Asker, style: AnswerStyle, exchange: &Exchange) -> Response<Body> {
+pub fn answer(
+    reason: Reason,
+    asker: AnswerContext,
+    style: AnswerStyle,
+    exchange: &Exchange,
+) -> Response<Body> {
     let status = if asker.is_grpc() { StatusCode::OK } else { reason.status() };
     exchange.status.set(status.as_u16());
     let mut response = Response::new(Body::empty());
@@ -134,7 +139,7 @@ pub fn answer(reason: Reason, asker: Asker, style: AnswerStyle, exchange: &Excha
 /// client gets the status that stands for it (grpc/doc/http-grpc-status-mapping.md), and the body as its message.
 pub fn answer_as_told(
     response: &mut Response<Body>,
-    asker: Asker,
+    asker: AnswerContext,
     status: StatusCode,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
@@ -299,13 +304,13 @@ mod tests {
 
     const DETAILS: AnswerStyle = AnswerStyle { details: true, retry_after: None };
 
-    fn asker(method: &str, headers: &[(&'static str, &'static str)]) -> Asker {
+    fn asker(method: &str, headers: &[(&'static str, &'static str)]) -> AnswerContext {
         let mut parts: RequestHead =
             http::Request::builder().method(method).body(()).unwrap().into_parts().0.into();
         for (name, value) in headers {
             parts.headers.append(*name, HeaderValue::from_static(value));
         }
-        Asker::of(&parts)
+        AnswerContext::of(&parts)
     }
 
     fn failed() -> Exchange {
@@ -411,8 +416,8 @@ Is the upstream listening on that port? Try `curl -v` to the endpoint from the s
             answer(Reason::BadRequest, asker, DETAILS, &failed()).headers().contains_key("connection")
         };
         assert!(closes(asker("GET", &[])));
-        assert!(closes(Asker::unknown()));
+        assert!(closes(AnswerContext::unknown()));
         let h2 = RequestHead { version: Version::HTTP_2, ..RequestHead::default() };
-        assert!(!closes(Asker::of(&h2)));
+        assert!(!closes(AnswerContext::of(&h2)));
     }
 }

@@ -45,7 +45,7 @@ impl Client {
 
 /// What connections of one client may carry, by the routes that they could take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Takes {
+pub struct AcceptedTraffic {
     /// A route for HTTP could match.
     pub http: bool,
     /// A route takes opaque bytes of it.

@@ -25,13 +25,13 @@ mod trace;
 mod trailers;
 
 pub use abort::Abort;
-pub use answer::{AnswerStyle, Asker, answer, answer_as_told, percent_encode};
+pub use answer::{AnswerContext, AnswerStyle, answer, answer_as_told, percent_encode};
 pub use attache_telemetry::check_trace_context;
 pub use authority::{CanonicalHost, HostPort, default_port, parse_authority};
 pub use body::{Body, BodyError};
 pub use certificate::{CLIENT_CERTIFICATE, set_client_certificate};
 pub use check::{Form, check_request};
-pub use client::{Client, Takes};
+pub use client::{AcceptedTraffic, Client};
 pub use form::form_decoded;
 pub use forwarded::{Via, add_forwarded};
 pub use hop::{

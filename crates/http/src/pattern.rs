@@ -19,7 +19,7 @@ pub fn path_matches(pattern: &PathPattern, path: &str) -> bool {
     }
 }
 
-/// Behind a call, so that the two usual patterns are compared without one.
+/// In a function of its own, so that the two usual patterns are compared without a call.
 #[inline(never)]
 fn walked(pattern: &PathPattern, path: &str) -> bool {
     match pattern {
@@ -80,7 +80,7 @@ pub fn host_matches(pattern: &HostPattern, host: Option<&CanonicalHost<'_>>, por
     match &pattern.name {
         HostName::Any => true,
         HostName::Exact(wanted) => host.is_some_and(|host| {
-            // A name that is longer than any host can be matches nothing.
+            // No host is that long, so the name matches nothing.
             CanonicalHost::new(wanted).is_some_and(|wanted| wanted.as_str() == host.as_str())
         }),
         HostName::Suffix(suffix) => {

@@ -24,7 +24,7 @@ use crate::{
     error::By,
     handle::{Shared, sides},
     kind,
-    state::{Asks, State},
+    state::{PingPurpose, State},
     stream::register,
 };
 
@@ -63,7 +63,7 @@ pub struct Connection<I> {
 
 /// A request that a client sent.
 #[derive(Debug)]
-pub struct Incomer {
+pub struct IncomingRequest {
     /// Its head.
     pub head: Rc<RequestHead>,
     /// Where its answer goes.
@@ -262,10 +262,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
     }
 
     /// The next request that has come. Its stream may have been reset since then.
-    pub fn accept(&self) -> Option<Incomer> {
+    pub fn accept(&self) -> Option<IncomingRequest> {
         let accepted = self.state.borrow_mut().take_request()?;
         let (send, body) = sides(&self.state, accepted.key);
-        Some(Incomer { head: accepted.head, send, body, too_large: accepted.too_large })
+        Some(IncomingRequest { head: accepted.head, send, body, too_large: accepted.too_large })
     }
 
     #[cfg(any(test, feature = "fuzzing"))]
@@ -314,7 +314,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
     /// Sends a PING to see whether the peer still answers.
     pub fn ask(&self) {
-        self.state.borrow_mut().ask(Asks::Life);
+        self.state.borrow_mut().ask(PingPurpose::Life);
     }
 
     /// Reads so far that returned bytes. If the number changes, the peer is alive.
@@ -347,7 +347,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
 impl<I> Drop for Connection<I> {
     fn drop(&mut self) {
-        // Whoever still waits for something hears that it won't come.
+        // Tasks that still wait are woken: what they wait for won't come.
         let state = &mut *self.state.borrow_mut();
         if state.end.is_none() {
             state.fail(Error::closed());

@@ -11,9 +11,9 @@ use crate::{
 
 /// Frames are free: what is charged for them has tests of its own, and would end most of the runs.
 #[derive(Debug)]
-pub struct Free;
+pub struct FreeOfCharge;
 
-impl Meter for Free {
+impl Meter for FreeOfCharge {
     fn received(&mut self, _: Head) -> Result<(), Flooded> {
         Ok(())
     }

@@ -36,9 +36,9 @@ mod window;
 mod tests;
 
 pub use code::Code;
-pub use connection::{Caller, Connection, Incomer};
+pub use connection::{Caller, Connection, IncomingRequest};
 pub use error::{By, Error};
-pub use flood::{Account, Bounds, Flood, Flooded, Meter, PART, Payer};
+pub use flood::{Bounds, Flood, Flooded, Meter, PART, Payer, TokenBucket};
 pub use frame::{HEAD, Head, PREFACE, kind};
 pub use handle::{RecvStream, SendStream};
 pub use incoming::Incoming;

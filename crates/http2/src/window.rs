@@ -2,17 +2,17 @@
 //!
 //! **The rule.** Where one reader has taken half a window, a PING goes with the next data that comes for it, and measures one round trip.
 //! If two thirds of a window or more came before the answer, the sender had to wait for the window. If the reader has taken all of it
-//! within as long again, it keeps up, and the window becomes twice what came, up to a bound. If not, the next measurement waits for
+//! within one more round trip, it keeps up, and the window becomes twice the received bytes, up to a limit. If not, the next measurement waits for
 //! [`PAUSE`]. A reader that does not keep up never lets it grow, and so a slow client costs no more memory than with windows that stay.
 //!
 //! The PING goes before the window is opened by what the reader takes: so its answer comes before what that lets the sender send, and
 //! what came until then is what was under way. What came is counted, and not what was taken: a whole window and the answer behind it may
 //! come in one turn of the connection's task, before the reader has its own.
 //!
-//! What comes in the round trip after a window has grown was sent while the sender did not know of it. That round trip is let pass: it
-//! would be taken for a sender that has enough room.
+//! What comes in the round trip after a window has grown was sent while the sender did not know of it. That round trip is not
+//! measured: it would look as if the window were large enough.
 //!
-//! PINGs go only with data that comes in, which gRPC's servers expect (gRFC A8 counts those without data).
+//! A PING is sent only after data arrived, because gRPC's servers count PINGs without data as abuse (gRFC A8).
 //!
 //! **Source.** The bandwidth estimate of gRPC ("BDP estimation and dynamic flow control").
 

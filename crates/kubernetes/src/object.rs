@@ -2,7 +2,7 @@
 //!
 //! Built-in kinds, and custom ones that are in wide use, are known by group and kind ([`KNOWN`]); of others the user names the place
 //! ([`PodTemplate`]). A pod that has attache is found by its record, wherever it stands. What only looks like a pod template, in an
-//! object of a kind that nobody named, is never changed, but said ([`lookalikes`]).
+//! object of an unknown kind, is never changed; a warning names it ([`lookalikes`]).
 
 use serde_json::Value;
 
@@ -122,7 +122,7 @@ impl Kind {
         BUILT_IN.contains(&self.group.as_str()) && self.known().next().is_some()
     }
 
-    /// What its template is expected at, for messages.
+    /// The path at which its template is expected, for messages.
     pub(crate) fn expected(&self) -> String {
         self.known().collect::<Vec<_>>().join(" or ")
     }

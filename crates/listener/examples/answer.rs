@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         listener: Arc::new(listener),
         tls: None,
         connections: Arc::new(Connections::default()),
-        takes: Rc::new(|_| attache_http::Takes { http: true, opaque: true }),
+        takes: Rc::new(|_| attache_http::AcceptedTraffic { http: true, opaque: true }),
         passes_tls: false,
         overload: Arc::default(),
         on_finish: Rc::new(|_| {}),

@@ -27,9 +27,9 @@ use tokio::{
 use tower::Service;
 
 use crate::{
-    Carried, Drain, HttpRequest, Opaque, Phase, Settings, Socket, connection,
+    Drain, HttpRequest, Opaque, OpaqueOutcome, Phase, Settings, Socket, connection,
     connection::TcpService,
-    handover::{Accepted, Belongs, Load},
+    handover::{Accepted, ConnectionOwner, Load},
     listening::{AcceptedSocket, Listening},
     registry::{AGE_LOOKS, IDLE_SWEEPS, OpenConnection, Order, Registry},
     request::Accepting,
@@ -64,7 +64,7 @@ where
     H: Service<HttpRequest, Response = attache_wire::Response<Body>, Error = Infallible, Future: Unpin>
         + Clone
         + 'static,
-    T: Service<Opaque, Response: Into<Carried>, Error = Infallible> + Clone + 'static,
+    T: Service<Opaque, Response: Into<OpaqueOutcome>, Error = Infallible> + Clone + 'static,
 {
     let first = settings.borrow_and_update().clone();
     // Not only with the first poll: whoever asks whether connections may still come must not miss this worker.
@@ -294,12 +294,12 @@ where
                 failing = false;
                 worker.settings.overload.accepted();
                 match seat.place() {
-                    Belongs::Here(load) => {
+                    ConnectionOwner::Here(load) => {
                         let transparent = worker.settings.listener.transparent;
                         let (stream, client) = listening.client(fresh, transparent);
                         worker.open(stream, client, load);
                     }
-                    Belongs::There(offer) => match fresh.release() {
+                    ConnectionOwner::There(offer) => match fresh.release() {
                         Ok(accepted) => offer.take(accepted),
                         Err(error) => {
                             tracing::warn!(listener = %name, %error, "a connection was lost on its way to another worker");

@@ -11,7 +11,7 @@ use std::{
 use attache_http::Client;
 
 use crate::{
-    Carried, Opaque,
+    Opaque, OpaqueOutcome,
     exchange::Finish,
     http1, http2,
     new_connection::{End, Found, NewConnection},
@@ -25,12 +25,14 @@ use crate::{
 
 /// What carries opaque connections.
 pub(crate) trait TcpService:
-    tower::Service<Opaque, Response: Into<Carried>, Error = std::convert::Infallible> + Clone + 'static
+    tower::Service<Opaque, Response: Into<OpaqueOutcome>, Error = std::convert::Infallible> + Clone + 'static
 {
 }
 
 impl<S> TcpService for S where
-    S: tower::Service<Opaque, Response: Into<Carried>, Error = std::convert::Infallible> + Clone + 'static
+    S: tower::Service<Opaque, Response: Into<OpaqueOutcome>, Error = std::convert::Infallible>
+        + Clone
+        + 'static
 {
 }
 
@@ -173,12 +175,12 @@ async fn first_to_speak<T: TcpService>(fresh: &mut NewConnection, tcp: T) -> Opt
     };
     // Boxed, as all that few connections need.
     match Box::pin(opaque(stream, reader, Found { silent: true, ..Protocol::Tcp.into() }, tcp)).await {
-        Carried::Ended => None,
-        Carried::Silent(stream) => Some(*stream),
+        OpaqueOutcome::Ended => None,
+        OpaqueOutcome::Silent(stream) => Some(*stream),
     }
 }
 
-async fn opaque<T: TcpService>(io: Stream, reader: Reader, found: Found, mut tcp: T) -> Carried {
+async fn opaque<T: TcpService>(io: Stream, reader: Reader, found: Found, mut tcp: T) -> OpaqueOutcome {
     let Found { protocol, hello, silent, .. } = found;
     let exchange = reader.exchange(protocol.as_str());
     let Reader { settings, client, live, .. } = reader;
@@ -197,9 +199,9 @@ async fn opaque<T: TcpService>(io: Stream, reader: Reader, found: Found, mut tcp
         }
         carried.as_mut().poll(cx).map(Some)
     });
-    let Some(Ok(carried)) = ended.await else { return Carried::Ended };
+    let Some(Ok(carried)) = ended.await else { return OpaqueOutcome::Ended };
     let carried = carried.into();
-    if matches!(carried, Carried::Silent(_)) {
+    if matches!(carried, OpaqueOutcome::Silent(_)) {
         // Not an exchange yet: what the client says next begins one.
         exchange.handed_over.set(true);
         return carried;

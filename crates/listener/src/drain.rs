@@ -1,14 +1,14 @@
 //! How a listener is told to end.
 //!
-//! The rule: *serve, then drain, then cut*, never back. Draining stops the accepting, lets every request that was accepted
-//! finish, tells the clients to go (`Connection: close`, GOAWAY) and leaves opaque connections alone; cutting ends what is
-//! still there. Who triggers decides on the time between the two.
+//! The rule: *serve, then drain, then cut*, never back. Draining stops accepting, lets every accepted request
+//! finish, asks the clients to leave (`Connection: close`, GOAWAY) and does not touch opaque connections. Cutting closes
+//! what is still open. The caller of the trigger decides how much time passes between the two.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// How far the ending is.
+/// Which phase of its end a listener is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Phase {
     /// Connections are accepted.
@@ -20,7 +20,7 @@ pub enum Phase {
     Cut,
 }
 
-/// Tells listeners on all workers to end. One for each listener where a reload may end it alone. Dropping it is no signal.
+/// Tells listeners on all workers to end. One for each listener where a reload may end it alone. Dropping it signals nothing.
 #[derive(Clone, Debug)]
 pub struct DrainTrigger(Arc<watch::Sender<Phase>>);
 
@@ -37,7 +37,7 @@ impl Default for DrainTrigger {
 }
 
 impl DrainTrigger {
-    /// A trigger that has not been pulled.
+    /// A trigger that has not fired.
     pub fn new() -> Self {
         Self::default()
     }
@@ -67,7 +67,7 @@ impl DrainTrigger {
 }
 
 impl Drain {
-    /// Waits for a phase at or after `phase`. A trigger that is gone never fires again.
+    /// Waits for a phase at or after `phase`. A trigger that was dropped never fires.
     pub async fn reached(&mut self, phase: Phase) -> Phase {
         match self.phase.wait_for(|now| *now >= phase).await {
             Ok(now) => *now,

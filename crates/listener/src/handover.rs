@@ -58,10 +58,11 @@ impl Workers {
     }
 
     /// One seat for each worker, for the sockets of one bind.
-    pub(crate) fn seats(&self) -> impl Iterator<Item = Seat> {
+    pub(crate) fn seats(&self) -> impl Iterator<Item = WorkerSlot> {
         let (to, queues): (Vec<_>, Vec<_>) = self.0.iter().map(|_| mpsc::channel(QUEUE)).unzip();
         let (workers, to) = (self.clone(), Arc::<[_]>::from(to));
-        let seat = move |(worker, queue)| Seat { workers: workers.clone(), worker, to: to.clone(), queue };
+        let seat =
+            move |(worker, queue)| WorkerSlot { workers: workers.clone(), worker, to: to.clone(), queue };
         queues.into_iter().enumerate().map(seat)
     }
 }
@@ -90,7 +91,7 @@ pub(crate) enum Accepted {
 
 /// A worker's place among those that accept from one bind.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct WorkerSlot {
     workers: Workers,
     worker: usize,
     to: Arc<[mpsc::Sender<(Accepted, Load)>]>,
@@ -99,7 +100,7 @@ pub(crate) struct Seat {
 
 /// Where a new connection belongs.
 #[derive(Debug)]
-pub(crate) enum Belongs<'a> {
+pub(crate) enum ConnectionOwner<'a> {
     Here(Load),
     There(Offer<'a>),
 }
@@ -117,9 +118,9 @@ impl Offer<'_> {
     }
 }
 
-impl Seat {
+impl WorkerSlot {
     /// Decides on a connection that was just accepted, and counts it.
-    pub(crate) fn place(&self) -> Belongs<'_> {
+    pub(crate) fn place(&self) -> ConnectionOwner<'_> {
         let mine = self.workers.open(self.worker);
         // Without this one: with it there are 2 more here than there.
         let enough = mine - mine / 8;
@@ -128,11 +129,11 @@ impl Seat {
             .filter(|&(open, worker)| open < enough && self.to.get(worker).is_some_and(|to| !to.is_closed()))
             .min();
         let Some((_, worker)) = idlest else {
-            return Belongs::Here(self.here());
+            return ConnectionOwner::Here(self.here());
         };
         match self.to.get(worker).map(mpsc::Sender::try_reserve) {
-            Some(Ok(permit)) => Belongs::There(Offer { permit, load: self.workers.enter(worker) }),
-            _ => Belongs::Here(self.here()),
+            Some(Ok(permit)) => ConnectionOwner::There(Offer { permit, load: self.workers.enter(worker) }),
+            _ => ConnectionOwner::Here(self.here()),
         }
     }
 
@@ -171,11 +172,11 @@ mod tests {
     }
 
     /// Lets worker 0 accept so many; what stays is kept open.
-    fn accept(seat: &Seat, count: usize, kept: &mut Vec<Load>) {
+    fn accept(seat: &WorkerSlot, count: usize, kept: &mut Vec<Load>) {
         for _ in 0..count {
             match seat.place() {
-                Belongs::Here(load) => kept.push(load),
-                Belongs::There(offer) => offer.take(unix()),
+                ConnectionOwner::Here(load) => kept.push(load),
+                ConnectionOwner::There(offer) => offer.take(unix()),
             }
         }
     }
@@ -200,9 +201,9 @@ mod tests {
         let seats: Vec<_> = workers.seats().collect();
         let mut kept: Vec<_> = (0..80).map(|_| seats[0].here()).collect();
         kept.extend((0..70).map(|_| seats[1].here()));
-        assert!(matches!(seats[0].place(), Belongs::Here(_)));
+        assert!(matches!(seats[0].place(), ConnectionOwner::Here(_)));
         kept.truncate(149);
-        assert!(matches!(seats[0].place(), Belongs::There(_)));
+        assert!(matches!(seats[0].place(), ConnectionOwner::There(_)));
     }
 
     #[test]

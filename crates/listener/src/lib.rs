@@ -38,7 +38,7 @@ pub use accept::serve;
 pub use drain::{Drain, DrainTrigger, Phase};
 pub use handover::Workers;
 pub use overload::Overload;
-pub use request::{Carried, Connections, Hold, HttpRequest, Opaque, Settings};
+pub use request::{Connections, Hold, HttpRequest, Opaque, OpaqueOutcome, Settings};
 pub use socket::{BindError, Socket, SocketHandle, adopt, bind};
 pub use stream::Stream;
 pub use transport::{ClientHello, Protocol};

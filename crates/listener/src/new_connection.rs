@@ -14,7 +14,7 @@ use std::{
 };
 
 use attache_config::model::{ListenProtocol, ProxyProtocolIn, TlsMode};
-use attache_http::{Client, Takes};
+use attache_http::{AcceptedTraffic, Client};
 use attache_telemetry::{Admitted, Exchange, Reason, Side, metrics};
 use attache_tls::Alpn;
 use attache_wire::proxy_protocol;
@@ -210,7 +210,7 @@ impl NewConnection {
         }
     }
 
-    fn takes(&self) -> Takes {
+    fn takes(&self) -> AcceptedTraffic {
         (self.settings.takes)(&self.client)
     }
 

@@ -1,6 +1,6 @@
 //! The connections that are open on this worker, and the orders they are given.
 //!
-//! A connection never polls a timer or a shared signal of its own: whoever drains, or sweeps idle connections, sets the
+//! A connection never polls a timer or a shared signal of its own: the drain, and the sweep of idle connections, sets the
 //! order here and wakes the connection's task. A running request pays one load of a cell for it.
 
 use std::{

@@ -11,7 +11,7 @@ use std::{
 };
 
 use attache_config::model::{self, Listener};
-use attache_http::{Body, Client, OnInformational, Takes};
+use attache_http::{AcceptedTraffic, Body, Client, OnInformational};
 use attache_telemetry::{Exchange, Reason};
 
 use crate::{ClientHello, OnUpgrade, Overload, Protocol, Stream, handover::Load, registry::OpenConnection};
@@ -25,7 +25,7 @@ pub struct Settings {
     /// The listener's open connections, shared by all workers.
     pub connections: Arc<Connections>,
     /// What a connection may carry by the routes that it could take, as far as its client is known.
-    pub takes: Rc<dyn Fn(&Client) -> Takes>,
+    pub takes: Rc<dyn Fn(&Client) -> AcceptedTraffic>,
     /// Some routes pass TLS through that is terminated elsewhere: the ClientHello is read before it is answered.
     pub passes_tls: bool,
     /// The process's state of overload.
@@ -33,15 +33,15 @@ pub struct Settings {
     /// Called once for every finished exchange, also for connections that were closed before there was a request
     /// (no PROXY header, failed handshake, over a limit).
     pub on_finish: Rc<dyn Fn(&Exchange)>,
-    /// Called on the worker about once a second while connections give memory back: the allocator may pass it on.
+    /// Called on the worker about once a second while connections free memory, so that the allocator can return it to the system.
     pub release_memory: fn(),
     /// How long connections may take to finish when settings that concern them are replaced by these.
     pub drain_timeout: Duration,
 }
 
 impl Settings {
-    /// Whether connections that were opened under these settings may go on under `new` ones: nothing changed that is looked at
-    /// once for a connection. What is looked at for every request (routes, headers) and the bound on their number is no reason.
+    /// Whether connections that were opened under these settings may continue under `new` ones: no setting changed that a connection
+    /// reads only once. Settings that each request reads (routes, headers), and the limit of connections, don't matter.
     pub(crate) fn holds_for_open(&self, new: &Self) -> bool {
         let part = |listener: &Listener| {
             let mut listener = listener.clone();
@@ -101,7 +101,7 @@ impl Connections {
 
     /// Takes one of `max` permits; `None` when all are in use. Dropping the permit releases it.
     pub(crate) fn enter(self: &Arc<Self>, max: usize, load: Load) -> Option<ListenerPermit> {
-        // Those who are refused are never in the count: they would refuse others, while a place is free.
+        // A refused connection is never counted: otherwise it could cause the refusal of another one while a permit is free.
         let one_more = |open: usize| (open < max).then(|| open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         Some(ListenerPermit { connections: self.clone(), _load: load })
@@ -227,14 +227,14 @@ pub struct Opaque {
 
 /// What became of an opaque connection.
 #[derive(Debug)]
-pub enum Carried {
+pub enum OpaqueOutcome {
     /// It ended.
     Ended,
     /// Of [`Opaque::silent`]: no server spoke before the client did, and nothing was carried. The stream goes back to detection.
     Silent(Box<Stream>),
 }
 
-impl From<()> for Carried {
+impl From<()> for OpaqueOutcome {
     fn from((): ()) -> Self {
         Self::Ended
     }

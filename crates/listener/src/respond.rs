@@ -14,7 +14,7 @@ use std::{
 };
 
 use attache_config::model::HttpLimits;
-use attache_http::{AnswerStyle, Asker, Body, OnInformational, edit_local_reply};
+use attache_http::{AnswerContext, AnswerStyle, Body, OnInformational, edit_local_reply};
 use attache_telemetry::{Exchange, Reason, Text, metrics};
 use attache_wire::{Request, Response, Value, header::HOST};
 use http::{Method, StatusCode};
@@ -118,7 +118,7 @@ impl Context {
         let listener = &self.reader.settings.listener;
         let style = AnswerStyle { details: listener.http.reason_header, retry_after: None };
         let mut answer =
-            attache_http::answer(Reason::UpstreamProtocolError, Asker::unknown(), style, exchange);
+            attache_http::answer(Reason::UpstreamProtocolError, AnswerContext::unknown(), style, exchange);
         edit_local_reply(&listener.local_reply.headers, exchange, answer.headers_mut());
         answer
     }
@@ -303,7 +303,7 @@ pub(crate) fn panicked(exchange: &Exchange, reader: &Reader) -> Response<Body> {
     let listener = &reader.settings.listener;
     tracing::error!(listener = %listener.name, "a request's handling panicked; it was answered with 500");
     let style = AnswerStyle { details: listener.http.reason_header, retry_after: None };
-    let mut answer = attache_http::answer(Reason::InternalError, Asker::unknown(), style, exchange);
+    let mut answer = attache_http::answer(Reason::InternalError, AnswerContext::unknown(), style, exchange);
     edit_local_reply(&listener.local_reply.headers, exchange, answer.headers_mut());
     answer
 }

@@ -23,7 +23,7 @@ use std::{
 use attache_config::model::Bind;
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 
-use crate::handover::{Seat, Workers};
+use crate::handover::{WorkerSlot, Workers};
 
 /// Connections that the kernel holds for one socket until they are accepted; it clamps to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -32,7 +32,7 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub struct Socket {
     pub(crate) kind: SocketKind,
-    pub(crate) seat: Seat,
+    pub(crate) seat: WorkerSlot,
 }
 
 #[derive(Debug)]

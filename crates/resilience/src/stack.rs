@@ -11,7 +11,7 @@
 //! 2. [`Retry`]: each pass through the layers below it is one attempt, on its own endpoint.
 //! 3. [`Admission`]: below the retries, so that each attempt takes its own permit and none is held during a backoff;
 //!    above the breaker, so that a call which waits is no probe yet.
-//! 4. [`PassOn`]: below the retries and the queue, so that each attempt is told what then remains.
+//! 4. [`PassDeadlineOn`]: below the retries and the queue, so that each attempt is told what then remains.
 //! 5. [`Breaker`]: below the retries, so that each attempt is a sample and a retry storm opens it at once, and a call that
 //!    finds it open is not tried again.
 //! 6. [`PerTry`] last: it bounds one attempt, so the breaker counts it and the retry sees its error.
@@ -19,7 +19,7 @@
 //! None of them decides about endpoints: the [`Attempt`](attache_upstream::Attempt) below them reports its outcome to
 //! ejection, breakers and the balancer.
 //!
-//! A call for a bare connection ([`Wants::Connection`](attache_upstream::Wants)) meets the same layers in the same order.
+//! A call for a bare connection ([`CallKind::Connection`](attache_upstream::Wants)) meets the same layers in the same order.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -33,7 +33,7 @@ use tower::Service;
 use crate::{
     RouteState, UpstreamState,
     breaker::Breaker,
-    deadline::{Deadline, PassOn, PerTry},
+    deadline::{Deadline, PassDeadlineOn, PerTry},
     fault::Faults,
     global_limit::{GlobalLimit, GlobalLimiter},
     queue::Admission,
@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// The layers of one destination of one route.
-pub type Stack<S> = Deadline<Retry<Admission<PassOn<Breaker<PerTry<S>>>>>>;
+pub type Stack<S> = Deadline<Retry<Admission<PassDeadlineOn<Breaker<PerTry<S>>>>>>;
 
 /// Puts a route's policy around an upstream's service. `state` is the state of the upstream, shared by all routes.
 pub fn stack<S>(policy: &Policy, state: &Arc<UpstreamState>, inner: S) -> Stack<S>
@@ -51,8 +51,11 @@ where
 {
     let attempts = PerTry::new(inner, policy.retry.per_try_timeout, state.clone());
     let header = policy.deadline_header.clone();
-    let told =
-        PassOn::new(Breaker::new(attempts, state.clone()), header.clone(), policy.retry.per_try_timeout);
+    let told = PassDeadlineOn::new(
+        Breaker::new(attempts, state.clone()),
+        header.clone(),
+        policy.retry.per_try_timeout,
+    );
     let admitted = Admission::new(told, state);
     let retry = Retry::new(admitted, policy.retry.clone(), state.clone());
     Deadline::new(retry, policy.timeouts, state.clone()).with_header(header)

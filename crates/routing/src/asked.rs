@@ -8,13 +8,13 @@ use crate::{CompiledRoute, conditions::Conditions};
 
 /// What routes of a listener ask of requests, where some of these routes have rules of their own.
 #[derive(Debug)]
-pub(crate) struct AskedOfRules {
+pub(crate) struct RequiredByRules {
     methods: bool,
     query: bool,
     headers: Vec<HeaderName>,
 }
 
-impl AskedOfRules {
+impl RequiredByRules {
     pub(crate) fn new(routes: &[CompiledRoute]) -> Self {
         let conditions = || routes.iter().map(|route| &route.conditions);
         let mut headers: Vec<HeaderName> = conditions().flat_map(Conditions::header_names).cloned().collect();

@@ -13,6 +13,7 @@ mod edits;
 mod explain;
 #[cfg(test)]
 mod explain_tests;
+mod explanation_text;
 mod facts;
 mod host;
 mod orphans;
@@ -21,7 +22,6 @@ mod precedence;
 mod respond;
 mod rewrite;
 mod route;
-mod shown;
 mod summary;
 mod table;
 #[cfg(test)]

@@ -11,12 +11,12 @@ use attache_authorization::AccessPolicy;
 use attache_config::model::{
     Action, AddressMatch, HostName, HostPattern, Listener, Name, PathPolicy, Route, Traffic,
 };
-use attache_http::{CanonicalHost, Client, Takes, without_parameters};
+use attache_http::{AcceptedTraffic, CanonicalHost, Client, without_parameters};
 use attache_wire::RequestHead;
 
 use crate::{
     Captures, CompiledRoute, RequestFacts,
-    asked::AskedOfRules,
+    asked::RequiredByRules,
     conditions::{destination_holds, network, sni_holds, target_port},
     host::HostIndex,
     path::PathIndex,
@@ -39,7 +39,7 @@ pub struct RouteTable {
     /// Who may do what on the listener.
     pub(crate) authorization: Option<AccessPolicy>,
     /// `None` where no route says more of that, or something else.
-    pub(crate) asked_of_rules: Option<AskedOfRules>,
+    pub(crate) asked_of_rules: Option<RequiredByRules>,
     /// The listener terminates TLS: what is passed through takes only routes that say so.
     terminates: bool,
     /// For each route to `original-destination`, the routes that opaque bytes on it could bypass.
@@ -92,7 +92,7 @@ impl RouteTable {
             guards: Vec::new(),
         };
         let has_route_rules = listener.routes.iter().any(|route| route.authorization.is_some());
-        table.asked_of_rules = has_route_rules.then(|| AskedOfRules::new(&table.routes));
+        table.asked_of_rules = has_route_rules.then(|| RequiredByRules::new(&table.routes));
         // Only where they are asked for: each is as long as the list of routes.
         let is_original = |route: &CompiledRoute| route.traffic() == Traffic::Original;
         let guarded = table.routes.iter().zip(&listener.routes);
@@ -169,11 +169,14 @@ impl RouteTable {
     }
 
     /// What a connection may carry. For TLS that is passed through, `client` has its server name.
-    pub fn takes(&self, client: &Client) -> Takes {
+    pub fn takes(&self, client: &Client) -> AcceptedTraffic {
         let http = |(index, route): (usize, &CompiledRoute)| {
             !route.passes_through() && route.traffic() != Traffic::Opaque && self.applies(index, client)
         };
-        Takes { http: self.routes.iter().enumerate().any(http), opaque: self.find_tcp(client).is_ok() }
+        AcceptedTraffic {
+            http: self.routes.iter().enumerate().any(http),
+            opaque: self.find_tcp(client).is_ok(),
+        }
     }
 
     /// Some route passes TLS through that the listener would terminate.

@@ -1,5 +1,5 @@
 use attache_config::model::{Action, Match, Route, SanPattern, Traffic};
-use attache_http::{Client, Takes};
+use attache_http::{AcceptedTraffic, Client};
 use http::Method;
 
 use crate::{
@@ -281,11 +281,11 @@ fn opaque_bytes_take_no_route_that_is_for_http() {
         let passed = client("", "a.b");
         (table.takes(&Client::default()), table.takes(&passed).opaque)
     };
-    assert_eq!(opaque(Traffic::Http), (Takes { http: true, opaque: false }, false));
-    assert_eq!(opaque(Traffic::Opaque), (Takes { http: false, opaque: true }, true));
-    assert_eq!(opaque(Traffic::Original), (Takes { http: true, opaque: true }, true));
+    assert_eq!(opaque(Traffic::Http), (AcceptedTraffic { http: true, opaque: false }, false));
+    assert_eq!(opaque(Traffic::Opaque), (AcceptedTraffic { http: false, opaque: true }, true));
+    assert_eq!(opaque(Traffic::Original), (AcceptedTraffic { http: true, opaque: true }, true));
     // Nothing but TLS names a host.
-    assert_eq!(opaque(Traffic::Named), (Takes { http: true, opaque: false }, true));
+    assert_eq!(opaque(Traffic::Named), (AcceptedTraffic { http: true, opaque: false }, true));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use attache_wire::{
 
 use crate::{
     Reason, SeenHeaders, Text,
-    access_log::Noted,
+    access_log::NamedHeaders,
     grpc::{grpc_as_http, grpc_code},
     trace::{RequestTrace, TraceId},
 };
@@ -71,7 +71,7 @@ pub struct Exchange {
     /// From `start` to the upstream's response head.
     pub time_to_head: Cell<Option<Duration>>,
     /// Headers that the access log names; empty where it names none.
-    pub(crate) noted: RefCell<Noted>,
+    pub(crate) noted: RefCell<NamedHeaders>,
     /// The trace that it belongs to, sampled or not.
     pub trace_id: Cell<Option<TraceId>>,
     /// Its spans, where the trace is sampled.

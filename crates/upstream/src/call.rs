@@ -6,7 +6,7 @@ use attache_http::Body;
 use attache_wire::Request;
 use http::Method;
 
-use crate::{attempt::Judges, context::CallContext};
+use crate::{attempt::OutcomeReceivers, context::CallContext};
 
 /// A request on its way to an upstream: the `Request` type of every tower service behind routing.
 #[derive(Debug)]
@@ -15,11 +15,11 @@ pub struct Call {
     /// connection's protocol decides how that is written.
     pub request: Request<Body>,
     /// What it asks of the upstream.
-    pub wants: Wants,
+    pub wants: CallKind,
     /// What the layers need to know beside it. Shared, since every layer moves the call, and a retry keeps this for its next attempt.
     pub context: Rc<CallContext>,
     /// Observers of the attempt's end, in addition to its endpoint. Layers below the retries add themselves.
-    pub judges: Judges,
+    pub judges: OutcomeReceivers,
     /// It goes out on a connection made for it, never on one of the pool. Set on the one attempt that follows a lost close race, where the
     /// pool's other connections to that endpoint may have been closed by the peer as well.
     pub fresh: bool,
@@ -27,7 +27,7 @@ pub struct Call {
 
 /// What a call asks of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wants {
+pub enum CallKind {
     /// The answer to its request.
     Answer,
     /// A bare connection, for opaque bytes. Nothing of the request is sent. The answer is a 200 without a body that carries the
@@ -40,9 +40,9 @@ impl Call {
     pub fn new(request: Request<Body>, context: impl Into<Rc<CallContext>>) -> Self {
         Self {
             request,
-            wants: Wants::Answer,
+            wants: CallKind::Answer,
             context: context.into(),
-            judges: Judges::default(),
+            judges: OutcomeReceivers::default(),
             fresh: false,
         }
     }
@@ -50,7 +50,7 @@ impl Call {
     /// A call for a bare connection. `request` is a CONNECT's: balancing by a hash, limits and hosts read its head, and its body is
     /// never touched.
     pub fn connection(request: Request<Body>, context: impl Into<Rc<CallContext>>) -> Self {
-        Self { wants: Wants::Connection, ..Self::new(request, context) }
+        Self { wants: CallKind::Connection, ..Self::new(request, context) }
     }
 
     /// The same for a client that sent no request, but opaque bytes. In its place stands a CONNECT without headers.

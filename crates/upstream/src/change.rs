@@ -11,7 +11,7 @@ pub(crate) struct LastChange(ArcSwapOption<(Instant, Arc<str>)>);
 
 /// For how long a state has stood, and what brought it about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct StateAge {
     /// Since it changed last, or since its owner began.
     pub age: Duration,
     /// In words for people; `None` where it never changed.
@@ -24,10 +24,10 @@ impl LastChange {
     }
 
     /// `began`: when the owner of the state did.
-    pub(crate) fn standing(&self, began: Instant, now: Instant) -> Standing {
+    pub(crate) fn standing(&self, began: Instant, now: Instant) -> StateAge {
         let last = self.0.load();
         let since = last.as_ref().map_or(began, |last| last.0);
-        Standing {
+        StateAge {
             age: now.saturating_duration_since(since),
             why: last.as_ref().map(|last| Arc::clone(&last.1)),
         }

@@ -28,7 +28,7 @@ pub struct CallContext {
     /// ([`Bare::count`](crate::Bare::count)).
     pub ahead: bool,
     /// Endpoints that attempts went to already; they are avoided while there are others.
-    pub tried: Tried,
+    pub tried: TriedEndpoints,
     /// Where the upstream's 1xx responses go; `None` drops them.
     pub on_informational: Option<OnInformational>,
     /// No attempt may begin or wait behind this instant.
@@ -46,7 +46,7 @@ impl CallContext {
             destination: DestinationId::default(),
             affinity: None,
             ahead: false,
-            tried: Tried::default(),
+            tried: TriedEndpoints::default(),
             on_informational: None,
             deadline: None,
             overdue: None,
@@ -74,9 +74,9 @@ impl CallContext {
 
 /// The endpoints that the attempts of one request went to. Each attempt adds its own as it begins.
 #[derive(Clone, Debug, Default)]
-pub struct Tried(Rc<RefCell<SmallVec<[Arc<Endpoint>; 2]>>>);
+pub struct TriedEndpoints(Rc<RefCell<SmallVec<[Arc<Endpoint>; 2]>>>);
 
-impl Tried {
+impl TriedEndpoints {
     /// Adds an endpoint that isn't there yet.
     pub fn push(&self, endpoint: &Arc<Endpoint>) {
         if !self.contains(endpoint) {

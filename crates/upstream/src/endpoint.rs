@@ -111,7 +111,7 @@ pub struct Endpoint {
     pub(crate) tripped: Flag,
     pub(crate) health_change: LastChange,
     pub(crate) ejection_change: LastChange,
-    /// No connection to it can be made (owned by `outlier::reach`).
+    /// No connection to it can be made (owned by `outlier::unreachable`).
     pub(crate) unreachable: AtomicBool,
     pub(crate) reach_change: LastChange,
     /// Somebody connects to it from time to time to see whether it is back.

@@ -36,10 +36,10 @@ mod testing;
 pub mod tunnel;
 
 pub use affinity::Affinity;
-pub use attempt::{Attempt, Failure, Judges, Load, Outcome};
+pub use attempt::{Attempt, Failure, Load, Outcome, OutcomeReceivers};
 pub use balance::Balancer;
-pub use call::{Call, Wants, boxed};
-pub use context::{CallContext, Tried};
+pub use call::{Call, CallKind, boxed};
+pub use context::{CallContext, TriedEndpoints};
 pub use count::take;
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSpec};
 pub use error::{Error, Sent};

@@ -12,7 +12,7 @@ use attache_config::model::Name;
 use attache_telemetry::Reason;
 use tokio::time::Instant;
 
-pub use crate::change::Standing;
+pub use crate::change::StateAge;
 use crate::{Endpoint, Shared, balance::ewma, circuit::CircuitStatus};
 
 /// One endpoint.
@@ -31,7 +31,7 @@ pub struct EndpointStatus {
     /// What may be done with it, in one word.
     pub state: EndpointState,
     /// Since when, and why it is in that state.
-    pub standing: Standing,
+    pub standing: StateAge,
     /// Since discovery named it.
     pub age: Duration,
     /// Requests running on it, over all workers.
@@ -86,7 +86,7 @@ pub struct HealthStatus {
     /// True also where nothing is checked.
     pub healthy: bool,
     /// Since when, and why.
-    pub standing: Standing,
+    pub standing: StateAge,
     /// Probes that passed.
     pub passed: u64,
     /// Probes that failed.
@@ -101,7 +101,7 @@ pub struct EjectionStatus {
     /// It is ejected.
     pub ejected: bool,
     /// Since when, and why.
-    pub standing: Standing,
+    pub standing: StateAge,
     /// Until it comes back, where it is ejected.
     pub remaining: Option<Duration>,
     /// Ejections since discovery named it.
@@ -172,7 +172,7 @@ impl Endpoint {
                 let reach = self.reach_change.standing(self.added, now);
                 let standings = [&health.standing, &ejection.standing, &reach].into_iter().chain(of_circuit);
                 let last = standings.min_by_key(|standing| standing.age);
-                last.cloned().unwrap_or(Standing { age: Duration::ZERO, why: None })
+                last.cloned().unwrap_or(StateAge { age: Duration::ZERO, why: None })
             }
         };
         EndpointStatus {
@@ -230,7 +230,7 @@ mod tests {
         tokio::time::advance(10 * SECOND).await;
         let fresh = endpoint.status(Instant::now());
         assert_eq!(fresh.state, EndpointState::Healthy);
-        assert_eq!(fresh.standing, Standing { age: 10 * SECOND, why: None });
+        assert_eq!(fresh.standing, StateAge { age: 10 * SECOND, why: None });
 
         let failed = Outcome::Failed(Failure::Answer(StatusCode::BAD_GATEWAY));
         for _ in 0..5 {

@@ -7,7 +7,9 @@ use attache_config::model::{Address, Balance, Upstream};
 use attache_http::Client;
 use attache_telemetry::Exchange;
 
-use crate::{Attempt, CallContext, Endpoint, EndpointAddress, EndpointSpec, Judges, RequestPermit, Shared};
+use crate::{
+    Attempt, CallContext, Endpoint, EndpointAddress, EndpointSpec, OutcomeReceivers, RequestPermit, Shared,
+};
 
 /// A plaintext upstream with defaults everywhere and no endpoint source.
 pub(crate) fn upstream(name: &str) -> Upstream {
@@ -34,5 +36,10 @@ pub(crate) fn context() -> CallContext {
 
 /// An attempt at this endpoint.
 pub(crate) fn attempt(shared: &Arc<Shared>, endpoint: &Arc<Endpoint>, context: &CallContext) -> Attempt {
-    Attempt::begin(RequestPermit::take(shared).unwrap(), endpoint.clone(), context, Judges::default())
+    Attempt::begin(
+        RequestPermit::take(shared).unwrap(),
+        endpoint.clone(),
+        context,
+        OutcomeReceivers::default(),
+    )
 }

@@ -2,7 +2,7 @@
 //! (compression).
 //!
 //! A request meets this layer once its route is known, before authentication: a preflight carries no credentials. What
-//! its response needs is kept in a [`WayBack`], which every response of the route takes, attache's own refusals too: a
+//! its response needs is kept in a [`ResponsePlan`], which every response of the route takes, attache's own refusals too: a
 //! page can only read them with the headers of CORS.
 
 mod compression;
@@ -31,16 +31,16 @@ pub struct Web {
 
 /// What a request is.
 #[derive(Debug)]
-pub enum Arrived {
+pub enum RequestKind {
     /// A preflight, with its answer and whether the origin is allowed.
     Preflight(Response<Body>, Origin),
     /// Any other request, and what its response needs; `None` is nothing.
-    Request(Option<WayBack>),
+    Request(Option<ResponsePlan>),
 }
 
 /// What a response needs on its way to the browser.
 #[derive(Debug, Default)]
-pub struct WayBack {
+pub struct ResponsePlan {
     cors: Option<Shared>,
     grpc_web: Option<GrpcWeb>,
     compress: Option<Compress>,
@@ -59,11 +59,11 @@ impl Web {
     }
 
     /// Looks at a request that was checked.
-    pub fn arrive(&self, head: &RequestHead) -> Arrived {
-        let mut back = WayBack::default();
+    pub fn arrive(&self, head: &RequestHead) -> RequestKind {
+        let mut back = ResponsePlan::default();
         if let Some(cors) = &self.cors {
             if let Some((answer, origin)) = cors.preflight(head) {
-                return Arrived::Preflight(answer, origin);
+                return RequestKind::Preflight(answer, origin);
             }
             back.cors = Some(cors.shared(head));
         }
@@ -72,11 +72,11 @@ impl Web {
         }
         back.compress = self.compression.as_ref().map(|config| Compress::of(config, head));
         let needed = back.cors.is_some() || back.grpc_web.is_some() || back.compress.is_some();
-        Arrived::Request(needed.then_some(back))
+        RequestKind::Request(needed.then_some(back))
     }
 }
 
-impl WayBack {
+impl ResponsePlan {
     /// Whose page asks, where the route says who may.
     pub fn origin(&self) -> Option<Origin> {
         self.cors.as_ref().map(|shared| shared.origin)

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use attache_http::Body;
-use attache_web::{Arrived, Web};
+use attache_web::{RequestKind, Web};
 use attache_wire::{Fields, RequestHead, Response};
 use http::{HeaderValue, header};
 
@@ -52,7 +52,7 @@ pub fn check(data: &[u8]) {
     let coding = WEB.with(|web| {
         let web =
             web.get_or_init(|| Web::new(&super::cors::config("compression: { min_size: 1B }")).unwrap());
-        let Arrived::Request(Some(back)) = web.arrive(&head) else { panic!("no way back") };
+        let RequestKind::Request(Some(back)) = web.arrive(&head) else { panic!("no way back") };
         let mut answer = Response::new(Body::full("a text that is long enough to be compressed"));
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         let (answer, coding) = back.finish(answer);

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 
 use attache_config::model;
 use attache_http::Body;
-use attache_web::{Arrived, Origin, Web};
+use attache_web::{RequestKind, Origin, Web};
 use attache_wire::{Fields, RequestHead, Response};
 use http::{HeaderValue, Method, header};
 
@@ -64,7 +64,7 @@ pub fn check(data: &[u8]) {
     let permission = |headers: &Fields| headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_some();
     WEB.with(|web| {
         let web = web.get_or_init(self::web);
-        let Arrived::Request(Some(back)) = web.arrive(&head) else { panic!("no way back") };
+        let RequestKind::Request(Some(back)) = web.arrive(&head) else { panic!("no way back") };
         assert_eq!(back.origin() == Some(Origin::Allowed), listed, "{}", data.escape_ascii());
         let mut answer = Response::new(Body::empty());
         answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
@@ -74,10 +74,10 @@ pub fn check(data: &[u8]) {
         head.method = Method::OPTIONS;
         head.headers.insert(header::ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("PUT"));
         match web.arrive(&head) {
-            Arrived::Preflight(answer, origin) => {
+            RequestKind::Preflight(answer, origin) => {
                 assert_eq!((origin == Origin::Allowed, permission(answer.headers())), (listed, listed));
             }
-            Arrived::Request(_) => assert!(origins.is_empty()),
+            RequestKind::Request(_) => assert!(origins.is_empty()),
         }
     });
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use attache_http::{Body, BodyError};
-use attache_web::{Arrived, WayBack, Web};
+use attache_web::{RequestKind, ResponsePlan, Web};
 use attache_wire::{Fields, Request, RequestHead, Response};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -54,14 +54,14 @@ fn whole(mut body: Body) -> Option<Vec<u8>> {
     }
 }
 
-fn asked(content_type: &'static str) -> (RequestHead, WayBack) {
+fn asked(content_type: &'static str) -> (RequestHead, ResponsePlan) {
     let mut headers = Fields::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     let head = RequestHead { method: Method::POST, headers, ..RequestHead::default() };
     let arrived = WEB.with(|web| {
         web.get_or_init(|| Web::new(&super::cors::config("grpc_web: true")).unwrap()).arrive(&head)
     });
-    let Arrived::Request(Some(back)) = arrived else { panic!("no gRPC-Web") };
+    let RequestKind::Request(Some(back)) = arrived else { panic!("no gRPC-Web") };
     (head, back)
 }
 

@@ -25,7 +25,7 @@ use crate::{
 pub type Reloading = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 
 /// The proxy that the admin API is about. Runs on the control thread, so nothing here may block.
-pub trait Operated: Send + Sync {
+pub trait AdminTarget: Send + Sync {
     /// The config that is served, secrets hidden.
     fn config(&self) -> Value;
     /// Every upstream with its endpoints, their health and load.
@@ -60,7 +60,7 @@ pub struct Api {
     /// Rates and percentiles.
     pub stats: Arc<Stats>,
     /// The proxy.
-    pub proxy: Arc<dyn Operated>,
+    pub proxy: Arc<dyn AdminTarget>,
     /// When the process started.
     pub started: SystemTime,
 }

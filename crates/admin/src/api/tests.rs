@@ -14,7 +14,7 @@ struct Fake {
     reloaded: AtomicU32,
 }
 
-impl Operated for Fake {
+impl AdminTarget for Fake {
     fn config(&self) -> Value {
         json!({ "listeners": {} })
     }

@@ -4,7 +4,7 @@ use attache_config::model::{Adapt, Adapter, Expect};
 use http::{StatusCode, header::CONTENT_TYPE};
 use serde_json::Value;
 
-use super::{Told, ask::ask};
+use super::{AppAnswer, ask::ask};
 use crate::answer::{Answer, text};
 
 pub(super) async fn answer(adapter: &Adapter) -> Answer {
@@ -32,7 +32,7 @@ pub(super) async fn answer(adapter: &Adapter) -> Answer {
 }
 
 /// What isn't as expected, in words.
-fn check(expect: &Expect, told: &Told) -> Result<(), String> {
+fn check(expect: &Expect, told: &AppAnswer) -> Result<(), String> {
     let status = told.status.as_u16();
     if !expect.status.iter().any(|range| range.contains(status)) {
         return Err(format!("the status is {status}"));

@@ -11,7 +11,7 @@ use http::{
 use http_body_util::Full;
 use tokio::net::TcpStream;
 
-use super::Told;
+use super::AppAnswer;
 
 /// Asks; an error says in words what went wrong.
 pub(super) async fn ask(
@@ -19,7 +19,7 @@ pub(super) async fn ask(
     accept: &'static str,
     within: Duration,
     max_size: usize,
-) -> Result<Told, String> {
+) -> Result<AppAnswer, String> {
     let mut request = Request::new(Full::default());
     *request.uri_mut() = url.path.parse().map_err(|error| format!("{}: {error}", url.path))?;
     let headers = request.headers_mut();
@@ -35,5 +35,5 @@ pub(super) async fn ask(
     let bounds = Bounds { connect: within, total: within, body: max_size, ..Bounds::default() };
     let answer = client::call(dial, request, bounds).await.map_err(|error| error.to_string())?;
     let body = String::from_utf8(answer.body.into()).map_err(|_| "the answer isn't UTF-8 text".to_owned())?;
-    Ok(Told { status: answer.status, content_type: answer.headers.get(CONTENT_TYPE).cloned(), body })
+    Ok(AppAnswer { status: answer.status, content_type: answer.headers.get(CONTENT_TYPE).cloned(), body })
 }

@@ -17,7 +17,7 @@ use attache_telemetry::{METRICS_CONTENT_TYPE, Metrics, Names, OPENMETRICS_CONTEN
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{App, Settings, Told, ask::ask};
+use super::{App, AppAnswer, Settings, ask::ask};
 use crate::answer::{Answer, with_type};
 
 const TEXT: &str = "text/plain;version=0.0.4;q=1,*/*;q=0.1";
@@ -95,7 +95,7 @@ async fn scrape(pages: &[AppMetrics], open: bool) -> Vec<Page> {
     scraped
 }
 
-fn read(page: &AppMetrics, told: Told, open: bool) -> Result<(Option<Format>, String), String> {
+fn read(page: &AppMetrics, told: AppAnswer, open: bool) -> Result<(Option<Format>, String), String> {
     if !told.status.is_success() {
         return Err(format!("the status is {}", told.status));
     }

@@ -96,7 +96,7 @@ pub(crate) fn wants_openmetrics(headers: &HeaderMap) -> bool {
 }
 
 /// What an application answered.
-struct Told {
+struct AppAnswer {
     status: StatusCode,
     content_type: Option<http::HeaderValue>,
     body: String,

@@ -17,7 +17,7 @@ use std::{
     time::SystemTime,
 };
 
-use attache_admin::{AdminState, Api, Operated, Reloading};
+use attache_admin::{AdminState, AdminTarget, Api, Reloading};
 use attache_config::model::{self, Bind};
 use attache_rpc::server::Socket;
 use attache_telemetry::Stats;
@@ -151,7 +151,7 @@ impl Operator {
     }
 }
 
-impl Operated for Operator {
+impl AdminTarget for Operator {
     fn config(&self) -> Value {
         self.process().generation().config.effective()
     }

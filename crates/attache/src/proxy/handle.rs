@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     process::Process,
     reloads::{Report, Trigger},
-    upgrade::Myself,
+    upgrade::OwnCommand,
 };
 
 /// What is asked of the [`Reloader`](super::reload::Reloader).
@@ -15,7 +15,7 @@ pub(crate) enum Order {
     /// Read the config again.
     Reload { trigger: Trigger, reply: oneshot::Sender<Result<Report, String>> },
     /// Hand over to a new process; its id.
-    Upgrade { myself: Myself, reply: oneshot::Sender<Result<u32, String>> },
+    Upgrade { myself: OwnCommand, reply: oneshot::Sender<Result<u32, String>> },
 }
 
 /// Why the proxy ends, if it does. The later one in this order replaces an earlier one.
@@ -44,7 +44,7 @@ impl Control {
     }
 
     /// Hands the listening sockets to a new process and ends when that serves, or says why it doesn't.
-    pub(crate) async fn upgrade(&self, myself: Myself) -> Result<u32, String> {
+    pub(crate) async fn upgrade(&self, myself: OwnCommand) -> Result<u32, String> {
         let (reply, answer) = oneshot::channel();
         let _ = self.orders.send(Order::Upgrade { myself, reply });
         answer

@@ -31,7 +31,7 @@ use crate::{
     prepare::{Prepared, prepare},
     process::Process,
     reloads::{Reload, Report, Trigger},
-    upgrade::{self, Myself},
+    upgrade::{self, OwnCommand},
     upkeep::Upkeep,
     watch,
 };
@@ -86,7 +86,7 @@ impl Reloader {
         }
     }
 
-    async fn upgrade(&mut self, myself: Myself) -> Result<u32, String> {
+    async fn upgrade(&mut self, myself: OwnCommand) -> Result<u32, String> {
         let mut sockets: Vec<(String, Vec<OwnedFd>)> = Vec::new();
         for (place, held) in &*self.process.held() {
             sockets.push((place.key(), held.iter().filter_map(duplicate).collect()));

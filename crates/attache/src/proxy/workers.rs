@@ -1,4 +1,4 @@
-//! The workers as the control thread knows them.
+//! The control thread's handle on the workers.
 
 use std::{
     sync::{Arc, Barrier},
@@ -15,7 +15,7 @@ use crate::{
     worker::{self, Update},
 };
 
-/// The workers as the control thread knows them.
+/// The control thread's handle on the workers.
 pub(crate) struct Workers(Vec<mpsc::UnboundedSender<Update>>);
 
 impl Workers {
@@ -24,7 +24,7 @@ impl Workers {
         self.0.len()
     }
 
-    /// Starts them. What is returned beside them closes when all of them have ended.
+    /// Starts the workers. The channel that is returned beside them closes when all of them have ended.
     pub(super) fn start(process: &Arc<Process>) -> Result<(Self, mpsc::Receiver<()>), Error> {
         let (done, ended) = mpsc::channel::<()>(1);
         let count = process.workers.count();
@@ -60,7 +60,7 @@ impl Workers {
         Ok((Self((0..process.workers.count()).map(start).collect()), ended))
     }
 
-    /// Hands every worker the generation, and its socket of each bind. What is returned closes when all of them have taken it.
+    /// Sends every worker the generation and its own socket of each bind. The returned channel closes when all workers have taken them.
     pub(crate) fn switch(&self, generation: &Arc<Generation>, sockets: Vec<Bound>) -> mpsc::Receiver<()> {
         let (taken, all_taken) = mpsc::channel(1);
         let mut by_worker: Vec<Vec<_>> = self.0.iter().map(|_| Vec::new()).collect();

@@ -11,7 +11,7 @@ use attache_listener::{Hold, OnUpgrade};
 use attache_routing::{CompiledRoute, Ctx, Matched, Named, RequestFacts, Step};
 use attache_telemetry::{Exchange, Reason, Text};
 use attache_upstream::{Call, CallContext};
-use attache_web::{Arrived, Origin, WayBack};
+use attache_web::{Origin, RequestKind, ResponsePlan};
 use attache_wire::{Fields, Request, RequestHead, Response};
 
 use super::{
@@ -71,7 +71,7 @@ impl Site {
         context: Rc<CallContext>,
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
-        web: &mut Option<Box<WayBack>>,
+        web: &mut Option<Box<ResponsePlan>>,
     ) -> Result<Begun<'_>, Failure> {
         match self.admit(&mut request, &context, web)? {
             Admitted::Answer(response) => Ok(Begun::Answer(response)),
@@ -90,7 +90,7 @@ impl Site {
         &self,
         request: &mut Request<Body>,
         context: &CallContext,
-        web: &mut Option<Box<WayBack>>,
+        web: &mut Option<Box<ResponsePlan>>,
     ) -> Result<Admitted<'_>, Failure> {
         let client = &*context.client;
         let http = &self.listener.http;
@@ -124,12 +124,12 @@ impl Site {
             && let Some(for_browsers) = self.web.get(route.id.0).and_then(Option::as_ref)
         {
             match for_browsers.arrive(parts) {
-                Arrived::Preflight(response, origin) => {
+                RequestKind::Preflight(response, origin) => {
                     self.count_cors(route, origin, true);
                     return Ok(Admitted::Answer(response));
                 }
-                Arrived::Request(back) => {
-                    if let Some(origin) = back.as_ref().and_then(WayBack::origin) {
+                RequestKind::Request(back) => {
+                    if let Some(origin) = back.as_ref().and_then(ResponsePlan::origin) {
                         self.count_cors(route, origin, false);
                     }
                     *web = back.map(Box::new);

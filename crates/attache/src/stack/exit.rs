@@ -5,14 +5,14 @@ use std::rc::Rc;
 use attache_authorization::external::Denial;
 use attache_config::model::Destination;
 use attache_http::{
-    AnswerStyle, Asker, Body, Form, Refusal, Upgrade, answer, answer_as_told, edit_local_reply,
+    AnswerContext, AnswerStyle, Body, Form, Refusal, Upgrade, answer, answer_as_told, edit_local_reply,
     may_have_trailers, strip_response,
 };
 use attache_listener::{Hold, OnUpgrade};
 use attache_routing::ReadyEdits;
 use attache_telemetry::{Class, Exchange, Reason};
 use attache_upstream::{Error, Sent, connected};
-use attache_web::WayBack;
+use attache_web::ResponsePlan;
 use attache_wire::{Fields, Response, ResponseHead, header::CONTENT_LENGTH};
 use http::{HeaderName, StatusCode};
 
@@ -27,11 +27,11 @@ pub(super) struct RequestShape {
 
 /// What is needed of a request when its answer comes.
 pub(super) struct Sending {
-    pub(super) asker: Asker,
+    pub(super) asker: AnswerContext,
     pub(super) exchange: Rc<Exchange>,
     pub(super) back: Back,
     /// What a browser needs. Seldom there, hence the box.
-    pub(super) web: Option<Box<WayBack>>,
+    pub(super) web: Option<Box<ResponsePlan>>,
 }
 
 /// What an upstream's answer needs for its way back.
@@ -91,7 +91,7 @@ impl Site {
     pub(super) fn returned(
         &self,
         sent: Result<Response<Body>, Error>,
-        asker: Asker,
+        asker: AnswerContext,
         back: Back,
         exchange: &Rc<Exchange>,
     ) -> Response<Body> {
@@ -115,7 +115,7 @@ impl Site {
     pub(super) fn send_off(
         &self,
         mut response: Response<Body>,
-        web: Option<Box<WayBack>>,
+        web: Option<Box<ResponsePlan>>,
         exchange: &Exchange,
     ) -> Response<Body> {
         if let Some(web) = web {
@@ -129,7 +129,12 @@ impl Site {
         response
     }
 
-    pub(super) fn answer(&self, failure: Failure, asker: Asker, exchange: &Exchange) -> Response<Body> {
+    pub(super) fn answer(
+        &self,
+        failure: Failure,
+        asker: AnswerContext,
+        exchange: &Exchange,
+    ) -> Response<Body> {
         exchange.fail(failure.reason, failure.detail);
         let style =
             AnswerStyle { details: self.listener.http.reason_header, retry_after: failure.retry_after };

@@ -20,12 +20,12 @@ use attache_authorization::{
     external::{Denial, Excerpt, External, Granted, Question, Verdict},
 };
 use attache_config::model::{AuthorizerBody, AuthorizerFailure, AuthorizerUse, Name};
-use attache_http::{Asker, Body, BodyError, Client};
+use attache_http::{AnswerContext, Body, BodyError, Client};
 use attache_listener::{Hold, OnUpgrade};
 use attache_routing::CompiledRoute;
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::CallContext;
-use attache_web::WayBack;
+use attache_web::ResponsePlan;
 use attache_wire::{Request, RequestHead, Response, header::EXPECT};
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
@@ -56,7 +56,7 @@ impl Site {
         context: Rc<CallContext>,
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
-        asker: Asker,
+        asker: AnswerContext,
     ) -> Result<Response<Body>, Infallible> {
         let exchange = context.exchange.clone();
         let (mut added, mut web) = (None, None);
@@ -82,7 +82,7 @@ impl Site {
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
         added: &mut Option<Box<Granted>>,
-        web: &mut Option<Box<WayBack>>,
+        web: &mut Option<Box<ResponsePlan>>,
     ) -> Result<Begun<'_>, Failure> {
         let passed = match self.admit(&mut request, &context, web)? {
             Admitted::Answer(response) => return Ok(Begun::Answer(response)),

@@ -18,7 +18,7 @@ use attache_rpc as rpc;
 use attache_telemetry::Reason;
 use attache_tls::Credential;
 use attache_upstream::{
-    Call, Error, Id, Sent, Shared, Wants, WorkerUpstream,
+    Call, CallKind, Error, Id, Sent, Shared, WorkerUpstream,
     discovery::{Failure, OnDemandHosts},
     outlier,
 };
@@ -300,7 +300,7 @@ fn named_host(call: &Call) -> Option<(String, u16)> {
     let request = &call.request;
     let Some(authority) = request.uri().authority() else {
         let client = &call.context.client;
-        let sni = client.sni.as_deref().filter(|_| call.wants == Wants::Connection)?;
+        let sni = client.sni.as_deref().filter(|_| call.wants == CallKind::Connection)?;
         let port = client.original_destination.map_or(443, |address| address.port());
         return Some((sni.to_owned(), port));
     };

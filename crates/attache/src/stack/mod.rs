@@ -51,7 +51,7 @@ use std::{
 
 use attache_authorization::jwt::Verifier;
 use attache_config::model::{self, Name};
-use attache_http::{Asker, Body, Client, Takes, Via};
+use attache_http::{AcceptedTraffic, AnswerContext, Body, Client, Via};
 use attache_listener::{HttpRequest, Overload};
 use attache_resilience::{RouteState, queue::urgency};
 use attache_routing::{RouteTable, UpstreamHost};
@@ -152,7 +152,7 @@ impl Site {
     }
 
     /// What a connection may carry.
-    pub(crate) fn takes(&self, client: &Client) -> Takes {
+    pub(crate) fn takes(&self, client: &Client) -> AcceptedTraffic {
         self.table.takes(client)
     }
 
@@ -166,9 +166,9 @@ impl Site {
         let HttpRequest { request, client, exchange, on_informational, refused, upgrade, hold } = incoming;
         self.metrics.request_started(&exchange);
         if let Some(refusal) = refused {
-            return served(self.answer(refusal.into(), Asker::unknown(), &exchange));
+            return served(self.answer(refusal.into(), AnswerContext::unknown(), &exchange));
         }
-        let asker = Asker::of(request.head());
+        let asker = AnswerContext::of(request.head());
         self.observer.request(&exchange, request.headers());
         let urgency = || self.priority_header.as_ref().map_or(0, |name| urgency(request.headers(), name));
         let context = Rc::new(CallContext { on_informational, ..CallContext::new(client, exchange.clone()) });

@@ -19,7 +19,7 @@ use attache_resilience::{Front, RouteState, Stack, front_with};
 use attache_routing::mirrors;
 use attache_telemetry::Reason;
 use attache_tls::Credential;
-use attache_upstream::{Call, Error, Sent, Wants, WorkerUpstream};
+use attache_upstream::{Call, CallKind, Error, Sent, WorkerUpstream};
 use attache_web::PERMISSIONS;
 use attache_wire::{Fields, Response};
 use http::HeaderName;
@@ -143,32 +143,32 @@ impl DestinationService {
 impl Service<Call> for Destinations {
     type Response = Response<Body>;
     type Error = Error;
-    type Future = Onward;
+    type Future = DestinationsFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut call: Call) -> Onward {
+    fn call(&mut self, mut call: Call) -> DestinationsFuture {
         let Inner { mirrors: copies, all, upstreams } = &*self.0;
         let id = call.context.destination;
         let Some(to) = all.get(id.0) else {
-            return Onward::refused(Error::new(Reason::InternalError, Sent::Nothing));
+            return DestinationsFuture::refused(Error::new(Reason::InternalError, Sent::Nothing));
         };
         // A tunnel has no request that could be copied or authenticated.
-        if call.wants == Wants::Answer {
+        if call.wants == CallKind::Answer {
             for copy in mirrors(copies, fastrand::f64) {
                 call.request = mirror::split(call.request, upstreams, copy, &call.context);
             }
             if let Err(error) = to.authenticate(call.request.headers_mut()) {
-                return Onward::refused(error);
+                return DestinationsFuture::refused(error);
             }
         }
         if let Some(stack) = &to.stack {
-            return Onward::Named { sent: stack.borrow_mut().call(call) };
+            return DestinationsFuture::Named { sent: stack.borrow_mut().call(call) };
         }
         let inner = self.0.clone();
-        Onward::Asked {
+        DestinationsFuture::Asked {
             sent: Box::pin(async move {
                 let to =
                     inner.all.get(id.0).ok_or_else(|| Error::new(Reason::InternalError, Sent::Nothing))?;
@@ -182,7 +182,7 @@ impl Service<Call> for Destinations {
 pin_project! {
     /// The future of [`Destinations`].
     #[project = OnwardProjection]
-    pub(super) enum Onward {
+    pub(super) enum DestinationsFuture {
         /// To an upstream that the config names.
         Named { #[pin] sent: <Stack<WorkerUpstream> as Service<Call>>::Future },
         /// To a host that the call names, which is looked up first.
@@ -192,13 +192,13 @@ pin_project! {
     }
 }
 
-impl Onward {
+impl DestinationsFuture {
     fn refused(error: Error) -> Self {
         Self::Refused { error: Some(Box::new(error)) }
     }
 }
 
-impl Future for Onward {
+impl Future for DestinationsFuture {
     type Output = Result<Response<Body>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

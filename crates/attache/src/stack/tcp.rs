@@ -8,7 +8,7 @@ use std::{
 };
 
 use attache_http::Client;
-use attache_listener::{Carried, Opaque, Stream};
+use attache_listener::{Opaque, OpaqueOutcome, Stream};
 use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{
     Bare, Call, CallContext, connected,
@@ -28,25 +28,25 @@ use super::{Site, Slot, ask::Ask, exit::Failure};
 const SILENCE: u32 = 10;
 
 impl Site {
-    async fn carry(&self, opaque: Opaque) -> Carried {
+    async fn carry(&self, opaque: Opaque) -> OpaqueOutcome {
         let Opaque { mut io, client, exchange, silent, .. } = opaque;
         let connecting = self.connect_opaque(&client, &exchange, silent);
         let mut greeting = Vec::new();
         let bare = if silent {
             // Without a connection the client may still speak HTTP.
-            let Ok(mut bare) = connecting.await else { return Carried::Silent(Box::new(io)) };
+            let Ok(mut bare) = connecting.await else { return OpaqueOutcome::Silent(Box::new(io)) };
             tokio::select! {
                 biased;
-                () = io.client_speaks() => return Carried::Silent(Box::new(io)),
+                () = io.client_speaks() => return OpaqueOutcome::Silent(Box::new(io)),
                 read = bare.io.read_buf(&mut greeting) => if read.is_err() {
-                    return Carried::Silent(Box::new(io));
+                    return OpaqueOutcome::Silent(Box::new(io));
                 },
-                () = sleep(self.listener.detect_timeout.saturating_mul(SILENCE)) => return Carried::Silent(Box::new(io)),
+                () = sleep(self.listener.detect_timeout.saturating_mul(SILENCE)) => return OpaqueOutcome::Silent(Box::new(io)),
             }
             self.metrics.request_started(&exchange);
             if let Err(error) = bare.count() {
                 exchange.fail(error.reason, error.detail());
-                return Carried::Ended;
+                return OpaqueOutcome::Ended;
             }
             bare
         } else {
@@ -55,7 +55,7 @@ impl Site {
                 Ok(bare) => bare,
                 Err(failure) => {
                     exchange.fail(failure.reason, failure.detail);
-                    return Carried::Ended;
+                    return OpaqueOutcome::Ended;
                 }
             }
         };
@@ -63,7 +63,7 @@ impl Site {
         exchange.time_to_head.set(Some(exchange.start.elapsed()));
         if io.write_all(&greeting).await.is_err() {
             exchange.fail(Reason::ClientClosed, "the client left before the server's first bytes");
-            return Carried::Ended;
+            return OpaqueOutcome::Ended;
         }
         let rules = Rules { idle: self.listener.tcp_idle_timeout, answers: greeting.is_empty() };
         let socket: fn(&Stream) -> Option<Socket<'_>> =
@@ -78,7 +78,7 @@ impl Site {
         };
         exchange.received.set(received);
         exchange.sent.set(sent + greeting.len() as u64);
-        Carried::Ended
+        OpaqueOutcome::Ended
     }
 
     /// The connection to the upstream that the bytes' route leads to, by way of the layers that every other call meets.
@@ -133,9 +133,9 @@ fn socket(io: &Stream) -> Option<Socket<'_>> {
 pub(crate) struct Tcp(pub(crate) Slot);
 
 impl Service<Opaque> for Tcp {
-    type Response = Carried;
+    type Response = OpaqueOutcome;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Carried, Infallible>>>>;
+    type Future = Pin<Box<dyn Future<Output = Result<OpaqueOutcome, Infallible>>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))

@@ -119,12 +119,12 @@ pub struct Bounds {
 
 /// A bucket of prices that fills with time.
 #[derive(Clone, Copy, Debug)]
-pub struct Account {
+pub struct TokenBucket {
     left: u64,
     since: Instant,
 }
 
-impl Account {
+impl TokenBucket {
     /// A full bucket.
     pub const fn full(bounds: Bounds, now: Instant) -> Self {
         Self { left: bounds.burst, since: now }
@@ -221,7 +221,7 @@ pub struct Flood<P: Payer> {
     payer: P,
     /// Units that may be spent before the bucket is updated.
     left: u64,
-    own: Account,
+    own: TokenBucket,
     /// Bytes of DATA that were sent, and requests, at the last update of the bucket.
     sent: usize,
     requests: u64,
@@ -237,7 +237,7 @@ impl<P: Payer> Flood<P> {
     /// A new connection.
     pub fn new(bounds: Bounds, payer: P) -> Self {
         Self {
-            own: Account::full(bounds, Instant::now()),
+            own: TokenBucket::full(bounds, Instant::now()),
             left: bounds.burst / PART,
             bounds,
             payer,

@@ -6,7 +6,7 @@ use crate::{
     error::By,
     frame::{ACK, MAX_FRAME, setting},
     kind,
-    state::{Asks, CONNECTION_WINDOW, State},
+    state::{CONNECTION_WINDOW, PingPurpose, State},
 };
 
 impl State {
@@ -138,10 +138,10 @@ impl State {
             return Ok(());
         }
         match payload {
-            [b'a', b't', b't', b'a', b'c', b'h', b'e', what] if *what == Asks::Path as u8 => {
+            [b'a', b't', b't', b'a', b'c', b'h', b'e', what] if *what == PingPurpose::Path as u8 => {
                 self.window.answered();
             }
-            [b'a', b't', b't', b'a', b'c', b'h', b'e', what] if *what == Asks::Goodbye as u8 => {
+            [b'a', b't', b't', b'a', b'c', b'h', b'e', what] if *what == PingPurpose::Goodbye as u8 => {
                 if self.goodbye.is_some_and(|last| last > self.last) {
                     self.goodbye = Some(self.last);
                     self.write_go_away(self.last, Code::NO_ERROR, "");

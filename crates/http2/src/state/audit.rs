@@ -14,7 +14,7 @@ impl State {
         assert_eq!(self.reserved, streams.iter().map(|(_, stream)| stream.granted).sum::<u32>(), "{self:?}");
         assert_eq!(line.len(), streams.iter().filter(|(_, stream)| stream.in_line).count(), "{self:?}");
         assert!(line.iter().all(|key| streams.get(*key).is_some_and(|stream| stream.in_line)), "{self:?}");
-        assert!(line.is_empty() || self.room() == 0, "somebody waits for what there is: {self:?}");
+        assert!(line.is_empty() || self.available() == 0, "somebody waits for what there is: {self:?}");
         let reset = accepted
             .iter()
             .filter(|request| streams.get(request.key).is_some_and(|stream| stream.end.is_some()));

@@ -2,7 +2,7 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 mod audit;
-mod room;
+mod capacity;
 mod write;
 
 use std::{
@@ -109,7 +109,7 @@ pub(crate) struct Begun {
 
 /// What a PING of ours is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asks {
+pub(crate) enum PingPurpose {
     /// To measure the path: see [`Window`].
     Path = 1,
     /// To see whether the peer still answers.
@@ -417,12 +417,12 @@ impl State {
             let open = (1 << 31) - 1;
             self.goodbye = Some(open);
             self.write_go_away(open, Code::NO_ERROR, "");
-            self.ask(Asks::Goodbye);
+            self.ask(PingPurpose::Goodbye);
         }
     }
 
     /// Sends a PING.
-    pub(crate) fn ask(&mut self, what: Asks) {
+    pub(crate) fn ask(&mut self, what: PingPurpose) {
         self.meter.asked();
         self.frame(
             Head { length: 8, kind: kind::PING, flags: 0, stream: 0 },
@@ -439,7 +439,7 @@ impl State {
     /// Starts a measurement of the path if it may limit a reader, and sends the peer a new window.
     pub(crate) fn follow_window(&mut self) {
         if self.window.take_ping() {
-            self.ask(Asks::Path);
+            self.ask(PingPurpose::Path);
         }
         self.tell_window();
     }

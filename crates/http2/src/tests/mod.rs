@@ -18,8 +18,8 @@ use tokio::{
 };
 
 use crate::{
-    Caller, Code, Connection, Error, Flooded, Head, Incomer, Incoming, Meter, SendStream, Settings,
-    fuzzing::Free,
+    Caller, Code, Connection, Error, Flooded, Head, Incoming, IncomingRequest, Meter, SendStream, Settings,
+    fuzzing::FreeOfCharge,
 };
 
 const SETTINGS: Settings = Settings {
@@ -44,7 +44,7 @@ fn socket() -> (DuplexStream, DuplexStream) {
 
 /// Serves a connection to its end.
 async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, settings: Settings) -> Result<(), Error> {
-    let mut connection = Connection::server(io, settings, Box::new(Free));
+    let mut connection = Connection::server(io, settings, Box::new(FreeOfCharge));
     let ended = poll_fn(|cx| {
         let polled = connection.poll(cx);
         while let Some(request) = connection.accept() {
@@ -60,8 +60,8 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, settings: Set
 }
 
 /// The server's reaction goes by the path.
-async fn echo(request: Incomer) {
-    let Incomer { head, send, body, .. } = request;
+async fn echo(request: IncomingRequest) {
+    let IncomingRequest { head, send, body, .. } = request;
     let mut fields = Fields::new();
     fields.insert("x-path", HeaderValue::from_str(head.uri.path()).unwrap());
     match head.uri.path() {
@@ -103,7 +103,7 @@ async fn send_all(send: &SendStream, mut data: Bytes, ends: bool) {
 
 /// Runs a client's connection.
 fn call<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, settings: Settings) -> Caller {
-    let (mut connection, caller) = Connection::client(io, settings, Box::new(Free));
+    let (mut connection, caller) = Connection::client(io, settings, Box::new(FreeOfCharge));
     spawn_local(async move { poll_fn(|cx| connection.poll(cx)).await });
     caller
 }

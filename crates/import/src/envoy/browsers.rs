@@ -58,7 +58,9 @@ pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
                 }
             }
             Ok(None) => remarks.note(&item.at, "this origin is left out: no browser writes one so."),
-            Err(matcher::Unsaid(why)) => remarks.point(&item.at, format!("this origin is left out: {why}.")),
+            Err(matcher::Untranslatable(why)) => {
+                remarks.point(&item.at, format!("this origin is left out: {why}."))
+            }
         }
     }
     if origins.is_empty() {
@@ -111,7 +113,7 @@ pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
 }
 
 /// An origin in attache's notation. `Ok(None)`: no browser sends it.
-fn origin(item: &Node) -> Result<Option<String>, matcher::Unsaid> {
+fn origin(item: &Node) -> Result<Option<String>, matcher::Untranslatable> {
     let own = item.text().filter(|_| item.entries().is_empty());
     if let Some(exact) = own.or_else(|| item.str("exact").filter(|_| !item.is("ignore_case"))) {
         if exact == "*" || exact == "null" {

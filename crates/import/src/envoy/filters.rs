@@ -8,7 +8,7 @@ use crate::value::Value;
 
 use super::{
     Cx, authorizers, browsers, changes, cluster, faults, guards, limits,
-    overrides::Own,
+    overrides::RouteSettings,
     rbac::{self, Clients},
     sessions,
     tokens::{self, Tokens},
@@ -245,11 +245,11 @@ pub(crate) fn apply(
     let before = Clients { payload: None, ..clients.clone() };
     let mut known = &before;
     for filter in filters {
-        let own = match Own::of(&filter.name, &filter.kind, levels) {
-            Own::Off => continue,
-            Own::Unsaid if filter.disabled => continue,
-            Own::Unsaid => None,
-            Own::On(config) => config,
+        let own = match RouteSettings::of(&filter.name, &filter.kind, levels) {
+            RouteSettings::Off => continue,
+            RouteSettings::Unset if filter.disabled => continue,
+            RouteSettings::Unset => None,
+            RouteSettings::On(config) => config,
         };
         match &filter.effect {
             Effect::Nothing => {

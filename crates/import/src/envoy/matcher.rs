@@ -5,12 +5,12 @@ use crate::plan::When;
 use crate::tree::Node;
 
 /// A condition that attache can't express, and the reason.
-pub(crate) struct Unsaid(pub(crate) String);
+pub(crate) struct Untranslatable(pub(crate) String);
 
-type Said<T> = Result<T, Unsaid>;
+type Said<T> = Result<T, Untranslatable>;
 
 fn unsaid<T>(why: impl Into<String>) -> Said<T> {
-    Err(Unsaid(why.into()))
+    Err(Untranslatable(why.into()))
 }
 
 /// The conditions of a route's `match`.

@@ -5,19 +5,19 @@ use crate::tree::Node;
 use super::{rbac, words};
 
 /// The settings of a route for a filter.
-pub(super) enum Own<'n> {
+pub(super) enum RouteSettings<'n> {
     /// There are none.
-    Unsaid,
+    Unset,
     /// The filter is off.
     Off,
     /// The filter is on, with this config. Without one, it has its own config.
     On(Option<&'n Node>),
 }
 
-impl<'n> Own<'n> {
+impl<'n> RouteSettings<'n> {
     /// The most specific level that names the filter. `FilterConfig` holds a config of the filter one level deeper.
     pub(super) fn of(filter: &str, kind: &str, levels: &[&'n Node]) -> Self {
-        let Some(found) = levels.iter().find_map(|level| named(filter, level)) else { return Self::Unsaid };
+        let Some(found) = levels.iter().find_map(|level| named(filter, level)) else { return Self::Unset };
         let wrapped = found.str("@type").is_some_and(|url| url.ends_with(".FilterConfig"));
         // Without a config it only enables the filter.
         let config = if wrapped { found.get("config").filter(|own| !own.is_empty()) } else { Some(found) };

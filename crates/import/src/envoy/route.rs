@@ -208,7 +208,7 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
             rule.when = when;
             None
         }
-        Err(matcher::Unsaid(why)) => {
+        Err(matcher::Untranslatable(why)) => {
             // Without the condition the route would take too much: it is closed for all of that.
             rule.when.path = wider(matcher);
             Some(why)

@@ -235,7 +235,7 @@ impl Tokens {
         for rule in self.config.list("rules") {
             let when = match matcher::route(rule.down(&["match"])) {
                 Ok(when) => when,
-                Err(matcher::Unsaid(why)) => {
+                Err(matcher::Untranslatable(why)) => {
                     return Gate::closed(
                         &rule.at,
                         format!(

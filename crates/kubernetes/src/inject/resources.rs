@@ -12,7 +12,7 @@ use super::{
 };
 
 /// A number of `spec.resources` that gets another.
-pub(crate) struct Grown {
+pub(crate) struct ResourceChange {
     /// `requests` or `limits`.
     pub(crate) part: &'static str,
     /// `cpu` or `memory`.
@@ -24,7 +24,7 @@ pub(crate) struct Grown {
 ///
 /// # Errors
 /// A number of the pod isn't a quantity.
-pub(crate) fn grown(spec: &Value, settings: &Settings) -> Result<Vec<Grown>, String> {
+pub(crate) fn grown(spec: &Value, settings: &Settings) -> Result<Vec<ResourceChange>, String> {
     let mut grown = Vec::new();
     let Some(own) = spec.get("resources").filter(|own| own.is_object()) else { return Ok(grown) };
     let quantity = |text: &Option<String>| text.as_deref().and_then(Quantity::parse);
@@ -62,7 +62,7 @@ pub(crate) fn grown(spec: &Value, settings: &Settings) -> Result<Vec<Grown>, Str
         for (part, new) in [("requests", requests), ("limits", limits)] {
             if let Some(new) = new {
                 let cpu = resource == "cpu";
-                grown.push(Grown {
+                grown.push(ResourceChange {
                     part,
                     resource,
                     value: if cpu { new.cpu() } else { new.memory() }.into(),

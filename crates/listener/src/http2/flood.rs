@@ -7,7 +7,7 @@
 use std::{cell::RefCell, collections::HashMap, net::IpAddr, rc::Rc};
 
 use attache_config::model::HttpLimits;
-use attache_http2::{Account, Bounds, Flood, Payer};
+use attache_http2::{Bounds, Flood, Payer, TokenBucket};
 use tokio::time::Instant;
 
 use crate::registry::OpenConnection;
@@ -16,7 +16,7 @@ use crate::registry::OpenConnection;
 const MOST: usize = 4096;
 
 thread_local! {
-    static SPENT: RefCell<HashMap<IpAddr, Account>> = RefCell::default();
+    static SPENT: RefCell<HashMap<IpAddr, TokenBucket>> = RefCell::default();
 }
 
 /// A client, on one of its connections.
@@ -62,7 +62,7 @@ fn spend(client: Option<IpAddr>, amount: u64, bounds: Bounds, now: Instant) -> b
                 return true;
             }
         }
-        all.entry(client).or_insert_with(|| Account::full(bounds, now)).spend(amount, bounds, now)
+        all.entry(client).or_insert_with(|| TokenBucket::full(bounds, now)).spend(amount, bounds, now)
     })
 }
 

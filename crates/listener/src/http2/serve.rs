@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use attache_http2::{Code, Connection, Error, Incomer, Settings};
+use attache_http2::{Code, Connection, Error, IncomingRequest, Settings};
 use attache_telemetry::{Exchange, Reason};
 use attache_wire::Request;
 use http::Method;
@@ -200,10 +200,10 @@ impl<H: HttpService> Server<H> {
     }
 
     /// Streams run as tasks of the worker.
-    fn accept(&self, request: Incomer) {
+    fn accept(&self, request: IncomingRequest) {
         let informational = Rc::new(Informational::default());
         let (mut connect, mut upgrade) = (None, None);
-        let Incomer { head, send, body, too_large } = request;
+        let IncomingRequest { head, send, body, too_large } = request;
         let method = head.method.clone();
         let mut record = None;
         let body = if method == Method::CONNECT {

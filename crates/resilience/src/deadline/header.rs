@@ -38,20 +38,20 @@ fn parse(value: &[u8]) -> Option<Duration> {
 
 /// Writes what remains into each attempt. Below the retries, so that each one is told its own.
 #[derive(Clone, Debug)]
-pub struct PassOn<S> {
+pub struct PassDeadlineOn<S> {
     inner: S,
     header: Option<HeaderName>,
     per_try: Duration,
 }
 
-impl<S> PassOn<S> {
+impl<S> PassDeadlineOn<S> {
     /// Tells the callee in `header` how long it is waited for; `per_try` is the attempt's own deadline, zero is none.
     pub fn new(inner: S, header: Option<HeaderName>, per_try: Duration) -> Self {
         Self { inner, header, per_try }
     }
 }
 
-impl<S> Service<Call> for PassOn<S>
+impl<S> Service<Call> for PassDeadlineOn<S>
 where
     S: Service<Call, Response = Response<Body>, Error = Error>,
 {

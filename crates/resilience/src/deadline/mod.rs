@@ -50,7 +50,7 @@ use timer::{Activity, Limit, Limits, Timer};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-pub use header::PassOn;
+pub use header::PassDeadlineOn;
 pub use per_try::{PerTry, PerTryFuture};
 pub use stalled::{keep, press};
 

@@ -23,7 +23,7 @@ use super::{
     Again, Rules, backoff,
     conditions::{self, Met},
     hedge::{Around, Hedging},
-    repeatable::{How, Repeatable},
+    repeatable::{AttemptKind, Repeatable},
 };
 use crate::{UpstreamState, budget::Permit, counters::count};
 
@@ -51,7 +51,7 @@ pin_project! {
         Trying { #[pin] future: F },
         // Boxes, so that a call which is not tried again has no room for them.
         Waiting { sleep: Pin<Box<Sleep>>, discard: Option<Box<Discard>> },
-        Next { how: How, service: S },
+        Next { how: AttemptKind, service: S },
         Over,
     }
 }
@@ -61,7 +61,7 @@ enum When {
     /// A retry, then.
     After(Instant),
     /// At once, since nothing of the request was worked on.
-    AtOnce(How),
+    AtOnce(AttemptKind),
 }
 
 impl<S: Service<Call>> RetryFuture<S> {
@@ -128,7 +128,7 @@ where
                         *discard = None;
                     }
                     ready!(sleep.as_mut().poll(cx));
-                    Step::Next { how: How::Retry, service: service.clone() }
+                    Step::Next { how: AttemptKind::Retry, service: service.clone() }
                 }
                 StepProjection::Next { how, service } => {
                     ready!(service.poll_ready(cx))?;
@@ -169,7 +169,7 @@ impl Attempts<'_> {
                     count(&self.state.counters.close_races);
                     self.kept.context.exchange.tried_again(error.reason);
                     metrics().retry(&self.state.shared.config.name, error.reason);
-                    return Some(When::AtOnce(How::Fresh));
+                    return Some(When::AtOnce(AttemptKind::Fresh));
                 }
                 if conditions::never_reached(error) && self.kept.whole() && self.kept.has_other(self.state) {
                     // Independent of the route's retries: no application has seen it. It ends when every endpoint was
@@ -177,7 +177,7 @@ impl Attempts<'_> {
                     count(&self.state.counters.failovers);
                     self.kept.context.exchange.tried_again(error.reason);
                     metrics().retry(&self.state.shared.config.name, error.reason);
-                    return Some(When::AtOnce(How::Elsewhere));
+                    return Some(When::AtOnce(AttemptKind::Elsewhere));
                 }
                 if !safe || !self.rules.on.error(error) {
                     return None;

@@ -3,7 +3,7 @@
 use std::{rc::Rc, time::Duration};
 
 use attache_http::Body;
-use attache_upstream::{Call, CallContext, Wants};
+use attache_upstream::{Call, CallContext, CallKind};
 use attache_wire::Request;
 use http::HeaderName;
 use http_body::Body as _;
@@ -16,7 +16,7 @@ const ATTEMPT: HeaderName = HeaderName::from_static("x-attache-attempt");
 
 /// The kind of a further attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
+pub(super) enum AttemptKind {
     /// One of the route's `attempts`.
     Retry,
     /// The same one again on a new connection: the one before was being closed.
@@ -30,7 +30,7 @@ pub(super) enum How {
 pub(super) struct Repeatable {
     pub(super) head: Request<()>,
     pub(super) body: Option<Recording>,
-    wants: Wants,
+    wants: CallKind,
     pub(super) context: Rc<CallContext>,
     /// The caller's `grpc-timeout`, and when it began to run.
     pub(super) grpc_timeout: Option<(Duration, Instant)>,
@@ -55,8 +55,8 @@ impl Repeatable {
     }
 
     /// The call for another attempt; the old one's endpoint is avoided.
-    pub(super) fn again(&mut self, how: How) -> Call {
-        if how == How::Retry {
+    pub(super) fn again(&mut self, how: AttemptKind) -> Call {
+        if how == AttemptKind::Retry {
             self.attempt = self.attempt.saturating_add(1);
         } else {
             // Hidden from the caller: it is the same attempt.
@@ -64,7 +64,7 @@ impl Repeatable {
             attempts.set(attempts.get().saturating_sub(1));
         }
         let mut call = self.next(self.context.clone());
-        call.fresh = how == How::Fresh;
+        call.fresh = how == AttemptKind::Fresh;
         call
     }
 

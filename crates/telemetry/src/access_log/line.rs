@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use super::{
     Names,
-    shown::{Quoted, Shown, Word, millis},
+    escaping::{AsText, Quoted, Word, millis},
     template::{self, Line},
     time::Timestamp,
 };
@@ -113,7 +113,7 @@ fn json(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestam
     let some = |text| Some(text).filter(|text: &&str| !text.is_empty());
     let reason = exchange.reason.get();
     let line = Json {
-        time: Shown(began),
+        time: AsText(began),
         status: Some(exchange.status.get()).filter(|status| *status != 0),
         envoy_flag: reason.map(crate::Reason::envoy_flag).filter(|flag| *flag != "-"),
         reason: reason.map(crate::Reason::as_str),
@@ -130,7 +130,7 @@ fn json(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestam
         head_ms: exchange.time_to_head.get().map(millis),
         received_bytes: exchange.received.get(),
         sent_bytes: exchange.sent.get(),
-        client: exchange.client.map(Shown),
+        client: exchange.client.map(AsText),
         identity: identity.as_deref(),
         peer: peer.as_deref(),
         request_id: some(&id),
@@ -142,7 +142,7 @@ fn json(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestam
 /// Every key is always there: `null` for a missing value.
 #[derive(Serialize)]
 struct Json<'a> {
-    time: Shown<Timestamp>,
+    time: AsText<Timestamp>,
     status: Option<u16>,
     envoy_flag: Option<&'a str>,
     reason: Option<&'a str>,
@@ -159,7 +159,7 @@ struct Json<'a> {
     head_ms: Option<f64>,
     received_bytes: u64,
     sent_bytes: u64,
-    client: Option<Shown<std::net::SocketAddr>>,
+    client: Option<AsText<std::net::SocketAddr>>,
     identity: Option<&'a str>,
     peer: Option<&'a str>,
     request_id: Option<&'a str>,

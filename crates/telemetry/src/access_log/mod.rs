@@ -9,11 +9,11 @@
 //! queue for all workers keeps the lines nearly in order, which is what people expect of a log; those who want no
 //! shared cache line leave the log off.
 
+mod escaping;
 mod file;
 mod filter;
 mod line;
 mod names;
-mod shown;
 mod syslog;
 mod template;
 mod time;
@@ -48,7 +48,7 @@ use self::{
 };
 pub(crate) use self::{
     filter::passes,
-    names::{Names, Noted},
+    names::{NamedHeaders, Names},
     time::Timestamp,
 };
 use crate::{Exchange, Metrics, WorkerMetrics};

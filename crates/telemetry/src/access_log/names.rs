@@ -43,7 +43,7 @@ impl Names {
         self.response.iter().position(|known| known == name).map(|at| self.request.len() + at)
     }
 
-    pub(super) fn note_request(&self, noted: &RefCell<Noted>, headers: &Fields) {
+    pub(super) fn note_request(&self, noted: &RefCell<NamedHeaders>, headers: &Fields) {
         if self.request.is_empty() {
             return;
         }
@@ -54,7 +54,7 @@ impl Names {
         noted.values.extend(self.request.iter().map(|name| headers.get(name).map(Value::to_header_value)));
     }
 
-    pub(super) fn note_response(&self, noted: &RefCell<Noted>, headers: &Fields) {
+    pub(super) fn note_response(&self, noted: &RefCell<NamedHeaders>, headers: &Fields) {
         if self.response.is_empty() {
             return;
         }
@@ -68,14 +68,14 @@ impl Names {
     }
 
     /// What was noted of these names.
-    pub(super) fn noted<'a>(&self, noted: &'a Noted, at: usize) -> Option<&'a HeaderValue> {
+    pub(super) fn noted<'a>(&self, noted: &'a NamedHeaders, at: usize) -> Option<&'a HeaderValue> {
         if noted.of == self.id { noted.values.get(at)?.as_ref() } else { None }
     }
 }
 
 /// Headers of an exchange that a log names.
 #[derive(Debug, Default)]
-pub(crate) struct Noted {
+pub(crate) struct NamedHeaders {
     of: usize,
     values: Vec<Option<HeaderValue>>,
 }

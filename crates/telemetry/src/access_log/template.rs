@@ -14,7 +14,7 @@ use attache_config::model::{LogField, LogPart, LogTemplate, Name};
 
 use super::{
     Names,
-    shown::{Quoted, Shown, Word, millis},
+    escaping::{AsText, Quoted, Word, millis},
     time::Timestamp,
 };
 use crate::Exchange;
@@ -68,10 +68,10 @@ pub(super) fn json(out: &mut Vec<u8>, fields: &[(Name, LogTemplate)], line: &Lin
                 Value::Count(count) => write!(out, "{count}"),
                 Value::Millis(millis) => Ok(serde_json::to_writer(&mut *out, &millis)?),
                 Value::Word(text) | Value::Text(text) => Ok(serde_json::to_writer(&mut *out, text)?),
-                Value::Made(made) => Ok(serde_json::to_writer(&mut *out, &Shown(made))?),
+                Value::Made(made) => Ok(serde_json::to_writer(&mut *out, &AsText(made))?),
             })?;
         } else {
-            serde_json::to_writer(&mut *out, &Shown(Mixed(template, line)))?;
+            serde_json::to_writer(&mut *out, &AsText(Mixed(template, line)))?;
         }
     }
     out.push(b'}');

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{Exchange, Reason};
 
-/// One try that runs. Dropped before it was told its end, it was given up.
+/// An attempt that runs. If it is dropped before its end was reported, the attempt was abandoned.
 #[derive(Debug)]
 pub struct AttemptTrace {
     trace: Rc<RequestTrace>,

@@ -46,7 +46,7 @@ use crate::{
 /// Observers of the end of an attempt, in addition to its endpoint: the layers above the choice of the endpoint add
 /// them.
 #[derive(Debug, Default)]
-pub struct Judges {
+pub struct OutcomeReceivers {
     /// The upstream's breaker let it through.
     pub circuit: Option<Admitted>,
     /// Who measures how long the upstream takes.
@@ -66,7 +66,7 @@ pub struct Attempt {
     charge: Option<Charge>,
     exchange: Rc<Exchange>,
     span: Option<Rc<AttemptTrace>>,
-    judges: Judges,
+    judges: OutcomeReceivers,
     /// The endpoint's breaker let it through.
     admitted: Option<Admitted>,
     /// When it began. Only where latency is wanted: reading the clock is not free.
@@ -105,7 +105,7 @@ impl Attempt {
         permit: RequestPermit,
         endpoint: Arc<Endpoint>,
         context: &CallContext,
-        judges: Judges,
+        judges: OutcomeReceivers,
     ) -> Self {
         let admitted = circuits::admit(permit.shared(), &endpoint).ok().flatten();
         Self::admitted(permit, endpoint, admitted, context, judges)
@@ -117,7 +117,7 @@ impl Attempt {
         endpoint: Arc<Endpoint>,
         admitted: Option<Admitted>,
         context: &CallContext,
-        judges: Judges,
+        judges: OutcomeReceivers,
     ) -> Self {
         let exchange = context.exchange.clone();
         exchange.attempts.set(exchange.attempts.get() + 1);

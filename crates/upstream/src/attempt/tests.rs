@@ -94,7 +94,7 @@ async fn a_dropped_attempt_is_overdue_from_the_configs_deadline_on_and_before_it
         let mut context = context();
         context.overdue_at(Instant::now() + 5 * SECOND, Reason::RequestTimeout);
         context.overdue_at(Instant::now() + 2 * SECOND, Reason::PerTryTimeout);
-        let judges = Judges { circuit: None, load: Some(seen.clone()) };
+        let judges = OutcomeReceivers { circuit: None, load: Some(seen.clone()) };
         let attempt =
             Attempt::begin(RequestPermit::take(&shared).unwrap(), endpoint.clone(), &context, judges);
         tokio::time::advance(wait).await;
@@ -115,7 +115,7 @@ async fn a_probe_has_succeeded_with_its_head_and_its_cut_body_counts_in_what_com
     let endpoint = Arc::new(Endpoint::new(endpoint));
     let circuit = Arc::new(Circuit::new(config, "test".into(), None, Instant::now()));
     let begin = || {
-        let judges = Judges { circuit: Some(Admitted::by(&circuit).unwrap()), load: None };
+        let judges = OutcomeReceivers { circuit: Some(Admitted::by(&circuit).unwrap()), load: None };
         Attempt::begin(RequestPermit::take(&shared).unwrap(), endpoint.clone(), &context(), judges)
     };
     begin().failed(&Error::new(Reason::ConnectRefused, Sent::Nothing));

@@ -14,12 +14,12 @@ use tokio::time::Instant;
 
 pub use self::state::Ticket;
 use self::{
-    state::{Inner, PAYLOAD, Proved, Refused, State, Word},
+    state::{Inner, PAYLOAD, ProbeOutcome, Refused, State, Word},
     window::Window,
 };
 use crate::{
     change::LastChange,
-    status::Standing,
+    status::StateAge,
     sync::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -69,7 +69,7 @@ pub struct CircuitStatus {
     /// `closed`, `open` or `half-open`.
     pub state: &'static str,
     /// Since when, and why.
-    pub standing: Standing,
+    pub standing: StateAge,
     /// Until it half-opens, where it is open.
     pub remaining: Option<Duration>,
     /// How often it opened since the start.
@@ -282,7 +282,7 @@ impl Circuit {
         }
         let probes = self.probes();
         // The first call that is let through counts from nothing.
-        if self.state.succeeded(ticket, probes, || self.window.clear()) == Proved::Closed {
+        if self.state.succeeded(ticket, probes, || self.window.clear()) == ProbeOutcome::Closed {
             self.changed("closed", format_args!("{probes} of {probes} probes succeeded"), now);
         }
     }

@@ -61,7 +61,7 @@ pub(super) enum Refused {
 
 /// What the success of a probe brought about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Proved {
+pub(super) enum ProbeOutcome {
     /// Its half-open state is over: nothing.
     Late,
     /// Other probes must succeed too.
@@ -173,12 +173,12 @@ impl State {
 
     /// A probe has succeeded. `before_closing` runs before any call can be let through by the closed state. Only the last of the probes
     /// gets there, when no other can be admitted, so nobody else changes the state meanwhile.
-    pub(super) fn succeeded(&self, ticket: &Ticket, probes: u64, before_closing: impl Fn()) -> Proved {
+    pub(super) fn succeeded(&self, ticket: &Ticket, probes: u64, before_closing: impl Fn()) -> ProbeOutcome {
         loop {
             let word = self.load();
-            let Inner::HalfOpen { admitted, succeeded } = word.phase else { return Proved::Late };
+            let Inner::HalfOpen { admitted, succeeded } = word.phase else { return ProbeOutcome::Late };
             if word.generation != ticket.generation {
-                return Proved::Late;
+                return ProbeOutcome::Late;
             }
             let succeeded = succeeded + 1;
             let closes = succeeded >= probes;
@@ -189,7 +189,7 @@ impl State {
                 Word { phase: Inner::HalfOpen { admitted, succeeded }, ..word }
             };
             if self.swap(word, next) {
-                return if closes { Proved::Closed } else { Proved::Counted };
+                return if closes { ProbeOutcome::Closed } else { ProbeOutcome::Counted };
             }
         }
     }

@@ -40,7 +40,7 @@ use crate::{EndpointAddress, EndpointSpec, Shared};
 
 const SWEEP: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_mins(5);
-/// Asks that may wait for the control thread.
+/// Questions that may wait for the control thread.
 const ASKS: usize = 1024;
 /// `max_hosts` of an upstream that sets none.
 const MAX_HOSTS: usize = 1024;
@@ -51,7 +51,7 @@ const TOO_MANY: &str = "`max_hosts` names are being looked up";
 struct Host {
     shared: Arc<Shared>,
     used: AtomicBool,
-    /// No longer kept: ask again.
+    /// The host was removed from the cache: ask again.
     evicted: AtomicBool,
 }
 
@@ -395,7 +395,7 @@ impl<L: Lookup> Control<L> {
     }
 }
 
-/// Whoever asked may have given up.
+/// The request that asked may have been cancelled.
 fn send(reply: Reply, result: Result<Arc<Host>, Failure>) {
     let _ = reply.send(result);
 }

@@ -27,7 +27,7 @@ use super::{
     lookup::{Answer, Failure, Found, Gap, Lookup},
     resolv_conf::ResolvConf,
     routes,
-    servers::{Miss, Servers},
+    servers::{LookupFailure, Servers},
 };
 
 /// With one family answered, how much longer the other is waited for.
@@ -66,7 +66,7 @@ pub(super) struct Addresses {
     pub(super) gaps: Vec<(Option<bool>, Failure)>,
 }
 
-type Family = Result<(Vec<IpAddr>, u32), Miss>;
+type Family = Result<(Vec<IpAddr>, u32), LookupFailure>;
 
 impl Resolver {
     /// By the config, with `/etc/hosts`. Without a readable `resolv.conf` and without configured servers, 127.0.0.1 is asked,
@@ -98,7 +98,7 @@ impl Resolver {
         Ok(answer(addresses, &name, &name, port, 1, 0))
     }
 
-    pub(super) async fn addresses(&self, host: &str) -> Result<Addresses, Miss> {
+    pub(super) async fn addresses(&self, host: &str) -> Result<Addresses, LookupFailure> {
         let mut found = match self.inner.local(host) {
             Some(local) => local,
             None => self.by_dns(host).await,
@@ -115,10 +115,10 @@ impl Resolver {
         }
     }
 
-    async fn by_dns(&self, host: &str) -> Result<Addresses, Miss> {
+    async fn by_dns(&self, host: &str) -> Result<Addresses, LookupFailure> {
         let setup = self.inner.setup();
         let family = self.inner.dns.family;
-        let mut misses = Misses::default();
+        let mut misses = LookupFailures::default();
         for name in setup.candidates(host)? {
             match setup.families(&name, family).await {
                 Ok(addresses) => return Ok(addresses),
@@ -154,13 +154,17 @@ fn literal(address: SocketAddr) -> Answer {
 
 impl Inner {
     /// What needs no DNS.
-    fn local(&self, host: &str) -> Option<Result<Addresses, Miss>> {
+    fn local(&self, host: &str) -> Option<Result<Addresses, LookupFailure>> {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Some(Ok(Addresses { ips: vec![ip], ttl: u32::MAX, gaps: Vec::new() }));
         }
         let ips = wanted(self.hosts.find(host)?, self.dns.family);
         let none = ips.is_empty();
-        Some(if none { Err(Miss::NoData) } else { Ok(Addresses { ips, ttl: HOSTS_TTL, gaps: Vec::new() }) })
+        Some(if none {
+            Err(LookupFailure::NoData)
+        } else {
+            Ok(Addresses { ips, ttl: HOSTS_TTL, gaps: Vec::new() })
+        })
     }
 
     pub(super) fn setup(&self) -> Arc<Setup> {
@@ -211,7 +215,7 @@ impl Setup {
     }
 
     /// The absolute names that `host` may mean, in order.
-    pub(super) fn candidates(&self, host: &str) -> Result<Vec<Name>, Miss> {
+    pub(super) fn candidates(&self, host: &str) -> Result<Vec<Name>, LookupFailure> {
         let absolute = |name: &str| {
             let mut name = Name::from_str_relaxed(name).ok()?;
             name.set_fqdn(true);
@@ -219,7 +223,7 @@ impl Setup {
         };
         let (bare, final_dot) = host.strip_suffix('.').map_or((host, false), |bare| (bare, true));
         let as_is = absolute(bare).filter(|_| !bare.is_empty());
-        let as_is = as_is.ok_or_else(|| Miss::Unreachable(format!("{host:?} is not a DNS name")))?;
+        let as_is = as_is.ok_or_else(|| LookupFailure::Unreachable(format!("{host:?} is not a DNS name")))?;
         if final_dot {
             return Ok(vec![as_is]);
         }
@@ -234,7 +238,7 @@ impl Setup {
         Ok(names)
     }
 
-    async fn families(&self, name: &Name, family: DnsFamily) -> Result<Addresses, Miss> {
+    async fn families(&self, name: &Name, family: DnsFamily) -> Result<Addresses, LookupFailure> {
         match family {
             DnsFamily::V4Only => combine(Some(self.family(name, false).await), None),
             DnsFamily::V6Only => combine(None, Some(self.family(name, true).await)),
@@ -270,7 +274,7 @@ impl Setup {
             records.answers.iter().filter_map(ip).filter(|ip| ip.is_ipv6() == v6).collect();
         // Aliases on the way count too: the chain is good for as long as its shortest link.
         let ttl = records.answers.iter().map(|record| record.ttl).min().unwrap_or(0);
-        if ips.is_empty() { Err(Miss::NoData) } else { Ok((ips, ttl)) }
+        if ips.is_empty() { Err(LookupFailure::NoData) } else { Ok((ips, ttl)) }
     }
 }
 
@@ -279,15 +283,18 @@ async fn other_family(name: &Name, first: &Family, second: impl Future<Output = 
     if first.is_err() {
         return second.await;
     }
-    let late =
-        |_| Err(Miss::Timeout(format!("one address family of {name} came {OTHER_FAMILY:?} after the other")));
+    let late = |_| {
+        Err(LookupFailure::Timeout(format!(
+            "one address family of {name} came {OTHER_FAMILY:?} after the other"
+        )))
+    };
     tokio::time::timeout(OTHER_FAMILY, second).await.unwrap_or_else(late)
 }
 
 /// What both families say together; one that was not asked is `None`.
-fn combine(v4: Option<Family>, v6: Option<Family>) -> Result<Addresses, Miss> {
+fn combine(v4: Option<Family>, v6: Option<Family>) -> Result<Addresses, LookupFailure> {
     let mut all = Addresses { ips: Vec::new(), ttl: u32::MAX, gaps: Vec::new() };
-    let mut misses = Misses::default();
+    let mut misses = LookupFailures::default();
     for (is_v6, family) in [(false, v4), (true, v6)] {
         match family {
             None => {}
@@ -308,15 +315,15 @@ fn combine(v4: Option<Family>, v6: Option<Family>) -> Result<Addresses, Miss> {
 
 /// Misses on the way of one look-up.
 #[derive(Default)]
-pub(super) struct Misses {
-    all: Vec<Miss>,
+pub(super) struct LookupFailures {
+    all: Vec<LookupFailure>,
 }
 
-impl Misses {
+impl LookupFailures {
     /// Errors where the walk ends.
-    pub(super) fn add(&mut self, miss: Miss) -> Result<(), Miss> {
+    pub(super) fn add(&mut self, miss: LookupFailure) -> Result<(), LookupFailure> {
         match miss {
-            Miss::Timeout(_) | Miss::Unreachable(_) => Err(miss),
+            LookupFailure::Timeout(_) | LookupFailure::Unreachable(_) => Err(miss),
             _ => {
                 self.all.push(miss);
                 Ok(())
@@ -324,24 +331,30 @@ impl Misses {
         }
     }
 
-    pub(super) fn worst(self) -> Miss {
-        self.all.into_iter().max_by_key(Miss::rank).unwrap_or(Miss::NoData)
+    pub(super) fn worst(self) -> LookupFailure {
+        self.all.into_iter().max_by_key(LookupFailure::rank).unwrap_or(LookupFailure::NoData)
     }
 }
 
-impl Miss {
+impl LookupFailure {
     /// Says nothing of whether there is such a record.
     pub(super) fn is_error(&self) -> bool {
         !matches!(self, Self::Nxdomain | Self::NoData)
     }
 }
 
-pub(super) fn failure(name: &str, miss: Miss) -> Failure {
+pub(super) fn failure(name: &str, miss: LookupFailure) -> Failure {
     match miss {
-        Miss::Nxdomain => Failure::new(Reason::DnsNxdomain, format!("{name} does not exist (NXDOMAIN)")),
-        Miss::NoData => Failure::new(Reason::DnsFailed, format!("{name} exists but has no such record")),
-        Miss::Error(detail) | Miss::Unreachable(detail) => Failure::new(Reason::DnsFailed, detail),
-        Miss::Timeout(detail) => Failure::new(Reason::DnsTimeout, detail),
+        LookupFailure::Nxdomain => {
+            Failure::new(Reason::DnsNxdomain, format!("{name} does not exist (NXDOMAIN)"))
+        }
+        LookupFailure::NoData => {
+            Failure::new(Reason::DnsFailed, format!("{name} exists but has no such record"))
+        }
+        LookupFailure::Error(detail) | LookupFailure::Unreachable(detail) => {
+            Failure::new(Reason::DnsFailed, detail)
+        }
+        LookupFailure::Timeout(detail) => Failure::new(Reason::DnsTimeout, detail),
     }
 }
 

@@ -29,7 +29,7 @@ use super::runtime::Runtime;
 
 /// What a question brought instead of records.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Miss {
+pub(super) enum LookupFailure {
     /// No such name.
     Nxdomain,
     /// The name exists, records of this type don't.
@@ -92,8 +92,8 @@ impl Servers {
     }
 
     /// Asks for `name`, which is absolute.
-    pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Result<Records, Miss> {
-        let mut miss = Miss::Unreachable("no DNS server is configured".into());
+    pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Result<Records, LookupFailure> {
+        let mut miss = LookupFailure::Unreachable("no DNS server is configured".into());
         let first = self.current.load(Relaxed);
         for turn in 0..self.attempts * self.list.len() {
             let at = (first + turn) % self.list.len();
@@ -104,28 +104,29 @@ impl Servers {
                     let (answers, additionals) =
                         (of_question(name, lookup.answers()), lookup.additionals().to_vec());
                     if answers.is_empty() {
-                        return Err(Miss::NoData);
+                        return Err(LookupFailure::NoData);
                     }
                     return Ok(Records { answers, additionals });
                 }
                 Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
                     ResponseCode::NXDomain => {
                         self.current.store(at, Relaxed);
-                        return Err(Miss::Nxdomain);
+                        return Err(LookupFailure::Nxdomain);
                     }
                     ResponseCode::NoError => {
                         self.current.store(at, Relaxed);
-                        return Err(Miss::NoData);
+                        return Err(LookupFailure::NoData);
                     }
-                    code => Miss::Error(format!("{} from {address} for {name} {kind}", word(code))),
+                    code => LookupFailure::Error(format!("{} from {address} for {name} {kind}", word(code))),
                 },
                 Err(NetError::Dns(DnsError::ResponseCode(code))) => {
-                    Miss::Error(format!("{} from {address} for {name} {kind}", word(code)))
+                    LookupFailure::Error(format!("{} from {address} for {name} {kind}", word(code)))
                 }
-                Err(NetError::Timeout) => {
-                    Miss::Timeout(format!("no answer from {address} in {:?} for {name} {kind}", self.timeout))
-                }
-                Err(error) => Miss::Unreachable(match runtime.failure() {
+                Err(NetError::Timeout) => LookupFailure::Timeout(format!(
+                    "no answer from {address} in {:?} for {name} {kind}",
+                    self.timeout
+                )),
+                Err(error) => LookupFailure::Unreachable(match runtime.failure() {
                     Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                         format!("refused by {address}, asked for {name} {kind}: no DNS server listens there")
                     }
@@ -170,7 +171,7 @@ fn word(code: ResponseCode) -> String {
     }
 }
 
-impl Miss {
+impl LookupFailure {
     /// How telling it is where several were met.
     pub(super) fn rank(&self) -> u8 {
         match self {

@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 
 use super::{
     lookup::{Answer, Failure, Gap},
-    resolver::{Addresses, Misses, Resolver, answer, failure, ip, wanted},
-    servers::Miss,
+    resolver::{Addresses, LookupFailures, Resolver, answer, failure, ip, wanted},
+    servers::LookupFailure,
 };
 
 /// SRV targets that are used, and looked up at once.
@@ -21,14 +21,14 @@ const MAX_TARGETS: usize = 256;
 impl Resolver {
     pub(super) async fn service(&self, service: &str) -> Result<Answer, Failure> {
         let setup = self.inner.setup();
-        let mut misses = Misses::default();
+        let mut misses = LookupFailures::default();
         let candidates = setup.candidates(service).map_err(|miss| failure(service, miss))?;
         for name in candidates {
             match setup.servers.ask(&name, RecordType::SRV).await {
                 Ok(records) => {
                     let services: Vec<(u32, SRV)> = records.answers.iter().filter_map(srv).collect();
                     if services.is_empty() {
-                        misses.add(Miss::NoData).map_err(|miss| failure(service, miss))?;
+                        misses.add(LookupFailure::NoData).map_err(|miss| failure(service, miss))?;
                         continue;
                     }
                     return self.targets(service, services, &records.additionals).await;
@@ -51,7 +51,7 @@ impl Resolver {
         // A target of "." says that there is no such service (RFC 2782).
         let srvs: Vec<SRV> =
             srvs.into_iter().map(|(_, srv)| srv).filter(|srv| !srv.target.is_root()).collect();
-        let mut known: BTreeMap<Name, Result<Addresses, Miss>> = BTreeMap::new();
+        let mut known: BTreeMap<Name, Result<Addresses, LookupFailure>> = BTreeMap::new();
         let mut asked = JoinSet::new();
         for srv in srvs.iter().take(MAX_TARGETS) {
             if known.contains_key(&srv.target) {
@@ -62,7 +62,7 @@ impl Resolver {
                 known.insert(srv.target.clone(), Ok(addresses));
                 continue;
             }
-            known.insert(srv.target.clone(), Err(Miss::NoData));
+            known.insert(srv.target.clone(), Err(LookupFailure::NoData));
             let (resolver, target) = (self.clone(), srv.target.clone());
             asked.spawn(async move {
                 let mut absolute = target.clone();
@@ -77,7 +77,7 @@ impl Resolver {
         }
 
         let mut whole = Answer { found: Vec::new(), ttl: Duration::from_secs(ttl.into()), gaps: Vec::new() };
-        let mut misses = Misses::default();
+        let mut misses = LookupFailures::default();
         for srv in &srvs {
             let text = srv.target.to_string();
             let name: model::Name = text.strip_suffix('.').unwrap_or(&text).into();

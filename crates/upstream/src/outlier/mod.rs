@@ -30,7 +30,7 @@
 pub(crate) mod circuits;
 mod passive;
 pub mod rates;
-pub(crate) mod reach;
+pub(crate) mod unreachable;
 
 use std::{
     fmt,

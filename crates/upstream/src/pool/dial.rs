@@ -5,11 +5,11 @@
 //!   allows: a burst of calls must not become a burst of connections, nor of streams that are refused. If it fails, it fails for all who
 //!   waited; each has its own retry. A peer that allows fewer than [`SHARED_FROM`] streams is asked for connections all at once.
 //! - A peer that allows no stream at all at the moment is waited for.
-//! - At `max_connections` an idle connection is closed to make room, on whichever worker it is: see [`super::room`].
+//! - At `max_connections` an idle connection is closed to make room, on whichever worker it is: see [`super::connection_limit`].
 //! - An attempt that must not take what is pooled ([`fresh`](crate::Call::fresh)) gets a connection that was made since it began.
 //!   Those of HTTP/2 share that one as well: a lost connection's hundred streams must not become a hundred connections.
 //!
-//! Which endpoint is connected to, and which others beside it, is the business of `service::reach`.
+//! Which endpoint is connected to, and which others beside it, is the business of `service::race`.
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
@@ -25,10 +25,10 @@ use tokio::{
 use super::{
     EndpointPool, Pool, Spoken,
     call::{Kind, ReadyConnection},
+    connection_limit::Waiting,
     h1::H1,
     h2::H2,
     owner::Owner,
-    room::Waiting,
 };
 use crate::{
     Endpoint, EndpointAddress, Error, Sent,

@@ -187,7 +187,7 @@ impl H1 {
             return false;
         }
         let ended = self.poll_fill(cx).is_ready();
-        // Nobody needs the last answer's head any more, which stood in it.
+        // The last answer's head stood in it, and isn't needed any more.
         buffers::put(&mut self.buf);
         ended
     }

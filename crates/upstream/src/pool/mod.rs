@@ -13,6 +13,7 @@
 //! A pool lives on one worker and must be used inside of its runtime.
 
 pub(crate) mod call;
+pub(crate) mod connection_limit;
 mod dial;
 mod form;
 mod h1;
@@ -23,7 +24,6 @@ mod h2_call;
 mod outgoing;
 mod owner;
 pub(crate) mod queue;
-pub(crate) mod room;
 #[cfg(test)]
 mod tests;
 pub mod upgrade;
@@ -97,7 +97,7 @@ pub(crate) struct Tick {
     /// Told when a connection, or a stream of one, becomes free.
     pub(crate) freed: Arc<Notify>,
     /// What this worker has to do with the calls that wait at `max_connections`.
-    own: room::Own,
+    own: connection_limit::WorkerShare,
 }
 
 #[cfg(test)]
@@ -140,7 +140,7 @@ impl Pool {
                 sweeps: Cell::new(0),
                 sweeping: Cell::new(false),
                 freed: Arc::new(Notify::new()),
-                own: room::Own::default(),
+                own: connection_limit::WorkerShare::default(),
             }),
             metrics: metrics(),
             this: this.clone(),

@@ -27,11 +27,11 @@ pub struct Guard {
     pub(super) charge: Option<Charge>,
     pub(super) permit: ConnectionPermit,
     /// `None` once a side has spoken.
-    pub(super) again: Option<Again>,
+    pub(super) again: Option<Reconnect>,
 }
 
 /// What another connection for the same client is made of.
-pub(super) struct Again {
+pub(super) struct Reconnect {
     pub(super) inner: Rc<Inner>,
     pub(super) context: CallContext,
     pub(super) hash: Option<u64>,
@@ -52,14 +52,14 @@ impl Guard {
     /// A connection to an endpoint that wasn't asked yet, in place of one that has ended before it was used. `None` where there is none.
     pub async fn elsewhere(&mut self) -> Option<Connection> {
         let Self { charge, permit, again } = self;
-        let Again { inner, context, hash } = again.as_ref()?;
+        let Reconnect { inner, context, hash } = again.as_ref()?;
         let charge = charge.as_mut()?;
         let other = inner.another(charge.endpoint(), *hash, context, false)?;
         let connect = |endpoint: Arc<Endpoint>| async {
             let (io, permit) = inner.bare(context, &endpoint, None).await?;
             Ok((io, permit, endpoint))
         };
-        let made = Box::pin(inner.reach(&other, *hash, context, &mut None, connect)).await;
+        let made = Box::pin(inner.race(&other, *hash, context, &mut None, connect)).await;
         let (io, new, endpoint) = made.ok()?;
         context.exchange.tried_again(Reason::UpstreamReset);
         metrics().retry(&charge.shared().config.name, Reason::UpstreamReset);
@@ -86,7 +86,7 @@ impl Bare {
     }
 }
 
-/// The connection that the answer to [`Wants::Connection`] carries; `None` where it carries none, or it was taken before.
+/// The connection that the answer to [`CallKind::Connection`] carries; `None` where it carries none, or it was taken before.
 pub fn connected(response: &mut Response<Body>) -> Option<Bare> {
     response.head_mut().carried.take()?.downcast().ok().map(|bare| *bare)
 }

@@ -13,7 +13,7 @@
 //! upstream's need not be the same ([`crate::pool::upgrade`]).
 
 mod bare;
-mod reach;
+mod race;
 
 use std::{
     cell::RefCell,
@@ -34,12 +34,12 @@ use attache_wire::{
 use http::Method;
 use tokio::{task::spawn_local, time::Instant};
 
-use self::bare::Again;
+use self::bare::Reconnect;
 pub use self::bare::{Bare, Guard, connected};
 
 use crate::{
-    Balancer, Call, CallContext, Endpoint, Error, Sent, Shared, Wants,
-    attempt::{Attempt, Judges},
+    Balancer, Call, CallContext, CallKind, Endpoint, Error, Sent, Shared,
+    attempt::{Attempt, OutcomeReceivers},
     balance::request_hash,
     boxed,
     circuit::Admitted,
@@ -166,10 +166,10 @@ struct Plan {
 
 impl Inner {
     /// What the config's consistent hash is taken over, where it has one.
-    fn hash(&self, context: &CallContext, request: &Request<Body>, wants: Wants) -> Option<u64> {
+    fn hash(&self, context: &CallContext, request: &Request<Body>, wants: CallKind) -> Option<u64> {
         let key = self.pool.shared.config.balance.hash.as_ref()?;
         // A connection is for no path.
-        if wants == Wants::Connection && *key == HashKey::Path {
+        if wants == CallKind::Connection && *key == HashKey::Path {
             return None;
         }
         let client = context.client.address.map(|address| address.ip());
@@ -235,11 +235,11 @@ impl Inner {
         };
         let (endpoint, mut attempt) = begun;
         let sent = match wants {
-            Wants::Answer => {
+            CallKind::Answer => {
                 self.exchange(&mut request, fresh, &context, hash, &endpoint, &mut attempt).await
             }
             // Boxed, so that the future of a request stays small.
-            Wants::Connection => Box::pin(self.connect(&context, hash, &endpoint, &mut attempt)).await,
+            CallKind::Connection => Box::pin(self.connect(&context, hash, &endpoint, &mut attempt)).await,
         };
         if let (Err(error), Some(attempt)) = (&sent, &mut attempt) {
             attempt.failed(error);
@@ -251,10 +251,10 @@ impl Inner {
     fn begin(
         &self,
         request: &mut Request<Body>,
-        wants: Wants,
+        wants: CallKind,
         context: &CallContext,
         hash: Option<u64>,
-        judges: Judges,
+        judges: OutcomeReceivers,
     ) -> Result<(Arc<Endpoint>, Option<Attempt>), Error> {
         let pool = &self.pool;
         let client = context.client.address.map(|address| address.ip());
@@ -264,7 +264,7 @@ impl Inner {
         }
         let (endpoint, admitted) = self.pick(context, hash)?;
         let mut attempt = Attempt::admitted(permit, Arc::clone(&endpoint), admitted, context, judges);
-        let traced = wants == Wants::Answer && context.exchange.trace.borrow().is_some();
+        let traced = wants == CallKind::Answer && context.exchange.trace.borrow().is_some();
         let headers = traced.then(|| request.headers_mut());
         attempt.trace(self.tls.is_some(), headers);
         Ok((endpoint, Some(attempt)))
@@ -283,11 +283,11 @@ impl Inner {
             let span = span.clone();
             async move { self.bare(context, &endpoint, span.as_deref()).await }
         };
-        let (io, permit) = self.reach(endpoint, hash, context, attempt, connect).await?;
+        let (io, permit) = self.race(endpoint, hash, context, attempt, connect).await?;
         *context.exchange.peer.borrow_mut() = self.tls.as_ref().and_then(|tls| tls.peer(&io));
         // The deadline was that of the first connection.
         let context = CallContext { deadline: None, overdue: None, ..context.clone() };
-        let again = Some(Again { inner: Rc::clone(self), context, hash });
+        let again = Some(Reconnect { inner: Rc::clone(self), context, hash });
         let guard = Guard { charge: attempt.take().and_then(Attempt::opened), permit, again };
         let mut response = Response::new(Body::empty());
         response.head_mut().carried = Some(Box::new(Bare { io, guard }));
@@ -348,7 +348,7 @@ impl Inner {
                     async move { pool.acquire(&home, want).await }
                 };
                 // Boxed, so that the future of a call that finds a connection stays small.
-                Box::pin(self.reach(endpoint, hash, context, attempt, connect)).await?
+                Box::pin(self.race(endpoint, hash, context, attempt, connect)).await?
             };
             if let Some(attempt) = attempt.as_mut() {
                 attempt.moved_to(wire.endpoint(), None);

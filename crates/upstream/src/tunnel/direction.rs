@@ -19,7 +19,7 @@ use std::{
 use attache_telemetry::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::splice::{self, Lease, Moved, Socket};
+use super::splice::{self, Lease, ReadOutcome, Socket};
 
 /// Most bytes that one read takes, and that one direction holds.
 pub(super) const CHUNK: usize = 64 << 10;
@@ -231,12 +231,12 @@ impl Direction {
                 return Poll::Pending;
             }
             match ready!(pipe.fill(cx, from)) {
-                Ok(Moved::Some(n)) => {
+                Ok(ReadOutcome::Some(n)) => {
                     self.copied += n as u64;
                     self.bulk = turn > 0 || n >= splice::SMALL;
                     turn += n;
                 }
-                Ok(Moved::End) => (self.ended, self.bulk) = (true, false),
+                Ok(ReadOutcome::End) => (self.ended, self.bulk) = (true, false),
                 Err(error) if splice::is_refused(&error) => {
                     (self.bulk, self.copies_only) = (false, true);
                 }

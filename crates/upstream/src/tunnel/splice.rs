@@ -57,7 +57,7 @@ impl Socket<'_> {
 }
 
 /// What a read brought.
-pub(super) enum Moved {
+pub(super) enum ReadOutcome {
     Some(usize),
     End,
 }
@@ -115,16 +115,16 @@ impl Lease {
     }
 
     /// Takes from the socket what it has. Only for an empty pipe: else "no room" and "no bytes" would look alike.
-    pub(super) fn fill(&mut self, cx: &mut Context<'_>, from: &Socket<'_>) -> Poll<io::Result<Moved>> {
-        let Some(pipe) = &self.pipe else { return Poll::Ready(Ok(Moved::End)) };
+    pub(super) fn fill(&mut self, cx: &mut Context<'_>, from: &Socket<'_>) -> Poll<io::Result<ReadOutcome>> {
+        let Some(pipe) = &self.pipe else { return Poll::Ready(Ok(ReadOutcome::End)) };
         loop {
             ready!(each!(from, io => io.poll_read_ready(cx)))?;
             let moved = each!(from, io => io.try_io(Interest::READABLE, || go(Step::Fill, from.fd(), pipe.into.as_fd(), pipe.capacity)));
             match moved {
-                Ok(0) => return Poll::Ready(Ok(Moved::End)),
+                Ok(0) => return Poll::Ready(Ok(ReadOutcome::End)),
                 Ok(n) => {
                     self.held = n;
-                    return Poll::Ready(Ok(Moved::Some(n)));
+                    return Poll::Ready(Ok(ReadOutcome::Some(n)));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),

@@ -2,12 +2,13 @@
 //!
 //! **Rule.** The coding is the one of the config's that the client likes best (RFC 9110 section 12.5.3); where it likes
 //! several alike, the config's first. Only whole answers of the listed types are compressed, from a size on, and never
-//! what is encoded already, what says `no-transform`, a part (206, 304, HEAD), or gRPC. A strong ETag becomes weak: the
-//! bytes are others now, the content is not. What depends on `Accept-Encoding` says so in `Vary`, compressed or not.
+//! what is encoded already, what says `no-transform`, a part (206, 304, HEAD), or gRPC. A strong ETag becomes weak,
+//! because the bytes change and the content doesn't. What depends on `Accept-Encoding` says so in `Vary`, compressed or not.
 //!
 //! When the upstream pauses, everything that it has sent is flushed: compression doesn't delay a stream.
 //!
-//! **Bound.** So many answers are compressed at once, over all workers; more go as they are. Windows are small: a coder
+//! **Bound.** At most `max_responses` answers are compressed at the same time, over all workers; further ones are sent
+//! uncompressed. Windows are small: a coder
 //! takes less than 1 MiB.
 
 mod coder;

@@ -34,7 +34,7 @@ use self::{
     api::{Api, Problem},
     lines::LineReader,
     object::{Event, List, Slice},
-    slices::{Slices, Wanted},
+    slices::{EndpointFilter, Slices},
 };
 use super::{
     lookup::{Answer, Failure},
@@ -72,7 +72,7 @@ const PACE: Pace = Pace {
 pub(super) struct Task {
     merge: Arc<Mutex<Merge>>,
     source: usize,
-    wanted: Wanted,
+    wanted: EndpointFilter,
     untried: watch::Sender<usize>,
     pace: Pace,
     slices: Slices,
@@ -107,7 +107,7 @@ impl Task {
         Self {
             merge,
             source,
-            wanted: Wanted { service, zone, prefer_v6 },
+            wanted: EndpointFilter { service, zone, prefer_v6 },
             untried,
             pace: PACE,
             slices: Slices::default(),

@@ -40,7 +40,7 @@ pub(super) struct Chosen {
 
 /// Which of the endpoints are wanted.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
+pub(super) struct EndpointFilter {
     pub(super) service: KubernetesService,
     /// attache's own zone.
     pub(super) zone: Option<Name>,
@@ -86,7 +86,7 @@ impl Slices {
 
     /// The endpoints to use. Of a Service with endpoints of both families one family is used: the slices of the other one name the same
     /// pods, but change a moment later.
-    pub(super) fn choose(&self, wanted: &Wanted) -> Chosen {
+    pub(super) fn choose(&self, wanted: &EndpointFilter) -> Chosen {
         let addresses = || self.0.values().flat_map(Slice::endpoints).filter_map(Endpoint::address);
         let v6 = if addresses().any(|ip| ip.is_ipv6() == wanted.prefer_v6) {
             wanted.prefer_v6
@@ -195,7 +195,7 @@ mod tests {
         let mut all = Slices::default();
         all.replace(slices.iter().map(|text| slice(text)).collect(), &[]).unwrap();
         let service = KubernetesService { name: "orders".into(), namespace: "shop".into(), port };
-        all.choose(&Wanted { service, zone: zone.map(Into::into), prefer_v6: false })
+        all.choose(&EndpointFilter { service, zone: zone.map(Into::into), prefer_v6: false })
     }
 
     fn found(slices: &[&str], port: KubernetesPort) -> Vec<String> {

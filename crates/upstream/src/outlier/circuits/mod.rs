@@ -28,10 +28,10 @@ use crate::{
 
 /// The endpoint's breaker holds the call back.
 #[derive(Debug)]
-pub(crate) struct HeldBack;
+pub(crate) struct BreakerOpen;
 
 /// Asks the endpoint's breaker; `None` where it has none.
-pub(crate) fn admit(shared: &Shared, endpoint: &Endpoint) -> Result<Option<Admitted>, HeldBack> {
+pub(crate) fn admit(shared: &Shared, endpoint: &Endpoint) -> Result<Option<Admitted>, BreakerOpen> {
     if shared.config.circuit_breaker.endpoint_failures.is_none() {
         return Ok(None);
     }
@@ -41,7 +41,7 @@ pub(crate) fn admit(shared: &Shared, endpoint: &Endpoint) -> Result<Option<Admit
         if !endpoint.tripped.is_up() {
             endpoint.circuit_changed();
         }
-        return Err(HeldBack);
+        return Err(BreakerOpen);
     };
     Ok(Some(admitted))
 }
@@ -56,7 +56,7 @@ pub(crate) fn ended(
     now: Instant,
 ) {
     let before = circuit.phase();
-    // Whoever takes endpoints out takes turns, so that two don't both take the last but one.
+    // Endpoints are taken out one at a time, so that two workers don't both take the last but one.
     let turn = if success { None } else { Turn::take(&shared.ejections) };
     circuit.record_if(ticket, success, now, || turn.is_some() && spare(shared, endpoint));
     if circuit.phase() != before {

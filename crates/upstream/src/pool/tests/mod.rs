@@ -3,6 +3,7 @@
 
 mod bodies;
 mod breaker;
+mod connection_limit;
 mod counted;
 mod fresh;
 mod h1;
@@ -13,6 +14,5 @@ mod h2_peer;
 mod h2_server;
 mod idle;
 mod placed;
-mod room;
 mod tunnels;
 mod unhealthy;

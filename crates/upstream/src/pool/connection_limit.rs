@@ -36,7 +36,7 @@ const SHARE_AGAIN: Duration = Duration::from_secs(1);
 
 /// One worker's part in it.
 #[derive(Debug, Default)]
-pub(super) struct Own {
+pub(super) struct WorkerShare {
     /// Its own calls that wait.
     waiting: Cell<u32>,
     /// Connections that came back and went to one of them since the last that was given up.

@@ -34,9 +34,9 @@ fn plain(c: char) -> bool {
 }
 
 /// Written as the text that it shows, without a string in between.
-pub(super) struct Shown<T>(pub(super) T);
+pub(super) struct AsText<T>(pub(super) T);
 
-impl<T: fmt::Display> Serialize for Shown<T> {
+impl<T: fmt::Display> Serialize for AsText<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }

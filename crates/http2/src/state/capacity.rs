@@ -9,24 +9,24 @@ const SHARE: u32 = 16 << 10;
 
 impl State {
     /// Bytes of DATA that may be added now, beside what is kept for others.
-    pub(super) fn room(&self) -> u32 {
+    pub(super) fn available(&self) -> u32 {
         let before_socket = self.settings.send_buffer.saturating_sub(self.out.len());
         let before_socket = u32::try_from(before_socket).unwrap_or(u32::MAX);
-        let room = self.send_window.min(before_socket.into()) - i64::from(self.reserved);
-        room.max(0) as u32
+        let available = self.send_window.min(before_socket.into()) - i64::from(self.reserved);
+        available.max(0) as u32
     }
 
     /// How many of `wanted` bytes (at least one) a stream may send now. If none, `waker` is woken when some may.
     pub(crate) fn capacity(&mut self, key: usize, wanted: u32, waker: &Waker) -> u32 {
-        let room = self.room();
+        let available = self.available();
         let is_free = self.line.is_empty();
         let Some(stream) = self.streams.get_mut(key).filter(|stream| !stream.sent_end) else { return 0 };
         let own = stream.send_window.clamp(0, u32::MAX.into()) as u32;
         if stream.granted > 0 && own > 0 {
             return stream.granted.min(own).min(wanted);
         }
-        if own > 0 && is_free && room > 0 {
-            return room.min(own).min(wanted);
+        if own > 0 && is_free && available > 0 {
+            return available.min(own).min(wanted);
         }
         crate::stream::register(&mut stream.writer, waker);
         if own > 0 {
@@ -58,8 +58,8 @@ impl State {
     /// Gives capacity to the waiting streams, in their order.
     pub(crate) fn serve_line(&mut self) {
         while let Some(key) = self.line.front().copied() {
-            let room = self.room();
-            if room == 0 {
+            let available = self.available();
+            if available == 0 {
                 return;
             }
             self.line.pop_front();
@@ -68,7 +68,7 @@ impl State {
             stream.in_line = false;
             // Without a window of its own it is woken by that.
             let own = stream.send_window.clamp(0, u32::MAX.into()) as u32;
-            let share = room.min(own).min(stream.wanted);
+            let share = available.min(own).min(stream.wanted);
             stream.granted = if shared { share.min(SHARE) } else { share };
             self.reserved += stream.granted;
             stream.wake_writer();

@@ -21,7 +21,7 @@ impl fmt::Display for At<'_> {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.way(f)?;
+        self.write_path(f)?;
         if !self.local_reply.is_empty() {
             writeln!(f, "\nanswers that attache makes itself, such as refusals:")?;
         }
@@ -30,7 +30,7 @@ impl fmt::Display for Explanation {
 }
 
 impl Explanation {
-    fn way(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_path(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.request)?;
         writeln!(f, "listener {}", At(&self.listener, self.listener_line))?;
         writeln!(f, "\nroutes, the most specific first:")?;

@@ -32,7 +32,7 @@ use crate::{
     attempt::Attempt,
     connect::Offer,
     limit::ConnectionPermit,
-    outlier::{self, reach},
+    outlier::{self, unreachable},
     pool::{ConnectionSpec, DialOptions},
 };
 
@@ -55,7 +55,7 @@ enum Event<T> {
 
 impl Inner {
     /// A connection by `connect`, to this endpoint or to another one that gives it sooner.
-    pub(super) async fn reach<T, F>(
+    pub(super) async fn race<T, F>(
         self: &Rc<Self>,
         first: &Arc<Endpoint>,
         hash: Option<u64>,
@@ -89,7 +89,7 @@ impl Inner {
             match event {
                 Event::Ended(at, Ok(made)) => {
                     let winner = racers.swap_remove(at).endpoint;
-                    reach::found(shared, &winner);
+                    unreachable::found(shared, &winner);
                     for slow in racers {
                         self.watch(&slow.endpoint, Duration::ZERO);
                     }
@@ -107,7 +107,7 @@ impl Inner {
                         }
                         continue;
                     }
-                    if reach::lost(shared, &failed, error.reason) {
+                    if unreachable::lost(shared, &failed, error.reason) {
                         self.watch(&failed, FIRST_LOOK);
                     }
                     let next = self.another(&failed, hash, context, true);
@@ -181,7 +181,7 @@ impl Inner {
             let now = Instant::now();
             let set = shared.endpoints.load();
             let asked = |endpoint: &&Arc<Endpoint>| {
-                untried(endpoint) && endpoint.may_be_asked() && reach::may_knock(endpoint, now)
+                untried(endpoint) && endpoint.may_be_asked() && unreachable::may_knock(endpoint, now)
             };
             last_resort.then(|| set.endpoints.iter().find(asked).cloned()).flatten()
         };
@@ -204,14 +204,14 @@ impl Inner {
                 let Some(inner) = inner.upgrade().filter(|_| !endpoint.removed.load(Relaxed)) else { return };
                 match inner.look(endpoint).await {
                     Ok(()) => {
-                        reach::found(&inner.pool.shared, endpoint);
+                        unreachable::found(&inner.pool.shared, endpoint);
                         return;
                     }
                     // Of ours alone: it says nothing of the endpoint.
                     Err(error) if !error.reason.is(Class::NoConnection) => {}
                     Err(error) => {
                         let out = endpoint.unreachable.load(Relaxed);
-                        if !out && !reach::lost(&inner.pool.shared, endpoint, error.reason) {
+                        if !out && !unreachable::lost(&inner.pool.shared, endpoint, error.reason) {
                             return;
                         }
                     }
