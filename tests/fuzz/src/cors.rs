@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 
 use attache_config::model;
 use attache_http::Body;
-use attache_web::{RequestKind, Origin, Web};
+use attache_web::{Origin, RequestKind, Web};
 use attache_wire::{Fields, RequestHead, Response};
 use http::{HeaderValue, Method, header};
 
