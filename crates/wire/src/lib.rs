@@ -41,4 +41,5 @@ pub use fault::{At, Fault, Kind};
 pub use field::Limits;
 pub use fields::{FieldName, FieldValue, Fields, GetAll, InvalidValue, Iter, Name, Value};
 pub use header::{Known, KnownSet};
+pub use line::decimal;
 pub use message::{Protocol, RawQuery, Request, RequestHead, Response, ResponseHead, path_and_query};

@@ -3,7 +3,7 @@
 use bytes::{BufMut as _, BytesMut};
 
 /// A number's digits, by hand: the formatter is a function call for each digit or two.
-pub(crate) fn decimal(n: u64, write: impl FnOnce(&[u8])) {
+pub fn decimal(n: u64, write: impl FnOnce(&[u8])) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     let mut rest = n;

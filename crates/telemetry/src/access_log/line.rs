@@ -14,21 +14,23 @@
 //! TIME is when the exchange began; FLAG is Envoy's response flag for REASON.
 
 use std::{
-    fmt,
     io::{self, Write as _},
     time::{Duration, SystemTime},
 };
 
-use attache_config::model::LogFormat;
-use serde::Serialize;
+use attache_config::model::{LogFormat, Name};
 
 use super::{
     Names,
-    escaping::{AsText, Quoted, Word, millis},
+    escaping::Quoted,
+    put,
     template::{self, Line},
     time::Timestamp,
 };
-use crate::Exchange;
+use crate::{Exchange, Text};
+
+/// Bytes of a line for which room is made at once.
+const USUAL: usize = 512;
 
 /// Appends the line, its end included.
 pub(crate) fn write(
@@ -40,9 +42,11 @@ pub(crate) fn write(
     now: SystemTime,
 ) -> io::Result<()> {
     let began = Timestamp(now.checked_sub(total).unwrap_or(now));
+    // Most lines are shorter: the buffer grows once and not value by value.
+    out.reserve(USUAL);
     match format {
-        LogFormat::Text => text(out, exchange, total, began)?,
-        LogFormat::Json => json(out, exchange, total, began)?,
+        LogFormat::Text => text(out, exchange, total, began),
+        LogFormat::Json => json(out, exchange, total, began),
         LogFormat::Template(template) => {
             template::text(out, template, &Line { exchange, total, began, names })?;
         }
@@ -52,118 +56,96 @@ pub(crate) fn write(
     Ok(())
 }
 
-fn text(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestamp) -> io::Result<()> {
-    let (route, upstream, endpoint) =
-        (exchange.route.borrow(), exchange.upstream.borrow(), exchange.endpoint.borrow());
+fn text(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestamp) {
     let reason = exchange.reason.get();
-    write!(
-        out,
-        "{began} {} {} {} {} {} {} {} listener={} route={} upstream={} endpoint={} attempts={} total_ms={} head_ms={} received={} sent={} client={} identity={} peer={} id={}",
-        Optional(Some(exchange.status.get()).filter(|status| *status != 0)),
-        reason.map_or("-", crate::Reason::envoy_flag),
-        Optional(reason),
-        Word(&exchange.method.borrow()),
-        Word(&exchange.host.borrow()),
-        Word(&exchange.path.borrow()),
-        Word(exchange.protocol),
-        Word(&exchange.listener),
-        Word(route.as_deref().unwrap_or_default()),
-        Word(upstream.as_deref().unwrap_or_default()),
-        Word(endpoint.as_deref().unwrap_or_default()),
-        exchange.attempts.get(),
-        millis(total),
-        Optional(exchange.time_to_head.get().map(millis)),
-        exchange.received.get(),
-        exchange.sent.get(),
-        Optional(exchange.client),
-        Word(exchange.identity.borrow().as_deref().unwrap_or_default()),
-        Word(exchange.peer.borrow().as_deref().unwrap_or_default()),
-        Word(&exchange.request_id.borrow()),
-    )?;
-    if let Some(detail) = exchange.detail.borrow().as_deref() {
-        write!(out, " detail=\"{}\"", Quoted(detail))?;
-    } else {
-        out.extend_from_slice(b" detail=-");
+    put::time(out, began);
+    match exchange.status.get() {
+        0 => out.extend_from_slice(b" -"),
+        status => put::number(out, " ", status.into()),
     }
-    Ok(())
-}
-
-struct Optional<T>(Option<T>);
-
-impl<T: fmt::Display> fmt::Display for Optional<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(value) => value.fmt(f),
-            None => f.write_str("-"),
-        }
+    put::word(out, " ", reason.map_or("-", crate::Reason::envoy_flag).as_bytes());
+    put::word(out, " ", reason.map_or("", crate::Reason::as_str).as_bytes());
+    put::word(out, " ", exchange.method.borrow().as_bytes());
+    put::word(out, " ", exchange.host.borrow().as_bytes());
+    put::word(out, " ", exchange.path.borrow().as_bytes());
+    put::word(out, " ", exchange.protocol.as_bytes());
+    put::word(out, " listener=", exchange.listener.as_bytes());
+    put::word(out, " route=", name(exchange.route.borrow().as_ref()));
+    put::word(out, " upstream=", name(exchange.upstream.borrow().as_ref()));
+    put::word(out, " endpoint=", name(exchange.endpoint.borrow().as_ref()));
+    put::number(out, " attempts=", exchange.attempts.get().into());
+    put::millis(out, " total_ms=", total);
+    match exchange.time_to_head.get() {
+        Some(head) => put::millis(out, " head_ms=", head),
+        None => out.extend_from_slice(b" head_ms=-"),
+    }
+    put::number(out, " received=", exchange.received.get());
+    put::number(out, " sent=", exchange.sent.get());
+    match exchange.client {
+        Some(client) => put::address(out, " client=", client),
+        None => out.extend_from_slice(b" client=-"),
+    }
+    put::word(out, " identity=", name(exchange.identity.borrow().as_ref()));
+    put::word(out, " peer=", name(exchange.peer.borrow().as_ref()));
+    put::word(out, " id=", exchange.request_id.borrow().as_bytes());
+    match exchange.detail.borrow().as_deref() {
+        // Writing to a vector can't fail.
+        Some(detail) => drop(write!(out, " detail=\"{}\"", Quoted(detail))),
+        None => out.extend_from_slice(b" detail=-"),
     }
 }
 
-fn json(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestamp) -> io::Result<()> {
-    let (route, upstream, endpoint) =
-        (exchange.route.borrow(), exchange.upstream.borrow(), exchange.endpoint.borrow());
-    let (method, host, path, id, detail) = (
-        exchange.method.borrow(),
-        exchange.host.borrow(),
-        exchange.path.borrow(),
-        exchange.request_id.borrow(),
-        exchange.detail.borrow(),
-    );
-    let (identity, peer) = (exchange.identity.borrow(), exchange.peer.borrow());
-    let some = |text| Some(text).filter(|text: &&str| !text.is_empty());
-    let reason = exchange.reason.get();
-    let line = Json {
-        time: AsText(began),
-        status: Some(exchange.status.get()).filter(|status| *status != 0),
-        envoy_flag: reason.map(crate::Reason::envoy_flag).filter(|flag| *flag != "-"),
-        reason: reason.map(crate::Reason::as_str),
-        method: some(&method),
-        host: some(&host),
-        path: some(&path),
-        protocol: exchange.protocol,
-        listener: &exchange.listener,
-        route: route.as_deref(),
-        upstream: upstream.as_deref(),
-        endpoint: endpoint.as_deref(),
-        attempts: exchange.attempts.get(),
-        total_ms: millis(total),
-        head_ms: exchange.time_to_head.get().map(millis),
-        received_bytes: exchange.received.get(),
-        sent_bytes: exchange.sent.get(),
-        client: exchange.client.map(AsText),
-        identity: identity.as_deref(),
-        peer: peer.as_deref(),
-        request_id: some(&id),
-        detail: detail.as_deref(),
-    };
-    Ok(serde_json::to_writer(out, &line)?)
+/// The bytes of a name that may be missing.
+fn name(name: Option<&Name>) -> &[u8] {
+    name.map_or(b"", |name| name.as_bytes())
 }
 
 /// Every key is always there: `null` for a missing value.
-#[derive(Serialize)]
-struct Json<'a> {
-    time: AsText<Timestamp>,
-    status: Option<u16>,
-    envoy_flag: Option<&'a str>,
-    reason: Option<&'a str>,
-    method: Option<&'a str>,
-    host: Option<&'a str>,
-    path: Option<&'a str>,
-    protocol: &'a str,
-    listener: &'a str,
-    route: Option<&'a str>,
-    upstream: Option<&'a str>,
-    endpoint: Option<&'a str>,
-    attempts: u32,
-    total_ms: f64,
-    head_ms: Option<f64>,
-    received_bytes: u64,
-    sent_bytes: u64,
-    client: Option<AsText<std::net::SocketAddr>>,
-    identity: Option<&'a str>,
-    peer: Option<&'a str>,
-    request_id: Option<&'a str>,
-    detail: Option<&'a str>,
+fn json(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestamp) {
+    fn some(text: &Text) -> Option<&[u8]> {
+        Some(text.as_bytes()).filter(|text| !text.is_empty())
+    }
+    fn name(name: Option<&Name>) -> Option<&[u8]> {
+        name.map(|name| name.as_bytes())
+    }
+    let reason = exchange.reason.get();
+    out.extend_from_slice(b"{\"time\":\"");
+    put::time(out, began);
+    match exchange.status.get() {
+        0 => out.extend_from_slice(b"\",\"status\":null"),
+        status => put::number(out, "\",\"status\":", status.into()),
+    }
+    let flag = reason.map(crate::Reason::envoy_flag).filter(|flag| *flag != "-");
+    put::json(out, ",\"envoy_flag\":", flag.map(str::as_bytes));
+    put::json(out, ",\"reason\":", reason.map(|reason| reason.as_str().as_bytes()));
+    put::json(out, ",\"method\":", some(&exchange.method.borrow()));
+    put::json(out, ",\"host\":", some(&exchange.host.borrow()));
+    put::json(out, ",\"path\":", some(&exchange.path.borrow()));
+    put::json(out, ",\"protocol\":", Some(exchange.protocol.as_bytes()));
+    put::json(out, ",\"listener\":", Some(exchange.listener.as_bytes()));
+    put::json(out, ",\"route\":", name(exchange.route.borrow().as_ref()));
+    put::json(out, ",\"upstream\":", name(exchange.upstream.borrow().as_ref()));
+    put::json(out, ",\"endpoint\":", name(exchange.endpoint.borrow().as_ref()));
+    put::number(out, ",\"attempts\":", exchange.attempts.get().into());
+    put::json_millis(out, ",\"total_ms\":", total);
+    match exchange.time_to_head.get() {
+        Some(head) => put::json_millis(out, ",\"head_ms\":", head),
+        None => out.extend_from_slice(b",\"head_ms\":null"),
+    }
+    put::number(out, ",\"received_bytes\":", exchange.received.get());
+    put::number(out, ",\"sent_bytes\":", exchange.sent.get());
+    match exchange.client {
+        Some(client) => {
+            put::address(out, ",\"client\":\"", client);
+            out.push(b'"');
+        }
+        None => out.extend_from_slice(b",\"client\":null"),
+    }
+    put::json(out, ",\"identity\":", name(exchange.identity.borrow().as_ref()));
+    put::json(out, ",\"peer\":", name(exchange.peer.borrow().as_ref()));
+    put::json(out, ",\"request_id\":", some(&exchange.request_id.borrow()));
+    put::json(out, ",\"detail\":", exchange.detail.borrow().as_deref().map(str::as_bytes));
+    out.push(b'}');
 }
 
 #[cfg(test)]

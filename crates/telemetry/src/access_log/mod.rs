@@ -1,36 +1,28 @@
 //! The access log: one line for every finished request or opaque connection, written off the request path.
 //!
-//! A worker formats the line and hands it to one writer thread through a bounded queue. A full queue drops the line and
-//! counts it (`attache_access_log_dropped_total`): a slow disk may cost log lines, never requests.
-//!
-//! The queue is `std::sync::mpsc::sync_channel`: one array that is allocated once, a `try_send` of one
-//! compare-and-swap, and a plain thread can wait on it. (tokio's allocates blocks as it goes and is made for tasks that
-//! wait.) Its inner lock is touched only to wake a sleeping writer, and the writer sleeps at most once in 20 ms. One
-//! queue for all workers keeps the lines nearly in order, which is what people expect of a log; those who want no
-//! shared cache line leave the log off.
+//! A worker formats the line into a bounded buffer of its own (see `queue`), which one writer thread empties. A full buffer drops the
+//! line and counts it (`attache_access_log_dropped_total`): a slow disk may cost log lines, never requests.
 
 mod escaping;
 mod file;
 mod filter;
 mod line;
 mod names;
+mod put;
+mod queue;
 mod syslog;
 mod template;
 mod time;
 mod writer;
 
 use std::{
-    cell::RefCell,
     fmt, io,
     path::PathBuf,
     rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{
-            AtomicBool, AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
-        },
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel},
+        atomic::Ordering::SeqCst,
+        mpsc::{Receiver, RecvTimeoutError, channel},
     },
     thread,
     time::{Duration, SystemTime},
@@ -43,6 +35,7 @@ use attache_wire::Fields;
 pub(crate) use self::line::write as write_line;
 use self::{
     file::RotatingFile,
+    queue::{Buffers, Queue},
     syslog::SyslogWriter,
     writer::{Open, Writer},
 };
@@ -53,25 +46,8 @@ pub(crate) use self::{
 };
 use crate::{Exchange, Metrics, WorkerMetrics};
 
-/// Lines that may wait for the writer.
-const QUEUE_LINES: usize = 8192;
-
-/// Bytes that may wait for the writer, since a client decides how long a line is.
-const QUEUE_BYTES: usize = 4 << 20;
-
-enum Message {
-    /// One line with its end.
-    Line(Box<[u8]>),
-    /// Look at the flags.
-    Wake,
-}
-
 struct Shared {
-    queue: SyncSender<Message>,
-    /// Bytes of the lines in the queue.
-    queued: AtomicUsize,
-    reopen: AtomicBool,
-    stop: AtomicBool,
+    queue: Arc<Queue>,
     /// Disconnected once the writer has ended.
     ended: Mutex<Receiver<()>>,
 }
@@ -127,31 +103,26 @@ impl AccessLog {
     fn start_with(mut open: Open, rules: Rules, metrics: &Metrics) -> io::Result<Self> {
         // Opened once here, so that a wrong path is an error at start and not a line lost later.
         drop(open()?);
-        let (queue, lines) = sync_channel(QUEUE_LINES);
+        let (queue, woken) = Queue::new();
+        let queue = Arc::new(queue);
         let (alive, ended) = channel();
-        let shared = Arc::new(Shared {
-            queue,
-            queued: AtomicUsize::new(0),
-            reopen: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            ended: Mutex::new(ended),
-        });
-        let (of_writer, metrics) = (Arc::clone(&shared), metrics.clone());
+        let (of_writer, metrics) = (Arc::clone(&queue), metrics.clone());
         thread::Builder::new().name("access-log".into()).spawn(move || {
             let _alive = alive;
-            Writer::new(of_writer, lines, open, metrics.worker()).run();
+            Writer::new(of_writer, woken, open, metrics.worker()).run();
         })?;
-        Ok(Self(Some((shared, Arc::new(rules)))))
+        let shared = Shared { queue, ended: Mutex::new(ended) };
+        Ok(Self(Some((Arc::new(shared), Arc::new(rules)))))
     }
 
     /// What one worker writes its lines with; lines that are dropped are counted by its `metrics`.
     pub fn logger(&self, metrics: &WorkerMetrics) -> AccessLogger {
         AccessLogger(self.0.as_ref().map(|(shared, rules)| {
             Rc::new(Logger {
-                shared: Arc::clone(shared),
+                buffers: shared.queue.join(),
+                queue: Arc::clone(&shared.queue),
                 rules: Arc::clone(rules),
                 metrics: metrics.clone(),
-                buffer: RefCell::default(),
             })
         }))
     }
@@ -159,25 +130,18 @@ impl AccessLog {
     /// Opens the file again after it was renamed (log rotation). If that fails, the old one is kept.
     pub fn reopen(&self) {
         if let Some((shared, _)) = &self.0 {
-            shared.reopen.store(true, SeqCst);
-            shared.wake();
+            shared.queue.reopen.store(true, SeqCst);
+            shared.queue.wake();
         }
     }
 
     /// Writes what is queued and ends the writer; false if that took longer than `wait`. Blocks. Lines that come later are lost.
     pub fn close(&self, wait: Duration) -> bool {
         let Some((shared, _)) = &self.0 else { return true };
-        shared.stop.store(true, SeqCst);
-        shared.wake();
+        shared.queue.stop.store(true, SeqCst);
+        shared.queue.wake();
         let ended = shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
         matches!(ended.recv_timeout(wait), Err(RecvTimeoutError::Disconnected))
-    }
-}
-
-impl Shared {
-    fn wake(&self) {
-        // A full queue needs no waking: the writer checks the flags after every batch.
-        let _ = self.queue.try_send(Message::Wake);
     }
 }
 
@@ -186,10 +150,10 @@ impl Shared {
 pub struct AccessLogger(Option<Rc<Logger>>);
 
 struct Logger {
-    shared: Arc<Shared>,
+    queue: Arc<Queue>,
+    buffers: Arc<Buffers>,
     rules: Arc<Rules>,
     metrics: WorkerMetrics,
-    buffer: RefCell<Vec<u8>>,
 }
 
 impl AccessLogger {
@@ -219,26 +183,12 @@ impl AccessLogger {
 
 impl Logger {
     fn write(&self, exchange: &Exchange, total: Duration) {
-        let buffer = &mut *self.buffer.borrow_mut();
-        buffer.clear();
-        let written =
-            line::write(buffer, &self.rules.format, &self.rules.names, exchange, total, SystemTime::now());
-        // One allocation of the exact size, since the line leaves this thread while the buffer stays.
-        if written.is_err() || !self.send(buffer.as_slice().into()) {
+        let Rules { format, names, .. } = &*self.rules;
+        let now = SystemTime::now();
+        let write = |out: &mut Vec<u8>| line::write(out, format, names, exchange, total, now).is_ok();
+        if !self.queue.add(&self.buffers, write) {
             self.metrics.access_log_dropped("queue-full", 1);
         }
-    }
-
-    fn send(&self, line: Box<[u8]>) -> bool {
-        let bytes = line.len();
-        if self.shared.queued.fetch_add(bytes, Relaxed) + bytes <= QUEUE_BYTES {
-            match self.shared.queue.try_send(Message::Line(line)) {
-                Ok(()) => return true,
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-            }
-        }
-        self.shared.queued.fetch_sub(bytes, Relaxed);
-        false
     }
 }
 

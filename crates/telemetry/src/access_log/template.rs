@@ -7,6 +7,7 @@
 use std::{
     fmt::{self, Display, Write as _},
     io::{self, Write},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -14,7 +15,8 @@ use attache_config::model::{LogField, LogPart, LogTemplate, Name};
 
 use super::{
     Names,
-    escaping::{AsText, Quoted, Word, millis},
+    escaping::{AsText, Quoted, millis},
+    put,
     time::Timestamp,
 };
 use crate::Exchange;
@@ -31,7 +33,9 @@ pub(super) struct Line<'a> {
 enum Value<'a> {
     Nothing,
     Count(u64),
-    Millis(f64),
+    Millis(Duration),
+    Time(Timestamp),
+    Address(SocketAddr),
     /// One word.
     Word(&'a str),
     /// Text with blanks.
@@ -44,13 +48,18 @@ pub(super) fn text(out: &mut Vec<u8>, template: &LogTemplate, line: &Line<'_>) -
     for part in &template.0 {
         match part {
             LogPart::Text(text) => out.extend_from_slice(text.as_bytes()),
-            LogPart::Field(field) => line.with(field, |value| match value {
-                Value::Nothing => write!(out, "-"),
-                Value::Count(count) => write!(out, "{count}"),
-                Value::Millis(millis) => write!(out, "{millis}"),
-                Value::Word(word) => write!(out, "{}", Word(word)),
-                Value::Text(text) => write!(out, "{}", Quoted(text)),
-                Value::Made(made) => write!(out, "{made}"),
+            LogPart::Field(field) => line.with(field, |value| {
+                match value {
+                    Value::Nothing => out.push(b'-'),
+                    Value::Count(count) => put::number(out, "", count),
+                    Value::Millis(duration) => put::millis(out, "", duration),
+                    Value::Time(time) => put::time(out, time),
+                    Value::Address(address) => put::address(out, "", address),
+                    Value::Word(word) => put::word(out, "", word.as_bytes()),
+                    Value::Text(text) => write!(out, "{}", Quoted(text))?,
+                    Value::Made(made) => write!(out, "{made}")?,
+                }
+                io::Result::Ok(())
             })?,
         }
     }
@@ -59,16 +68,23 @@ pub(super) fn text(out: &mut Vec<u8>, template: &LogTemplate, line: &Line<'_>) -
 
 pub(super) fn json(out: &mut Vec<u8>, fields: &[(Name, LogTemplate)], line: &Line<'_>) -> io::Result<()> {
     for (index, (key, template)) in fields.iter().enumerate() {
-        out.push(if index == 0 { b'{' } else { b',' });
-        serde_json::to_writer(&mut *out, &**key)?;
+        put::json(out, if index == 0 { "{" } else { "," }, Some(key.as_bytes()));
         out.push(b':');
         if let [LogPart::Field(field)] = template.0.as_slice() {
-            line.with(field, |value| match value {
-                Value::Nothing => write!(out, "null"),
-                Value::Count(count) => write!(out, "{count}"),
-                Value::Millis(millis) => Ok(serde_json::to_writer(&mut *out, &millis)?),
-                Value::Word(text) | Value::Text(text) => Ok(serde_json::to_writer(&mut *out, text)?),
-                Value::Made(made) => Ok(serde_json::to_writer(&mut *out, &AsText(made))?),
+            line.with(field, |value| {
+                match value {
+                    Value::Nothing => put::json(out, "", None),
+                    Value::Count(count) => put::number(out, "", count),
+                    Value::Millis(duration) => put::json_millis(out, "", duration),
+                    Value::Word(text) | Value::Text(text) => put::json(out, "", Some(text.as_bytes())),
+                    Value::Time(time) => put::json(out, "", Some(&time.text())),
+                    Value::Address(address) => {
+                        put::address(out, "\"", address);
+                        out.push(b'"');
+                    }
+                    Value::Made(made) => serde_json::to_writer(&mut *out, &AsText(made))?,
+                }
+                io::Result::Ok(())
             })?;
         } else {
             serde_json::to_writer(&mut *out, &AsText(Mixed(template, line)))?;
@@ -89,7 +105,9 @@ impl Display for Mixed<'_> {
                 LogPart::Field(field) => self.1.with(field, |value| match value {
                     Value::Nothing => f.write_char('-'),
                     Value::Count(count) => count.fmt(f),
-                    Value::Millis(millis) => millis.fmt(f),
+                    Value::Millis(duration) => millis(duration).fmt(f),
+                    Value::Time(time) => time.fmt(f),
+                    Value::Address(address) => address.fmt(f),
                     Value::Word(text) | Value::Text(text) => f.write_str(text),
                     Value::Made(made) => made.fmt(f),
                 })?,
@@ -121,7 +139,7 @@ impl Line<'_> {
             };
         }
         match field {
-            LogField::Time => show(Value::Made(&self.began)),
+            LogField::Time => show(Value::Time(self.began)),
             LogField::Status => match exchange.status.get() {
                 0 => show(Value::Nothing),
                 status => show(Value::Count(status.into())),
@@ -144,15 +162,15 @@ impl Line<'_> {
             LogField::Endpoint => optional!(exchange.endpoint),
             LogField::Attempts => show(Value::Count(exchange.attempts.get().into())),
             LogField::Hedges => show(Value::Count(exchange.hedges.get().into())),
-            LogField::TotalMs => show(Value::Millis(millis(self.total))),
+            LogField::TotalMs => show(Value::Millis(self.total)),
             LogField::HeadMs => match exchange.time_to_head.get() {
-                Some(head) => show(Value::Millis(millis(head))),
+                Some(head) => show(Value::Millis(head)),
                 None => show(Value::Nothing),
             },
             LogField::Received => show(Value::Count(exchange.received.get())),
             LogField::Sent => show(Value::Count(exchange.sent.get())),
             LogField::Client => match exchange.client {
-                Some(client) => show(Value::Made(&client)),
+                Some(client) => show(Value::Address(client)),
                 None => show(Value::Nothing),
             },
             LogField::Identity => optional!(exchange.identity),

@@ -9,15 +9,33 @@ use std::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timestamp(pub(crate) SystemTime);
 
+impl Timestamp {
+    /// Its text, without the formatter: each line of a log has one.
+    pub(super) fn text(self) -> [u8; 24] {
+        // A clock before 1970 or after 9999 is broken; its lines say so much.
+        const LAST: Duration = Duration::from_millis(253_402_300_799_999);
+        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).min(LAST);
+        let (days, second) = (since.as_secs() / 86_400, (since.as_secs() % 86_400) as u32);
+        let (year, month, day) = date(days);
+        let (hour, minute, second, millis) =
+            (second / 3600, second / 60 % 60, second % 60, since.subsec_millis());
+        let digit = |number: u32| b'0' + (number % 10) as u8;
+        let two = |number: u32| [digit(number / 10), digit(number)];
+        let year = year as u32;
+        let ([y0, y1], [y2, y3], [o0, o1], [d0, d1]) =
+            (two(year / 100), two(year), two(month as u32), two(day as u32));
+        let ([h0, h1], [m0, m1], [s0, s1]) = (two(hour), two(minute), two(second));
+        let (n0, [n1, n2]) = (digit(millis / 100), two(millis));
+        [
+            y0, y1, y2, y3, b'-', o0, o1, b'-', d0, d1, b'T', h0, h1, b':', m0, m1, b':', s0, s1, b'.', n0,
+            n1, n2, b'Z',
+        ]
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A clock before 1970 is broken; its lines say 1970.
-        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-        let (year, month, day) = date(days);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        let millis = since.subsec_millis();
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+        f.write_str(std::str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 
@@ -48,6 +66,7 @@ mod tests {
         assert_eq!(show(951_868_800_000), "2000-03-01T00:00:00.000Z");
         assert_eq!(show(1_795_248_000_123), "2026-11-21T08:00:00.123Z");
         assert_eq!(show(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
+        assert_eq!(show(253_402_300_800_000), "9999-12-31T23:59:59.999Z", "the last that RFC 3339 can write");
     }
 
     #[test]

@@ -5,116 +5,87 @@
 
 use std::{
     io::{self, Write},
-    sync::{
-        Arc,
-        atomic::Ordering::{Relaxed, SeqCst},
-        mpsc::Receiver,
-    },
-    thread,
+    sync::{Arc, atomic::Ordering::SeqCst, mpsc::Receiver},
     time::Duration,
 };
 
-use super::{Message, Shared};
+use super::queue::Queue;
 use crate::WorkerMetrics;
 
 /// How long lines gather. It also bounds how often the writer falls asleep and has to be woken by a worker.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// Bytes that are written at once.
+/// Bytes that are written at once, but for a single line that is longer.
 const BATCH: usize = 64 << 10;
 
 /// Opens the destination, and opens it again.
 pub(super) type Open = Box<dyn FnMut() -> io::Result<Box<dyn Write>> + Send>;
 
 pub(super) struct Writer {
-    shared: Arc<Shared>,
-    lines: Receiver<Message>,
+    queue: Arc<Queue>,
+    woken: Receiver<()>,
     open: Open,
     out: Option<Box<dyn Write>>,
     metrics: WorkerMetrics,
-    batch: Vec<u8>,
-    batch_lines: u64,
     /// The last write failed, perhaps within a line.
     failing: bool,
 }
 
 impl Writer {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        lines: Receiver<Message>,
-        open: Open,
-        metrics: WorkerMetrics,
-    ) -> Self {
-        Self {
-            shared,
-            lines,
-            open,
-            out: None,
-            metrics,
-            batch: Vec::with_capacity(BATCH),
-            batch_lines: 0,
-            failing: false,
-        }
+    pub(super) fn new(queue: Arc<Queue>, woken: Receiver<()>, open: Open, metrics: WorkerMetrics) -> Self {
+        Self { queue, woken, open, out: None, metrics, failing: false }
     }
 
     /// Writes until it is told to stop and nothing is left.
     pub(super) fn run(mut self) {
-        while let Ok(first) = self.lines.recv() {
-            self.take(first);
-            loop {
-                // Read before the queue is emptied: lines that were queued before the request to end are written.
-                let stop = self.shared.stop.load(SeqCst);
-                let more = self.gather();
-                if self.shared.reopen.swap(false, SeqCst) {
-                    self.reopen();
-                }
-                self.write();
-                if more {
-                    continue;
-                }
-                if stop {
-                    return;
-                }
-                // The word that woke us may have been for this, and there will be no other.
-                if !self.shared.stop.load(SeqCst) {
-                    break;
-                }
+        let queue = self.queue.clone();
+        let mut lines = Vec::new();
+        loop {
+            // Both are read before the buffers are emptied: lines that came before are written, and to the old file.
+            let stop = queue.stop.load(SeqCst);
+            let reopen = queue.reopen.swap(false, SeqCst);
+            let any = queue.take_all(&mut lines, stop, |lines| {
+                self.write(lines);
+                lines.clear();
+            });
+            if reopen {
+                self.reopen();
             }
-            thread::sleep(GATHER);
-        }
-    }
-
-    /// Takes the queued lines; true if the batch was full before the queue was empty.
-    fn gather(&mut self) -> bool {
-        while self.batch.len() < BATCH {
-            match self.lines.try_recv() {
-                Ok(message) => self.take(message),
-                Err(_) => return false,
+            if stop {
+                return;
+            }
+            if any {
+                // A buffer that fills up meanwhile ends the wait.
+                let _ = self.woken.recv_timeout(GATHER);
+            } else {
+                if lines.capacity() > BATCH {
+                    lines = Vec::new();
+                }
+                queue.sleep(&self.woken, BATCH);
             }
         }
-        true
     }
 
-    fn take(&mut self, message: Message) {
-        if let Message::Line(line) = message {
-            self.shared.queued.fetch_sub(line.len(), Relaxed);
-            self.batch.extend_from_slice(&line);
-            self.batch_lines += 1;
+    /// Writes lines in pieces that end with a line.
+    fn write(&mut self, lines: &[u8]) {
+        let mut rest = lines;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(piece(rest));
+            self.write_piece(piece);
+            rest = after;
         }
     }
 
-    fn write(&mut self) {
-        if self.batch.is_empty() {
-            return;
-        }
-        match self.try_write() {
+    fn write_piece(&mut self, lines: &[u8]) {
+        match self.try_write(lines) {
             Ok(()) if self.failing => {
                 self.failing = false;
                 tracing::info!("the access log can be written again");
             }
             Ok(()) => {}
             Err(error) => {
-                self.metrics.access_log_dropped("write-failed", self.batch_lines);
+                let lost = lines.split(|byte| *byte == b'\n').count() - 1;
+                self.metrics.access_log_dropped("write-failed", lost as u64);
                 // Said once and not for every line: a full disk is often the log's own.
                 if !self.failing {
                     tracing::error!(%error, "the access log can't be written; its lines are lost until it can");
@@ -122,11 +93,9 @@ impl Writer {
                 self.failing = true;
             }
         }
-        self.batch.clear();
-        self.batch_lines = 0;
     }
 
-    fn try_write(&mut self) -> io::Result<()> {
+    fn try_write(&mut self, lines: &[u8]) -> io::Result<()> {
         let out = match &mut self.out {
             Some(out) => out,
             none => none.insert((self.open)()?),
@@ -135,19 +104,41 @@ impl Writer {
             // The failed write may have left a part of a line, which must not run into this one.
             out.write_all(b"\n")?;
         }
-        out.write_all(&self.batch)?;
+        out.write_all(lines)?;
         out.flush()
     }
 
     /// The old destination stays where the new one can't be opened.
     fn reopen(&mut self) {
-        // What was gathered belongs to the old file.
-        self.write();
         match (self.open)() {
             Ok(out) => self.out = Some(out),
             Err(error) => {
                 tracing::error!(%error, "the access log can't be opened again; the old file is kept");
             }
         }
+    }
+}
+
+/// The length of the first piece: whole lines, and at least one.
+fn piece(lines: &[u8]) -> usize {
+    let newline = |byte: &u8| *byte == b'\n';
+    let within =
+        lines.get(..BATCH).map_or(Some(lines.len()), |first| Some(first.iter().rposition(newline)? + 1));
+    within.or_else(|| Some(lines.iter().position(newline)? + 1)).unwrap_or(lines.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_end_with_a_line_and_a_long_line_is_one() {
+        assert_eq!(piece(b"a\nb\n"), 4);
+        let long = [vec![b'x'; BATCH], b"\nb\n".to_vec()].concat();
+        assert_eq!(piece(&long), BATCH + 1);
+        let many = b"1234567\n".repeat(BATCH / 8 + 1);
+        assert_eq!(piece(&many), BATCH);
+        let odd = b"12345678\n".repeat(BATCH / 9 + 1);
+        assert_eq!(piece(&odd), BATCH / 9 * 9);
     }
 }
