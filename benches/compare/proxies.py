@@ -3,6 +3,8 @@
 A job says what comes in (`front`: http, https, h2c, h2, tcp), what goes out (`back`: http, https, h2c, tcp, and mtls) and to how many endpoints and
 routes. A proxy that can't do a job gives no config for it and is left out of that row. Each is set to one worker, no log, connections kept on
 both sides, certificates verified; everything else is its default, so attache runs with metrics, breaker, retries and ejection on.
+Where a job has an access log, each writes one line with its usual fields for each request to a file: HAProxy by its output, which has no other
+way to a file; nginx gathers lines for at most a second, attache for 20 ms.
 """
 import dataclasses
 import json
@@ -115,6 +117,7 @@ class HAProxy:
         lines = ["global", f" nbthread {job.workers}", f" maxconn {self.connections}", "defaults", f" mode {'tcp' if tcp else 'http'}",
                  " timeout connect 5s", " timeout client 1m", " timeout server 1m", " timeout tunnel 1m"]
         lines += [] if tcp else [" http-reuse always"]
+        lines += [" log stdout format raw local0", " option httplog"] if job.access_log else []
         lines += ["frontend f", bind]
         if job.routes > 1:
             lines.append(" use_backend b if { req.hdr(host),map($HOME/hosts) -m found }")
@@ -131,7 +134,7 @@ class Nginx:
     name = "nginx"
 
     def command(self, job, port, pki):
-        if job.back == "h2c" or job.access_log or job.transparent:
+        if job.back == "h2c" or job.transparent:
             return None
         servers = "".join(f"server 127.0.0.1:{end};" for end in endpoints(job))
         if job.front == "tcp":
@@ -156,7 +159,8 @@ class Nginx:
         upgrade = "''" if job.back != "upgrade" else "upgrade"
         more = "proxy_set_header Upgrade websocket;" if job.back == "upgrade" else ""
         names = " ".join(hosts(job)) if job.routes > 1 else "_"
-        body = (f"http {{ access_log off; keepalive_requests 1000000000; server_names_hash_max_size 65536; server_names_hash_bucket_size 128;"
+        log = "$HOME/access.log combined buffer=64k flush=1s" if job.access_log else "off"
+        body = (f"http {{ access_log {log}; keepalive_requests 1000000000; server_names_hash_max_size 65536; server_names_hash_bucket_size 128;"
                 "client_body_temp_path $HOME/b; proxy_temp_path $HOME/p; fastcgi_temp_path $HOME/f;"
                 "uwsgi_temp_path $HOME/u; scgi_temp_path $HOME/s;"
                 f"upstream u {{ least_conn; {servers} keepalive 256; keepalive_requests 1000000000; }}"

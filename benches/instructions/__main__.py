@@ -1,6 +1,6 @@
 """User-space instructions and allocations of one call through attache, HAProxy and nginx, counted by callgrind: the same on a busy machine.
 
-    python3 benches/instructions --attache target/release/attache [--peers attache,haproxy,nginx] [--rows plain,tls-up,tls-in,h2c,h2-in,rule,token,external] [--time]
+    python3 benches/instructions --attache target/release/attache [--peers attache,haproxy,nginx] [--rows plain,log,routes,named,tls-up,tls-in,h2c,h2-in,rule,token,external] [--time]
 
 Each peer runs alone under valgrind, with one worker and every default on. Eight kept connections send a GET with nine usual
 fields in lockstep and read an answer of 1 KiB; over HTTP/2 h2load sends the same on eight streams of each. The difference between a run of `calls` and one of three times as many is what the calls cost;
@@ -36,6 +36,9 @@ TOKEN = b"Bearer abcdefghijklmnopqrstuvwxyz0123456789"
 BODY = 1024
 ROWS = {
     "plain": "HTTP/1.1 both sides",
+    "log": "HTTP/1.1 with an access log to a file",
+    "routes": "HTTP/1.1, the last of 5,000 hosts",
+    "named": "HTTP/1.1 to a host that the request names",
     "tls-up": "TLS to the upstream",
     "tls-in": "TLS from the client",
     "h2c": "HTTP/2 both sides",
@@ -47,7 +50,7 @@ ROWS = {
 #: The scheme of the rows that h2load asks.
 HTTP2 = {"h2c": "http", "h2-in": "https"}
 #: nginx has no HTTP/2 towards upstreams; authorization is compared with the calls of the first row alone.
-CANNOT = {("nginx", "h2c")} | {(peer, row) for peer in ("haproxy", "nginx") for row in ("rule", "token", "external")}
+CANNOT = {("nginx", "h2c")} | {(peer, row) for peer in ("haproxy", "nginx") for row in ("named", "rule", "token", "external")}
 
 
 def wait_for(port, process, log):
@@ -110,7 +113,7 @@ def count(peer, row, calls, options, folder, ports):
     """The instructions and allocations of one run from start to end, or its microseconds of user code and of the kernel."""
     out, log = folder / "callgrind", folder / f"{peer}.log"
     command = [] if options.time else ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}.%p"]
-    command += peers.command(peer, options.attache, folder, ports)
+    command += peers.command(peer, row, options.attache, folder, ports)
     with log.open("w") as text:
         process = subprocess.Popen(command, stdout=text, stderr=subprocess.STDOUT)
     try:
@@ -120,7 +123,8 @@ def count(peer, row, calls, options, folder, ports):
             talk_http2(ports[row], calls, options.connections, HTTP2[row])
         else:
             authorization = f"Bearer {peers.token(folder)}".encode() if row == "token" else TOKEN
-            talk(ports[row], calls, options.connections, row == "tls-in", REQUEST.replace(TOKEN, authorization))
+            request = REQUEST.replace(TOKEN, authorization).replace(b"service.test", peers.host(row, ports).encode())
+            talk(ports[row], calls, options.connections, row == "tls-in", request)
     finally:
         process.send_signal(signal.SIGTERM)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -6,10 +6,12 @@ import socket
 import subprocess
 import time
 
+HOSTS = [f"h{n}.test" for n in range(5000)]
+
 
 def ports():
     """A free port for every listener."""
-    names = ["plain", "tls-up", "tls-in", "h2c", "h2-in", "upstream", "upstream-tls", "upstream-h2c", "metrics", "rule", "token", "external"]
+    names = ["plain", "log", "routes", "named", "tls-up", "tls-in", "h2c", "h2-in", "upstream", "upstream-tls", "upstream-h2c", "metrics", "rule", "token", "external"]
     held = [socket.socket() for _ in names]
     for one in held:
         one.bind(("127.0.0.1", 0))
@@ -53,9 +55,17 @@ http {{
     return ["/usr/sbin/nginx", "-c", str(config)]
 
 
-def command(peer, attache, folder, ports):
-    """Writes the proxy's config; the command that runs it."""
-    return {"attache": _attache, "haproxy": _haproxy, "nginx": _nginx}[peer](attache, folder, ports)
+def host(row, ports):
+    """The host that a row's requests name."""
+    return {"routes": HOSTS[-1], "named": f"127.0.0.1:{ports['upstream']}"}.get(row, "service.test")
+
+
+def command(peer, row, attache, folder, ports):
+    """Writes the proxy's config; the command that runs it. Only the row of many hosts has them, since no process is the faster for them."""
+    hosts = HOSTS if row == "routes" else HOSTS[:1]
+    if peer == "attache":
+        return _attache(attache, folder, ports, hosts, row == "log")
+    return {"haproxy": _haproxy, "nginx": _nginx}[peer](folder, ports, hosts)
 
 
 def token(folder):
@@ -75,15 +85,23 @@ def token(folder):
     return (folder / "token").read_text()
 
 
-def _attache(attache, folder, ports):
+def _attache(attache, folder, ports, hosts, logs):
     token(folder)
     config = folder / "attache.yaml"
+    routes = "".join(f"\n      - {{ match: {{ host: {host} }}, to: plain }}" for host in hosts)
+    log = f"access_log: {{ to: {folder}/access.log }}" if logs else ""
     config.write_text(f"""
 workers: 1
 metrics: 127.0.0.1:{ports["metrics"]}
 admin: off
+{log}
 listeners:
   plain: {{ bind: "127.0.0.1:{ports["plain"]}", to: plain }}
+  log: {{ bind: "127.0.0.1:{ports["log"]}", to: plain }}
+  routes:
+    bind: "127.0.0.1:{ports["routes"]}"
+    routes:{routes}
+  named: {{ bind: "127.0.0.1:{ports["named"]}", to: named }}
   tls-up: {{ bind: "127.0.0.1:{ports["tls-up"]}", to: tls }}
   tls-in: {{ bind: "127.0.0.1:{ports["tls-in"]}", to: plain, tls: {{ certificate: {folder}/leaf.pem, key: {folder}/leaf.key }} }}
   h2c: {{ bind: "127.0.0.1:{ports["h2c"]}", to: h2c }}
@@ -105,14 +123,16 @@ authorizers:
   asked: {{ service: plain, protocol: http, path_prefix: /check, request_headers: [authorization] }}
 upstreams:
   plain: http://127.0.0.1:{ports["upstream"]}
+  named: {{ address: authority }}
   h2c: h2c://127.0.0.1:{ports["upstream-h2c"]}
   tls: {{ address: "https://127.0.0.1:{ports["upstream-tls"]}", tls: {{ ca: {folder}/ca.pem, name: upstream.test }} }}
 """)
     return [attache, "run", "-c", str(config)]
 
 
-def _haproxy(_, folder, ports):
+def _haproxy(folder, ports, hosts):
     config = folder / "haproxy.cfg"
+    (folder / "hosts").write_text("".join(f"{host} plain\n" for host in hosts))
     verified = f"ssl ca-file {folder}/ca.pem verify required sni str(upstream.test)"
     config.write_text(f"""
 global
@@ -130,6 +150,14 @@ defaults
 frontend plain
   bind 127.0.0.1:{ports["plain"]}
   default_backend plain
+frontend log
+  bind 127.0.0.1:{ports["log"]}
+  log stdout format raw local0
+  option httplog
+  default_backend plain
+frontend routes
+  bind 127.0.0.1:{ports["routes"]}
+  use_backend plain if {{ req.hdr(host),map({folder}/hosts) -m found }}
 frontend tls-up
   bind 127.0.0.1:{ports["tls-up"]}
   default_backend tls
@@ -155,7 +183,7 @@ backend tls
     return ["/usr/sbin/haproxy", "-db", "-f", str(config)]
 
 
-def _nginx(_, folder, ports):
+def _nginx(folder, ports, hosts):
     config = folder / "nginx.conf"
     temporary = " ".join(f"{kind}_temp_path {folder}/n-{kind};" for kind in ["proxy", "fastcgi", "uwsgi", "scgi"])
     config.write_text(f"""
@@ -167,7 +195,10 @@ http {{
   upstream tls {{ server 127.0.0.1:{ports["upstream-tls"]} max_fails=5; keepalive 512; keepalive_requests 100000000; }}
   proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;
   proxy_next_upstream error timeout; proxy_request_buffering off;
+  server_names_hash_max_size 65536; server_names_hash_bucket_size 128;
   server {{ listen 127.0.0.1:{ports["plain"]}; location / {{ proxy_pass http://plain; }} }}
+  server {{ listen 127.0.0.1:{ports["log"]}; location / {{ proxy_pass http://plain; access_log {folder}/n-access.log combined buffer=64k flush=1s; }} }}
+  server {{ listen 127.0.0.1:{ports["routes"]}; server_name {" ".join(hosts)}; location / {{ proxy_pass http://plain; }} }}
   server {{ listen 127.0.0.1:{ports["tls-up"]}; location / {{ proxy_pass https://tls;
     proxy_ssl_verify on; proxy_ssl_trusted_certificate {folder}/ca.pem; proxy_ssl_name upstream.test; proxy_ssl_server_name on; }} }}
   server {{ listen 127.0.0.1:{ports["h2-in"]} ssl http2; location / {{ proxy_pass http://plain; }}
