@@ -4,18 +4,18 @@
 //! each, a pattern with a port before one without. A look-up costs one hash for the name and one for each of its labels,
 //! however many patterns there are.
 
-use std::collections::HashMap;
-
 use attache_config::model::{HostName, HostPattern};
 use attache_http::CanonicalHost;
 pub(crate) use attache_http::pattern::host_matches as matches;
 
+use crate::text_map::TextMap;
+
 /// Values by host pattern.
 #[derive(Debug)]
 pub(crate) struct HostIndex<T> {
-    exact: HashMap<Box<str>, Ports<T>>,
-    suffix: HashMap<Box<str>, Ports<T>>,
-    prefix: HashMap<Box<str>, Ports<T>>,
+    exact: TextMap<Ports<T>>,
+    suffix: TextMap<Ports<T>>,
+    prefix: TextMap<Ports<T>>,
     any: Ports<T>,
 }
 
@@ -28,7 +28,12 @@ struct Ports<T> {
 
 impl<T> Default for HostIndex<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), suffix: HashMap::new(), prefix: HashMap::new(), any: Ports::default() }
+        Self {
+            exact: TextMap::default(),
+            suffix: TextMap::default(),
+            prefix: TextMap::default(),
+            any: Ports::default(),
+        }
     }
 }
 

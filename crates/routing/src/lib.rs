@@ -26,6 +26,7 @@ mod summary;
 mod table;
 #[cfg(test)]
 mod testing;
+mod text_map;
 mod upstream_host;
 mod words;
 

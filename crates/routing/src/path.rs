@@ -6,18 +6,18 @@
 //! pattern continues, so its cost follows the depth of the patterns, not their number and not the path's length. Only
 //! regular expressions are tried one by one.
 
-use std::collections::HashMap;
-
 use attache_config::model::{PathPattern, Segment};
 use attache_http::pattern::first_segment;
 pub(crate) use attache_http::pattern::{behind_prefix, capture_segments as capture, path_matches as matches};
 use regex::Regex;
 use smallvec::SmallVec;
 
+use crate::text_map::TextMap;
+
 /// Candidates by path pattern. They are inserted in order of precedence, so each list keeps it.
 #[derive(Debug)]
 pub(crate) struct PathIndex<C> {
-    exact: HashMap<Box<str>, Vec<C>>,
+    exact: TextMap<Vec<C>>,
     templates: Node<C>,
     prefixes: Node<C>,
     regexes: Vec<(Regex, C)>,
@@ -26,7 +26,7 @@ pub(crate) struct PathIndex<C> {
 
 #[derive(Debug)]
 struct Node<C> {
-    literals: HashMap<Box<str>, Node<C>>,
+    literals: TextMap<Node<C>>,
     capture: Option<Box<Node<C>>>,
     /// Templates that take the rest from here.
     rest: Vec<C>,
@@ -36,14 +36,14 @@ struct Node<C> {
 
 impl<C> Default for Node<C> {
     fn default() -> Self {
-        Self { literals: HashMap::new(), capture: None, rest: Vec::new(), here: Vec::new() }
+        Self { literals: TextMap::default(), capture: None, rest: Vec::new(), here: Vec::new() }
     }
 }
 
 impl<C> Default for PathIndex<C> {
     fn default() -> Self {
         Self {
-            exact: HashMap::new(),
+            exact: TextMap::default(),
             templates: Node::default(),
             prefixes: Node::default(),
             regexes: Vec::new(),
