@@ -12,7 +12,7 @@ use std::{
 use attache_telemetry::Reason;
 use attache_wire::{
     Fault, Kind,
-    buffers::{self, SIZE},
+    buffers::{self, Bulk, SIZE},
     outbox::Outbox,
     server::Reader,
 };
@@ -48,8 +48,7 @@ pub(super) struct Client {
     pub(super) task: Option<Waker>,
     /// Who reads the body, where that is another task.
     pub(super) body_task: Option<Waker>,
-    /// A read filled the buffer: the next one may be larger.
-    bulk: bool,
+    bulk: Bulk,
     unflushed: bool,
 }
 
@@ -79,7 +78,7 @@ impl Client {
             body_held: false,
             task: None,
             body_task: None,
-            bulk: false,
+            bulk: Bulk::default(),
             unflushed: false,
         }
     }
@@ -92,17 +91,12 @@ impl Client {
         if self.ended {
             return Poll::Ready(Ok(0));
         }
-        if self.buf.capacity() == 0 {
-            self.buf = buffers::take();
-        } else if self.buf.capacity() - self.buf.len() < SIZE / 8 {
-            self.buf.reserve(if self.bulk { 4 * SIZE } else { SIZE });
-        }
-        let room = self.buf.capacity() - self.buf.len();
+        let room = self.bulk.make_room(&mut self.buf);
         let read = pin!(self.stream.read_buf(&mut self.buf)).poll(cx);
         match read {
             Poll::Pending => {}
             Poll::Ready(Ok(0)) => self.ended = true,
-            Poll::Ready(Ok(n)) => self.bulk = n == room,
+            Poll::Ready(Ok(n)) => self.bulk.read(n, room),
             Poll::Ready(Err(_)) => self.gone = true,
         }
         read

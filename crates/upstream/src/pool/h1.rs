@@ -19,7 +19,7 @@ use attache_telemetry::Reason;
 use attache_wire::{
     Fault, Limits, Request, ResponseHead, Value,
     body::Decoder,
-    buffers::{self, SIZE},
+    buffers::{self, Bulk},
     header::UPGRADE,
     outbox::Outbox,
     response::{self, Asked, Head},
@@ -80,8 +80,7 @@ pub(super) struct H1 {
     /// The peer reads no more; why. It may have answered before it closed (RFC 9112 section 9.5), so reading goes on.
     write_error: Option<io::Error>,
     unflushed: bool,
-    /// A read filled the buffer: the next one may be larger.
-    bulk: bool,
+    bulk: Bulk,
     created: Instant,
     requests: u64,
     keep: bool,
@@ -138,7 +137,7 @@ impl H1 {
             wrote: false,
             write_error: None,
             unflushed: false,
-            bulk: false,
+            bulk: Bulk::default(),
             created: Instant::now(),
             requests: 0,
             keep: true,
@@ -205,17 +204,12 @@ impl H1 {
 
     /// Reads once; 0 at the peer's end.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.buf.capacity() == 0 {
-            self.buf = buffers::take();
-        } else if self.buf.capacity() - self.buf.len() < SIZE / 8 {
-            self.buf.reserve(if self.bulk { 4 * SIZE } else { SIZE });
-        }
-        let room = self.buf.capacity() - self.buf.len();
+        let room = self.bulk.make_room(&mut self.buf);
         let read = pin!(self.io.read_buf(&mut self.buf)).poll(cx);
         match read {
             Poll::Ready(Ok(n)) => {
                 self.read |= n > 0;
-                self.bulk = n == room;
+                self.bulk.read(n, room);
             }
             Poll::Pending | Poll::Ready(Err(_)) => {}
         }
