@@ -44,7 +44,7 @@ pub use count::take;
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSpec};
 pub use error::{Error, Sent};
 pub use hash::{cookie, session_of};
-pub use id::Id;
+pub use id::{Id, IdMap};
 pub use limit::{Charge, Closer, ConnectionPermit, PendingPermit, RequestPermit};
 pub use overdue::{Overdue, Progress};
 pub use service::{Bare, WorkerUpstream, connected};

@@ -2,7 +2,8 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    convert::Infallible,
+    net::SocketAddr,
     rc::Rc,
     sync::{Arc, Weak},
     time::Duration,
@@ -18,7 +19,7 @@ use attache_rpc as rpc;
 use attache_telemetry::Reason;
 use attache_tls::Credential;
 use attache_upstream::{
-    Call, CallKind, Error, Id, Sent, Shared, WorkerUpstream,
+    Call, CallKind, Error, IdMap, Sent, Shared, WorkerUpstream,
     discovery::{Failure, OnDemandHosts},
     outlier,
 };
@@ -63,8 +64,43 @@ struct One {
     ready: Ready,
 }
 
-/// Upstreams of hosts that requests named, by the number of their shared part.
-type Ready = Rc<RefCell<HashMap<Id, (Arc<UpstreamState>, WorkerUpstream)>>>;
+/// Upstreams of hosts that requests named.
+type Ready = Rc<PerHost<(Arc<UpstreamState>, WorkerUpstream)>>;
+
+/// What a worker keeps for each host that requests named.
+pub(super) struct PerHost<T>(RefCell<IdMap<(Arc<Shared>, T)>>);
+
+impl<T> Default for PerHost<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T> PerHost<T> {
+    /// Uses what there is for a host, made where there is nothing yet.
+    pub(super) fn with<R, E>(
+        &self,
+        host: &Arc<Shared>,
+        make: impl FnOnce() -> Result<T, E>,
+        work: impl FnOnce(&mut T) -> R,
+    ) -> Result<R, E> {
+        if let Some((_, known)) = self.0.borrow_mut().get_mut(&host.id) {
+            return Ok(work(known));
+        }
+        let mut new = make()?;
+        let result = work(&mut new);
+        let mut all = self.0.borrow_mut();
+        if all.len() >= READY_HOSTS {
+            // A host that the control thread dropped has lost its endpoints.
+            all.retain(|_, (host, _)| !host.endpoints.load().endpoints.is_empty());
+        }
+        if all.len() >= READY_HOSTS {
+            all.clear();
+        }
+        all.insert(host.id, (host.clone(), new));
+        Ok(result)
+    }
+}
 
 impl One {
     fn new(parts: &UpstreamParts) -> Self {
@@ -82,25 +118,37 @@ impl One {
         Arc::ptr_eq(&self.parts.resilience, &parts.resilience) && hosts(&self.parts) == hosts(parts)
     }
 
-    fn ready(&self, shared: Arc<Shared>) -> (Arc<UpstreamState>, WorkerUpstream) {
-        let mut ready = self.ready.borrow_mut();
-        if let Some((state, upstream)) = ready.get(&shared.id) {
-            return (state.clone(), upstream.clone());
+    fn ready(&self, host: &Arc<Shared>) -> (Arc<UpstreamState>, WorkerUpstream) {
+        let make = || {
+            let (state, new) = self.parts.host_state(host);
+            if new {
+                spawn_local(end_ejections(Arc::downgrade(host)));
+            }
+            let upstream = worker_upstream(&state, &self.parts);
+            Ok::<_, Infallible>((state, upstream))
+        };
+        let Ok(ready) = self.ready.with(host, make, |ready| ready.clone());
+        ready
+    }
+
+    /// Where a call goes.
+    fn named_by<'a>(&self, call: &'a Call) -> Result<Asked<'a>, Error> {
+        let parts = &self.parts;
+        if parts.shared().config.address == Address::OriginalDestination {
+            let why = "the connection was not redirected here, so it has no original destination";
+            let address = call.context.client.original_destination;
+            return address
+                .map(Asked::Address)
+                .ok_or_else(|| Error::with_source(Reason::NoEndpoint, Sent::Nothing, why));
         }
-        if ready.len() >= READY_HOSTS {
-            // A host that the control thread dropped has lost its endpoints.
-            ready.retain(|_, (state, _)| !state.shared.endpoints.load().endpoints.is_empty());
+        if parts.tls.is_none() && asks_for_tls(&call.request) {
+            let why = "the URL is https and the upstream has no `tls`: nothing is sent in plaintext; use CONNECT, or give the upstream `tls`";
+            return Err(Error::with_source(Reason::ProtocolMismatch, Sent::Nothing, why));
         }
-        if ready.len() >= READY_HOSTS {
-            ready.clear();
-        }
-        let (state, new) = self.parts.host_state(&shared);
-        if new {
-            spawn_local(end_ejections(Arc::downgrade(&shared)));
-        }
-        let upstream = worker_upstream(&state, &self.parts);
-        ready.insert(shared.id, (state.clone(), upstream.clone()));
-        (state, upstream)
+        let (host, port) = named_host(call).ok_or_else(|| {
+            Error::with_source(Reason::NoEndpoint, Sent::Nothing, "the request names no host")
+        })?;
+        Ok(Asked::Host(host, port))
     }
 }
 
@@ -152,7 +200,7 @@ impl Upstreams {
     pub(crate) fn close_idle(&self) {
         for one in &self.all {
             one.named.close_idle();
-            one.ready.borrow().values().for_each(|(_, upstream)| upstream.close_idle());
+            one.ready.0.borrow().values().for_each(|(_, (_, upstream))| upstream.close_idle());
         }
     }
 
@@ -213,72 +261,77 @@ impl Upstreams {
         Some(GlobalLimiter::new(limit, route, service))
     }
 
-    /// The layers of a destination whose host the request names. Put together for each request: the forward proxy pays a few
-    /// allocations for having no list of its hosts.
-    pub(super) async fn on_demand_stack(
+    /// The host that a call names, if this worker knows it: nothing has to be waited for then.
+    pub(super) fn known_host(
         &self,
         destination: &Destination,
         call: &Call,
-    ) -> Result<Stack<WorkerUpstream>, Error> {
-        let (state, upstream) = self.on_demand(destination, call).await?;
-        Ok(stack(&destination.policy, &state, upstream))
+    ) -> Result<Option<Arc<Shared>>, Error> {
+        let (one, hosts) = self.asked(destination)?;
+        let found = match one.named_by(call)? {
+            Asked::Address(address) => hosts.known_address(address),
+            Asked::Host(host, port) => {
+                let found = hosts.known(host, port);
+                if found.is_some() {
+                    call.context.exchange.looked_up(host, std::time::Instant::now(), Ok(()));
+                }
+                found
+            }
+        };
+        if let Some(host) = &found {
+            self.own.refuse(host, call.context.client.local)?;
+        }
+        Ok(found)
     }
 
-    async fn on_demand(
-        &self,
-        destination: &Destination,
-        call: &Call,
-    ) -> Result<(Arc<UpstreamState>, WorkerUpstream), Error> {
-        let context = &call.context;
-        let nothing = |reason| Error::new(reason, Sent::Nothing);
-        let Some((one, hosts)) =
-            self.all.get(destination.upstream.0).and_then(|one| Some((one, one.hosts.as_ref()?)))
-        else {
-            return Err(nothing(Reason::InternalError));
-        };
-        let parts = &one.parts;
+    /// The host that a call names, looked up where it isn't known.
+    pub(super) async fn host(&self, destination: &Destination, call: &Call) -> Result<Arc<Shared>, Error> {
+        let (one, hosts) = self.asked(destination)?;
         let request_timeout = destination.policy.timeouts.request;
         let deadline = (!request_timeout.is_zero()).then(|| Instant::now() + request_timeout);
-        let shared = if parts.shared().config.address == Address::OriginalDestination {
-            let address = context.client.original_destination.ok_or_else(|| {
-                Error::with_source(
-                    Reason::NoEndpoint,
-                    Sent::Nothing,
-                    "the connection was not redirected here, so it has no original destination",
-                )
-            })?;
-            hosts.get_address(address, deadline).await
-        } else {
-            if parts.tls.is_none() && asks_for_tls(&call.request) {
-                return Err(Error::with_source(
-                    Reason::ProtocolMismatch,
-                    Sent::Nothing,
-                    "the URL is https and the upstream has no `tls`: nothing is sent in plaintext; use CONNECT, or give the upstream `tls`",
-                ));
+        let found = match one.named_by(call)? {
+            Asked::Address(address) => hosts.get_address(address, deadline).await,
+            Asked::Host(host, port) => {
+                let begun = std::time::Instant::now();
+                let found = hosts.get(host, port, deadline).await;
+                let outcome = found.as_ref().map(|_| ()).map_err(|failure| failure.reason);
+                call.context.exchange.looked_up(host, begun, outcome);
+                found
             }
-            let (host, port) = named_host(call).ok_or_else(|| {
-                Error::with_source(Reason::NoEndpoint, Sent::Nothing, "the request names no host")
-            })?;
-            let begun = std::time::Instant::now();
-            let found = hosts.get(&host, port, deadline).await;
-            context.exchange.looked_up(
-                &host,
-                begun,
-                found.as_ref().map(|_| ()).map_err(|failure| failure.reason),
-            );
-            found
         };
-        let shared = shared.map_err(|failure| {
-            let Failure { reason, detail } = failure;
+        let host = found.map_err(|Failure { reason, detail }| {
             if detail.is_empty() {
-                nothing(reason)
+                Error::new(reason, Sent::Nothing)
             } else {
                 Error::with_source(reason, Sent::Nothing, detail)
             }
         })?;
-        self.own.refuse(&shared, context.client.local)?;
-        Ok(one.ready(shared))
+        self.own.refuse(&host, call.context.client.local)?;
+        Ok(host)
     }
+
+    /// The layers of a destination before a host that requests name.
+    pub(super) fn stack_of_host(
+        &self,
+        destination: &Destination,
+        host: &Arc<Shared>,
+    ) -> Result<Stack<WorkerUpstream>, Error> {
+        let (one, _) = self.asked(destination)?;
+        let (state, upstream) = one.ready(host);
+        Ok(stack(&destination.policy, &state, upstream))
+    }
+
+    /// The upstream of a destination whose host requests name, with this worker's hosts.
+    fn asked(&self, destination: &Destination) -> Result<(&One, &OnDemandHosts), Error> {
+        let asked = self.all.get(destination.upstream.0).and_then(|one| Some((one, &**one.hosts.as_ref()?)));
+        asked.ok_or_else(|| Error::new(Reason::InternalError, Sent::Nothing))
+    }
+}
+
+/// What a call says of where it goes.
+enum Asked<'a> {
+    Address(SocketAddr),
+    Host(&'a str, u16),
 }
 
 /// Ends the ejections of a host's endpoints on time, as the control thread does for upstreams that the config names.
@@ -296,18 +349,18 @@ fn asks_for_tls(request: &Request<Body>) -> bool {
 }
 
 /// The host that a request names; for opaque TLS the server name, with the port that was dialled.
-fn named_host(call: &Call) -> Option<(String, u16)> {
+fn named_host(call: &Call) -> Option<(&str, u16)> {
     let request = &call.request;
     let Some(authority) = request.uri().authority() else {
         let client = &call.context.client;
         let sni = client.sni.as_deref().filter(|_| call.wants == CallKind::Connection)?;
         let port = client.original_destination.map_or(443, |address| address.port());
-        return Some((sni.to_owned(), port));
+        return Some((sni, port));
     };
     let authority = parse_authority(authority.as_str())?;
     let scheme = request.uri().scheme_str().unwrap_or("http");
     let host = authority.host.trim_start_matches('[').trim_end_matches(']');
-    Some((host.to_owned(), authority.port.unwrap_or_else(|| default_port(scheme))))
+    Some((host, authority.port.unwrap_or_else(|| default_port(scheme))))
 }
 
 fn worker_upstream(state: &Arc<UpstreamState>, parts: &UpstreamParts) -> WorkerUpstream {

@@ -26,7 +26,7 @@ use http::HeaderName;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{Upstreams, mirror, session::Affinities};
+use super::{Upstreams, hosts::PerHost, mirror, session::Affinities};
 
 /// One route that forwards, on one worker.
 pub(super) struct RouteService {
@@ -116,15 +116,25 @@ struct Inner {
 struct DestinationService {
     destination: Destination,
     credential: Option<Credential>,
-    /// `None` where each call names the host, and so the upstream.
-    stack: Option<RefCell<Stack<WorkerUpstream>>>,
+    stack: DestinationStack,
+}
+
+/// The layers of a destination.
+enum DestinationStack {
+    /// To an upstream that the config names.
+    Named(RefCell<Stack<WorkerUpstream>>),
+    /// To each host that calls named.
+    Asked(PerHost<Stack<WorkerUpstream>>),
 }
 
 impl DestinationService {
     fn new(destination: &Destination, upstreams: &Upstreams) -> Self {
         Self {
             credential: upstreams.credential(destination.policy.credential.as_deref()).cloned(),
-            stack: upstreams.stack(destination).map(RefCell::new),
+            stack: upstreams.stack(destination).map_or_else(
+                || DestinationStack::Asked(PerHost::default()),
+                |stack| DestinationStack::Named(RefCell::new(stack)),
+            ),
             destination: destination.clone(),
         }
     }
@@ -164,15 +174,33 @@ impl Service<Call> for Destinations {
                 return DestinationsFuture::refused(error);
             }
         }
-        if let Some(stack) = &to.stack {
-            return DestinationsFuture::Named { sent: stack.borrow_mut().call(call) };
+        let hosts = match &to.stack {
+            DestinationStack::Named(stack) => {
+                return DestinationsFuture::Named { sent: stack.borrow_mut().call(call) };
+            }
+            DestinationStack::Asked(hosts) => hosts,
+        };
+        match upstreams.known_host(&to.destination, &call) {
+            Ok(Some(host)) => {
+                let sent = hosts.with(
+                    &host,
+                    || upstreams.stack_of_host(&to.destination, &host),
+                    |stack| stack.call(call),
+                );
+                return sent
+                    .map_or_else(DestinationsFuture::refused, |sent| DestinationsFuture::Named { sent });
+            }
+            Ok(None) => {}
+            Err(error) => return DestinationsFuture::refused(error),
         }
         let inner = self.0.clone();
         DestinationsFuture::Asked {
+            // Once for each host, but for those that were forgotten.
             sent: Box::pin(async move {
                 let to =
                     inner.all.get(id.0).ok_or_else(|| Error::new(Reason::InternalError, Sent::Nothing))?;
-                let mut stack = inner.upstreams.on_demand_stack(&to.destination, &call).await?;
+                let host = inner.upstreams.host(&to.destination, &call).await?;
+                let mut stack = inner.upstreams.stack_of_host(&to.destination, &host)?;
                 stack.call(call).await
             }),
         }
@@ -183,7 +211,7 @@ pin_project! {
     /// The future of [`Destinations`].
     #[project = OnwardProjection]
     pub(super) enum DestinationsFuture {
-        /// To an upstream that the config names.
+        /// To an upstream that the config names, or a host that this worker knows.
         Named { #[pin] sent: <Stack<WorkerUpstream> as Service<Call>>::Future },
         /// To a host that the call names, which is looked up first.
         Asked { sent: Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>> },

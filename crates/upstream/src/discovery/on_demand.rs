@@ -118,6 +118,27 @@ pub struct OnDemandHosts {
 }
 
 impl OnDemandHosts {
+    /// The upstream of `host:port`, if this worker knows it, without waiting. `host` is a name or an IP literal, without brackets.
+    /// Keep the result for one request only.
+    pub fn known(&self, host: &str, port: u16) -> Option<Arc<Shared>> {
+        match host.parse::<IpAddr>() {
+            Ok(ip) => self.known_address(SocketAddr::new(ip, port)),
+            Err(_) => self.known_name(&in_lower_case(host), port),
+        }
+    }
+
+    /// The upstream of one address, if this worker knows it.
+    pub fn known_address(&self, address: SocketAddr) -> Option<Arc<Shared>> {
+        let addresses = self.addresses.borrow();
+        addresses.get(&address).filter(|host| host.fresh()).map(|host| host.shared.clone())
+    }
+
+    fn known_name(&self, name: &str, port: u16) -> Option<Arc<Shared>> {
+        let names = self.names.borrow();
+        let known = names.get(name)?.iter().find(|(known, host)| *known == port && host.fresh());
+        known.map(|(_, host)| host.shared.clone())
+    }
+
     /// The upstream of `host:port`, looked up if it isn't known. `host` is a name or an IP literal, without brackets.
     /// Keep the result for one request only.
     ///
@@ -132,16 +153,8 @@ impl OnDemandHosts {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return self.get_address(SocketAddr::new(ip, port), deadline).await;
         }
-        // Allocates only for a host in capitals.
-        let capitals = host.bytes().any(|byte| byte.is_ascii_uppercase());
-        let host = if capitals { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) };
-        let known = self.names.borrow().get(host.as_ref()).and_then(|ports| {
-            ports
-                .iter()
-                .find(|(known, host)| *known == port && host.fresh())
-                .map(|(_, host)| host.shared.clone())
-        });
-        if let Some(shared) = known {
+        let host = in_lower_case(host);
+        if let Some(shared) = self.known_name(&host, port) {
             return Ok(shared);
         }
         let name: Name = host.as_ref().into();
@@ -168,9 +181,7 @@ impl OnDemandHosts {
         address: SocketAddr,
         deadline: Option<Instant>,
     ) -> Result<Arc<Shared>, Failure> {
-        let known =
-            self.addresses.borrow().get(&address).filter(|host| host.fresh()).map(|host| host.shared.clone());
-        if let Some(shared) = known {
+        if let Some(shared) = self.known_address(address) {
             return Ok(shared);
         }
         let host = self.ask(Key::Address(address), deadline).await?;
@@ -195,6 +206,12 @@ impl OnDemandHosts {
         };
         answer.unwrap_or_else(|_| Err(Failure::new(Reason::ShuttingDown, "")))
     }
+}
+
+/// Allocates only for a host in capitals.
+fn in_lower_case(host: &str) -> Cow<'_, str> {
+    let capitals = host.bytes().any(|byte| byte.is_ascii_uppercase());
+    if capitals { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) }
 }
 
 impl Host {

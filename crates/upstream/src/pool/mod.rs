@@ -32,8 +32,7 @@ mod waiting;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasherDefault, Hasher},
+    collections::VecDeque,
     pin::pin,
     rc::{Rc, Weak},
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -53,31 +52,10 @@ pub use upgraded::{Upgraded, upgraded};
 
 pub(crate) use self::dial::{ConnectionSpec, DialOptions, Protocol};
 use self::{h1::H1, h2::H2, owner::Owner};
-use crate::{Endpoint, Error, Id, Sent, Shared};
-
-/// Numbers that rise one by one need no hash that an attacker couldn't foresee.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        // Fibonacci hashing: the table looks at the top and the bottom.
-        self.0 = (self.0 ^ n).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
-    }
-}
+use crate::{Endpoint, Error, IdMap, Sent, Shared};
 
 /// The endpoints' homes, by their endpoint's number.
-type EndpointPools = HashMap<Id, Rc<EndpointPool>, BuildHasherDefault<IdHasher>>;
+type EndpointPools = IdMap<Rc<EndpointPool>>;
 
 /// One worker's connections to one upstream.
 pub(crate) struct Pool {
