@@ -37,6 +37,7 @@ mod resident;
 mod run;
 mod signals;
 mod stack;
+mod ticks;
 mod tls;
 mod upgrade;
 mod upgrade_folder;

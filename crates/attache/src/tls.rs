@@ -8,9 +8,9 @@ use std::{sync::Arc, time::Duration};
 use attache_config::model::{Config, Name, Trust};
 use attache_telemetry::{Metrics, Reason, Side};
 use attache_tls::{Certificate, SPIFFE_ENDPOINT, Workload};
-use tokio::{runtime::LocalRuntime, task::spawn_local, time::sleep};
+use tokio::{runtime::LocalRuntime, task::spawn_local};
 
-use crate::{error::Error, process::Process};
+use crate::{error::Error, process::Process, ticks::tick};
 
 /// How often the metrics are told, at least; as often as the watchers look, where that is more often.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -47,12 +47,12 @@ pub(crate) fn workload(config: &Config, before: Option<&Workload>) -> Result<Opt
 /// thread. The first expiries are told before it returns.
 pub(crate) fn follow(process: &Arc<Process>) {
     tell(process);
-    spawn_local(process.certificates.clone().run());
-    spawn_local(process.secrets.clone().run());
+    spawn_local(process.certificates.clone().run(tick));
+    spawn_local(process.secrets.clone().run(tick));
     let process = process.clone();
     spawn_local(async move {
         loop {
-            sleep(TELL_EVERY.min(process.generation().config.watch_interval)).await;
+            tick(TELL_EVERY.min(process.generation().config.watch_interval)).await;
             tell(&process);
         }
     });

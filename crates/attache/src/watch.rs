@@ -14,9 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::{MissedTickBehavior, interval};
-
-use crate::{proxy::handle::Control, reloads::Trigger};
+use crate::{proxy::handle::Control, reloads::Trigger, ticks::tick};
 
 /// How often it looks. A change is noticed within two looks and in use after the next.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -27,11 +25,9 @@ const LARGEST: u64 = 16 << 20;
 
 /// Follows the files of the running config, and reloads when they change. Ends with the thread.
 pub(crate) async fn follow(control: Control) {
-    let mut ticks = interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watch = Watch::default();
     loop {
-        ticks.tick().await;
+        tick(LOOK_EVERY).await;
         let process = control.process();
         let files = files(&process.generation().config);
         if !process.generation().config.reload.watch || files.is_empty() {

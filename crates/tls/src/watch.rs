@@ -93,10 +93,15 @@ impl Watcher {
         followed.push(source.into().0);
     }
 
-    /// Looks for ever. Files are read on the runtime's blocking threads: a hung network volume holds up nothing else.
-    pub async fn run(self) {
+    /// Looks for ever, each time after `wait` has waited for the interval. Files are read on the runtime's blocking threads: a hung
+    /// network volume holds up nothing else. Where nothing is followed, no thread is woken.
+    pub async fn run(self, wait: impl AsyncFn(Duration)) {
         loop {
-            tokio::time::sleep(Duration::from_nanos(self.inner.interval.load(Ordering::Relaxed))).await;
+            wait(Duration::from_nanos(self.inner.interval.load(Ordering::Relaxed))).await;
+            if self.sources().is_empty() {
+                self.look();
+                continue;
+            }
             let this = self.clone();
             // The runtime's hook reports a panic inside; the next check continues.
             let _ = tokio::task::spawn_blocking(move || this.look()).await;

@@ -23,10 +23,10 @@ use std::{sync::Arc, time::Duration};
 
 use attache_config::model;
 use attache_telemetry::OverloadGauges;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use self::resources::Resources;
-use crate::process::Process;
+use crate::{process::Process, ticks::tick};
 
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(250);
@@ -53,10 +53,8 @@ impl Watch {
 
     /// Looks until the program ends.
     pub(crate) async fn run(mut self) {
-        let mut ticks = interval(LOOK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tick(LOOK).await;
             self.look();
         }
     }

@@ -76,7 +76,7 @@ impl Usage {
 /// One control group's memory.
 struct Group {
     folder: PathBuf,
-    limits: [&'static str; 2],
+    limits: &'static [&'static str],
     /// The config's.
     own_limit: Option<u64>,
     limit: Option<u64>,
@@ -91,9 +91,9 @@ struct Group {
 impl Group {
     fn new(folder: PathBuf, own_limit: Option<u64>) -> Self {
         let (limits, current, cache) = if folder.join("memory.current").exists() {
-            (["memory.max", "memory.high"], "memory.current", "inactive_file ")
+            (&["memory.max", "memory.high"][..], "memory.current", "inactive_file ")
         } else {
-            (["memory.limit_in_bytes"; 2], "memory.usage_in_bytes", "total_inactive_file ")
+            (&["memory.limit_in_bytes"][..], "memory.usage_in_bytes", "total_inactive_file ")
         };
         let followed = |name: &str| Followed::new(folder.join(name));
         let (current, stat) = (followed(current), followed("memory.stat"));
@@ -106,7 +106,7 @@ impl Group {
         for followed in [&mut self.current, &mut self.stat].into_iter().chain(&mut self.pressure) {
             followed.file = None;
         }
-        let own = self.limits.into_iter().filter_map(|file| number(&read(self.folder.join(file))?));
+        let own = self.limits.iter().filter_map(|file| number(&read(self.folder.join(file))?));
         self.limit = self.own_limit.into_iter().chain(own).min().filter(|limit| *limit < NO_LIMIT);
     }
 

@@ -33,7 +33,7 @@ use crate::{
     overload,
     prepare::Prepared,
     process::{Process, Wrapped},
-    resident, tls,
+    resident, ticks, tls,
     upgrade::Keyed,
     upkeep::Upkeep,
     watch as files,
@@ -77,6 +77,7 @@ pub(crate) fn run(
     ended: watch::Sender<bool>,
 ) {
     let process = control.process();
+    ticks::begin();
     let runtime = match LocalRuntime::new() {
         Ok(runtime) => runtime,
         Err(error) => {

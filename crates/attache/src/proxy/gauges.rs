@@ -4,18 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use attache_telemetry::{AdmissionCounts, EndpointCounts};
 use attache_upstream::status::EndpointState;
-use tokio::time::interval;
 
-use crate::process::Process;
+use crate::{process::Process, ticks::tick};
 
 /// How often the endpoints' states are counted for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps the endpoint gauges true: discovery, health checks and ejections all change them.
 pub(super) async fn count_endpoints(process: Arc<Process>) {
-    let mut ticks = interval(COUNT_EVERY);
     loop {
-        ticks.tick().await;
         let generation = process.generation();
         for (index, upstream) in generation.upstreams.iter().enumerate() {
             let mut counts = EndpointCounts::default();
@@ -47,5 +44,6 @@ pub(super) async fn count_endpoints(process: Arc<Process>) {
                 process.metrics.set_admission(&shared.config.name, counts);
             }
         }
+        tick(COUNT_EVERY).await;
     }
 }

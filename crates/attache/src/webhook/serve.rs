@@ -105,7 +105,7 @@ pub(super) fn run(options: &Serve) -> Result<(), AnyError> {
         tracing::info!("the webhook answers on https://{}/mutate", socket.local_addr()?);
         let watcher = Watcher::default();
         watcher.follow(&webhook.acceptor);
-        spawn_local(watcher.run());
+        spawn_local(watcher.run(sleep));
         if let Some(socket) = metrics {
             tracing::info!("its metrics are on http://{}/metrics", socket.local_addr()?);
             spawn_local(serve_pages(socket, pages(&webhook), pending()));

@@ -267,7 +267,7 @@ async fn the_watchers_task_finds_a_change_by_itself() {
     let acceptor = Acceptor::new(&server(&files, "orders"), H1).unwrap();
     let watcher = Watcher::new(Duration::from_secs(1));
     watcher.follow(&acceptor);
-    let task = tokio::spawn(watcher.clone().run());
+    let task = tokio::spawn(watcher.clone().run(tokio::time::sleep));
     files.put("orders", &ca.issue_at(&[NAME], When::Now, 2));
     while watcher.status().reloads == 0 {
         tokio::time::sleep(Duration::from_millis(100)).await;
