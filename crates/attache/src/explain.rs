@@ -6,7 +6,7 @@ use std::{
 };
 
 use attache_config::model::{Action, Listener};
-use attache_http::{Client, check_request, normalize_uri};
+use attache_http::{Client, Proven, check_request, normalize_uri};
 use attache_routing::{RouteTable, explain, explain_tcp, show_edits};
 use attache_upstream::{SessionSeal, cookie};
 use attache_wire::{RequestHead, header::HOST};
@@ -159,8 +159,7 @@ fn client(options: &cli::Explain, tls: bool) -> Client {
         address: options.client.map(|ip| (ip, 0).into()),
         sni: options.sni.as_deref().map(|name| name.to_ascii_lowercase().into()),
         original_destination: options.destination,
-        identities: identity.into_iter().map(Into::into).collect(),
-        uris: usize::from(identity.is_some_and(|name| name.contains("://"))),
+        proven: identity.and_then(|name| Proven::names([name], usize::from(name.contains("://")))),
         ..Client::default()
     }
 }

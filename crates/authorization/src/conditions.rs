@@ -128,7 +128,7 @@ impl Condition {
             Self::Ports(ports) => facts.port().map_or(Truth::Unsure, |port| ports.contains(&port).into()),
             Self::Identities(identities) => {
                 let proven = identities.iter().any(|identity| match identity {
-                    IdentityMatch::Verified => client.certificate.is_some() || client.identity().is_some(),
+                    IdentityMatch::Verified => client.certificate().is_some() || client.identity().is_some(),
                     IdentityMatch::Name(name) => name.matches(client.names()),
                 });
                 let found = Truth::from(proven);

@@ -1,9 +1,7 @@
 //! Requests, clients and policies for tests.
 
-use std::sync::Arc;
-
 use attache_config::model::Config;
-use attache_http::{Client, check_request, normalize_uri};
+use attache_http::{Client, Proven, check_request, normalize_uri};
 use attache_wire::{RequestHead, header::HOST};
 use http::{Method, Version};
 
@@ -43,14 +41,12 @@ pub(crate) fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> R
 }
 
 pub(crate) fn client(address: &str, identity: &str) -> Client {
-    let identities: Vec<Arc<str>> =
-        Some(identity).filter(|id| !id.is_empty()).map(Into::into).into_iter().collect();
+    let identities = Some(identity).filter(|id| !id.is_empty());
     Client {
         address: address.parse().ok(),
         local: "10.9.9.9:8443".parse().ok(),
         tls: !identity.is_empty(),
-        uris: usize::from(identity.contains("://")),
-        identities: identities.into(),
+        proven: Proven::names(identities, usize::from(identity.contains("://"))),
         ..Client::default()
     }
 }

@@ -18,7 +18,7 @@ pub const CLIENT_CERTIFICATE: Known = header::X_FORWARDED_CLIENT_CERT;
 /// client showed no certificate.
 pub fn set_client_certificate(headers: &mut Fields, client: &Client, mode: ForwardClientCert) {
     use ForwardClientCert as F;
-    match (mode, &client.certificate) {
+    match (mode, client.certificate()) {
         (F::SanitizeSet, Some(own)) => headers.insert(CLIENT_CERTIFICATE, own),
         (F::AppendForward, Some(own)) => append(headers, own),
         (F::ForwardOnly, Some(_)) | (F::AlwaysForwardOnly, _) => {}
@@ -47,15 +47,21 @@ mod tests {
     use ForwardClientCert as F;
 
     use super::*;
+    use crate::Proven;
 
     const SENT: &str = "URI=spiffe://d/admin";
     const OWN: &str = "URI=spiffe://d/web";
 
+    fn client(proven: bool) -> Client {
+        let certificate = Some(HeaderValue::from_static(OWN));
+        let proven = proven.then(|| Box::new(Proven { certificate, ..Proven::default() }));
+        Client { proven, ..Client::default() }
+    }
+
     fn left(mode: F, proven: bool) -> Vec<String> {
         let mut headers = Fields::new();
         headers.append(CLIENT_CERTIFICATE, HeaderValue::from_static(SENT));
-        let certificate = proven.then(|| HeaderValue::from_static(OWN));
-        set_client_certificate(&mut headers, &Client { certificate, ..Client::default() }, mode);
+        set_client_certificate(&mut headers, &client(proven), mode);
         headers.get_all(CLIENT_CERTIFICATE).map(|value| value.to_str().unwrap().into()).collect()
     }
 
@@ -69,9 +75,7 @@ mod tests {
     fn an_open_quote_does_not_swallow_the_client_itself() {
         let mut headers = Fields::new();
         headers.append(CLIENT_CERTIFICATE, HeaderValue::from_static("URI=spiffe://d/admin;Subject=\"x"));
-        let certificate = Some(HeaderValue::from_static(OWN));
-        let client = Client { certificate, ..Client::default() };
-        set_client_certificate(&mut headers, &client, F::AppendForward);
+        set_client_certificate(&mut headers, &client(true), F::AppendForward);
         assert_eq!(headers.get(CLIENT_CERTIFICATE).unwrap(), OWN);
     }
 

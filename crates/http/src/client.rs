@@ -18,28 +18,54 @@ pub struct Client {
     pub sni: Option<Arc<str>>,
     /// Its connection to attache is encrypted.
     pub tls: bool,
-    /// Verified subject alternative names of its certificate, URIs first; empty without one.
+    /// What it has proven by its certificate. Boxed, since most connections that wait have none.
+    pub proven: Option<Box<Proven>>,
+}
+
+/// What a verified certificate says of a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proven {
+    /// Subject alternative names, URIs first.
     pub identities: Arc<[Arc<str>]>,
     /// How many of `identities` are URIs; the others are DNS names.
     pub uris: usize,
-    /// The subject of its verified certificate (RFC 4514); empty without one.
+    /// The subject (RFC 4514); may be empty.
     pub subject: Arc<str>,
-    /// Its verified certificate in the form for the application: the value of `X-Forwarded-Client-Cert`, made once for
-    /// the connection. `None` without a certificate.
+    /// The certificate in the form for the application: the value of `X-Forwarded-Client-Cert`, made once for the connection.
     pub certificate: Option<HeaderValue>,
 }
 
+impl Proven {
+    /// These names, of which so many are URIs.
+    pub fn names(identities: impl IntoIterator<Item: Into<Arc<str>>>, uris: usize) -> Option<Box<Self>> {
+        let identities = identities.into_iter().map(Into::into).collect();
+        Some(Box::new(Self { identities, uris, ..Self::default() }))
+    }
+}
+
 impl Client {
+    /// The verified names of its certificate, URIs first; empty without one.
+    pub fn identities(&self) -> &[Arc<str>] {
+        self.proven.as_ref().map_or(&[], |proven| &proven.identities)
+    }
+
     /// What patterns of identities are matched against.
     pub fn names(&self) -> CertificateNames<'_> {
-        let (uris, dns) = self.identities.split_at_checked(self.uris).unwrap_or_default();
-        CertificateNames { uris, dns, subject: &self.subject }
+        let Some(proven) = &self.proven else { return CertificateNames::default() };
+        let (uris, dns) = proven.identities.split_at_checked(proven.uris).unwrap_or_default();
+        CertificateNames { uris, dns, subject: &proven.subject }
     }
 
     /// The name that it is known by: its first, or its subject; `None` where it has proven nothing.
     pub fn identity(&self) -> Option<Arc<str>> {
-        let subject = || Some(&self.subject).filter(|subject| !subject.is_empty());
-        self.identities.first().or_else(subject).cloned()
+        let proven = self.proven.as_ref()?;
+        let subject = || Some(&proven.subject).filter(|subject| !subject.is_empty());
+        proven.identities.first().or_else(subject).cloned()
+    }
+
+    /// The value of `X-Forwarded-Client-Cert` for its verified certificate.
+    pub fn certificate(&self) -> Option<&HeaderValue> {
+        self.proven.as_ref()?.certificate.as_ref()
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use attache_config::model::{ListenProtocol, ProxyProtocolIn, TlsMode};
-use attache_http::{AcceptedTraffic, Client};
+use attache_http::{AcceptedTraffic, Client, Proven};
 use attache_telemetry::{Admitted, Exchange, Reason, Side, metrics};
 use attache_tls::Alpn;
 use attache_wire::proxy_protocol;
@@ -467,16 +467,16 @@ impl NewConnection {
         metrics().tls_client(&listener.name, outcome);
         self.client.tls = true;
         self.client.sni = accepted.sni;
-        self.client.identities = accepted.identities;
-        if let Some(client) = &accepted.client {
-            self.client.uris = client.uris.len();
-            self.client.subject = client.subject.as_str().into();
-        }
         let details = &listener.http.set_current_client_cert_details;
-        let element = accepted
-            .client
-            .map(|client| attache_tls::xfcc::element(&client, accepted.own_uri.as_deref(), details));
-        self.client.certificate = element.and_then(|element| HeaderValue::try_from(element).ok());
+        self.client.proven = accepted.client.map(|client| {
+            let element = attache_tls::xfcc::element(&client, accepted.own_uri.as_deref(), details);
+            Box::new(Proven {
+                identities: accepted.identities,
+                uris: client.uris.len(),
+                subject: client.subject.as_str().into(),
+                certificate: HeaderValue::try_from(element).ok(),
+            })
+        });
         self.stream = accepted.stream.into();
         Ok((accepted.alpn, denied))
     }

@@ -4,7 +4,7 @@
 //! order here and wakes the connection's task. A running request pays one load of a cell for it.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     rc::Rc,
     task::{Context, Waker},
@@ -31,7 +31,8 @@ pub(crate) enum Order {
     Cut,
 }
 
-/// One connection as the rest of the worker sees it.
+/// One connection as the rest of the worker sees it. Counts are 32 bits wide, since memory per idle connection counts: they are compared for
+/// equality, and no look comes 2^32 exchanges after the one before.
 #[derive(Debug)]
 pub(crate) struct OpenConnection {
     order: Cell<Order>,
@@ -39,7 +40,7 @@ pub(crate) struct OpenConnection {
     /// Exchanges that run now.
     running: Cell<u32>,
     /// Moves whenever an exchange begins or ends.
-    activity: Cell<u64>,
+    activity: Cell<u32>,
     /// HTTP/2: answers whose head was sent.
     pub(crate) answered: Cell<u64>,
     /// Why the connection ends; none where that is orderly.
@@ -47,12 +48,12 @@ pub(crate) struct OpenConnection {
     /// HTTP: only these are swept when idle.
     pub(crate) sweepable: Cell<bool>,
     /// It ended because the client took nothing any more; how that is said.
-    stalled: RefCell<Option<Box<str>>>,
-    swept: Cell<(u64, u8)>,
+    stalled: OnceCell<Box<str>>,
+    swept: Cell<(u32, u8)>,
     /// Its activity when the process was last short of something.
-    relieved: Cell<u64>,
+    relieved: Cell<u32>,
     /// Its activity at the last [`Registry::rest`].
-    rested: Cell<u64>,
+    rested: Cell<u32>,
     /// Looks of [`Registry::age`] until it is told to end.
     left: Cell<u8>,
 }
@@ -67,11 +68,11 @@ impl Default for OpenConnection {
             answered: Cell::default(),
             ended_by: Cell::default(),
             sweepable: Cell::default(),
-            stalled: RefCell::default(),
+            stalled: OnceCell::default(),
             // Differs from any activity: the first sweep begins the count.
-            swept: Cell::new((u64::MAX, 0)),
-            relieved: Cell::new(u64::MAX),
-            rested: Cell::new(u64::MAX),
+            swept: Cell::new((u32::MAX, 0)),
+            relieved: Cell::new(u32::MAX),
+            rested: Cell::new(u32::MAX),
             left: Cell::new(AGE_LOOKS - 1 - fastrand::u8(..3)),
         }
     }
@@ -80,24 +81,25 @@ impl Default for OpenConnection {
 impl OpenConnection {
     pub(crate) fn begin(&self) {
         self.running.set(self.running.get() + 1);
-        self.activity.set(self.activity.get() + 1);
+        self.activity.set(self.activity.get().wrapping_add(1));
     }
 
     pub(crate) fn end(&self) {
         self.running.set(self.running.get().saturating_sub(1));
-        self.activity.set(self.activity.get() + 1);
+        self.activity.set(self.activity.get().wrapping_add(1));
     }
 
     /// Notes why the connection's server ended, for the exchanges that end with it.
     pub(crate) fn note_stalled(&self, error: &(dyn std::error::Error + 'static)) {
         if let Some(stalled) = stalled(error) {
-            *self.stalled.borrow_mut() = Some(stalled.to_string().into());
+            // The first word stands: the connection ends with it.
+            let _ = self.stalled.set(stalled.to_string().into());
         }
     }
 
     /// The reason if the connection ended because the client read nothing any more.
     pub(crate) fn stalled(&self) -> Option<String> {
-        self.stalled.borrow().as_deref().map(str::to_owned)
+        self.stalled.get().map(|stalled| stalled.to_string())
     }
 
     /// No exchange runs.

@@ -178,7 +178,7 @@ fn push_variable<'a>(value: &mut Vec<u8>, variable: &Variable, request: &'a Requ
             number.as_bytes()
         }
         Variable::ClientIdentity => {
-            ctx.client.identities.first().map_or(&b""[..], |identity| identity.as_bytes())
+            ctx.client.identities().first().map_or(&b""[..], |identity| identity.as_bytes())
         }
         Variable::Host => request.uri.authority().map_or(&b""[..], |authority| authority.as_str().as_bytes()),
         Variable::Path => request.uri.path().as_bytes(),

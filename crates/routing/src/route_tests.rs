@@ -4,7 +4,7 @@ use attache_config::model::{
     Action, Fault, FaultDelay, FaultRate, HeaderEdits, Hedge, HedgeAfter, HostRewrite, Mirror, Name, Part,
     PathRewrite, Policy, Redirect, Respond, Retry, RetryOn, Route, Template, Timeouts, UpstreamId, Variable,
 };
-use attache_http::Client;
+use attache_http::{Client, Proven};
 use attache_wire::RequestHead;
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -179,7 +179,7 @@ fn header_changes_know_the_request_as_it_came() {
 fn no_value_begins_a_new_line() {
     let mut route = route("r", matching(&[], "-"));
     route.request_headers.set = vec![variable("x-identity", Variable::ClientIdentity)];
-    let evil = Client { identities: ["spiffe://a\r\nx-admin: 1\0".into()].into(), ..Client::default() };
+    let evil = Client { proven: Proven::names(["spiffe://a\r\nx-admin: 1\0"], 0), ..Client::default() };
     let (parts, _) = sent(route, request("GET", "a/", &[]), &evil).unwrap();
     assert_eq!(parts.headers.get("x-identity").unwrap(), "spiffe://ax-admin: 1");
     assert!(!parts.headers.contains_key("x-admin"));

@@ -1,5 +1,5 @@
 use attache_config::model::{Action, Match, Route, SanPattern, Traffic};
-use attache_http::{AcceptedTraffic, Client};
+use attache_http::{AcceptedTraffic, Client, Proven};
 use http::Method;
 
 use crate::{
@@ -242,9 +242,10 @@ fn a_route_for_an_identity_comes_before_one_for_anybody_and_only_its_own_take_it
     ]));
     let nobody = Client::default();
     let web = client("", "");
-    let cron = Client { subject: "CN=cron,O=Shop".into(), ..Client::default() };
+    let cron = Proven { subject: "CN=cron,O=Shop".into(), ..Proven::default() };
+    let cron = Client { proven: Some(Box::new(cron)), ..Client::default() };
     // A DNS name that reads like a URI is none.
-    let forged = Client { uris: 0, ..client("", "") };
+    let forged = Client { proven: Proven::names(web.identities().to_vec(), 0), ..client("", "") };
     for (client, http, tcp) in [
         (&nobody, "anybody", "anybody"),
         (&web, "web", "web"),

@@ -7,7 +7,7 @@ use attache_config::model::{
     Match, PathPattern, PathPolicy, Policy, Route, Segment, Target, Traffic, Upstream, UpstreamId,
     ValueMatch, ValuePattern,
 };
-use attache_http::{Client, check_request, normalize_uri};
+use attache_http::{Client, Proven, check_request, normalize_uri};
 use attache_wire::RequestHead;
 use http::{HeaderName, HeaderValue};
 
@@ -128,8 +128,7 @@ pub(crate) fn client(destination: &str, sni: &str) -> Client {
         address: "10.1.2.3:4567".parse().ok(),
         original_destination: destination.parse().ok(),
         sni: (!sni.is_empty()).then(|| sni.into()),
-        identities: ["spiffe://cluster.local/ns/shop/sa/web".into()].into(),
-        uris: 1,
+        proven: Proven::names(["spiffe://cluster.local/ns/shop/sa/web"], 1),
         ..Client::default()
     }
 }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use attache_config::model::{ForwardClientCert, Forwarded, ForwardedMode};
-use attache_http::{CLIENT_CERTIFICATE, Client, add_forwarded, set_client_certificate};
+use attache_http::{CLIENT_CERTIFICATE, Client, Proven, add_forwarded, set_client_certificate};
 use attache_wire::Fields;
 use http::HeaderValue;
 
@@ -95,7 +95,9 @@ pub fn check(data: &[u8]) {
     let proven = certificates & 0x80 != 0;
     let client = Client {
         address: Some(SocketAddr::from(([192, 0, 2, 7], 1))),
-        certificate: proven.then(|| HeaderValue::from_static(OWN)),
+        proven: proven.then(|| {
+            Box::new(Proven { certificate: Some(HeaderValue::from_static(OWN)), ..Proven::default() })
+        }),
         ..Client::default()
     };
     add_forwarded(&mut headers, &modes, &client, "http", "app:80");

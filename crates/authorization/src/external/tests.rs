@@ -1,10 +1,8 @@
 #![allow(clippy::indexing_slicing, reason = "tests")]
 //! What an authorizer is told, and what its answers change.
 
-use std::sync::Arc;
-
 use attache_config::model::{Authorizer, HeaderMatch, Name};
-use attache_http::Client;
+use attache_http::{Client, Proven};
 use attache_wire::RequestHead;
 use http::{HeaderName, StatusCode};
 use prost::Message;
@@ -71,8 +69,7 @@ fn an_authorizer_is_told_who_asks_for_what() {
     let client = Client {
         address: Some("[::ffff:10.0.0.7]:4711".parse().unwrap()),
         local: Some("10.0.0.1:8443".parse().unwrap()),
-        identities: [Arc::from("spiffe://x/web")].into(),
-        uris: 1,
+        proven: Proven::names(["spiffe://x/web"], 1),
         sni: Some("app.test".into()),
         tls: true,
         ..Client::default()

@@ -80,7 +80,7 @@ impl GlobalLimiter {
                     ("destination_cluster", context.exchange.upstream.borrow().as_deref()?.to_owned())
                 }
                 DescriptorAction::ClientIdentity => {
-                    ("client_identity", context.client.identities.first()?.as_ref().to_owned())
+                    ("client_identity", context.client.identities().first()?.as_ref().to_owned())
                 }
                 DescriptorAction::Route => ("route", self.route.as_ref().to_owned()),
                 DescriptorAction::Path => ("path", context.exchange.path.borrow().to_string()),

@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use attache_http::Client;
+use attache_http::{Client, Proven};
 use http::StatusCode;
 use tokio::time::{Instant, sleep};
 use tower::Service as _;
@@ -146,7 +146,7 @@ async fn descriptors_are_filled_with_what_is_known_of_the_request() {
     let mut call = request("ann");
     call.context_mut().client = Rc::new(Client {
         address: Some("[::ffff:10.0.0.7]:9".parse().unwrap()),
-        identities: [Arc::from("spiffe://x/web")].into(),
+        proven: Proven::names(["spiffe://x/web"], 0),
         ..Client::default()
     });
     *call.context.exchange.upstream.borrow_mut() = Some("orders".into());

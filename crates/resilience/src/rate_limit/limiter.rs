@@ -60,7 +60,7 @@ impl Limiter {
                 Some(IpAddr::V6(ip)) => by(&ip.octets()),
                 None => by(b""),
             },
-            LimitKey::Identity => by(client.identities.first().map_or(b"", |name| name.as_bytes())),
+            LimitKey::Identity => by(client.identities().first().map_or(b"", |name| name.as_bytes())),
         };
         bucket.take(self.rate.token, self.rate.full, now).map_err(|full_at| Limited {
             retry_after: Duration::from_nanos(

@@ -4,7 +4,7 @@ use std::{
 };
 
 use attache_config::model::{self, LimitKey};
-use attache_http::Client;
+use attache_http::{Client, Proven};
 use http::HeaderName;
 use proptest::prelude::*;
 
@@ -87,7 +87,7 @@ async fn invented_keys_share_one_bucket_and_push_out_nobody() {
 async fn addresses_and_identities_are_keys() {
     let client = |ip: [u8; 4], identity: &str| Client {
         address: Some((ip, 1234).into()),
-        identities: [Arc::from(identity)].into(),
+        proven: Proven::names([identity], 0),
         ..Client::default()
     };
     let now = Instant::now();
