@@ -198,7 +198,7 @@ impl Session<'_> {
                 }
                 return Err("ended at once by a second signal; running requests were cut".into());
             }
-            // Nobody serves any more: the container is to be started again now, and not when this one has drained.
+            // No process serves now: the container must be started again at once, and not after this process has drained.
             if let Some(code) = self.code.filter(|_| self.asked == 0 && self.upgrades.stays().is_some()) {
                 tracing::error!("the process that took over has ended by itself; this one ends, too");
                 return Ok(code);
@@ -210,7 +210,7 @@ impl Session<'_> {
             tokio::select! {
                 signal = signals.next() => self.heard(signal),
                 _ = children.recv() => {}
-                // Whoever ended while the proxy did is not told again.
+                // A child that ended together with the proxy sends no second signal.
                 () = sleep(FOLLOWING) => {}
             }
             self.reap();

@@ -93,7 +93,7 @@ impl fmt::Debug for Body {
     }
 }
 
-/// A body that ended before its end. Whoever forwards it must cut the other side too, never end it cleanly.
+/// A body that was cut off. Code that forwards it must cut the other side too, and never end it cleanly.
 #[derive(Debug)]
 pub struct BodyError {
     /// Why, where it is known; `None` from a peer's connection whose side the reader knows.

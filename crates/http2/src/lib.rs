@@ -1,7 +1,7 @@
 //! HTTP/2 (RFC 9113) and header compression (RFC 7541), for a server and for a client.
 //!
 //! A connection's [state](state) has no input or output: bytes that were read go in, and bytes to be written come out.
-//! A [`Connection`] puts a socket under it, and is polled by one task. Whoever serves or calls holds the two sides of a
+//! A [`Connection`] puts a socket under it, and is polled by one task. The code that serves or calls holds the two sides of a
 //! stream, [`SendStream`] and [`RecvStream`], on any task of the same worker: nothing is locked, and no stream costs a
 //! task or a channel.
 //!

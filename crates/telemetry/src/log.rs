@@ -131,8 +131,8 @@ impl fmt::Display for LoggingError {
 
 impl std::error::Error for LoggingError {}
 
-/// Drops warnings of the DNS library, unless the log is finer than `info`: it writes one for each answer that is not for its question, so
-/// that whoever forges answers could fill the log. What they mean for a name is reported by whoever asked for it.
+/// Drops warnings of the DNS library, unless the log is finer than `info`: it writes one for each answer that does not fit
+/// its question, so an attacker who forges answers could fill the log. The upstream that asked reports what a failed look-up means.
 struct OfLibraries(reload::Handle<EnvFilter, Registry>);
 
 impl<S: tracing::Subscriber> Layer<S> for OfLibraries {

@@ -26,7 +26,7 @@ impl Flag {
     /// Lowers it where it isn't `needed`.
     pub(crate) fn lower_unless(&self, needed: impl Fn() -> bool) {
         if self.is_up() && !needed() {
-            // A swap, since a store acquires nothing: whoever raised it in between would be overwritten without being seen.
+            // A swap and not a store: a store would overwrite, unseen, a flag that another worker raised in between.
             self.0.swap(false, AcqRel);
             if needed() {
                 self.raise();

@@ -1,7 +1,7 @@
 //! The requests of one connection, one after the other.
 //!
-//! The rule: after a refusal nothing is interpreted any more, and after a request that may switch protocols nothing is before it is
-//! known whether it did.
+//! The rule: after a refusal no further byte is interpreted. After a request that may switch protocols, no further byte is
+//! interpreted until it is known whether the connection did switch.
 
 use std::rc::Rc;
 

@@ -2,8 +2,8 @@
 //!
 //! Rules:
 //! - A page is taken whole or not at all: one line that no monitor could read would cost it all the others, attache's included.
-//! - A family stands once. `process_…` families that the application has, too, are the application's, and attache's are told as
-//!   `attache_process_…`: whoever asks beside the application wants to know of it. Of others the first one stays.
+//! - A family stands once. `process_…` families that the application has, too, are the application's, and attache's are called
+//!   `attache_process_…`, because a monitor of the application expects the application's own. Of other families the first one stays.
 //! - OpenMetrics is answered if every page is there in it; otherwise all is in Prometheus' text.
 
 use std::{

@@ -5,8 +5,8 @@
 //! monitor or prober has one idea of what an application looks like, and the adapter beside the application gives it that look, so that
 //! the application needs no change.
 //!
-//! Rule: the application may be slow, down or wrong, and costs nobody anything but itself: every question has a time and a size
-//! that it may take, and attache's own answers are always there.
+//! Rule: an application that is slow, down or wrong harms only its own answers. Every request to it is limited in time and size,
+//! and attache's own answers never wait for it.
 
 mod adapt;
 mod ask;

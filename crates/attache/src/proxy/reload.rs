@@ -69,7 +69,7 @@ impl Reloader {
         }
         // Else the sockets would stay open, and connections wait in them.
         self.process.held().clear();
-        // Whoever asks now is told so: the orders' other ends are dropped with the queue.
+        // An order that comes from now on gets an error: its reply channel is dropped with the queue.
         drop(orders);
         std::future::pending::<()>().await;
     }

@@ -1,7 +1,7 @@
 //! The client's side of one connection: its socket, the bytes that were read, and the positions of its messages.
 //!
-//! The connection's task and the body of the request that runs share it: whoever wants bytes reads them, so none is handed over between
-//! tasks.
+//! The connection's task and the body of the request that runs share it. The one that needs bytes reads them itself, so no byte is
+//! handed over between tasks.
 
 use std::{
     io,

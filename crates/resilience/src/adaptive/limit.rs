@@ -2,8 +2,8 @@
 //!
 //! **One word** holds the phase (odd while minRTT is measured) and how many samples the measurement has. So a sample counts in the
 //! phase in which its call began, or not at all, and exactly one call completes a measurement.
-//! Whoever begins one keeps the limit of before first, and lets samples count then: the last sample always finds what the
-//! limit goes back to.
+//! The worker that begins a measurement first saves the old limit, and then lets samples count: so the last sample always finds
+//! the limit that it must restore.
 
 use crate::sync::{
     AtomicU32, AtomicU64,

@@ -1,4 +1,4 @@
-//! Where in an exchange's cells what stands.
+//! The position of each value in the cells of an exchange.
 
 use super::histogram;
 

@@ -26,7 +26,7 @@ pub(super) fn extract_single(headers: &Fields) -> Found {
         return first.and_then(decided).map_or(Found::Nothing, Found::Decision);
     };
     let sampled = match decision {
-        // Left to whoever reads it: as with the ratio of one who begins, so here; the sender did not say no.
+        // The sender left the decision to us: the configured ratio decides, as for a trace that begins here.
         None => Some(false),
         Some(decision) => decided(decision),
     };

@@ -1,7 +1,7 @@
 //! A sliding window of calls and failures: ten buckets, one word each.
 //!
-//! A bucket carries the number of its turn, so that a stale one is found out and begun anew by whoever
-//! adds to it first. The window's length is therefore between 0.9 and 1.0 of what is configured.
+//! A bucket carries the number of its turn, so that the first call that adds to a stale bucket
+//! notices it and begins it anew. The window's length is therefore between 0.9 and 1.0 of what is configured.
 //!
 //! Relaxed is enough in here: who was let through by the state behind a `clear` sees it, by the order of that state's word
 //! (`state.rs`). A call whose thread stands still between that look and this count, for as long as the breaker takes to open and to close

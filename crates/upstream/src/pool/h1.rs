@@ -1,10 +1,10 @@
 //! One HTTP/1.1 connection, which has no task.
 //!
-//! Whoever holds it drives it: the call while it waits for the response's head, then the response's body while it is read
-//! ([`super::h1_body`]), then nobody while it is idle in the pool. So a request costs no hop between tasks.
+//! Its holder drives it: first the call, while it waits for the response's head; then the response's body, while it is read
+//! ([`super::h1_body`]). While it is idle in the pool, nothing drives it. So a request costs no hop between tasks.
 //! Dropping it, in any state, closes the socket.
 //!
-//! Before a request is written, what the peer has sent is looked at: where it has closed the connection, or sent what nobody asked for,
+//! Before a request is written, what the peer has sent is looked at: if it has closed the connection, or sent bytes without a request,
 //! nothing is written and the request comes back untouched ([`Failed::request`]).
 
 use std::{
