@@ -79,7 +79,7 @@ impl From<Result<(), Reason>> for Label<'_> {
     }
 }
 
-impl<'a> Label<'a> {
+impl Label<'_> {
     fn text(&self) -> &str {
         match self {
             Self::Name(name) => name,
