@@ -1,6 +1,6 @@
 //! What a reload changed, in words, for the log, the admin API and the dashboard.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use attache_config::model::{Config, Listener, Upstream, Web};
 
@@ -74,9 +74,12 @@ fn pairs<'a, T>(
     new: &'a [T],
     name: impl Fn(&T) -> &str,
 ) -> Vec<(Option<&'a T>, Option<&'a T>)> {
-    let find = |all: &'a [T], one: &T| all.iter().find(|other| name(other) == name(one));
-    let was = old.iter().map(|before| (Some(before), find(new, before)));
-    let added = new.iter().filter(|after| find(old, after).is_none()).map(|after| (None, Some(after)));
+    let by_name = |all: &'a [T]| -> HashMap<String, &'a T> {
+        all.iter().map(|one| (name(one).to_owned(), one)).collect()
+    };
+    let (then, now) = (by_name(old), by_name(new));
+    let was = old.iter().map(|before| (Some(before), now.get(name(before)).copied()));
+    let added = new.iter().filter(|after| !then.contains_key(name(after))).map(|after| (None, Some(after)));
     was.chain(added).collect()
 }
 

@@ -55,20 +55,27 @@ impl Default for Generation {
 }
 
 impl Generation {
-    pub(crate) fn upstream(&self, name: &str) -> Option<&UpstreamParts> {
-        self.upstreams.iter().find(|parts| &*parts.shared().config.name == name)
+    /// All upstreams by their names.
+    pub(crate) fn by_name(&self) -> HashMap<&str, &UpstreamParts> {
+        self.upstreams.iter().map(|parts| (&*parts.shared().config.name, parts)).collect()
     }
 
-    /// The retry policy that routes bring to the upstream at this place; the most generous where they differ.
-    /// `None` where no route leads to it.
-    pub(crate) fn retry(&self, upstream: usize) -> Option<&Retry> {
+    /// Of each upstream the retry policy that routes bring to it; the most generous where they differ. `None` where no route leads to it.
+    pub(crate) fn retries(&self) -> Vec<Option<&Retry>> {
+        let mut retries: Vec<Option<&Retry>> = vec![None; self.upstreams.len()];
         let routes = self.config.listeners.iter().flat_map(|listener| &listener.routes);
         let forwards = routes.filter_map(|route| match &route.action {
             Action::Forward(forward) => Some(forward),
             Action::Redirect(_) | Action::Respond(_) => None,
         });
-        let destinations = forwards.flat_map(|forward| &forward.to).filter(|to| to.upstream.0 == upstream);
-        destinations.map(|to| &to.policy.retry).max_by(|a, b| a.budget.total_cmp(&b.budget))
+        for to in forwards.flat_map(|forward| &forward.to) {
+            if let Some(retry) = retries.get_mut(to.upstream.0)
+                && retry.is_none_or(|known| to.policy.retry.budget.total_cmp(&known.budget).is_ge())
+            {
+                *retry = Some(&to.policy.retry);
+            }
+        }
+        retries
     }
 
     pub(crate) fn listener(&self, name: &str) -> Option<&ListenerParts> {

@@ -4,7 +4,10 @@
 //! Unchanged parts of the previous generation are taken over: a listener's sockets, its TLS with the sessions that
 //! clients may resume, a route's rate limit.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use attache_authorization::jwt::Issuer;
 use attache_config::model::{self, Action, Config, ListenProtocol};
@@ -64,8 +67,9 @@ pub(crate) fn prepare(
     let workload = tls::workload(&config, before.workload.as_ref())?;
     let credentials = Credentials::read(&config, &before.credentials, &process.secrets)?;
     let issuers = issuers::prepare(&config, &before.config, &before.issuers)?;
+    let known = before.by_name();
     let upstreams = config.upstreams.iter().map(|upstream| {
-        let old = before.upstream(&upstream.name).filter(|old| *old.shared().config == *upstream);
+        let old = known.get(&*upstream.name).copied().filter(|old| *old.shared().config == *upstream);
         if let Some(old) = old {
             return Ok(UpstreamSource::Kept(old.clone()));
         }
@@ -86,7 +90,7 @@ pub(crate) fn prepare(
             config: Arc::new(listener.clone()),
             tls: acceptor(listener, old, workload.as_ref(), process)?,
             connections: old.map(|old| old.connections.clone()).unwrap_or_default(),
-            routes: listener.routes.iter().map(|route| route_state(route, old)).collect(),
+            routes: route_states(listener, old),
         })
     });
     let listeners = listeners.collect::<Result<_, Error>>()?;
@@ -140,15 +144,23 @@ const fn alpn(protocol: ListenProtocol) -> &'static [&'static [u8]] {
 }
 
 /// A route that says the same of its limits and faults keeps what it has counted.
-fn route_state(route: &model::Route, old: Option<&ListenerParts>) -> Arc<RouteState> {
-    let Action::Forward(forward) = &route.action else { return Arc::default() };
-    let same = old.and_then(|old| {
-        let at = old.config.routes.iter().position(|known| known.name == route.name)?;
-        let Action::Forward(known) = &old.config.routes.get(at)?.action else { return None };
-        let same = known.rate_limit == forward.rate_limit && known.fault == forward.fault;
-        same.then(|| old.routes.get(at).cloned()).flatten()
-    });
-    same.unwrap_or_else(|| RouteState::new(forward))
+fn route_states(listener: &model::Listener, old: Option<&ListenerParts>) -> Vec<Arc<RouteState>> {
+    let known = old.into_iter().flat_map(|old| old.config.routes.iter().zip(&old.routes));
+    // Of one entry with several paths each route has the same name: the first one's state is meant.
+    let mut states: HashMap<&str, (&model::Route, &Arc<RouteState>)> = HashMap::new();
+    for (route, state) in known {
+        states.entry(&*route.name).or_insert((route, state));
+    }
+    let state = |route: &model::Route| {
+        let Action::Forward(forward) = &route.action else { return Arc::default() };
+        let same = states.get(&*route.name).and_then(|(known, state)| {
+            let Action::Forward(known) = &known.action else { return None };
+            let same = known.rate_limit == forward.rate_limit && known.fault == forward.fault;
+            same.then(|| Arc::clone(state))
+        });
+        same.unwrap_or_else(|| RouteState::new(forward))
+    };
+    listener.routes.iter().map(state).collect()
 }
 
 fn bind(

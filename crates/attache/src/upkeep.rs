@@ -111,13 +111,14 @@ impl Upkeep {
 
         // What is there for the first time can be looked up while the old generation serves.
         let first = before.number == 0;
+        let known = before.by_name();
         let mut fresh = Vec::new();
         let mut steps = Vec::new();
         for source in upstreams {
             steps.push(match source {
                 UpstreamSource::Kept(parts) => Step::Keep(parts),
                 UpstreamSource::New { config, tls } => {
-                    let old = before.upstream(&config.name);
+                    let old = known.get(&*config.name).copied();
                     let old = old.filter(|old| old.shared().config.address == config.address);
                     if let Some(old) = old {
                         Step::Succeed(config, tls, old.clone())

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     describe::{Shape, accepts, describe, flag, list, resolve, shapes, title, type_of, words},
-    diagnostic::{Place, Problems},
+    diagnostic::{Place, Problems, Severity},
     slips, suggest,
     text::Syntax,
     yaml::{Entry, Kind, Node, Scalar},
@@ -230,7 +230,21 @@ impl Checker<'_> {
         let names = schema.get("propertyNames").and_then(|names| names.get("format"));
         let of_keys = names.and_then(Value::as_str).and_then(Syntax::of);
         let mut values = Vec::with_capacity(entries.len());
+        // A name without anything below it.
+        let mut above: Option<&str> = None;
         for Entry { key, place, value } in entries {
+            if let Some(above) = above
+                && let Some(section) = slips::of_each(self.root, of, key)
+            {
+                let help = format!(
+                    "`{key}` is a key of {section}: if it belongs to `{above}:` above, indent it deeper"
+                );
+                self.problems.wrong(*place, format!("the key `{key}` stands where a name is expected"), help);
+                continue;
+            }
+            if matches!(&value.kind, Kind::Scalar(scalar) if scalar.is_missing()) {
+                above = Some(key);
+            }
             if let Some(Err(wrong)) = of_keys.map(|syntax| (syntax.check)(key)) {
                 self.problems.wrong(*place, wrong.message(&format!("`{key}`")), wrong.help);
             } else if let Some(value) = self.named(key, *place, value, of) {
@@ -286,9 +300,16 @@ impl Checker<'_> {
                     wrong.push(key.to_owned());
                 }
                 let within = title(schema);
-                let above = slips::above(self.root, known, entries, key);
-                let above = above.map(|above| format!("if it belongs to `{above}:` above, indent it deeper"));
-                let help = no_space(key).or(above).unwrap_or_else(|| self.where_else(key, known));
+                let help = if self.problems.is_full(Severity::Error) {
+                    String::new()
+                } else {
+                    let above = slips::above(self.root, known, entries, key);
+                    let above =
+                        above.map(|above| format!("if it belongs to `{above}:` above, indent it deeper"));
+                    let kept = (value.is_anchored && std::ptr::eq(schema, self.root))
+                        .then(|| format!("call it `x-{key}` if it only holds what `*` and `<<` stand for"));
+                    no_space(key).or(above).or(kept).unwrap_or_else(|| self.where_else(key, known))
+                };
                 self.problems.wrong(*place, format!("unknown key `{key}` in {within}"), help);
             }
             if broken || self.problems.mark() != before {
@@ -365,14 +386,37 @@ impl Checker<'_> {
                 };
                 Some(format!("a name is a key here, without a dash: `{name}: …`"))
             }
+            Kind::Scalar(_) | Kind::Sequence(_)
+                if schemas.iter().any(|schema| std::ptr::eq(*schema, self.root)) =>
+            {
+                Some(SMALLEST.to_owned())
+            }
+            // An address, as if there were only one.
+            Kind::Scalar(scalar)
+                if scalar.text.contains("://")
+                    && !scalar.secret
+                    && schemas.iter().all(|schema| flag(schema, "x-map")) =>
+            {
+                let name = || format!("give it a name: `{{ NAME: {} }}`", shown(scalar));
+                Some(no_space(&scalar.text).unwrap_or_else(name))
+            }
             Kind::Scalar(scalar) if schemas.iter().all(|schema| accepts(schema, Shape::Mapping)) => {
-                no_space(&scalar.text)
+                no_space(&scalar.text).or_else(|| {
+                    let is_path = scalar.text.starts_with('/') && !scalar.secret;
+                    let takes_path = schemas.iter().any(|schema| !schema["properties"]["path"].is_null());
+                    (is_path && takes_path).then(|| format!("`{{ path: {} }}`", shown(scalar)))
+                })
             }
             // `-to: a` is a mapping with a strange key.
             Kind::Mapping(entries) => entries
                 .first()
                 .and_then(|first| first.key.strip_prefix('-'))
-                .map(|key| format!("write a space behind the dash: `- {key}`")),
+                .map(|key| format!("write a space behind the dash: `- {key}`"))
+                .or_else(|| {
+                    let lists = schemas.iter().any(|schema| accepts(schema, Shape::Sequence));
+                    let first = entries.first().filter(|_| lists)?;
+                    Some(format!("expected {expected}: a dash begins each of them, `- {}: …`", first.key))
+                }),
             _ => None,
         };
         let help = slip.unwrap_or_else(|| format!("expected {expected}"));
@@ -399,14 +443,23 @@ fn no_space(text: &str) -> Option<String> {
         .then(|| format!("write a space behind the colon: `{key}: {value}`"))
 }
 
+/// What a file that is no mapping could have meant.
+const SMALLEST: &str =
+    "a config is a mapping of keys: the smallest is `upstreams: { orders: https://orders.internal:8443 }`";
+
 /// A scalar for a message; content of a file is never shown.
 fn quoted(scalar: &Scalar) -> String {
     if scalar.secret {
         return "the file's content".to_owned();
     }
+    format!("`{}`", shown(scalar))
+}
+
+/// The beginning of its first line.
+fn shown(scalar: &Scalar) -> String {
     let mut short: String = scalar.text.lines().next().unwrap_or_default().chars().take(60).collect();
     if short.len() < scalar.text.len() {
         short.push('…');
     }
-    format!("`{short}`")
+    short
 }

@@ -200,15 +200,23 @@ impl Palette {
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
     found: Vec<Found>,
-    /// Reports, those among them that weren't kept.
-    reports: usize,
+    counts: Counts,
 }
 
 /// A point in time of [`Problems`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     found: usize,
+    counts: Counts,
+}
+
+/// How much was reported. Whether a file is refused depends on these, and not on what was kept to be shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    /// All reports, also those that say what an earlier one said.
     reports: usize,
+    errors: usize,
+    warnings: usize,
 }
 
 #[derive(Debug)]
@@ -220,7 +228,7 @@ struct Found {
 }
 
 impl Problems {
-    /// A longer list is of no use.
+    /// As many errors, and as many warnings, are shown: a longer list is of no use.
     const MOST: usize = 200;
 
     pub(crate) fn error(&mut self, place: Place, message: impl Into<String>) {
@@ -237,33 +245,49 @@ impl Problems {
     }
 
     pub(crate) fn push(&mut self, severity: Severity, place: Place, message: String, help: Option<String>) {
-        self.reports += 1;
-        if self.found.len() < Self::MOST
-            && !self.found.iter().any(|item| item.place == place && item.message == message)
-        {
+        self.counts.reports += 1;
+        if self.found.iter().any(|item| item.place == place && item.message == message) {
+            return;
+        }
+        let full = self.is_full(severity);
+        match severity {
+            Severity::Error => self.counts.errors += 1,
+            Severity::Warning => self.counts.warnings += 1,
+        }
+        if !full {
             let help = help.filter(|help| !help.is_empty());
             self.found.push(Found { severity, place, message, help });
         }
     }
 
+    /// The next of this severity is counted and not shown: its help needs not be found.
+    pub(crate) fn is_full(&self, severity: Severity) -> bool {
+        let so_far = match severity {
+            Severity::Error => self.counts.errors,
+            Severity::Warning => self.counts.warnings,
+        };
+        so_far >= Self::MOST
+    }
+
     pub(crate) fn any_error(&self) -> bool {
-        self.found.iter().any(|item| item.severity == Severity::Error)
+        self.counts.errors > 0
     }
 
     /// Now; equal to an earlier one if nothing was reported since.
     pub(crate) fn mark(&self) -> Mark {
-        Mark { found: self.found.len(), reports: self.reports }
+        Mark { found: self.found.len(), counts: self.counts }
     }
 
     /// Whatever was reported since then wasn't.
     pub(crate) fn take_back(&mut self, mark: Mark) {
         self.found.truncate(mark.found);
-        self.reports = mark.reports;
+        self.counts = mark.counts;
     }
 
     /// Warnings about a refused file are of no use, and may be caused by its errors.
     pub(crate) fn only_errors(mut self) -> Self {
         self.found.retain(|item| item.severity == Severity::Error);
+        self.counts.warnings = 0;
         self
     }
 
@@ -272,6 +296,15 @@ impl Problems {
         let file = file.map_or_else(|| "config".to_owned(), |file| file.to_string_lossy().into_owned());
         self.found.sort_by_key(|item| (item.place.line, item.place.column));
         let lines: Vec<&str> = lines(text).collect();
+        let hidden = (self.counts.errors + self.counts.warnings).saturating_sub(self.found.len());
+        let hidden = (hidden > 0).then(|| Diagnostic {
+            severity: if self.counts.errors > 0 { Severity::Error } else { Severity::Warning },
+            file: file.clone(),
+            place: Place::default(),
+            message: format!("{hidden} more are not shown"),
+            help: None,
+            source: String::new(),
+        });
         let found = self.found.into_iter();
         found
             .map(|Found { severity, place, message, help }| {
@@ -288,6 +321,7 @@ impl Problems {
                     source: source.to_owned(),
                 }
             })
+            .chain(hidden)
             .collect()
     }
 }

@@ -47,6 +47,15 @@ pub(crate) fn recognize(text: &str) -> Option<(&'static str, &'static str)> {
     {
         return Some(("this is a config of Traefik", ANOTHER));
     }
+    if has("apps") && text.contains("\"http\"") {
+        return Some((
+            "this is a config of Caddy",
+            "write what it says as `listeners` and `upstreams`: docs/README.md has a first config",
+        ));
+    }
+    if has("_format_version") {
+        return Some(("this is a config of Kong", ANOTHER));
+    }
     if has("services") && (text.contains("image:") || text.contains("build:")) {
         return Some((
             "this is a Compose file",

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     Diagnostics,
-    diagnostic::{Place, Problems},
+    diagnostic::{Place, Problems, Severity},
     yaml::{self, Kind, Node},
 };
 
@@ -30,7 +30,9 @@ pub fn locate(findings: Vec<Finding>, text: &str, file: Option<&Path>) -> Option
     let tree = yaml::parse(text, &mut Problems::default());
     let mut problems = Problems::default();
     for finding in findings {
-        let place = tree.as_ref().map_or_else(Place::default, |tree| place(tree, &finding));
+        // Its place needs a search, and of a list that is full nobody sees it.
+        let tree = tree.as_ref().filter(|_| !problems.is_full(Severity::Error));
+        let place = tree.map_or_else(Place::default, |tree| place(tree, &finding));
         problems.wrong(place, finding.message, finding.help);
     }
     Some(problems.finish(text, file).into())

@@ -55,7 +55,7 @@ impl Substitution<'_> {
                     self.problems.wrong(
                         place,
                         "`${` without a `}`",
-                        "write `$${` for the characters themselves",
+                        "close it behind the variable's name: `${NAME}`; `$${` stands for the characters themselves",
                     );
                     return None;
                 };
@@ -119,7 +119,11 @@ impl Substitution<'_> {
                 self.problems.wrong(
                     place,
                     format!("can't read `{}`: {error}", path.display()),
-                    "a relative path begins at the config file's folder",
+                    if path.is_absolute() && Path::new(&scalar.text).is_absolute() {
+                        "name a file that is there, and that attache may read"
+                    } else {
+                        "a relative path begins at the config file's folder"
+                    },
                 );
                 None
             }

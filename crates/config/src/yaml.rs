@@ -6,9 +6,13 @@
 
 use std::collections::HashMap;
 
-use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag, options};
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, Tag, options};
 
-use crate::diagnostic::{NOT_YAML, Place, Problems, lines};
+use crate::{
+    diagnostic::{Place, Problems},
+    index::Index,
+    not_yaml::not_yaml,
+};
 
 /// Nodes that aliases may add to one file. What is written out is bounded by the file itself.
 const MOST_NODES: usize = 100_000;
@@ -20,6 +24,8 @@ const DEEPEST: usize = 64;
 pub(crate) struct Node {
     pub(crate) place: Place,
     pub(crate) kind: Kind,
+    /// `&name` stands before it.
+    pub(crate) is_anchored: bool,
     size: usize,
     depth: usize,
 }
@@ -63,11 +69,11 @@ pub(crate) struct Entry {
 
 impl Node {
     fn scalar(place: Place, scalar: Scalar) -> Self {
-        Self { place, kind: Kind::Scalar(scalar), size: 1, depth: 0 }
+        Self { place, kind: Kind::Scalar(scalar), is_anchored: false, size: 1, depth: 0 }
     }
 
     fn broken(place: Place) -> Self {
-        Self { place, kind: Kind::Broken, size: 1, depth: 0 }
+        Self { place, kind: Kind::Broken, is_anchored: false, size: 1, depth: 0 }
     }
 
     /// No value: a file with nothing but comments.
@@ -110,7 +116,13 @@ struct Open {
 
 enum Items {
     Sequence(Vec<Node>),
-    Mapping { entries: Vec<Entry>, key: Option<Key>, merges: Vec<Node> },
+    /// `places` are those of the keys.
+    Mapping {
+        entries: Vec<Entry>,
+        places: Index<String, Place>,
+        key: Option<Key>,
+        merges: Vec<Node>,
+    },
 }
 
 enum Key {
@@ -147,124 +159,6 @@ pub(crate) fn parse(text: &str, problems: &mut Problems) -> Option<Node> {
     tree.root
 }
 
-fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
-    let (line, column) = (error.marker().line(), error.marker().col());
-    // A tab in the indentation is noticed before or behind its line.
-    let near = lines(text).enumerate().skip(line.saturating_sub(1)).take(2);
-    let tab = near.filter_map(|(index, line)| {
-        let indent = line.len() - line.trim_start().len();
-        line.get(..indent).and_then(|indent| indent.find('\t')).map(|column| (index + 1, column))
-    });
-    let tab = tab.into_iter().next();
-    if tab.is_none()
-        && let Some((line, indent, others)) = misindented(text, line)
-    {
-        let others: Vec<String> = others.iter().map(ToString::to_string).collect();
-        let help = format!(
-            "it is indented by {indent}, what stands above it by {}: keys of one mapping begin in the same column",
-            others.join(" and ")
-        );
-        let place = Place { line: line as u32, column: indent as u32 + 1, length: 0 };
-        problems.wrong(place, "the indentation of this line matches no line above it", help);
-        return;
-    }
-    let no_colon = |line: &str| {
-        let word = line.trim();
-        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
-    };
-    let above = lines(text).nth(line.saturating_sub(2)).filter(|above| line >= 2 && no_colon(above));
-    let (line, column, help) = match tab {
-        Some((line, column)) => (line, column, "here is a tab: YAML is indented with spaces"),
-        None if lines(text).nth(line.saturating_sub(1)).is_some_and(|line| line.contains('\0')) => {
-            (line, column, "a config is YAML in UTF-8: save it so")
-        }
-        None if let Some(above) = above => {
-            (line - 1, above.len(), "is a colon missing at the end of this line?")
-        }
-        None if error.info().contains("escape") => (
-            line,
-            column,
-            r#"in `"…"` a `\` begins an escape: write the value in `'…'`, as a path of Windows"#,
-        ),
-        None if error.info().contains("quoted scalar") => {
-            (line, column, "a quote is opened above and not closed")
-        }
-        None if error.info().contains("quote") => (line, column, "a quote is opened here and not closed"),
-        None if error.info().contains("recursion") => (line, column, DEEP),
-        None if let Some((line, column)) = slashes(text, line) => (line, column, "a comment begins with `#`"),
-        None if error.info().contains("'-' indicator") => {
-            (line, column, "indent this line like the item's first key, behind the dash, or deeper")
-        }
-        None if error.info().contains("unclosed bracket") => {
-            (line, column, "what is opened here is not closed: `{` by `}`, `[` by `]`")
-        }
-        None if error.info().contains("flow") => (
-            line,
-            column,
-            "within `{ … }` and `[ … ]` a value with `,`, `{`, `}`, `[` or `]` needs quotes: `path: \"/users/{id}\"`",
-        ),
-        None if error.info().contains("anchor") => (
-            line,
-            column,
-            "`*name` stands for what `&name` above it marks; a value that begins with `*` needs quotes",
-        ),
-        None => {
-            (line, column, "a value with `: ` or ` #`, or that begins with one of `*&!%@{[|>`, needs quotes")
-        }
-    };
-    let place = Place { line: line as u32, column: column as u32 + 1, length: 1 };
-    problems.wrong(place, format!("{NOT_YAML}: {}", error.info()), help);
-}
-
-const DEEP: &str = "this many levels are no config: is a bracket opened and not closed?";
-
-/// The last line up to an error that begins as a comment does in other languages, and where.
-fn slashes(text: &str, near: usize) -> Option<(usize, usize)> {
-    let slashed = |(index, line): (usize, &str)| {
-        let content = line.trim_start();
-        content.starts_with("//").then_some((index + 1, line.len() - content.len()))
-    };
-    lines(text).enumerate().take(near).filter_map(slashed).last()
-}
-
-/// The line at or just before an error whose indentation is between those of what stands above it, or deeper below a value; with those.
-fn misindented(text: &str, near: usize) -> Option<(usize, usize, Vec<usize>)> {
-    let mut open: Vec<usize> = Vec::new();
-    let mut takes_more = true;
-    for (index, line) in lines(text).enumerate().take(near + 1) {
-        let content = line.trim_start();
-        if content.is_empty() || content.starts_with(['#', '%']) || content.starts_with("---") {
-            continue;
-        }
-        let mut indent = line.len() - content.len();
-        let above = open.clone();
-        while open.last().is_some_and(|last| *last > indent) {
-            open.pop();
-        }
-        let fits =
-            open.last() == Some(&indent) || (above.last().is_none_or(|last| *last < indent) && takes_more);
-        if !fits && index + 2 >= near {
-            return Some((index + 1, indent, above));
-        }
-        if open.last() != Some(&indent) {
-            open.push(indent);
-        }
-        // The items of a list start in their own column after the dash.
-        let mut rest = content;
-        while let Some(item) = rest.strip_prefix("- ") {
-            indent += rest.len() - item.trim_start().len();
-            rest = item.trim_start();
-            open.push(indent);
-        }
-        let end = rest.split(" #").next().unwrap_or(rest).trim_end();
-        takes_more = !end.contains(": ")
-            || end.ends_with(['{', '[', ',', '|', '>', '&'])
-            || end.ends_with("|-")
-            || end.ends_with(">-");
-    }
-    None
-}
-
 struct Tree<'p> {
     open: Vec<Open>,
     anchors: HashMap<usize, Node>,
@@ -289,7 +183,12 @@ impl Tree<'_> {
             }
             Event::MappingStart(_, anchor, tag) => {
                 let broken = !self.collection_tag(place, tag.as_deref(), "map");
-                let items = Items::Mapping { entries: Vec::new(), key: None, merges: Vec::new() };
+                let items = Items::Mapping {
+                    entries: Vec::new(),
+                    places: Index::default(),
+                    key: None,
+                    merges: Vec::new(),
+                };
                 self.open.push(Open { place, anchor, broken, items });
                 true
             }
@@ -349,11 +248,11 @@ impl Tree<'_> {
     }
 
     fn unknown_tag(&mut self, place: Place, tag: &Tag) {
-        self.problems.wrong(
-            place,
-            format!("the tag `{}` isn't known here", tag.original()),
-            "`!file PATH` reads a file; a value that begins with `!` needs quotes",
-        );
+        let help = match tag.suffix().to_ascii_lowercase().as_str() {
+            "env" | "var" | "variable" => "`${NAME}` stands for the value of an environment variable",
+            _ => "`!file PATH` reads a file; a value that begins with `!` needs quotes",
+        };
+        self.problems.wrong(place, format!("the tag `{}` isn't known here", tag.original()), help);
     }
 
     /// A node is complete: it is added to the open collection, or is the root. `added` is what it adds to the count:
@@ -366,11 +265,12 @@ impl Tree<'_> {
         }
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
+            node.is_anchored = true;
         }
         match self.open.last_mut().map(|open| &mut open.items) {
             None => self.root = Some(node),
             Some(Items::Sequence(items)) => items.push(node),
-            Some(Items::Mapping { entries, key, merges }) => match key.take() {
+            Some(Items::Mapping { entries, places, key, merges }) => match key.take() {
                 None => {
                     *key = Some(match node.kind {
                         Kind::Scalar(Scalar { text, plain: true, .. }) if text == "<<" => {
@@ -390,11 +290,11 @@ impl Tree<'_> {
                     merges.push(node);
                 }
                 Some(Key::Name(name, place)) => {
-                    if let Some(first) = entries.iter().find(|entry| entry.key == name) {
+                    if let Some(first) = places.keep(name.clone(), place) {
                         self.problems.wrong(
                             place,
                             format!("the key `{name}` is given twice"),
-                            format!("it is first given in line {}: remove one", first.place.line),
+                            format!("it is first given in line {}: remove one", first.line),
                         );
                         return true;
                     }
@@ -415,9 +315,9 @@ impl Tree<'_> {
                 let depth = items.iter().map(|node| node.depth).max();
                 (Kind::Sequence(items), size, depth)
             }
-            Items::Mapping { mut entries, merges, .. } => {
+            Items::Mapping { mut entries, mut places, merges, .. } => {
                 for merge in merges {
-                    self.merge(&mut entries, merge);
+                    self.merge(&mut entries, &mut places, merge);
                 }
                 let size = entries.iter().map(|entry| entry.value.size).sum::<usize>();
                 let depth = entries.iter().map(|entry| entry.value.depth).max();
@@ -425,11 +325,12 @@ impl Tree<'_> {
             }
         };
         let kind = if open.broken { Kind::Broken } else { kind };
-        Node { place: open.place, kind, size: size + 1, depth: depth.map_or(1, |depth| depth + 1) }
+        let depth = depth.map_or(1, |depth| depth + 1);
+        Node { place: open.place, kind, is_anchored: false, size: size + 1, depth }
     }
 
     /// `<<: *base` or `<<: [*a, *b]`: keys that the mapping doesn't have itself; earlier ones win.
-    fn merge(&mut self, entries: &mut Vec<Entry>, from: Node) {
+    fn merge(&mut self, entries: &mut Vec<Entry>, places: &mut Index<String, Place>, from: Node) {
         let sources = match from.kind {
             Kind::Sequence(items) => items,
             _ => vec![from.clone()],
@@ -438,7 +339,7 @@ impl Tree<'_> {
             match source.kind {
                 Kind::Mapping(merged) => {
                     for entry in merged {
-                        if !entries.iter().any(|own| own.key == entry.key) {
+                        if places.keep(entry.key.clone(), entry.place).is_none() {
                             entries.push(entry);
                         }
                     }

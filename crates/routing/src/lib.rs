@@ -16,6 +16,7 @@ mod explain_tests;
 mod explanation_text;
 mod facts;
 mod host;
+mod named;
 mod orphans;
 mod path;
 mod precedence;

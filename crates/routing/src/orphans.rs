@@ -45,9 +45,11 @@ pub fn orphaned(before: &Listener, now: &Listener) -> Vec<String> {
             if !lines.contains(&line) {
                 lines.push(line);
             }
+            if lines.len() >= MOST {
+                return lines;
+            }
         }
     }
-    lines.truncate(MOST);
     lines
 }
 

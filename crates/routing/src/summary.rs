@@ -1,14 +1,9 @@
 //! What a listener does with the Hosts that it is asked for, which Host its upstreams are sent, and what becomes of connections to an
 //! endpoint that turns unhealthy: `attache check`'s last lines.
 
-use attache_config::model::{
-    Action, Bind, Config, HostName, HostRewrite, Listener, OnUnhealthy, UpstreamProtocol,
-};
+use attache_config::model::{Action, Bind, Config, HostRewrite, Listener, OnUnhealthy, UpstreamProtocol};
 
-use crate::{
-    UpstreamHost,
-    words::{show_host, show_unhealthy},
-};
+use crate::{UpstreamHost, named::Named, words::show_unhealthy};
 
 /// A line for each listener whose routes are only for some hosts, one for each upstream that is spoken HTTP to, and one for each whose
 /// connections are closed when their endpoint turns unhealthy.
@@ -26,34 +21,16 @@ pub fn summary(config: &Config) -> Vec<String> {
 }
 
 fn only_some_hosts(listener: &Listener) -> Option<String> {
-    const MOST: usize = 12;
     let forwards = listener.routes.iter().filter(|route| matches!(route.action, Action::Forward(_)));
-    let mut hosts: Vec<String> = Vec::new();
-    for route in forwards.filter(|route| route.matcher.sni.is_empty()) {
-        if route.matcher.hosts.is_empty() || route.matcher.hosts.iter().any(|host| host.name == HostName::Any)
-        {
-            return None;
-        }
-        for host in route.matcher.hosts.iter().map(show_host) {
-            if !hosts.contains(&host) {
-                hosts.push(host);
-            }
-        }
-    }
-    if hosts.is_empty() {
-        return None;
-    }
+    let of_requests = forwards.filter(|route| route.matcher.sni.is_empty());
+    let hosts = Named::by(of_requests, |route| &route.matcher.hosts).only()?;
     let own = listener.bind.iter().find_map(|bind| match bind {
         Bind::Tcp(address) => Some(format!(", such as `localhost:{}`,", address.port())),
         Bind::Unix { .. } => None,
     });
-    let more = hosts.len().saturating_sub(MOST);
-    hosts.truncate(MOST);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Some(format!(
-        "listener {}: goes by Host: {}{more}; any other Host{} gets `no-route`",
+        "listener {}: goes by Host: {hosts}; any other Host{} gets `no-route`",
         listener.name,
-        hosts.join(", "),
         own.unwrap_or_default()
     ))
 }

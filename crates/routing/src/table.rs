@@ -19,10 +19,10 @@ use crate::{
     asked::RequiredByRules,
     conditions::{destination_holds, network, sni_holds, target_port},
     host::HostIndex,
+    named::Named,
     path::PathIndex,
     precedence::{Alternative, alternatives},
     route::RouteId,
-    words::show_host,
 };
 
 /// The routes of one listener.
@@ -44,6 +44,8 @@ pub struct RouteTable {
     terminates: bool,
     /// For each route to `original-destination`, the routes that opaque bytes on it could bypass.
     guards: Vec<Vec<usize>>,
+    hosts: Named,
+    server_names: Named,
 }
 
 /// The route that was found for a request.
@@ -90,6 +92,8 @@ impl RouteTable {
             asked_of_rules: None,
             terminates: listener.tls.is_some(),
             guards: Vec::new(),
+            hosts: Named::by(&listener.routes, |route| &route.matcher.hosts),
+            server_names: Named::by(&listener.routes, |route| &route.matcher.sni),
         };
         let has_route_rules = listener.routes.iter().any(|route| route.authorization.is_some());
         table.asked_of_rules = has_route_rules.then(|| RequiredByRules::new(&table.routes));
@@ -208,36 +212,31 @@ impl RouteTable {
 
     /// Why no route took a request, in a line: the Host that it named, and those that there are.
     pub fn no_route(&self, request: &RequestHead) -> String {
-        /// A longer list is of no use.
-        const MOST: usize = 20;
-        let mut hosts: Vec<String> = Vec::new();
-        let mut any = false;
-        for route in &self.model {
-            any |= route.matcher.hosts.is_empty();
-            for host in &route.matcher.hosts {
-                any |= host.name == HostName::Any;
-                let host = show_host(host);
-                if !hosts.contains(&host) {
-                    hosts.push(host);
-                }
-            }
-        }
         let (method, target) = (&request.method, request.uri.path());
         let named = request.uri.authority().map_or("none", |authority| authority.as_str());
-        if any || hosts.is_empty() {
-            return format!(
+        match self.hosts.only() {
+            Some(hosts) => {
+                format!(
+                    "the request's Host is `{named}`; listener `{}` has routes for {hosts}",
+                    self.listener
+                )
+            }
+            None => format!(
                 "{method} {target} with the Host `{named}`: no route of listener `{}` matches",
                 self.listener
-            );
+            ),
         }
-        let more = hosts.len().saturating_sub(MOST);
-        hosts.truncate(MOST);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        format!(
-            "the request's Host is `{named}`; listener `{}` has routes for {}{more}",
-            self.listener,
-            hosts.join(", ")
-        )
+    }
+
+    /// Why no route took TLS that is passed through: the server name that it asks for, and those that there are. `None` where no route
+    /// asks for one.
+    pub fn no_route_of_name(&self, client: &Client) -> Option<String> {
+        let names = self.server_names.all()?;
+        let asked = client.sni.as_deref().map_or_else(|| "no name".to_owned(), |name| format!("`{name}`"));
+        Some(format!(
+            "the client's TLS asks for {asked}; listener `{}` has routes for {names}",
+            self.listener
+        ))
     }
 
     /// The listener's name.

@@ -22,8 +22,12 @@ use crate::{
 };
 
 pub(super) fn upstreams(generation: &Generation) -> Value {
-    let all = generation.upstreams.iter().enumerate();
-    all.map(|(index, parts)| upstream(parts, generation.retry(index))).collect()
+    generation
+        .upstreams
+        .iter()
+        .zip(generation.retries())
+        .map(|(parts, retry)| upstream(parts, retry))
+        .collect()
 }
 
 fn upstream(parts: &UpstreamParts, retry: Option<&Retry>) -> Value {

@@ -14,7 +14,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 pub(super) async fn count_endpoints(process: Arc<Process>) {
     loop {
         let generation = process.generation();
-        for (index, upstream) in generation.upstreams.iter().enumerate() {
+        for (upstream, retry) in generation.upstreams.iter().zip(generation.retries()) {
             let mut counts = EndpointCounts::default();
             let shared = upstream.shared();
             for endpoint in &shared.endpoints.load().endpoints {
@@ -29,7 +29,7 @@ pub(super) async fn count_endpoints(process: Arc<Process>) {
             process.metrics.set_endpoints(&shared.config.name, counts);
             let circuit = upstream.resilience.breaker.as_ref().map(|circuit| circuit.phase().as_str());
             process.metrics.set_circuit(&shared.config.name, circuit);
-            let retry = generation.retry(index).filter(|retry| retry.attempts > 0);
+            let retry = retry.filter(|retry| retry.attempts > 0);
             let budget = retry.map(|retry| upstream.retry_budget(retry));
             let budget = budget.map(|budget| [budget.used, budget.limit]);
             process.metrics.set_retry_budget(&shared.config.name, budget);

@@ -90,7 +90,10 @@ impl Site {
     ) -> Result<Bare, Failure> {
         let route = self.table.find_tcp(client).map_err(|why| {
             let is_tls = exchange.protocol == "tls" && !client.tls;
-            no_route(if is_tls { TLS_TO_PLAINTEXT } else { why })
+            match self.table.no_route_of_name(client) {
+                Some(names) if is_tls => no_route(names),
+                _ => no_route(if is_tls { TLS_TO_PLAINTEXT } else { why }),
+            }
         })?;
         self.authorise_connection(client, Some(route), exchange)?;
         self.ask_about_connection(client, route, exchange).await?;
@@ -118,8 +121,8 @@ impl Site {
 const TLS_TO_PLAINTEXT: &str = "the client speaks TLS, and this listener has no certificate and no \
      route that passes TLS through: call it by `http://`, or give the listener `tls`";
 
-fn no_route(why: &'static str) -> Failure {
-    Failure { detail: why.to_owned(), ..Failure::from(Reason::NoRoute) }
+fn no_route(why: impl Into<String>) -> Failure {
+    Failure { detail: why.into(), ..Failure::from(Reason::NoRoute) }
 }
 
 /// The client's socket, once nothing that was read of it is left in front.

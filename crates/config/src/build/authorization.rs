@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::{Targets, authorizer, framing::framing, jwt};
 use crate::{
     diagnostic::{Place, Problems},
+    index::Index,
     model::{
         AccessConditions, AccessRule, AddressMatch, Authorization, AuthorizerUse, HeaderCondition, Line,
         ListenProtocol, Listener, ProxyProtocolIn,
@@ -114,13 +115,12 @@ pub(crate) fn authorization(
     };
     rules.deny = rest.deny.map(|deny| checked(deny, "deny")).unwrap_or_default();
     rules.allow = rest.allow.map(|allow| checked(allow, "allow"));
-    let mut names: Vec<&str> = Vec::new();
+    let mut names = Index::default();
     for rule in rules.deny.iter().chain(rules.allow.iter().flatten()) {
-        if names.contains(&&*rule.name) {
+        if names.keep(&*rule.name, ()).is_some() {
             let message = format!("another rule is already called `{}`", rule.name);
             problems.wrong(given.at, message, "give each rule a different name");
         }
-        names.push(&rule.name);
     }
     rules.line = Line(given.at.line);
     rules

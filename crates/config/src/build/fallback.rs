@@ -146,6 +146,7 @@ impl Claimed {
         let pattern =
             |name: &str, port| HostPattern { name: HostName::Exact(name.to_ascii_lowercase().into()), port };
         let mut hosts = vec![pattern(&own, None)];
+        let mut known: HashSet<HostPattern> = hosts.iter().cloned().collect();
         for (host, port) in addresses(upstream) {
             let folded = host.to_ascii_lowercase();
             let named = self.names.get(&folded).copied().unwrap_or_default();
@@ -158,7 +159,7 @@ impl Claimed {
                 continue;
             }
             let found = pattern(&host, if shared { port } else { None });
-            if !hosts.contains(&found) {
+            if known.insert(found.clone()) {
                 hosts.push(found);
             }
         }

@@ -4,6 +4,8 @@
 //! rule sees the request before, and a route without a check passes the client's header on. Both would let a client
 //! choose its identity, so the first is refused and the second warned of.
 
+use std::collections::HashMap;
+
 use http::HeaderName;
 
 use crate::{
@@ -94,6 +96,18 @@ fn check_routes(
     at: impl Fn(usize) -> Place,
     problems: &mut Problems,
 ) {
+    // Of each upstream, the headers that attache writes on some route to it, each with the first such route.
+    let mut of_upstreams: HashMap<UpstreamId, Vec<(&HeaderName, usize)>> = HashMap::new();
+    for (index, theirs) in headers.iter().enumerate() {
+        for name in theirs.all() {
+            for to in &theirs.to {
+                let written = of_upstreams.entry(*to).or_default();
+                if !written.iter().any(|(known, _)| *known == name) {
+                    written.push((name, index));
+                }
+            }
+        }
+    }
     for (index, (route, own)) in listener.routes.iter().zip(headers).enumerate() {
         let edits = &route.request_headers;
         let is_written = |name: &HeaderName| {
@@ -101,12 +115,11 @@ fn check_routes(
                 || edits.remove.contains(name)
                 || edits.set.iter().any(|(set, _)| set == name)
         };
-        let found = listener.routes.iter().zip(headers).find_map(|(other, theirs)| {
-            let shared = theirs.to.iter().any(|to| own.to.contains(to));
-            let name = theirs.all().filter(|_| shared).find(|name| !is_written(name))?;
-            Some((name, &other.name))
-        });
-        if let Some((name, other)) = found {
+        let written = own.to.iter().filter_map(|to| of_upstreams.get(to)).flatten();
+        let found = written.filter(|(name, _)| !is_written(name)).min_by_key(|(_, other)| *other);
+        if let Some((name, other)) =
+            found.and_then(|(name, at)| Some((name, &listener.routes.get(*at)?.name)))
+        {
             problems.warn(
                 at(index),
                 format!("clients can write `{name}` on this route; on `{other}`, which leads to the same upstream, only attache writes it"),

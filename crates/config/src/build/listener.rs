@@ -11,9 +11,10 @@ use super::{
 };
 use crate::{
     diagnostic::{Place, Problems},
+    index::Index,
     model::{
-        Bind, ForwardClientCert, HttpServer, ListenProtocol, Listener, Name, ProxyProtocolIn, Route, TlsMode,
-        Upstream, Web,
+        Bind, ForwardClientCert, HttpServer, ListenProtocol, Listener, Match, Name, ProxyProtocolIn, Route,
+        TlsMode, Upstream, Web,
     },
     section::{Given, Read},
     shapes::{At, Entry, OneOrMany, Txt},
@@ -57,7 +58,8 @@ pub(crate) fn listener(
         terminates,
         knows_clients,
         over: route::ListenerContext { facts, web: &listener.web },
-        names: Vec::new(),
+        names: Index::default(),
+        matched: Index::default(),
         built: Vec::new(),
     };
     let all = rest.routes.unwrap_or_default();
@@ -117,7 +119,9 @@ struct Routes<'a> {
     /// Clients are asked for a certificate, or the config of that is wrong.
     knows_clients: bool,
     over: route::ListenerContext<'a>,
-    names: Vec<Name>,
+    names: Index<Name, ()>,
+    /// The line of the first route with a match.
+    matched: Index<Match, u32>,
     built: Vec<(Route, Place)>,
 }
 
@@ -134,22 +138,21 @@ impl Routes<'_> {
         let match_place = raw.key("match").unwrap_or(at);
         let routes = route::routes(raw, &self.listener.name, index, self.over, targets, problems)?;
         let first = routes.first()?;
-        if self.names.contains(&first.name) {
+        if self.names.keep(first.name.clone(), ()).is_some() {
             let message = format!("another route is already called `{}`", first.name);
             problems.wrong(name_place.unwrap_or(at), message, "give each route a different name");
         }
-        self.names.push(first.name.clone());
         // A route whose match isn't whole would seem to match more than it does.
         if !whole {
             return None;
         }
         self.fits(first, match_place, targets, problems);
         for route in routes {
-            if let Some((_, earlier)) = self.built.iter().find(|(other, _)| other.matcher == route.matcher) {
+            if let Some(earlier) = self.matched.keep(route.matcher.clone(), route.line) {
                 problems.warn(
                     match_place,
                     "this route never matches",
-                    format!("the route in line {} matches the same", earlier.line),
+                    format!("the route in line {earlier} matches the same"),
                 );
             }
             self.built.push((route, at));

@@ -27,13 +27,19 @@ mod traffic;
 mod upstream;
 mod web;
 
-use std::{collections::HashSet, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
 
 pub(crate) use otlp::Env;
 pub(crate) use target::Targets;
 
 use crate::{
-    diagnostic::{Place, Problems},
+    diagnostic::{Place, Problems, Severity},
+    index::Index,
     model::{Admin, Bind, Config, Dns, Listener, Upstream},
     section::{Read, Short},
     shapes::{At, Entry, Mapping},
@@ -136,22 +142,36 @@ pub(crate) fn build(
 #[derive(Default)]
 pub(crate) struct Names {
     key: &'static str,
-    known: Vec<(String, Option<usize>)>,
+    known: Vec<String>,
+    index: Index<String, Option<usize>>,
 }
 
 impl Names {
     /// The index of a name. `None` was reported, here or where the part itself is wrong. `kind` stands before the name.
     fn find(&self, kind: &str, name: &str, at: Place, problems: &mut Problems) -> Option<usize> {
-        if let Some((_, index)) = self.known.iter().find(|(known, _)| known == name) {
+        if let Some(index) = self.index.get(name) {
             return *index;
         }
-        let (key, names) = (self.key, self.known.iter().map(|(name, _)| name.as_str()));
-        let help = suggest::instead(name, names, "there are", || {
+        let key = self.key;
+        let help = among(name, &self.known, problems, || {
             format!("add it: `{key}: {{ {name}: … }}` beside `listeners`")
         });
         problems.wrong(at, format!("`{key}` has no {kind}`{name}`"), help);
         None
     }
+}
+
+/// What to write in place of a name that is none of these. It costs a look at each of them, so a list that is full goes without.
+fn among<T: AsRef<str>>(
+    name: &str,
+    known: &[T],
+    problems: &Problems,
+    add: impl FnOnce() -> String,
+) -> String {
+    if problems.is_full(Severity::Error) {
+        return String::new();
+    }
+    suggest::instead(name, known.iter().map(AsRef::as_ref), "there are", add)
 }
 
 /// The parts below a key of the file that has names, and these names.
@@ -161,20 +181,21 @@ fn named<R, T>(
     tree: &Node,
     mut build: impl FnMut(Entry<R>) -> Option<T>,
 ) -> (Vec<T>, Names) {
-    let (mut parts, mut known) = (Vec::new(), Vec::new());
+    let (mut parts, mut known, mut index) = (Vec::new(), Vec::new(), Index::default());
     for entry in section.map(|map| map.entries).unwrap_or_default() {
         let name = entry.key.clone();
         let part = build(entry);
-        known.push((name, part.is_some().then_some(parts.len())));
+        index.keep(name.clone(), part.is_some().then_some(parts.len()));
+        known.push(name);
         parts.extend(part);
     }
     // The file has a name also where its part can't be read.
     for (name, _) in tree.get(key).into_iter().flat_map(Node::keys) {
-        if !known.iter().any(|(known, _)| known == name) {
-            known.push((name.to_owned(), None));
+        if index.keep(name.to_owned(), None).is_none() {
+            known.push(name.to_owned());
         }
     }
-    (parts, Names { key, known })
+    (parts, Names { key, known, index })
 }
 
 /// Both can't be listened on. Port 0 is a free one, always another.
@@ -223,6 +244,22 @@ fn dns(given: At<Dns>, problems: &mut Problems) -> Dns {
     given.value
 }
 
+/// What only one listener can have of a [`Bind`].
+#[derive(PartialEq, Eq, Hash)]
+enum Socket<'a> {
+    Tcp(SocketAddr),
+    Unix(&'a Path),
+}
+
+impl<'a> Socket<'a> {
+    fn of(bind: &'a Bind) -> Self {
+        match bind {
+            Bind::Tcp(address) => Self::Tcp(*address),
+            Bind::Unix { path, .. } => Self::Unix(path),
+        }
+    }
+}
+
 /// No two listeners on one socket.
 fn sockets(
     listeners: &[Listener],
@@ -230,7 +267,7 @@ fn sockets(
     metrics: Option<(SocketAddr, Place)>,
     problems: &mut Problems,
 ) {
-    let mut taken: Vec<(&Bind, &str)> = Vec::new();
+    let mut taken: HashMap<Socket<'_>, &str> = HashMap::new();
     for listener in listeners {
         let node = tree.get("listeners").and_then(|all| all.get(&listener.name)?.get("bind"));
         let place = node.map_or_else(Place::default, |bind| bind.place);
@@ -239,11 +276,7 @@ fn sockets(
             if matches!(bind, Bind::Tcp(address) if address.port() == 0) {
                 continue;
             }
-            let same = |(other, _): &&(&Bind, &str)| match (*other, bind) {
-                (Bind::Unix { path: a, .. }, Bind::Unix { path: b, .. }) => a == b,
-                (a, b) => a == b,
-            };
-            if let Some((_, other)) = taken.iter().find(same) {
+            if let Some(other) = taken.get(&Socket::of(bind)) {
                 let message = format!("`{bind}` is already used by `{other}`");
                 problems.wrong(place, message, "give each listener a different address");
             } else if !own.insert(bind) {
@@ -257,6 +290,8 @@ fn sockets(
                 problems.wrong(at, message, "move one of them, or `metrics: off`");
             }
         }
-        taken.extend(listener.bind.iter().map(|bind| (bind, &*listener.name)));
+        for bind in &listener.bind {
+            taken.entry(Socket::of(bind)).or_insert(&*listener.name);
+        }
     }
 }

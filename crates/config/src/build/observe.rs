@@ -4,6 +4,7 @@ use http::StatusCode;
 
 use crate::{
     diagnostic::Problems,
+    index::Index,
     model::{
         AccessLog, Adapt, Adapter, Expect, JsonScalar, Listener, LogFile, LogFilter, LogFormat,
         LogFormatForm, LogFormatWord, LogOutput, LogTarget, LogTo, Name, Syslog,
@@ -108,10 +109,11 @@ fn log_filter(
 ) -> Option<LogFilter> {
     let (given, Read { section: mut filter, rest }) = raw.open();
     let known = || listeners.iter().flat_map(|listener| &listener.routes).map(|route| &*route.name);
+    let index: Index<&str, ()> = known().map(|name| (name, ())).collect();
     let mut unknown = false;
     for name in rest.routes.map(OneOrMany::into_vec).unwrap_or_default() {
         let route = name.value.0;
-        if !known().any(|name| *name == *route) {
+        if !index.has(&*route) {
             unknown = true;
             let help = match suggest::nearest(&route, known()) {
                 Some(near) => format!("did you mean `{near}`?"),

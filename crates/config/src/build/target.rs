@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use super::{
-    Names,
+    Names, among,
     credential::Confidentiality,
     policy::{self, Layer},
 };
 use crate::{
     diagnostic::{Place, Problems},
+    index::Index,
     model::{
         self, Action, Address, Destination, EndpointSource, ListenProtocol, Listener, Name, Policy, To,
         Traffic, Upstream, UpstreamId, UpstreamProtocol,
     },
     shapes::{At, Txt},
-    suggest,
     text::{Label, Scheme, Weight},
     yaml::{Kind, Node},
 };
@@ -22,8 +22,11 @@ use crate::{
 /// What is known of the upstreams.
 pub(crate) struct Targets {
     known: Vec<Target>,
+    /// Where each name is in `known`.
+    index: Index<Name, usize>,
     /// Names in the file; errors in them were already reported.
-    written: Vec<(String, Place)>,
+    written: Vec<String>,
+    places: Index<String, Place>,
     /// Issuers of tokens.
     pub(crate) issuers: Names,
     pub(crate) authorizers: Names,
@@ -84,11 +87,12 @@ impl Targets {
     pub(crate) fn new(tree: &Node) -> Self {
         let upstreams = tree.get("upstreams");
         let unreadable = upstreams.is_some_and(|node| !matches!(node.kind, Kind::Mapping(_)));
-        let written = upstreams.into_iter().flat_map(Node::keys);
-        let written = written.map(|(name, at)| (name.to_owned(), at)).collect();
+        let written = || upstreams.into_iter().flat_map(Node::keys);
         Self {
             known: Vec::new(),
-            written,
+            index: Index::default(),
+            written: written().map(|(name, _)| name.to_owned()).collect(),
+            places: written().map(|(name, at)| (name.to_owned(), at)).collect(),
             issuers: Names::default(),
             authorizers: Names::default(),
             unreadable,
@@ -103,6 +107,7 @@ impl Targets {
             _ => &[],
         };
         let kubernetes = |source: &EndpointSource| matches!(source.target, model::Target::Kubernetes(_));
+        self.index.keep(name.clone(), self.known.len());
         self.known.push(Target {
             name,
             payload,
@@ -116,19 +121,16 @@ impl Targets {
 
     /// The index of a name; `None` is reported, here or where the upstream itself is wrong.
     pub(crate) fn find(&mut self, name: &str, at: Place, problems: &mut Problems) -> Option<UpstreamId> {
-        if let Some((index, target)) =
-            self.known.iter_mut().enumerate().find(|(_, target)| &*target.name == name)
-        {
+        let index = self.index.get(name).copied();
+        if let Some((index, target)) = index.and_then(|index| Some((index, self.known.get_mut(index)?))) {
             target.used = true;
             return Some(UpstreamId(index));
         }
-        if self.unreadable || self.written.iter().any(|(written, _)| written == name) {
+        if self.unreadable || self.places.has(name) {
             return None;
         }
-        let names = self.written.iter().map(|(name, _)| name.as_str());
-        let help = suggest::instead(name, names, "there are", || {
-            format!("add it: `upstreams: {{ {name}: https://… }}`")
-        });
+        let help =
+            among(name, &self.written, problems, || format!("add it: `upstreams: {{ {name}: https://… }}`"));
         problems.wrong(at, format!("there is no upstream `{name}`"), help);
         None
     }
@@ -269,8 +271,9 @@ impl Targets {
         }
         let found: Vec<Option<UpstreamId>> =
             names.iter().map(|name| self.find(&name.value.0, name.at, problems)).collect();
-        for (index, name) in names.iter().enumerate() {
-            if names.iter().take(index).any(|other| other.value.0 == name.value.0) {
+        let mut named = Index::default();
+        for name in names {
+            if named.keep(name.value.0.clone(), ()).is_some() {
                 problems.wrong(name.at, format!("`{}` is named twice", name.value.0), "keep one of them");
             }
         }
@@ -286,9 +289,8 @@ impl Targets {
 
     pub(crate) fn warn_unused(&self, problems: &mut Problems) {
         for target in self.known.iter().filter(|target| !target.used) {
-            let place = self.written.iter().find(|(name, _)| **name == *target.name).map(|(_, at)| *at);
             problems.warn(
-                place.unwrap_or_default(),
+                self.places.get(&*target.name).copied().unwrap_or_default(),
                 format!("no route leads to the upstream `{}`", target.name),
                 "name it in a `to`, or remove it",
             );

@@ -3,10 +3,12 @@
 //! A rule about HTTP says nothing of bytes that aren't HTTP. Opaque bytes therefore go only where the config asks for
 //! them ([`Traffic`]), and a config whose rules could never be enforced is refused or warned of here.
 
+use std::{cell::LazyCell, collections::HashMap};
+
 use super::Targets;
 use crate::{
     diagnostic::{Place, Problems},
-    model::{Action, Forward, ListenProtocol, Listener, PathRewrite, Route, TlsMode, Traffic},
+    model::{Action, Forward, ListenProtocol, Listener, PathRewrite, Route, TlsMode, Traffic, UpstreamId},
 };
 
 /// Checks one forwarding route against the protocols of its listener and its upstreams.
@@ -120,8 +122,11 @@ pub(super) fn unenforced(
         );
     }
     let protocol = listener.protocol;
-    let each = || listener.routes.iter().zip(places);
-    for (route, at) in each() {
+    let of_bytes = LazyCell::new(|| Guards::of(listener, |_| true));
+    let of_tunnels = LazyCell::new(|| {
+        Guards::of(listener, |route| route.matcher.path.is_some() || !route.matcher.headers.is_empty())
+    });
+    for (route, at) in listener.routes.iter().zip(places) {
         let Action::Forward(forward) = &route.action else { continue };
         let name = || forward.to.first().map_or("", |to| targets.name(to.upstream));
         match forward.traffic {
@@ -131,8 +136,7 @@ pub(super) fn unenforced(
                 "`protocol: tls` passes TLS through by its server name; or name the upstream's address",
             ),
             Traffic::Original if protocol == ListenProtocol::Auto && listener.transparent => {
-                let guard = each().find(|(other, _)| other.guards(route));
-                if let Some((guard, _)) = guard {
+                if let Some(guard) = of_bytes.first(forward).and_then(|guard| listener.routes.get(guard)) {
                     problems.warn(
                         *at,
                         format!(
@@ -145,10 +149,7 @@ pub(super) fn unenforced(
                 }
             }
             Traffic::Named => {
-                let guard = each().find(|(other, _)| {
-                    other.guards(route) && (other.matcher.path.is_some() || !other.matcher.headers.is_empty())
-                });
-                if let Some((_, at)) = guard {
+                if let Some(at) = of_tunnels.first(forward).and_then(|guard| places.get(guard)) {
                     problems.warn(
                         *at,
                         format!(
@@ -161,5 +162,37 @@ pub(super) fn unenforced(
             }
             _ => {}
         }
+    }
+}
+
+/// Which route of a listener is the first that bytes to an upstream could bypass ([`Route::guards`]), of all and of each upstream.
+struct Guards {
+    answers: Option<usize>,
+    of_upstreams: HashMap<UpstreamId, usize>,
+}
+
+impl Guards {
+    fn of(listener: &Listener, counts: impl Fn(&Route) -> bool) -> Self {
+        let mut guards = Self { answers: None, of_upstreams: HashMap::new() };
+        for (index, route) in listener.routes.iter().enumerate().filter(|(_, route)| counts(route)) {
+            match &route.action {
+                Action::Forward(forward) if route.is_about_http() => {
+                    for to in &forward.to {
+                        guards.of_upstreams.entry(to.upstream).or_insert(index);
+                    }
+                }
+                Action::Forward(_) => {}
+                Action::Redirect(_) | Action::Respond(_) => {
+                    guards.answers.get_or_insert(index);
+                }
+            }
+        }
+        guards
+    }
+
+    /// The first of those that a forwarding route could bypass.
+    fn first(&self, forward: &Forward) -> Option<usize> {
+        let of_upstreams = forward.to.iter().filter_map(|to| self.of_upstreams.get(&to.upstream));
+        of_upstreams.chain(&self.answers).copied().min()
     }
 }

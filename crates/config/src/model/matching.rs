@@ -1,13 +1,17 @@
 //! What a route applies to.
 
-use std::{borrow::Borrow, marker::PhantomData};
+use std::{
+    borrow::Borrow,
+    hash::{Hash, Hasher},
+    marker::PhantomData,
+};
 
 use super::prelude::*;
 
 section! {
     "`match`"
     /// What a route applies to: every key that is given must match; of a list, one.
-    pub struct Match {
+    pub struct Match: Eq, Hash {
         /// `Host` or `:authority`: `orders.internal`, `*.internal`, `orders.*`, `*`. The port is ignored unless it is given.
         host in hosts: Vec<HostPattern> as List<HostText> = Vec::new(),
         /// Path without the query: `/v1/*` is a prefix on a segment boundary, `/users/{id}` and `/files/{rest...}` capture
@@ -132,6 +136,14 @@ impl PartialEq for PathPattern {
     }
 }
 
+impl Eq for PathPattern {}
+
+impl Hash for PathPattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.to_string().hash(state);
+    }
+}
+
 /// One segment of a path template.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Segment {
@@ -144,7 +156,7 @@ pub enum Segment {
 }
 
 /// A header or query parameter to match.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ValueMatch {
     /// Header name in lower case, or parameter name.
     pub name: Name,
@@ -152,12 +164,6 @@ pub struct ValueMatch {
     pub value: ValuePattern,
     /// The match is inverted.
     pub not: bool,
-}
-
-impl PartialEq for ValueMatch {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name && self.not == other.not && self.value == other.value
-    }
 }
 
 /// Headers or parameters that must match, by their names. What is a credential by its name isn't shown.
@@ -225,6 +231,14 @@ impl PartialEq for ValuePattern {
             (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
             _ => false,
         }
+    }
+}
+
+impl Eq for ValuePattern {}
+
+impl Hash for ValuePattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.to_string().hash(state);
     }
 }
 

@@ -120,16 +120,21 @@ impl Route {
             Action::Redirect(_) | Action::Respond(_) => true,
             Action::Forward(here) => {
                 let same = |to: &Destination| there.to.iter().any(|other| other.upstream == to.upstream);
-                here.to.iter().any(same)
-                    && (self.matcher.asks_http()
-                        || here.upstream_header.is_some()
-                        || here.path != PathRewrite::Keep
-                        || here.host.changes()
-                        || !here.mirrors.is_empty()
-                        || !self.request_headers.is_empty()
-                        || here.to.iter().any(|to| to.policy.credential.is_some()))
+                here.to.iter().any(same) && self.is_about_http()
             }
         }
+    }
+
+    /// What it asks for, or what it does, has a meaning for HTTP alone.
+    pub(crate) fn is_about_http(&self) -> bool {
+        let Action::Forward(forward) = &self.action else { return true };
+        self.matcher.asks_http()
+            || forward.upstream_header.is_some()
+            || forward.path != PathRewrite::Keep
+            || forward.host.changes()
+            || !forward.mirrors.is_empty()
+            || !self.request_headers.is_empty()
+            || forward.to.iter().any(|to| to.policy.credential.is_some())
     }
 }
 

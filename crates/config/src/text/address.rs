@@ -88,6 +88,12 @@ fn socket_addresses(text: &str) -> Result<Vec<SocketAddr>, Wrong> {
                 format!("`127.0.0.1:{text}` is for this machine alone, `:{text}` for every address of it"),
             );
         }
+        if matches!(text, "true" | "yes" | "on") {
+            return wrong(
+                "{} is no address",
+                "`127.0.0.1:15001` is for this machine alone, `:15001` for every address of it",
+            );
+        }
         return wrong("{} has no port", format!("`{text}:15001`? A port alone is `:15001`"));
     };
     let addresses: Vec<IpAddr> = match host {

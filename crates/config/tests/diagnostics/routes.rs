@@ -213,3 +213,17 @@ fn a_session_wants_a_key_and_a_subset_labels_that_are_there() {
     let pods = subset("kubernetes://app.shop:http");
     assert!(pods.contains("labels of pods are not known here: make a Service for each version"), "{pods}");
 }
+
+#[test]
+fn an_error_behind_more_warnings_than_are_shown_refuses_the_file() {
+    let warned = "      - { match: { path: /a }, to: u }\n".repeat(300);
+    let listener = format!("listeners:\n  out:\n    bind: ':1'\n    routes:\n{warned}");
+    let upstreams = "upstreams: { u: 'http://a.test' }\n";
+    let said = found(&format!("{listener}      - {{ match: {{ path: /admin }}, to: nosuch }}\n{upstreams}"));
+    assert!(said.starts_with("attache.yaml:305:40: error: there is no upstream `nosuch`"), "{said}");
+    assert_eq!(said.matches("warning").count(), 0, "{said}");
+
+    let config = attache_config::parse(&format!("{listener}{upstreams}"), None, &|_| None).unwrap();
+    assert_eq!(config.warnings.len(), 201);
+    assert_eq!(config.warnings.last().unwrap().message, "99 more are not shown");
+}

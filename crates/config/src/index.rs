@@ -1,0 +1,119 @@
+//! What was seen under a key, found in one step however much was seen.
+//!
+//! Rule: whatever grows with the config (keys, upstreams, routes) is looked up here and never searched from its first to its last, so a
+//! config of n parts is checked in n steps. Tests count the keys that are compared.
+
+use std::{
+    borrow::Borrow,
+    collections::HashMap,
+    hash::{BuildHasher, Hash, RandomState},
+};
+
+/// Keys of which each was given first with one value.
+#[derive(Clone, Debug)]
+pub(crate) struct Index<K, V> {
+    hasher: RandomState,
+    /// By the key's hash; two keys seldom share one.
+    seen: HashMap<u64, Vec<(K, V)>>,
+}
+
+impl<K, V> Default for Index<K, V> {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), seen: HashMap::new() }
+    }
+}
+
+impl<K: Hash + Eq, V> Index<K, V> {
+    /// What the key was given first with.
+    pub(crate) fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        let same = self.seen.get(&self.hasher.hash_one(key))?;
+        same.iter().find(|(known, _)| is_same(known.borrow(), key)).map(|(_, value)| value)
+    }
+
+    /// Whether the key was given.
+    pub(crate) fn has<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.get(key).is_some()
+    }
+
+    /// Keeps the value if the key is new. What it was given first with, if it is not.
+    pub(crate) fn keep(&mut self, key: K, value: V) -> Option<&V> {
+        let same = self.seen.entry(self.hasher.hash_one(&key)).or_default();
+        match same.iter().position(|(known, _)| is_same(known, &key)) {
+            Some(at) => same.get(at).map(|(_, value)| value),
+            None => {
+                same.push((key, value));
+                None
+            }
+        }
+    }
+}
+
+impl<K: Hash + Eq, V> FromIterator<(K, V)> for Index<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(all: I) -> Self {
+        let mut index = Self::default();
+        for (key, value) in all {
+            index.keep(key, value);
+        }
+        index
+    }
+}
+
+fn is_same<Q: Eq + ?Sized>(one: &Q, other: &Q) -> bool {
+    #[cfg(test)]
+    tests::COMPARED.with(|compared| compared.set(compared.get() + 1));
+    one == other
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, fmt::Write as _};
+
+    thread_local! {
+        pub(super) static COMPARED: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Keys that are compared while a text is checked, and what is found.
+    fn compared(text: &str) -> (u64, String) {
+        let before = COMPARED.with(Cell::get);
+        let found = crate::parse(text, None, &|_| None);
+        let said = found
+            .map_or_else(|found| found.to_string(), |config| format!("{} warnings", config.warnings.len()));
+        (COMPARED.with(Cell::get) - before, said)
+    }
+
+    fn config(parts: usize, route: &dyn Fn(usize) -> String) -> String {
+        let mut text = String::from("listeners:\n  out:\n    bind: ':1'\n    routes:\n");
+        for part in 0..parts {
+            let _ = writeln!(text, "      - {{ {} }}", route(part));
+        }
+        text.push_str("upstreams:\n");
+        for part in 0..parts {
+            let _ = writeln!(text, "  u{part}: http://u{part}.test");
+        }
+        text
+    }
+
+    #[test]
+    fn four_times_the_parts_are_checked_in_four_times_the_steps() {
+        let routes: [(&str, &dyn Fn(usize) -> String); 6] = [
+            ("0 warnings", &|n| format!("name: r{n}, match: {{ host: h{n}.test }}, to: u{n}")),
+            ("200 warnings", &|n| format!("match: {{ path: /same }}, to: u{}", n.min(1))),
+            ("is already called `same`", &|n| format!("name: same, match: {{ path: /{n} }}, to: u{n}")),
+            ("there is no upstream `v", &|n| format!("match: {{ path: /{n} }}, to: v{n}")),
+            ("unknown key `hsot`", &|n| format!("match: {{ hsot: h{n}.test }}, to: u{n}")),
+            ("is given twice", &|n| format!("to: u{n}, to: u{n}")),
+        ];
+        for (expected, route) in routes {
+            let (few, said) = compared(&config(300, route));
+            assert!(said.contains(expected), "{expected}: {said}");
+            let (many, _) = compared(&config(1200, route));
+            assert!(few >= 300 && many <= few * 4 + 100, "{expected}: {few} and {many} comparisons");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What a text does wrong that is no YAML, in words for who wrote it: the parser's are about its own rules, and its place is often behind the
+//! cause.
+
+use serde_saphyr::granit_parser::ScanError;
+
+use crate::diagnostic::{NOT_YAML, Place, Problems, lines};
+
+/// Reports why the text can't be parsed.
+pub(crate) fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
+    let (line, column) = (error.marker().line(), error.marker().col());
+    // A tab in the indentation is noticed before or behind its line, and within a text that goes on at the line where that begins.
+    let within = if error.info().contains("found a tab") { usize::MAX } else { 2 };
+    let near = lines(text).enumerate().skip(line.saturating_sub(1)).take(within);
+    let tab = near.filter_map(|(index, line)| {
+        let indent = line.len() - line.trim_start().len();
+        line.get(..indent).and_then(|indent| indent.find('\t')).map(|column| (index + 1, column))
+    });
+    let tab = tab.into_iter().next();
+    if tab.is_none()
+        && let Some((line, indent, others)) = misindented(text, line)
+    {
+        let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+        let help = format!(
+            "it is indented by {indent}, what stands above it by {}: keys of one mapping begin in the same column",
+            others.join(" and ")
+        );
+        let place = Place { line: line as u32, column: indent as u32 + 1, length: 0 };
+        problems.wrong(place, "the indentation of this line matches no line above it", help);
+        return;
+    }
+    let no_colon = |line: &str| {
+        let word = line.trim();
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    };
+    let above = lines(text).nth(line.saturating_sub(2)).filter(|above| line >= 2 && no_colon(above));
+    let (line, column, help) = match tab {
+        Some((line, column)) => (line, column, "here is a tab: YAML is indented with spaces"),
+        None if lines(text).nth(line.saturating_sub(1)).is_some_and(|line| line.contains('\0')) => {
+            (line, column, "a config is YAML in UTF-8: save it so")
+        }
+        None if let Some(above) = above => {
+            (line - 1, above.len(), "is a colon missing at the end of this line?")
+        }
+        None if error.info().contains("escape") => (
+            line,
+            column,
+            r#"in `"…"` a `\` begins an escape: write the value in `'…'`, as a path of Windows"#,
+        ),
+        None if error.info().contains("trailing content after single-quoted") => (
+            line,
+            column,
+            "the quote before this ends the value; a `'` within `'…'` is written twice: `'it''s'`",
+        ),
+        None if error.info().contains("trailing content after double-quoted") => {
+            (line, column, r#"the quote before this ends the value; a `"` within `"…"` is written `\"`"#)
+        }
+        None if error.info().contains("quoted scalar")
+            && let Some((line, column)) = open_quote(text, line) =>
+        {
+            (line, column, "a quote is opened here and not closed")
+        }
+        None if error.info().contains("quoted scalar") => {
+            (line, column, "a quote is opened above and not closed")
+        }
+        None if error.info().contains("quote") => (line, column, "a quote is opened here and not closed"),
+        None if error.info().contains("recursion") => (line, column, DEEP),
+        None if let Some((line, column)) = slashes(text, line) => (line, column, "a comment begins with `#`"),
+        None if error.info().contains("'-' indicator") => {
+            (line, column, "indent this line like the item's first key, behind the dash, or deeper")
+        }
+        None if error.info().contains("unclosed bracket") => {
+            (line, column, "what is opened here is not closed: `{` by `}`, `[` by `]`")
+        }
+        None if error.info().contains("flow") => (
+            line,
+            column,
+            "within `{ … }` and `[ … ]` a value with `,`, `{`, `}`, `[` or `]` needs quotes: `path: \"/users/{id}\"`",
+        ),
+        None if error.info().contains("anchor") => (
+            line,
+            column,
+            "`*name` stands for what `&name` above it marks; a value that begins with `*` needs quotes",
+        ),
+        None => {
+            (line, column, "a value with `: ` or ` #`, or that begins with one of `*&!%@{[|>`, needs quotes")
+        }
+    };
+    let place = Place { line: line as u32, column: column as u32 + 1, length: 1 };
+    problems.wrong(place, format!("{NOT_YAML}: {}", error.info()), help);
+}
+
+const DEEP: &str = "this many levels are no config: is a bracket opened and not closed?";
+
+/// The last value up to an error that begins with a quote which its line doesn't end, and where.
+fn open_quote(text: &str, near: usize) -> Option<(usize, usize)> {
+    let opened = |(index, line): (usize, &str)| {
+        let value = line.rfind(": ").map_or(0, |at| at + 2);
+        let value = value.max(line.rfind("- ").map_or(0, |at| at + 2));
+        let rest = line.get(value..)?;
+        let quote = rest.trim_start().chars().next().filter(|first| matches!(first, '"' | '\''))?;
+        let start = value + rest.len() - rest.trim_start().len();
+        (rest.matches(quote).count() % 2 == 1)
+            .then(|| (index + 1, line.get(..start).unwrap_or_default().chars().count()))
+    };
+    lines(text).enumerate().take(near).filter_map(opened).last()
+}
+
+/// The last line up to an error that begins as a comment does in other languages, and where.
+fn slashes(text: &str, near: usize) -> Option<(usize, usize)> {
+    let slashed = |(index, line): (usize, &str)| {
+        let content = line.trim_start();
+        content.starts_with("//").then_some((index + 1, line.len() - content.len()))
+    };
+    lines(text).enumerate().take(near).filter_map(slashed).last()
+}
+
+/// The line at or just before an error whose indentation is between those of what stands above it, or deeper below a value; with those.
+fn misindented(text: &str, near: usize) -> Option<(usize, usize, Vec<usize>)> {
+    let mut open: Vec<usize> = Vec::new();
+    let mut takes_more = true;
+    for (index, line) in lines(text).enumerate().take(near + 1) {
+        let content = line.trim_start();
+        if content.is_empty() || content.starts_with(['#', '%']) || content.starts_with("---") {
+            continue;
+        }
+        let mut indent = line.len() - content.len();
+        let above = open.clone();
+        while open.last().is_some_and(|last| *last > indent) {
+            open.pop();
+        }
+        let fits =
+            open.last() == Some(&indent) || (above.last().is_none_or(|last| *last < indent) && takes_more);
+        if !fits && index + 2 >= near {
+            return Some((index + 1, indent, above));
+        }
+        if open.last() != Some(&indent) {
+            open.push(indent);
+        }
+        // The items of a list start in their own column after the dash.
+        let mut rest = content;
+        while let Some(item) = rest.strip_prefix("- ") {
+            indent += rest.len() - item.trim_start().len();
+            rest = item.trim_start();
+            open.push(indent);
+        }
+        let end = rest.split(" #").next().unwrap_or(rest).trim_end();
+        takes_more = !end.contains(": ")
+            || end.ends_with(['{', '[', ',', '|', '>', '&'])
+            || end.ends_with("|-")
+            || end.ends_with(">-");
+    }
+    None
+}

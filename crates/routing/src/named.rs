@@ -1,0 +1,59 @@
+//! The names by which a listener's routes are found, for the answer to a client whose name none of them has.
+//!
+//! They are gathered once, when the routes are compiled: a client decides how often it asks for a name that nobody knows.
+
+use std::collections::HashSet;
+
+use attache_config::model::{HostName, HostPattern, Route};
+
+use crate::words::show_host;
+
+/// A longer list is of no use.
+const MOST: usize = 20;
+
+/// Names that routes ask for: of requests (`host`), or of TLS (`sni`).
+#[derive(Debug, Default)]
+pub(crate) struct Named {
+    shown: Vec<String>,
+    /// How many there are beside those that are shown.
+    more: usize,
+    /// Some route asks for no name.
+    any: bool,
+}
+
+impl Named {
+    pub(crate) fn by<'r>(
+        routes: impl IntoIterator<Item = &'r Route>,
+        names: impl Fn(&'r Route) -> &'r [HostPattern],
+    ) -> Self {
+        let mut named = Self::default();
+        let mut known = HashSet::new();
+        for route in routes {
+            let names = names(route);
+            named.any |= names.is_empty();
+            for name in names {
+                named.any |= name.name == HostName::Any;
+                if !known.insert(name) {
+                    continue;
+                }
+                if named.shown.len() < MOST {
+                    named.shown.push(show_host(name));
+                } else {
+                    named.more += 1;
+                }
+            }
+        }
+        named
+    }
+
+    /// The names, where only they are taken.
+    pub(crate) fn only(&self) -> Option<String> {
+        if self.any { None } else { self.all() }
+    }
+
+    /// The names, whatever else is taken.
+    pub(crate) fn all(&self) -> Option<String> {
+        let more = if self.more > 0 { format!(" and {} more", self.more) } else { String::new() };
+        (!self.shown.is_empty()).then(|| format!("{}{more}", self.shown.join(", ")))
+    }
+}
