@@ -36,3 +36,10 @@ fn a_total_outage_is_never_green() {
     let said = text(&output);
     assert!(output.status.success() && said.contains("every outage was seen"), "{said}");
 }
+
+#[test]
+fn one_command_says_cause_and_remedy_of_4xx_answers_limits_budgets_and_tokens() {
+    let output = script("further_troubles.py", &[&binary().display().to_string()]);
+    let said = text(&output);
+    assert!(output.status.success() && said.contains(" have cause and remedy"), "{said}");
+}

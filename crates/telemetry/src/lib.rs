@@ -1,6 +1,7 @@
 //! What attache says about itself: [`Reason`]s, metrics, the access log, traces and the program's own log.
 
 mod access_log;
+mod client_errors;
 #[cfg(test)]
 mod docs;
 mod escape;
@@ -24,6 +25,7 @@ pub fn rfc3339(at: std::time::SystemTime) -> String {
 }
 
 pub use access_log::{AccessLog, AccessLogError, AccessLogger};
+pub use client_errors::log_client_errors;
 pub use exchange::Exchange;
 pub use grpc::{grpc_as_http, grpc_code};
 pub use log::{LogControl, LoggingError, init_logging};

@@ -235,7 +235,13 @@ fn failures(api: &Api) -> Value {
     let watch = api.state.metrics.watch();
     let failures: Vec<_> = watch.failures(FAILURES).iter().map(attache_telemetry::Record::json).collect();
     let now = SystemTime::now();
-    let groups: Vec<_> = watch.groups().iter().map(|group| group.json(now)).collect();
+    // A 4xx of an upstream is a failure where it answers with nothing else.
+    let refusing = api.stats.client_errors();
+    let is_refusing = |group: &attache_telemetry::Group| {
+        group.kind.upstream.as_ref().is_some_and(|name| refusing.contains(name))
+    };
+    let groups = watch.groups().into_iter().chain(watch.client_errors().into_iter().filter(is_refusing));
+    let groups: Vec<_> = groups.map(|group| group.json(now)).collect();
     json!({ "groups": groups, "failures": failures, "missed": watch.missed() })
 }
 

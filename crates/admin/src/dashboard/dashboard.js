@@ -62,7 +62,7 @@ const charts = {
 // Callers see an outage: the server's word, which `attache status` has, too.
 const fails = (row) => Boolean(row?.outage);
 // Without numbers: what is announced again each second is heard by nobody.
-const outageOf = ({ failed, refused }) => failed ? 'calls fail' : refused ? 'every call is refused' : 'clients leave before there is an answer';
+const outageOf = ({ failed, refused, client_errors: own }) => failed ? 'calls fail' : own ? 'every answer is a 4xx' : refused ? 'every call is refused' : 'clients leave before there is an answer';
 // By upstream; what reached none, by listener.
 const outages = (stats) => {
   const said = (rows, key) => rows.filter(fails).map((row) => `${key} ${row[key]}: ${outageOf(row.outage)}`);
@@ -276,7 +276,12 @@ const showGroups = (groups, stats) => {
     set(node.children[4], group.last_ago_seconds < 2 ? 'now' : `${span(group.last_ago_seconds)} ago`);
     const { sample } = group;
     const last = `${sample.method ?? sample.protocol} ${sample.host ?? ''}${sample.path ?? ''}`;
-    if (node.dataset.last !== last + sample.detail) { node.dataset.last = last + sample.detail; node.children[5].replaceChildren(stacked(last, [sample.endpoint, sample.detail].filter(Boolean).join(': '))); }
+    if (node.dataset.last !== last + sample.detail) {
+      node.dataset.last = last + sample.detail;
+      // What to do about a reason is behind its button.
+      const todo = group.reason ? '' : group.what_to_do;
+      node.children[5].replaceChildren(stacked(last, [[sample.endpoint, sample.detail].filter(Boolean).join(': '), todo].filter(Boolean).join('. ')));
+    }
   });
 };
 

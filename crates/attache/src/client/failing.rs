@@ -35,9 +35,15 @@ pub(super) fn failing(seen: &Value) -> (Vec<String>, Vec<&Value>) {
                 "route" => field(&group["sample"], "route") == name,
                 _ => field(group, what) == name,
             };
+            // Answers that are all a 4xx are not explained by what failed before them.
+            let by_answers = row["outage"]["client_errors"].as_u64().is_some_and(|count| count > 0);
+            let explains = |group: &&Value| {
+                !by_answers || group["status"].as_u64().is_some_and(|status| (400..500).contains(&status))
+            };
             let worst = groups
                 .iter()
                 .filter(is_mine)
+                .filter(explains)
                 .max_by_key(|group| (group["failing"] == true, group["count"].as_u64().unwrap_or(0)));
             match worst {
                 Some(worst) if !told.iter().any(|told| std::ptr::eq(*told, worst)) => {
@@ -89,6 +95,9 @@ fn calls(outage: &Value) -> String {
             _ => format!("{:.0} % of {requests} calls", failed as f64 / requests.max(1) as f64 * 100.0),
         };
         return format!("{calls} failed in the last {window}");
+    }
+    if number("client_errors") > 0 {
+        return format!("each of {requests} answers was a 4xx of its own in the last {window}");
     }
     if number("refused") > 0 {
         return format!("each of {requests} calls was refused in the last {window}");

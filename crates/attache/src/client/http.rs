@@ -103,14 +103,17 @@ pub(crate) fn fetch(target: &Target, method: &str, path: &str) -> Result<String,
 
 /// Status and text of an answer.
 pub(crate) fn ask(target: &Target, method: &str, path: &str) -> Result<(u16, String), String> {
-    let unreachable = |error: io::Error| {
-        format!(
-            "no answer at {target}: {error}. Does attache run here, and is its `admin` there? (`--admin ADDRESS` says where)"
-        )
-    };
+    let unreachable = |error: io::Error| unreachable(target, &error);
     let answer = send(target, method, path, Some(TIMEOUT)).map_err(unreachable)?;
     let status = answer.status;
     Ok((status, answer.text().map_err(unreachable)?))
+}
+
+/// What to say where no attache answers.
+pub(super) fn unreachable(target: &Target, error: &io::Error) -> String {
+    format!(
+        "no answer at {target}: {error}. Does attache run here, and is its `admin` there? (`--admin ADDRESS` says where)"
+    )
 }
 
 fn host(target: &Target) -> &str {

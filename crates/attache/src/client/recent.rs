@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::text::{clean, field, list, span};
+use super::text::{clean, field, span};
 
 /// The cause of a kind of failure, and what to check.
 pub(super) fn cause(group: &Value) -> String {
@@ -59,27 +59,6 @@ pub(super) fn recent_failures(seen: &Value, told: &[&Value]) -> Vec<String> {
         lines.push(format!("and {} more kinds: `GET /failures`", lately.len() - MOST));
     }
     lines
-}
-
-/// Upstreams all of whose answers were a 4xx of their own, a line each: nobody fails, and still nobody may get what they asked for, as where
-/// the service knows another Host or path, or expects TLS.
-pub(super) fn only_client_errors(seen: &Value) -> Vec<String> {
-    /// Fewer may be what the callers wanted to know.
-    const ENOUGH: u64 = 5;
-    list(&seen["stats"], "upstreams")
-        .iter()
-        .filter_map(|row| {
-            let lately = &row["last_5m"];
-            let all = lately["requests"].as_u64().filter(|all| *all >= ENOUGH)?;
-            (lately["client_errors"] == all).then(|| {
-                let name = field(row, "upstream");
-                format!(
-                    "upstream {name}: each of its {all} answers in the last 5 min was a 4xx of its own. If its callers expect another: does it know \
-                     this Host and path (`attache tap -u {name}`), and does its port expect TLS?"
-                )
-            })
-        })
-        .collect()
 }
 
 /// Changes of state of the last quarter of an hour, a line each. Kinds of failures have a separate list.

@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
+    net::SocketAddr,
     process::ExitCode,
 };
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     failing::{failing, fails_in_a_row, is_outage},
     http,
-    recent::{only_client_errors, recent_changes, recent_failures, recent_warnings},
+    recent::{recent_changes, recent_failures, recent_warnings},
     text::{Ink, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
 };
 use crate::cli;
@@ -78,6 +79,9 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
         }
         for endpoint in list(upstream, "endpoints") {
             let (address, state) = (field(endpoint, "address"), field(endpoint, "state"));
+            if state == "unreachable" && has_healthy_twin(upstream, address) {
+                continue;
+            }
             if state == "healthy" {
                 let is_outage = told.iter().any(|group| field(group, "upstream") == name);
                 if fails_in_a_row(endpoint) && !is_outage {
@@ -134,6 +138,17 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
         troubles.push(trouble);
     }
     (troubles, told)
+}
+
+/// `localhost` has an address of IPv6 and one of IPv4, and a server often listens on one of them: it is reached all the same.
+fn has_healthy_twin(upstream: &Value, address: &str) -> bool {
+    let loopback = |address: &str| address.parse::<SocketAddr>().ok().filter(|at| at.ip().is_loopback());
+    let Some(own) = loopback(address) else { return false };
+    list(upstream, "endpoints").iter().any(|endpoint| {
+        field(endpoint, "state") == "healthy"
+            && loopback(field(endpoint, "address"))
+                .is_some_and(|other| other.port() == own.port() && other.is_ipv4() != own.is_ipv4())
+    })
 }
 
 fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> String {
@@ -208,9 +223,6 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
         })
         .collect();
     out.push_str(&table(&["upstream", "endpoints", "requests", "success", "p99", "breaker"], &rows, paint));
-    for line in only_client_errors(seen) {
-        let _ = writeln!(out, "\n{line}");
-    }
     let failures = recent_failures(seen, told);
     if !failures.is_empty() {
         let _ = writeln!(out, "\n{}", paint.ink(Ink::Bold, "failed or refused in the last 5 min"));
@@ -333,16 +345,38 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_are_all_4xx_are_told_and_are_no_trouble() {
+    fn answers_that_are_all_4xx_are_trouble_with_what_to_do() {
         let mut seen = seen();
         seen["certificates"] = json!({});
         seen["upstreams"] = json!([]);
-        let row = |requests: u64, client_errors: u64| json!([{ "upstream": "orders", "last_5m": { "requests": requests, "client_errors": client_errors } }]);
-        for (requests, client_errors, told) in [(5, 5, true), (4, 4, false), (50, 49, false)] {
-            seen["stats"]["upstreams"] = row(requests, client_errors);
-            let text = shown(&seen);
-            assert_eq!(text.contains("was a 4xx of its own"), told, "{text}");
-            assert!(troubles(&seen).0.is_empty());
+        let outage = json!({ "requests": 7, "failed": 0, "refused": 0, "given_up": 0, "waited": 0, "client_errors": 7, "window": "20 s" });
+        seen["stats"]["upstreams"] = json!([{ "upstream": "orders", "outage": outage }]);
+        seen["failures"] = json!([{ "upstream": "orders", "reason": null, "status": 421, "cause": "status 421", "count": 7, "last_ago_seconds": 1,
+            "what_to_do": "Set `host`.", "sample": { "endpoint": "10.0.0.8:80" } }]);
+        assert_eq!(
+            troubles(&seen).0,
+            [
+                "upstream orders: each of 7 answers was a 4xx of its own in the last 20 s: status 421 at 10.0.0.8:80. Set `host`."
+            ]
+        );
+    }
+
+    #[test]
+    fn a_server_of_localhost_that_listens_on_one_of_its_two_addresses_is_no_trouble() {
+        let mut seen = seen();
+        seen["certificates"] = json!({});
+        let upstream = |state: &str, other: &str| {
+            json!([{ "name": "orders", "usable": 1, "breaker": {}, "endpoints": [
+                { "address": "[::1]:8000", "state": "unreachable" }, { "address": other, "state": state }] }])
+        };
+        for (state, other, is_trouble) in [
+            ("healthy", "127.0.0.1:8000", false),
+            ("healthy", "127.0.0.1:8001", true),
+            ("ejected", "127.0.0.1:8000", true),
+            ("healthy", "10.0.0.8:8000", true),
+        ] {
+            seen["upstreams"] = upstream(state, other);
+            assert_eq!(!troubles(&seen).0.is_empty(), is_trouble, "{state} {other}");
         }
     }
 

@@ -23,8 +23,8 @@ const LINE: u64 = 1 << 20;
 pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
     let target = &options.admin.admin;
     names_exist(options)?;
-    let answer = http::send(target, "GET", &path(options), None)
-        .map_err(|error| format!("no answer at {target}: {error}. Does attache run here?"))?;
+    let answer =
+        http::send(target, "GET", &path(options), None).map_err(|error| http::unreachable(target, &error))?;
     if answer.status != 200 {
         let status = answer.status;
         return Err(format!("{status}: {}", answer.text()?.trim()).into());

@@ -129,6 +129,7 @@ pub(super) async fn serve(
     tls::follow(process);
     spawn_local(count_endpoints(process.clone()));
     spawn_local(attache_telemetry::log_outages(process.metrics.clone()));
+    spawn_local(attache_telemetry::log_client_errors(process.metrics.clone()));
     spawn_local(overload::Watch::begin(process.clone()).run());
 
     let (workers, mut ended) = start_workers(process)?;

@@ -107,6 +107,11 @@ impl Counts {
         self.requests().saturating_sub(self.failed + self.refused + self.given_up)
     }
 
+    /// Answers with 4xx that are the upstream's own.
+    pub(super) fn client_errors(&self) -> u64 {
+        self.classes[3].saturating_sub(self.refused)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -145,8 +150,7 @@ impl Counts {
             "requests": requests,
             "per_second": (requests as f64 / seconds * 10.0).round() / 10.0,
             "failed": self.failed,
-            // Answers with 4xx that are the upstream's own.
-            "client_errors": self.classes[3].saturating_sub(self.refused),
+            "client_errors": self.client_errors(),
             "attempts": self.attempts,
             "success_rate": (requests > 0).then(|| 1.0 - self.failed as f64 / requests as f64),
             "p50_ms": self.millis(0.5),

@@ -32,10 +32,13 @@ mod worker;
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
+
+use attache_config::model::Name;
 
 pub use self::names::{Names, Proof};
 use self::{control::Control, series::Label};
@@ -54,7 +57,7 @@ pub use self::{
     stats::Stats,
     worker::DecisionCounter,
 };
-use crate::{Watch, watch::Watcher};
+use crate::{Watch, client_errors::ClientErrors, watch::Watcher};
 
 /// The metrics of the whole process: where workers' cells are registered and what a scrape reads.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +68,7 @@ pub(crate) struct Registry {
     counters: table::Families,
     shared: shared::Families,
     watch: Watch,
+    client_errors: ClientErrors,
     /// Somebody takes `semantics`.
     semantic: AtomicBool,
     semantics: semantic::Families,
@@ -209,6 +213,11 @@ impl Metrics {
     /// What is seen live of the same exchanges.
     pub fn watch(&self) -> &Watch {
         &self.0.watch
+    }
+
+    /// Upstreams whose every answer is a 4xx now: how many there were, and since when.
+    pub(crate) fn client_errors(&self, served: &Served) -> HashMap<Name, (u64, Duration)> {
+        self.0.client_errors.look(served, &self.0.watch)
     }
 }
 

@@ -8,7 +8,7 @@
 //! So such clients are an outage only if there are [`HANGS`] of them (one, where nobody was served), and if they and the failed calls
 //! are half of all calls.
 //! Where answers often take as long (long polls), clients leave often, and only the last minutes count.
-//! And where attache refuses every call, or every client gives up before there is an answer, nobody is served, although none of
+//! And where the upstream answers every call with a 4xx ([`client_errors`](crate::client_errors)), attache refuses every call, or every client gives up before there is an answer, nobody is served, although none of
 //! them is a failure of the service.
 
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub(super) struct Outage {
     refused: u64,
     given_up: u64,
     waited: u64,
+    /// Answers with 4xx that are the upstream's own, where every answer is one.
+    client_errors: u64,
     /// The time in which they came, for people.
     window: String,
 }
@@ -49,7 +51,13 @@ pub(super) struct Outage {
 impl Outage {
     fn new(counts: &Counts, window: impl Into<String>) -> Self {
         let &Counts { failed, refused, given_up, waited, .. } = counts;
-        Self { requests: counts.seen(), failed, refused, given_up, waited, window: window.into() }
+        let window = window.into();
+        Self { requests: counts.seen(), failed, refused, given_up, waited, client_errors: 0, window }
+    }
+
+    /// Every answer since then is a 4xx of the upstream's own.
+    pub(super) fn of_client_errors(count: u64, since: Duration) -> Self {
+        Self { requests: count, client_errors: count, ..Self::new(&Counts::default(), shown(since)) }
     }
 
     /// By the last seconds, the last minutes, and their parts, the newest of which comes first.
@@ -68,9 +76,10 @@ impl Outage {
     }
 
     pub(super) fn json(&self) -> Value {
-        let Self { requests, failed, refused, given_up, waited, window } = self;
+        let Self { requests, failed, refused, given_up, waited, client_errors, window } = self;
         json!({
-            "requests": requests, "failed": failed, "refused": refused, "given_up": given_up, "waited": waited, "window": window
+            "requests": requests, "failed": failed, "refused": refused, "given_up": given_up, "waited": waited,
+            "client_errors": client_errors, "window": window
         })
     }
 }
@@ -116,7 +125,7 @@ fn in_a_row(newest: impl Iterator<Item = Period>, is_slow: bool) -> Option<Outag
 }
 
 fn shown(time: Duration) -> String {
-    let seconds = time.as_secs_f64().ceil() as u64;
+    let seconds = (time.as_secs_f64().ceil() as u64).max(1);
     if seconds < 100 { format!("{seconds} s") } else { format!("{} min", seconds.div_ceil(60)) }
 }
 

@@ -5,7 +5,7 @@
 //! what came since the last one.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -51,6 +51,8 @@ enum Row {
 type Rows = BTreeMap<Row, Counts>;
 /// By upstream and reason.
 type Reasons = BTreeMap<[Name; 2], u64>;
+/// Upstreams that answer with 4xx alone.
+type Refusing = HashMap<Name, (u64, Duration)>;
 
 #[derive(Debug)]
 struct Step {
@@ -124,6 +126,15 @@ impl Served {
         };
         self.0.get(&row).map_or(0, Counts::served)
     }
+
+    /// Of each upstream its answers with 4xx, and what it served with another status.
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = (&Name, u64, u64)> {
+        self.0.iter().filter_map(|(row, counts)| {
+            let Row::Upstream(name) = row else { return None };
+            let errors = counts.client_errors();
+            Some((name, errors, counts.served().saturating_sub(errors)))
+        })
+    }
 }
 
 /// Rates and percentiles of the last minutes. For the control thread: it has a lock.
@@ -168,12 +179,19 @@ impl Stats {
         }
     }
 
+    /// Upstreams whose every answer is a 4xx of their own now.
+    pub fn client_errors(&self) -> HashSet<Name> {
+        self.metrics.client_errors(&Served::new(&self.metrics)).into_keys().collect()
+    }
+
     /// Everything as JSON. From the first call on endpoints are counted too, until a minute after the last.
     pub fn json(&self) -> Value {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.watched = Some(Instant::now());
         self.metrics.watch().count_endpoints(true);
-        history.json(&rows(&self.metrics), &reasons(&self.metrics), Instant::now())
+        let served = Served::new(&self.metrics);
+        let refusing = self.metrics.client_errors(&served);
+        history.json(&served.0, &reasons(&self.metrics), &refusing, Instant::now())
     }
 }
 
@@ -249,7 +267,7 @@ impl History {
         std::iter::once(Period { counts: since, ended: Duration::ZERO, took: running }).chain(steps)
     }
 
-    fn row(&self, row: &Row, now: &Counts, at: Instant) -> Map<String, Value> {
+    fn row(&self, row: &Row, now: &Counts, refusing: &Refusing, at: Instant) -> Map<String, Value> {
         let (short, short_over) = self.window(row, now, at, SHORT);
         let (long, long_over) = self.window(row, now, at, STEPS);
         let [c1, c2, c3, c4, c5, none] = now.classes;
@@ -265,7 +283,10 @@ impl History {
         out.insert("sent_bytes".into(), now.sent.into());
         out.insert("last_10s".into(), short.window(short_over));
         out.insert("last_5m".into(), long.window(long_over));
-        let outage = Outage::of(&short, &long, self.newest_first(row, now, at));
+        let outage = Outage::of(&short, &long, self.newest_first(row, now, at)).or_else(|| {
+            let Row::Upstream(name) = row else { return None };
+            refusing.get(name).map(|(count, since)| Outage::of_client_errors(*count, *since))
+        });
         out.insert("outage".into(), outage.map_or(Value::Null, |outage| outage.json()));
         out
     }
@@ -281,11 +302,11 @@ impl History {
         points.collect()
     }
 
-    fn json(&self, now: &Rows, reasons: &Reasons, at: Instant) -> Value {
+    fn json(&self, now: &Rows, reasons: &Reasons, refusing: &Refusing, at: Instant) -> Value {
         let (mut listeners, mut routes, mut upstreams, mut endpoints) = (vec![], vec![], vec![], vec![]);
         let mut total = Map::new();
         for (row, counts) in now {
-            let mut out = self.row(row, counts, at);
+            let mut out = self.row(row, counts, refusing, at);
             let mut named = |names: &[(&str, &Name)]| {
                 for (key, name) in names {
                     out.insert((*key).to_owned(), Value::from(&***name));

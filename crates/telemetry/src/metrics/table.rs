@@ -107,6 +107,9 @@ metrics! {
     Gauge "attache_requests_in_flight"
         "Requests (and opaque connections) that run now."
         read [listener, protocol] |now| { levels(&now.registry.shared.in_flight.sums(), 0) };
+    Counter "attache_requests_abandoned_total"
+        "Requests whose client ended its side after more than half a second without an answer. They go on, and are counted again as they end."
+        read [listener, upstream] |now| { counts(&now.by_pair, cell::LEFT) };
     Histogram "attache_request_duration_seconds"
         "From the first byte of a request to the last byte of its response; for opaque connections from open to close."
         read [listener, route, upstream, protocol, code] |now| { histograms(&now.by_code, cell::TOTAL, &now.exemplars) };

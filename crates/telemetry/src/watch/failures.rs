@@ -18,6 +18,8 @@ const RINGS: usize = 1024;
 pub(super) struct Ring {
     last: VecDeque<Record>,
     groups: Groups,
+    /// Answers with 4xx that are their upstreams' own. Apart, so that they take no place of a failure.
+    client_errors: Groups,
     clients: Clients,
 }
 
@@ -34,6 +36,16 @@ impl Ring {
             None => Record::of(exchange, total),
         });
         self.groups.add(exchange, total)
+    }
+
+    pub(super) fn client_error(&mut self, exchange: &Exchange, total: Duration) {
+        if exchange.upstream.borrow().is_some() {
+            self.client_errors.add(exchange, total);
+        }
+    }
+
+    pub(super) fn client_errors(&self) -> &Groups {
+        &self.client_errors
     }
 
     pub(super) fn client(&mut self, exchange: &Exchange, total: Duration) {

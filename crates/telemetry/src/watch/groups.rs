@@ -61,8 +61,8 @@ impl Kind {
     }
 
     /// The remedy, in the direction in which it failed.
-    fn what_to_do(&self) -> Option<&'static str> {
-        let reason = self.reason?;
+    pub(crate) fn what_to_do(&self) -> Option<&'static str> {
+        let Some(reason) = self.reason else { return of_own_answer(self.status) };
         Some(if self.upstream.is_some() { reason.what_to_do() } else { reason.what_to_do_for_clients() })
     }
 
@@ -74,6 +74,33 @@ impl Kind {
             (None, None) => String::new(),
         }
     }
+}
+
+/// What to do about a 4xx that is the upstream's own.
+fn of_own_answer(status: u16) -> Option<&'static str> {
+    Some(match status {
+        401 | 407 => {
+            "The service wants a credential: its callers send none, or one that it does not take; `credential` adds one to each request."
+        }
+        403 => {
+            "The service knows who calls and forbids it: its log says which rule; `attache explain` shows the Host and the client certificate that it gets."
+        }
+        404 | 410 => {
+            "Does the service know this Host and path? `attache explain METHOD URL` shows the Host that it is sent; `host` of the upstream changes it."
+        }
+        405 | 501 => "The service does not take this method on this path.",
+        413 | 414 | 431 => {
+            "The request is larger than the service takes: shorten its headers (cookies, most often) or its body, or raise the service's limit."
+        }
+        421 => {
+            "The service is not the one of this Host: `host` of the upstream sets the Host, `tls.name` the name that TLS asks for."
+        }
+        429 => "The service limits how often it is called: call it less, or have its limit raised.",
+        400..=499 => {
+            "Does the service know this Host and path, does its port expect TLS, and do its callers send what it asks for? Its log says more."
+        }
+        _ => return None,
+    })
 }
 
 /// All failures of one kind.

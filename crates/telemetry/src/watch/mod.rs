@@ -89,6 +89,17 @@ impl Watch {
         all
     }
 
+    /// Answers with 4xx that are their upstreams' own, by upstream and status. They are no failures where others are among them.
+    pub fn client_errors(&self) -> Vec<Group> {
+        let rings = lock(&self.0.rings).clone();
+        let mut all = Vec::new();
+        for ring in rings {
+            lock(&ring).client_errors().merge_into(&mut all);
+        }
+        all.sort_by_key(|group| std::cmp::Reverse(group.last));
+        all
+    }
+
     /// A state changed: see [`Event`]. A worker never waits for a reader; what finds one at it is left out.
     pub(crate) fn event(&self, change: Change) {
         if let Ok(mut events) = self.0.events.try_lock() {
@@ -186,6 +197,8 @@ impl Watcher {
         let flags = self.watch.0.flags.load(Relaxed);
         if failed(exchange, total) {
             self.keep(exchange, total);
+        } else if (400..500).contains(&exchange.outcome()) && exchange.reason.get().is_none() {
+            self.client_error(exchange, total);
         }
         if flags & TAPPED != 0 {
             tap::offer(&self.watch.0.taps.load(), exchange, total);
@@ -208,6 +221,13 @@ impl Watcher {
     fn client(&self, exchange: &Exchange, total: Duration) {
         if let Ok(mut ring) = self.ring().try_lock() {
             ring.client(exchange, total);
+        }
+    }
+
+    /// A service may answer so often: it costs a lock that nobody else wants, and a look at the few kinds that there are.
+    fn client_error(&self, exchange: &Exchange, total: Duration) {
+        if let Ok(mut ring) = self.ring().try_lock() {
+            ring.client_error(exchange, total);
         }
     }
 

@@ -1,0 +1,186 @@
+//! Upstreams whose every answer is a 4xx of their own: nobody fails, and still nobody gets what they asked for, as where the service knows
+//! another Host or path, expects TLS, or wants a token that nobody sends.
+//!
+//! Rule: [`ALL_OF`] such answers without another one between them, and none for [`LONG_AGO`] before them. Fewer may be what their callers
+//! wanted to know, and so may be a burst among good answers.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use attache_config::model::Name;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::{
+    metrics::{Metrics, Served},
+    watch::{Change, Watch},
+};
+
+/// Answers that must all have been a 4xx.
+const ALL_OF: u64 = 5;
+/// An answer of another kind that is older says nothing of them.
+const LONG_AGO: Duration = Duration::from_secs(30);
+/// Answers that came before say nothing of now when nobody called for so long.
+const FORGOTTEN: Duration = Duration::from_mins(5);
+/// Time between two looks.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// 4xx answers of one upstream since its last answer of another kind.
+#[derive(Debug)]
+struct Streak {
+    count: u64,
+    since: Instant,
+    last: Instant,
+    /// What was counted until the last look: all its 4xx answers, and all that were served with something else.
+    seen: (u64, u64),
+    served_at: Option<Instant>,
+    is_told: bool,
+}
+
+/// A line of the log.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Begins(u64),
+    Ended(u64, Duration),
+}
+
+/// The streaks of all upstreams.
+#[derive(Debug, Default)]
+pub(crate) struct ClientErrors(Mutex<HashMap<Name, Streak>>);
+
+impl ClientErrors {
+    /// Upstreams whose every answer is a 4xx now: how many there were, and since when. It looks, and logs what has changed.
+    pub(crate) fn look(&self, served: &Served, watch: &Watch) -> HashMap<Name, (u64, Duration)> {
+        let now = Instant::now();
+        let mut streaks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (upstream, errors, others) in served.upstreams() {
+            if let Some(line) = look(&mut streaks, upstream, (errors, others), now) {
+                write(watch, upstream, &line);
+            }
+        }
+        let told = streaks.iter().filter(|(_, streak)| streak.is_told);
+        told.map(|(name, streak)| (name.clone(), (streak.count, now.duration_since(streak.since)))).collect()
+    }
+}
+
+fn look(
+    streaks: &mut HashMap<Name, Streak>,
+    upstream: &Name,
+    counted: (u64, u64),
+    now: Instant,
+) -> Option<Line> {
+    // Most upstreams never answered with a 4xx.
+    if counted.0 == 0 && !streaks.contains_key(upstream) {
+        return None;
+    }
+    let streak = streaks.entry(upstream.clone()).or_insert_with(|| Streak {
+        count: 0,
+        since: now,
+        last: now,
+        seen: (0, 0),
+        served_at: None,
+        is_told: false,
+    });
+    let (errors, others) = (counted.0.saturating_sub(streak.seen.0), counted.1 > streak.seen.1);
+    streak.seen = counted;
+    if others {
+        streak.served_at = Some(now);
+    }
+    if others || (streak.count > 0 && errors == 0 && now.duration_since(streak.last) >= FORGOTTEN) {
+        let (count, lasted) = (streak.count, streak.last.duration_since(streak.since));
+        streak.count = 0;
+        return std::mem::take(&mut streak.is_told).then_some(Line::Ended(count, lasted));
+    }
+    if errors > 0 {
+        if streak.count == 0 {
+            streak.since = now;
+        }
+        streak.count += errors;
+        streak.last = now;
+    }
+    let is_quiet = streak.served_at.is_none_or(|at| now.duration_since(at) >= LONG_AGO);
+    if streak.is_told || streak.count < ALL_OF || !is_quiet {
+        return None;
+    }
+    streak.is_told = true;
+    Some(Line::Begins(streak.count))
+}
+
+fn write(watch: &Watch, upstream: &Name, line: &Line) {
+    let change = |what: &str, because: String| Change {
+        kind: "failures",
+        whose: format!("upstream {upstream}"),
+        endpoint: None,
+        what: what.to_owned(),
+        because,
+    };
+    match line {
+        Line::Begins(count) => {
+            let groups = watch.client_errors();
+            let group = groups.iter().find(|group| group.kind.upstream.as_ref() == Some(upstream));
+            let (cause, todo, example) = group.map_or_else(Default::default, |group| {
+                let sample = &group.sample;
+                let example = format!("{} {}{}", sample.method, sample.host, sample.path);
+                (group.kind.cause(), group.kind.what_to_do().unwrap_or_default(), example)
+            });
+            watch.event(change("every answer is a 4xx", format!("the last: {cause}")));
+            tracing::warn!(
+                example,
+                see = "docs/guides/my-call-fails.md",
+                "upstream {upstream}: each of its last {count} answers was a 4xx of its own, the last with {cause}. {todo}"
+            );
+        }
+        Line::Ended(count, lasted) => {
+            watch.event(change("no longer answers with 4xx alone", format!("it was {count} calls")));
+            tracing::warn!(
+                "upstream {upstream}: not every answer is a 4xx any longer; {count} were, within {} s",
+                lasted.as_secs().max(1)
+            );
+        }
+    }
+}
+
+/// Looks periodically, for as long as it is polled.
+pub async fn log_client_errors(metrics: Metrics) {
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        metrics.client_errors(&Served::new(&metrics));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_are_all_4xx_are_told_once_and_so_is_their_end() {
+        let (mut streaks, begun) = (HashMap::new(), Instant::now());
+        let mut at = |seconds: u64, errors: u64, others: u64| {
+            look(&mut streaks, &"orders".into(), (errors, others), begun + Duration::from_secs(seconds))
+        };
+        assert_eq!(at(0, 0, 0), None);
+        assert_eq!(at(5, 4, 0), None, "four may be what their callers wanted to know");
+        assert_eq!(at(10, 5, 0), Some(Line::Begins(5)));
+        assert_eq!(at(15, 50, 0), None);
+        assert_eq!(at(20, 60, 1), Some(Line::Ended(50, Duration::from_secs(10))));
+        assert_eq!(at(25, 90, 1), None, "a burst behind a good answer");
+        assert_eq!(at(50, 91, 1), Some(Line::Begins(31)));
+        assert_eq!(at(340, 91, 1), None);
+        assert_eq!(at(350, 91, 1), Some(Line::Ended(31, Duration::from_secs(25))), "nobody calls any longer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn some_4xx_among_other_answers_are_told_never() {
+        let (mut streaks, begun) = (HashMap::new(), Instant::now());
+        for step in 0..100 {
+            let at = begun + Duration::from_secs(step * 5);
+            assert_eq!(look(&mut streaks, &"orders".into(), (step * 1000, step), at), None);
+        }
+        assert_eq!(look(&mut streaks, &"users".into(), (0, 5), begun), None);
+        assert_eq!(streaks.len(), 1, "an upstream without a 4xx costs nothing");
+    }
+}
