@@ -58,31 +58,39 @@ pub(crate) fn run(options: &cli::Check) -> ExitCode {
             };
             let summary =
                 result.as_ref().map(|config| summary(config, options.without_files)).unwrap_or_default();
-            let _ =
-                writeln!(io::stdout(), "{:#}", json!({ "ok": ok, "problems": found, "summary": summary }));
-            if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            let said = json!({ "ok": ok, "problems": found, "summary": summary });
+            print(&format!("{said:#}\n"), if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         (false, Ok(config)) => {
             for warning in &config.warnings {
                 let _ = writeln!(io::stderr(), "{}", warning.display(coloured()));
             }
-            let mut out = io::stdout();
-            let _ = writeln!(
-                out,
-                "{}: ok, {} and {}",
+            let mut said = format!(
+                "{}: ok, {} and {}\n",
                 file.display(),
                 count(config.listeners.len(), "listener"),
                 count(config.upstreams.len(), "upstream")
             );
             for line in summary(&config, options.without_files) {
-                let _ = writeln!(out, "  {line}");
+                said.extend(["  ", &line, "\n"]);
             }
-            ExitCode::SUCCESS
+            print(&said, ExitCode::SUCCESS)
         }
         (false, Err(found)) => {
             let _ = writeln!(io::stderr(), "{}", found.display(coloured()));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Writes the answer. A reader that has ended wanted no more; whoever has no room for it did not get it.
+fn print(said: &str, code: ExitCode) -> ExitCode {
+    match io::stdout().write_all(said.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            crate::error::complain(&error);
+            ExitCode::FAILURE
+        }
+        _ => code,
     }
 }
 

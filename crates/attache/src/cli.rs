@@ -96,6 +96,22 @@ pub(crate) enum Command {
     Man(Man),
 }
 
+impl Command {
+    /// Its answer is wanted as JSON, so a failure is told as JSON, too. Those that tell their failures in their own answer are left out.
+    pub(crate) fn is_json(&self) -> bool {
+        match self {
+            Self::Status(options) => options.format.is_json(),
+            Self::Top(options) => options.format.is_json(),
+            Self::Tap(options) => options.format.is_json(),
+            Self::Reload(options) | Self::Drain(options) | Self::Quit(options) => options.format.is_json(),
+            Self::Explain(options) => options.format.is_json(),
+            Self::Upgrade(options) => options.format.is_json(),
+            Self::Demo(options) => options.format.is_json(),
+            _ => false,
+        }
+    }
+}
+
 /// `attache reload`, `drain` and `quit`
 #[derive(Debug, Args)]
 pub(crate) struct Order {

@@ -1,6 +1,11 @@
 //! Help of the command line: completions, manual pages, and suggestions for a command that doesn't exist.
 
-use std::{error::Error, fs, io};
+use std::{
+    error::Error,
+    fs, io,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use clap::{
     CommandFactory as _,
@@ -12,25 +17,87 @@ use crate::cli::{self, Cli};
 /// Prints a shell's completions.
 pub(crate) fn completions(options: &cli::Completions) -> Result<(), Box<dyn Error>> {
     let mut text = Vec::new();
-    clap_complete::generate(options.shell, &mut Cli::command(), "attache", &mut text);
+    clap_complete::generate(options.shell, &mut completed(), "attache", &mut text);
     io::Write::write_all(&mut io::stdout(), &text)?;
     Ok(())
 }
 
+/// The command line without the app that `run` may start: zsh would take each command for it, and complete the options of none.
+fn completed() -> clap::Command {
+    let full = Cli::command();
+    let alone = |arg: &clap::Arg| arg.clone().conflicts_with(clap::builder::Resettable::Reset);
+    clap::Command::new("attache")
+        .version(cli::VERSION)
+        .args(full.get_arguments().filter(|arg| !arg.is_positional()).map(alone))
+        .subcommands(full.get_subcommands().cloned())
+        .args_conflicts_with_subcommands(true)
+}
+
 /// Prints the manual page, or writes one for each command.
 pub(crate) fn man(options: &cli::Man) -> Result<(), Box<dyn Error>> {
-    let command = Cli::command().disable_help_subcommand(true);
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
     match &options.folder {
-        None => clap_mangen::Man::new(command).render(&mut io::stdout())?,
+        None => io::Write::write_all(&mut io::stdout(), page(&command)?.as_bytes())?,
         Some(folder) => {
             let wrong = |error: io::Error| {
                 format!("{}: no manual pages can be written there: {error}", folder.display())
             };
             fs::create_dir_all(folder).map_err(wrong)?;
-            clap_mangen::generate_to(command, folder).map_err(wrong)?;
+            pages(&command, folder).map_err(wrong)?;
         }
     }
     Ok(())
+}
+
+/// The page of a command, and those of its own commands.
+fn pages(command: &clap::Command, folder: &Path) -> io::Result<()> {
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+    fs::write(folder.join(format!("{name}.1")), page(command)?)?;
+    command.get_subcommands().try_for_each(|command| pages(command, folder))
+}
+
+/// A manual page that groff and mandoc read without a warning.
+fn page(command: &clap::Command) -> io::Result<String> {
+    let mut text = Vec::new();
+    clap_mangen::Man::new(command.clone())
+        .date(date())
+        .source("attache")
+        .manual("attache")
+        .render(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let mut page = String::with_capacity(text.len());
+    let mut lines = text.lines().peekable();
+    let mut after_space = false;
+    while let Some(line) = lines.next() {
+        // Between paragraphs the renderer leaves a blank line among line breaks; a space alone is the same.
+        if line.is_empty()
+            || (line == ".br" && (after_space || lines.peek().is_some_and(|next| next.is_empty())))
+        {
+            if !after_space && line.is_empty() {
+                page.push_str(".sp\n");
+                after_space = true;
+            }
+            continue;
+        }
+        after_space = false;
+        for char in line.chars() {
+            match char {
+                char if char.is_ascii() => page.push(char),
+                char => page.push_str(&format!("\\[u{:04X}]", u32::from(char))),
+            }
+        }
+        page.push('\n');
+    }
+    Ok(page)
+}
+
+/// The day of the pages: SOURCE_DATE_EPOCH, by which a package is the same whenever it is built, or today.
+fn date() -> String {
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
+    let at =
+        given.map_or_else(SystemTime::now, |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    attache_telemetry::rfc3339(at).chars().take(10).collect()
 }
 
 /// What to say where the first word is no command, since everything but a command begins with `-`.

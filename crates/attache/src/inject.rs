@@ -86,7 +86,7 @@ impl Args for SettingFlags {
                     .value_name(form)
                     .help(what)
                     .action(ArgAction::Set)
-                    .help_heading("Settings (annotations attache.dev/NAME of a pod say otherwise)"),
+                    .help_heading("Settings (a pod's annotations attache.dev/NAME override)"),
             );
         }
         command.arg(
@@ -95,7 +95,7 @@ impl Args for SettingFlags {
                 .value_name("VERSION")
                 .help("version of the cluster: before 1.29, mode container")
                 .conflicts_with("mode")
-                .help_heading("Settings (annotations attache.dev/NAME of a pod say otherwise)"),
+                .help_heading("Settings (a pod's annotations attache.dev/NAME override)"),
         )
     }
 

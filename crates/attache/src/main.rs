@@ -46,7 +46,7 @@ mod watch;
 mod webhook;
 mod worker;
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -67,7 +67,9 @@ fn main() -> ExitCode {
             None => error.exit(),
         },
     };
-    let result = match cli.command.unwrap_or(Command::Run(cli.run)) {
+    let command = cli.command.unwrap_or(Command::Run(cli.run));
+    let is_json = command.is_json();
+    let result = match command {
         Command::Run(options) => run::run(&options),
         Command::Check(options) => return check::run(&options),
         Command::Schema => run::schema().map(done),
@@ -99,6 +101,11 @@ fn main() -> ExitCode {
         Err(error) if help::is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             error::complain(&*error);
+            if is_json {
+                // A program that reads the output gets JSON in any case.
+                let said = serde_json::json!({ "error": error.to_string() });
+                let _ = writeln!(std::io::stdout(), "{said}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -17,7 +17,7 @@ use tokio::{
     runtime::LocalRuntime,
     signal::unix::{self, SignalKind},
     task::spawn_local,
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 use crate::{
@@ -36,6 +36,8 @@ use crate::{
 
 /// How often the process that serves is looked at, beside the kernel's word that a child has ended.
 const FOLLOWING: Duration = Duration::from_secs(1);
+/// Signals to end that come within this are one request.
+const ONE_REQUEST: Duration = Duration::from_millis(200);
 
 type AnyError = Box<dyn std::error::Error>;
 
@@ -125,6 +127,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
         code: None,
         last: None,
         asked: 0,
+        asked_at: None,
         came: RustixSignal::TERM,
         told: false,
     };
@@ -142,6 +145,8 @@ struct Session<'a> {
     last: Option<ExitCode>,
     /// How often it was asked to end.
     asked: u32,
+    /// When it was asked first.
+    asked_at: Option<Instant>,
     /// The signal that asked.
     came: RustixSignal,
     /// The app was told to end.
@@ -222,6 +227,14 @@ impl Session<'_> {
         }
     }
 
+    /// One request to end can be two signals: `timeout` sends it to the process and again to its group, as some supervisors do.
+    fn ask(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(*self.asked_at.get_or_insert(now)) >= ONE_REQUEST || self.asked == 0 {
+            self.asked += 1;
+        }
+    }
+
     fn heard(&mut self, signal: RustixSignal) {
         let control = self.proxy.control();
         if let Some(successor) = self.upgrades.stays() {
@@ -229,8 +242,8 @@ impl Session<'_> {
             // What concerns what runs goes to those that finish it, too, and all else to the one that serves.
             match signal {
                 RustixSignal::TERM | RustixSignal::INT => {
-                    self.asked += 1;
                     control.drain();
+                    self.ask();
                 }
                 RustixSignal::USR1 => control.process().generation().access_log.reopen(),
                 _ => to = vec![successor],
@@ -247,8 +260,9 @@ impl Session<'_> {
         }
         match signal {
             RustixSignal::TERM | RustixSignal::INT => {
-                (self.asked, self.came) = (self.asked + 1, signal);
                 control.drain();
+                self.came = signal;
+                self.ask();
                 return;
             }
             RustixSignal::HUP => {
