@@ -22,6 +22,9 @@ tool=${TOOL:-${EMULATOR:+$EMULATOR }$BINARY}
 # shellcheck disable=SC2086 # an emulator and its program are two words
 version=$($tool --version | cut -d' ' -f2)
 
+# The day of the manual pages is that of the commit: the same sources make the same package.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
+export SOURCE_DATE_EPOCH
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 umask 022
@@ -40,6 +43,7 @@ done
 cp LICENSE "$root/usr/share/doc/attache/copyright"
 cp CHANGELOG.md "$root/usr/share/doc/attache/"
 cp config/*.yaml "$root/usr/share/doc/attache/examples/"
+install -m 0755 deploy/debian/postinst deploy/debian/prerm deploy/debian/postrm "$root/DEBIAN/"
 size=$(du -sk "$root/usr" | cut -f1)
 cat > "$root/DEBIAN/control" <<CONTROL
 Package: attache
