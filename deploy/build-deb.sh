@@ -28,6 +28,8 @@ export SOURCE_DATE_EPOCH
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 umask 022
+# mktemp makes it for its owner alone, and this is the package's `/`.
+chmod 0755 "$root"
 mkdir -p "$root/DEBIAN" "$root/usr/bin" "$root/usr/share/man/man1" "$root/usr/share/bash-completion/completions" \
     "$root/usr/share/zsh/vendor-completions" "$root/usr/share/fish/vendor_completions.d" "$root/lib/systemd/system" \
     "$root/usr/share/doc/attache/examples" "$root/etc/attache"

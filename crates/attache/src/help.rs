@@ -182,3 +182,32 @@ mod tests {
         assert!(!is_closed_pipe(&io::Error::other("x")));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zsh_takes_the_first_word_for_the_command() {
+        let mut text = Vec::new();
+        clap_complete::generate(clap_complete::Shell::Zsh, &mut completed(), "attache", &mut text);
+        let text = String::from_utf8(text).unwrap();
+        assert!(
+            text.contains("case $line[1] in") && !text.contains("case $line[2] in\n            (run)"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn manual_pages_have_a_day_and_no_letter_or_break_that_their_readers_warn_of() {
+        let mut command = Cli::command().disable_help_subcommand(true);
+        command.build();
+        let explain = command.find_subcommand("explain").unwrap().clone();
+        for command in [command, explain] {
+            let page = page(&command).unwrap();
+            let title = page.lines().find(|line| line.starts_with(".TH ")).unwrap();
+            assert_eq!(title.split(' ').nth(3).map(str::len), Some("2026-11-29".len()), "{title}");
+            assert!(page.is_ascii() && !page.contains("\n\n") && !page.contains(".br\n.sp"), "{page}");
+        }
+    }
+}
