@@ -181,11 +181,6 @@ mod tests {
         assert!(is_closed_pipe(&serde_json::Error::io(closed())));
         assert!(!is_closed_pipe(&io::Error::other("x")));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn zsh_takes_the_first_word_for_the_command() {

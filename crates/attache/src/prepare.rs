@@ -144,8 +144,8 @@ const fn alpn(protocol: ListenProtocol) -> &'static [&'static [u8]] {
 }
 
 /// A route that says the same of its limits and faults keeps what it has counted.
-fn route_states(listener: &model::Listener, old: Option<&ListenerParts>) -> Vec<Arc<RouteState>> {
-    let known = old.into_iter().flat_map(|old| old.config.routes.iter().zip(&old.routes));
+fn route_states(listener: &model::Listener, old: Option<&ListenerParts>) -> Arc<[Arc<RouteState>]> {
+    let known = old.into_iter().flat_map(|old| old.config.routes.iter().zip(old.routes.iter()));
     // Of one entry with several paths each route has the same name: the first one's state is meant.
     let mut states: HashMap<&str, (&model::Route, &Arc<RouteState>)> = HashMap::new();
     for (route, state) in known {

@@ -186,7 +186,7 @@ const showUpstreams = (all, stats) => {
     const counted = counts.get(upstream.name);
     const [title, health, requests, success, p50, p99, line] = node.firstChild.children;
     set(title, upstream.name);
-    const [kind, text] = fails(counted) ? ['bad', `failing, ${healthOf(upstream)[1]}`] : healthOf(upstream);
+    const [kind, text] = fails(counted) ? ['bad', `${counted.outage.client_errors ? 'all 4xx' : 'failing'}, ${healthOf(upstream)[1]}`] : healthOf(upstream);
     success.classList.toggle('bad', fails(counted));
     if (health.dataset.text !== kind + text) { health.dataset.text = kind + text; health.replaceChildren(tag(kind, text)); }
     const lately = counted?.last_10s;

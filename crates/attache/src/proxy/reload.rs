@@ -182,10 +182,11 @@ impl Reloader {
             );
         }
         self.upkeep.retain(&new);
-        process.metrics.retain_upstreams(|name| new.upstream(name).is_some());
+        let upstreams = new.by_name();
+        process.metrics.retain_upstreams(|name| upstreams.contains_key(&**name));
         process.metrics.retain_certificates(|side, name| match side {
             Side::Listener => new.listener(name).is_some_and(|listener| listener.tls.is_some()),
-            Side::Upstream => new.upstream(name).is_some_and(|upstream| upstream.tls.is_some()),
+            Side::Upstream => upstreams.get(&**name).is_some_and(|upstream| upstream.tls.is_some()),
         });
         if new.config.access_log != before.config.access_log {
             let old = before.access_log.clone();
