@@ -105,3 +105,31 @@ fn every_direct_dependency_is_in_the_review() {
     let missing: Vec<_> = needed.difference(&reviewed).collect();
     assert!(missing.is_empty(), "review these, and say so in docs/dependencies.md: {missing:?}");
 }
+
+/// The packages of a lock file as `name@version`.
+fn locked(file: &str) -> Names {
+    let text = fs::read_to_string(root().join(file)).expect("a lock file");
+    let packages = text.split("[[package]]").skip(1);
+    let named = packages.map(|package| {
+        let value =
+            |key: &str| package.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = \""));
+        let text = |key: &str| value(key).unwrap_or_default().trim_end_matches('"').to_owned();
+        format!("{}@{}", text("name"), text("version"))
+    });
+    named.collect()
+}
+
+/// `fuzz/` is a workspace of its own, with a lock file of its own.
+#[test]
+fn the_fuzz_targets_are_built_of_what_the_program_is_built_of() {
+    let (program, fuzz) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+    assert!(fuzz.len() > 100, "{fuzz:?}");
+    // What only fuzzing needs: the targets' own package, and libFuzzer.
+    let only = ["attache-fuzz@", "libfuzzer-sys@", "arbitrary@"];
+    let others = fuzz.difference(&program).filter(|name| !only.iter().any(|known| name.starts_with(known)));
+    let others: Vec<_> = others.collect();
+    assert!(
+        others.is_empty(),
+        "fuzz/Cargo.lock has other versions than Cargo.lock: {others:?}; copy Cargo.lock there, and run `cargo metadata` in fuzz/"
+    );
+}
