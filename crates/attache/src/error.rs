@@ -32,6 +32,8 @@ pub(crate) enum Error {
     Dns(io::Error),
     /// No thread, or no runtime for it.
     Thread(io::Error),
+    /// The process that handed its sockets over.
+    Predecessor(io::Error),
 }
 
 impl fmt::Display for Error {
@@ -52,6 +54,10 @@ impl fmt::Display for Error {
             Self::AccessLog(source) => source.fmt(f),
             Self::Dns(source) => write!(f, "DNS settings: {source}"),
             Self::Thread(source) => write!(f, "a thread can't be started: {source}"),
+            Self::Predecessor(source) => write!(
+                f,
+                "the process before this one ended while it handed its sockets over ({source}): this one ends, too; start attache again"
+            ),
         }
     }
 }
@@ -66,7 +72,8 @@ impl std::error::Error for Error {
             Self::Probes { source, .. }
             | Self::Admin { source, .. }
             | Self::Dns(source)
-            | Self::Thread(source) => source.source(),
+            | Self::Thread(source)
+            | Self::Predecessor(source) => source.source(),
         }
     }
 }

@@ -365,6 +365,7 @@ async fn upgrade(control: Control, upgrades: Rc<Upgrades>) {
             upgrades.successor.set(i32::try_from(pid).ok().and_then(Pid::from_raw));
             control.retire();
         }
+        Err(why) if control.was_told_to_end() => tracing::warn!("{why}"),
         Err(why) => tracing::error!("{why}; this process serves on"),
     }
     upgrades.running.set(false);

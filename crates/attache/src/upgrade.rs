@@ -2,7 +2,8 @@
 //!
 //! The rule: the old process starts its own program file again with its own arguments, and hands the listening sockets themselves over
 //! (SCM_RIGHTS, `unix(7)`). They stay the same sockets, so what waits in their queues is accepted by one or the other. Only when the new
-//! process says that it serves does the old one drain. If it never says so, it is ended and the old one serves on.
+//! process says that it serves does the old one drain. If it never says so, it is ended and the old one serves on. If the old one is asked
+//! to end meanwhile, both end: who ended the service knows nothing of the new process.
 //! Why so: `docs/decisions/0012-sockets-are-handed-to-a-new-process.md`.
 //!
 //! The two talk over a socket pair that is the new process' standard input, so nobody else can ask for the sockets: messages of a key
@@ -23,9 +24,11 @@ use rustix::{
     io::retry_on_intr,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+        SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg, shutdown,
+        socketpair,
         sockopt::{Timeout, set_socket_timeout},
     },
+    process::{Pid, Signal, kill_process},
 };
 
 /// Set for a process that is to take over.
@@ -66,10 +69,11 @@ pub(crate) struct Predecessor(OwnedFd);
 
 impl Predecessor {
     /// Tells it that we serve.
-    pub(crate) fn ready(self) {
-        if let Err(error) = send(self.0.as_fd(), READY, &[]) {
-            tracing::warn!(%error, "the process before this one could not be told to end");
-        }
+    ///
+    /// # Errors
+    /// It has ended, or was asked to.
+    pub(crate) fn ready(self) -> io::Result<()> {
+        send(self.0.as_fd(), READY, &[])
     }
 }
 
@@ -96,17 +100,45 @@ pub(crate) fn receive() -> Result<Option<(Predecessor, Vec<Keyed>)>, String> {
     }
 }
 
+/// What the two processes talk over.
+pub(crate) struct Line {
+    ours: OwnedFd,
+    theirs: OwnedFd,
+}
+
+/// Ends a hand-over that runs in another thread.
+pub(crate) struct GiveUp(OwnedFd);
+
+impl GiveUp {
+    /// The new process is ended, unless it has said that it serves.
+    pub(crate) fn now(&self) {
+        // A line that is closed already has nobody who waits on it.
+        let _ = shutdown(&self.0, Shutdown::Both);
+    }
+}
+
+impl Line {
+    /// # Errors
+    /// The kernel has no socket pair left.
+    pub(crate) fn new() -> Result<(Self, GiveUp), String> {
+        let fail = |error: io::Error| format!("no socket pair: {error}");
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let (ours, theirs) = pair.map_err(|error| fail(error.into()))?;
+        for timeout in [Timeout::Recv, Timeout::Send] {
+            set_socket_timeout(&ours, timeout, Some(TIMEOUT)).map_err(|error| fail(error.into()))?;
+        }
+        let give_up = GiveUp(ours.try_clone().map_err(fail)?);
+        Ok((Self { ours, theirs }, give_up))
+    }
+}
+
 /// Starts the new process, hands the sockets over and waits until it serves: its id, or why it doesn't. Blocks.
 pub(crate) fn hand_over(
+    line: Line,
     myself: &OwnCommand,
     sockets: &[(String, Vec<BorrowedFd<'_>>)],
 ) -> Result<u32, String> {
-    let fail = |error: rustix::io::Errno| format!("no socket pair: {error}");
-    let (ours, theirs) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(fail)?;
-    for timeout in [Timeout::Recv, Timeout::Send] {
-        set_socket_timeout(&ours, timeout, Some(TIMEOUT)).map_err(fail)?;
-    }
+    let Line { ours, theirs } = line;
     let mut command = Command::new(&myself.program);
     command.args(&myself.arguments).stdin(Stdio::from(theirs)).env(MARK, "stdin");
     // Those are for the process that a supervisor started.
@@ -120,6 +152,14 @@ pub(crate) fn hand_over(
     match hand(ours.as_fd(), sockets) {
         Ok(()) => Ok(child.id()),
         Err(error) => Err(give_up(&mut child, &error)),
+    }
+}
+
+/// Asks a process that has taken over to end.
+pub(crate) fn end(pid: u32) {
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(Err(error)) = process.map(|process| kill_process(process, Signal::TERM)) {
+        tracing::error!(pid, %error, "the process that has taken over could not be told to end");
     }
 }
 
@@ -200,9 +240,28 @@ mod tests {
     #[test]
     fn a_new_process_that_ends_at_once_is_an_error_and_not_a_wait() {
         let myself = OwnCommand { program: "/bin/false".into(), arguments: Vec::new() };
-        let said = hand_over(&myself, &[]).unwrap_err();
+        let said = hand_over(Line::new().unwrap().0, &myself, &[]).unwrap_err();
         assert!(said.contains("did not take over"), "{said}");
         let nothing = OwnCommand { program: "/no/such/program".into(), arguments: Vec::new() };
-        assert!(hand_over(&nothing, &[]).unwrap_err().contains("/no/such/program"));
+        let said = hand_over(Line::new().unwrap().0, &nothing, &[]).unwrap_err();
+        assert!(said.contains("/no/such/program"), "{said}");
+    }
+
+    #[test]
+    fn a_hand_over_that_is_given_up_ends_the_new_process() {
+        let myself = OwnCommand { program: "/bin/sleep".into(), arguments: vec!["600".into()] };
+        let (line, give_up) = Line::new().unwrap();
+        let handing = std::thread::spawn(move || hand_over(line, &myself, &[]));
+        std::thread::sleep(Duration::from_millis(100));
+        give_up.now();
+        let said = handing.join().unwrap().unwrap_err();
+        assert!(said.contains("did not take over") && said.contains("signal: 9"), "{said}");
+    }
+
+    #[test]
+    fn who_was_given_up_is_told_so_when_it_serves() {
+        let (line, give_up) = Line::new().unwrap();
+        give_up.now();
+        assert!(Predecessor(line.theirs).ready().is_err());
     }
 }

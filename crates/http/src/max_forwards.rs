@@ -9,12 +9,16 @@ use http::{HeaderValue, Method, StatusCode};
 use crate::Body;
 
 /// Takes one hop off what a TRACE or OPTIONS has left; the answer to one that may not be passed on. A value that is no number is left
-/// alone, as is the field of any other method.
+/// alone, as is the field of any other method. A larger number than we know becomes the largest that we do.
 pub fn take_hop(request: &mut RequestHead) -> Option<Response<Body>> {
     if request.method != Method::OPTIONS && request.method != Method::TRACE {
         return None;
     }
-    let left: u64 = request.headers.get(MAX_FORWARDS)?.to_str().ok()?.trim().parse().ok()?;
+    let left = request.headers.get(MAX_FORWARDS)?.to_str().ok()?.trim();
+    if left.is_empty() || !left.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let left = left.parse().unwrap_or(u64::MAX);
     if let Some(left) = left.checked_sub(1) {
         request.headers.insert(MAX_FORWARDS, left);
         return None;
@@ -68,7 +72,16 @@ mod tests {
         let mut get = parts("GET", "0");
         assert!(take_hop(&mut get).is_none());
         assert_eq!(get.headers.get("max-forwards").unwrap(), "0");
-        assert!(take_hop(&mut parts("OPTIONS", "x")).is_none());
+        for odd in ["x", "", "+0", "-0", "0, 0", "0x0"] {
+            assert!(take_hop(&mut parts("OPTIONS", odd)).is_none(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_number_beyond_ours_becomes_a_smaller_one() {
+        let mut passed = parts("OPTIONS", "18446744073709551616");
+        assert!(take_hop(&mut passed).is_none());
+        assert_eq!(passed.headers.get("max-forwards").unwrap(), "18446744073709551614");
     }
 
     #[test]

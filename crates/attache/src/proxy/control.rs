@@ -137,7 +137,8 @@ pub(super) async fn serve(
     process.hold(&sockets);
     workers.switch(&generation, sockets).recv().await;
     process.readiness.listening();
-    let reloader = Reloader { process: process.clone(), upkeep, workers, operators: held };
+    let reloader =
+        Reloader { process: process.clone(), upkeep, workers, operators: held, stop: orders.stop.clone() };
     spawn_local(reloader.run(orders.others, process.drain_inbound.subscribe()));
     let alive = process.clone();
     spawn_local(async move { alive.supervisor.keep_alive().await });
@@ -194,6 +195,8 @@ pub(super) async fn serve(
         }
     }
     process.last_exports(EXPORTS_TIMEOUT).await;
+    // A process that was being started in place of this one has ended by then.
+    control.orders.closed().await;
     Ok(())
 }
 

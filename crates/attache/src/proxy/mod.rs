@@ -39,7 +39,7 @@ use crate::{
     prepare,
     process::Process,
     reloads::{Reload, Report, Trigger},
-    upgrade::Keyed,
+    upgrade::{Keyed, Predecessor},
     watch as files,
 };
 
@@ -110,11 +110,19 @@ impl Proxy {
             diff: String::new(),
             orphaned: Vec::new(),
         });
-        if let Some(predecessor) = predecessor {
-            predecessor.ready();
+        let proxy = Self { control, address, ended, thread };
+        if let Some(Err(source)) = predecessor.map(Predecessor::ready) {
+            // Who ended it did not know of this one, and would find the addresses taken.
+            proxy.stop();
+            return Err(Error::Predecessor(source));
         }
-        control.process.reloads.note(Reload { at, took: began.elapsed(), trigger: Trigger::Start, result });
-        Ok(Self { control, address, ended, thread })
+        proxy.control.process.reloads.note(Reload {
+            at,
+            took: began.elapsed(),
+            trigger: Trigger::Start,
+            result,
+        });
+        Ok(proxy)
     }
 
     /// The first TCP address that is listened on.

@@ -20,9 +20,17 @@ use std::{
 use attache_config::model::{Bind, Config};
 use attache_listener::{Drain, Phase, SocketHandle};
 use attache_telemetry::Side;
-use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_blocking,
+    time::timeout,
+};
 
-use super::{handle::Order, sockets::places, workers::Workers};
+use super::{
+    handle::{End, Order},
+    sockets::places,
+    workers::Workers,
+};
 use crate::{
     check, diff,
     error::{Error, whole},
@@ -33,7 +41,7 @@ use crate::{
     reloads::{Reload, Report, Trigger},
     upgrade::{self, OwnCommand},
     upkeep::Upkeep,
-    watch,
+    watch as files,
 };
 
 /// How long to wait for the workers before a log line says that one is stuck.
@@ -48,6 +56,8 @@ pub(crate) struct Reloader {
     pub(crate) workers: Workers,
     /// Sockets of operators' ports with their keys, to be handed over.
     pub(crate) operators: Vec<(String, OwnedFd)>,
+    /// Whether the program was asked to end.
+    pub(crate) stop: watch::Receiver<End>,
 }
 
 impl Reloader {
@@ -59,10 +69,14 @@ impl Reloader {
             tokio::select! {
                 biased;
                 _ = &mut drained => break,
-                Some(order) = orders.recv() => tokio::select! {
-                    biased;
-                    _ = &mut drained => break,
-                    () = self.follow(order) => {}
+                Some(order) = orders.recv() => match order {
+                    Order::Reload { trigger, reply } => tokio::select! {
+                        biased;
+                        _ = &mut drained => break,
+                        result = self.reload(trigger) => drop(reply.send(result)),
+                    },
+                    // Not dropped by the drain: the new process must have ended before this one.
+                    Order::Upgrade { myself, reply } => drop(reply.send(self.upgrade(myself).await)),
                 },
                 else => break,
             }
@@ -74,19 +88,12 @@ impl Reloader {
         std::future::pending::<()>().await;
     }
 
-    /// Does one thing at a time.
-    async fn follow(&mut self, order: Order) {
-        match order {
-            Order::Reload { trigger, reply } => {
-                let _ = reply.send(self.reload(trigger).await);
-            }
-            Order::Upgrade { myself, reply } => {
-                let _ = reply.send(self.upgrade(myself).await);
-            }
-        }
-    }
-
     async fn upgrade(&mut self, myself: OwnCommand) -> Result<u32, String> {
+        let asked = "attache was asked to end: no new process takes over";
+        let was_asked = *self.stop.borrow() == End::Asked;
+        if was_asked {
+            return Err(asked.to_owned());
+        }
         let mut sockets: Vec<(String, Vec<OwnedFd>)> = Vec::new();
         for (place, held) in &*self.process.held() {
             sockets.push((place.key(), held.iter().filter_map(duplicate).collect()));
@@ -94,15 +101,28 @@ impl Reloader {
         for (key, socket) in &self.operators {
             sockets.push((key.clone(), duplicate(socket).into_iter().collect()));
         }
+        let (line, give_up) = upgrade::Line::new()?;
         // A separate thread: it waits until the new process serves.
-        let handed = spawn_blocking(move || {
+        let mut handed = spawn_blocking(move || {
             let sockets: Vec<_> = sockets
                 .iter()
                 .map(|(key, sockets)| (key.clone(), sockets.iter().map(AsFd::as_fd).collect()))
                 .collect();
-            upgrade::hand_over(&myself, &sockets)
+            upgrade::hand_over(line, &myself, &sockets)
         });
-        let pid = handed.await.map_err(|error| error.to_string())??;
+        let handed = tokio::select! {
+            biased;
+            _ = self.stop.wait_for(|&end| end == End::Asked) => {
+                give_up.now();
+                if let Ok(Ok(pid)) = handed.await {
+                    // It served before it could be given up.
+                    upgrade::end(pid);
+                }
+                return Err(asked.to_owned());
+            }
+            handed = &mut handed => handed,
+        };
+        let pid = handed.map_err(|error| error.to_string())??;
         self.process.held().iter().flat_map(|(_, held)| held).for_each(SocketHandle::handed_on);
         self.operators.clear();
         self.process.supervisor.succeeded_by(pid);
@@ -207,11 +227,11 @@ struct Read {
 
 /// Reads, checks and prepares; nothing is prepared if nothing changed. Blocks.
 fn read(file: &Path, before: &Generation, process: &Process) -> Result<Read, String> {
-    process.reloads.begins(watch::digest(&watch::files(&before.config)));
+    process.reloads.begins(files::digest(&files::files(&before.config)));
     let env = |name: &str| std::env::var(name).ok();
     let mut config = attache_config::load(file, &env).map_err(|found| found.to_string())?;
     if config.files != before.config.files {
-        process.reloads.begins(watch::digest(&watch::files(&config)));
+        process.reloads.begins(files::digest(&files::files(&config)));
     }
     let text = std::fs::read_to_string(file).unwrap_or_default();
     if let Some(found) = check::files(&config, &text) {

@@ -81,7 +81,8 @@ section! {
     pub struct Shutdown: Copy, Eq {
         /// New work is still accepted for this long after SIGTERM.
         delay: Duration as Length = Duration::ZERO,
-        /// Running work may take this long before it is cut. The default is below Kubernetes' 30 s.
+        /// Running work may take this long before it is cut. The program ends at most 3.5 s later, so that the default is below
+        /// Kubernetes' 30 s.
         drain_timeout: Duration as Length = Duration::from_secs(25),
     }
 }

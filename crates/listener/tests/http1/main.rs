@@ -374,6 +374,40 @@ fn what_came_of_a_body_is_written_before_its_cut() {
     });
 }
 
+/// Begins, and then neither goes on nor ends.
+struct Stuck(bool);
+
+impl http_body::Body for Stuck {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        if std::mem::replace(&mut self.0, true) {
+            return std::task::Poll::Pending;
+        }
+        std::task::Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::from_static(b"begin")))))
+    }
+}
+
+#[test]
+fn an_answer_that_only_its_end_ends_is_reset_when_its_connection_is_cut() {
+    run(async {
+        let http = fun(|_: HttpRequest| async { Response::new(Body::stream(Stuck(false))) });
+        let server = start(listener(), None, http, fun(echo_bytes));
+        let mut old = server.connect().await;
+        old.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        read_until(&mut old, "begin").await;
+        server.trigger.drain();
+        server.trigger.cut();
+        let mut rest = Vec::new();
+        assert!(old.read_to_end(&mut rest).await.is_err(), "its end looks like that of a whole body");
+        server.task.await.unwrap();
+    });
+}
+
 #[test]
 fn the_rest_of_a_small_body_that_nobody_read_does_not_end_the_connection() {
     run(async {

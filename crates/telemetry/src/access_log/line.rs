@@ -1,8 +1,8 @@
 //! One line for one exchange.
 //!
 //! Rule: whatever a client or an upstream sends, a line stays one line and each field stays in its position. In text,
-//! everything that isn't visible ASCII or a printable letter is escaped, in fields without quotes blanks too; in JSON
-//! the escapes are those of RFC 8259 section 7.
+//! everything that isn't visible ASCII or a printable letter is escaped, in fields without quotes blanks too; JSON has
+//! the escapes of [`json`](super::json).
 //!
 //! Text, in this order (`-` for a missing value):
 //!

@@ -6,6 +6,7 @@
 mod escaping;
 mod file;
 mod filter;
+mod json;
 mod line;
 mod names;
 mod put;

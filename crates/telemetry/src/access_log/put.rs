@@ -16,7 +16,7 @@ use super::{escaping::Word, time::Timestamp};
 /// What stands in a field without quotes as it is.
 static PLAIN: [bool; 256] = but_quotes(0x21, 0x7e);
 /// What stands in a JSON string as it is. The rest is looked at letter by letter.
-static PLAIN_JSON: [bool; 256] = but_quotes(0x20, 0x7f);
+static PLAIN_JSON: [bool; 256] = but_quotes(0x20, 0x7e);
 
 const fn but_quotes(from: usize, to: usize) -> [bool; 256] {
     let mut table = [false; 256];
@@ -65,7 +65,7 @@ pub(super) fn json(out: &mut Vec<u8>, before: &str, text: Option<&[u8]>) {
 #[cold]
 fn escaped_json(out: &mut Vec<u8>, text: &[u8]) {
     // Neither a text nor a vector can fail.
-    let _ = serde_json::to_writer(out, &std::str::from_utf8(text).ok());
+    let _ = super::json::write(out, &std::str::from_utf8(text).ok());
 }
 
 #[inline(never)]
@@ -150,7 +150,7 @@ mod tests {
             port in any::<u16>(),
         ) {
             prop_assert_eq!(put(|out| word(out, "a=", text.as_bytes())), format!("a={}", Word(&text)));
-            let shown = serde_json::to_string(&text).unwrap();
+            let shown = put(|out| super::super::json::write(out, &text).unwrap());
             prop_assert_eq!(put(|out| json(out, "a:", Some(text.as_bytes()))), format!("a:{shown}"));
             let duration = Duration::from_micros(micros) + Duration::from_nanos(nanos);
             let shown = micros as f64 / 1000.0;

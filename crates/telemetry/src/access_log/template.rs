@@ -82,12 +82,12 @@ pub(super) fn json(out: &mut Vec<u8>, fields: &[(Name, LogTemplate)], line: &Lin
                         put::address(out, "\"", address);
                         out.push(b'"');
                     }
-                    Value::Made(made) => serde_json::to_writer(&mut *out, &AsText(made))?,
+                    Value::Made(made) => super::json::write(out, &AsText(made))?,
                 }
                 io::Result::Ok(())
             })?;
         } else {
-            serde_json::to_writer(&mut *out, &AsText(Mixed(template, line)))?;
+            super::json::write(out, &AsText(Mixed(template, line)))?;
         }
     }
     out.push(b'}');

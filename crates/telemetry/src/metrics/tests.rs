@@ -134,6 +134,20 @@ fn a_request_counts_once_everywhere() {
 }
 
 #[test]
+fn a_status_beyond_the_classes_counts_as_a_server_error() {
+    let metrics = Metrics::new();
+    let worker = metrics.worker();
+    for status in [599, 600, 999] {
+        let one = exchange(Some("orders"));
+        one.status.set(status);
+        worker.request_started(&one);
+        worker.request_finished(&one);
+    }
+    let labels = r#"listener="outbound",route="",upstream="orders",protocol="http1",code="5xx",reason="""#;
+    assert_eq!(samples(&metrics.render())[&*format!("attache_requests_total{{{labels}}}")], 3.0);
+}
+
+#[test]
 fn a_grpc_call_counts_by_what_its_status_stands_for() {
     let metrics = Metrics::new();
     let worker = metrics.worker();

@@ -132,7 +132,7 @@ impl WorkerMetrics {
         let (upstream, endpoint) = (exchange.upstream.borrow(), exchange.endpoint.borrow());
         let (Some(upstream), Some(endpoint)) = (&*upstream, &*endpoint) else { return };
         self.0.shared.endpoints.with([Label::Name(upstream), Label::Name(endpoint)], |series| {
-            let class = usize::from(exchange.outcome() / 100);
+            let class = usize::from(exchange.outcome() / 100).min(5);
             series.add(if (1..=5).contains(&class) { class - 1 } else { 5 }, 1);
             series.add(cell::FAILED, u64::from(super::counts::failed(class, exchange.reason.get())));
             let (bucket, micros) = histogram::observe(total);
@@ -229,7 +229,8 @@ fn code_class(status: u16) -> &'static str {
         2 => "2xx",
         3 => "3xx",
         4 => "4xx",
-        5 => "5xx",
-        _ => "",
+        0 => "",
+        // RFC 9110 section 15: a client treats a status of 600 or more as a 5xx.
+        _ => "5xx",
     }
 }

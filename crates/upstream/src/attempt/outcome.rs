@@ -55,7 +55,8 @@ impl Outcome {
     /// The outcome by a response's head. A `grpc-status` in it (a response without a body) counts as the corresponding
     /// HTTP status.
     pub fn of_response(status: StatusCode, headers: &Fields) -> Self {
-        if status.is_server_error() {
+        // RFC 9110 section 15: a status of 600 or more is a 5xx to its recipient.
+        if status.as_u16() >= 500 {
             return Self::Failed(Failure::Answer(status));
         }
         Self::of_grpc(headers.get(GRPC_STATUS).map(Value::as_bytes))

@@ -58,6 +58,7 @@ impl<H: HttpService> Connection<H> {
         let persists = persists && (!client.ended || !client.buf.is_empty());
         let plan = encode::head(client.head(), &mut answer, asked, switched, persists);
         self.closing |= plan.closes;
+        self.owes_an_end = plan.encoder == Encoder::UntilEnd;
         if switched && let Some(tunnel) = tunnel {
             return Some(State::Switching(Some((tunnel, finish))));
         }
@@ -115,10 +116,8 @@ impl<H: HttpService> Connection<H> {
                     Err(_) => {
                         // What came of it is written; its missing end is told by the connection's.
                         answer.body.has_wrong_length();
-                        if answer.encoder == Encoder::UntilEnd {
-                            // Only a reset differs from the end of a whole body.
+                        if self.owes_an_end {
                             let _ = client.poll_write(cx);
-                            client.stream.reset();
                             return Poll::Ready(None);
                         }
                         self.closing = true;

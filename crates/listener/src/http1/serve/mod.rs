@@ -6,7 +6,8 @@
 //! - A refused head is answered in its order, after the requests before it, and nothing after it is ever read but thrown away for a
 //!   moment at the end: closing a socket with unread bytes resets it and can destroy the answer on its way.
 //! - A client that closes its side after its request gets its answer (RFC 9112 section 9.6), unless `http.half_close` says otherwise.
-//! - A body that breaks off is never ended cleanly: what came of it is written, and then the connection is cut.
+//! - A body that breaks off is never ended cleanly: what came of it is written, and then the connection is cut. Where only the
+//!   connection's end says that a body is whole (HTTP/1.0), any other end is a reset, whoever wanted it.
 
 mod answering;
 mod reading;
@@ -77,6 +78,7 @@ pub(crate) fn serve<H: HttpService>(
         looked: 0,
         closing: false,
         lingering: false,
+        owes_an_end: false,
         place: Some(place),
     })
 }
@@ -144,6 +146,8 @@ pub(crate) struct Connection<H: HttpService> {
     closing: bool,
     /// What the client still sends is thrown away at the end.
     lingering: bool,
+    /// The connection's end will say that the last answer is whole, and it isn't written yet.
+    owes_an_end: bool,
     place: Option<ListenerPermit>,
 }
 
@@ -189,7 +193,11 @@ impl<H: HttpService> Drop for Connection<H> {
     fn drop(&mut self) {
         // What runs goes first, since it may hold the client's body.
         self.state = State::Between;
-        self.shared.client.borrow_mut().close();
+        let mut client = self.shared.client.borrow_mut();
+        if self.owes_an_end {
+            client.stream.reset();
+        }
+        client.close();
     }
 }
 
@@ -293,9 +301,11 @@ impl<H: HttpService> Connection<H> {
     fn poll_shutdown(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
         let mut client = self.shared.client.borrow_mut();
         let client = &mut *client;
-        if ready!(client.poll_write(cx)).is_err()
-            || ready!(Pin::new(&mut client.stream).poll_shutdown(cx)).is_err()
-        {
+        if ready!(client.poll_write(cx)).is_err() {
+            return Poll::Ready(None);
+        }
+        self.owes_an_end = false;
+        if ready!(Pin::new(&mut client.stream).poll_shutdown(cx)).is_err() {
             return Poll::Ready(None);
         }
         let unread = self.lingering || !client.reader.at_start() || !client.buf.is_empty();
