@@ -99,7 +99,7 @@ impl OpenConnection {
 
     /// The reason if the connection ended because the client read nothing any more.
     pub(crate) fn stalled(&self) -> Option<String> {
-        self.stalled.get().map(|stalled| stalled.to_string())
+        self.stalled.get().map(ToString::to_string)
     }
 
     /// No exchange runs.

@@ -59,7 +59,7 @@ pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
             }
             Ok(None) => remarks.note(&item.at, "this origin is left out: no browser writes one so."),
             Err(matcher::Untranslatable(why)) => {
-                remarks.point(&item.at, format!("this origin is left out: {why}."))
+                remarks.point(&item.at, format!("this origin is left out: {why}."));
             }
         }
     }

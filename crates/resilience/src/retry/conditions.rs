@@ -29,10 +29,13 @@ pub(super) fn never_reached(error: &Error) -> bool {
     }
 }
 
+/// Whether a failure meets a condition.
+type Meets = fn(&Error) -> bool;
+
 /// The conditions of a route, each by what meets it.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
-    errors: Vec<fn(&Error) -> bool>,
+    errors: Vec<Meets>,
     responses: Vec<Answer>,
 }
 
@@ -57,7 +60,7 @@ impl Conditions {
     pub(super) fn new(on: &[RetryOn]) -> Self {
         let mut conditions = Self::default();
         for condition in on {
-            let (error, response): (Option<fn(&Error) -> bool>, _) = match condition {
+            let (error, response): (Option<Meets>, _) = match condition {
                 RetryOn::ConnectFailure => (Some(is_unconnected), None),
                 RetryOn::RefusedStream => (Some(is_refused), None),
                 RetryOn::ResetBeforeHeaders => (Some(is_reset), None),
