@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use attache_config::model::{AccessConditions, AddressMatch, ClaimCondition, HostPattern, IdentityMatch};
+use attache_config::model::{
+    AccessConditions, AccessHost, AddressMatch, ClaimCondition, HostPattern, IdentityMatch,
+};
 use attache_http::{CanonicalHost, pattern::host_matches};
 use http::Method;
 
@@ -10,6 +12,8 @@ use crate::{
     facts::{Facts, Http, Kind},
     forwarded,
     header::Header,
+    host,
+    jwt::ClaimForm,
     networks::Networks,
     path::Path,
     reading::{Reading, path_of},
@@ -29,8 +33,8 @@ pub(crate) enum Condition {
     Identities(Vec<IdentityMatch>),
     Paths(Vec<Path>),
     Header(Header),
-    Claim(ClaimCondition),
-    Hosts(Vec<HostPattern>),
+    Claim(ClaimCondition, ClaimForm),
+    Hosts(Vec<AccessHost>),
     Sni(Vec<HostPattern>),
     ForwardedClients(Networks),
 }
@@ -52,7 +56,14 @@ impl Conditions {
             (!paths.is_empty()).then_some(Condition::Paths(paths)),
         ];
         let headers = config.headers.iter().map(|header| Condition::Header(Header::new(header)));
-        let claims = config.claims.iter().cloned().map(Condition::Claim);
+        let claims = [
+            (&config.claims, ClaimForm::Any),
+            (&config.claim_texts, ClaimForm::Text),
+            (&config.claim_items, ClaimForm::Item),
+        ];
+        let claims = claims
+            .into_iter()
+            .flat_map(|(all, form)| all.iter().map(move |claim| Condition::Claim(claim.clone(), form)));
         let rest = [
             some(&config.hosts, Condition::Hosts),
             some(&config.sni, Condition::Sni),
@@ -154,11 +165,13 @@ impl Condition {
                 let found = header.holds(http);
                 if http.kind() == Kind::Tunnel { found.no_is_unsure() } else { found }
             }
-            Self::Claim(claim) => facts.claims.map_or(Truth::No, |claims| claims.holds(claim)),
+            Self::Claim(claim, form) => facts.claims.map_or(Truth::No, |claims| claims.holds(claim, *form)),
             Self::Hosts(hosts) => {
-                let (host, port) = http.host();
-                match host {
-                    Some(host) => hosts.iter().any(|pattern| host_matches(pattern, Some(&host), port)).into(),
+                let (name, port) = http.host();
+                match name {
+                    Some(name) => hosts.iter().fold(Truth::No, |found, pattern| {
+                        found.or(host::holds(pattern, http.authority(), &name, port))
+                    }),
                     // HTTP/1.0 without a Host: the upstream has a default.
                     None => Truth::Unsure,
                 }

@@ -86,7 +86,7 @@ impl Condition {
             Self::Identities(_) => "`identity`".into(),
             Self::Paths(_) => "`path`".into(),
             Self::Header(header) => format!("header `{}`", header.name()),
-            Self::Claim(claim) => format!("claim `{}`", claim.name),
+            Self::Claim(claim, _) => format!("claim `{}`", claim.name),
             Self::Hosts(_) => "`host`".into(),
             Self::Sni(_) => "`sni`".into(),
             Self::ForwardedClients(_) => "`forwarded_client`".into(),

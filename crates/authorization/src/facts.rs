@@ -169,6 +169,11 @@ impl<'a> Http<'a> {
         )
     }
 
+    /// The host and the port as the client sent them; empty where there is none.
+    pub(crate) fn authority(&self) -> &'a str {
+        self.request.uri.authority().map_or("", |authority| authority.as_str())
+    }
+
     /// It is one request, and its method is the only one that it names.
     #[inline]
     pub(crate) fn is_what_it_says(&self) -> bool {

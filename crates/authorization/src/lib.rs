@@ -19,6 +19,7 @@ pub mod external;
 mod facts;
 mod forwarded;
 mod header;
+mod host;
 pub mod jwt;
 mod networks;
 mod path;

@@ -37,6 +37,7 @@ pub use locate::{Finding, locate};
 pub use redaction::names_a_credential;
 pub use schema::{described, schema};
 pub use suggest::nearest;
+pub use text::has_requests;
 
 use crate::model::Config;
 

@@ -6,7 +6,11 @@
 
 use std::{borrow::Cow, fmt, net::Ipv6Addr};
 
+use attache_config::model::{HostSpellings, Spelling};
 use attache_wire::chars;
+use http::Uri;
+
+use crate::Refusal;
 
 /// The parts of a `Host` header, an `:authority` or a CONNECT target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +132,36 @@ impl fmt::Debug for CanonicalHost<'_> {
     }
 }
 
+/// Refuses a host in a spelling that `spellings` does not allow.
+///
+/// # Errors
+/// The authority of `uri` has capital letters, ends with a dot or a colon, or has the default port of its scheme.
+pub fn check_spelling(uri: &Uri, spellings: HostSpellings) -> Result<(), Refusal> {
+    if spellings == HostSpellings::default() {
+        return Ok(());
+    }
+    let Some(text) = uri.authority().map(|authority| authority.as_str()) else { return Ok(()) };
+    let Some(parsed) = parse_authority(text) else { return Ok(()) };
+    if spellings.capitals == Spelling::Reject && text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(Refusal::bad_request(
+            "The host has capital letters, which this listener does not allow (`host`).",
+        ));
+    }
+    if spellings.trailing == Spelling::Reject && (parsed.host.ends_with('.') || text.ends_with(':')) {
+        return Err(Refusal::bad_request(
+            "The host ends with a dot or a colon, which this listener does not allow (`host`).",
+        ));
+    }
+    let default = parsed.port == Some(default_port(uri.scheme_str().unwrap_or("http")));
+    // The target of a CONNECT always has a port.
+    if spellings.default_port == Spelling::Reject && default && uri.scheme().is_some() {
+        return Err(Refusal::bad_request(
+            "The host has the default port, which this listener does not allow (`host`).",
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,5 +211,32 @@ mod tests {
         assert_eq!(form("0:0:0:0:0:0:0:1"), Some("::1".into()));
         assert_eq!(form(&"a".repeat(255)), Some("a".repeat(255)));
         assert_eq!(form(&"a".repeat(256)), None);
+    }
+
+    #[test]
+    fn a_spelling_that_is_not_allowed_is_refused() {
+        let spelled =
+            |trailing, default_port| HostSpellings { trailing, default_port, ..HostSpellings::default() };
+        let (keep, reject) = (Spelling::Keep, Spelling::Reject);
+        let refused = |uri: &str, spellings| check_spelling(&uri.parse().unwrap(), spellings).is_err();
+        for (uri, dot, port) in [
+            ("http://a.test/", false, false),
+            ("http://A.test/", false, false),
+            ("http://a.test./", true, false),
+            ("http://a.test:80/", false, true),
+            ("http://a.test:/", true, false),
+            ("http://a.test:443/", false, false),
+            ("https://a.test:443/", false, true),
+            ("https://a.test:80/", false, false),
+            ("http://a.test.:80/", true, true),
+            ("http://[::1]/", false, false),
+        ] {
+            assert!(!refused(uri, HostSpellings::default()), "{uri}");
+            assert_eq!(refused(uri, spelled(reject, keep)), dot, "{uri}");
+            assert_eq!(refused(uri, spelled(keep, reject)), port, "{uri}");
+        }
+        let small = HostSpellings { capitals: reject, ..HostSpellings::default() };
+        assert!(refused("http://A.test/", small) && !refused("http://a.test/", small));
+        assert!(!refused("a.test:80", spelled(reject, reject)), "the target of a CONNECT");
     }
 }

@@ -13,6 +13,7 @@
 //! attache never carries an upgrade to a protocol with requests of its own, since they would avoid routes and rules: `h2c` (withdrawn
 //! by RFC 9113 section 3.1) and HTTP of any version, also in TLS (RFC 2817).
 
+use attache_config::model::Upgrades;
 use attache_wire::{
     FieldName, Fields, Known, KnownSet, Protocol, RequestHead, Value,
     header::{
@@ -32,6 +33,17 @@ pub enum Upgrade {
     Connect,
     /// HTTP/2 CONNECT with `:protocol` (RFC 8441), for example `websocket`; accepted with a 2xx.
     Extended(Protocol),
+}
+
+/// What becomes of a request that asks for an upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permitted {
+    /// The upgrade is passed on.
+    Yes,
+    /// The request is served without it.
+    Ignored,
+    /// The request is refused.
+    No,
 }
 
 impl Upgrade {
@@ -55,6 +67,25 @@ impl Upgrade {
         carried.then(|| Self::Http1(protocol.to_header_value()))
     }
 
+    /// Whether these settings let it through. A CONNECT is a matter of routes, and asks for none of these protocols.
+    pub fn permitted(&self, upgrades: &Upgrades) -> Permitted {
+        let allowed = match self {
+            // What is no text names no protocol that could be allowed.
+            Self::Http1(protocols) => {
+                let all = || tokens(protocols.as_bytes());
+                *upgrades == Upgrades::Any || all().next().is_some() && upgrades.allow(all())
+            }
+            Self::Extended(protocol) => upgrades.allow(std::iter::once(protocol.as_str())),
+            Self::Connect => true,
+        };
+        match (allowed, self) {
+            (true, _) => Permitted::Yes,
+            // Without its protocol an extended CONNECT is no request.
+            (false, Self::Http1(_)) if *upgrades == Upgrades::Ignore => Permitted::Ignored,
+            (false, _) => Permitted::No,
+        }
+    }
+
     /// It becomes a WebSocket (RFC 6455, RFC 8441), whichever version asks.
     pub fn is_websocket(&self) -> bool {
         match self {
@@ -69,8 +100,7 @@ impl Upgrade {
 
 /// A protocol of `Upgrade`, with a version or without, in which requests follow that nobody sees.
 fn has_requests(protocol: &str) -> bool {
-    let name = protocol.split('/').next().unwrap_or_default();
-    ["h2c", "h2", "http", "https", "tls"].iter().any(|other| name.eq_ignore_ascii_case(other))
+    attache_config::has_requests(protocol.split('/').next().unwrap_or_default())
 }
 
 /// Takes the hop-by-hop fields off a request. `upgrade` is what [`Upgrade::of`] said, if it is passed on; `proxied` says
@@ -410,6 +440,28 @@ mod tests {
         ] {
             assert_eq!(Upgrade::of(&request), None, "{request:?}");
         }
+    }
+
+    #[test]
+    fn an_upgrade_to_what_is_no_text_is_allowed_by_no_list() {
+        let only = Upgrades::Only(vec!["websocket".into()]);
+        for (protocol, permitted) in [
+            (&b"websocket"[..], Permitted::Yes),
+            (b"WebSocket", Permitted::Yes),
+            (b"\xffwebsocket", Permitted::No),
+            (b"websocket\xff", Permitted::No),
+            (b"websocket, \xff", Permitted::No),
+            (b",", Permitted::No),
+            (b"", Permitted::No),
+        ] {
+            let upgrade = Upgrade::Http1(HeaderValue::from_bytes(protocol).unwrap());
+            assert_eq!(upgrade.permitted(&only), permitted, "{protocol:?}");
+            assert_eq!(upgrade.permitted(&Upgrades::Any), Permitted::Yes);
+        }
+        assert_eq!(Upgrade::Connect.permitted(&only), Permitted::Yes);
+        let extended = Upgrade::Extended(Protocol::from_static("websocket"));
+        assert_eq!(extended.permitted(&only), Permitted::Yes);
+        assert_eq!(extended.permitted(&Upgrades::Ignore), Permitted::No);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod abort;
 mod answer;
 mod authority;
 mod body;
+mod bounded;
 mod certificate;
 mod check;
 mod client;
@@ -27,7 +28,7 @@ mod trailers;
 pub use abort::Abort;
 pub use answer::{AnswerContext, AnswerStyle, answer, answer_as_told, percent_encode};
 pub use attache_telemetry::check_trace_context;
-pub use authority::{CanonicalHost, HostPort, default_port, parse_authority};
+pub use authority::{CanonicalHost, HostPort, check_spelling, default_port, parse_authority};
 pub use body::{Body, BodyError};
 pub use certificate::{CLIENT_CERTIFICATE, set_client_certificate};
 pub use check::{Form, check_request};
@@ -35,7 +36,7 @@ pub use client::{AcceptedTraffic, Client, Proven};
 pub use form::form_decoded;
 pub use forwarded::{Via, add_forwarded};
 pub use hop::{
-    CONNECTION_SPECIFIC, Upgrade, announced_trailers, host_from_uri, strip_request, strip_response,
+    CONNECTION_SPECIFIC, Permitted, Upgrade, announced_trailers, host_from_uri, strip_request, strip_response,
 };
 pub use informational::{Informational, OnInformational};
 pub use local_reply::edit_local_reply;
@@ -43,7 +44,8 @@ pub use max_forwards::take_hop;
 pub use path::{normalize_path, normalize_uri, set_path, without_parameters};
 pub use refusal::Refusal;
 pub use sanitize::{
-    is_framing, is_spelling_of, remove_fields, remove_underscored, strip_response_trailers, strip_trailers,
+    is_framing, is_spelling_of, judge_names, remove_fields, remove_underscored, strip_response_trailers,
+    strip_trailers,
 };
 pub use trace::{REQUEST_ID, new_request_id, request_id};
 pub use trailers::may_have_trailers;

@@ -7,8 +7,11 @@
 //! Some applications merge trailers into the headers (RFC 9110 section 6.5.1).
 //! So a trailer never carries framing, routing, credentials or who the client is.
 
+use attache_config::model::{HeaderNames, OddNames};
 use attache_wire::Fields;
 use http::{HeaderMap, HeaderName};
+
+use crate::Refusal;
 
 /// Prefixes of names that tell the upstream about the client or the path; only proxies write them.
 const FORWARDING: [&str; 4] = ["x-forwarded-", "x-envoy-", "x-attache-", "x-b3-"];
@@ -75,6 +78,43 @@ pub fn remove_underscored(headers: &mut Fields, also: impl Fn(&str) -> bool) {
         let name = name.lower();
         hyphened(&name).is_none_or(|hyphened| !is_ours(&hyphened) && !also(&hyphened))
     });
+}
+
+/// Removes the fields, or refuses the request, whose names `names` says so of. How many were removed.
+///
+/// # Errors
+/// A name of a request is not allowed.
+pub fn judge_names(headers: &mut Fields, names: HeaderNames) -> Result<u64, Refusal> {
+    if names.keeps_all() || !headers.may_be_underscored() {
+        return Ok(0);
+    }
+    let (mut dropped, mut refused) = (0, false);
+    headers.retain(|name, _| match names.of(name.as_bytes()) {
+        OddNames::Keep => true,
+        OddNames::Drop => {
+            dropped += 1;
+            false
+        }
+        OddNames::Reject => {
+            refused = true;
+            true
+        }
+    });
+    if refused { Err(ODD_NAME) } else { Ok(dropped) }
+}
+
+const ODD_NAME: Refusal =
+    Refusal::bad_request("A header's name has a sign that this listener does not allow (`header_names`).");
+
+/// Removes them from trailers, where it is too late to refuse the request.
+pub(crate) fn remove_odd_names(trailers: &mut HeaderMap, names: HeaderNames) {
+    let odd = |name: &HeaderName| names.of(name.as_str().as_bytes()) != OddNames::Keep;
+    if trailers.keys().any(odd) {
+        let found: Vec<HeaderName> = trailers.keys().filter(|name| odd(name)).cloned().collect();
+        for name in found {
+            trailers.remove(name);
+        }
+    }
 }
 
 /// A name with hyphens for all that is neither a letter nor a digit; `None` where it has them already.
@@ -214,5 +254,33 @@ mod tests {
         ]);
         strip_response_trailers(&mut trailers);
         assert_eq!(names(&trailers), ["grpc-status", "via", "x-b3-traceid", "x-request-id"]);
+    }
+
+    #[test]
+    fn odd_names_are_removed_or_refused() {
+        let head = |names: &[&'static str]| {
+            let mut fields = Fields::default();
+            for name in names {
+                fields.append(*name, HeaderValue::from_static("1"));
+            }
+            fields
+        };
+        let policy = |underscores, others| HeaderNames { underscores, others };
+        let all = ["x-user", "x_user", "x.user"];
+        let judged = |policy| {
+            let mut fields = head(&all);
+            let dropped = judge_names(&mut fields, policy);
+            let left: Vec<String> = fields.keys().map(|name| name.lower().into_owned()).collect();
+            (dropped, left.join(" "))
+        };
+        let (keep, drop, reject) = (OddNames::Keep, OddNames::Drop, OddNames::Reject);
+        assert_eq!(judged(policy(keep, keep)), (Ok(0), "x-user x_user x.user".to_owned()));
+        assert_eq!(judged(policy(drop, keep)), (Ok(1), "x-user x.user".to_owned()));
+        assert_eq!(judged(policy(drop, drop)), (Ok(2), "x-user".to_owned()));
+        assert!(judged(policy(reject, keep)).0.is_err() && judged(policy(drop, reject)).0.is_err());
+        assert_eq!(judge_names(&mut head(&["x-user"]), policy(reject, reject)), Ok(0));
+        let mut trailers = map(&["x-sum", "x_user", "x.user"]);
+        remove_odd_names(&mut trailers, policy(reject, drop));
+        assert_eq!(trailers.keys().collect::<Vec<_>>(), ["x-sum"]);
     }
 }

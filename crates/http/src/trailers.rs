@@ -9,12 +9,16 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use attache_config::model::HeaderNames;
 use attache_wire::{Fields, header::CONTENT_LENGTH};
 use bytes::Bytes;
 use http::{HeaderName, Version};
 use http_body::{Frame, SizeHint};
 
-use crate::{Body, BodyError, sanitize::remove_from_trailers};
+use crate::{
+    Body, BodyError,
+    sanitize::{remove_from_trailers, remove_odd_names},
+};
 
 /// Trailers can follow such a head: in HTTP/1 only behind chunks (RFC 9112 section 7.1.2).
 pub fn may_have_trailers(version: Version, headers: &Fields) -> bool {
@@ -22,20 +26,21 @@ pub fn may_have_trailers(version: Version, headers: &Fields) -> bool {
 }
 
 impl Body {
-    /// The same body without these fields in its trailers, also where an underscore stands for a hyphen. One allocation, where there is
-    /// more to come.
+    /// The same body without these fields in its trailers, also where an underscore stands for a hyphen, and without those whose names
+    /// are not kept. One allocation, where there is more to come.
     #[must_use]
-    pub fn without_trailers(self, fields: &Rc<[HeaderName]>) -> Self {
-        if fields.is_empty() || http_body::Body::is_end_stream(&self) {
+    pub fn without_trailers(self, fields: &Rc<[HeaderName]>, names: HeaderNames) -> Self {
+        if (fields.is_empty() && names.keeps_all()) || http_body::Body::is_end_stream(&self) {
             return self;
         }
-        Self::stream(Without { body: self, fields: fields.clone() })
+        Self::stream(Without { body: self, fields: fields.clone(), names })
     }
 }
 
 struct Without {
     body: Body,
     fields: Rc<[HeaderName]>,
+    names: HeaderNames,
 }
 
 impl http_body::Body for Without {
@@ -51,6 +56,7 @@ impl http_body::Body for Without {
             && let Some(trailers) = frame.trailers_mut()
         {
             remove_from_trailers(trailers, &self.fields);
+            remove_odd_names(trailers, self.names);
         }
         Poll::Ready(frame)
     }
@@ -90,7 +96,8 @@ mod tests {
         let trailers: HeaderMap =
             names.into_iter().map(|name| (name, HeaderValue::from_static("1"))).collect();
         let fields: Rc<[HeaderName]> = [HeaderName::from_static("x-tenant")].into();
-        let mut body = Body::stream(Trailers(Some(trailers))).without_trailers(&fields);
+        let mut body =
+            Body::stream(Trailers(Some(trailers))).without_trailers(&fields, HeaderNames::default());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let Poll::Ready(Some(Ok(frame))) = http_body::Body::poll_frame(Pin::new(&mut body), &mut cx) else {
             panic!("no frame");

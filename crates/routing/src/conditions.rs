@@ -1,7 +1,11 @@
 //! What a route asks of a request beside host and path.
 
+use std::borrow::Cow;
+
 use attache_authorization::Truth;
-use attache_config::model::{AddressMatch, HostPattern, Match, Name, SanPattern, ValueMatch, ValuePattern};
+use attache_config::model::{
+    AddressMatch, HostPattern, Match, Name, QueryReading, Repeated, SanPattern, ValueMatch, ValuePattern,
+};
 pub(crate) use attache_http::pattern::network;
 use attache_http::{
     CanonicalHost, Client, form_decoded,
@@ -18,6 +22,7 @@ pub(crate) struct Conditions {
     methods: Vec<Method>,
     headers: Vec<(HeaderName, Value)>,
     query: Vec<(Name, Value)>,
+    reading: QueryReading,
     identities: Vec<SanPattern>,
 }
 
@@ -37,7 +42,7 @@ enum Pattern {
 }
 
 impl Conditions {
-    pub(crate) fn new(matcher: &Match) -> Self {
+    pub(crate) fn new(matcher: &Match, reading: QueryReading) -> Self {
         let named = |value: &ValueMatch| {
             // The parser lets no other name in.
             let name = HeaderName::try_from(&*value.name).ok()?;
@@ -47,6 +52,7 @@ impl Conditions {
             methods: matcher.methods.clone(),
             headers: matcher.headers.iter().filter_map(named).collect(),
             query: matcher.query.iter().map(|value| (value.name.clone(), Value::new(value))).collect(),
+            reading,
             identities: matcher.identities.clone(),
         }
     }
@@ -55,7 +61,7 @@ impl Conditions {
     pub(crate) fn hold(&self, request: &RequestFacts<'_>) -> bool {
         self.method_holds(request)
             && self.headers.iter().all(|(name, value)| header_holds(name, value, request))
-            && self.query.iter().all(|(name, value)| query_holds(name, value, request))
+            && self.query.iter().all(|(name, value)| self.query_holds(name, value, request))
             && self.identity_holds(request.client)
     }
 
@@ -63,7 +69,7 @@ impl Conditions {
     /// `other_method`: a header names another method than the request's.
     pub(crate) fn truth(&self, request: &RequestFacts<'_>, other_method: bool) -> Truth {
         let headers = self.headers.iter().map(|(name, value)| header_truth(name, value, request));
-        let query = self.query.iter().map(|(name, value)| query_truth(name, value, request));
+        let query = self.query.iter().map(|(name, value)| self.query_truth(name, value, request));
         let all = headers.chain(query).chain([self.identity_holds(request.client).into()]);
         all.fold(self.method_truth(request, other_method), Truth::min)
     }
@@ -122,12 +128,60 @@ impl Conditions {
             }
         }
         for (name, value) in &self.query {
-            if !query_holds(name, value, request) {
+            if !self.query_holds(name, value, request) {
                 return Some(format!("the query parameter {name} {}", value.unmet()));
             }
         }
         self.identity_failure(request.client)
     }
+
+    /// Another value may be the one that counts, `;` may separate parameters as `&` does, and names may have no case, or an index (`name[]`).
+    fn query_truth(&self, name: &Name, value: &Value, request: &RequestFacts<'_>) -> Truth {
+        let strictly = self.query_holds(name, value, request) != value.not;
+        let mut met = None;
+        let mut see = |pair: &str| {
+            let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
+            let key = form_decoded(key.as_bytes());
+            let bare = key.split(|&b| b == b'[').next().unwrap_or_default();
+            if bare.trim_ascii().eq_ignore_ascii_case(name.as_bytes())
+                || key.eq_ignore_ascii_case(name.as_bytes())
+            {
+                agree(&mut met, value.is_met(&form_decoded(text.as_bytes())));
+            }
+        };
+        for pair in request.query.unwrap_or_default().split('&') {
+            see(pair);
+            if pair.contains(';') {
+                pair.split(';').for_each(&mut see);
+            }
+        }
+        if let Some(met) = &mut met
+            && *met != Truth::from(strictly)
+        {
+            *met = Truth::Unsure;
+        }
+        unless(value.not, met.unwrap_or(Truth::No))
+    }
+
+    /// A parameter that is there several times matches if one of its values does.
+    fn query_holds(&self, name: &Name, value: &Value, request: &RequestFacts<'_>) -> bool {
+        let QueryReading { decode, ignore_case, repeated, .. } = self.reading;
+        let mut values = self.reading.pairs(request.query.unwrap_or_default()).filter_map(|(key, text)| {
+            let key = as_read(key, decode);
+            let named = *key == *name.as_bytes() || ignore_case && key.eq_ignore_ascii_case(name.as_bytes());
+            named.then(|| value.is_met(&as_read(text, decode)))
+        });
+        let met = match repeated {
+            Repeated::Any => values.any(|met| met),
+            Repeated::First => values.next().unwrap_or(false),
+        };
+        met != value.not
+    }
+}
+
+/// A name or a value of a query, decoded or as it came.
+fn as_read(text: &str, decode: bool) -> Cow<'_, [u8]> {
+    if decode { form_decoded(text.as_bytes()) } else { Cow::Borrowed(text.as_bytes()) }
 }
 
 impl Value {
@@ -148,7 +202,8 @@ impl Value {
             Pattern::Exact(text) => value == text.as_bytes(),
             Pattern::Prefix(text) => value.starts_with(text.as_bytes()),
             Pattern::Suffix(text) => value.ends_with(text.as_bytes()),
-            Pattern::Regex(regex) => std::str::from_utf8(value).is_ok_and(|text| regex.is_match(text)),
+            // A byte that is no text is one character, so that it hides nothing that stands beside it. It is copied in that case alone.
+            Pattern::Regex(regex) => regex.is_match(&String::from_utf8_lossy(value)),
         }
     }
 
@@ -182,34 +237,6 @@ fn header_truth(name: &HeaderName, value: &Value, request: &RequestFacts<'_>) ->
     unless(value.not, met.unwrap_or(Truth::No))
 }
 
-/// Another value may be the one that counts, `;` may separate parameters as `&` does, and names may have no case, or an index (`name[]`).
-fn query_truth(name: &Name, value: &Value, request: &RequestFacts<'_>) -> Truth {
-    let strictly = query_holds(name, value, request) != value.not;
-    let mut met = None;
-    let mut see = |pair: &str| {
-        let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
-        let key = form_decoded(key.as_bytes());
-        let bare = key.split(|&b| b == b'[').next().unwrap_or_default();
-        if bare.trim_ascii().eq_ignore_ascii_case(name.as_bytes())
-            || key.eq_ignore_ascii_case(name.as_bytes())
-        {
-            agree(&mut met, value.is_met(&form_decoded(text.as_bytes())));
-        }
-    };
-    for pair in request.query.unwrap_or_default().split('&') {
-        see(pair);
-        if pair.contains(';') {
-            pair.split(';').for_each(&mut see);
-        }
-    }
-    if let Some(met) = &mut met
-        && *met != Truth::from(strictly)
-    {
-        *met = Truth::Unsure;
-    }
-    unless(value.not, met.unwrap_or(Truth::No))
-}
-
 /// Two readings that differ leave it in doubt.
 fn agree(found: &mut Option<Truth>, met: bool) {
     let met = Truth::from(met);
@@ -222,15 +249,6 @@ fn unless(not: bool, met: Truth) -> Truth {
         Truth::No if not => Truth::Yes,
         met => met,
     }
-}
-
-/// A parameter that is there several times matches if one of its values does.
-fn query_holds(name: &Name, value: &Value, request: &RequestFacts<'_>) -> bool {
-    let met = request.query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).any(|pair| {
-        let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
-        *form_decoded(key.as_bytes()) == *name.as_bytes() && value.is_met(&form_decoded(text.as_bytes()))
-    });
-    met != value.not
 }
 
 /// The TLS server name is there and matches.

@@ -5,9 +5,10 @@
 
 use attache_authorization::Facts;
 use attache_config::model::{
-    Address, Credential, EndpointSource, Existing, Mirror, SubsetFallback, Upstream, UpstreamId, Web,
+    Address, Credential, EndpointSource, Existing, Mirror, SubsetFallback, Upgrades, Upstream, UpstreamId,
+    Web,
 };
-use attache_http::{Client, without_parameters};
+use attache_http::{Client, Permitted, Upgrade, without_parameters};
 use attache_wire::{RequestHead, header::LOCATION};
 use http::Method;
 use serde::Serialize;
@@ -163,6 +164,21 @@ pub fn explain(
                 action: action.into(),
                 ..Outcome::default()
             };
+        }
+        if let Some(upgrade) = Upgrade::of(request) {
+            match upgrade.permitted(route.upgrades()) {
+                Permitted::Yes => {}
+                Permitted::Ignored => outcome.limits.push("the upgrade is ignored (`upgrades: ignore`)".into()),
+                Permitted::No => {
+                    let action = format!("refuse with upgrade-denied: `upgrades` allows {}", route.upgrades());
+                    return Outcome { route: outcome.route, action, ..Outcome::default() };
+                }
+            }
+        } else if *route.upgrades() != Upgrades::Any {
+            outcome.limits.push(format!("upgrades: {}", route.upgrades()));
+        }
+        if route.body_size() > 0 {
+            outcome.limits.push(format!("a request's body: {} bytes", route.body_size()));
         }
         let mut chosen = 0;
         if let Step::Forward(forward) = route.step()

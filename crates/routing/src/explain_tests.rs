@@ -162,3 +162,22 @@ fn changes_of_attache_s_own_answers_are_said_whatever_becomes_of_the_request() {
     assert!(text.contains("response header: remove server"), "{text}");
     assert!(text.contains("response header: set x-by: %{listener}"), "{text}");
 }
+
+#[test]
+fn an_upgrade_that_is_not_allowed_is_refused_and_one_that_is_ignored_is_named() {
+    const CHAT: &str = "listeners: { inbound: { bind: ':15006', http: { upgrades: off }, routes: [\n\
+        { match: { path: /chat }, to: app, upgrades: websocket },\n\
+        { match: { path: /plain }, to: app, upgrades: ignore } ], to: app } }\n\
+        upstreams: { app: 'http://127.0.0.1:8080' }\n";
+    let asks = [("connection", "upgrade"), ("upgrade", "websocket")];
+    for (path, headers, expected) in [
+        ("/chat", &asks[..], "to upstream"),
+        ("/chat", &[], "upgrades: websocket"),
+        ("/plain", &asks[..], "the upgrade is ignored"),
+        ("/x", &asks[..], "refuse with upgrade-denied: `upgrades` allows off"),
+        ("/x", &[], "upgrades: off"),
+    ] {
+        let text = explained(CHAT, "GET", &format!("app.test{path}"), headers);
+        assert!(text.contains(expected), "{path} {expected}: {text}");
+    }
+}

@@ -3,7 +3,7 @@
 use attache_authorization::AccessPolicy;
 use attache_config::model::{
     Action, Destination, DestinationId, Forward, HostName, HostPattern, Listener, Mirror, Name, PathPattern,
-    PathPolicy, Route, Traffic,
+    PathPolicy, Route, Traffic, Upgrades,
 };
 use attache_http::{Body, Refusal, set_path};
 use attache_wire::{Fields, RequestHead, Response, Value, header::HOST};
@@ -46,6 +46,8 @@ pub struct CompiledRoute {
     hosts: Vec<HostPattern>,
     by_host: ByHost,
     names_connect: bool,
+    upgrades: Upgrades,
+    body_size: usize,
 }
 
 /// Whether a request that matched named the route's upstream by its Host.
@@ -109,7 +111,7 @@ impl CompiledRoute {
             id,
             name: route.name.clone(),
             line: route.line,
-            conditions: Conditions::new(&route.matcher),
+            conditions: Conditions::new(&route.matcher, listener.http.query),
             capturing: pattern.filter(|_| captures).cloned(),
             kind,
             request_edits,
@@ -119,6 +121,8 @@ impl CompiledRoute {
             by_host,
             hosts: if by_host == ByHost::Sometimes { route.matcher.hosts.clone() } else { Vec::new() },
             names_connect: route.matcher.names_connect(),
+            body_size: route.body_size.unwrap_or(listener.http.limits.body_size),
+            upgrades: route.upgrades.as_ref().unwrap_or(&listener.http.upgrades).clone(),
         }
     }
 
@@ -143,6 +147,16 @@ impl CompiledRoute {
     /// A CONNECT becomes a tunnel here: the config asks for tunnels by the route's method or by its upstreams.
     pub const fn takes_connect(&self) -> bool {
         self.names_connect || matches!(self.traffic(), Traffic::Named | Traffic::Opaque)
+    }
+
+    /// Protocols that its requests may switch to: its own, or the listener's.
+    pub const fn upgrades(&self) -> &Upgrades {
+        &self.upgrades
+    }
+
+    /// Bytes of a request's body, its own or the listener's bound; 0 is none.
+    pub const fn body_size(&self) -> usize {
+        self.body_size
     }
 
     pub(crate) fn capture(&self, path: &str) -> Captures {

@@ -124,8 +124,8 @@ reasons! {
     DeniedByAuthorizer = "denied-by-authorizer", 403, "UAEX", 7, [HidesCause], "The access log has what the authorizer said; its own log says why.";
     /// The authorizer of the config (`authorizers`) gave no valid answer, and attache refuses requests without one.
     AuthorizerUnavailable = "authorizer-unavailable", 503, "UAEX", 14, [HidesCause], "The access log says why. Is the authorizer's upstream reachable, and its `timeout` long enough?";
-    /// The request's body is longer than its authorizer accepts.
-    BodyTooLarge = "body-too-large", 413, "-", 8, [], "Raise `body.max` of the authorizer, say `partial: true` there, or `body: false` on the route.";
+    /// The request's body is longer than the route or listener allows (`body_size`), or than its authorizer accepts.
+    BodyTooLarge = "body-too-large", 413, "-", 8, [], "Raise `body_size` of the route or of the listener's `http.limits`; of an authorizer raise `body.max`, say `partial: true` there, or `body: false` on the route.";
     /// The request needs a token (`jwt`) and has none.
     TokenMissing = "token-missing", 401, "UAEX", 16, [], "Send a token at a place that `from` of the issuer names; with `required: false` the rules decide about requests without a token.";
     /// The request's token is not valid.
@@ -191,6 +191,9 @@ reasons! {
     ConnectDenied = "connect-denied", 403, "NR", 7, [], "Send the request itself. A tunnel is made to `authority` and `tcp` upstreams, and by routes with `match: { methods: CONNECT }`.";
     /// The request asks for a protocol inside of an HTTP/2 stream (`:protocol`, RFC 8441) that attache does not carry.
     UpgradeUnsupported = "upgrade-unsupported", 501, "DPE", 12, [], "Only `websocket` is carried; correct the client.";
+    /// The request asks to switch to a protocol (`Upgrade`, or `:protocol` in HTTP/2) that `upgrades` of the route or listener doesn't
+    /// allow.
+    UpgradeDenied = "upgrade-denied", 403, "-", 7, [ClosesClient], "Add the protocol to `upgrades` of the route or of the listener's `http`, or correct the client.";
     /// Forwarding to this destination is not allowed.
     DeniedDestination = "denied-destination", 403, "UAEX", 7, [], "Name the destination as an upstream, or change `deny`.";
     /// The request would come back to attache itself.
@@ -308,7 +311,7 @@ mod tests {
                 .all(|reason| reason.is(Class::RetryLater) || reason == Reason::RetryBudgetExhausted)
         );
         assert!(!of(Class::EndpointFailed).any(|reason| reason.is(Class::NoConnection)));
-        assert_eq!(of(Class::ClosesClient).count(), 7);
+        assert_eq!(of(Class::ClosesClient).count(), 8);
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::rc::Rc;
 
 use attache_config::model::{Destination, DestinationId, Traffic, Upstream};
 use attache_http::{
-    Body, Client, Form, add_forwarded, check_request, may_have_trailers, normalize_uri, remove_underscored,
-    request_id, set_client_certificate, strip_request, take_hop,
+    Body, Client, Form, Permitted, add_forwarded, check_request, check_spelling, judge_names,
+    may_have_trailers, normalize_uri, remove_underscored, request_id, set_client_certificate, strip_request,
+    take_hop,
 };
 use attache_listener::{Hold, OnUpgrade};
 use attache_routing::{CompiledRoute, Ctx, Matched, Named, RequestFacts, Step};
@@ -99,6 +100,11 @@ impl Site {
         let ended = http_body::Body::is_end_stream(request.body());
         let parts = request.head_mut();
         let form = check_request(parts, client.tls, ended)?;
+        check_spelling(&parts.uri, http.host)?;
+        let dropped = judge_names(&mut parts.headers, http.header_names)?;
+        if dropped > 0 {
+            self.metrics.dropped_headers(&self.listener.name, dropped);
+        }
         normalize_uri(&mut parts.uri, http.path)?;
         request_id(&mut parts.headers, http.request_id, http.trust_request_id);
         self.observer.traced(&context.exchange, &mut parts.headers, client.tls);
@@ -112,12 +118,23 @@ impl Site {
         }
 
         // route
-        let ask = Ask::of(parts);
+        let mut ask = Ask::of(parts);
         let facts = RequestFacts::of(parts, client);
         let named = facts.named(parts);
         let matched = self.table.find_http(&facts);
         let found = matched.as_ref().map(|matched| matched.route);
         *context.exchange.route.borrow_mut() = found.map(|route| route.name.clone());
+
+        // upgrades
+        let permitted = match (found, &ask) {
+            (Some(route), Ask::Upgrade(upgrade)) => upgrade.permitted(route.upgrades()),
+            _ => Permitted::Yes,
+        };
+        match (permitted, found) {
+            (Permitted::Ignored, _) => ask = Ask::Http,
+            (Permitted::No, Some(route)) => return Err(no_upgrade(route)),
+            _ => {}
+        }
 
         // browsers
         if let Some(route) = found
@@ -184,9 +201,13 @@ impl Site {
             chosen.route.affinities.of_request(&parts.headers, parts.uri.path(), client.tls);
         let edits = route.prepare_request(parts, &ctx)?;
         let RouteService { withheld, withheld_back, .. } = chosen.route;
+        if route.body_size() > 0 && shape.ask == Ask::Http {
+            let body = std::mem::take(request.body_mut());
+            *request.body_mut() = body.at_most(route.body_size() as u64)?;
+        }
         if may_have_trailers(shape.version, request.headers()) {
             let body = std::mem::take(request.body_mut());
-            *request.body_mut() = body.without_trailers(withheld);
+            *request.body_mut() = body.without_trailers(withheld, self.listener.http.header_names);
         }
         let changed = Rc::make_mut(&mut context);
         if !withheld_back.is_empty() {
@@ -273,6 +294,12 @@ fn no_tunnel(upstream: &str) -> Failure {
         "no tunnel to `{upstream}` was asked for: its rules are about HTTP, which a tunnel hides; a route with `methods: CONNECT` asks for one"
     );
     Failure { detail, ..Failure::from(Reason::ConnectDenied) }
+}
+
+#[cold]
+fn no_upgrade(route: &CompiledRoute) -> Failure {
+    let detail = format!("`upgrades` allows these protocols here: {}", route.upgrades());
+    Failure { detail, ..Failure::from(Reason::UpgradeDenied) }
 }
 
 fn no_http() -> Failure {

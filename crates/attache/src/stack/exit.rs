@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use attache_authorization::external::Denial;
-use attache_config::model::Destination;
+use attache_config::model::{Destination, HeaderNames};
 use attache_http::{
     AnswerContext, AnswerStyle, Body, Form, Refusal, Upgrade, answer, answer_as_told, edit_local_reply,
     may_have_trailers, strip_response,
@@ -193,7 +193,7 @@ impl Site {
             self.tunnels.upgraded(client, upstream, tunnel);
         }
         if may_have_trailers(parts.version, &parts.headers) {
-            body = body.without_trailers(&withheld);
+            body = body.without_trailers(&withheld, HeaderNames::default());
         }
         self.arrive(&mut parts, switching, shape.form.is_proxied(), edits);
         if let Some(session) = session {

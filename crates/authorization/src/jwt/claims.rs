@@ -31,9 +31,17 @@ impl Claims {
     }
 
     /// Whether the claim has one of the values. A claim that isn't there has none.
-    pub(crate) fn holds(&self, wanted: &ClaimCondition) -> Truth {
+    pub(crate) fn holds(&self, wanted: &ClaimCondition, form: ClaimForm) -> Truth {
         wanted.any.iter().fold(Truth::No, |found, (pattern, not)| {
-            let holds = self.has(&wanted.name, pattern);
+            let holds = match form {
+                ClaimForm::Any => self.has(&wanted.name, pattern),
+                ClaimForm::Text => self.get(&wanted.name).map_or(Truth::No, |value| whole(value, pattern)),
+                ClaimForm::Item => {
+                    let items = self.get(&wanted.name).and_then(Value::as_array);
+                    let items = items.into_iter().flatten();
+                    items.map(|item| whole(item, pattern)).fold(Truth::No, Truth::or)
+                }
+            };
             found.or(if *not { holds.not() } else { holds })
         })
     }
@@ -77,6 +85,22 @@ impl Claims {
     }
 }
 
+/// What kind of value a claim must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClaimForm {
+    /// Any: a text, a word of `scope`, a number, or an item of a list.
+    Any,
+    /// A text, as a whole.
+    Text,
+    /// A list with such an item, which is a text, as a whole.
+    Item,
+}
+
+/// The value is a text, and the pattern is for all of it.
+fn whole(value: &Value, pattern: &ValuePattern) -> Truth {
+    value.as_str().map_or(Truth::No, |text| matches(pattern, text.as_bytes()))
+}
+
 /// Claims that are lists of words in one text: RFC 8693 section 4.2, and the same under other names.
 /// In other texts a single word has no meaning of its own: the user chooses `name: "not admin"`.
 fn is_of_words(name: &str) -> bool {
@@ -89,9 +113,34 @@ mod tests {
     use super::*;
 
     fn asked(claims: Value, name: &str, values: &[(ValuePattern, bool)]) -> Truth {
+        asked_as(claims, name, values, ClaimForm::Any)
+    }
+
+    fn asked_as(claims: Value, name: &str, values: &[(ValuePattern, bool)], form: ClaimForm) -> Truth {
         let issuer = Arc::new(Issuer::new(provider(&Signers::new().set())).unwrap());
         let Value::Object(all) = claims else { panic!("claims are an object") };
-        Claims { issuer, all }.holds(&ClaimCondition { name: name.into(), any: values.to_vec() })
+        let wanted = ClaimCondition { name: name.into(), any: values.to_vec() };
+        Claims { issuer, all }.holds(&wanted, form)
+    }
+
+    #[test]
+    fn a_text_is_no_item_of_a_list_and_no_item_is_a_text() {
+        let admin = [(ValuePattern::Exact("admin".into()), false)];
+        for (claims, text, item) in [
+            (serde_json::json!({ "role": "admin" }), Truth::Yes, Truth::No),
+            (serde_json::json!({ "role": ["user", "admin"] }), Truth::No, Truth::Yes),
+            (serde_json::json!({ "role": ["not admin"] }), Truth::No, Truth::No),
+            (serde_json::json!({ "role": "not admin" }), Truth::No, Truth::No),
+            (serde_json::json!({ "role": [["admin"]] }), Truth::No, Truth::No),
+            (serde_json::json!({ "role": { "admin": "admin" } }), Truth::No, Truth::No),
+            (serde_json::json!({}), Truth::No, Truth::No),
+        ] {
+            assert_eq!(asked_as(claims.clone(), "role", &admin, ClaimForm::Text), text, "{claims}");
+            assert_eq!(asked_as(claims.clone(), "role", &admin, ClaimForm::Item), item, "{claims}");
+        }
+        let five = [(ValuePattern::Exact("5".into()), false)];
+        assert_eq!(asked_as(serde_json::json!({ "level": 5 }), "level", &five, ClaimForm::Text), Truth::No);
+        assert_eq!(asked(serde_json::json!({ "level": 5 }), "level", &five), Truth::Yes);
     }
 
     #[test]

@@ -32,6 +32,7 @@ use attache_http::remove_fields;
 use attache_wire::RequestHead;
 use http::HeaderName;
 
+pub(crate) use self::claims::ClaimForm;
 pub use self::{
     claims::Claims,
     keys::{KeySet, Keys, NotAKeySet, Turn},

@@ -239,7 +239,7 @@ fn conditions(
         let any = entry.value.into_vec().into_iter().map(|value| value.0).collect();
         of.headers.push(HeaderCondition { name, any });
     }
-    if let Some(at) = given.key("claims") {
+    for at in ["claims", "claim_texts", "claim_items"].into_iter().filter_map(|key| given.key(key)) {
         if !checks.tokens {
             problems.wrong(
                 at,

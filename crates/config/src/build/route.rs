@@ -157,7 +157,9 @@ pub(crate) fn routes(
 }
 
 /// Keys that say something of what is sent on.
-const ONLY_FORWARDED: [&str; 14] = [
+const ONLY_FORWARDED: [&str; 16] = [
+    "body_size",
+    "upgrades",
     "upstream_header",
     "subset",
     "session_cookie",

@@ -68,8 +68,10 @@ section! {
         port in ports: Vec<u16> as List<Plain> = Vec::new(),
         /// TLS server names, of TLS that is passed through or terminated.
         sni: Vec<HostPattern> as List<HostText> = Vec::new(),
-        /// `Host` or `:authority`.
-        host in hosts: Vec<HostPattern> as List<HostText> = Vec::new(),
+        /// `Host` or `:authority`, with the patterns of routes: case, a dot at the end and the default port make no difference. `~regex`
+        /// matches the whole text as the client sent it, with its port. A host that another spelling of it would match is in doubt: it
+        /// is denied, and not allowed.
+        host in hosts: Vec<AccessHost> as List<AccessHostText> = Vec::new(),
         /// Methods.
         methods: Vec<Method> as List<MethodText> = Vec::new(),
         /// Paths without the query, with the patterns of routes. A path that decodes to another one (`/a/..%2Fb`) is in doubt: it
@@ -83,6 +85,12 @@ section! {
         /// list, and of `scope`'s words, one is enough. Needs `jwt`.
         #[schema(examples = [json!({"scope": "orders:write"})])]
         claims: Vec<ClaimCondition> as Claims = Vec::new(),
+        /// The same for claims that must be one text, of which the value is the whole: a list, a number or a word of a text don't match.
+        #[schema(examples = [json!({"sub": "orders"})])]
+        claim_texts: Vec<ClaimCondition> as Claims = Vec::new(),
+        /// The same for claims that must be a list with such an item, which is a text.
+        #[schema(examples = [json!({"groups": "ops"})])]
+        claim_items: Vec<ClaimCondition> as Claims = Vec::new(),
     }
     shows only_given
 }
@@ -141,6 +149,35 @@ pub struct ClaimCondition {
     pub any: Vec<(ValuePattern, bool)>,
 }
 
+/// A host of an access rule.
+#[derive(Clone, Debug)]
+pub enum AccessHost {
+    /// A host in any spelling.
+    Name(HostPattern),
+    /// The text of `Host` or `:authority` as the client sent it.
+    Text(Box<regex::Regex>),
+}
+
+/// As the file writes it.
+impl fmt::Display for AccessHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Text(regex) => write!(f, "~{regex}"),
+        }
+    }
+}
+
+impl PartialEq for AccessHost {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Name(a), Self::Name(b)) => a == b,
+            (Self::Text(a), Self::Text(b)) => a.as_str() == b.as_str(),
+            _ => false,
+        }
+    }
+}
+
 /// A header, and the values of which it must have one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeaderCondition {
@@ -184,6 +221,11 @@ impl AccessConditions {
         *self == Self::default()
     }
 
+    /// It asks for what a verified token claims.
+    pub fn needs_token(&self) -> bool {
+        !self.claims.is_empty() || !self.claim_texts.is_empty() || !self.claim_items.is_empty()
+    }
+
     /// It asks for something that only an HTTP request has.
     pub fn needs_http(&self) -> bool {
         !self.forwarded_clients.is_empty()
@@ -191,6 +233,6 @@ impl AccessConditions {
             || !self.methods.is_empty()
             || !self.paths.is_empty()
             || !self.headers.is_empty()
-            || !self.claims.is_empty()
+            || self.needs_token()
     }
 }

@@ -165,6 +165,17 @@ section! {
         forwarded: Forwarded as AllOrEach = Forwarded::default(),
         /// What is done to a path before it is matched and sent on.
         path: PathPolicy as Nested = PathPolicy::default(),
+        /// Protocols that requests may switch to by `Upgrade`, and in HTTP/2 by an extended CONNECT: `any`; a list of them (a request
+        /// for another one is refused with 403 `upgrade-denied`); `off` for none; or `ignore` for none, where the request is served
+        /// without its `Upgrade`. A tunnel by CONNECT is a matter of routes (`methods: CONNECT`).
+        #[schema(examples = [json!(["websocket"])])]
+        upgrades: Upgrades as UpgradesForm = Upgrades::default(),
+        /// What becomes of header names that some applications take for others.
+        header_names: HeaderNames as Nested = HeaderNames::default(),
+        /// What becomes of hosts in a spelling that other proxies take for another host.
+        host: HostSpellings as Nested = HostSpellings::default(),
+        /// How routes read queries.
+        query: QueryReading as Nested = QueryReading::default(),
         /// The pseudonym in the `Via` header, or `off`.
         via: Option<Name> as OffOr<Word> = Some("attache".into()),
         /// `X-Request-Id` is made where the client sent none.
@@ -265,6 +276,9 @@ section! {
         /// Number of header lines; more is 431.
         #[schema(minimum = 1, maximum = 10000)]
         headers_count: usize = 100,
+        /// Bytes of a request's body; more is 413 `body-too-large`. 0 is no bound. `body_size` of a route replaces it.
+        #[schema(examples = ["1MiB"])]
+        body_size: usize as Size = 0,
         /// HTTP/2 streams open at once on one connection.
         #[schema(minimum = 1)]
         h2_streams: u32 = 100,

@@ -32,6 +32,12 @@ section! {
         ..policy(PolicyKeys),
         /// A secret that requests are given, or `off`. By default that of the upstream.
         credential(At<OrOff<Read<Credential>>>),
+        /// Protocols that its requests may switch to, in place of what `http` of the listener says.
+        #[schema(examples = [json!(["websocket"])])]
+        upgrades: Option<Upgrades> as Maybe<UpgradesForm> = None,
+        /// Bytes of a request's body, in place of what `limits` of the listener's `http` says; 0 is no bound.
+        #[schema(examples = ["10MiB"])]
+        body_size: Option<usize> as Maybe<Size> = None,
         /// Who may do it. The listener's rules apply as well.
         authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<Nested>> = None,
         /// What it does for browsers.

@@ -1,13 +1,21 @@
 //! Texts of access rules: identities and networks.
 
 use super::{Wrong, address, header, pattern, wrong};
-use crate::model::{AddressMatch, IdentityMatch, TokenPlace};
+use crate::model::{AccessHost, AddressMatch, IdentityMatch, TokenPlace};
 
 pub(super) fn identity(text: &str) -> Result<IdentityMatch, Wrong> {
     if text == "*" {
         return Ok(IdentityMatch::Verified);
     }
     pattern::san(text).map(IdentityMatch::Name)
+}
+
+/// A host as routes have it, or an expression for the text of `Host`.
+pub(super) fn host(text: &str) -> Result<AccessHost, Wrong> {
+    match text.strip_prefix('~') {
+        Some(regex) => pattern::anchored(regex).map(|regex| AccessHost::Text(Box::new(regex))),
+        None => pattern::host(text).map(AccessHost::Name),
+    }
 }
 
 pub(super) fn network(text: &str) -> Result<AddressMatch, Wrong> {

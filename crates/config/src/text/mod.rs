@@ -19,6 +19,7 @@ pub(crate) use observe::OtlpUrl;
 pub(crate) use pattern::captures;
 pub(crate) use source::{Scheme, Source};
 pub(crate) use units::{Rate, Weight, show_duration, show_ratio, show_size, show_timeout};
+pub use words::has_requests;
 pub(crate) use words::{Authority, named_captures};
 
 /// Why a text can't be read.

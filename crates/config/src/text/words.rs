@@ -33,6 +33,42 @@ pub(super) fn word(text: &str) -> Result<Name, Wrong> {
     }
 }
 
+/// A protocol of `Upgrade` (RFC 9110 section 7.8), in lower case.
+pub(super) fn upgrade(text: &str) -> Result<Name, Wrong> {
+    const SIGNS: &[u8] = b"!#$%&'*+-.^_`|~";
+    let token = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || SIGNS.contains(&b))
+    };
+    let (name, version) = text.split_once('/').map_or((text, None), |(name, version)| (name, Some(version)));
+    if !token(name) || version.is_some_and(|version| !token(version)) {
+        return wrong(
+            "{} isn't a protocol of `Upgrade`",
+            "a name, such as `websocket`, or a name and a version: `foo/2`",
+        );
+    }
+    if ["any", "off", "ignore"].contains(&text) {
+        return wrong("{} is no protocol, and stands alone", format!("`upgrades: {text}`, without a list"));
+    }
+    if has_requests(name) {
+        return wrong(
+            "{} is never carried: requests inside of it would meet no route and no rule",
+            "remove it; HTTP/2 needs no upgrade",
+        );
+    }
+    if name.eq_ignore_ascii_case("connect") {
+        return wrong(
+            "{} is a method, and no protocol of `Upgrade`",
+            "a route with `match: { methods: CONNECT }` takes tunnels",
+        );
+    }
+    Ok(text.to_ascii_lowercase().into())
+}
+
+/// A protocol of `Upgrade` in which requests follow that nobody sees.
+pub fn has_requests(name: &str) -> bool {
+    ["h2c", "h2", "http", "https", "tls"].iter().any(|other| name.eq_ignore_ascii_case(other))
+}
+
 pub(super) fn user(text: &str) -> Result<Name, Wrong> {
     // RFC 7617 section 2.
     if text.is_empty() || text.contains(|c: char| c == ':' || c.is_control()) {

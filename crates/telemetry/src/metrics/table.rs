@@ -218,6 +218,9 @@ metrics! {
     Counter "attache_cors_requests_total"
         "Requests with an `Origin` on routes with `cors`: allowed or foreign, and the preflights among them preflight-allowed or preflight-foreign."
         count pub fn cors(listener: &Name, route: &Name, outcome: &'static str);
+    Counter "attache_dropped_headers_total"
+        "Header fields of requests that were removed because of their names (`http.header_names`)."
+        count pub fn dropped_headers(listener: &Name) add count;
     Counter "attache_compressed_responses_total"
         "Responses that were compressed (`compression`)."
         count pub fn compressed(listener: &Name, route: &Name, coding: &'static str);

@@ -4,8 +4,8 @@ use http::{HeaderName, HeaderValue, Method};
 
 use crate::{
     model::{
-        HashKey, HeaderMatch, IdentityMatch, LimitKey, MediaTypes, Name, PathPattern, RetryOn, SanPattern,
-        StatusRange, Template, TokenPlace, ValuePattern,
+        AccessHost, HashKey, HeaderMatch, IdentityMatch, LimitKey, MediaTypes, Name, PathPattern, RetryOn,
+        SanPattern, StatusRange, Template, TokenPlace, ValuePattern,
     },
     text::{Numbers, Syntax, Text, Unit, Wrong, access, header, observe, pattern, retry, web, words},
 };
@@ -85,6 +85,18 @@ notations! {
     MediaType: HeaderValue = "attache-content-type", "a content type", ["application/json"] {
         read: header::media_type, show: |media| media.to_str().unwrap_or_default().to_owned(),
         pattern: r"[^{CONTROL}]*/[^{CONTROL}]*"
+    }
+
+    /// A protocol of `Upgrade`.
+    UpgradeText: Name = "attache-upgrade", "a protocol of `Upgrade`", ["websocket"] {
+        read: words::upgrade, show: ToString::to_string, pattern: "{TOKEN}(/{TOKEN})?"
+    }
+
+    /// A host of an access rule.
+    AccessHostText: AccessHost = "attache-access-host", "a host, or an expression for the text of `Host`", [
+        "orders.internal", "*.internal", "~orders\\.internal(:8080)?"
+    ] {
+        read: access::host, show: ToString::to_string, pattern: "~{ANY}|[^~]{ANY}"
     }
 
     /// A request method.

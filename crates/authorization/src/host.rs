@@ -1,0 +1,73 @@
+//! Conditions on the host.
+//!
+//! A host has many spellings (RFC 9110 section 4.2.3): case makes no difference, nor a dot at the end, nor the default port.
+//! A pattern of routes takes them all.
+//! An expression is for the text as the client sent it.
+//! Where that doesn't match, and another spelling of the same host does, the condition is unsure: nobody knows which one the upstream reads.
+
+use std::fmt::Write as _;
+
+use attache_config::model::AccessHost;
+use attache_http::{CanonicalHost, default_port, pattern::host_matches};
+
+use crate::truth::Truth;
+
+/// `text` is what the client sent, `name` and `port` what it means.
+pub(crate) fn holds(pattern: &AccessHost, text: &str, name: &CanonicalHost<'_>, port: u16) -> Truth {
+    match pattern {
+        AccessHost::Name(pattern) => host_matches(pattern, Some(name), port).into(),
+        AccessHost::Text(regex) if regex.is_match(text) => Truth::Yes,
+        AccessHost::Text(regex) => {
+            // Allocated for those few clients alone whose host is no text that the rule has.
+            let mut plain =
+                if name.is_v6() { format!("[{}]", name.as_str()) } else { name.as_str().to_owned() };
+            let is_default = ["http", "https"].iter().any(|scheme| default_port(scheme) == port);
+            if is_default && regex.is_match(&plain) {
+                return Truth::Unsure;
+            }
+            // Writing to a String can't fail.
+            let _ = write!(plain, ":{port}");
+            if regex.is_match(&plain) { Truth::Unsure } else { Truth::No }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use attache_http::parse_authority;
+    use regex::Regex;
+
+    use super::*;
+
+    fn asked(regex: &str, text: &str) -> Truth {
+        let parsed = parse_authority(text).unwrap();
+        let name = CanonicalHost::new(parsed.host).unwrap();
+        let pattern = AccessHost::Text(Box::new(Regex::new(&format!("^(?:{regex})$")).unwrap()));
+        holds(&pattern, text, &name, parsed.port.unwrap_or(80))
+    }
+
+    #[test]
+    fn another_spelling_of_a_host_is_in_doubt() {
+        for (regex, text, expected) in [
+            (r"example\.com", "example.com", Truth::Yes),
+            (r"example\.com", "EXAMPLE.com", Truth::Unsure),
+            (r"example\.com", "example.com.", Truth::Unsure),
+            (r"example\.com", "example.com:80", Truth::Unsure),
+            (r"example\.com", "EXAMPLE.COM.:80", Truth::Unsure),
+            (r"example\.com", "example.com:8080", Truth::No),
+            (r"example\.com", "example.org", Truth::No),
+            (r"example\.com", "xexample.com", Truth::No),
+            (r"(?i:example\.com)", "EXAMPLE.com", Truth::Yes),
+            (r"(?i:example\.com)", "EXAMPLE.com.", Truth::Unsure),
+            (r"example\.com:8080", "example.com:8080", Truth::Yes),
+            (r"example\.com:8080", "EXAMPLE.com.:8080", Truth::Unsure),
+            (r"example\.com:80", "example.com", Truth::Unsure),
+            (r"Example\.com", "Example.com", Truth::Yes),
+            (r"Example\.com", "example.com", Truth::No),
+            (r".*\.example\.com", "a.example.com", Truth::Yes),
+            (r".*\.example\.com", "A.EXAMPLE.com", Truth::Unsure),
+        ] {
+            assert_eq!(asked(regex, text), expected, "{regex} {text}");
+        }
+    }
+}
