@@ -151,7 +151,29 @@ pub fn import(kind: Kind, files: &[File]) -> Result<Imported, Unreadable> {
     Ok(finish(plan, files))
 }
 
+/// A route that names CONNECT opens tunnels, in which no rule sees a request. The original passed a CONNECT on as a request, or took none:
+/// no import asks for a tunnel.
+fn no_tunnels(plan: &mut Plan) {
+    for listener in plan.listeners.iter_mut().filter(|listener| !listener.opaque) {
+        for rule in Plan::rules_of(listener).filter(|rule| rule.keys.get("to").is_some()) {
+            let count = rule.when.methods.len();
+            let others: Vec<String> =
+                rule.when.methods.iter().filter(|method| *method != "CONNECT").cloned().collect();
+            if count > 0 && others.is_empty() {
+                let at = rule.at.clone();
+                rule.refuse(&at, "CONNECT is refused here: attache would open a tunnel for it, in which no rule sees a request. Where that is meant, write a route with `methods: CONNECT`.");
+            } else if others.len() < count {
+                rule.when.methods = others;
+                let at = rule.at.clone();
+                rule.remarks
+                    .note(&at, "CONNECT is left out of the methods: attache would open a tunnel for it.");
+            }
+        }
+    }
+}
+
 fn finish(mut plan: Plan, files: &[File]) -> Imported {
+    no_tunnels(&mut plan);
     accepted::make(&mut plan);
     let mut remarks = Vec::new();
     plan.each_remark(&mut |remark| remarks.push(remark.clone()));

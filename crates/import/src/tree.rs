@@ -72,6 +72,12 @@ impl Node {
         }
     }
 
+    /// The first key that isn't one of these. In a guard it may narrow what is let through.
+    pub fn stranger(&self, known: &[&str]) -> Option<&str> {
+        let strange = |key: &str| !key.starts_with('@') && !known.contains(&snake(key).as_str());
+        self.entries().iter().map(|(key, _)| key.as_str()).find(|key| strange(key))
+    }
+
     /// The value of a key; null counts as absent.
     pub fn get(&self, key: &str) -> Option<&Self> {
         let Kind::Map(entries) = &self.kind else { return None };

@@ -154,24 +154,22 @@ fn a_policy_of_other_workloads_is_not_this_ones() {
 #[test]
 fn a_host_of_a_policy_is_not_one_with_another_port() {
     for (spec, hosts) in [
-        ("{rules: [{to: [{operation: {hosts: [Example.com]}}]}]}", "host: [example.com:80, example.com:443]"),
+        ("{rules: [{to: [{operation: {hosts: [Example.com]}}]}]}", r"host: ~(?i:Example\.com)"),
         (
             "{action: DENY, rules: [{to: [{operation: {notHosts: [a.example, 'b.example:8080']}}]}]}",
-            "not: { host: [a.example:80, a.example:443, b.example:8080] }",
+            r"not: { host: [~(?i:a\.example), ~(?i:b\.example:8080)] }",
         ),
         (
             "{rules: [{when: [{key: 'request.headers[:authority]', values: [a.example]}]}]}",
-            "host: [a.example:80, a.example:443]",
+            r"host: ~(?i:a\.example)",
         ),
+        ("{rules: [{to: [{operation: {hosts: ['example.com:*']}}]}]}", r"host: ~(?i:example\.com:.*)"),
     ] {
-        assert!(inbound(&policy(spec)).contains(hosts), "{spec}:\n{}", policy(spec).text);
+        let text = inbound(&policy(spec)).replace('"', "").replace("\\\\", "\\");
+        assert!(text.contains(hosts), "{spec}:\n{}", policy(spec).text);
     }
-    for host in ["example.com.", "example.com:*", "ex*ple.com"] {
-        assert!(
-            is_shut(&policy(&format!("{{rules: [{{to: [{{operation: {{hosts: ['{host}']}}}}]}}]}}"))),
-            "{host}"
-        );
-    }
+    let within = policy("{rules: [{to: [{operation: {hosts: ['ex*ple.com']}}]}]}");
+    assert!(is_shut(&within), "{}", within.text);
 }
 
 #[test]

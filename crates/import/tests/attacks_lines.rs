@@ -468,7 +468,11 @@ fn nginx_chooses_locations_by_paths_that_are_decoded() {
 
 #[test]
 fn a_limit_that_was_written_is_a_loss_of_the_point() {
-    for limit in ["client_max_body_size 1m;", "limit_conn z 1;"] {
-        assert_eq!(server("", &format!("{limit} location / {{ {PASS} }}")).grade, Grade::Point, "{limit}");
+    assert_eq!(server("", &format!("limit_conn z 1; location / {{ {PASS} }}")).grade, Grade::Point);
+    for (size, said) in [("2m", "body_size: 2097152"), ("10k", "body_size: 10240"), ("0", "body_size: 0")] {
+        let imported = server("", &format!("client_max_body_size {size}; location / {{ {PASS} }}"));
+        assert!(imported.text.contains(said), "{size}:\n{}", imported.text);
+        assert_eq!(imported.grade, Grade::Nothing, "{size}");
     }
+    assert!(server("", &format!("location / {{ {PASS} }}")).text.contains("body_size: 1MiB"));
 }

@@ -74,11 +74,6 @@ const SOFT: &[(&str, Weight, &str)] = &[
     ),
     ("grpc_field_extraction", Weight::Soft, "fields of gRPC messages are not extracted."),
     ("proto_message_extraction", Weight::Soft, "fields of messages are not extracted."),
-    (
-        "buffer",
-        Weight::Point,
-        "bodies are not buffered and not bounded by size: they stream, and the application bounds them.",
-    ),
     ("file_system_buffer", Weight::Soft, "whole bodies are not buffered; they stream."),
     ("cache", Weight::Soft, "answers are not cached: every request goes to the upstream."),
     ("tap", Weight::Soft, "`attache tap` follows requests as they end."),
@@ -172,6 +167,7 @@ pub(crate) fn filter(
         "stateful_session" => sessions::stateful(config, remarks)
             .map_or(Effect::Nothing, |map| Effect::Key("session_cookie", map.into())),
         "cors" => Effect::Cors,
+        "buffer" => largest(config, remarks).map_or(Effect::Nothing, |size| Effect::Key("body_size", size)),
         "grpc_web" => Effect::Key("grpc_web", true.into()),
         "compressor" | "gzip" => browsers::compressor(config, remarks)
             .map_or(Effect::Nothing, |map| Effect::Key("compression", map.into())),
@@ -359,6 +355,13 @@ fn gated(own: Option<&Node>, clients: &Clients, mut rules: Vec<Rule>) -> Vec<Rul
     rules
 }
 
+/// The largest body that a filter `buffer` takes. attache streams bodies, and holds them to that size.
+fn largest(config: &Node, remarks: &mut Remarks) -> Option<Value> {
+    let most = config.number("max_request_bytes").filter(|most| *most >= 1.0)?;
+    remarks.note(&config.at, "bodies are not buffered here: they stream, up to the same size.");
+    Some(format!("{}B", (most as u64).min(1 << 30)).into())
+}
+
 fn keyed(kind: &str, own: &Node, rules: &mut [Rule]) {
     for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
         let found = match kind {
@@ -369,6 +372,10 @@ fn keyed(kind: &str, own: &Node, rules: &mut [Rule]) {
         };
         if let Some((key, map)) = found {
             rule.keys.set(key, map);
+        }
+        if kind == "buffer" {
+            let size = largest(own.down(&["buffer"]), &mut rule.remarks);
+            rule.keys.put("body_size", size);
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::remark::Weight;
 use crate::tree::Node;
 use crate::value::Map;
 
-use super::{Cx, by_header, cluster, filters, sessions, subsets, words};
+use super::{Cx, by_header, cluster, filters, options, sessions, subsets, words};
 
 const ACTION_KNOWN: &[&str] = &[
     "cluster",
@@ -106,6 +106,11 @@ pub(super) fn forward(
     }
     if let Some(time) = action.get("timeout").and_then(words::seconds) {
         rule.keys.set("timeout", if time <= 0.0 { "off".to_owned() } else { words::duration(time) });
+    }
+    let base = options::upgrades(manager.list("upgrade_configs"), Vec::new());
+    let own = options::said(&options::upgrades(action.list("upgrade_configs"), base));
+    if cx.upgrades.as_ref() != Some(&own) {
+        rule.keys.set("upgrades", own);
     }
     let idle = action.get("idle_timeout").or_else(|| manager.get("stream_idle_timeout"));
     if let Some(time) = idle.and_then(words::seconds) {

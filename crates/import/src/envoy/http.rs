@@ -90,6 +90,7 @@ const TOLD: &[(&str, Weight, &str)] = &[
 pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain, cx: &mut Cx) {
     chain.remarks.rest(config, "the HTTP connection manager", KNOWN, TOLD);
     options::options(config, listener, &mut chain.remarks);
+    cx.upgrades = listener.keys.child("http").get("upgrades").cloned();
     observe(config, &mut chain.remarks, cx);
     if let Some(local) = config.get("local_reply_config") {
         replies::local(local, listener, &mut chain.remarks);
@@ -176,6 +177,18 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
             ("cluster_specifier_plugins", Weight::Point, "plug-ins that choose a cluster are absent."),
         ],
     );
+    as_compared(&routes, config, ports, listener);
+    // Envoy compares the first value of a parameter, as it came.
+    let asks = |host: &Node| {
+        let mut matches = host.list("routes").iter().map(|route| route.down(&["match"]));
+        matches.any(|matcher| matcher.get("query_parameters").is_some())
+    };
+    if routes.list("virtual_hosts").iter().any(asks) {
+        let mut http = listener.keys.child("http");
+        let mut query = http.child("query");
+        query.set("decode", false);
+        query.set("repeated", "first");
+    }
     let shape =
         route::Shape { filters: &list, clients: &clients, secure, ports, manager: config, config: &routes };
     for host in routes.list("virtual_hosts") {
@@ -191,6 +204,29 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
     // The health check answers for any host.
     if !front.is_empty() && chain.sites.iter().all(|site| site.hosts.iter().all(|host| host != "*")) {
         chain.sites.push(Site { hosts: vec!["*".to_owned()], rules: front, ..Site::default() });
+    }
+}
+
+/// Envoy compares the whole `Host` with the domains: a dot at its end, and a port that they don't have, make it another host.
+fn as_compared(routes: &Node, config: &Node, ports: bool, listener: &mut Listener) {
+    let domains: Vec<&str> = routes
+        .list("virtual_hosts")
+        .iter()
+        .flat_map(|host| host.list("domains"))
+        .filter_map(Node::text)
+        .filter(|domain| *domain != "*")
+        .collect();
+    if domains.is_empty() {
+        return;
+    }
+    let mut http = listener.keys.child("http");
+    let mut host = http.child("host");
+    if !config.is("strip_trailing_host_dot") {
+        host.set("trailing", "reject");
+    }
+    let port = |domain: &str| domain.ends_with(":*") || domain.ends_with(":80") || domain.ends_with(":443");
+    if !ports && !domains.into_iter().any(port) {
+        host.set("default_port", "reject");
     }
 }
 

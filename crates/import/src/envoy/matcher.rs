@@ -1,5 +1,6 @@
 //! Converts matchers of routes, headers and query parameters to attache's notation.
 
+use crate::access::{self, Access};
 use crate::path::{self, Path};
 use crate::plan::When;
 use crate::tree::Node;
@@ -61,6 +62,9 @@ pub(crate) fn route(node: &Node) -> Said<When> {
 }
 
 fn path(node: &Node) -> Said<Path> {
+    if let Some(key) = node.down(&["safe_regex"]).stranger(REGEX) {
+        return unsaid(format!("`{key}` of its expression isn't known to this import"));
+    }
     let plain = if let Some(prefix) = node.str("prefix") {
         Path::prefix(prefix)
     } else if let Some(exact) = node.str("path") {
@@ -123,7 +127,7 @@ fn template(text: &str) -> Said<Path> {
 }
 
 /// Keys of a condition on a header. The Istio importer sets `without`.
-const HEADER: &[&str] = &[
+pub(super) const HEADER: &[&str] = &[
     "name",
     "string_match",
     "exact_match",
@@ -155,27 +159,7 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
         return unsaid(format!("its condition `{key}` on `{name}` is absent"));
     }
     let invert = item.is("invert_match");
-    let pattern = if let Some(matcher) = item.get("string_match") {
-        string(matcher)?
-    } else if let Some(value) = item.str("exact_match") {
-        exact(value)
-    } else if let Some(value) = item.str("prefix_match") {
-        affix(value, true)
-    } else if let Some(value) = item.str("suffix_match") {
-        affix(value, false)
-    } else if let Some(value) = item.str("contains_match") {
-        format!("~.*{}.*", regex::escape(value))
-    } else if let Some(regex) =
-        item.down(&["safe_regex_match"]).str("regex").or_else(|| item.str("regex_match"))
-    {
-        expression(regex)?
-    } else if let Some(range) = item.get("range_match") {
-        numbers(range)?
-    } else if item.is_false("present_match") {
-        "!*".to_owned()
-    } else {
-        "*".to_owned()
-    };
+    let pattern = wanted(item)?;
     if item.is("treat_missing_header_as_empty") {
         return unsaid(format!("a missing header `{name}` counted as an empty one"));
     }
@@ -221,6 +205,74 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
         },
     };
     add(&mut when.headers, &name, pattern)
+}
+
+/// Headers that Envoy keeps as one field: several become one value, joined by commas. It compares each field of all others by itself.
+const JOINED: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-type",
+    "origin",
+    "referer",
+    "te",
+    "user-agent",
+    "via",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-request-id",
+];
+
+/// Rules that deny requests which a route takes by its conditions on headers, and Envoy's doesn't, because the header is given twice.
+///
+/// One field with the value is enough for a route of attache. In Envoy an inverted condition holds if no field has the value, and some
+/// headers are one field.
+pub(crate) fn doubled(node: &Node) -> Vec<(String, Access)> {
+    let rules = node.list("headers").iter().filter_map(|item| {
+        let name = item.str("name")?.to_ascii_lowercase();
+        let inverted = item.is("invert_match") && !item.is("without");
+        if name.starts_with(':') || !inverted && !JOINED.contains(&name.as_str()) {
+            return None;
+        }
+        let pattern = wanted(item).ok().filter(|pattern| pattern != "*" && !pattern.starts_with('!'))?;
+        let rule = vec![Access::named("headers", &name, vec![pattern])];
+        let rules = if inverted { rule } else { access::not(&rule)? };
+        Some(rules.into_iter().map(move |rule| (format!("several-{name}"), rule)))
+    });
+    rules.flatten().collect()
+}
+
+/// The value that a condition on a header is about, whether it is inverted or not.
+fn wanted(item: &Node) -> Said<String> {
+    for (key, known) in [("safe_regex_match", REGEX), ("range_match", &["start", "end"])] {
+        if let Some(key) = item.down(&[key]).stranger(known) {
+            return unsaid(format!("`{key}` of a matcher isn't known to this import"));
+        }
+    }
+    Ok(if let Some(matcher) = item.get("string_match") {
+        string(matcher)?
+    } else if let Some(value) = item.str("exact_match") {
+        exact(value)
+    } else if let Some(value) = item.str("prefix_match") {
+        affix(value, true)
+    } else if let Some(value) = item.str("suffix_match") {
+        affix(value, false)
+    } else if let Some(value) = item.str("contains_match") {
+        format!("~.*{}.*", regex::escape(value))
+    } else if let Some(regex) =
+        item.down(&["safe_regex_match"]).str("regex").or_else(|| item.str("regex_match"))
+    {
+        expression(regex)?
+    } else if let Some(range) = item.get("range_match") {
+        numbers(range)?
+    } else if item.is_false("present_match") {
+        "!*".to_owned()
+    } else {
+        "*".to_owned()
+    })
 }
 
 /// An expression that matches every text except those of this exact value or prefix.
@@ -273,8 +325,17 @@ fn add(list: &mut Vec<(String, String)>, name: &str, pattern: String) -> Said<()
     Ok(())
 }
 
+const REGEX: &[&str] = &["regex", "google_re2"];
+
+/// Keys of a string matcher.
+pub(super) const STRING: &[&str] =
+    &["exact", "prefix", "suffix", "contains", "safe_regex", "regex", "ignore_case"];
+
 /// A string matcher as a value pattern.
 pub(crate) fn string(matcher: &Node) -> Said<String> {
+    if let Some(key) = matcher.stranger(STRING).or_else(|| matcher.down(&["safe_regex"]).stranger(REGEX)) {
+        return unsaid(format!("`{key}` of a matcher isn't known to this import"));
+    }
     let folded = matcher.is("ignore_case");
     for key in ["exact", "prefix", "suffix", "contains"] {
         let Some(value) = matcher.get(key).and_then(Node::text) else { continue };

@@ -60,6 +60,8 @@ pub(crate) struct Cx {
     /// The service's name in traces.
     pub(crate) service: Option<String>,
     pub(crate) folder: std::path::PathBuf,
+    /// `upgrades` of the listener that is read.
+    pub(crate) upgrades: Option<crate::value::Value>,
 }
 
 /// Keys of a bootstrap that are read here, or that have no meaning for requests.
@@ -153,6 +155,7 @@ pub(crate) fn trees(mut roots: Vec<Node>, folder: std::path::PathBuf) -> Result<
         collectors: Vec::new(),
         service: None,
         folder,
+        upgrades: None,
     };
     for (at, key) in runtime::apply(&mut roots) {
         cx.plan.remarks.point(

@@ -34,14 +34,16 @@ pub(super) fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) 
     if config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0) {
         remarks.soft(&config.at, "trusted hops are absent: the client's address is that of the connection; `proxy_protocol` brings it over a load balancer.");
     }
-    if let Some(action) = common
-        .get("headers_with_underscores_action")
-        .filter(|action| !matches!(action.text(), Some("ALLOW" | "0")))
-    {
-        remarks.point(
-            &action.at,
-            "requests with `_` in a header's name were refused, or lost that header: here they pass. Name such headers in `headers.request.remove`.",
-        );
+    match common.str("headers_with_underscores_action") {
+        Some("REJECT_REQUEST" | "1") => http.child("header_names").set("underscores", "reject"),
+        Some("DROP_HEADER" | "2") => {
+            let mut names = http.child("header_names");
+            // Of several chains the strictest has all requests.
+            if names.get("underscores").is_none() {
+                names.set("underscores", "drop");
+            }
+        }
+        _ => {}
     }
     if let Some(time) = common.get("idle_timeout").and_then(words::seconds).filter(|time| *time > 0.0) {
         http.set("idle_timeout", words::duration(time));
@@ -142,24 +144,37 @@ pub(super) fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) 
     } else if proven {
         http.set("forward_client_cert_details", "sanitize");
     }
-    let websocket = |upgrade: &Node| {
-        upgrade.str("upgrade_type").is_none_or(|word| word.eq_ignore_ascii_case("websocket"))
-            && !upgrade.is_false("enabled")
-    };
-    if !config.list("upgrade_configs").iter().any(websocket) {
-        remarks.note(
-            &config.at,
-            "upgrades (WebSocket) pass here, which the original refused. A route with `headers: { upgrade: \"*\" }` can refuse them.",
+    let own = upgrades(config.list("upgrade_configs"), Vec::new());
+    // One listener has one value; the routes of a further chain with another value have their own.
+    if http.get("upgrades").is_none() {
+        http.set("upgrades", said(&own));
+    }
+    for upgrade in config.list("upgrade_configs").iter().filter(|one| is_connect(one)) {
+        remarks.point(
+            &upgrade.at,
+            "CONNECT is carried by an upstream with `address: authority` (a forward proxy) or `tcp://`, not by routes to HTTP upstreams.",
         );
     }
-    for upgrade in config.list("upgrade_configs") {
-        match upgrade.str("upgrade_type").map(str::to_ascii_lowercase).as_deref() {
-            Some("websocket") | None => {}
-            Some("connect") => remarks.point(
-                &upgrade.at,
-                "CONNECT is carried by an upstream with `address: authority` (a forward proxy) or `tcp://`, not by routes to HTTP upstreams.",
-            ),
-            Some(other) => remarks.soft(&upgrade.at, format!("upgrades to `{other}` pass like any upgrade.")),
+}
+
+fn is_connect(upgrade: &Node) -> bool {
+    upgrade.str("upgrade_type").is_some_and(|word| word.to_ascii_lowercase().starts_with("connect"))
+}
+
+/// The protocols that these settings allow, over those that `base` allows.
+pub(super) fn upgrades(list: &[Node], base: Vec<String>) -> Vec<String> {
+    let mut out = base;
+    for one in list.iter().filter(|one| !is_connect(one)) {
+        let protocol = one.str("upgrade_type").unwrap_or("websocket").to_ascii_lowercase();
+        out.retain(|known| *known != protocol);
+        if !one.is_false("enabled") {
+            out.push(protocol);
         }
     }
+    out
+}
+
+/// The protocols in attache's notation.
+pub(super) fn said(protocols: &[String]) -> Value {
+    if protocols.is_empty() { "off".into() } else { protocols.to_vec().into() }
 }

@@ -43,6 +43,14 @@ pub(crate) fn http(config: &Node, at: &At, clients: &Clients, remarks: &mut Rema
             "RBAC by a matcher tree decided who passes. Write its cases in `authorization`; then replace the refusal.",
         ));
     }
+    if let Some(key) = stranger(config) {
+        return Some(Gate::closed(
+            at,
+            format!(
+                "`{key}` of RBAC isn't known to this import. Find out what it did; then replace the refusal."
+            ),
+        ));
+    }
     let rules = config.get("rules")?;
     let action = rules.str("action").unwrap_or("ALLOW");
     if action == "LOG" || action == "2" {
@@ -73,6 +81,30 @@ pub(crate) fn http(config: &Node, at: &At, clients: &Clients, remarks: &mut Rema
             Gate { at: at.clone(), cases: Vec::new(), otherwise: Verdict::With(keys), denied: DENIED }
         }
     })
+}
+
+/// The first key of RBAC, its rules or a policy that isn't known.
+fn stranger(config: &Node) -> Option<&str> {
+    const CONFIG: &[&str] = &[
+        "rules",
+        "rules_stat_prefix",
+        "shadow_rules",
+        "shadow_rules_stat_prefix",
+        "shadow_matcher",
+        "matcher",
+        "track_per_rule_stats",
+        "stat_prefix",
+        "enforcement_type",
+        "delay_deny",
+    ];
+    const POLICY: &[&str] = &["permissions", "principals", "condition", "checked_condition", "cel_config"];
+    let rules = config.down(&["rules"]);
+    config
+        .stranger(CONFIG)
+        .or_else(|| rules.stranger(&["action", "policies", "audit_logging_options"]))
+        .or_else(|| {
+            rules.down(&["policies"]).entries().iter().find_map(|(_, policy)| policy.stranger(POLICY))
+        })
 }
 
 const DENIED: &str = "RBAC: access denied";
@@ -148,7 +180,7 @@ fn product(a: &[When], b: &[When]) -> Option<Vec<When>> {
 /// A permission or principal as conditions of routes, of which one must hold. `None` if routes can't express it.
 fn condition(item: &Node, proven: bool) -> Option<Vec<When>> {
     let everything = || Some(vec![When { path: Path::Any, ..When::default() }]);
-    let (key, value) = item.entries().first()?;
+    let [(key, value)] = item.entries() else { return None };
     match crate::tree::snake(key).as_str() {
         "any" => everything(),
         "and_rules" | "and_ids" => {
@@ -176,7 +208,7 @@ fn condition(item: &Node, proven: bool) -> Option<Vec<When>> {
 
 fn url_path(value: &Node) -> Option<Path> {
     let matcher = value.get("path").unwrap_or(value);
-    if matcher.is("ignore_case") {
+    if matcher.is("ignore_case") || matcher.stranger(matcher::STRING).is_some() {
         return None;
     }
     Some(if let Some(exact) = matcher.str("exact") {
@@ -229,7 +261,7 @@ fn one_of(items: &[Node], clients: &Clients) -> Option<Any> {
 
 /// A permission or principal as access rules, of which one must hold. `None` if rules can't express it.
 fn rule(item: &Node, clients: &Clients) -> Option<Any> {
-    let (key, value) = item.entries().first()?;
+    let [(key, value)] = item.entries() else { return None };
     let inner = || value.entries().first().map_or(value, |(_, list)| list);
     let list = |key, value: String| Some(vec![Access::list(key, vec![value])]);
     match crate::tree::snake(key).as_str() {
@@ -243,7 +275,7 @@ fn rule(item: &Node, clients: &Clients) -> Option<Any> {
         }
         "or_rules" | "or_ids" => one_of(inner().items(), clients),
         "not_rule" | "not_id" => access::not(&rule(value, clients)?),
-        "header" => header(value, clients.secure),
+        "header" => header(value),
         "url_path" => list("path", url_path(value)?.pattern(false)?),
         "direct_remote_ip" if !clients.proxied => list("client", network(value)?),
         "source_ip" => list("client", network(value)?),
@@ -277,31 +309,13 @@ fn rule(item: &Node, clients: &Clients) -> Option<Any> {
 }
 
 /// A condition on a header, a pseudo-header, or the host.
-fn header(value: &Node, secure: bool) -> Option<Any> {
+fn header(value: &Node) -> Option<Any> {
     let name = value.str("name")?.to_ascii_lowercase();
     if value.is("treat_missing_header_as_empty") {
         return None;
     }
     if name == ":authority" || name == "host" {
-        let matcher = value.get("string_match").unwrap_or(value);
-        let exact = matcher.str("exact").or_else(|| value.str("exact_match"))?;
-        // attache ignores case in hosts. In Envoy a rule with capital letters matches almost no client, so it must not match all here.
-        let capital = exact.bytes().any(|b| b.is_ascii_uppercase());
-        if capital && !matcher.is("ignore_case")
-            || exact.is_empty()
-            || exact.contains('*')
-            || exact.ends_with('.')
-        {
-            return None;
-        }
-        // Envoy compares the whole `Host`: a name without a port becomes the name with the default port.
-        let port = exact.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-        let host = match (port, secure) {
-            (true, _) => exact.to_ascii_lowercase(),
-            (false, true) => format!("{}:443", exact.to_ascii_lowercase()),
-            (false, false) => format!("{}:80", exact.to_ascii_lowercase()),
-        };
-        let host = vec![Access::list("host", vec![host])];
+        let host = host(value)?;
         return if value.is("invert_match") { access::not(&host) } else { Some(host) };
     }
     let mut when = When { path: Path::Any, ..When::default() };
@@ -319,11 +333,50 @@ fn header(value: &Node, secure: bool) -> Option<Any> {
     Some(out)
 }
 
+/// A condition on the host. Envoy compares the whole text as the client sent it, with its case and its port.
+fn host(value: &Node) -> Option<Any> {
+    if value.stranger(matcher::HEADER).is_some() {
+        return None;
+    }
+    let key = value.entries().iter().map(|(key, _)| crate::tree::snake(key));
+    if key
+        .clone()
+        .any(|key| key == "range_match" || key == "present_match" && value.is_false("present_match"))
+    {
+        return None;
+    }
+    let wanted = key.filter(|key| !matches!(key.as_str(), "name" | "invert_match" | "present_match")).count();
+    if wanted == 0 {
+        return Some(access::everything());
+    }
+    let matcher = value.get("string_match").unwrap_or(value);
+    if value.get("string_match").is_some_and(|matcher| matcher.stranger(matcher::STRING).is_some()) {
+        return None;
+    }
+    let text = |key: &str| matcher.str(key).or_else(|| value.str(&format!("{key}_match")));
+    let escaped = |key: &str| text(key).filter(|text| !text.is_empty()).map(regex::escape);
+    let regex = if let Some(text) = escaped("exact") {
+        text
+    } else if let Some(text) = escaped("prefix") {
+        format!("{text}.*")
+    } else if let Some(text) = escaped("suffix") {
+        format!(".*{text}")
+    } else if let Some(text) = escaped("contains") {
+        format!(".*{text}.*")
+    } else {
+        let regex = matcher.down(&["safe_regex"]).str("regex");
+        crate::path::expression(regex.or_else(|| value.down(&["safe_regex_match"]).str("regex"))?)?
+    };
+    let regex = if matcher.is("ignore_case") { format!("(?i:{regex})") } else { regex };
+    Some(vec![Access::list("host", vec![format!("~{regex}")])])
+}
+
 /// A claim of a verified token, which the filter `jwt_authn` puts into the metadata.
 ///
-/// In attache a dot in the name of a claim separates its parts, and one word of a claim such as `scope` is enough to match.
+/// In attache a dot in the name of a claim separates its parts. A matcher of texts takes a text alone, and one of lists a list.
 fn claim(value: &Node, payload: &str) -> Option<Any> {
-    if !value.str("filter")?.ends_with("jwt_authn") {
+    let known = ["filter", "path", "value", "invert"];
+    if !value.str("filter")?.ends_with("jwt_authn") || value.stranger(&known).is_some() {
         return None;
     }
     let mut keys = value.list("path").iter().filter_map(|part| part.str("key"));
@@ -337,12 +390,10 @@ fn claim(value: &Node, payload: &str) -> Option<Any> {
     let name = keys.join(".");
     let wanted = value.get("value")?;
     let listed = wanted.down(&["list_match"]).get("one_of");
-    if listed.is_none() && matches!(name.as_str(), "scope" | "scp" | "permission") {
-        return None;
-    }
+    let form = if listed.is_some() { "claim_items" } else { "claim_texts" };
     let wanted = listed.unwrap_or(wanted);
     let pattern = matcher::string(wanted.get("string_match")?).ok()?;
-    let claim = vec![Access::named("claims", name, vec![pattern])];
+    let claim = vec![Access::named(form, name, vec![pattern])];
     if value.is("invert") { access::not(&claim) } else { Some(claim) }
 }
 
@@ -357,6 +408,12 @@ pub(crate) fn network_filter(config: &Node, at: &At, listener: &mut Listener) ->
         return Some((
             matcher.at.clone(),
             "RBAC by a matcher tree decided about these connections".to_owned(),
+        ));
+    }
+    if let Some(key) = stranger(config) {
+        return Some((
+            at.clone(),
+            format!("`{key}` of RBAC isn't known to this import. Find out what it did"),
         ));
     }
     let rules = config.get("rules")?;
@@ -383,10 +440,9 @@ pub(crate) fn network_filter(config: &Node, at: &At, listener: &mut Listener) ->
     if !listener.chains.is_empty() {
         return Some((at.clone(), "RBAC of one filter chain among several can't be said".to_owned()));
     }
-    if let Some((name, _)) = policies
-        .iter()
-        .find(|(_, rule)| ["path", "methods", "headers", "host", "claims"].iter().any(|key| rule.asks(key)))
-    {
+    if let Some((name, _)) = policies.iter().find(|(_, rule)| {
+        ["path", "methods", "headers", "host", "claim_texts", "claim_items"].iter().any(|key| rule.asks(key))
+    }) {
         return why(name);
     }
     let denies = action == "DENY" || action == "1";

@@ -1,5 +1,7 @@
 //! Virtual hosts and routes.
 
+use crate::access::{self, Said};
+use crate::gate::{Gate, Verdict};
 use crate::path::Path;
 use crate::plan::{Rule, Site};
 use crate::remark::{Remarks, Weight};
@@ -251,7 +253,20 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
         !taken
     });
     let levels = [node, host, shape.config];
-    for rule in replaced.into_iter().chain([rule]).chain(later) {
+    let doubled = match access::deny(&matcher::doubled(matcher)) {
+        Said::Keys(keys) => Some(Gate {
+            at: matcher.at.clone(),
+            cases: Vec::new(),
+            otherwise: Verdict::With(keys),
+            denied: "",
+        }),
+        _ => None,
+    };
+    let apart = |rule: Rule| match &doubled {
+        Some(gate) if rule.keys.get("to").is_some() => gate.before(rule),
+        _ => vec![rule],
+    };
+    for rule in replaced.into_iter().chain([rule]).chain(later).flat_map(apart) {
         let mut own = filters::apply(rule, shape.filters, &levels, shape.clients, cx);
         for (index, extra) in own.iter_mut().enumerate() {
             if index > 0 {
@@ -390,6 +405,14 @@ fn headers(node: &Node, host: &Node, shape: &Shape<'_>, rule: &mut Rule) {
         if forwards || way == "response" && rule.remarks.heaviest() != Some(Weight::Point) {
             edits.behind(&mut rule.keys, way);
         }
+    }
+    // Without its header there is no upgrade.
+    let removed = [node, host, shape.config].iter().any(|level| {
+        let names = level.list("request_headers_to_remove").iter().filter_map(Node::text);
+        names.into_iter().any(|name| name.eq_ignore_ascii_case("upgrade"))
+    });
+    if removed && forwards {
+        rule.keys.set("upgrades", "ignore");
     }
     // `x-forwarded-*` and hop-by-hop headers belong to the connection.
     let mut headers = rule.keys.child("headers");

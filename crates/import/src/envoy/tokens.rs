@@ -1,5 +1,6 @@
 //! `jwt_authn`: providers become issuers in `jwt`, and requirements become `jwt` in the `authorization` of routes.
 
+use crate::access::{self, Said};
 use crate::gate::{Gate, Verdict};
 use crate::remark::{Remarks, Weight};
 use crate::tree::{At, Node};
@@ -233,6 +234,14 @@ impl Tokens {
         }
         let mut cases = Vec::new();
         for rule in self.config.list("rules") {
+            if let Some(key) = rule.stranger(&["match", "requires", "requirement_name"]) {
+                return Gate::closed(
+                    &rule.at,
+                    format!(
+                        "`{key}` of a rule about tokens isn't known to this import. Find out what it did; then replace the refusal."
+                    ),
+                );
+            }
             let when = match matcher::route(rule.down(&["match"])) {
                 Ok(when) => when,
                 Err(matcher::Untranslatable(why)) => {
@@ -257,7 +266,16 @@ impl Tokens {
                 },
                 (None, None) => None,
             };
-            cases.push((when, self.verdict(requirement, remarks, cx)));
+            let doubled = access::deny(&matcher::doubled(rule.down(&["match"])));
+            let verdict = match (self.verdict(requirement, remarks, cx), doubled) {
+                (Verdict::Pass, Said::Keys(deny)) => Verdict::With(deny),
+                (Verdict::With(mut keys), Said::Keys(deny)) => {
+                    access::merge(&mut keys, &deny);
+                    Verdict::With(keys)
+                }
+                (verdict, _) => verdict,
+            };
+            cases.push((when, verdict));
         }
         Gate { at: self.at.clone(), cases, otherwise: Verdict::Pass, denied: "" }
     }
@@ -309,6 +327,9 @@ impl Tokens {
     }
 
     fn asked(&self, node: &Node, remarks: &mut Remarks, cx: &mut Cx) -> Result<Asked, String> {
+        if node.entries().len() > 1 {
+            return Err("a requirement has more than one kind".to_owned());
+        }
         let all = || -> Result<Vec<String>, String> {
             self.providers.iter().map(|(_, issuer)| issuer.clone()).collect()
         };

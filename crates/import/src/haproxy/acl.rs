@@ -154,6 +154,10 @@ impl Acls<'_> {
             Some((name, argument)) => (name, argument.trim_end_matches(')')),
             None => (fetch, ""),
         };
+        let is_host = argument.eq_ignore_ascii_case("host");
+        if bare_host && !is_host {
+            return None;
+        }
         let (base, suffix) = kind(name);
         let matching = matching.or(suffix).unwrap_or("str");
         match base {
@@ -166,9 +170,7 @@ impl Acls<'_> {
                 self.paths(matching, &patterns, folded)
             }
             "method" => Some(vec![methods(&patterns)]),
-            "hdr" | "req.hdr" | "req.fhdr" if argument.eq_ignore_ascii_case("host") => {
-                self.hosts(matching, &patterns, bare_host)
-            }
+            "hdr" | "req.hdr" | "req.fhdr" if is_host => self.hosts(matching, &patterns, bare_host),
             "req.ssl_sni" | "ssl_fc_sni" => None,
             "hdr" | "req.hdr" | "req.fhdr" if !argument.is_empty() && !argument.contains(',') => {
                 header(&argument.to_ascii_lowercase(), matching, &patterns, folded, base != "req.fhdr")

@@ -100,3 +100,77 @@ pub(super) const KNOWN: &[&str] = &[
     "srvtimeout",
     "no",
 ];
+
+/// Words of `bind` that are read, or that say nothing about who may connect. With `true` a value follows.
+const BIND: &[(&str, bool)] = &[
+    ("accept-proxy", false),
+    ("allow-0rtt", false),
+    ("alpn", true),
+    ("backlog", true),
+    ("ca-file", true),
+    ("ca-verify-file", true),
+    ("ciphers", true),
+    ("ciphersuites", true),
+    ("crl-file", true),
+    ("crt", true),
+    ("crt-list", true),
+    ("curves", true),
+    ("defer-accept", false),
+    ("ecdhe", true),
+    ("force-tlsv12", false),
+    ("force-tlsv13", false),
+    ("generate-certificates", false),
+    ("gid", true),
+    ("group", true),
+    ("id", true),
+    ("level", true),
+    ("maxconn", true),
+    ("mode", true),
+    ("mss", true),
+    ("name", true),
+    ("nice", true),
+    ("no-alpn", false),
+    ("no-ca-names", false),
+    ("no-sslv3", false),
+    ("no-tls-tickets", false),
+    ("no-tlsv10", false),
+    ("no-tlsv11", false),
+    ("no-tlsv12", false),
+    ("no-tlsv13", false),
+    ("npn", true),
+    ("ocsp-update", true),
+    ("prefer-client-ciphers", false),
+    ("proto", true),
+    ("process", true),
+    ("severity-output", true),
+    ("shards", true),
+    ("ssl", false),
+    ("ssl-max-ver", true),
+    ("ssl-min-ver", true),
+    ("strict-sni", false),
+    ("tcp-ut", true),
+    ("tfo", false),
+    ("thread", true),
+    ("tls-ticket-keys", true),
+    ("transparent", false),
+    ("uid", true),
+    ("user", true),
+    ("v4v6", false),
+    ("v6only", false),
+    ("verify", true),
+];
+
+/// The first word of an address's options that the import doesn't know.
+pub(super) fn unknown_of_bind(words: &[String]) -> Option<&str> {
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match BIND.iter().find(|(known, _)| known == word) {
+            Some((_, true)) => {
+                words.next();
+            }
+            Some((_, false)) => {}
+            None => return Some(word),
+        }
+    }
+    None
+}

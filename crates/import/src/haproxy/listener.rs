@@ -1,11 +1,13 @@
 //! HAProxy's `bind` and its rules about connections.
 
+use std::borrow::Cow;
+
 use crate::hosted::{self, Hosted};
 use crate::plan::{Chain, Listener, Rule, Site};
 use crate::remark::Remarks;
 
 use super::{
-    Cx, backend, rules,
+    Cx, backend, keywords, rules,
     tokens::{Line, Section},
 };
 
@@ -46,7 +48,7 @@ fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
         match word {
             "bind" => {
                 if let Some(why) = bind(line, &mut binds, &mut out, &mut remarks) {
-                    refused.get_or_insert((line.at.clone(), why.to_owned()));
+                    refused.get_or_insert((line.at.clone(), why.into_owned()));
                 }
             }
             "capture" | "declare" => remarks.soft(
@@ -125,7 +127,7 @@ fn bind(
     binds: &mut Vec<String>,
     out: &mut Listener,
     remarks: &mut Remarks,
-) -> Option<&'static str> {
+) -> Option<Cow<'static, str>> {
     for address in line.word(1).split(',') {
         let address = address.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
         if let Some(path) =
@@ -148,6 +150,15 @@ fn bind(
     }
     if line.has("accept-proxy") {
         out.keys.set("proxy_protocol", "require");
+    }
+    if let Some(mode) = line.after("mode").filter(|mode| mode.bytes().all(|b| (b'0'..b'8').contains(&b))) {
+        out.keys.set("unix_mode", format!("0{}", mode.trim_start_matches('0')));
+    }
+    if let Some(word) = keywords::unknown_of_bind(line.rest(2)) {
+        let what = format!(
+            "`{word}` of an address isn't known to this import, and may have kept clients out. Find out what it did"
+        );
+        return Some(what.into());
     }
     if line.has("transparent") {
         remarks.point(&line.at, "`transparent` binding is absent; `transparent: true` reads the destination that the kernel redirected from.");
@@ -195,12 +206,14 @@ fn bind(
         match (file, tls.get("client_ca")) {
             (None, _) if wanted == Asked::Required => {
                 return Some(
-                    "clients must show a certificate, and there is no `ca-file` to verify it by. Give the roots as `client_ca`",
+                    "clients must show a certificate, and there is no `ca-file` to verify it by. Give the roots as `client_ca`"
+                        .into(),
                 );
             }
             (Some(file), Some(known)) if *known != file.into() => {
                 return Some(
-                    "clients are verified by other roots at another address of this listener. Give each a listener of its own",
+                    "clients are verified by other roots at another address of this listener. Give each a listener of its own"
+                        .into(),
                 );
             }
             (Some(file), _) => tls.set("client_ca", file),
@@ -423,10 +436,51 @@ fn http(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut C
     if section.lines.iter().any(|line| merges(&line)) {
         http.child("path").set("merge_slashes", true);
     }
+    if let Some(line) = section.option("http-restrict-req-hdr-names") {
+        let what = match line.word(2) {
+            "delete" => Some("drop"),
+            "reject" => Some("reject"),
+            _ => None,
+        };
+        if let Some(what) = what.filter(|_| line.word(0) == "option") {
+            http.child("header_names").set("underscores", what);
+            http.child("header_names").set("others", what);
+        }
+    }
     drop(http);
     if section.option("httplog").is_some() || section.option("tcplog").is_some() {
         cx.plan.top.set("access_log", "stdout");
     }
     let rules: Vec<Hosted> = rules::frontend(section, secure, remarks, cx);
+    as_compared(&rules, out, cx);
     out.chains.push(Chain { sites: hosted::sites(&rules), ..Chain::default() });
+}
+
+/// HAProxy compares hosts and parameters of a query as texts: another spelling of a host is another host, `;` separates as `&` does, and
+/// escapes are not decoded.
+fn as_compared(rules: &[Hosted], out: &mut Listener, cx: &Cx) {
+    let mut http = out.keys.child("http");
+    if rules.iter().any(|hosted| !hosted.rule.when.query.is_empty()) {
+        let mut query = http.child("query");
+        query.set("semicolons", "separate");
+        query.set("decode", false);
+    }
+    let hosts: Vec<&String> = rules.iter().flat_map(|hosted| &hosted.hosts).collect();
+    if hosts.is_empty() {
+        return;
+    }
+    let mut host = http.child("host");
+    let asks = |line: &Line| line.words.iter().any(|word| word.to_ascii_lowercase().contains("(host)"));
+    let folds = |line: &Line| line.has("-i") || line.words.iter().any(|word| word.contains(",lower"));
+    let lines = cx.sections.iter().flat_map(|section| &section.lines);
+    if lines.clone().any(|line| asks(line) && !folds(line)) {
+        host.set("capitals", "reject");
+    }
+    host.set("trailing", "reject");
+    let written = |line: &Line| line.words.iter().any(|word| word.ends_with(":80") || word.ends_with(":443"));
+    let any_port =
+        lines.clone().any(|line| asks(line) && line.words.iter().any(|word| word.contains("field(1,:)")));
+    if !any_port && !lines.clone().any(|line| asks(line) && written(line)) {
+        host.set("default_port", "reject");
+    }
 }

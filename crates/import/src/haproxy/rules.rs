@@ -292,6 +292,16 @@ fn emit_backend(
     for change in changes {
         match change {
             Change::Header { way, how, name, value } => {
+                // Without its header there is no upgrade.
+                if name == "upgrade" && *way == "request" {
+                    if *how == "remove" {
+                        rule.keys.set("upgrades", "ignore");
+                    } else {
+                        rule.refuse(at, "`Upgrade` was written here, and attache passes it on as the client sent it. Then replace the refusal.");
+                        emit(&within, rule, out);
+                        return;
+                    }
+                }
                 if attache_config::is_framing(name) {
                     continue;
                 }

@@ -231,6 +231,18 @@ fn header(way: &'static str, how: &'static str, name: &str, value: String) -> Ac
 
 fn answer(line: &Line, action: &str) -> Rule {
     let mut rule = Rule { at: line.at.clone(), ..Rule::default() };
+    match action {
+        "silent-drop" | "reject" => {
+            rule.remarks.note(
+                &line.at,
+                format!("`{action}` closed the connection without an answer; this is answered with 403."),
+            );
+        }
+        "tarpit" => rule
+            .remarks
+            .note(&line.at, "`tarpit` held the request before it was refused; this is refused at once."),
+        _ => {}
+    }
     let default = match action {
         "return" => 200,
         "tarpit" => 500,

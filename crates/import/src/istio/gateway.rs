@@ -37,17 +37,24 @@ pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<No
             continue;
         }
         let several = |host: &String| super::services::ports(mesh, host).len() > 1;
-        if parents.iter().any(several)
-            && let Some(parent) =
-                object.spec().list("parent_refs").iter().find(|parent| parent.get("port").is_some())
-        {
-            let text =
-                format!("`{}` is for one port of its Service; here it is for all of them.", object.name);
-            remarks.point(&parent.at, text);
-        }
+        let one_port = object
+            .spec()
+            .list("parent_refs")
+            .iter()
+            .find(|parent| parent.get("port").is_some() || parent.get("section_name").is_some())
+            .filter(|_| parents.iter().any(several));
         let mut routes = Vec::new();
         for rule in object.spec().list("rules") {
             of_rule(rule, object, clusters, &mut routes);
+        }
+        if let Some(parent) = one_port {
+            let text = format!(
+                "`{}` is for one port of its Service, which has several: what it is for is refused on all of them. Write its routes with `destination: :PORT`",
+                object.name
+            );
+            for (_, route) in &mut routes {
+                route.set("unsaid", parent.scalar(&text));
+            }
         }
         for parent in parents {
             match found.iter_mut().find(|(host, _)| *host == parent) {
@@ -85,6 +92,10 @@ fn of_rule(rule: &Node, object: &Object, clusters: &mut Clusters<'_>, out: &mut 
     let created = object.node.down(&["metadata"]).str("creation_timestamp").unwrap_or("9999").to_owned();
     for item in all {
         let mut matched = item.map(Vec::new());
+        let mut action = action.clone();
+        if let Some(why) = unsaid(item) {
+            action.set("unsaid", item.scalar(&why));
+        }
         let (kind, length) =
             if object.kind == "GRPCRoute" { grpc(item, &mut matched) } else { path(item, &mut matched) };
         let mut headers = Vec::new();
@@ -128,11 +139,33 @@ fn of_rule(rule: &Node, object: &Object, clusters: &mut Clusters<'_>, out: &mut 
         if !query.is_empty() {
             matched.set("query_parameters", item.seq(query));
         }
-        let mut route = action.clone();
+        let mut route = action;
         route.at.clone_from(&rule.at);
         route.set("match", matched);
         out.push((rank, route));
     }
+}
+
+/// What of a match isn't known. Without it the route would take too much.
+fn unsaid(item: &Node) -> Option<String> {
+    let unknown = |node: &Node, known: &[&str]| {
+        let other = node
+            .entries()
+            .iter()
+            .find(|(key, value)| !value.is_empty() && !known.contains(&crate::tree::snake(key).as_str()));
+        other.map(|(key, _)| format!("`{key}` of a match isn't known to this import"))
+    };
+    let parts = [item.down(&["path"]), item.down(&["method"])];
+    let values = item.list("headers").iter().chain(item.list("query_params"));
+    let of_type = |node: &Node| {
+        let known = ["Exact", "PathPrefix", "RegularExpression"];
+        let kind = node.str("type").filter(|kind| !known.contains(kind))?;
+        Some(format!("a match of the type `{kind}` isn't known to this import"))
+    };
+    unknown(item, &["path", "method", "headers", "query_params", "name"])
+        .or_else(|| parts.iter().find_map(|part| unknown(part, &["type", "value", "service", "method"])))
+        .or_else(|| values.clone().find_map(|value| unknown(value, &["type", "name", "value"])))
+        .or_else(|| parts.into_iter().chain(values).find_map(of_type))
 }
 
 /// The path of a match, and its place in the order.

@@ -272,6 +272,24 @@ fn workload(objects: &[Object], remarks: &mut Remarks) -> Workload {
     Workload { namespace: namespace.to_owned(), labels: None }
 }
 
+/// `exact`, `prefix` or `regex` in Envoy's form. `None` if any value matches.
+pub(crate) fn string(value: &Node) -> Option<Node> {
+    if value.entries().len() > 1 {
+        return Some(value.map(vec![("unknown", value.clone())]));
+    }
+    for key in ["exact", "prefix"] {
+        if let Some(text) = value.get(key) {
+            return Some(value.map(vec![(key, text.clone())]));
+        }
+    }
+    match value.get("regex") {
+        Some(regex) => Some(value.map(vec![("safe_regex", value.map(vec![("regex", regex.clone())]))])),
+        None if value.is_empty() => None,
+        // A matcher that isn't known, which the importer of routes says.
+        None => Some(value.map(vec![("unknown", value.clone())])),
+    }
+}
+
 fn original(name: &str) -> Upstream {
     let mut keys = Map::default();
     keys.set("address", "original-destination");
@@ -290,6 +308,10 @@ fn outbound(mesh: &Mesh, remarks: &mut Remarks) -> Result<Plan, Unreadable> {
     let manager = empty.map(vec![
         ("@type", text("type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager")),
         ("normalize_path", text("true")),
+        // Services have a name with a dot at its end, too.
+        ("strip_trailing_host_dot", text("true")),
+        // The mesh's proxies allow no other protocol.
+        ("upgrade_configs", empty.seq(vec![empty.map(vec![("upgrade_type", text("websocket"))])])),
         ("route_config", empty.map(vec![("virtual_hosts", empty.seq(sites)), ("ignore_port_in_host_matching", text("true"))])),
         (
             "http_filters",

@@ -128,8 +128,10 @@ fn attribute(key: &str, values: &[String], namespace: &str, tokens: bool) -> Sai
         }
         "connection.sni" => list("sni", each(&|value| host(value))),
         "hosts" => {
-            let names = values.iter().map(|value| whole_host(value)).collect::<Said<Vec<_>>>();
-            list("host", names.map(|names| names.concat()))
+            if values.iter().any(|value| value == "*") {
+                return Ok(access::everything());
+            }
+            list("host", each(&|value| whole_host(value)))
         }
         "methods" if values.iter().any(|value| value == "*") => Ok(access::everything()),
         "methods" => list(
@@ -247,15 +249,15 @@ fn network(value: &str) -> Said<String> {
     }
 }
 
-/// Istio compares the whole `Host` and ignores case: `a` doesn't match `a:8080`.
-/// In attache a name without a port matches every port, so it gets the default ports of plaintext and of TLS.
-fn whole_host(value: &str) -> Said<Vec<String>> {
-    let name = host(value)?;
-    if name.ends_with('.') {
-        return Err(format!("the host `{value}` ends with a dot"));
+/// Istio compares the whole `Host` and ignores case: `a` doesn't match `a:8080`, and `a:*` matches every port but none.
+fn whole_host(value: &str) -> Said<String> {
+    let inner = value.trim_matches('*');
+    if inner.contains('*') || inner.is_empty() {
+        return Err(format!("the host `{value}` has a `*` within"));
     }
-    let port = name.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-    Ok(if port { vec![name] } else { vec![format!("{name}:80"), format!("{name}:443")] })
+    let (before, after) =
+        (if value.starts_with('*') { ".*" } else { "" }, if value.ends_with('*') { ".*" } else { "" });
+    Ok(format!("~(?i:{before}{}{after})", regex::escape(inner)))
 }
 
 fn host(value: &str) -> Said<String> {

@@ -30,6 +30,8 @@ pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
     let mut out = Listener { name: "inbound".to_owned(), ..Listener::default() };
     out.keys.set("bind", "0.0.0.0:15006");
     out.keys.set("transparent", true);
+    // The mesh's proxies allow no other protocol.
+    out.keys.child("http").set("upgrades", "websocket");
     let mut remarks = Remarks::default();
     let mut rule = Rule::default();
     rule.when.path = crate::path::Path::Any;
@@ -134,6 +136,22 @@ fn about<'m>(mesh: &'m Mesh, kind: &'static str, closed: &mut Option<(At, String
     out
 }
 
+/// Closes the listener where an object has a key that the import doesn't know: it may narrow what the object allows.
+fn unknown(object: &Object, node: &Node, known: &[&str], closed: &mut Option<(At, String)>) {
+    let other = node
+        .entries()
+        .iter()
+        .find(|(key, value)| !value.is_empty() && !known.contains(&crate::tree::snake(key).as_str()));
+    if let Some((key, value)) = other {
+        let at = if value.at.line == 0 { object.at() } else { &value.at };
+        let why = format!(
+            "`{key}` of `{}` isn't known to this import. Find out what it did; then replace the refusal.",
+            object.name
+        );
+        closed.get_or_insert((at.clone(), why));
+    }
+}
+
 /// The mode of mutual TLS; ports with another mode, and whether it is stricter; and the place of the mode.
 fn peers(
     mesh: &Mesh,
@@ -165,6 +183,10 @@ fn peers(
             }
             found
         });
+    }
+    for object in &all {
+        unknown(object, object.spec(), &["selector", "mtls", "port_level_mtls"], closed);
+        unknown(object, object.spec().down(&["mtls"]), &["mode"], closed);
     }
     let base = mode.unwrap_or(Mode::Permissive);
     let mut others = Vec::new();
@@ -213,6 +235,7 @@ fn tokens(
 ) {
     let mut issuers: Vec<String> = Vec::new();
     for object in about(mesh, "RequestAuthentication", closed) {
+        unknown(object, object.spec(), &["selector", "jwt_rules"], closed);
         for rule in object.spec().list("jwt_rules") {
             match issuer(rule, plan, remarks) {
                 Ok(name) => issuers.push(name),
@@ -233,8 +256,26 @@ fn tokens(
     }
 }
 
+const JWT_RULE: &[&str] = &[
+    "issuer",
+    "audiences",
+    "jwks",
+    "jwks_uri",
+    "from_headers",
+    "from_params",
+    "from_cookies",
+    "output_payload_to_header",
+    "output_claim_to_headers",
+    "forward_original_token",
+    "timeout",
+];
+
 fn issuer(rule: &Node, plan: &mut Plan, remarks: &mut Remarks) -> Result<String, String> {
     let issuer = rule.str("issuer").ok_or("it has no issuer")?;
+    let unknown = |key: &str| !JWT_RULE.contains(&crate::tree::snake(key).as_str());
+    if let Some((key, _)) = rule.entries().iter().find(|(key, value)| !value.is_empty() && unknown(key)) {
+        return Err(format!("`{key}` isn't known to this import"));
+    }
     let name = crate::plan::name(issuer.split_once("://").map_or(issuer, |(_, rest)| rest));
     let mut map = Map::default();
     map.set("issuer", issuer);
@@ -344,6 +385,7 @@ fn policies(mesh: &Mesh, tokens: bool, remarks: &mut Remarks, closed: &mut Optio
     let mut out = Rules::default();
     for object in about(mesh, "AuthorizationPolicy", closed) {
         let spec = object.spec();
+        unknown(object, spec, &["selector", "action", "rules", "provider"], closed);
         let action = spec.str("action").unwrap_or("ALLOW");
         if object.node.down(&["metadata", "annotations"]).is("istio.io/dry-run") {
             remarks.soft(object.at(), format!("`{}` is a dry run, and left out: `dry_run: true` makes one of the whole `authorization`.", object.name));

@@ -5,7 +5,9 @@ use crate::tree::Node;
 
 use super::duration::duration;
 use super::services::Clusters;
-use super::{Mesh, Object, hosts};
+use super::{Mesh, Object, hosts, string};
+
+const SPEC: &[&str] = &["hosts", "gateways", "http", "tls", "tcp", "export_to"];
 
 /// What isn't about HTTP or isn't here.
 fn left_out(object: &Object, mesh: &Mesh, remarks: &mut Remarks) -> bool {
@@ -42,6 +44,7 @@ pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<No
             continue;
         }
         let spec = object.spec();
+        remarks.rest(spec, "the VirtualService", SPEC, &[]);
         for kind in ["tcp", "tls"] {
             if let Some(routes) = spec.get(kind) {
                 remarks.point(
@@ -233,24 +236,12 @@ fn path(uri: &Node, folded: bool, out: &mut Node) {
             ("prefix", out.scalar("/"))
         }
     };
+    if uri.entries().len() > 1 {
+        out.set("match_uri", uri.clone());
+    }
     out.set(key, value);
     if folded {
         out.set("case_sensitive", out.scalar("false"));
-    }
-}
-
-/// `exact`, `prefix` or `regex` in Envoy's form. `None` if any value matches.
-fn string(value: &Node) -> Option<Node> {
-    for key in ["exact", "prefix"] {
-        if let Some(text) = value.get(key) {
-            return Some(value.map(vec![(key, text.clone())]));
-        }
-    }
-    match value.get("regex") {
-        Some(regex) => Some(value.map(vec![("safe_regex", value.map(vec![("regex", regex.clone())]))])),
-        None if value.is_empty() => None,
-        // A matcher that isn't known, which the importer of routes says.
-        None => Some(value.map(vec![("unknown", value.clone())])),
     }
 }
 

@@ -8,12 +8,14 @@ mod location;
 mod proxied;
 mod rewritten;
 mod scope;
+mod several;
 mod stream;
 mod tokens;
 mod upstream;
 mod words;
 
 use crate::File;
+use crate::access::{self, Access, Said};
 use crate::plan::{Chain, Listener, Names, Plan};
 use crate::remark::Remarks;
 use crate::tree::{At, Unreadable};
@@ -247,18 +249,10 @@ fn listeners(servers: &[Directive], cx: &mut Cx) {
                 "slashes are merged for all servers of this address: `merge_slashes` is one for a listener.",
             );
         }
-        let passes = |server: &Directive| {
-            let said = server.last("underscores_in_headers");
-            let said =
-                said.or_else(|| cx.http.iter().rev().find(|one| one.name() == "underscores_in_headers"));
-            said.is_some_and(|one| one.word(1) == "on")
-        };
-        if let Some((server, _)) = all.iter().find(|(server, _)| !passes(server)) {
-            remarks.note(
-                &server.at,
-                "headers with `_` in their names pass here, which nginx drops. Name such headers in `headers.request.remove`.",
-            );
-        }
+        header_names(&all, &mut out, &mut remarks, cx);
+        // Without `Upgrade` among the headers that are passed on, nginx serves such requests like others.
+        out.keys.child("http").set("upgrades", "ignore");
+        out.keys.child("http").child("limits").set("body_size", "1MiB");
         let default = all.iter().position(|(_, listen)| listen.default).unwrap_or(0);
         let mut forwarded = false;
         let mut sites = Vec::new();
@@ -292,9 +286,52 @@ fn listeners(servers: &[Directive], cx: &mut Cx) {
             }
         }
         decoded::as_nginx_reads_it(&mut sites, &mut out.keys);
+        sites.iter_mut().for_each(several::guard);
+        as_compared(&sites, &mut out);
         out.chains.push(Chain { sites, ..Chain::default() });
         out.remarks = remarks;
         cx.plan.listeners.push(out);
+    }
+}
+
+/// nginx refuses TRACE, and compares parameters of a query as texts, their names without case.
+fn as_compared(sites: &[crate::plan::Site], out: &mut Listener) {
+    let trace = vec![("no-trace".to_owned(), Access::list("methods", vec!["TRACE".to_owned()]))];
+    if let Said::Keys(keys) = access::deny(&trace) {
+        out.keys.set("authorization", keys);
+    }
+    if sites.iter().flat_map(|site| &site.rules).any(|rule| !rule.when.query.is_empty()) {
+        let mut http = out.keys.child("http");
+        let mut query = http.child("query");
+        query.set("decode", false);
+        query.set("ignore_case", true);
+        query.set("repeated", "first");
+    }
+}
+
+/// nginx drops headers whose names have `_`, or another sign than letters, digits and `-`, before anything reads them.
+fn header_names(all: &[(Directive, Listen)], out: &mut Listener, remarks: &mut Remarks, cx: &Cx) {
+    for (name, key, otherwise) in
+        [("underscores_in_headers", "underscores", "on"), ("ignore_invalid_headers", "others", "off")]
+    {
+        let keeps = |server: &Directive| {
+            let said = server.last(name);
+            let said = said.or_else(|| cx.http.iter().rev().find(|one| one.name() == name));
+            said.is_some_and(|one| one.word(1) == otherwise)
+        };
+        let Some((server, _)) = all.iter().find(|(server, _)| !keeps(server)) else { continue };
+        // With `ignore_invalid_headers off` no name is dropped, whatever `underscores_in_headers` says.
+        let all_names = cx.http.iter().rev().find(|one| one.name() == "ignore_invalid_headers");
+        if all_names.is_some_and(|one| one.word(1) == "off") {
+            continue;
+        }
+        out.keys.child("http").child("header_names").set(key, "drop");
+        if all.iter().any(|(server, _)| keeps(server)) {
+            remarks.point(
+                &server.at,
+                format!("`{name}` differs among the servers of this address: such headers are dropped for all of them."),
+            );
+        }
     }
 }
 

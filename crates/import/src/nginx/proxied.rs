@@ -7,6 +7,21 @@ use crate::value::{Map, Value};
 
 use super::{Cx, answer::template, scope::Scope, tokens::Directive, upstream};
 
+/// nginx's default of `client_max_body_size`.
+pub(super) const MEGABYTE: u64 = 1 << 20;
+
+/// A size in nginx's notation; 0 is no bound.
+fn bytes(text: &str) -> u64 {
+    let (number, unit) = text.split_at(text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len());
+    let unit = match unit.to_ascii_lowercase().as_str() {
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        _ => 1,
+    };
+    number.parse::<u64>().map_or(MEGABYTE, |number| number.saturating_mul(unit))
+}
+
 pub(super) fn proxied(
     pass: &Directive,
     scope: &Scope<'_>,
@@ -70,6 +85,7 @@ pub(super) fn proxied(
         Some(authority.trim_start_matches("unix:").to_owned()).filter(|_| !authority.starts_with("unix:"));
     let mut preserve = false;
     let (mut set, mut remove) = (Map::default(), Vec::new());
+    let (mut upgrade, mut connection) = (None, false);
     let list =
         scope.list(if pass.name() == "grpc_pass" { "grpc_set_header" } else { "proxy_set_header" }, cx);
     for one in list {
@@ -88,6 +104,8 @@ pub(super) fn proxied(
                     preserve = true;
                 }
             },
+            "upgrade" if !value.is_empty() => upgrade = Some(value.to_owned()),
+            "connection" => connection = !value.is_empty() && !value.eq_ignore_ascii_case("close"),
             name if attache_config::is_framing(name) => {}
             "x-forwarded-for" if value == "$proxy_add_x_forwarded_for" => *forwarded = true,
             _ if value.is_empty() => remove.push(key),
@@ -102,6 +120,26 @@ pub(super) fn proxied(
                 }
             },
         }
+    }
+    let size = scope.get("client_max_body_size", cx).map_or(MEGABYTE, |one| bytes(one.word(1)));
+    if size != MEGABYTE {
+        rule.keys.set("body_size", if size > 1 << 30 { 0 } else { size });
+    }
+    if size > 1 << 30 {
+        rule.remarks
+            .soft(&pass.at, "bodies of more than 1 GiB can't be counted here: their size is not bounded.");
+    }
+    let current = scope.get("proxy_http_version", cx).is_some_and(|one| one.word(1) == "1.1");
+    match upgrade.as_deref() {
+        Some("$http_upgrade") if connection && current => rule.keys.set("upgrades", "any"),
+        Some(protocol) if connection && current && !protocol.contains('$') => {
+            rule.keys.set("upgrades", protocol.to_ascii_lowercase());
+        }
+        Some(_) if connection && current => rule.remarks.point(
+            &pass.at,
+            "`Upgrade` was made of a variable: requests that ask for an upgrade are served without it. `upgrades` of the route allows it.",
+        ),
+        _ => {}
     }
     if !preserve {
         match host {

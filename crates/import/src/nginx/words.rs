@@ -355,7 +355,6 @@ pub(super) const GUARDS: &[(&str, &str)] = &[
 pub(super) const LOST: &[(&str, Weight, &str)] = &[
     ("gzip", Weight::Soft, "answers are not compressed: `compression` of the listener does it."),
     ("proxy_cache", Weight::Soft, "answers are not cached."),
-    ("client_max_body_size", Weight::Point, "bodies are not bounded by size; they stream."),
     ("limit_conn", Weight::Point, "connections of one client are not counted; `max_connections` counts all."),
     ("limit_rate", Weight::Soft, "bandwidth is not limited; `fault.response_rate` slows answers."),
     ("expires", Weight::Soft, "`Expires` and `Cache-Control` are not added: `headers.response.set` does."),

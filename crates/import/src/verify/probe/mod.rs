@@ -219,6 +219,14 @@ fn watched(headers: Option<&Value>, way: &str, out: &mut Vec<String>) {
 }
 
 pub(crate) fn host_samples(pattern: &str) -> Vec<String> {
+    // An expression for the text of a host, as the import writes it.
+    if let Some(regex) = pattern.strip_prefix('~') {
+        let folded = regex.strip_prefix("(?i:").and_then(|inner| inner.strip_suffix(')'));
+        let text = folded.unwrap_or(regex).replace('\\', "").replace(".*", "one");
+        let mut out = host_samples(&text);
+        out.extend([format!("{text}."), format!("{text}:80")]);
+        return out;
+    }
     let (name, port) = match pattern.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, Some(port)),
         _ => (pattern, None),

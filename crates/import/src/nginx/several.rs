@@ -1,0 +1,70 @@
+//! Headers that a client gives twice.
+//!
+//! nginx reads the first one, newer versions all of them as one text. A negated condition of a route of attache holds where no field has
+//! the value: a client could add the wanted value behind another one. So what such a condition lets pass must have the value in each field.
+
+use crate::access::{self, Access, Said};
+use crate::path::Path;
+use crate::plan::{Rule, Site};
+use crate::value::{Map, Value};
+
+/// Adds the guards of a site to the routes that stand behind them.
+pub(super) fn guard(site: &mut Site) {
+    let guards: Vec<(usize, String, Rule)> = site
+        .rules
+        .iter()
+        .enumerate()
+        .filter(|(_, rule)| rule.keys.get("to").is_none())
+        .flat_map(|(at, rule)| negated(rule).map(move |(name, _)| (at, name.clone(), rule.clone())))
+        .collect();
+    for (at, rule) in site.rules.iter_mut().enumerate().filter(|(_, rule)| rule.keys.get("to").is_some()) {
+        for (_, name, guard) in guards.iter().filter(|(before, ..)| *before < at) {
+            if !guard.when.path.overlaps(&rule.when.path) {
+                continue;
+            }
+            let Some(keys) = denied(guard, &rule.when.path) else { continue };
+            let mut own = match rule.keys.get("authorization") {
+                Some(Value::Map(map)) => map.clone(),
+                _ => Map::default(),
+            };
+            if access::merge(&mut own, &keys) {
+                rule.keys.set("authorization", own);
+            } else {
+                let at = guard.at.clone();
+                rule.refuse(&at, format!("this location is refused: its condition on `{name}` can't be said beside its other guards."));
+            }
+        }
+    }
+}
+
+fn negated(rule: &Rule) -> impl Iterator<Item = &(String, String)> {
+    rule.when.headers.iter().filter(|(_, pattern)| pattern.starts_with('!') && pattern != "!*")
+}
+
+/// A rule that denies what the guard is about, where a field has another value.
+fn denied(guard: &Rule, path: &Path) -> Option<Map> {
+    let mut all = access::everything();
+    let whole = matches!(guard.when.path, Path::All | Path::Any) || guard.when.path == *path;
+    if let Some(pattern) = guard.when.path.pattern(false).filter(|_| !whole) {
+        all = access::both(&all, &vec![Access::list("path", vec![pattern])])?;
+    }
+    if !guard.when.methods.is_empty() {
+        all = access::both(&all, &vec![Access::list("methods", guard.when.methods.clone())])?;
+    }
+    for (name, pattern) in &guard.when.headers {
+        let one = match pattern.strip_prefix('!').filter(|_| pattern != "!*") {
+            Some(wanted) => {
+                let other = access::not(&vec![Access::named("headers", name, vec![wanted.to_owned()])])?;
+                access::both(&vec![Access::named("headers", name, vec!["*".to_owned()])], &other)?
+            }
+            None => vec![Access::named("headers", name, vec![pattern.clone()])],
+        };
+        all = access::both(&all, &one)?;
+    }
+    let rules: Vec<(String, Access)> =
+        all.into_iter().map(|rule| ("several-values".to_owned(), rule)).collect();
+    match access::deny(&rules) {
+        Said::Keys(keys) => Some(keys),
+        _ => None,
+    }
+}
