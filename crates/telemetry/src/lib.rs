@@ -1,7 +1,6 @@
 //! What attache says about itself: [`Reason`]s, metrics, the access log, traces and the program's own log.
 
 mod access_log;
-mod client_errors;
 #[cfg(test)]
 mod docs;
 mod escape;
@@ -25,13 +24,12 @@ pub fn rfc3339(at: std::time::SystemTime) -> String {
 }
 
 pub use access_log::{AccessLog, AccessLogError, AccessLogger};
-pub use client_errors::log_client_errors;
 pub use exchange::Exchange;
 pub use grpc::{grpc_as_http, grpc_code};
 pub use log::{LogControl, LoggingError, init_logging};
 pub use metrics::{
     AdmissionCounts, Admitted, DecisionCounter, EndpointCounts, Hedge, METRICS_CONTENT_TYPE, Metrics, Names,
-    OPENMETRICS_CONTENT_TYPE, OverloadGauges, Proof, Side, Stats, WorkerMetrics, metrics,
+    OPENMETRICS_CONTENT_TYPE, OverloadGauges, Proof, Side, Stats, WorkerMetrics, log_client_errors, metrics,
 };
 pub use otlp::{Dial, DialFuture, Ending, LogExports, MetricExports, OtlpLogger, OtlpLogs};
 pub use outages::log_outages;

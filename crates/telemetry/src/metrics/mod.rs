@@ -5,6 +5,7 @@
 //! its thread, and [`metrics`] finds it from anywhere, so no layer has to pass it down.
 
 mod cell;
+mod client_errors;
 mod control;
 mod counts;
 mod descriptor;
@@ -41,7 +42,13 @@ use std::{
 use attache_config::model::Name;
 
 pub use self::names::{Names, Proof};
-use self::{control::Control, series::Label};
+use self::{client_errors::ClientErrors, control::Control, series::Label};
+pub use self::{
+    client_errors::log_client_errors,
+    render::{METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE},
+    stats::Stats,
+    worker::DecisionCounter,
+};
 pub(crate) use self::{
     counts::PATIENT,
     descriptor::{Descriptor, Kind},
@@ -52,12 +59,7 @@ pub(crate) use self::{
     series::Sums,
     stats::Served,
 };
-pub use self::{
-    render::{METRICS_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE},
-    stats::Stats,
-    worker::DecisionCounter,
-};
-use crate::{Watch, client_errors::ClientErrors, watch::Watcher};
+use crate::{Watch, watch::Watcher};
 
 /// The metrics of the whole process: where workers' cells are registered and what a scrape reads.
 #[derive(Clone, Debug, Default)]

@@ -8,7 +8,7 @@
 //! So such clients are an outage only if there are [`HANGS`] of them (one, where nobody was served), and if they and the failed calls
 //! are half of all calls.
 //! Where answers often take as long (long polls), clients leave often, and only the last minutes count.
-//! And where the upstream answers every call with a 4xx ([`client_errors`](crate::client_errors)), attache refuses every call, or every client gives up before there is an answer, nobody is served, although none of
+//! And where the upstream answers every call with a 4xx ([`client_errors`](super::client_errors)), attache refuses every call, or every client gives up before there is an answer, nobody is served, although none of
 //! them is a failure of the service.
 
 use std::time::Duration;

@@ -13,10 +13,8 @@ use std::{
 use attache_config::model::Name;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::{
-    metrics::{Metrics, Served},
-    watch::{Change, Watch},
-};
+use super::{Metrics, Served};
+use crate::watch::{Change, Watch};
 
 /// Answers that must all have been a 4xx.
 const ALL_OF: u64 = 5;
