@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    fmt::Write as _,
     fs, io,
     path::Path,
     time::{Duration, SystemTime},
@@ -82,9 +83,11 @@ fn page(command: &clap::Command) -> io::Result<String> {
         }
         after_space = false;
         for char in line.chars() {
-            match char {
-                char if char.is_ascii() => page.push(char),
-                char => page.push_str(&format!("\\[u{:04X}]", u32::from(char))),
+            if char.is_ascii() {
+                page.push(char);
+            } else {
+                // Writing to a String can't fail.
+                let _ = write!(page, "\\[u{:04X}]", u32::from(char));
             }
         }
         page.push('\n');

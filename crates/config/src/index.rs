@@ -44,13 +44,11 @@ impl<K: Hash + Eq, V> Index<K, V> {
     /// Keeps the value if the key is new. What it was given first with, if it is not.
     pub(crate) fn keep(&mut self, key: K, value: V) -> Option<&V> {
         let same = self.seen.entry(self.hasher.hash_one(&key)).or_default();
-        match same.iter().position(|(known, _)| is_same(known, &key)) {
-            Some(at) => same.get(at).map(|(_, value)| value),
-            None => {
-                same.push((key, value));
-                None
-            }
+        let before = same.iter().position(|(known, _)| is_same(known, &key));
+        if before.is_none() {
+            same.push((key, value));
         }
+        before.and_then(|at| same.get(at)).map(|(_, value)| value)
     }
 }
 

@@ -140,7 +140,7 @@ pub fn check_spelling(uri: &Uri, spellings: HostSpellings) -> Result<(), Refusal
     if spellings == HostSpellings::default() {
         return Ok(());
     }
-    let Some(text) = uri.authority().map(|authority| authority.as_str()) else { return Ok(()) };
+    let Some(text) = uri.authority().map(http::uri::Authority::as_str) else { return Ok(()) };
     let Some(parsed) = parse_authority(text) else { return Ok(()) };
     if spellings.capitals == Spelling::Reject && text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Err(Refusal::bad_request(

@@ -26,24 +26,24 @@ impl Named {
         routes: impl IntoIterator<Item = &'r Route>,
         names: impl Fn(&'r Route) -> &'r [HostPattern],
     ) -> Self {
-        let mut named = Self::default();
+        let mut gathered = Self::default();
         let mut known = HashSet::new();
         for route in routes {
             let names = names(route);
-            named.any |= names.is_empty();
+            gathered.any |= names.is_empty();
             for name in names {
-                named.any |= name.name == HostName::Any;
+                gathered.any |= name.name == HostName::Any;
                 if !known.insert(name) {
                     continue;
                 }
-                if named.shown.len() < MOST {
-                    named.shown.push(show_host(name));
+                if gathered.shown.len() < MOST {
+                    gathered.shown.push(show_host(name));
                 } else {
-                    named.more += 1;
+                    gathered.more += 1;
                 }
             }
         }
-        named
+        gathered
     }
 
     /// The names, where only they are taken.

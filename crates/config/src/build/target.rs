@@ -271,9 +271,9 @@ impl Targets {
         }
         let found: Vec<Option<UpstreamId>> =
             names.iter().map(|name| self.find(&name.value.0, name.at, problems)).collect();
-        let mut named = Index::default();
+        let mut seen = Index::default();
         for name in names {
-            if named.keep(name.value.0.clone(), ()).is_some() {
+            if seen.keep(name.value.0.clone(), ()).is_some() {
                 problems.wrong(name.at, format!("`{}` is named twice", name.value.0), "keep one of them");
             }
         }
