@@ -18,6 +18,7 @@ mod names;
 mod openmetrics;
 mod outage;
 mod page;
+mod point;
 mod process;
 mod render;
 mod scrape;

@@ -18,6 +18,7 @@ use super::{
     Metrics, cell,
     counts::{BUCKETS, Counts, failed, patient},
     outage::{Outage, Period},
+    point::Point,
 };
 use crate::Reason;
 
@@ -61,37 +62,6 @@ struct Step {
     took: Duration,
     rows: HashMap<usize, Counts>,
     reasons: Reasons,
-}
-
-/// A quarter of a minute of all traffic, an hour of which is 13 KiB.
-#[derive(Debug)]
-struct Point {
-    /// When it ended.
-    at: Instant,
-    requests_per_second: f64,
-    failed_per_second: f64,
-    /// p50, p90 and p99 in milliseconds.
-    percentiles: [Option<f64>; 3],
-}
-
-impl Point {
-    fn new(at: Instant, counts: &Counts, over: Duration) -> Self {
-        let seconds = over.as_secs_f64().max(0.001);
-        let rate = |count: u64| (count as f64 / seconds * 100.0).round() / 100.0;
-        Self {
-            at,
-            requests_per_second: rate(counts.requests()),
-            failed_per_second: rate(counts.failed),
-            percentiles: [0.5, 0.9, 0.99].map(|share| counts.millis(share)),
-        }
-    }
-
-    /// Seconds before now, requests and failures a second, and the percentiles.
-    fn json(&self, now: Instant) -> Value {
-        let [p50, p90, p99] = self.percentiles;
-        let ago = now.saturating_duration_since(self.at).as_secs();
-        json!([ago, self.requests_per_second, self.failed_per_second, p50, p90, p99])
-    }
 }
 
 #[derive(Debug)]
