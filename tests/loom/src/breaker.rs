@@ -6,7 +6,7 @@ use loom::{sync::Arc, thread::spawn};
 
 use crate::{
     Model,
-    state::{Inner, Proved, State, Ticket},
+    state::{Inner, ProbeOutcome, State, Ticket},
     window::Window,
 };
 
@@ -40,7 +40,7 @@ fn counts_from_nothing() {
     let probe = ticket(&state.0);
     let closing = spawn({
         let state = state.clone();
-        move || assert_eq!(state.0.succeeded(&probe, 1, || state.1.clear()), Proved::Closed)
+        move || assert_eq!(state.0.succeeded(&probe, 1, || state.1.clear()), ProbeOutcome::Closed)
     });
     let first = state.0.admit(1, || 1).ok();
     let counted = first.is_some();
@@ -81,7 +81,7 @@ fn no_failure_is_lost() {
             assert_eq!((state.count(&one, false), state.count(&other, true)), (None, None));
         }
     });
-    assert_eq!(state.succeeded(&probe, 1, || ()), Proved::Closed);
+    assert_eq!(state.succeeded(&probe, 1, || ()), ProbeOutcome::Closed);
     let first = ticket(&state);
     assert_eq!(state.count(&first, false), Some(1));
     before.join().unwrap();
