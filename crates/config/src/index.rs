@@ -101,7 +101,8 @@ mod tests {
     fn four_times_the_parts_are_checked_in_four_times_the_steps() {
         let routes: [(&str, &dyn Fn(usize) -> String); 6] = [
             ("0 warnings", &|n| format!("name: r{n}, match: {{ host: h{n}.test }}, to: u{n}")),
-            ("200 warnings", &|n| format!("match: {{ path: /same }}, to: u{}", n.min(1))),
+            // 200 are shown, and one says how many more there are.
+            ("201 warnings", &|n| format!("match: {{ path: /same }}, to: u{}", n.min(1))),
             ("is already called `same`", &|n| format!("name: same, match: {{ path: /{n} }}, to: u{n}")),
             ("there is no upstream `v", &|n| format!("match: {{ path: /{n} }}, to: v{n}")),
             ("unknown key `hsot`", &|n| format!("match: {{ hsot: h{n}.test }}, to: u{n}")),

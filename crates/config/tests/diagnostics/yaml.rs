@@ -44,7 +44,7 @@ fn slips_of_indentation_spaces_and_quotes_are_named() {
             "write a space behind the dash: `- to`",
         ),
         ("upstreams\n  a: http://b\n", "is a colon missing at the end of this line?"),
-        ("upstreams:\n  a: \"http://b\n", "a quote is opened above and not closed"),
+        ("upstreams:\n  a: \"http://b\n", "a quote is opened here and not closed"),
         ("upstreams: { a: 'http://b }\n", "a quote is opened here and not closed"),
         (
             "upstreams: { a: { address: 'https://b', tls: { ca: \"C:\\certs\\ca.crt\" } } }\n",

@@ -387,8 +387,7 @@ fn health_check(config: &Node, front: &mut Vec<Rule>, remarks: &mut Remarks) {
     }
     let mut when = When::default();
     for header in config.list("headers") {
-        let exact = header.down(&["string_match"]).str("exact").or_else(|| header.str("exact_match"));
-        if let Some(path) = exact.filter(|path| header.str("name") == Some(":path") && !path.contains('?')) {
+        if let Some(path) = exact_path(header) {
             when.path = crate::path::Path::Exact(path.to_owned());
             remarks.note(
                 &header.at,
@@ -413,6 +412,16 @@ fn health_check(config: &Node, front: &mut Vec<Rule>, remarks: &mut Remarks) {
     }
     rule.answer(200);
     front.push(rule);
+}
+
+/// The path that a condition on `:path` asks for, if it is one path, and without a query.
+fn exact_path(header: &Node) -> Option<&str> {
+    let matcher = header.down(&["string_match"]);
+    let plain = header.stranger(&["name", "string_match", "exact_match"]).is_none();
+    if !plain || matcher.stranger(&["exact"]).is_some() || header.str("name") != Some(":path") {
+        return None;
+    }
+    matcher.str("exact").or_else(|| header.str("exact_match")).filter(|path| !path.contains('?'))
 }
 
 /// Sets `to` of a route or TCP proxy. False if it names an unknown cluster.
