@@ -10,7 +10,7 @@ use std::{
 };
 
 use attache_tests::{
-    Attache, Dns, curl, eventually, free_port_on, nginx, redis, script, script_server, text,
+    Attache, Dns, curl, eventually, free_port_on, http_get, local, nginx, redis, script, script_server, text,
 };
 
 const fn loopback(last: u8) -> Ipv4Addr {
@@ -92,6 +92,7 @@ fn every_protocol_follows_its_servers_to_another_address() {
       - {{ match: {{ host: ws.internal }}, to: ws }}
     to: grpc
   cache: {{ bind: '127.0.0.1:{cache}', protocol: tcp, to: cache }}
+admin: 127.0.0.1:$ADMIN
 dns: {{ servers: ['{}'] }}
 upstreams:
   cache: tcp://redis.test:{}
@@ -117,6 +118,11 @@ upstreams:
     let _second = servers(32);
     move_to(32);
     eventually("redis is the second one", || redis_cli(&["get", "where"]).is_empty());
+    // Each name is looked up at a time of its own.
+    eventually("the others are, too", || {
+        let upstreams = http_get(local(attache.admin), "/upstreams");
+        !upstreams.contains("127.0.0.31") && upstreams.contains("127.0.0.32")
+    });
     // Whatever still went to the first servers would now be seen as an error.
     drop(first);
     assert_eq!(redis_cli(&["set", "where", "second"]), "OK");

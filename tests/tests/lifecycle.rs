@@ -291,6 +291,10 @@ fn a_second_signal_kills_an_app_that_does_not_end() {
     eventually("the app runs", || process.output().contains("runs"));
     process.signal("TERM");
     eventually("attache drains", || process.output().contains("draining"));
+    // The same signal within 200 ms is one request: `timeout` sends it twice.
+    process.signal("TERM");
+    thread::sleep(Duration::from_millis(300));
+    assert!(!process.output().contains("ended at once"), "{}", process.output());
     process.signal("TERM");
     assert_eq!(process.wait(), Some(1), "{}", process.output());
 }

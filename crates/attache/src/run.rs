@@ -36,7 +36,7 @@ use crate::{
 
 /// How often the process that serves is looked at, beside the kernel's word that a child has ended.
 const FOLLOWING: Duration = Duration::from_secs(1);
-/// Signals to end that come within this are one request.
+/// The same signal to end, twice within this, is one request.
 const ONE_REQUEST: Duration = Duration::from_millis(200);
 
 type AnyError = Box<dyn std::error::Error>;
@@ -127,7 +127,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
         code: None,
         last: None,
         asked: 0,
-        asked_at: None,
+        asked_first: None,
         came: RustixSignal::TERM,
         told: false,
     };
@@ -145,8 +145,8 @@ struct Session<'a> {
     last: Option<ExitCode>,
     /// How often it was asked to end.
     asked: u32,
-    /// When it was asked first.
-    asked_at: Option<Instant>,
+    /// When it was asked first, and by which signal.
+    asked_first: Option<(Instant, RustixSignal)>,
     /// The signal that asked.
     came: RustixSignal,
     /// The app was told to end.
@@ -228,9 +228,13 @@ impl Session<'_> {
     }
 
     /// One request to end can be two signals: `timeout` sends it to the process and again to its group, as some supervisors do.
-    fn ask(&mut self) {
+    fn ask(&mut self, signal: RustixSignal) {
         let now = Instant::now();
-        if now.duration_since(*self.asked_at.get_or_insert(now)) >= ONE_REQUEST || self.asked == 0 {
+        let is_the_first_again = self
+            .asked_first
+            .is_some_and(|(at, first)| first == signal && now.duration_since(at) < ONE_REQUEST);
+        if !is_the_first_again {
+            self.asked_first.get_or_insert((now, signal));
             self.asked += 1;
         }
     }
@@ -243,7 +247,7 @@ impl Session<'_> {
             match signal {
                 RustixSignal::TERM | RustixSignal::INT => {
                     control.drain();
-                    self.ask();
+                    self.ask(signal);
                 }
                 RustixSignal::USR1 => control.process().generation().access_log.reopen(),
                 _ => to = vec![successor],
@@ -262,7 +266,7 @@ impl Session<'_> {
             RustixSignal::TERM | RustixSignal::INT => {
                 control.drain();
                 self.came = signal;
-                self.ask();
+                self.ask(signal);
                 return;
             }
             RustixSignal::HUP => {
