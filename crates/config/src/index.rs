@@ -1,25 +1,21 @@
 //! What was seen under a key, found in one step however much was seen.
 //!
 //! Rule: whatever grows with the config (keys, upstreams, routes) is looked up here and never searched from its first to its last, so a
-//! config of n parts is checked in n steps. Tests count the keys that are compared.
+//! config of n parts is checked in n steps. Tests count the look-ups.
 
 use std::{
     borrow::Borrow,
-    collections::HashMap,
-    hash::{BuildHasher, Hash, RandomState},
+    collections::{HashMap, hash_map::Entry},
+    hash::Hash,
 };
 
 /// Keys of which each was given first with one value.
 #[derive(Clone, Debug)]
-pub(crate) struct Index<K, V> {
-    hasher: RandomState,
-    /// By the key's hash; two keys seldom share one.
-    seen: HashMap<u64, Vec<(K, V)>>,
-}
+pub(crate) struct Index<K, V>(HashMap<K, V>);
 
 impl<K, V> Default for Index<K, V> {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), seen: HashMap::new() }
+        Self(HashMap::new())
     }
 }
 
@@ -29,8 +25,8 @@ impl<K: Hash + Eq, V> Index<K, V> {
     where
         K: Borrow<Q>,
     {
-        let same = self.seen.get(&self.hasher.hash_one(key))?;
-        same.iter().find(|(known, _)| is_same(known.borrow(), key)).map(|(_, value)| value)
+        looked_up();
+        self.0.get(key)
     }
 
     /// Whether the key was given.
@@ -43,12 +39,14 @@ impl<K: Hash + Eq, V> Index<K, V> {
 
     /// Keeps the value if the key is new. What it was given first with, if it is not.
     pub(crate) fn keep(&mut self, key: K, value: V) -> Option<&V> {
-        let same = self.seen.entry(self.hasher.hash_one(&key)).or_default();
-        let before = same.iter().position(|(known, _)| is_same(known, &key));
-        if before.is_none() {
-            same.push((key, value));
+        looked_up();
+        match self.0.entry(key) {
+            Entry::Occupied(first) => Some(first.into_mut()),
+            Entry::Vacant(free) => {
+                free.insert(value);
+                None
+            }
         }
-        before.and_then(|at| same.get(at)).map(|(_, value)| value)
     }
 }
 
@@ -62,10 +60,9 @@ impl<K: Hash + Eq, V> FromIterator<(K, V)> for Index<K, V> {
     }
 }
 
-fn is_same<Q: Eq + ?Sized>(one: &Q, other: &Q) -> bool {
+fn looked_up() {
     #[cfg(test)]
-    tests::COMPARED.with(|compared| compared.set(compared.get() + 1));
-    one == other
+    tests::LOOK_UPS.with(|count| count.set(count.get() + 1));
 }
 
 #[cfg(test)]
@@ -73,16 +70,16 @@ mod tests {
     use std::{cell::Cell, fmt::Write as _};
 
     thread_local! {
-        pub(super) static COMPARED: Cell<u64> = const { Cell::new(0) };
+        pub(super) static LOOK_UPS: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// Keys that are compared while a text is checked, and what is found.
-    fn compared(text: &str) -> (u64, String) {
-        let before = COMPARED.with(Cell::get);
+    /// Look-ups while a text is checked, and what is found.
+    fn look_ups(text: &str) -> (u64, String) {
+        let before = LOOK_UPS.with(Cell::get);
         let found = crate::parse(text, None, &|_| None);
         let said = found
             .map_or_else(|found| found.to_string(), |config| format!("{} warnings", config.warnings.len()));
-        (COMPARED.with(Cell::get) - before, said)
+        (LOOK_UPS.with(Cell::get) - before, said)
     }
 
     fn config(parts: usize, route: &dyn Fn(usize) -> String) -> String {
@@ -109,10 +106,10 @@ mod tests {
             ("is given twice", &|n| format!("to: u{n}, to: u{n}")),
         ];
         for (expected, route) in routes {
-            let (few, said) = compared(&config(300, route));
+            let (few, said) = look_ups(&config(300, route));
             assert!(said.contains(expected), "{expected}: {said}");
-            let (many, _) = compared(&config(1200, route));
-            assert!(few >= 300 && many <= few * 4 + 100, "{expected}: {few} and {many} comparisons");
+            let (many, _) = look_ups(&config(1200, route));
+            assert!(few >= 300 && many <= few * 4 + 100, "{expected}: {few} and {many} look-ups");
         }
     }
 }
