@@ -209,7 +209,7 @@ impl Service<Call> for Destinations {
 
 pin_project! {
     /// The future of [`Destinations`].
-    #[project = OnwardProjection]
+    #[project = DestinationsProjection]
     pub(super) enum DestinationsFuture {
         /// To an upstream that the config names, or a host that this worker knows.
         Named { #[pin] sent: <Stack<WorkerUpstream> as Service<Call>>::Future },
@@ -231,9 +231,9 @@ impl Future for DestinationsFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            OnwardProjection::Named { sent } => sent.poll(cx),
-            OnwardProjection::Asked { sent } => sent.as_mut().poll(cx),
-            OnwardProjection::Refused { error } => match error.take() {
+            DestinationsProjection::Named { sent } => sent.poll(cx),
+            DestinationsProjection::Asked { sent } => sent.as_mut().poll(cx),
+            DestinationsProjection::Refused { error } => match error.take() {
                 Some(error) => Poll::Ready(Err(*error)),
                 None => Poll::Pending,
             },
