@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 
-from trouble import (FOLDER, Proxy, Server, answers, certificate, command, dns, end, frame, issue, one, port, row, running, says,
+from trouble import (FOLDER, Proxy, Server, answers, certificate, command, dns, end, first_call, frame, issue, one, port, row, running, says,
                      says_grpc_status, tls, write)
 
 warnings.simplefilter("ignore", DeprecationWarning)  # of old TLS, which is wanted here
@@ -40,13 +40,8 @@ def beside(calls):
 
 def refuses_streams(connection):
     """HTTP/2 that refuses each stream (RFC 9113 section 8.7)."""
-    data = connection.recv(65536)
-    connection.sendall(frame(4, 0, 0))
-    while b"\x01" not in data[24:]:
-        more = connection.recv(65536)
-        if not more:
-            return False
-        data += more
+    if not first_call(connection):
+        return False
     connection.sendall(frame(4, 1, 0) + frame(3, 0, 1, struct.pack(">I", 7)))
     time.sleep(0.3)
     return False

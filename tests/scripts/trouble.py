@@ -125,16 +125,23 @@ def literal(name, value):
     return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
+def first_call(connection):
+    """HTTP/2 by hand: answers the preface, and waits for the client's first HEADERS; False where the client leaves before."""
+    data = connection.recv(65536)
+    connection.sendall(frame(4, 0, 0))
+    while b"\x01" not in data[24:]:
+        more = connection.recv(65536)
+        if not more:
+            return False
+        data += more
+    return True
+
+
 def says_grpc_status(code, message=b"", with_data=False):
     """HTTP/2 by hand: answers the first call with this grpc-status, alone or behind a message of gRPC."""
     def do(connection):
-        data = connection.recv(65536)
-        connection.sendall(frame(4, 0, 0))
-        while b"\x01" not in data[24:]:
-            more = connection.recv(65536)
-            if not more:
-                return False
-            data += more
+        if not first_call(connection):
+            return False
         time.sleep(0.2)
         connection.sendall(frame(4, 1, 0))
         head = b"\x88" + literal(b"content-type", b"application/grpc")
