@@ -125,7 +125,7 @@ reasons! {
     /// The authorizer of the config (`authorizers`) gave no valid answer, and attache refuses requests without one.
     AuthorizerUnavailable = "authorizer-unavailable", 503, "UAEX", 14, [HidesCause], "The access log says why. Is the authorizer's upstream reachable, and its `timeout` long enough?";
     /// The request's body is longer than the route or listener allows (`body_size`), or than its authorizer accepts.
-    BodyTooLarge = "body-too-large", 413, "-", 8, [], "Raise `body_size` of the route or of the listener's `http.limits`; of an authorizer raise `body.max`, say `partial: true` there, or `body: false` on the route.";
+    BodyTooLarge = "body-too-large", 413, "-", 8, [], "Raise `body_size` of the route or of the listener's `http.limits`. For an authorizer raise its `body.max`, say `partial: true` there, or `body: false` on the route.";
     /// The request needs a token (`jwt`) and has none.
     TokenMissing = "token-missing", 401, "UAEX", 16, [], "Send a token at a place that `from` of the issuer names; with `required: false` the rules decide about requests without a token.";
     /// The request's token is not valid.
@@ -143,7 +143,7 @@ reasons! {
     /// The upstream's concurrency limit for connections is reached.
     OverflowConnections = "overflow-connections", 503, "UO", 14, [Overload RetryLater], "Raise `circuit_breaker.max_connections` only if the upstream can take more.";
     /// The upstream's adaptive concurrency limit is reached: it has become slow under its load.
-    OverflowAdaptive = "overflow-adaptive", 503, "UO", 14, [Overload RetryLater], "The upstream is slower than without load. Compare `attache_upstream_concurrency_limit` with the running calls, and the latency with `attache_upstream_min_round_trip_time_seconds`; give it more capacity, or a `queue` for bursts.";
+    OverflowAdaptive = "overflow-adaptive", 503, "UO", 14, [Overload RetryLater], "The upstream is slower than without load. Compare `attache_upstream_concurrency_limit` with the running calls, and the latency with `attache_upstream_min_round_trip_time_seconds`. Give it more capacity, or a `queue` for bursts.";
     /// The call waited too long in the upstream's queue, the queue was full, or it made room for a more urgent call.
     OverflowQueue = "overflow-queue", 503, "UO", 14, [Overload RetryLater], "The upstream gets more calls than it can process. Give it more capacity; mark urgent calls with `priority: u=0`.";
     /// The circuit breaker is open: the upstream has just failed too often.
