@@ -22,6 +22,7 @@ mod path;
 pub mod pattern;
 mod refusal;
 mod sanitize;
+pub mod time;
 mod trace;
 mod trailers;
 

@@ -12,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep, sleep};
+use attache_http::time::{Sleep, sleep};
+use tokio::time::Instant;
 
 /// Watches the writes of one socket.
 #[derive(Debug)]

@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use attache_http::{BodyError, CONNECTION_SPECIFIC, OnInformational, percent_encode};
+use attache_http::{
+    BodyError, CONNECTION_SPECIFIC, OnInformational, percent_encode,
+    time::{Sleep, sleep},
+};
 use attache_http2::{Code, RecvStream, SendStream, Tunnel};
 use attache_telemetry::{Exchange, Reason};
 use attache_wire::{
@@ -27,10 +30,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
-use tokio::{
-    sync::oneshot,
-    time::{Instant, Sleep, sleep},
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{exchange::Sent, http1::date, registry::OpenConnection, stall::Stalled};
 

@@ -8,15 +8,12 @@ use std::{
     time::Duration,
 };
 
+use attache_http::time::{Sleep, sleep};
 use attache_http2::{Code, Connection, Error, IncomingRequest, Settings};
 use attache_telemetry::{Exchange, Reason};
 use attache_wire::Request;
 use http::Method;
-use tokio::{
-    sync::oneshot,
-    task::spawn_local,
-    time::{Sleep, sleep, timeout},
-};
+use tokio::{sync::oneshot, task::spawn_local, time::timeout};
 
 use super::{
     answer::{Answer, Connect, Informational},

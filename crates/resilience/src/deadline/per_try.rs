@@ -16,8 +16,9 @@ use attache_telemetry::Reason;
 use attache_upstream::{Call, Error, Sent};
 use attache_wire::Response;
 
+use attache_http::time::{Sleep, sleep_until};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tower::Service;
 
 use crate::UpstreamState;

@@ -13,10 +13,11 @@ use std::{
     time::Duration,
 };
 
+use attache_http::time::{Sleep, sleep_until};
 use attache_telemetry::Reason;
 use attache_upstream::Progress;
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 /// Ticks in one idle time.
 const TICKS: u8 = 4;

@@ -19,6 +19,7 @@ use std::{
 
 use attache_config::model;
 use attache_http::Body;
+use attache_http::time::{Sleep, sleep};
 use attache_telemetry::Reason;
 use attache_upstream::{Call, Error, Sent};
 use attache_wire::{Fields, Response, header::CONTENT_TYPE};
@@ -26,7 +27,6 @@ use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
 use pace::Paced;
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
 use tower::Service;
 
 use crate::RouteState;

@@ -12,11 +12,12 @@ use std::{
     time::Duration,
 };
 
+use attache_http::time::{Sleep, sleep_until};
 use attache_http::{Body, BodyError};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 /// Slices in a second.
 const SLICES: f64 = 20.0;

@@ -42,9 +42,10 @@ use attache_upstream::{Call, Error, Load, Outcome, Sent};
 use attache_wire::Response;
 use bytes::Bytes;
 
+use attache_http::time::{Sleep, sleep_until};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tower::Service;
 
 pub use gate::{Gate, GateReading};

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use attache_http::time::{Sleep, sleep_until};
 use attache_http::{Body, BodyError};
 use attache_telemetry::{Reason, metrics};
 use attache_upstream::{Call, Error, Sent};
@@ -16,7 +17,7 @@ use attache_wire::Response;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tower::Service;
 
 use super::{

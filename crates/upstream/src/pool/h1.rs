@@ -14,7 +14,10 @@ use std::{
 };
 
 use attache_config::model;
-use attache_http::{Body, OnInformational};
+use attache_http::{
+    Body, OnInformational,
+    time::{Sleep, sleep},
+};
 use attache_telemetry::Reason;
 use attache_wire::{
     Fault, Limits, Request, ResponseHead, Value,
@@ -28,7 +31,7 @@ use bytes::BytesMut;
 use http::{HeaderValue, Method, StatusCode};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWrite as _},
-    time::{Instant, Sleep, sleep},
+    time::Instant,
 };
 
 use super::{

@@ -28,13 +28,14 @@ use std::{
 };
 
 use attache_config::model;
+use attache_http::time::sleep_until;
 use attache_http2::{Bounds, By, Caller, Code, Flood, Payer, RecvStream, SendStream, Settings};
 use attache_telemetry::Reason;
 use attache_wire::RequestHead;
 use tokio::{
     sync::Notify,
     task::spawn_local,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 
 use super::owner::Owner;

@@ -41,12 +41,9 @@ use std::{
 };
 
 use attache_config::model::OnUnhealthy;
+use attache_http::time::sleep_until;
 use attache_telemetry::{Reason, WorkerMetrics, metrics};
-use tokio::{
-    sync::Notify,
-    task::spawn_local,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::Notify, task::spawn_local, time::Instant};
 
 pub use upgraded::{Upgraded, upgraded};
 

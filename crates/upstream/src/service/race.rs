@@ -19,12 +19,12 @@ use std::{
 };
 
 use attache_config::model::{ProxyProtocolOut, UpstreamProtocol};
-use attache_http::Client;
-use attache_telemetry::Class;
-use tokio::{
-    task::spawn_local,
-    time::{Instant, sleep, sleep_until},
+use attache_http::{
+    Client,
+    time::{sleep, sleep_until},
 };
+use attache_telemetry::Class;
+use tokio::{task::spawn_local, time::Instant};
 
 use super::Inner;
 use crate::{

@@ -26,11 +26,15 @@ use std::{
     time::Duration,
 };
 
-use attache_http::Abort;
+use attache_http::{
+    Abort,
+    time::{sleep, sleep_until},
+};
 use attache_telemetry::Reason;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep, sleep_until},
+    task::unconstrained,
+    time::Instant,
 };
 
 use self::direction::{Direction, Side};
@@ -158,7 +162,7 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
     let mut whole = false;
     let result = loop {
         let turn = {
-            let mut cut = pin!(closer.closed());
+            let mut cut = pin!(unconstrained(closer.closed()));
             std::future::poll_fn(|cx| {
                 let (client, upstream) = (&mut client.0, &mut upstream.0);
                 let sent = out.poll(

@@ -23,13 +23,15 @@ use std::{
 };
 
 use attache_config::model::{HalfClose, TargetPolicy};
-use attache_http::Body;
+use attache_http::{
+    Body,
+    time::{Sleep, sleep},
+};
 use attache_telemetry::metrics;
 use attache_wire::{Fields, Response, outbox::Encoder, request::Target, server::Reader as Requests};
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     sync::oneshot,
-    time::{Sleep, sleep},
 };
 
 use super::{

@@ -6,10 +6,10 @@ use std::{
     task::{self, Poll, ready},
 };
 
-use attache_http::Body;
+use attache_http::{Body, time::sleep};
 use attache_wire::{Limits, Request, buffers};
 use http::Method;
-use tokio::{sync::oneshot, time::sleep};
+use tokio::sync::oneshot;
 
 use super::{Call, Connection, DRAIN_BYTES, State};
 use crate::{

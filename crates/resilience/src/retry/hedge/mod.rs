@@ -32,7 +32,8 @@ use attache_telemetry::{Exchange, Hedge, metrics};
 use attache_upstream::{Call, Error};
 use attache_wire::{Response, header::UPGRADE};
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use attache_http::time::{Sleep, sleep_until};
+use tokio::time::Instant;
 use tower::Service;
 
 use super::{Rules, repeatable::Repeatable};
