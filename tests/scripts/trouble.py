@@ -48,7 +48,10 @@ class Server:
 
     def run(self):
         while True:
-            connection, _ = self.socket.accept()
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return  # it was closed
             threading.Thread(target=self.one, args=(connection,), daemon=True).start()
 
     def one(self, connection):
@@ -230,10 +233,10 @@ def tls(name, client_ca=None):
 
 
 class Proxy:
-    def __init__(self, config, wait=True):
+    def __init__(self, config, name="attache"):
         self.at, self.admin = port(), port()
-        self.file = write("attache.yaml", f"admin: 127.0.0.1:{self.admin}\nmetrics: off\n" + config.replace("$PORT", str(self.at)))
-        self.log = open(os.path.join(FOLDER, "log"), "w+")
+        self.file = write(f"{name}.yaml", f"admin: 127.0.0.1:{self.admin}\nmetrics: off\n" + config.replace("$PORT", str(self.at)))
+        self.log = open(os.path.join(FOLDER, "log" if name == "attache" else f"{name}.log"), "w+")
         self.process = subprocess.Popen([ATTACHE, "run", "-c", self.file], stdout=self.log, stderr=self.log, cwd=FOLDER)
         for _ in range(200):
             try:

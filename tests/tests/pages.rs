@@ -1,8 +1,8 @@
-//! What README and docs/ show as YAML is right, so that it can be copied.
+//! What README and docs/ show as YAML is right, so that it can be copied; and the commands of the guides do what the guides say.
 
 use std::{env, fs, path::Path, process::Command};
 
-use attache_tests::binary;
+use attache_tests::{binary, script_alone};
 
 /// Upstreams that parts of a config name.
 const UPSTREAMS: &str = "upstreams: { orders: 'http://a.test', orders-next: 'http://b.test', users: 'http://c.test', limits: 'h2c://d.test', \
@@ -87,4 +87,18 @@ fn every_config_and_part_of_one_that_a_page_shows_is_right() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(whole >= 25 && parts >= 5, "{whole} configs and {parts} parts: are the blocks still found?");
+}
+
+#[test]
+fn every_command_of_every_guide_does_what_the_guide_says() {
+    let guides = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides");
+    let mut arguments = vec![binary().display().to_string()];
+    arguments.extend(
+        fs::read_dir(guides).unwrap().map(|entry| entry.unwrap().path().to_string_lossy().into_owned()),
+    );
+    assert!(arguments.len() > 6, "{arguments:?}");
+    // The guides name fixed ports.
+    let output = script_alone("guides.py", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("every command of every page"), "{said}{failed}");
 }

@@ -43,3 +43,11 @@ fn one_command_says_cause_and_remedy_of_4xx_answers_limits_budgets_and_tokens() 
     let said = text(&output);
     assert!(output.status.success() && said.contains(" have cause and remedy"), "{said}");
 }
+
+#[test]
+fn an_outage_that_begins_while_attache_runs_has_a_cause_a_remedy_and_an_end() {
+    let output = script("recoveries.py", &[&binary().display().to_string()]);
+    let said = text(&output);
+    let ending = "each outage has a cause, a remedy, a beginning and an end";
+    assert!(output.status.success() && said.contains(ending), "{said}");
+}

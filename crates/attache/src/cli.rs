@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::styling};
 
-use crate::client::Target;
+pub(crate) use crate::client::Target;
 use crate::{format::Format, intercept::Intercept};
 
 const STYLES: styling::Styles = styling::Styles::styled()
@@ -107,6 +107,8 @@ impl Command {
             Self::Explain(options) => options.format.is_json(),
             Self::Upgrade(options) => options.format.is_json(),
             Self::Demo(options) => options.format.is_json(),
+            Self::Import(options) => options.format.is_json(),
+            Self::Intercept(options) => options.is_json(),
             _ => false,
         }
     }
@@ -186,8 +188,9 @@ pub(crate) struct Completions {
 /// `attache man`
 #[derive(Debug, Args)]
 pub(crate) struct Man {
-    /// Folder that a page for each command is written to. Without it: the page of `attache` on standard output.
-    #[arg(value_name = "FOLDER")]
+    /// A command, whose page is printed; or a folder that a page for each command is written to. Without it: the page of `attache` is
+    /// printed.
+    #[arg(value_name = "COMMAND|FOLDER")]
     pub(crate) folder: Option<PathBuf>,
 }
 
@@ -276,10 +279,10 @@ pub(crate) struct Explain {
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
     /// Seconds of traffic. Default: until Ctrl-C in a terminal, 20 elsewhere.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seconds: Option<u64>,
     /// Requests a second.
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = some::<u32>)]
     pub(crate) rate: u32,
     #[command(flatten)]
     pub(crate) format: Format,
@@ -308,6 +311,18 @@ pub(crate) struct WaitReady {
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     attache_config::duration(text)
+}
+
+/// A whole number.
+pub(crate) fn whole<N: std::str::FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| format!("`{text}` is no whole number"))
+}
+
+/// A whole number of what there must be one of.
+fn some<N: std::str::FromStr + PartialOrd + Default>(text: &str) -> Result<N, String> {
+    whole(text).and_then(|number| {
+        if number > N::default() { Ok(number) } else { Err("it must be at least 1".to_owned()) }
+    })
 }
 
 /// Where the admin API is.
@@ -402,13 +417,13 @@ pub(crate) struct Tap {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) slower: Option<Duration>,
     /// Only one in so many.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = some::<u64>)]
     pub(crate) sample: Option<u64>,
     /// Show headers too; credentials are hidden.
     #[arg(short = 'H', long)]
     pub(crate) headers: bool,
     /// End after so many.
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = some::<u64>)]
     pub(crate) count: Option<u64>,
     #[command(flatten)]
     pub(crate) format: Format,

@@ -110,9 +110,28 @@ fn asked(method: Option<&str>, url: Option<&str>) -> Result<Option<(Method, Uri)
         }
         (Some(method), Some(url)) => (method, url),
     };
+    // RFC 9110 section 9.1: a method's case counts, and no method that anybody serves has small letters.
+    if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return Err(format!(
+            "`{method}` is no method: write it in capitals, `{}`",
+            method.to_ascii_uppercase()
+        ));
+    }
     let method = method.parse().map_err(|_| format!("`{method}` is no method: write `GET`, `POST`, …"))?;
-    let url = url.parse().map_err(|error| format!("`{url}` is no URL: {error}"))?;
-    Ok(Some((method, url)))
+    Ok(Some((method, parse(url)?)))
+}
+
+fn parse(url: &str) -> Result<Uri, String> {
+    url.parse().map_err(|error| match url.split_once(' ') {
+        Some((method, rest)) if method.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+            format!("`{url}` is no URL: method and URL are two words, `attache explain {method} {rest}`")
+        }
+        Some(_) => format!("`{url}` is no URL: a space is written `%20`"),
+        None if !url.contains("://") && !url.starts_with('/') => {
+            format!("`{url}` is no URL: did you mean `http://{url}`?")
+        }
+        None => format!("`{url}` is no URL: {error}"),
+    })
 }
 
 /// What the request's cookie is to the route's `session_cookie`.

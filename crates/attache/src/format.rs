@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Format {
     /// How it is shown.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Text)]
     output: Output,
     /// Short for `--output json`.
     #[arg(long, conflicts_with = "output")]

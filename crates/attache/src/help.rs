@@ -1,25 +1,27 @@
-//! Help of the command line: completions, manual pages, and suggestions for a command that doesn't exist.
+//! Help of the command line: completions, manual pages, and the printing of all that the parser says.
 
 use std::{
     error::Error,
     fmt::Write as _,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::Path,
+    process::ExitCode,
     time::{Duration, SystemTime},
 };
 
-use clap::{
-    CommandFactory as _,
-    error::{ContextKind, ContextValue, ErrorKind},
-};
+use clap::CommandFactory as _;
 
-use crate::cli::{self, Cli};
+use crate::{
+    cli::{self, Cli},
+    misuse,
+};
 
 /// Prints a shell's completions.
 pub(crate) fn completions(options: &cli::Completions) -> Result<(), Box<dyn Error>> {
     let mut text = Vec::new();
     clap_complete::generate(options.shell, &mut completed(), "attache", &mut text);
-    io::Write::write_all(&mut io::stdout(), &text)?;
+    io::stdout().write_all(&text)?;
     Ok(())
 }
 
@@ -34,13 +36,36 @@ fn completed() -> clap::Command {
         .args_conflicts_with_subcommands(true)
 }
 
-/// Prints the manual page, or writes one for each command.
+/// Says what the parser has to say, and how the process ends: help and version are answers, and whoever has no room for them did not get them.
+pub(crate) fn parsed(error: &mut clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        if let Some(said) = misuse::meant(error) {
+            crate::error::complain(&io::Error::other(said));
+        } else {
+            misuse::without_escapes(error);
+            let _ = error.print();
+        }
+        return ExitCode::from(2);
+    }
+    match error.print().and_then(|()| io::stdout().flush()) {
+        Err(failed) if failed.kind() != io::ErrorKind::BrokenPipe => {
+            crate::error::complain(&failed);
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Prints a manual page, or writes one for each command.
 pub(crate) fn man(options: &cli::Man) -> Result<(), Box<dyn Error>> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
-    match &options.folder {
-        None => io::Write::write_all(&mut io::stdout(), page(&command)?.as_bytes())?,
-        Some(folder) => {
+    let named =
+        options.folder.as_deref().and_then(Path::to_str).and_then(|name| command.find_subcommand(name));
+    match (&options.folder, named) {
+        (None, _) => io::stdout().write_all(page(&command)?.as_bytes())?,
+        (Some(_), Some(command)) => io::stdout().write_all(page(command)?.as_bytes())?,
+        (Some(folder), None) => {
             let wrong = |error: io::Error| {
                 format!("{}: no manual pages can be written there: {error}", folder.display())
             };
@@ -103,46 +128,6 @@ fn date() -> String {
     attache_telemetry::rfc3339(at).chars().take(10).collect()
 }
 
-/// What to say where the first word is no command, since everything but a command begins with `-`.
-pub(crate) fn unknown_command(error: &clap::Error) -> Option<String> {
-    if !matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand) {
-        return None;
-    }
-    let word = std::env::args().nth(1).filter(|word| !word.starts_with('-'))?;
-    let wrong = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand]
-        .into_iter()
-        .any(|kind| matches!(error.get(kind), Some(ContextValue::String(text)) if *text == word));
-    wrong.then(|| no_command(&word))
-}
-
-/// What other programs call the same.
-const OF_OTHERS: &[(&[&str], &str)] = &[
-    (&["version"], "--version"),
-    (&["validate", "verify", "test", "lint", "configtest"], "check"),
-    (&["serve", "start", "proxy"], "run"),
-    (&["stop", "shutdown", "kill"], "quit"),
-    (&["logs", "log", "trace", "watch", "tail"], "tap"),
-    (&["stats", "health", "info", "ps"], "status"),
-    (&["convert", "migrate"], "import"),
-    (&["route", "match", "why"], "explain"),
-];
-
-fn no_command(word: &str) -> String {
-    let command = Cli::command();
-    let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-    let is_file = |ending| word.ends_with(ending);
-    if [".yaml", ".yml", ".json"].into_iter().any(is_file) {
-        return format!("there is no command `{word}`; to run it as a config: `attache run -c {word}`");
-    }
-    if let Some((_, ours)) = OF_OTHERS.iter().find(|(theirs, _)| theirs.contains(&word)) {
-        return format!("there is no command `{word}`; did you mean `attache {ours}`?");
-    }
-    match attache_config::nearest(word, names.iter().copied()) {
-        Some(near) => format!("there is no command `{word}`; did you mean `attache {near}`?"),
-        None => format!("there is no command `{word}`; there are {}. See `attache --help`", names.join(", ")),
-    }
-}
-
 /// The cause is a pipe whose reader has ended.
 pub(crate) fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
     let closed = |kind| kind == Some(io::ErrorKind::BrokenPipe);
@@ -161,16 +146,6 @@ pub(crate) fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_misspelt_command_gets_a_suggestion() {
-        assert_eq!(no_command("chek"), "there is no command `chek`; did you mean `attache check`?");
-        assert_eq!(no_command("staus"), "there is no command `staus`; did you mean `attache status`?");
-        assert!(no_command("frobnicate").contains("explain"));
-        assert!(no_command("version").ends_with("did you mean `attache --version`?"));
-        assert!(no_command("validate").ends_with("did you mean `attache check`?"));
-        assert!(no_command("shop.yml").ends_with("`attache run -c shop.yml`"));
-    }
 
     #[test]
     fn the_command_line_holds_together() {

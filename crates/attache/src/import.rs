@@ -11,23 +11,16 @@ use serde_json::json;
 
 use crate::cli;
 
-/// Runs it. The exit code tells the grade: 0 lost nothing, 3 lost something soft, 4 lost its point; 1 is an error.
-pub(crate) fn run(options: &cli::Import) -> ExitCode {
-    match import(options) {
-        Ok(code) => code,
-        Err(error) => {
-            crate::error::complain(&*error);
-            ExitCode::FAILURE
-        }
-    }
-}
-
 type Failed = Box<dyn std::error::Error>;
 
-fn import(options: &cli::Import) -> Result<ExitCode, Failed> {
+/// Runs it. The exit code tells the grade: 0 lost nothing, 3 lost something soft, 4 lost its point; 1 is an error.
+pub(crate) fn run(options: &cli::Import) -> Result<ExitCode, Failed> {
     let files = attache_import::read(&options.files)?;
     let kind = match options.from {
         Some(kind) => kind.kind(),
+        None if files.iter().any(|file| is_ours(&file.text)) => {
+            return Err("this is a config of attache already: `attache check FILE` checks it".into());
+        }
         None => attache_import::detect(&files).ok_or(
             "it can't be told which proxy this config is of: say it, `--from envoy`, `haproxy`, `nginx`, `istio`, `stunnel` or `ghostunnel`",
         )?,
@@ -50,6 +43,13 @@ fn import(options: &cli::Import) -> Result<ExitCode, Failed> {
     let losses = if lost == 1 { "loss" } else { "losses" };
     writeln!(io::stderr(), "{}; {lost} {losses}, each a comment at its place", imported.grade)?;
     Ok(ExitCode::from(imported.grade.exit_code()))
+}
+
+/// Upstreams by name, as no other proxy has them.
+fn is_ours(text: &str) -> bool {
+    text.lines().any(|line| {
+        line.split('#').next().unwrap_or(line).trim_end() == "upstreams:" || line.starts_with("upstreams: {")
+    })
 }
 
 /// The config and every remark, each with its place in the original.

@@ -155,7 +155,7 @@ fn before_native(version: &str) -> Option<bool> {
 }
 
 /// Runs `attache inject`.
-pub(crate) fn inject(options: &Inject) -> ExitCode {
+pub(crate) fn inject(options: &Inject) -> Result<ExitCode, AnyError> {
     ended(options.settings.settings().and_then(|mut settings| {
         settings.pod_templates.clone_from(&options.pod_template);
         all(&options.files, |text| inject::inject(text, &settings))
@@ -163,19 +163,12 @@ pub(crate) fn inject(options: &Inject) -> ExitCode {
 }
 
 /// Runs `attache uninject`.
-pub(crate) fn uninject(options: &Uninject) -> ExitCode {
+pub(crate) fn uninject(options: &Uninject) -> Result<ExitCode, AnyError> {
     ended(all(&options.files, inject::uninject))
 }
 
-fn ended(result: Result<bool, AnyError>) -> ExitCode {
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(REFUSED),
-        Err(error) => {
-            crate::error::complain(&*error);
-            ExitCode::FAILURE
-        }
-    }
+fn ended(result: Result<bool, AnyError>) -> Result<ExitCode, AnyError> {
+    Ok(if result? { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
 }
 
 /// A text and where it is from.

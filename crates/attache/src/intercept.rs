@@ -30,6 +30,20 @@ pub(crate) struct Intercept {
     inbound: ToTheApp,
 }
 
+impl Intercept {
+    pub(crate) fn is_json(&self) -> bool {
+        self.format.is_json()
+    }
+}
+
+fn user(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("it is a number: `id -u {text}` prints that of a user"))
+}
+
+fn group(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("it is a number: `getent group {text}` prints that of a group"))
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum BackendArg {
     Auto,
@@ -46,10 +60,10 @@ enum BackendArg {
 #[group(multiple = true)]
 struct Both {
     /// attache's own users, whose connections go straight.
-    #[arg(long, value_name = "UID", value_delimiter = ',', default_value = "1337")]
+    #[arg(long, value_name = "UID", value_delimiter = ',', default_value = "1337", value_parser = user)]
     proxy_uid: Vec<u32>,
     /// attache's own groups, whose connections go straight.
-    #[arg(long, value_name = "GID", value_delimiter = ',', default_value = "1337")]
+    #[arg(long, value_name = "GID", value_delimiter = ',', default_value = "1337", value_parser = group)]
     proxy_gid: Vec<u32>,
     /// Network interfaces without interception; `cali*` is all that begin so.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]

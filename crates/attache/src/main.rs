@@ -26,6 +26,7 @@ mod inherited;
 mod inject;
 mod intercept;
 mod issuers;
+mod misuse;
 mod notify;
 mod observe;
 mod overload;
@@ -59,13 +60,7 @@ const fn done((): ()) -> ExitCode {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => match help::unknown_command(&error) {
-            Some(said) => {
-                error::complain(&std::io::Error::other(said));
-                return ExitCode::from(2);
-            }
-            None => error.exit(),
-        },
+        Err(mut error) => return help::parsed(&mut error),
     };
     let command = cli.command.unwrap_or(Command::Run(cli.run));
     let is_json = command.is_json();
@@ -74,12 +69,12 @@ fn main() -> ExitCode {
         Command::Check(options) => return check::run(&options),
         Command::Schema => run::schema().map(done),
         Command::Explain(options) => explain::run(&options).map(done),
-        Command::Import(options) => return import::run(&options),
+        Command::Import(options) => import::run(&options),
         Command::Demo(options) => demo::run(&options).map(done),
         Command::WaitReady(options) => client::wait_ready(&options),
         Command::Intercept(options) => intercept::run(&options).map(done),
-        Command::Inject(options) => return inject::inject(&options),
-        Command::Uninject(options) => return inject::uninject(&options),
+        Command::Inject(options) => inject::inject(&options),
+        Command::Uninject(options) => inject::uninject(&options),
         Command::Webhook(options) => webhook::run(&options).map(done),
         Command::Sleep(options) => {
             std::thread::sleep(options.duration);
@@ -95,6 +90,8 @@ fn main() -> ExitCode {
         Command::Completions(options) => help::completions(&options).map(done),
         Command::Man(options) => help::man(&options).map(done),
     };
+    // What stands in the buffer still is a part of the answer, too.
+    let result = result.and_then(|code| Ok(std::io::stdout().flush().map(|()| code)?));
     match result {
         Ok(code) => code,
         // The reader of the output has ended (`| head`): this is no failure.

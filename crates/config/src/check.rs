@@ -35,7 +35,15 @@ impl Checker<'_> {
         let before = self.problems.mark();
         self.wrong.clear();
         self.keys.clear();
-        let value = self.bare(node, resolve(self.root, schema))?;
+        let Some(value) = self.bare(node, resolve(self.root, schema)) else {
+            if let Some(help) = slips::in_other_words(node, |other| self.fits(other, schema)) {
+                self.problems.take_back(before);
+                let found =
+                    if let Kind::Scalar(scalar) = &node.kind { quoted(scalar) } else { String::new() };
+                self.problems.wrong(node.place, format!("{found} doesn't fit here"), help);
+            }
+            return None;
+        };
         let (mut wrong, keys) = (std::mem::take(&mut self.wrong), std::mem::take(&mut self.keys));
         if wrong.is_empty() && (self.problems.mark() != before || node.has_broken()) {
             wrong.push(String::new());
@@ -46,6 +54,14 @@ impl Checker<'_> {
         } else {
             value
         })
+    }
+
+    /// Nothing would be wrong with this node.
+    fn fits(&self, node: &Node, schema: &Value) -> bool {
+        let mut problems = Problems::default();
+        let (wrong, keys) = (Vec::new(), serde_json::Map::new());
+        let mut other = Checker { root: self.root, problems: &mut problems, key: None, wrong, keys };
+        other.check(node, schema).is_some() && !problems.any_error()
     }
 
     /// The value of a key: missing parts are reported at the key.
@@ -104,6 +120,13 @@ impl Checker<'_> {
                 self.unfit(node, &all);
                 None
             }
+            // The only word of this key says little of what else there is.
+            [only] if alternatives.len() > 1 && self.is_another_word(node, only) => {
+                let all: Vec<&Value> =
+                    alternatives.iter().map(|alternative| resolve(root, alternative)).collect();
+                self.unfit(node, &all);
+                None
+            }
             [only] => self.alternative(node, only),
             several => {
                 let mark = self.problems.mark();
@@ -131,6 +154,15 @@ impl Checker<'_> {
         }
     }
 
+    /// The schema has one word, and this is neither that nor like it.
+    fn is_another_word(&self, node: &Node, schema: &Value) -> bool {
+        let Kind::Scalar(scalar) = &node.kind else { return false };
+        let words = words(resolve(self.root, schema));
+        words.len() == 1
+            && !words.contains(&scalar.text.as_str())
+            && suggest::nearest(&scalar.text, words.iter().copied()).is_none()
+    }
+
     /// One of several forms of a value. If the form needs no place itself, the whole value gets the places of its keys.
     fn alternative(&mut self, node: &Node, schema: &Value) -> Option<Value> {
         if flag(schema, "x-at") {
@@ -151,7 +183,8 @@ impl Checker<'_> {
             if words.contains(&text) {
                 return Some(Value::String(text.to_owned()));
             }
-            let help = match suggest::nearest(text, words.iter().copied()) {
+            let all = || words.iter().copied();
+            let help = match suggest::nearest(text, all()).or_else(|| suggest::word_of_others(text, all())) {
                 Some(near) => format!("did you mean `{near}`? one of {}", suggest::list(words, "or")),
                 None => format!("one of {}", suggest::list(words, "or")),
             };
@@ -308,7 +341,12 @@ impl Checker<'_> {
                         above.map(|above| format!("if it belongs to `{above}:` above, indent it deeper"));
                     let kept = (value.is_anchored && std::ptr::eq(schema, self.root))
                         .then(|| format!("call it `x-{key}` if it only holds what `*` and `<<` stand for"));
-                    no_space(key).or(above).or(kept).unwrap_or_else(|| self.where_else(key, known))
+                    let comment = key.starts_with("//").then(|| "a comment begins with `#`".to_owned());
+                    slips::no_space(key)
+                        .or(comment)
+                        .or(above)
+                        .or(kept)
+                        .unwrap_or_else(|| self.where_else(key, known))
                 };
                 self.problems.wrong(*place, format!("unknown key `{key}` in {within}"), help);
             }
@@ -338,6 +376,9 @@ impl Checker<'_> {
         let names = || known.keys().map(String::as_str);
         if let Some(near) = suggest::slip(key, names()).or_else(|| suggest::of_others(key, names())) {
             return format!("did you mean `{near}`?");
+        }
+        if let Some(help) = suggest::elsewhere(key, names()) {
+            return help.to_owned();
         }
         let homes: Vec<String> = self
             .root
@@ -398,10 +439,10 @@ impl Checker<'_> {
                     && schemas.iter().all(|schema| flag(schema, "x-map")) =>
             {
                 let name = || format!("give it a name: `{{ NAME: {} }}`", shown(scalar));
-                Some(no_space(&scalar.text).unwrap_or_else(name))
+                Some(slips::no_space(&scalar.text).unwrap_or_else(name))
             }
             Kind::Scalar(scalar) if schemas.iter().all(|schema| accepts(schema, Shape::Mapping)) => {
-                no_space(&scalar.text).or_else(|| {
+                slips::no_space(&scalar.text).or_else(|| {
                     let is_path = scalar.text.starts_with('/') && !scalar.secret;
                     let takes_path = schemas.iter().any(|schema| !schema["properties"]["path"].is_null());
                     (is_path && takes_path).then(|| format!("`{{ path: {} }}`", shown(scalar)))
@@ -432,15 +473,6 @@ impl Checker<'_> {
         };
         self.problems.wrong(place, "a value is missing here", help);
     }
-}
-
-/// `a:http://b` is one word in YAML, which is never intended.
-fn no_space(text: &str) -> Option<String> {
-    let (key, value) = text.split_once(':')?;
-    let is_key =
-        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
-    (is_key && !value.is_empty() && !value.starts_with("//"))
-        .then(|| format!("write a space behind the colon: `{key}: {value}`"))
 }
 
 /// What a file that is no mapping could have meant.

@@ -99,6 +99,12 @@ fn checked(
     env: &dyn Fn(&str) -> Option<String>,
     problems: &mut Problems,
 ) -> Option<Config> {
+    if let Some(line) = not_yaml::unfinished_merge(text) {
+        let place = diagnostic::Place { line, column: 1, length: 7 };
+        let help = "keep one of the two parts, and remove the lines of `<<<<<<<`, `=======` and `>>>>>>>`";
+        problems.wrong(place, "here are the marks of an unfinished merge", help);
+        return None;
+    }
     if let Some((what, help)) = foreign::recognize(text) {
         problems.wrong(Place::default(), format!("{what}, not a config of attache"), help);
         return None;

@@ -89,6 +89,12 @@ pub(crate) fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
     problems.wrong(place, format!("{NOT_YAML}: {}", error.info()), help);
 }
 
+/// The first line of a conflict that git or another program left in the file.
+pub(crate) fn unfinished_merge(text: &str) -> Option<u32> {
+    let is_mark = |line: &str| line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> ");
+    lines(text).position(is_mark).map(|index| index as u32 + 1)
+}
+
 const DEEP: &str = "this many levels are no config: is a bracket opened and not closed?";
 
 /// The last value up to an error that begins with a quote which its line doesn't end, and where.

@@ -1,11 +1,36 @@
-//! Keys in the wrong column, which an error about something else would hide.
+//! What an error about something else would hide: keys in the wrong column, words without a space between them, and values in words of
+//! another program.
 
 use serde_json::Value;
 
 use crate::{
     describe::{flag, list, resolve, title},
-    yaml::{Entry, Kind, Node},
+    yaml::{Entry, Kind, Node, Scalar},
 };
+
+/// A value that was refused, said otherwise: `off` for `no`, `{}` for `yes`, a list for several values in one text. Each is suggested only
+/// where it would be right, which `fits` tells.
+pub(crate) fn in_other_words(node: &Node, fits: impl Fn(&Node) -> bool) -> Option<String> {
+    let Kind::Scalar(scalar) = &node.kind else { return None };
+    let fits = |kind: Kind| fits(&node.with(kind));
+    let word = |text: &str| Kind::Scalar(Scalar { text: text.to_owned(), ..scalar.clone() });
+    match scalar.text.to_ascii_lowercase().as_str() {
+        "no" | "false" | "none" | "never" | "disable" | "disabled" if fits(word("off")) => {
+            return Some("write `off`".to_owned());
+        }
+        "yes" | "true" | "on" | "enable" | "enabled" if fits(Kind::Mapping(Vec::new())) => {
+            return Some("a mapping of its keys stands here; `{}` leaves each at its default".to_owned());
+        }
+        _ => {}
+    }
+    let parts: Vec<&str> =
+        scalar.text.split([',', ' ']).map(str::trim).filter(|part| !part.is_empty()).collect();
+    if scalar.secret || parts.len() < 2 || parts.len() > 20 {
+        return None;
+    }
+    let items = parts.iter().map(|part| node.with(word(part))).collect();
+    fits(Kind::Sequence(items)).then(|| format!("several are a list: `[{}]`", parts.join(", ")))
+}
 
 /// An unknown key that a key without a value, further up in the same mapping, could have below it: its line is not indented far enough.
 pub(crate) fn above<'a>(
@@ -39,4 +64,13 @@ fn takes(root: &Value, schema: &Value, key: &str) -> bool {
 
 fn is_empty(node: &Node) -> bool {
     matches!(&node.kind, Kind::Scalar(scalar) if scalar.is_missing())
+}
+
+/// `a:http://b` is one word in YAML, which is never intended.
+pub(crate) fn no_space(text: &str) -> Option<String> {
+    let (key, value) = text.split_once(':')?;
+    let is_key =
+        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    (is_key && !value.is_empty() && !value.starts_with("//"))
+        .then(|| format!("write a space behind the colon: `{key}: {value}`"))
 }

@@ -22,14 +22,55 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 
 /// Keys of ours, each with what other programs call the same.
 const OF_OTHERS: &[(&str, &[&str])] = &[
-    ("listeners", &["frontends", "entrypoints", "servers"]),
-    ("upstreams", &["backends", "clusters", "services"]),
-    ("bind", &["listen", "listen_address", "local_address", "accept", "port"]),
+    ("listeners", &["frontend", "frontends", "entrypoints", "server", "servers"]),
+    ("upstreams", &["backend", "backends", "cluster", "clusters", "service", "services", "origins"]),
+    (
+        "bind",
+        &["listen", "listen_address", "local_address", "accept", "port", "address", "addr", "interface"],
+    ),
     (
         "address",
         &["url", "uri", "target", "server", "servers", "endpoint", "endpoints", "connect", "host", "hosts"],
     ),
-    ("to", &["backend", "cluster", "destination", "forward", "proxy_pass", "service", "upstream"]),
+    (
+        "to",
+        &[
+            "backend",
+            "backends",
+            "cluster",
+            "destination",
+            "forward",
+            "proxy_pass",
+            "service",
+            "target",
+            "targets",
+            "upstream",
+            "upstreams",
+        ],
+    ),
+    ("routes", &["rules", "paths", "locations", "handlers"]),
+    ("match", &["when", "if", "matches", "rule", "condition", "conditions"]),
+    (
+        "balance",
+        &["lb", "lb_policy", "lb_algorithm", "load_balancer", "load_balancing", "strategy", "policy"],
+    ),
+    ("health_check", &["check", "healthcheck", "probe", "readiness"]),
+    ("outlier_ejection", &["outlier_detection", "passive_health_check", "max_fails"]),
+    ("circuit_breaker", &["breaker"]),
+    ("rate_limit", &["limit_req", "ratelimit", "throttle"]),
+    ("retry", &["retry_policy", "proxy_next_upstream"]),
+    ("mirror", &["shadow", "request_mirror_policies"]),
+    ("fault", &["fault_injection", "chaos"]),
+    ("tls", &["mtls", "ssl", "transport_socket"]),
+    ("insecure_skip_verify", &["insecure", "skip_verify", "ssl_verify", "verify", "verify_peer"]),
+    ("protocol", &["mode", "proto", "type"]),
+    ("max_connections", &["connection_limit", "maxconn"]),
+    ("timeout", &["read_timeout", "request_timeout", "proxy_read_timeout"]),
+    ("connect_timeout", &["dial_timeout", "proxy_connect_timeout"]),
+    ("per_try_timeout", &["attempt_timeout", "try_timeout"]),
+    ("interval", &["every", "period", "period_seconds"]),
+    ("metrics", &["monitoring", "prometheus", "stats"]),
+    ("admin", &["dashboard", "management"]),
     ("path", &["location", "path_prefix", "prefix", "uri", "url"]),
     ("host", &["authority", "domain", "domains", "hostname", "server_name"]),
     ("certificate", &["cert", "cert_file", "certificate_chain", "crt"]),
@@ -42,6 +83,60 @@ const OF_OTHERS: &[(&str, &[&str])] = &[
     ("respond", &["direct_response", "return", "status"]),
     ("otlp", &["collector", "endpoint"]),
 ];
+
+/// Words of ours for values, each with what other programs call the same.
+const WORDS_OF_OTHERS: &[(&str, &[&str])] = &[
+    ("least-request", &["least_conn", "least_connections", "leastconn", "p2c"]),
+    ("round-robin", &["rr", "static-rr", "weighted"]),
+    ("peak-ewma", &["ewma", "least_time", "latency"]),
+    ("ring-hash", &["consistent", "consistent_hash", "hash", "ip_hash", "source", "sticky"]),
+    ("http2", &["grpc", "h2", "h2c"]),
+    ("http1", &["h1", "http/1.1", "http1.1"]),
+    ("tcp", &["l4", "opaque", "raw", "stream"]),
+    ("tls", &["passthrough", "ssl", "sni"]),
+];
+
+/// The word that other programs call `word`.
+pub(crate) fn word_of_others<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_ascii_lowercase();
+    let is = |(_, theirs): &&(&str, &[&str])| {
+        theirs.contains(&word.as_str()) || theirs.contains(&word.replace('-', "_").as_str())
+    };
+    known.into_iter().find(|ours| WORDS_OF_OTHERS.iter().filter(is).any(|(name, _)| name == ours))
+}
+
+/// Where something is said for which there is no key. The first word of a row is a key that the mapping must know.
+const ELSEWHERE: &[(&str, &[&str], &str)] = &[
+    (
+        "listeners",
+        &["log", "log_level", "loglevel", "logger", "logging", "verbosity"],
+        "how much the program logs is said by `--log LEVEL` or ATTACHE_LOG; `access_log` is about calls",
+    ),
+    ("address", &["port", "ports"], "the port is a part of the address: `address: http://HOST:PORT`"),
+    ("address", &["scheme"], "the scheme is a part of the address: `address: https://HOST:PORT`"),
+    (
+        "listeners",
+        &["env", "environment", "variables"],
+        "`${NAME}` in any value stands for the environment variable of that name",
+    ),
+    (
+        "listeners",
+        &["include", "includes", "import", "imports"],
+        "a config is one file; `!file PATH` reads one value from another file",
+    ),
+];
+
+/// What to do where other programs have this key.
+pub(crate) fn elsewhere<'a>(
+    word: &str,
+    known: impl IntoIterator<Item = &'a str> + Clone,
+) -> Option<&'static str> {
+    let word = word.to_ascii_lowercase().replace('-', "_");
+    let is = |(ours, theirs, _): &&(&str, &[&str], &str)| {
+        theirs.contains(&word.as_str()) && known.clone().into_iter().any(|known| known == *ours)
+    };
+    ELSEWHERE.iter().find(is).map(|(_, _, help)| *help)
+}
 
 /// The key that other programs call `word`.
 pub(crate) fn of_others<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -145,7 +240,10 @@ mod tests {
         // A slip is nearer than another program's word.
         assert_eq!(meant("upstream", ["upstreams", "to"]), Some("upstreams"));
         assert_eq!(meant("upstream", ["match", "to"]), Some("to"));
-        for (ours, theirs) in OF_OTHERS {
+        assert_eq!(word_of_others("leastconn", ["random", "least-request"]), Some("least-request"));
+        assert_eq!(word_of_others("leastconn", ["random"]), None);
+        assert!(elsewhere("port", ["address"]).is_some() && elsewhere("port", ["bind"]).is_none());
+        for (ours, theirs) in OF_OTHERS.iter().chain(WORDS_OF_OTHERS) {
             assert!(!theirs.contains(ours), "{ours}");
         }
     }

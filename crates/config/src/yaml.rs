@@ -76,6 +76,11 @@ impl Node {
         Self { place, kind: Kind::Broken, is_anchored: false, size: 1, depth: 0 }
     }
 
+    /// Another value at the same place.
+    pub(crate) fn with(&self, kind: Kind) -> Self {
+        Self { place: self.place, kind, is_anchored: false, size: 1, depth: 0 }
+    }
+
     /// No value: a file with nothing but comments.
     pub(crate) fn is_nothing(&self) -> bool {
         matches!(&self.kind, Kind::Scalar(scalar) if scalar.is_missing() && !scalar.file)
@@ -279,7 +284,8 @@ impl Tree<'_> {
                         Kind::Scalar(Scalar { text, .. }) => Key::Name(text, node.place),
                         Kind::Broken => Key::Unusable,
                         _ => {
-                            self.problems.error(node.place, "a key must be a plain word");
+                            let help = "a value that begins with `{` or `[` needs quotes; `{{ … }}` of a template has to be filled in first";
+                            self.problems.wrong(node.place, "a key must be a plain word", help);
                             Key::Unusable
                         }
                     });

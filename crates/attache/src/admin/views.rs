@@ -173,6 +173,7 @@ fn lookup(status: &LookupStatus, now: Instant) -> Value {
         "failure": status.failure.as_ref().map(|(reason, detail)| json!({
             "reason": reason.as_str(),
             "detail": detail,
+            "what_to_do": reason.what_to_do(),
         })),
     })
 }

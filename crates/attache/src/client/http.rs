@@ -98,7 +98,18 @@ pub(crate) fn send(
 /// A whole answer, where it was a good one; otherwise what it says.
 pub(crate) fn fetch(target: &Target, method: &str, path: &str) -> Result<String, String> {
     let (status, text) = ask(target, method, path)?;
-    if (200..300).contains(&status) { Ok(text) } else { Err(format!("{status}: {}", text.trim())) }
+    if (200..300).contains(&status) { Ok(text) } else { Err(refused(target, status, &text)) }
+}
+
+/// What to say of an answer that is none of the admin API: what it says, or that something else answers there.
+pub(super) fn refused(target: &Target, status: u16, text: &str) -> String {
+    if status == 404 {
+        return format!(
+            "what answers at {target} is no admin API of attache (it says 404). `--admin ADDRESS` names the `admin` of the config, and not its \
+             `metrics`"
+        );
+    }
+    format!("{status}: {}", text.trim())
 }
 
 /// Status and text of an answer.

@@ -106,8 +106,20 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
         for lookup in list(upstream, "dns") {
             let reason = field(&lookup["failure"], "reason");
             if !reason.is_empty() && !is_told(reason) {
-                troubles
-                    .push(format!("upstream {name}: looking up {} fails: {reason}", field(lookup, "name")));
+                let detail = match clean(field(&lookup["failure"], "detail"), 200) {
+                    none if none.is_empty() => none,
+                    detail => format!(" ({detail})"),
+                };
+                let serving = if upstream["usable"].as_u64().is_some_and(|usable| usable > 0) {
+                    "; the endpoints of the last good answer serve on"
+                } else {
+                    ""
+                };
+                troubles.push(format!(
+                    "upstream {name}: looking up {} fails: {reason}{detail}{serving}. {}",
+                    field(lookup, "name"),
+                    field(&lookup["failure"], "what_to_do")
+                ));
             }
         }
     }
@@ -387,9 +399,14 @@ mod tests {
         seen["upstreams"] = json!([{
             "name": "orders", "usable": 0, "no_endpoint_because": "dns-nxdomain", "endpoints": [],
             "breaker": { "state": "open", "because": "20 failures in a row" },
-            "dns": [{ "name": "orders.test:80", "failure": { "reason": "dns-nxdomain" } }],
+            "dns": [{ "name": "orders.test:80", "failure": {
+                "reason": "dns-failed", "detail": "SERVFAIL from 10.0.0.2", "what_to_do": "Ask it." } }],
         }]);
         seen["reloads"] = json!([{ "ok": false }]);
-        assert_eq!(troubles(&seen).0.len(), 4, "{:?}", troubles(&seen));
+        let lines = troubles(&seen).0;
+        assert_eq!(lines.len(), 4, "{lines:?}");
+        let lookup =
+            "upstream orders: looking up orders.test:80 fails: dns-failed (SERVFAIL from 10.0.0.2). Ask it.";
+        assert!(lines.iter().any(|line| line == lookup), "{lines:?}");
     }
 }

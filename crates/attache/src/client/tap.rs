@@ -22,12 +22,12 @@ const LINE: u64 = 1 << 20;
 
 pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
     let target = &options.admin.admin;
+    can_match(options)?;
     names_exist(options)?;
     let answer =
         http::send(target, "GET", &path(options), None).map_err(|error| http::unreachable(target, &error))?;
     if answer.status != 200 {
-        let status = answer.status;
-        return Err(format!("{status}: {}", answer.text()?.trim()).into());
+        return Err(http::refused(target, answer.status, &answer.text()?).into());
     }
     let (mut out, paint) = (io::stdout().lock(), Paint::stdout());
     let mut body = answer.body;
@@ -56,6 +56,23 @@ pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> 
             return Ok(());
         }
     }
+}
+
+/// With a filter that no request can match, `tap` would wait for ever.
+fn can_match(options: &cli::Tap) -> Result<(), String> {
+    // RFC 9110 section 9.1: a method's case counts.
+    if let Some(method) =
+        options.method.as_deref().filter(|method| method.bytes().any(|byte| byte.is_ascii_lowercase()))
+    {
+        return Err(format!(
+            "no request has the method `{method}`: write it in capitals, `{}`",
+            method.to_ascii_uppercase()
+        ));
+    }
+    if let Some(path) = options.path.as_deref().filter(|path| !path.starts_with(['/', '*'])) {
+        return Err(format!("no path begins with `{path}`: did you mean `/{path}`?"));
+    }
+    Ok(())
 }
 
 /// Reads the names out of one object of the admin API.
@@ -98,6 +115,7 @@ fn no_such(what: &str, wanted: &str, known: &[String]) -> String {
 fn path(options: &cli::Tap) -> String {
     let slower = options.slower.map(duration);
     let sample = options.sample.map(|sample| sample.to_string());
+    let status = options.status.as_ref().map(|status| status.to_ascii_lowercase());
     let keys = [
         ("listener", &options.listener),
         ("route", &options.route),
@@ -106,7 +124,7 @@ fn path(options: &cli::Tap) -> String {
         ("host", &options.host),
         ("method", &options.method),
         ("path", &options.path),
-        ("status", &options.status),
+        ("status", &status),
         ("reason", &options.reason),
         ("slower", &slower),
         ("sample", &sample),

@@ -264,7 +264,8 @@ impl Targets {
         by_header: bool,
         problems: &mut Problems,
     ) -> Option<Vec<Destination>> {
-        if !by_header {
+        // Of an empty list something else was reported.
+        if !by_header && !names.is_empty() {
             let help =
                 "`upstream_header: x-upstream` on the route, or weights: `{ orders: 95%, orders-next: 5% }`";
             problems.wrong(at, "it is not clear which of these upstreams a request is for", help);

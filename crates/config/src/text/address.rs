@@ -88,7 +88,7 @@ fn socket_addresses(text: &str) -> Result<Vec<SocketAddr>, Wrong> {
                 format!("`127.0.0.1:{text}` is for this machine alone, `:{text}` for every address of it"),
             );
         }
-        if matches!(text, "true" | "yes" | "on") {
+        if matches!(text, "true" | "yes" | "on" | "false" | "no") {
             return wrong(
                 "{} is no address",
                 "`127.0.0.1:15001` is for this machine alone, `:15001` for every address of it",

@@ -148,14 +148,7 @@ pub(super) fn method(text: &str) -> Result<Method, Wrong> {
     if upper != text {
         return wrong("{} isn't a method", format!("methods are told apart by case: `{upper}`?"));
     }
-    match Method::from_bytes(text.as_bytes()) {
-        Ok(method) => Ok(method),
-        Err(_) if text.contains([' ', ',']) => {
-            let all: Vec<&str> = text.split([' ', ',']).filter(|one| !one.is_empty()).collect();
-            wrong("{} isn't a method", format!("several are a list: `[{}]`", all.join(", ")))
-        }
-        Err(_) => wrong("{} isn't a method", "such as `GET`"),
-    }
+    Method::from_bytes(text.as_bytes()).or_else(|_| wrong("{} isn't a method", "such as `GET`"))
 }
 
 #[cfg(test)]

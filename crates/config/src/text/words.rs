@@ -20,6 +20,11 @@ pub(super) fn label(text: &str) -> Result<Name, Wrong> {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
     if right {
         Ok(text.into())
+    } else if text.contains("://") {
+        wrong(
+            "{} isn't a name",
+            format!("give the address a name in `upstreams`: `NAME: {text}`, and write the name here"),
+        )
     } else {
         wrong("{} isn't a name", "letters, digits, `-`, `_`, `.` and `/`, the first a letter or digit")
     }

@@ -237,3 +237,48 @@ fn a_file_that_is_not_there_or_not_text_is_said_so() {
     let Err(found) = attache_config::load(&path, &|_| None) else { panic!("this is no text") };
     assert!(found.to_string().contains("not UTF-8 text: line 2"), "{found}");
 }
+
+#[test]
+fn what_other_programs_write_is_answered_by_what_is_written_here() {
+    const A: &str = "upstreams: { a: 'http://a.test' }\n";
+    let listener = |keys: &str| format!("listeners: {{ l: {{ bind: ':1', {keys} }} }}\n{A}");
+    let upstream = |keys: &str| format!("upstreams: {{ a: {{ address: 'http://a.test', {keys} }} }}\n");
+    for (text, says) in [
+        // `off` for what YAML 1.1 and others call no, `{}` for yes.
+        (format!("admin: no\n{A}"), "write `off`"),
+        (format!("metrics: false\n{A}"), "write `off`"),
+        (format!("access_log: none\n{A}"), "write `off`"),
+        (upstream("circuit_breaker: disabled"), "write `off`"),
+        (upstream("outlier_ejection: true"), "`{}` leaves each at its default"),
+        (upstream("circuit_breaker: 5"), "expected `off`, or a mapping"),
+        // Several values in one text.
+        (
+            listener("routes: [{ match: { methods: 'GET, POST' }, to: a }]"),
+            "several are a list: `[GET, POST]`",
+        ),
+        (listener("routes: [{ to: a, retry: { on: '5xx,reset' } }]"), "several are a list: `[5xx, reset]`"),
+        (
+            "upstreams: { a: { address: 'http://a.test, http://b.test' } }\n".to_owned(),
+            "`[http://a.test, http://b.test]`",
+        ),
+        // Keys and words of others.
+        (upstream("lb_policy: ROUND_ROBIN"), "did you mean `balance`?"),
+        (upstream("balance: leastconn"), "did you mean `least-request`?"),
+        (upstream("port: 80"), "the port is a part of the address"),
+        (format!("log_level: debug\n{A}"), "`--log LEVEL`"),
+        ("listeners: { l: { address: ':1', to: a } }\n".to_owned() + A, "did you mean `bind`?"),
+        (
+            "listeners: { l: { bind: ':1', to: 'http://b.test' } }\n".to_owned() + A,
+            "in `upstreams`: `NAME: http://b.test`",
+        ),
+        ("{ // mine\n upstreams: { a: 'http://a.test' } }\n".to_owned(), "a comment begins with `#`"),
+        ("upstreams: { a: {{ env.URL }} }\n".to_owned(), "has to be filled in first"),
+        ("<<<<<<< HEAD\nupstreams: {}\n=======\n>>>>>>> other\n".to_owned(), "marks of an unfinished merge"),
+    ] {
+        let found = found(&text);
+        assert!(found.contains(says) && found.contains("attache.yaml:"), "{text}{found}");
+    }
+    // Nothing but the list itself is wrong.
+    let found = found(&listener("routes: [{ to: [{ upstream: a, weight: 5 }] }]"));
+    assert_eq!(found.matches("error:").count(), 1, "{found}");
+}
