@@ -129,7 +129,7 @@ CASES = []
 def case(what, config, fail, mend, cause, remedy, seen=lambda saw: saw not in ("200", "bytes", "101"), call=lambda proxy: proxy.get(), code=2,
          logged=True, pause=0.2, burst=1, patience=15, unseen=False):
     CASES.append(dict(what=what, config=config, fail=fail, mend=mend, cause=cause, remedy=remedy, seen=seen, call=call, code=code, logged=logged,
-                      pause=pause, burst=burst))
+                      pause=pause, burst=burst, patience=patience, unseen=unseen))
 
 
 def switched(what, cause, remedy, before=says(), after=says(), tls_before=None, tls_after=None, scheme="http", more="", route="", whole=None, **rest):
@@ -159,7 +159,7 @@ def walk(number, what, config, fail, mend, cause, remedy, seen, call, code, logg
     proxy = Proxy(config, name=f"case{number}")
     told = lambda: command("status", "--admin", str(proxy.admin))
     log = lambda: open(proxy.log.name).read()
-    wrong, last = [], ["-"]
+    wrong, last, broken = [], [None], lambda: last[0] is not None and seen(last[0])
     stop, mended = threading.Event(), threading.Event()
 
     def calls():
@@ -177,12 +177,11 @@ def walk(number, what, config, fail, mend, cause, remedy, seen, call, code, logg
         before = len(log())
         fail()
         threading.Thread(target=calls, daemon=True).start()
-        if not unseen and timed(15, lambda: seen(last[0])) is None:
+        if not unseen and timed(15, broken) is None:
             wrong.append(f"no client sees it: {last[0]}")
-        saw = last[0]
         found = lambda said: re.search(cause, said.stdout, re.I | re.S) and re.search(remedy, said.stdout, re.I | re.S)
         took = timed(patience, lambda: found(told()) and told().returncode == code)
-        during = told()
+        during, saw = told(), last[0] or "-"
         if took is None:
             wrong.append(f"status never says it, or not with {code} but {during.returncode}:\n{during.stdout}{during.stderr}")
         warned = timed(5, lambda: " WARN " in log()[before:] or " ERROR " in log()[before:])
@@ -190,21 +189,22 @@ def walk(number, what, config, fail, mend, cause, remedy, seen, call, code, logg
             wrong.append("nothing is logged")
         mend()
         mended.set()
-        healed = timed(40, lambda: not seen(last[0]))
+        at = time.monotonic()
+        healed = timed(40, lambda: not broken())
         if healed is None:
             wrong.append(f"it never heals: {last[0]}\n{told().stdout}")
-        green = timed(60, lambda: told().returncode == 0)
+        green = timed(60, lambda: told().returncode == 0) and time.monotonic() - at
         if green is None:
             wrong.append(f"status stays at {told().returncode}:\n{told().stdout}")
-        ended = timed(60, lambda: re.search(r"no (call|connection|client) failed with|again|used since|works|succeed", log()[before:]))
-        if logged and ended is None:
+        ended = timed(60, lambda: re.search(r"no (call|connection|client) failed with|again|any longer|works|serves", log()[before:])) is not None and time.monotonic() - at
+        if logged and not ended:
             wrong.append("no line says that it is over")
     finally:
         stop.set()
         proxy.stop()
     line = next((line.strip() for line in during.stdout.splitlines() if re.search(cause, line, re.I)), "-")
-    line = re.sub(r"127\.0\.0\.1:\d{4,5}", "127.0.0.1:PORT", line.replace(FOLDER + "/", "")).replace("|", "\\|")
-    shown = lambda seconds: "-" if seconds is None else f"{seconds:.1f} s"
+    line = re.sub(r"(127\.0\.0\.1|orders\.test):\d{4,5}", r"\1:PORT", line.replace(FOLDER + "/", "")).replace("|", "\\|")
+    shown = lambda seconds: "-" if seconds in (None, False) else f"{seconds:.1f} s"
     print(f"{'ok  ' if not wrong else 'MISS'} {what}: {saw}; said after {shown(took)} ({during.returncode}), logged {shown(warned)}, healed "
           f"{shown(healed)}, green {shown(green)}, end logged {shown(ended)}: {line[:140]}", flush=True)
     if wrong:
@@ -270,6 +270,23 @@ switched("the external authorizer ends", "authorizer", "authorizer|service", aft
          whole="authorizers: { gate: { service: opa, protocol: http } }\nlisteners: { out: { bind: '127.0.0.1:$PORT', to: app, authorization: { external: gate } } }\n"
          f"upstreams: {{ app: 'http://127.0.0.1:{app.port}', opa: 'http://127.0.0.1:$SERVER' }}\n")
 
+
+
+def reload():
+    """A config that is refused, while calls go on."""
+    at, server = len(CASES), Server(says())
+    config = one(f"http://127.0.0.1:{server.port}")
+    path = os.path.join(FOLDER, f"case{at}.yaml")
+
+    def rewrite(old, new):
+        with open(path) as file:
+            text = file.read()
+        write(f"case{at}.yaml", text.replace(old, new))
+    case("a changed config is refused", config, lambda: rewrite("routes:", "ruotes:"), lambda: rewrite("ruotes:", "routes:"), "was refused", "did you mean `routes`",
+         unseen=True)
+
+
+reload()
 print(f"{len(CASES)} outages", flush=True)
 if "--only" in sys.argv:
     CASES = [one for one in CASES if re.search(sys.argv[sys.argv.index("--only") + 1], one["what"])]
