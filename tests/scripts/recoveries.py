@@ -288,10 +288,11 @@ def reload():
 
 reload()
 print(f"{len(CASES)} outages", flush=True)
+chosen = list(enumerate(CASES))
 if "--only" in sys.argv:
-    CASES = [one for one in CASES if re.search(sys.argv[sys.argv.index("--only") + 1], one["what"])]
+    chosen = [one for one in chosen if re.search(sys.argv[sys.argv.index("--only") + 1], one[1]["what"])]
 with concurrent.futures.ThreadPoolExecutor(13) as pool:
-    results = list(pool.map(lambda numbered: walk(numbered[0], **numbered[1]), enumerate(CASES)))
+    results = list(pool.map(lambda numbered: walk(numbered[0], **numbered[1]), chosen))
 missed = [(row[0], wrong) for row, wrong in results if wrong]
 for what, wrong in missed:
     print(f"\n--- {what}\n" + "\n".join(wrong))
