@@ -18,6 +18,7 @@ mod hop;
 mod informational;
 mod local_reply;
 mod max_forwards;
+mod method;
 mod path;
 pub mod pattern;
 mod refusal;
@@ -42,6 +43,7 @@ pub use hop::{
 pub use informational::{Informational, OnInformational};
 pub use local_reply::edit_local_reply;
 pub use max_forwards::take_hop;
+pub use method::check_method;
 pub use path::{normalize_path, normalize_uri, set_path, without_parameters};
 pub use refusal::Refusal;
 pub use sanitize::{

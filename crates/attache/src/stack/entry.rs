@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use attache_config::model::{Destination, DestinationId, Traffic, Upstream};
 use attache_http::{
-    Body, Client, Form, Permitted, add_forwarded, check_request, check_spelling, judge_names,
+    Body, Client, Form, Permitted, add_forwarded, check_method, check_request, check_spelling, judge_names,
     may_have_trailers, normalize_uri, remove_underscored, request_id, set_client_certificate, strip_request,
     take_hop,
 };
@@ -100,6 +100,7 @@ impl Site {
         let ended = http_body::Body::is_end_stream(request.body());
         let parts = request.head_mut();
         let form = check_request(parts, client.tls, ended)?;
+        check_method(parts, http)?;
         check_spelling(&parts.uri, http.host)?;
         let dropped = judge_names(&mut parts.headers, http.header_names)?;
         if dropped > 0 {

@@ -170,6 +170,11 @@ section! {
         /// without its `Upgrade`. A tunnel by CONNECT is a matter of routes (`methods: CONNECT`).
         #[schema(examples = [json!(["websocket"])])]
         upgrades: Upgrades as UpgradesForm = Upgrades::default(),
+        /// HTTP/2 clients may open a WebSocket by an extended CONNECT (RFC 8441). Without it they are not told that they may, and such a
+        /// request is refused with 501.
+        extended_connect: bool = true,
+        /// Methods that are taken; a request with another one is refused with 400.
+        methods: Methods = Methods::default(),
         /// What becomes of header names that some applications take for others.
         header_names: HeaderNames as Nested = HeaderNames::default(),
         /// What becomes of hosts in a spelling that other proxies take for another host.

@@ -57,6 +57,8 @@ pub struct Settings {
     pub pending_resets: usize,
     /// Bytes of DATA that may wait for the socket, of all streams together.
     pub send_buffer: usize,
+    /// A server tells its clients that they may open WebSockets (SETTINGS_ENABLE_CONNECT_PROTOCOL, RFC 8441).
+    pub extended_connect: bool,
 }
 
 /// The peer's SETTINGS.
@@ -239,7 +241,9 @@ impl State {
         ];
         if self.is_server {
             all.push((setting::MAX_CONCURRENT_STREAMS, self.settings.streams));
-            all.push((setting::ENABLE_CONNECT_PROTOCOL, 1));
+            if self.settings.extended_connect {
+                all.push((setting::ENABLE_CONNECT_PROTOCOL, 1));
+            }
         } else {
             self.write(crate::PREFACE);
             all.push((setting::ENABLE_PUSH, 0));

@@ -29,6 +29,7 @@ const SETTINGS: Settings = Settings {
     head_size: 16 << 10,
     pending_resets: 1000,
     send_buffer: 64 << 10,
+    extended_connect: true,
 };
 
 fn run(test: impl Future<Output = ()>) {

@@ -71,6 +71,7 @@ pub(crate) async fn serve<H: HttpService>(
         head_size: u32::try_from(limits.headers_size).unwrap_or(u32::MAX),
         pending_resets: limits.h2_pending_resets,
         send_buffer: limits.h2_send_buffer,
+        extended_connect: config.extended_connect,
     };
     let mut connection = Connection::server(stream, http2, Box::new(flood));
     let server = Server { service: Service::new(http, context.clone()), write_timeout: config.write_timeout };

@@ -133,6 +133,8 @@ impl H2 {
             head_size: u32::try_from(settings.headers_size).unwrap_or(u32::MAX),
             pending_resets: 0,
             send_buffer: SEND_BUFFER,
+            // It is for a server to say.
+            extended_connect: false,
         };
         let (connection, caller) = attache_http2::Connection::client(io, http2, Box::new(flood));
         let line = Arc::new(Line { freed, ..Line::default() });

@@ -98,6 +98,7 @@ fn settings(script: &mut Script<'_>) -> Settings {
         head_size: 2000,
         pending_resets: 10,
         send_buffer: 100 << (size >> 5),
+        extended_connect: true,
     }
 }
 
