@@ -53,19 +53,26 @@ impl RouteTable {
         let mut others: Vec<&CompiledRoute> = Vec::new();
         let mut look = |path: &str| {
             let asked = RequestFacts { path, ..RequestFacts::of(request, client) };
-            let path = without_parameters(path, self.policy);
-            // All that it may be for, up to the first that it is for in any case.
-            self.http.find(asked.host.as_ref(), asked.port, |paths| {
-                paths.find(&path, |candidate| {
-                    let route = self.routes.get(candidate.route).filter(|_| candidate.holds(client))?;
-                    let found = route.conditions.truth(&asked, other_method);
-                    if found != Truth::No && differs(route) && others.iter().all(|other| other.id != route.id)
-                    {
-                        others.push(route);
-                    }
-                    (found == Truth::Yes).then_some(())
-                })
-            });
+            let mut find = |path: &str| {
+                // All that it may be for, up to the first that it is for in any case.
+                self.http.find(asked.host.as_ref(), asked.port, |paths| {
+                    paths.find(path, |candidate| {
+                        let route = self.routes.get(candidate.route).filter(|_| candidate.holds(client))?;
+                        let found = route.conditions.truth(&asked, other_method);
+                        let is_new = others.iter().all(|other| other.id != route.id);
+                        if found != Truth::No && differs(route) && is_new {
+                            others.push(route);
+                        }
+                        (found == Truth::Yes).then_some(())
+                    })
+                });
+            };
+            let bare = without_parameters(path, self.policy);
+            find(&bare);
+            // To an upstream that knows no parameters `/me;x` is another path than `/me`.
+            if *bare != *path {
+                find(path);
+            }
         };
         let own = request.uri.path();
         look(own);
@@ -101,6 +108,8 @@ mod tests {
         { name: root, match: { path: /t/*, headers: { x-tenant: root } }, to: app, authorization: { allow: [] } },\n\
         { name: others, match: { path: /n/*, headers: { x-tenant: '!root' } }, to: app, authorization: { allow: [] } },\n\
         { name: purge, match: { path: /q/*, query: { action: purge } }, to: app, authorization: { allow: [] } },\n\
+        { name: me, match: { path: /users/me }, to: app },\n\
+        { name: users, match: { path: /users/* }, to: app, authorization: { allow: [] } },\n\
         { name: rest, to: app } ] } }\n\
         upstreams: { app: 'http://a' }";
 
@@ -127,6 +136,8 @@ mod tests {
             ("GET", "a/q/x?action%5B%5D=purge", &[], "purge"),
             ("GET", "a/q/x?action[0]=purge", &[], "purge"),
             ("GET", "a/q/x?action=purge;x", &[], "purge"),
+            ("GET", "a/users/me;x", &[], "users"),
+            ("GET", "a/users/me;", &[], "users"),
         ] {
             assert_eq!(others(method, target, headers), [other], "{method} {target} {headers:?}");
         }
