@@ -51,6 +51,8 @@ pub(crate) struct Compress {
     config: Arc<model::Compression>,
     chosen: Chosen,
     head: bool,
+    /// The client has an answer with a weak tag: that of a compressed one, perhaps.
+    has_weak: bool,
 }
 
 impl Compress {
@@ -58,7 +60,9 @@ impl Compress {
         let fixed = is_fixed(&request.headers);
         let chosen = choose(&config.codings, request.headers.get_all(header::ACCEPT_ENCODING));
         let chosen = if fixed { Chosen::default() } else { chosen };
-        Self { config: Arc::clone(config), chosen, head: request.method == Method::HEAD }
+        let known = request.headers.get_all(header::IF_NONE_MATCH);
+        let has_weak = known.into_iter().any(|tags| tags.as_bytes().windows(2).any(|pair| pair == b"W/"));
+        Self { config: Arc::clone(config), chosen, head: request.method == Method::HEAD, has_weak }
     }
 
     /// Compresses a response; gives back with which coding, if it did.
@@ -66,6 +70,12 @@ impl Compress {
         let status = response.status();
         let length = response.headers().get(CONTENT_LENGTH).and_then(Value::to_number);
         let headers = response.headers_mut();
+        if status == StatusCode::NOT_MODIFIED && self.has_weak {
+            // It renews what the client has, whose tag is not to become a strong one (RFC 9111 section 3.2).
+            weaken(headers);
+            vary(headers);
+            return None;
+        }
         if !has_content(status) || !may_change(headers) || !self.is_of_the_types(headers) {
             return None;
         }
@@ -402,6 +412,20 @@ mod tests {
         fixed.headers.append("cache-control", HeaderValue::from_static("max-age=0, no-transform"));
         let mut response = response(vec![Ok(Bytes::from_static(b"text"))], &[]);
         assert_eq!(Compress::of(&config(usize::MAX), &fixed).response(&mut response), None);
+    }
+
+    #[test]
+    fn an_answer_that_renews_a_compressed_one_has_its_tag() {
+        for (asked, expected) in [("W/\"a\"", "W/\"a\""), ("\"b\", W/\"a\"", "W/\"a\""), ("\"a\"", "\"a\"")] {
+            let mut request = request("gzip");
+            request.headers.append("if-none-match", HeaderValue::from_static(asked));
+            let mut response = response(Vec::new(), &[("etag", "\"a\"")]);
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            assert_eq!(Compress::of(&config(usize::MAX), &request).response(&mut response), None);
+            let headers = response.headers();
+            assert_eq!(headers.get("etag").unwrap(), expected, "{asked}");
+            assert_eq!(headers.contains_key("vary"), expected.starts_with('W'), "{asked}");
+        }
     }
 
     #[test]

@@ -41,7 +41,8 @@ pub(super) fn choose<'a>(codings: &[Coding], lines: impl Iterator<Item = Value<'
             }
         }
     }
-    let of = |name: &str| weights.iter().find(|(given, _)| given == name).map(|(_, weight)| *weight);
+    // Of a coding that is named twice the lower weight counts: the client may have refused it.
+    let of = |name: &str| weights.iter().filter(|(given, _)| given == name).map(|(_, weight)| *weight).min();
     let any = of("*");
     let of_coding = |coding: &Coding| {
         let alias = if *coding == Coding::Gzip { of("x-gzip") } else { None };
@@ -85,6 +86,7 @@ mod tests {
             (&["gzip;q=0.5, identity"], None),
             (&["gzip;q=0.5, identity;q=0.5"], Some(Coding::Gzip)),
             (&["gzip;q=0"], None),
+            (&["gzip", "gzip;q=0"], None),
             (&["gzip;q=0.0000"], None),
             (&["gzip;q=2, br;q=-1, zstd;q=x"], None),
             (&["deflate"], None),
