@@ -35,6 +35,7 @@ mod secret;
 mod stunnel;
 mod text;
 pub mod tree;
+mod unread;
 pub mod value;
 pub mod verify;
 mod write;

@@ -94,9 +94,14 @@ impl Remarks {
             // An empty message (`{}`) can have a meaning: that it is set.
             let nothing = value.is_empty() && !matches!(value.kind, crate::tree::Kind::Map(_));
             if key.starts_with('@') || known.contains(&key.as_str()) || nothing {
+                // The caller knows what such a value means. What stands in a mapping has to be read (`crate::unread`).
+                if matches!(value.kind, crate::tree::Kind::Scalar(_)) {
+                    value.skip();
+                }
                 continue;
             }
             let at = if value.at.line == 0 { &node.at } else { &value.at };
+            value.skip();
             match told.iter().find(|(name, ..)| *name == key) {
                 Some((_, weight, text)) => self.say(*weight, at, format!("`{key}`: {text}")),
                 None => self.point(

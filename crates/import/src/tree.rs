@@ -3,7 +3,14 @@
 //! Keys are found by their snake case names also where the file has camel case, as protobuf's JSON form allows
 //! (`staticResources` is `static_resources`). Several documents of one file are several roots.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, options};
 
@@ -45,7 +52,13 @@ pub struct Node {
     pub kind: Kind,
     /// Whether it is a scalar in quotes: such a scalar is always a text.
     pub quoted: bool,
+    /// Whether an importer has read it, if it is a scalar.
+    seen: Seen,
 }
+
+/// A mark that all clones of a node share: importers read clones, and [`crate::unread`] looks at the original.
+#[derive(Clone, Debug, Default)]
+struct Seen(Arc<AtomicBool>);
 
 /// What a node is.
 #[derive(Clone, Debug)]
@@ -60,9 +73,34 @@ pub enum Kind {
 
 /// The value of an absent key.
 static EMPTY: std::sync::LazyLock<Node> =
-    std::sync::LazyLock::new(|| Node { at: At::default(), kind: Kind::Scalar(String::new()), quoted: false });
+    std::sync::LazyLock::new(|| Node::new(At::default(), Kind::Scalar(String::new())));
 
 impl Node {
+    /// A node that stands in no file, or at this place of one.
+    pub fn new(at: At, kind: Kind) -> Self {
+        Self { at, kind, quoted: false, seen: Seen::default() }
+    }
+
+    /// A mapping without keys.
+    pub fn empty(at: At) -> Self {
+        Self::new(at, Kind::Map(Vec::new()))
+    }
+
+    /// Whether an importer has read this scalar.
+    pub(crate) fn is_seen(&self) -> bool {
+        self.seen.0.load(Relaxed)
+    }
+
+    /// Counts everything in it as read: a remark tells of it as a whole, or it means nothing for requests.
+    pub fn skip(&self) {
+        self.seen.0.store(true, Relaxed);
+        match &self.kind {
+            Kind::Scalar(_) => {}
+            Kind::List(items) => items.iter().for_each(Self::skip),
+            Kind::Map(entries) => entries.iter().for_each(|(_, value)| value.skip()),
+        }
+    }
+
     /// A mapping or list without anything, or an empty or null scalar.
     pub fn is_empty(&self) -> bool {
         match &self.kind {
@@ -112,12 +150,12 @@ impl Node {
     /// A mapping at the same place.
     pub fn map(&self, entries: Vec<(&str, Self)>) -> Self {
         let entries = entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        Self { at: self.at.clone(), kind: Kind::Map(entries), quoted: false }
+        Self::new(self.at.clone(), Kind::Map(entries))
     }
 
     /// A list at the same place.
     pub fn seq(&self, items: Vec<Self>) -> Self {
-        Self { at: self.at.clone(), kind: Kind::List(items), quoted: false }
+        Self::new(self.at.clone(), Kind::List(items))
     }
 
     /// Adds a key, where there is a value.
@@ -129,7 +167,7 @@ impl Node {
 
     /// A scalar at the same place.
     pub fn scalar(&self, text: &str) -> Self {
-        Self { at: self.at.clone(), kind: Kind::Scalar(text.to_owned()), quoted: false }
+        Self::new(self.at.clone(), Kind::Scalar(text.to_owned()))
     }
 
     /// The node at this path of keys, or an empty node.
@@ -159,7 +197,10 @@ impl Node {
     /// The text of a scalar; of a wrapper (`{ value: … }`) that of its value.
     pub fn text(&self) -> Option<&str> {
         match &self.kind {
-            Kind::Scalar(text) => Some(text),
+            Kind::Scalar(text) => {
+                self.seen.0.store(true, Relaxed);
+                Some(text)
+            }
             Kind::Map(_) => self.get("value").and_then(Self::text),
             Kind::List(_) => None,
         }
@@ -277,7 +318,7 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Node>, Unreadable> {
                 let plain = style == ScalarStyle::Plain;
                 let text =
                     if plain && (text == "null" || text == "~") { String::new() } else { text.to_string() };
-                (Node { at, kind: Kind::Scalar(text), quoted: !plain }, anchor)
+                (Node { quoted: !plain, ..Node::new(at, Kind::Scalar(text)) }, anchor)
             }
             Event::SequenceStart(_, anchor, _) => {
                 open.push(Open::List(at, anchor, Vec::new()));
@@ -288,11 +329,9 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Node>, Unreadable> {
                 continue;
             }
             Event::SequenceEnd | Event::MappingEnd => match open.pop() {
-                Some(Open::List(at, anchor, items)) => {
-                    (Node { at, kind: Kind::List(items), quoted: false }, anchor)
-                }
+                Some(Open::List(at, anchor, items)) => (Node::new(at, Kind::List(items)), anchor),
                 Some(Open::Map(at, anchor, entries, _)) => {
-                    (Node { at, kind: Kind::Map(merged(entries)), quoted: false }, anchor)
+                    (Node::new(at, Kind::Map(merged(entries))), anchor)
                 }
                 None => continue,
             },
@@ -301,7 +340,7 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Node>, Unreadable> {
                     count += size;
                     (node.clone(), 0)
                 }
-                None => (Node { at, kind: Kind::Scalar(String::new()), quoted: false }, 0),
+                None => (Node::new(at, Kind::Scalar(String::new())), 0),
             },
             _ => continue,
         };

@@ -206,6 +206,17 @@ fn a_header_that_is_given_twice_opens_no_route() {
         "deny: [{ name: several-user-agent, not: { headers: { user-agent: app",
     );
     assert!(!route("{name: x-h, string_match: {exact: good}}").text.contains("authorization"));
+    assert_says(
+        &route("{name: x-forwarded-proto, string_match: {exact: https}}"),
+        "deny: [{ name: several-x-forwarded-proto, not: { headers: { x-forwarded-proto: https",
+    );
+    let grpc = "{name: h, domains: ['*'], routes: [{match: {prefix: /, grpc: {}}, route: {cluster: a}}]}";
+    assert_says(&envoy("", grpc, ""), "deny: [{ name: several-content-type");
+    let secure =
+        "{name: h, domains: ['*'], require_tls: ALL, routes: [{match: {prefix: /}, route: {cluster: a}}]}";
+    // A field with another value is enough for the redirect, and so is none.
+    assert_says(&envoy("", secure, ""), "x-forwarded-proto: \"~(?:[^h].*)?|h");
+    assert_says(&envoy("", secure, ""), "x-forwarded-proto: \"!*\"");
     let guarded = server("", &format!("location / {{ if ($http_x_key != \"k\") {{ return 403; }} {PASS} }}"));
     assert_says(&guarded, "headers: { x-key: \"*\" }, not: { headers: { x-key: k } }");
     let other = server(
@@ -215,6 +226,19 @@ fn a_header_that_is_given_twice_opens_no_route() {
         ),
     );
     assert_eq!(other.text.matches("several-values").count(), 1, "{}", other.text);
+}
+
+#[test]
+fn methods_that_the_original_does_not_know_are_refused() {
+    assert_says(&envoy("", EVERYTHING, ""), "methods: known extended_connect: false");
+    let custom =
+        "http_protocol_options: {allow_custom_methods: true}, http2_protocol_options: {allow_connect: true},";
+    for absent in ["methods", "extended_connect"] {
+        assert!(!envoy(custom, EVERYTHING, "").text.contains(absent), "{absent}");
+        assert!(!frontend("").text.contains(absent), "{absent}");
+    }
+    let nginx = server("", &format!("location / {{ {PASS} }}"));
+    assert_says(&nginx, "extended_connect: false methods: capitals");
 }
 
 #[test]

@@ -200,11 +200,7 @@ pub(crate) fn by_protocol(listener: &mut Listener) {
                     "filter chains differ by `application_protocols` and in what they do: they are refused. Give each a listener.",
                 );
                 let (sni, destination) = (chain.sni.clone(), chain.destination.clone());
-                let empty = Node {
-                    at: crate::tree::At::default(),
-                    kind: crate::tree::Kind::Map(Vec::new()),
-                    quoted: false,
-                };
+                let empty = Node::empty(crate::tree::At::default());
                 listener.chains[index] = closed(sni, destination, &empty);
             }
         }
@@ -233,8 +229,7 @@ pub(crate) fn opaque(listener: &mut Listener) {
         listener.chains.retain(|chain| !chain.closed);
     }
     for chain in listener.chains.iter_mut().filter(|chain| chain.closed && chain.sites.is_empty()) {
-        let empty =
-            Node { at: crate::tree::At::default(), kind: crate::tree::Kind::Map(Vec::new()), quoted: false };
+        let empty = Node::empty(crate::tree::At::default());
         *chain = closed(std::mem::take(&mut chain.sni), std::mem::take(&mut chain.destination), &empty);
     }
     // Chains behind one without conditions never get a connection.

@@ -39,9 +39,12 @@ pub(crate) fn clusters(cx: &mut Cx) {
     let mut remarks = std::mem::take(&mut cx.plan.remarks);
     for node in &cx.clusters {
         let name = node.str("name").unwrap_or("without a name");
-        let elsewhere = cx.collectors.iter().any(|known| known == name)
-            || cx.uses.iter().any(|(known, ..)| known.starts_with(&format!("{name}[")));
-        if !elsewhere && !cx.uses.iter().any(|(known, ..)| known == name) {
+        let spans = cx.collectors.iter().any(|known| known == name);
+        let elsewhere = spans || cx.uses.iter().any(|(known, ..)| known.starts_with(&format!("{name}[")));
+        if spans {
+            node.skip();
+        } else if !elsewhere && !cx.uses.iter().any(|(known, ..)| known == name) {
+            node.skip();
             remarks.note(&node.at, format!("the cluster `{name}` is left out: no route goes there."));
         }
     }
@@ -142,6 +145,18 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
     } else {
         addresses(node, scheme, &mut remarks, cx)
     };
+    for own in [&options, node].map(|node| node.down(&["upstream_http_protocol_options"])) {
+        own.skip();
+        if own.is("auto_sni")
+            && secure
+            && address.as_ref().is_none_or(|address| *address != "authority".into())
+        {
+            remarks.point(
+                &own.at,
+                "the server name was that of each request's host (`auto_sni`); here it is that of the address, or `tls.name`.",
+            );
+        }
+    }
     if kind == "LOGICAL_DNS" {
         remarks.note(&node.at, "every address of the name is an endpoint; `LOGICAL_DNS` took one at a time.");
     }

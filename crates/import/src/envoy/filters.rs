@@ -182,6 +182,7 @@ pub(crate) fn filter(
         "ratelimit" => Effect::Global(Box::new(config.clone())),
         "header_mutation" => Effect::Headers(Box::new(config.clone())),
         "header_to_metadata" => {
+            node.skip();
             remarks.soft(&node.at, "filter `header_to_metadata`: metadata is absent. Where routes chose a subset by it, match the header in a route.");
             Effect::Headers(Box::new(changes::removals(config)))
         }
@@ -199,11 +200,12 @@ pub(crate) fn filter(
         kind => match guards::closed(kind, node) {
             Some(gate) => Effect::Gate(gate),
             None => match SOFT.iter().find(|(name, ..)| *name == kind) {
-                Some((_, weight, text)) if disabled => {
-                    let _ = (weight, text);
+                Some(_) if disabled => {
+                    node.skip();
                     Effect::Nothing
                 }
                 Some((name, weight, text)) => {
+                    node.skip();
                     remarks.say(*weight, &node.at, format!("filter `{name}`: {text}"));
                     Effect::Nothing
                 }

@@ -120,9 +120,11 @@ pub(super) fn forward(
     if let Some(node) =
         longest.or_else(|| manager.down(&["common_http_protocol_options"]).get("max_stream_duration"))
     {
+        node.skip();
         rule.remarks.soft(&node.at, "streams have no longest duration; `idle_timeout` ends those without a byte, and `timeout` all others.");
     }
-    if action.get("hedge_policy").is_some() {
+    if let Some(hedge) = action.get("hedge_policy") {
+        hedge.skip();
         rule.remarks.soft(&action.at, "a try whose time is over is not left running beside the next: `retry: { hedge: p95 }` sends a second one earlier.");
     }
     rewrite(action, matcher, rule, replaced);
@@ -415,6 +417,8 @@ fn hash(item: &Node, rule: &mut Rule, cx: &mut Cx) {
         } else if let Some(name) = item.down(&["cookie"]).str("name") {
             let cookie = item.down(&["cookie"]);
             if cookie.get("ttl").is_some() {
+                // They have no meaning for a cluster that doesn't hash.
+                ["ttl", "path"].iter().for_each(|key| cookie.down(&[key]).skip());
                 // Envoy gives a cookie to clients without one.
                 if clusters(rule, cx).iter().any(cluster::hashes)
                     && let Some(map) = sessions::cookie(cookie, &mut rule.remarks)

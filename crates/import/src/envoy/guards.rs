@@ -100,6 +100,7 @@ pub(crate) fn network(filter: &Node, listener: &mut Listener, remarks: &mut Rema
     match kind.as_str() {
         "mongo_proxy" | "mysql_proxy" | "my_s_q_l_proxy" | "postgres_proxy" | "zookeeper_proxy"
         | "zoo_keeper_proxy" | "kafka_broker" | "kafka_mesh" => {
+            filter.skip();
             remarks.soft(
                 at,
                 format!("`{kind}` only counted what it saw of its protocol; the bytes pass as before."),

@@ -274,7 +274,7 @@ fn set_by_envoy(manager: &Node, routes: &Node, clients: &Clients, chain: &mut Ch
                 let at = rule.at.clone();
                 rule.refuse(&at, format!("this route is refused: its condition is on `{name}`, which Envoy set or removed, and here a client could send it. Then replace the refusal."));
             }
-            site.rules.push(rule);
+            site.rules.extend(scheme::said_once(rule));
         }
     }
 }
@@ -360,6 +360,7 @@ fn observe(config: &Node, remarks: &mut Remarks, cx: &mut Cx) {
                 "stdout".to_owned()
             }
             _ => {
+                log.skip();
                 remarks.soft(&log.at, format!("an access log of the kind `{kind}` is absent; `access_log: stdout` or a file has every request."));
                 continue;
             }
@@ -367,13 +368,16 @@ fn observe(config: &Node, remarks: &mut Remarks, cx: &mut Cx) {
         if own.str("path") != Some("/dev/null") && cx.plan.top.get("access_log").is_none() {
             cx.plan.top.set("access_log", to);
         }
-        if ["format", "log_format", "json_format", "typed_json_format"]
-            .iter()
-            .any(|key| own.get(key).is_some())
-        {
+        if ["format", "log_format", "json_format", "typed_json_format"].iter().any(|key| {
+            own.get(key).is_some_and(|format| {
+                format.skip();
+                true
+            })
+        }) {
             remarks.soft(&own.at, "the format of the access log is attache's: `access_log: { to: …, format: { template: … } }` has its own fields (docs/access-log.md).");
         }
-        if log.get("filter").is_some() {
+        if let Some(filter) = log.get("filter") {
+            filter.skip();
             remarks
                 .soft(&log.at, "the filter of the access log is not carried over: see `access_log.filter`.");
         }

@@ -78,17 +78,23 @@ pub(crate) fn listener(node: &Node, cx: &mut Cx) {
     }
     for filter in node.list("listener_filters") {
         match words::extension(filter).as_str() {
-            "tls_inspector" | "http_inspector" | "local_ratelimit_listener" => {}
+            "tls_inspector" | "http_inspector" | "local_ratelimit_listener" => filter.skip(),
             "original_dst" => out.keys.set("transparent", true),
             "proxy_protocol" => {
                 let optional = words::config(filter).is("allow_requests_without_proxy_protocol");
                 out.keys.set("proxy_protocol", if optional { "optional" } else { "require" });
             }
-            "original_src" => out.remarks.soft(
+            "original_src" => {
+                filter.skip();
+                out.remarks.soft(
+                    &filter.at,
+                    "the client's own address can't be the source of calls to the application; it stands in `X-Forwarded-For`.",
+                );
+            }
+            "local_ratelimit" => out.remarks.point(
                 &filter.at,
-                "the client's own address can't be the source of calls to the application; it stands in `X-Forwarded-For`.",
+                "connections are not limited by rate; `max_connections` limits how many are open.",
             ),
-            "local_ratelimit" => out.remarks.point(&filter.at, "connections are not limited by rate; `max_connections` limits how many are open."),
             other => {
                 refused.get_or_insert((
                     filter.at.clone(),
@@ -109,6 +115,7 @@ pub(crate) fn listener(node: &Node, cx: &mut Cx) {
     chains.sort_by_key(|chain| chain::order(chain));
     // The default chain gets what no other chain matches, even if it has conditions.
     let default = node.get("default_filter_chain").map(|default| {
+        default.down(&["filter_chain_match"]).skip();
         let mut default = default.clone();
         default.remove("filter_chain_match");
         default

@@ -30,7 +30,7 @@ pub(crate) fn route(node: &Node) -> Said<When> {
             | "headers"
             | "query_parameters" => {}
             "grpc" => {
-                when.headers.push(("content-type".to_owned(), "~application/grpc(?:\\+.*)?".to_owned()));
+                when.headers.push(("content-type".to_owned(), GRPC.to_owned()));
             }
             _ if value.is_empty() => {}
             other => return unsaid(format!("its condition `{other}` is absent")),
@@ -242,8 +242,15 @@ pub(crate) fn doubled(node: &Node) -> Vec<(String, Access)> {
         let rules = if inverted { rule } else { access::not(&rule)? };
         Some(rules.into_iter().map(move |rule| (format!("several-{name}"), rule)))
     });
-    rules.flatten().collect()
+    let grpc = node.get("grpc").and_then(|_| {
+        let one = vec![Access::named("headers", "content-type", vec![GRPC.to_owned()])];
+        Some(access::not(&one)?.into_iter().map(|rule| ("several-content-type".to_owned(), rule)))
+    });
+    rules.flatten().chain(grpc.into_iter().flatten()).collect()
 }
+
+/// The `content-type` of a call of gRPC.
+const GRPC: &str = "~application/grpc(?:\\+.*)?";
 
 /// The value that a condition on a header is about, whether it is inverted or not.
 fn wanted(item: &Node) -> Said<String> {

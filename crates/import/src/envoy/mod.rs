@@ -12,6 +12,7 @@ mod filters;
 mod forward;
 mod guards;
 mod http;
+mod idle;
 mod limits;
 mod listener;
 mod matcher;
@@ -36,7 +37,7 @@ use crate::plan::{Names, Plan};
 use crate::remark::Weight;
 use crate::tree::{Node, Unreadable};
 use crate::value::Map;
-use crate::{File, tree};
+use crate::{File, tree, unread};
 
 /// State that the parts of an import share.
 pub(crate) struct Cx {
@@ -60,6 +61,8 @@ pub(crate) struct Cx {
     /// The service's name in traces.
     pub(crate) service: Option<String>,
     pub(crate) folder: std::path::PathBuf,
+    /// What was read of files that the config names.
+    pub(crate) found: std::cell::RefCell<Vec<Node>>,
     /// `upgrades` of the listener that is read.
     pub(crate) upgrades: Option<crate::value::Value>,
 }
@@ -136,11 +139,27 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
         roots.extend(tree::parse(&file.text, &file.path.display().to_string())?);
     }
     let folder = files.first().and_then(|file| file.path.parent()).map(Into::into).unwrap_or_default();
-    trees(roots, folder)
+    let all = roots.clone();
+    let (mut plan, found) = read(roots, folder)?;
+    let mut told = Vec::new();
+    plan.each_remark(&mut |remark| {
+        if remark.weight == Weight::Point {
+            told.push(remark.at.clone());
+        }
+    });
+    for root in all.iter().chain(&found) {
+        unread::say(root, "the config", idle::KEYS, &told, &mut plan.remarks);
+    }
+    Ok(plan)
 }
 
 /// Imports parsed documents.
-pub(crate) fn trees(mut roots: Vec<Node>, folder: std::path::PathBuf) -> Result<Plan, Unreadable> {
+pub(crate) fn trees(roots: Vec<Node>) -> Result<Plan, Unreadable> {
+    Ok(read(roots, std::path::PathBuf::new())?.0)
+}
+
+/// The plan, and the documents that were read of files which the config names.
+fn read(mut roots: Vec<Node>, folder: std::path::PathBuf) -> Result<(Plan, Vec<Node>), Unreadable> {
     let mut cx = Cx {
         plan: Plan::default(),
         clusters: Vec::new(),
@@ -155,6 +174,7 @@ pub(crate) fn trees(mut roots: Vec<Node>, folder: std::path::PathBuf) -> Result<
         collectors: Vec::new(),
         service: None,
         folder,
+        found: std::cell::RefCell::default(),
         upgrades: None,
     };
     for (at, key) in runtime::apply(&mut roots) {
@@ -171,7 +191,7 @@ pub(crate) fn trees(mut roots: Vec<Node>, folder: std::path::PathBuf) -> Result<
         listener::listener(listener, &mut cx);
     }
     cluster::clusters(&mut cx);
-    Ok(cx.plan)
+    Ok((cx.plan, cx.found.into_inner()))
 }
 
 fn bootstrap(root: &Node, listeners: &mut Vec<Node>, cx: &mut Cx) -> Result<(), Unreadable> {
@@ -224,6 +244,7 @@ fn bootstrap(root: &Node, listeners: &mut Vec<Node>, cx: &mut Cx) -> Result<(), 
     }
     admin(root, cx);
     if let Some(tracer) = root.down(&["tracing"]).get("http") {
+        tracer.skip();
         cx.tracer = Some(tracer.clone());
     }
     if let Some(service) = root.down(&["node"]).str("cluster") {

@@ -34,6 +34,14 @@ pub(super) fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) 
     if config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0) {
         remarks.soft(&config.at, "trusted hops are absent: the client's address is that of the connection; `proxy_protocol` brings it over a load balancer.");
     }
+    // Envoy's parser of HTTP/1 knows a list of methods.
+    let any = config.down(&["http_protocol_options"]).is("allow_custom_methods");
+    if !any && speaks_h1(config) {
+        http.set("methods", "known");
+    }
+    if !config.down(&["http2_protocol_options"]).is("allow_connect") {
+        http.set("extended_connect", false);
+    }
     match common.str("headers_with_underscores_action") {
         Some("REJECT_REQUEST" | "1") => http.child("header_names").set("underscores", "reject"),
         Some("DROP_HEADER" | "2") => {
@@ -155,6 +163,11 @@ pub(super) fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) 
             "CONNECT is carried by an upstream with `address: authority` (a forward proxy) or `tcp://`, not by routes to HTTP upstreams.",
         );
     }
+}
+
+/// Requests of HTTP/1 may come.
+fn speaks_h1(config: &Node) -> bool {
+    !matches!(config.str("codec_type"), Some("HTTP2" | "http2" | "2"))
 }
 
 fn is_connect(upgrade: &Node) -> bool {

@@ -54,6 +54,7 @@ pub(crate) fn http(config: &Node, at: &At, clients: &Clients, remarks: &mut Rema
     let rules = config.get("rules")?;
     let action = rules.str("action").unwrap_or("ALLOW");
     if action == "LOG" || action == "2" {
+        rules.skip();
         remarks.soft(at, "RBAC rules that only log are left out.");
         return None;
     }
@@ -182,7 +183,10 @@ fn condition(item: &Node, proven: bool) -> Option<Vec<When>> {
     let everything = || Some(vec![When { path: Path::Any, ..When::default() }]);
     let [(key, value)] = item.entries() else { return None };
     match crate::tree::snake(key).as_str() {
-        "any" => everything(),
+        "any" => {
+            value.skip();
+            everything()
+        }
         "and_rules" | "and_ids" => {
             let list = value.entries().first().map_or(value, |(_, list)| list);
             let mut all = everything()?;
@@ -265,7 +269,10 @@ fn rule(item: &Node, clients: &Clients) -> Option<Any> {
     let inner = || value.entries().first().map_or(value, |(_, list)| list);
     let list = |key, value: String| Some(vec![Access::list(key, vec![value])]);
     match crate::tree::snake(key).as_str() {
-        "any" => Some(access::everything()),
+        "any" => {
+            value.skip();
+            Some(access::everything())
+        }
         "and_rules" | "and_ids" => {
             let mut all = access::everything();
             for item in inner().items() {

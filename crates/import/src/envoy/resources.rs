@@ -15,6 +15,7 @@ fn path(source: &Node) -> Option<&str> {
 pub(crate) fn of(source: &Node, cx: &Cx) -> Option<Vec<Node>> {
     let path = path(source)?;
     let found = read(path, &cx.folder)?;
+    cx.found.borrow_mut().extend(found.iter().cloned());
     Some(found.iter().flat_map(|root| root.list("resources").to_vec()).collect())
 }
 

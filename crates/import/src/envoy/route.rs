@@ -281,6 +281,12 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
 fn inherited(action: &Node, levels: [&Node; 2]) -> Node {
     let mut action = action.clone();
     for key in ["retry_policy", "request_mirror_policies", "hedge_policy"] {
+        // A level that says nothing of it takes that of the next one.
+        levels
+            .iter()
+            .filter_map(|level| level.get(key))
+            .filter(|_| action.get(key).is_some())
+            .for_each(Node::skip);
         if action.get(key).is_none() && action.get("request_mirror_policy").is_none() {
             action.put(key, levels.iter().find_map(|level| level.get(key)).cloned());
         }

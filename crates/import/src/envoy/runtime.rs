@@ -30,6 +30,7 @@ pub(super) fn apply(roots: &mut [Node]) -> Vec<(At, String)> {
                     Kind::Scalar(_) if fraction => node.map(vec![("numerator", value.clone())]),
                     _ => value.clone(),
                 };
+                node.down(&["default_value"]).skip();
                 node.set("default_value", value);
             }
             if elsewhere {
@@ -48,6 +49,7 @@ fn refuse_more(node: &mut Node) {
     }
     if let Some(fraction) = node.get_mut("match").and_then(|found| found.get_mut("runtime_fraction")) {
         let some = fraction.map(vec![("numerator", fraction.scalar("50"))]);
+        fraction.down(&["default_value"]).skip();
         fraction.set("default_value", some);
     }
 }

@@ -6,6 +6,8 @@
 //! So the import decides conditions on this header as far as the header is the proxy's own.
 //! Conditions on other such headers refuse their routes.
 
+use crate::access::{self, Access, Said};
+use crate::gate::{Gate, Verdict};
 use crate::plan::Rule;
 use crate::tree::Node;
 use crate::value::Value;
@@ -31,8 +33,19 @@ pub(super) fn forwarded_proto(mut rule: Rule, clients: &Clients) -> Vec<Rule> {
         // Every request has one.
         "*" => decided(rule, true),
         "!*" => decided(rule, false),
-        // A request without it has another value here, as it has there.
-        text if text.starts_with('!') && holds => vec![rule],
+        // A request without it has another value here, as it has there. Envoy makes one value of several fields, which is another one,
+        // too: here a single field with another value is enough.
+        text if text.starts_with('!') && holds => match matcher::other(&text[1..]) {
+            Some(regex) => {
+                let mut absent = rule.clone();
+                "!*".clone_into(&mut absent.when.headers[index].1);
+                absent.name = None;
+                absent.remarks.0.clear();
+                rule.when.headers[index].1 = format!("~{regex}");
+                vec![rule, absent]
+            }
+            None => vec![rule],
+        },
         text if text.starts_with('!') => {
             match matcher::other(&text[1..]) {
                 Some(regex) => rule.when.headers[index].1 = format!("~{regex}"),
@@ -49,6 +62,28 @@ pub(super) fn forwarded_proto(mut rule: Rule, clients: &Clients) -> Vec<Rule> {
             absent.name = None;
             absent.remarks.0.clear();
             vec![rule, absent]
+        }
+        _ => vec![rule],
+    }
+}
+
+/// A rule with a condition on `x-forwarded-proto` takes a request by one field; Envoy makes one value of several. So requests whose fields
+/// differ are refused.
+pub(super) fn said_once(rule: Rule) -> Vec<Rule> {
+    let found = rule.when.headers.iter().find(|(name, _)| name == PROTO);
+    let Some((_, pattern)) = found.filter(|_| rule.keys.get("to").is_some()) else { return vec![rule] };
+    let denied = match pattern.strip_prefix('!') {
+        Some("*") => return vec![rule],
+        Some(inverted) => Some(vec![Access::named("headers", PROTO, vec![inverted.to_owned()])]),
+        None if pattern == "*" => return vec![rule],
+        None => access::not(&vec![Access::named("headers", PROTO, vec![pattern.clone()])]),
+    };
+    let denied: Vec<_> =
+        denied.into_iter().flatten().map(|rule| (format!("several-{PROTO}"), rule)).collect();
+    match access::deny(&denied) {
+        Said::Keys(keys) => {
+            let at = rule.at.clone();
+            Gate { at, cases: Vec::new(), otherwise: Verdict::With(keys), denied: "" }.before(rule)
         }
         _ => vec![rule],
     }
@@ -132,7 +167,11 @@ mod tests {
             ("http", vec!["http", "!*"], vec!["http"]),
             ("https", vec!["https"], vec!["https", "!*"]),
             ("~https?", vec!["~https?", "!*"], vec!["~https?", "!*"]),
-            ("!http", vec!["~(?:[^h].*)?|h(?:[^t].*)?|ht(?:[^t].*)?|htt(?:[^p].*)?|http.+"], vec!["!http"]),
+            (
+                "!http",
+                vec!["~(?:[^h].*)?|h(?:[^t].*)?|ht(?:[^t].*)?|htt(?:[^p].*)?|http.+"],
+                vec!["~(?:[^h].*)?|h(?:[^t].*)?|ht(?:[^t].*)?|htt(?:[^p].*)?|http.+", "!*"],
+            ),
             ("*", vec!["-"], vec!["-"]),
             ("!*", vec![], vec![]),
         ] {

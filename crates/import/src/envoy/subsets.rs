@@ -36,9 +36,12 @@ fn metadata(node: &Node) -> Option<Labels> {
 
 /// A text that looks like a number or boolean is another value than the number or boolean.
 fn scalar(node: &Node) -> Option<String> {
-    let crate::tree::Kind::Scalar(text) = &node.kind else { return None };
-    let plain = !node.quoted && (text.parse::<f64>().is_ok() || matches!(text.as_str(), "true" | "false"));
-    Some(if plain { format!("{text} (no text)") } else { text.clone() })
+    if !matches!(node.kind, crate::tree::Kind::Scalar(_)) {
+        return None;
+    }
+    let text = node.text()?;
+    let plain = !node.quoted && (text.parse::<f64>().is_ok() || matches!(text, "true" | "false"));
+    Some(if plain { format!("{text} (no text)") } else { text.to_owned() })
 }
 
 /// The labels of an endpoint.
@@ -79,8 +82,9 @@ fn choice(cluster: &Node, wanted: &Labels) -> Result<Choice, &'static str> {
             && wanted.iter().all(|(key, _)| keys.contains(&key.as_str()))
     });
     let word = |node: &Node| node.str("fallback_policy").map(str::to_ascii_uppercase);
-    let own = selector.and_then(word).filter(|word| word != "NOT_DEFINED" && word != "0");
-    let policy = own.or_else(|| word(config)).unwrap_or_else(|| "NO_FALLBACK".to_owned());
+    let (own, of_all) = (selector.and_then(word), word(config));
+    let own = own.filter(|word| word != "NOT_DEFINED" && word != "0");
+    let policy = own.or(of_all).unwrap_or_else(|| "NO_FALLBACK".to_owned());
     let any = matches!(policy.as_str(), "ANY_ENDPOINT");
     if selector.is_some() && there(wanted) {
         return Ok(Choice::Labels(wanted.clone(), any));

@@ -240,6 +240,13 @@ fn identities(validation: &Node, remarks: &mut Remarks) -> Option<Vec<String>> {
     let all = ["match_typed_subject_alt_names", "match_subject_alt_names", "verify_subject_alt_name"];
     for item in all.iter().flat_map(|key| validation.list(key)) {
         let matcher = item.get("matcher").unwrap_or(item);
+        if !matches!(item.str("san_type"), None | Some("DNS" | "URI" | "2" | "3")) {
+            remarks.point(
+                &item.at,
+                "names of this type in a certificate are not compared: DNS names and URIs are.",
+            );
+            return None;
+        }
         let pattern = if let Some(exact) =
             matcher.str("exact").or_else(|| if matcher.entries().is_empty() { matcher.text() } else { None })
         {

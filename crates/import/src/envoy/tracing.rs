@@ -14,17 +14,20 @@ pub(super) fn observed(tracing: &Node, remarks: &mut Remarks, cx: &mut Cx) {
         (Some(own), _) => own.clone(),
         (None, Some(shared)) => shared.clone(),
         (None, None) => {
+            tracing.skip();
             remarks.note(&tracing.at, "no tracer is named, so nothing was traced.");
             return;
         }
     };
     let Some(mut map) = sent(&provider, cx) else {
+        tracing.skip();
         remarks.soft(&tracing.at, LOST);
         return;
     };
     let share = |key: &str| tracing.get(key).and_then(words::share).unwrap_or(1.0);
     map.set("sample", words::percent(share("random_sampling").min(share("overall_sampling"))));
     if let Some(tags) = tracing.get("custom_tags") {
+        tags.skip();
         remarks.soft(&tags.at, "tags of spans are attache's: `custom_tags` are left out.");
     }
     match cx.plan.top.get("tracing") {

@@ -79,6 +79,7 @@ fn given(node: &Node) -> &Node {
 
 /// Seconds of a duration: `0.25s`, `{ seconds: 1, nanos: 5 }`, or a number of seconds.
 pub(crate) fn seconds(node: &Node) -> Option<f64> {
+    let _ = node.text();
     match &node.kind {
         Kind::Scalar(text) => text.strip_suffix('s').unwrap_or(text).parse().ok(),
         Kind::Map(_) => {
@@ -110,7 +111,9 @@ pub(crate) fn share(node: &Node) -> Option<f64> {
     if let Some(text) = node.str("value") {
         return text.parse::<f64>().ok().map(|percent| percent / 100.0);
     }
-    if let Kind::Scalar(text) = &node.kind {
+    if matches!(node.kind, Kind::Scalar(_))
+        && let Some(text) = node.text()
+    {
         return text.parse::<f64>().ok().map(|percent| percent / 100.0);
     }
     let of = match node.str("denominator").unwrap_or("HUNDRED") {

@@ -7,7 +7,9 @@ use crate::value::{Map, Value};
 
 use super::{
     Cx,
-    tokens::{self, Line, Section},
+    options::{self, Side},
+    server::{self, Server},
+    tokens::{self, Section},
 };
 
 /// The upstream of a backend; `None` where it has no server.
@@ -88,57 +90,73 @@ pub(crate) fn policies(section: &Section, keys: &mut Map) {
 }
 
 fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
-    let defaults: Vec<String> = section
-        .lines
-        .iter()
-        .filter(|line| line.word(0) == "default-server")
-        .flat_map(|line| line.rest(1).to_vec())
-        .collect();
     let mut items = Vec::new();
-    let mut tls = Map::default();
-    let (mut check, mut secure, mut h2, mut weights) = (false, false, false, false);
+    let mut tls: Vec<Map> = Vec::new();
     let mut most = 0_u64;
-    let servers: Vec<&Line> =
-        section.lines.iter().filter(|line| matches!(line.word(0), "server" | "server-template")).collect();
-    for line in &servers {
-        let template = line.word(0) == "server-template";
-        let address = line.word(if template { 3 } else { 2 });
-        let mut all = (*line).clone();
-        all.words.extend(defaults.iter().cloned());
-        if all.has("disabled") {
-            out.remarks.soft(&line.at, "a disabled server is left out.");
+    let mut servers = Vec::new();
+    options::told(section, Side::Back, &mut out.remarks);
+    for server in server::all(section) {
+        if !server.told(&mut out.remarks) {
             continue;
         }
-        secure |= all.has("ssl");
-        h2 |= all.after("proto") == Some("h2");
-        check |= all.has("check");
-        let Some(address) = normal(address) else {
-            out.remarks.point(&line.at, format!("the server `{}` is left out: its address is no IP address or name with a port, and no Unix socket.", line.word(1)));
+        if server.has("disabled") && !server.has("enabled") {
+            out.remarks.soft(server.at, "a disabled server is left out.");
+            continue;
+        }
+        if server.number("weight") == Some(0) {
+            out.remarks.soft(server.at, "a server of weight 0 gets no new calls, and is left out.");
+            continue;
+        }
+        if server.value("proto") == Some("fcgi") {
+            out.remarks
+                .point(server.at, format!("the server `{}` is left out: FastCGI is absent.", server.name));
+            continue;
+        }
+        let Some(address) = normal(server.address) else {
+            out.remarks.point(server.at, format!("the server `{}` is left out: its address is no IP address or name with a port, and no Unix socket.", server.name));
             continue;
         };
         let mut map = Map::default();
-        if let Some(weight) =
-            all.after("weight").and_then(|text| text.parse::<u64>().ok()).filter(|weight| *weight > 0)
-        {
-            weights = true;
+        if let Some(weight) = server.number("weight") {
             map.set("weight", weight);
         }
-        if all.has("backup") {
+        if server.has("backup") {
             map.set("priority", 1_u64);
         }
-        most += all.after("maxconn").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-        if all.has("send-proxy") || all.has("send-proxy-v2") {
-            out.keys.set("proxy_protocol", if all.has("send-proxy-v2") { "v2" } else { "v1" });
-        }
-        if all.after("on-marked-down") == Some("shutdown-sessions") {
+        most += server.number("maxconn").unwrap_or(0);
+        if server.value("on-marked-down") == Some("shutdown-sessions") {
             out.keys.set("on_unhealthy", "close");
         }
-        if all.has("ssl") {
-            server_tls(&all, &mut tls, &mut out.remarks);
+        let mut own = Map::default();
+        if server.has("ssl") {
+            server_tls(&server, &mut own, &mut out.remarks);
         }
+        tls.push(own);
         items.push((address, map));
+        servers.push(server);
     }
-    let _ = weights;
+    let secure = servers.iter().any(|server| server.has("ssl"));
+    let h2 = servers.iter().any(|server| server.value("proto") == Some("h2"));
+    differ(&servers, &tls, out);
+    if let Some(first) = servers.first() {
+        let version = |server: &Server<'_>| match () {
+            () if server.has("send-proxy") => Some("v1"),
+            () if ["send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"]
+                .iter()
+                .any(|word| server.has(word)) =>
+            {
+                Some("v2")
+            }
+            () => None,
+        };
+        if let Some(word) = servers.iter().find_map(version) {
+            out.keys.set("proxy_protocol", word);
+        }
+        if let Some(other) = servers.iter().find(|other| version(other) != version(first)) {
+            out.remarks.point(other.at, "servers with and without a PROXY protocol header, or with two versions of it: here all get one. Make an upstream of each.");
+        }
+    }
+    let tls = tls.into_iter().find(|own| !own.is_empty()).unwrap_or_default();
     let scheme = match (tcp, secure, h2) {
         (true, false, _) => "tcp",
         (true, true, _) => "tls",
@@ -165,11 +183,16 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
         1 if matches!(list[0], Value::Text(_)) => list.remove(0),
         _ => Value::List(list),
     };
+    let negotiates = servers
+        .iter()
+        .any(|server| server.value("alpn").is_some_and(|list| list.split(',').any(|one| one == "h2")));
     let mut keys = Map::default();
     keys.set("address", address);
     if !tcp {
         keys.set("host", "preserve");
-        if secure && !h2 {
+        if secure && h2 {
+            keys.set("protocol", "http2");
+        } else if secure && !negotiates {
             keys.set("protocol", "http1");
         }
     }
@@ -190,8 +213,8 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
             "`maxconn` of the servers is their sum here; what waits is bounded by `max_pending`.",
         );
     }
-    if check {
-        health(section, tcp, &servers, &defaults, &mut keys, &mut out.remarks);
+    if servers.iter().any(|server| server.has("check")) {
+        health(section, tcp, &servers, &mut keys, &mut out.remarks);
     }
     if let Some(line) = section.last("cookie").filter(|line| !tcp && line.has("insert")) {
         out.remarks.note(&line.at, secret::TOLD);
@@ -241,30 +264,59 @@ fn normal(address: &str) -> Option<String> {
     }
 }
 
-fn server_tls(line: &Line, tls: &mut Map, remarks: &mut Remarks) {
-    if let Some(file) = line.after("ca-file") {
+/// Says where servers of one backend differ in what is one for an upstream.
+fn differ(servers: &[Server<'_>], tls: &[Map], out: &mut Upstream) {
+    let Some(first) = servers.first() else { return };
+    if let Some(other) = servers.iter().find(|other| other.has("ssl") != first.has("ssl")) {
+        out.remarks.point(
+            other.at,
+            "servers with and without TLS: here all are called by TLS. Make an upstream of each.",
+        );
+    } else if let Some((other, _)) = servers.iter().zip(tls).find(|(_, own)| **own != tls[0]) {
+        out.remarks.point(other.at, "servers with different names, roots or certificates of TLS: here those of the first are for all. Make an upstream of each.");
+    }
+    let proto = |server: &Server<'_>| server.value("proto").map(ToOwned::to_owned);
+    if let Some(other) = servers.iter().find(|other| proto(other) != proto(first)) {
+        out.remarks
+            .point(other.at, "servers of different protocols: here all have one. Make an upstream of each.");
+    }
+}
+
+fn server_tls(server: &Server<'_>, tls: &mut Map, remarks: &mut Remarks) {
+    if let Some(file) = server.value("ca-file") {
         tls.set("ca", if file == "@system-ca" { "system" } else { file });
     }
-    if line.after("verify") == Some("none")
-        || line.after("verify").is_none() && line.after("ca-file").is_none()
-    {
-        remarks.soft(&line.at, "the original verified nothing of this peer. attache verifies: give `tls.ca` if the peer has a private root.");
+    let verified = match server.value("verify") {
+        Some(word) => word != "none",
+        None => server.value("ca-file").is_some(),
+    };
+    if !verified {
+        remarks.soft(server.at, "the original verified nothing of this peer. attache verifies: give `tls.ca` if the peer has a private root.");
     }
-    if let Some(name) =
-        line.after("sni").and_then(|sni| sni.strip_prefix("str(")).and_then(|sni| sni.strip_suffix(')'))
-    {
+    let fixed =
+        server.value("sni").and_then(|sni| sni.strip_prefix("str(")).and_then(|sni| sni.strip_suffix(')'));
+    if let Some(name) = server.value("verifyhost") {
         tls.set("name", name);
-    } else if let Some(name) = line.after("verifyhost") {
+        if fixed.is_some_and(|sni| sni != name) {
+            remarks.point(server.at, "`sni` and `verifyhost` differ: the name that is sent is the one that the certificate must have.");
+        }
+    } else if let Some(name) = fixed {
         tls.set("name", name);
-    } else if line.after("sni").is_some() {
-        remarks.soft(&line.at, "the server name is that of the address: a name of the request is not sent.");
+    } else if server.value("sni").is_some() {
+        remarks.point(server.at, "the server name is that of the address: a name of the request is not sent, nor compared with the certificate.");
+    } else if verified {
+        remarks.soft(server.at, "the original compared no name with this peer's certificate. attache does: give `tls.name` if it isn't the address's.");
     }
-    if let Some(file) = line.after("crt") {
+    if let Some(file) = server.value("crt") {
         tls.set("certificate", file);
         tls.set("key", file);
     }
-    if let Some(file) = line.after("crl-file") {
+    if let Some(file) = server.value("crl-file") {
         tls.set("crls", file);
+    }
+    if server.value("ssl-min-ver") == Some("TLSv1.3") || server.has("force-tlsv13") || server.has("no-tlsv12")
+    {
+        tls.set("min_version", "1.3");
     }
 }
 
@@ -304,14 +356,7 @@ fn balance(section: &Section, keys: &mut Map, remarks: &mut Remarks) {
     keys.set("balance", map);
 }
 
-fn health(
-    section: &Section,
-    tcp: bool,
-    servers: &[&Line],
-    defaults: &[String],
-    keys: &mut Map,
-    remarks: &mut Remarks,
-) {
+fn health(section: &Section, tcp: bool, servers: &[Server<'_>], keys: &mut Map, remarks: &mut Remarks) {
     let mut map = Map::default();
     let send = section.lines.iter().rev().find(|line| line.word(0) == "http-check" && line.word(1) == "send");
     match (section.option("httpchk"), send) {
@@ -354,32 +399,43 @@ fn health(
     {
         remarks.soft(&line.at, "an answer from 200 to 299 is healthy; what else was expected is left out.");
     }
-    if let Some(line) = servers.first() {
-        let mut all = (*line).clone();
-        all.words.extend(defaults.iter().cloned());
+    if let Some(first) = servers.first() {
         for (word, key) in [("inter", "interval"), ("downinter", "unhealthy_interval")] {
-            if let Some(time) = all.after(word).and_then(tokens::time) {
+            if let Some(time) = first.value(word).and_then(tokens::time) {
                 map.set(key, time);
             }
         }
         for (word, key) in [("rise", "healthy"), ("fall", "unhealthy")] {
-            if let Some(count) = all.after(word).and_then(|text| text.parse::<u64>().ok()) {
+            if let Some(count) = first.number(word) {
                 map.set(key, count.max(1));
             }
         }
-        if all.after("inter").is_none() {
+        if first.value("inter").is_none() {
             map.set("interval", "2s");
         }
     }
+    if let Some(server) = servers.iter().find(|server| !server.has("check")) {
+        remarks.soft(
+            server.at,
+            "a server without `check` was always used; here all of its backend are checked.",
+        );
+    }
+    let secure = servers.iter().any(|server| server.has("ssl"));
+    if let Some(server) = servers.iter().find(|server| server.has("no-check-ssl")).filter(|_| secure) {
+        remarks.note(server.at, "health checks are without TLS, as there.");
+        map.set("tls", false);
+    } else if let Some(server) = servers.iter().find(|server| server.has("check-ssl")).filter(|_| !secure) {
+        remarks.soft(server.at, "health checks used TLS, and calls don't: a TCP connection is enough here.");
+        map.0.retain(|(key, _)| key != "path" && key != "host");
+        map.set("tcp", true);
+    }
     let ports: Vec<Option<String>> = servers
         .iter()
-        .map(|line| {
-            let mut all = (**line).clone();
-            all.words.extend(defaults.iter().cloned());
+        .map(|server| {
             // An upstream of opaque bytes is asked in HTTP on a port that is named.
             let own = (tcp && map.get("path").is_some())
-                .then(|| line.word(2).rsplit_once(':').map(|(_, port)| port.to_owned()));
-            all.after("port").map(ToOwned::to_owned).or(own.flatten())
+                .then(|| server.address.rsplit_once(':').map(|(_, port)| port.to_owned()));
+            server.value("port").map(ToOwned::to_owned).or(own.flatten())
         })
         .collect();
     let port = ports.first().cloned().flatten().and_then(|port| port.parse::<u64>().ok());

@@ -1,13 +1,13 @@
 //! HAProxy's `bind` and its rules about connections.
 
-use std::borrow::Cow;
-
 use crate::hosted::{self, Hosted};
 use crate::plan::{Chain, Listener, Rule, Site};
 use crate::remark::Remarks;
 
 use super::{
-    Cx, backend, keywords, rules,
+    Cx, backend, bind,
+    options::{self, Side},
+    rules,
     tokens::{Line, Section},
 };
 
@@ -47,7 +47,7 @@ fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
         let word = line.word(0);
         match word {
             "bind" => {
-                if let Some(why) = bind(line, &mut binds, &mut out, &mut remarks) {
+                if let Some(why) = bind::bind(line, &mut binds, &mut out, &mut remarks) {
                     refused.get_or_insert((line.at.clone(), why.into_owned()));
                 }
             }
@@ -67,17 +67,10 @@ fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
             "errorfile" | "errorloc" | "errorloc302" | "http-error" | "errorfiles" => {
                 remarks.soft(&line.at, "answers of the proxy itself have attache's text.");
             }
-            "filter"
-            | "force-persist"
-            | "email-alert"
-            | "external-check"
-            | "rate-limit"
-            | "http-after-response" => {
-                remarks.soft(&line.at, format!("`{word}` is absent."));
-            }
             _ => {}
         }
     }
+    options::told(section, Side::Front, &mut remarks);
     if section.name.is_empty() || binds.is_empty() {
         // The address may stand in the first line: `listen web 127.0.0.1:80`.
         if let Some(address) = section.head.words.get(2).filter(|word| word.contains(':')) {
@@ -119,143 +112,6 @@ fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
 fn everything(rule: Rule) -> Chain {
     let site = Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Site::default() };
     Chain { sites: vec![site], ..Chain::default() }
-}
-
-/// Reads TLS of an address. Returns the reason if everything behind it must be refused.
-fn bind(
-    line: &Line,
-    binds: &mut Vec<String>,
-    out: &mut Listener,
-    remarks: &mut Remarks,
-) -> Option<Cow<'static, str>> {
-    for address in line.word(1).split(',') {
-        let address = address.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
-        if let Some(path) =
-            address.strip_prefix("unix@").or_else(|| address.starts_with('/').then_some(address))
-        {
-            binds.push(format!("unix:{path}"));
-        } else if address.contains('$')
-            || address.contains('@')
-            || address.rsplit(':').next().is_some_and(|port| port.contains('-'))
-        {
-            remarks.point(&line.at, format!("the address `{address}` is left out: variables, ranges of ports and other families are absent."));
-        } else if let Some(port) = address.strip_prefix("*:").or_else(|| address.strip_prefix(":::")) {
-            binds.push(format!(":{port}"));
-        } else if address.matches(':').count() > 1 && !address.starts_with('[') {
-            let (host, port) = address.rsplit_once(':').unwrap_or((address, "80"));
-            binds.push(format!("[{host}]:{port}"));
-        } else {
-            binds.push(address.to_owned());
-        }
-    }
-    if line.has("accept-proxy") {
-        out.keys.set("proxy_protocol", "require");
-    }
-    if let Some(mode) = line.after("mode").filter(|mode| mode.bytes().all(|b| (b'0'..b'8').contains(&b))) {
-        out.keys.set("unix_mode", format!("0{}", mode.trim_start_matches('0')));
-    }
-    if let Some(word) = keywords::unknown_of_bind(line.rest(2)) {
-        let what = format!(
-            "`{word}` of an address isn't known to this import, and may have kept clients out. Find out what it did"
-        );
-        return Some(what.into());
-    }
-    if line.has("transparent") {
-        remarks.point(&line.at, "`transparent` binding is absent; `transparent: true` reads the destination that the kernel redirected from.");
-    }
-    if !line.has("ssl") {
-        if out.keys.get("tls").is_some() {
-            out.keys.child("tls").set("mode", "permissive");
-        }
-        return None;
-    }
-    let plain = !binds.is_empty() && out.keys.get("tls").is_none() && binds.len() > 1;
-    let mut tls = out.keys.child("tls");
-    let first = tls.get("certificate").is_none();
-    if plain {
-        tls.set("mode", "permissive");
-    }
-    match line.after("crt") {
-        Some(file) if tls.get("certificate").is_none() => {
-            tls.set("certificate", file);
-            tls.set("key", file);
-            if file.ends_with('/') {
-                remarks.soft(&line.at, "a folder of certificates is not read: list them in `certificates`.");
-            } else {
-                remarks.note(&line.at, "certificate and key stand in one file, which is read for both.");
-            }
-        }
-        Some(_) => {}
-        None => remarks.point(
-            &line.at,
-            "the certificates are in a list: give them as `certificate`, `key` and `certificates`.",
-        ),
-    }
-    if tls.get("certificate").is_none() {
-        tls.set("certificate", "/etc/attache/tls.crt");
-        tls.set("key", "/etc/attache/tls.key");
-    }
-    let asked = Asked::of(&tls);
-    let wanted = match line.after("verify") {
-        Some("required") => Asked::Required,
-        Some("optional") => Asked::Optional,
-        _ => Asked::Nothing,
-    };
-    let file = line.after("ca-file");
-    if wanted != Asked::Nothing {
-        match (file, tls.get("client_ca")) {
-            (None, _) if wanted == Asked::Required => {
-                return Some(
-                    "clients must show a certificate, and there is no `ca-file` to verify it by. Give the roots as `client_ca`"
-                        .into(),
-                );
-            }
-            (Some(file), Some(known)) if *known != file.into() => {
-                return Some(
-                    "clients are verified by other roots at another address of this listener. Give each a listener of its own"
-                        .into(),
-                );
-            }
-            (Some(file), _) => tls.set("client_ca", file),
-            (None, _) => {}
-        }
-    }
-    if !first && asked != wanted {
-        remarks.point(&line.at, "what is asked of clients' certificates is one for a whole listener: here it is that of its strictest address.");
-    }
-    if asked.max(wanted) == Asked::Optional && tls.get("client_ca").is_some() {
-        tls.set("client_optional", true);
-    } else {
-        tls.0.retain(|(key, _)| key != "client_optional");
-    }
-    if let Some(file) = line.after("crl-file") {
-        tls.set("crls", file);
-    }
-    if line.after("ssl-min-ver") == Some("TLSv1.3") || line.has("force-tlsv13") {
-        tls.set("min_version", "1.3");
-    }
-    if line.has("ciphers") || line.has("ciphersuites") || line.has("curves") {
-        remarks.soft(&line.at, "cipher suites and curves are those of rustls, all of them safe.");
-    }
-    None
-}
-
-/// The demand for clients' certificates, in rising strictness.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Asked {
-    Nothing,
-    Optional,
-    Required,
-}
-
-impl Asked {
-    fn of(tls: &crate::value::Map) -> Self {
-        match (tls.get("client_ca"), tls.get("client_optional")) {
-            (None, _) => Self::Nothing,
-            (Some(_), Some(_)) => Self::Optional,
-            (Some(_), None) => Self::Required,
-        }
-    }
 }
 
 /// A rule about connections or answers that could refuse them, and is absent.
@@ -451,9 +307,26 @@ fn http(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut C
     if section.option("httplog").is_some() || section.option("tcplog").is_some() {
         cx.plan.top.set("access_log", "stdout");
     }
-    let rules: Vec<Hosted> = rules::frontend(section, secure, remarks, cx);
+    let mut rules: Vec<Hosted> = rules::frontend(section, secure, remarks, cx);
+    if !forwarded {
+        rules.iter_mut().for_each(|hosted| forwarded_by_backend(&mut hosted.rule, cx));
+    }
     as_compared(&rules, out, cx);
     out.chains.push(Chain { sites: hosted::sites(&rules), ..Chain::default() });
+}
+
+/// `option forwardfor` of a backend: a line with the client's address is added for this backend alone.
+fn forwarded_by_backend(rule: &mut Rule, cx: &Cx) {
+    let writes = |name: &str| {
+        let mut sections =
+            cx.sections.iter().filter(|other| matches!(other.kind.as_str(), "backend" | "listen"));
+        sections.any(|other| other.name == name && other.option("forwardfor").is_some())
+    };
+    let names = cx.used.iter().filter(|(.., upstream)| rule.targets.contains(upstream));
+    if names.into_iter().any(|(name, ..)| writes(name)) {
+        let mut headers = rule.keys.child("headers");
+        headers.child("request").child("add").set("x-forwarded-for", "%{client.address}");
+    }
 }
 
 /// HAProxy compares hosts and parameters of a query as texts: another spelling of a host is another host, `;` separates as `&` does, and

@@ -2,9 +2,13 @@
 
 mod acl;
 mod backend;
+mod bind;
+mod globals;
 mod keywords;
 mod listener;
+mod options;
 mod rules;
+mod server;
 mod steps;
 mod tokens;
 
@@ -39,7 +43,7 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     }
     let mut cx = Cx {
         plan: Plan::default(),
-        sections: with_defaults(sections),
+        sections: with_globals(with_defaults(sections)),
         names: Names::default(),
         used: Vec::new(),
     };
@@ -60,6 +64,11 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     }
     backend::upstreams(&mut cx);
     Ok(cx.plan)
+}
+
+fn with_globals(mut sections: Vec<Section>) -> Vec<Section> {
+    globals::apply(&mut sections);
+    sections
 }
 
 /// Lines of the `defaults` before a section stand before its own.
@@ -102,6 +111,15 @@ fn global(section: &Section, remarks: &mut Remarks) {
             "stats" => {
                 remarks.note(&line.at, "the admin API is on 127.0.0.1:15000, metrics are on port 15090.");
             }
+            "h1-case-adjust" | "h1-case-adjust-file" => {
+                remarks.soft(&line.at, "the names of headers go on as they came.");
+            }
+            "h1-accept-payload-with-any-method" | "h1-do-not-close-on-insecure-transfer-encoding" => {
+                remarks.point(&line.at, format!("`{}`: such requests are refused here.", line.word(0)));
+            }
+            "httpclient.ssl.verify" | "issuers-chain-path" | "ssl-engine" | "ssl-provider" => {
+                remarks.soft(&line.at, format!("`{}` is absent.", line.word(0)));
+            }
             _ => {}
         }
     }
@@ -124,8 +142,13 @@ impl Section {
         self.lines.iter().find(|line| !keywords::KNOWN.contains(&line.word(0)))
     }
 
+    /// The line that switches an option on, unless a later `no option` switches it off.
     pub(crate) fn option(&self, name: &str) -> Option<&Line> {
-        self.lines.iter().rev().find(|line| line.word(0) == "option" && line.word(1) == name)
+        let about = |line: &&Line| {
+            let from = usize::from(line.word(0) == "no");
+            line.word(from) == "option" && line.word(from + 1) == name
+        };
+        self.lines.iter().rev().find(about).filter(|line| line.word(0) == "option")
     }
 
     pub(crate) fn timeout(&self, name: &str) -> Option<String> {

@@ -46,6 +46,13 @@ pub(super) fn steps(section: &Section, acls: &Acls<'_>, remarks: &mut Remarks) -
         match line.word(0) {
             "http-request" => first.extend(request(line, acls, remarks)),
             "http-response" => first.extend(response(line, remarks)),
+            "http-after-response" => {
+                remarks.point(
+                    &line.at,
+                    "`http-after-response`: here it is for answers of the application, not for those of the proxy itself.",
+                );
+                first.extend(response(line, remarks));
+            }
             "reqadd" | "rspadd" => first.extend(added(line, acls)),
             "redirect" => redirects.extend(step(line, 1, acls, |line| redirect(line, 1))),
             "block" | "reqdeny" | "reqideny" | "reqrep" | "reqirep" | "reqdel" | "reqidel" | "reqallow"
@@ -312,6 +319,25 @@ fn answer(line: &Line, action: &str) -> Rule {
 fn redirect(line: &Line, from: usize) -> Act {
     let (words, _) = condition(line, from);
     let word = |name: &str| words.iter().position(|word| word == name).and_then(|index| words.get(index + 1));
+    const ARGUMENTS: &[(&str, bool)] = &[
+        ("code", true),
+        ("drop-query", false),
+        ("ignore-empty", false),
+        ("location", true),
+        ("prefix", true),
+        ("scheme", true),
+    ];
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match ARGUMENTS.iter().find(|(name, _)| name == word) {
+            Some((_, true)) => {
+                rest.next();
+            }
+            Some(_) => {}
+            // Cookies that it sets, a slash that it adds.
+            None => return Act::Closed(format!("`{word}` of a redirect is absent. Write it as `redirect`")),
+        }
+    }
     let mut keys = Map::default();
     keys.set("status", word("code").and_then(|code| code.parse::<u64>().ok()).unwrap_or(302));
     if let Some(scheme) = word("scheme").filter(|scheme| *scheme == "https" || *scheme == "http") {

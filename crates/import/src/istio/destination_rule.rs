@@ -1,6 +1,6 @@
 //! DestinationRule: how a host is called. TLS, pools, ejection and balancing in Envoy's form.
 
-use crate::tree::{At, Kind, Node};
+use crate::tree::{At, Node};
 
 use super::services::{Clusters, TLS};
 use super::{Object, hosts};
@@ -28,7 +28,7 @@ impl<'m> Clusters<'m> {
 
     /// `trafficPolicy` of the rule, of the subset over it, and of the port over both, key by key.
     pub(super) fn policy(&mut self, rule: Option<&Object>, port: &str, subset: Option<&str>) -> Node {
-        let mut out = Node { at: At::default(), kind: Kind::Map(Vec::new()), quoted: false };
+        let mut out = Node::empty(At::default());
         let Some(rule) = rule else { return out };
         let spec = rule.spec();
         let of_subset =

@@ -10,14 +10,15 @@ mod destination_rule;
 mod duration;
 mod gateway;
 mod hosts;
+mod idle;
 mod policy;
 mod security;
 mod services;
 mod virtual_service;
 
 use crate::plan::{Plan, Rule, Site, Upstream};
-use crate::remark::Remarks;
-use crate::tree::{At, Kind, Node, Unreadable};
+use crate::remark::{Remarks, Weight};
+use crate::tree::{At, Node, Unreadable};
 use crate::value::Map;
 use crate::{File, envoy, tree};
 
@@ -162,7 +163,52 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     }
     remarks.0.extend(std::mem::take(&mut plan.remarks).0);
     plan.remarks = remarks;
+    unread(&mesh, &mut plan);
     Ok(plan)
+}
+
+/// Fields that say what an object is about. Where nothing else was read, it isn't about this workload.
+const ABOUT: &[&str] = &[
+    "export_to",
+    "gateways",
+    "host",
+    "hosts",
+    "parent_refs",
+    "selector",
+    "target_ref",
+    "target_refs",
+    "workload_selector",
+];
+
+/// Says what was not read of the objects that are about this workload.
+fn unread(mesh: &Mesh, plan: &mut Plan) {
+    const KINDS: &[&str] = &[
+        "AuthorizationPolicy",
+        "DestinationRule",
+        "GRPCRoute",
+        "HTTPRoute",
+        "PeerAuthentication",
+        "RequestAuthentication",
+        "ServiceEntry",
+        "Sidecar",
+        "VirtualService",
+    ];
+    let mut told = Vec::new();
+    plan.each_remark(&mut |remark| {
+        if remark.weight == Weight::Point {
+            told.push(remark.at.clone());
+        }
+    });
+    for object in mesh.objects.iter().filter(|object| KINDS.contains(&object.kind.as_str())) {
+        let applies =
+            object.spec().entries().iter().any(|(key, value)| {
+                !ABOUT.contains(&tree::snake(key).as_str()) && crate::unread::is_read(value)
+            });
+        if applies {
+            let what = format!("the {} `{}`", object.kind, object.name);
+            crate::unread::say(object.spec(), &what, idle::KEYS, &told, &mut plan.remarks);
+        }
+    }
 }
 
 /// An object of the mesh whose kind isn't known, and which may decide who passes.
@@ -298,7 +344,7 @@ fn original(name: &str) -> Upstream {
 
 /// The listener for the calls of the application.
 fn outbound(mesh: &Mesh, remarks: &mut Remarks) -> Result<Plan, Unreadable> {
-    let empty = Node { at: At::default(), kind: Kind::Map(Vec::new()), quoted: false };
+    let empty = Node::empty(At::default());
     let mut clusters = services::Clusters::new(mesh);
     let mut sites: Vec<Node> = Vec::new();
     virtual_service::sites(mesh, &mut clusters, &mut sites, remarks);
@@ -336,8 +382,7 @@ fn outbound(mesh: &Mesh, remarks: &mut Remarks) -> Result<Plan, Unreadable> {
     ]);
     let fixed =
         empty.map(vec![("listeners", empty.seq(vec![listener])), ("clusters", empty.seq(clusters.nodes))]);
-    let mut plan =
-        envoy::trees(vec![empty.map(vec![("static_resources", fixed)])], std::path::PathBuf::new())?;
+    let mut plan = envoy::trees(vec![empty.map(vec![("static_resources", fixed)])])?;
     remarks.0.extend(clusters.remarks.0);
     let only = services::registry_only(mesh);
     for listener in &mut plan.listeners {

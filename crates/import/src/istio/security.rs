@@ -31,7 +31,11 @@ pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
     out.keys.set("bind", "0.0.0.0:15006");
     out.keys.set("transparent", true);
     // The mesh's proxies allow no other protocol.
-    out.keys.child("http").set("upgrades", "websocket");
+    let mut http = out.keys.child("http");
+    http.set("upgrades", "websocket");
+    http.set("extended_connect", false);
+    http.set("methods", "known");
+    drop(http);
     let mut remarks = Remarks::default();
     let mut rule = Rule::default();
     rule.when.path = crate::path::Path::Any;
@@ -78,16 +82,20 @@ pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
             deny.extend(all.into_iter().map(|rule| (format!("mtls-{port}"), rule)));
         }
     }
+    let mut shut = false;
     for said in [Some(access::deny(&deny)), rules.allow.as_deref().map(access::allow)].into_iter().flatten() {
         match said {
             Said::Open => {}
-            Said::Shut => {
-                closed.get_or_insert((at.clone(), "a policy denies everything.".to_owned()));
-            }
+            Said::Shut => shut = true,
             Said::Keys(keys) => {
                 access::merge(&mut authorization, &keys);
             }
         }
+    }
+    if shut {
+        // A policy denies everything, whatever others allow.
+        authorization.0.retain(|(key, _)| key == "jwt");
+        authorization.set("allow", Value::List(Vec::new()));
     }
     if rules_by_namespace {
         remarks.note(&at, "namespaces and service accounts are those of the trust domain `cluster.local`.");

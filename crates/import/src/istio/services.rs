@@ -4,7 +4,7 @@
 //! does, unless a DestinationRule says otherwise: a call that was encrypted is never sent in plaintext.
 
 use crate::remark::Remarks;
-use crate::tree::{At, Kind, Node};
+use crate::tree::{At, Node};
 
 use super::balance::balance;
 use super::{Mesh, Object, hosts};
@@ -106,7 +106,7 @@ impl<'m> Clusters<'m> {
         if self.nodes.iter().any(|node| node.str("name") == Some(&name)) {
             return name;
         }
-        let empty = Node { at: at.clone(), kind: Kind::Map(Vec::new()), quoted: false };
+        let empty = Node::empty(at.clone());
         let text = |text: &str| empty.scalar(text);
         let rule = self.rule(host).cloned();
         let port = ports.iter().find(|port| port.number == number);

@@ -4,6 +4,7 @@ mod answer;
 mod clients;
 mod decoded;
 mod included;
+mod listen;
 mod location;
 mod proxied;
 mod rewritten;
@@ -20,6 +21,8 @@ use crate::plan::{Chain, Listener, Names, Plan};
 use crate::remark::Remarks;
 use crate::tree::{At, Unreadable};
 
+pub(crate) use listen::bind;
+use listen::{Listen, listens};
 pub(crate) use rewritten::rewritten;
 use tokens::Directive;
 
@@ -139,59 +142,6 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     Ok(cx.plan)
 }
 
-/// The options of a `listen`.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Listen {
-    bind: String,
-    ssl: bool,
-    default: bool,
-    proxy: bool,
-    h2: bool,
-}
-
-fn listens(server: &Directive, remarks: &mut Remarks) -> Vec<Listen> {
-    let mut out = Vec::new();
-    for one in server.all("listen") {
-        let has = |word: &str| one.words.iter().any(|own| own == word);
-        if has("quic") || has("udp") {
-            remarks.point(&one.at, "UDP and QUIC are absent: this address is left out.");
-            continue;
-        }
-        let Some(bind) = bind(one.word(1)) else {
-            remarks.point(&one.at, format!("the address `{}` is left out.", one.word(1)));
-            continue;
-        };
-        out.push(Listen {
-            bind,
-            ssl: has("ssl") || server.last("ssl").is_some_and(|one| one.word(1) == "on"),
-            default: has("default_server") || has("default"),
-            proxy: has("proxy_protocol"),
-            h2: has("http2"),
-        });
-    }
-    if server.all("listen").next().is_none() {
-        out.push(Listen { bind: ":80".to_owned(), ..Listen::default() });
-    }
-    out
-}
-
-pub(crate) fn bind(text: &str) -> Option<String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return Some(format!("unix:{path}"));
-    }
-    if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
-        return Some(format!(":{text}"));
-    }
-    if text.contains('$') || text.is_empty() {
-        return None;
-    }
-    let text = text.trim_start_matches('*');
-    if let Some(inner) = text.strip_prefix('[') {
-        return Some(if inner.contains("]:") { text.to_owned() } else { format!("{text}:80") });
-    }
-    Some(if text.contains(':') { text.to_owned() } else { format!("{text}:80") })
-}
-
 /// Servers of one address become one listener; the host chooses the server.
 fn listeners(servers: &[Directive], cx: &mut Cx) {
     let mut groups: Vec<(Vec<String>, Vec<(usize, Listen)>)> = Vec::new();
@@ -252,6 +202,8 @@ fn listeners(servers: &[Directive], cx: &mut Cx) {
         header_names(&all, &mut out, &mut remarks, cx);
         // Without `Upgrade` among the headers that are passed on, nginx serves such requests like others.
         out.keys.child("http").set("upgrades", "ignore");
+        out.keys.child("http").set("extended_connect", false);
+        out.keys.child("http").set("methods", "capitals");
         out.keys.child("http").child("limits").set("body_size", "1MiB");
         let default = all.iter().position(|(_, listen)| listen.default).unwrap_or(0);
         let mut forwarded = false;

@@ -135,9 +135,22 @@ fn address(scheme: &str, authority: &str) -> String {
 
 fn servers(server: &Directive, scheme: &str, list: &mut Vec<Value>, remarks: &mut Remarks) {
     let has = |word: &str| server.words.iter().any(|own| own == word);
-    if has("down") {
-        remarks.soft(&server.at, "a server that is marked `down` is left out.");
+    if has("down") || has("drain") {
+        remarks.soft(&server.at, "a server that is marked `down` or `drain` is left out.");
         return;
+    }
+    for word in server.words.iter().skip(2) {
+        let name = word.split('=').next().unwrap_or_default();
+        match name {
+            "weight" | "backup" | "max_conns" | "max_fails" | "fail_timeout" | "resolve" => {}
+            "slow_start" | "route" => {
+                remarks.soft(&server.at, format!("`{name}` of a server is absent: see `balance.slow_start`, `session_cookie`."));
+            }
+            _ => remarks.point(
+                &server.at,
+                format!("`{word}` of a server isn't known to this import. Find out what it did, and whether you need it."),
+            ),
+        }
     }
     // Without a port it is 80, whatever the scheme.
     let text = server.word(1);

@@ -71,15 +71,11 @@ pub(crate) fn prepare(
 }
 
 fn value(at: &Node, entries: Vec<(&str, Node)>) -> Node {
-    Node {
-        at: at.at.clone(),
-        kind: Kind::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
-        quoted: false,
-    }
+    at.map(entries)
 }
 
 fn list(at: &Node, items: Vec<Node>) -> Node {
-    Node { at: at.at.clone(), kind: Kind::List(items), quoted: false }
+    at.seq(items)
 }
 
 fn socket(at: &Node, port: u16) -> Node {

@@ -1,0 +1,165 @@
+//! HAProxy's `bind`: addresses and TLS.
+
+use std::borrow::Cow;
+
+use crate::plan::Listener;
+use crate::remark::Remarks;
+use crate::value::Value;
+
+use super::{keywords, tokens::Line};
+
+/// Reads TLS of an address. Returns the reason if everything behind it must be refused.
+pub(super) fn bind(
+    line: &Line,
+    binds: &mut Vec<String>,
+    out: &mut Listener,
+    remarks: &mut Remarks,
+) -> Option<Cow<'static, str>> {
+    for address in line.word(1).split(',') {
+        let address = address.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
+        if let Some(path) =
+            address.strip_prefix("unix@").or_else(|| address.starts_with('/').then_some(address))
+        {
+            binds.push(format!("unix:{path}"));
+        } else if address.contains('$')
+            || address.contains('@')
+            || address.rsplit(':').next().is_some_and(|port| port.contains('-'))
+        {
+            remarks.point(&line.at, format!("the address `{address}` is left out: variables, ranges of ports and other families are absent."));
+        } else if let Some(port) = address.strip_prefix("*:").or_else(|| address.strip_prefix(":::")) {
+            binds.push(format!(":{port}"));
+        } else if address.matches(':').count() > 1 && !address.starts_with('[') {
+            let (host, port) = address.rsplit_once(':').unwrap_or((address, "80"));
+            binds.push(format!("[{host}]:{port}"));
+        } else {
+            binds.push(address.to_owned());
+        }
+    }
+    if line.has("accept-proxy") {
+        out.keys.set("proxy_protocol", "require");
+    }
+    if let Some(mode) = line.after("mode").filter(|mode| mode.bytes().all(|b| (b'0'..b'8').contains(&b))) {
+        out.keys.set("unix_mode", format!("0{}", mode.trim_start_matches('0')));
+    }
+    if let Some(word) = keywords::unknown_of_bind(line.rest(2)) {
+        let what = format!(
+            "`{word}` of an address isn't known to this import, and may have kept clients out. Find out what it did"
+        );
+        return Some(what.into());
+    }
+    if line.has("transparent") {
+        remarks.point(&line.at, "`transparent` binding is absent; `transparent: true` reads the destination that the kernel redirected from.");
+    }
+    if !line.has("ssl") {
+        if out.keys.get("tls").is_some() {
+            out.keys.child("tls").set("mode", "permissive");
+        }
+        return None;
+    }
+    let plain = !binds.is_empty() && out.keys.get("tls").is_none() && binds.len() > 1;
+    let mut tls = out.keys.child("tls");
+    let first = tls.get("certificate").is_none();
+    if plain {
+        tls.set("mode", "permissive");
+    }
+    match line.after("crt") {
+        Some(file) if tls.get("certificate").is_none() => {
+            tls.set("certificate", file);
+            tls.set("key", file);
+            if file.ends_with('/') {
+                remarks.soft(&line.at, "a folder of certificates is not read: list them in `certificates`.");
+            } else {
+                remarks.note(&line.at, "certificate and key stand in one file, which is read for both.");
+            }
+        }
+        Some(_) => {}
+        None => remarks.point(
+            &line.at,
+            "the certificates are in a list: give them as `certificate`, `key` and `certificates`.",
+        ),
+    }
+    if tls.get("certificate").is_none() {
+        tls.set("certificate", "/etc/attache/tls.crt");
+        tls.set("key", "/etc/attache/tls.key");
+    }
+    let asked = Asked::of(&tls);
+    let wanted = match line.after("verify") {
+        Some("required") => Asked::Required,
+        Some("optional") => Asked::Optional,
+        _ => Asked::Nothing,
+    };
+    let files: Vec<String> = ["ca-file", "ca-verify-file"]
+        .iter()
+        .filter_map(|key| line.after(key))
+        .map(ToOwned::to_owned)
+        .collect();
+    let file = (!files.is_empty()).then(|| Value::from(files));
+    if wanted != Asked::Nothing {
+        match (file, tls.get("client_ca")) {
+            (None, _) if wanted == Asked::Required => {
+                return Some(
+                    "clients must show a certificate, and there is no `ca-file` to verify it by. Give the roots as `client_ca`"
+                        .into(),
+                );
+            }
+            (Some(file), Some(known)) if *known != file => {
+                return Some(
+                    "clients are verified by other roots at another address of this listener. Give each a listener of its own"
+                        .into(),
+                );
+            }
+            (Some(file), _) => tls.set("client_ca", file),
+            (None, _) => {}
+        }
+    }
+    if !first && asked != wanted {
+        remarks.point(&line.at, "what is asked of clients' certificates is one for a whole listener: here it is that of its strictest address.");
+    }
+    if asked.max(wanted) == Asked::Optional && tls.get("client_ca").is_some() {
+        tls.set("client_optional", true);
+    } else {
+        tls.0.retain(|(key, _)| key != "client_optional");
+    }
+    if let Some(file) = line.after("crl-file") {
+        tls.set("crls", file);
+    }
+    if line.after("ssl-min-ver") == Some("TLSv1.3") || line.has("force-tlsv13") || line.has("no-tlsv12") {
+        tls.set("min_version", "1.3");
+    } else if line.after("ssl-min-ver").is_some_and(|version| version != "TLSv1.2") {
+        remarks.point(&line.at, "clients with TLS 1.1 or older are refused: 1.2 is the oldest version here.");
+    }
+    if line.has("strict-sni") {
+        remarks.point(&line.at, "`strict-sni`: clients that name no host of a certificate get the first certificate here, and not a failed handshake.");
+    }
+    if line.has("maxconn") {
+        remarks.soft(&line.at, "`maxconn` of an address: `max_connections` is that of the whole listener.");
+    }
+    if line.has("generate-certificates") {
+        remarks.point(
+            &line.at,
+            "no certificates are made for names that clients ask for: list them in `certificates`.",
+        );
+    }
+    if line.has("ciphers") || line.has("ciphersuites") || line.has("curves") {
+        remarks.soft(&line.at, "cipher suites and curves are those of rustls, all of them safe.");
+    }
+    None
+}
+
+/// The demand for clients' certificates, in rising strictness.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    Nothing,
+    Optional,
+    Required,
+}
+
+impl Asked {
+    fn of(tls: &crate::value::Map) -> Self {
+        match (tls.get("client_ca"), tls.get("client_optional")) {
+            (None, _) => Self::Nothing,
+            (Some(_), Some(_)) => Self::Optional,
+            (Some(_), None) => Self::Required,
+        }
+    }
+}

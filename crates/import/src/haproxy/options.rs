@@ -1,0 +1,259 @@
+//! Lines that an import reads, that say nothing about requests, or that are lost (HAProxy's manual, section 4.2).
+
+use crate::remark::{Remarks, Weight};
+
+use super::tokens::Section;
+
+use Weight::{Point, Soft};
+
+/// The side that an option is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Front,
+    Back,
+}
+
+/// Options that are read, or that say nothing about what a request meets.
+const READ: &[&str] = &[
+    "abortonclose",
+    "accept-invalid-http-response",
+    "accept-unsafe-violations-in-http-response",
+    "clitcpka",
+    "contstats",
+    "dontlog-normal",
+    "dontlognull",
+    "external-check",
+    "forceclose",
+    "forwardfor",
+    "http-buffer-request",
+    "http-ignore-probes",
+    "http-keep-alive",
+    "http-no-delay",
+    "http-pretend-keepalive",
+    "http-restrict-req-hdr-names",
+    "http-server-close",
+    "http-tunnel",
+    "http-use-htx",
+    "httpchk",
+    "httpclose",
+    "httplog",
+    "httpslog",
+    "idle-close-on-response",
+    "independent-streams",
+    "ldap-check",
+    "log-health-checks",
+    "log-separate-errors",
+    "logasap",
+    "mysql-check",
+    "nolinger",
+    "persist",
+    "pgsql-check",
+    "prefer-last-server",
+    "redis-check",
+    "redispatch",
+    "smtpchk",
+    "socket-stats",
+    "splice-auto",
+    "splice-request",
+    "splice-response",
+    "srvtcpka",
+    "ssl-hello-chk",
+    "tcp-check",
+    "tcp-smart-accept",
+    "tcp-smart-connect",
+    "tcpka",
+    "tcplog",
+    "use-small-buffers",
+];
+
+const TOLD: &[(&str, Side, Weight, &str)] = &[
+    (
+        "accept-invalid-http-request",
+        Side::Front,
+        Point,
+        "requests that break HTTP's rules are refused here, whatever this option says.",
+    ),
+    (
+        "accept-unsafe-violations-in-http-request",
+        Side::Front,
+        Point,
+        "requests that break HTTP's rules are refused here, whatever this option says.",
+    ),
+    (
+        "allbackups",
+        Side::Back,
+        Soft,
+        "all servers with `backup` are used together here, with this option or without.",
+    ),
+    (
+        "disable-h2-upgrade",
+        Side::Front,
+        Soft,
+        "HTTP/2 with prior knowledge is taken: `protocol: http1` refuses it.",
+    ),
+    (
+        "forwarded",
+        Side::Back,
+        Point,
+        "no `Forwarded` header is written; `X-Forwarded-For` is, with `option forwardfor`.",
+    ),
+    ("h1-case-adjust-bogus-client", Side::Front, Soft, "the names of headers go on as they came."),
+    ("h1-case-adjust-bogus-server", Side::Back, Soft, "the names of headers go on as they came."),
+    ("http-drop-request-trailers", Side::Back, Point, "trailers of requests go on."),
+    ("http-drop-response-trailers", Side::Front, Point, "trailers of answers go on."),
+    (
+        "http-use-proxy-header",
+        Side::Front,
+        Soft,
+        "`Proxy-Connection` is a header of the hop, and is removed.",
+    ),
+    (
+        "http_proxy",
+        Side::Front,
+        Point,
+        "a request for a whole address was sent there: `address: authority` does that.",
+    ),
+    ("originalto", Side::Back, Point, "`X-Original-To` is not written; a rule of `headers` can set it."),
+    ("spop-check", Side::Back, Soft, "a TCP connection is enough for a health check."),
+    (
+        "transparent",
+        Side::Back,
+        Point,
+        "the destination that the client called is no address here: see `transparent` of a listener.",
+    ),
+];
+
+/// Other lines than options that are lost, by their first words.
+const LINES: &[(&[&str], Side, Weight, &str)] = &[
+    (&["email-alert"], Side::Back, Soft, "attache's metrics and log tell of failing endpoints."),
+    (&["external-check"], Side::Back, Soft, "no program is run for a health check."),
+    (
+        &["filter"],
+        Side::Front,
+        Soft,
+        "filters are absent; where a rule reads what one set, that rule says so.",
+    ),
+    (
+        &["filter"],
+        Side::Back,
+        Soft,
+        "filters are absent; where a rule reads what one set, that rule says so.",
+    ),
+    (&["force-persist"], Side::Back, Soft, "sessions don't go to an endpoint that is down."),
+    (&["hash-balance-factor"], Side::Back, Soft, "hashing doesn't look at the load."),
+    (&["hash-type"], Side::Back, Soft, "hashing is `maglev`, which keeps most keys where they are."),
+    (&["http-check", "comment"], Side::Back, Soft, "checks have no comments."),
+    (&["http-check", "connect"], Side::Back, Soft, "a health check is one `GET` to the endpoint."),
+    (&["http-check", "disable-on-404"], Side::Back, Soft, "404 is an answer of an unhealthy endpoint."),
+    (&["http-check", "send-state"], Side::Back, Soft, "the state isn't told to endpoints."),
+    (&["http-check", "set-var"], Side::Back, Soft, "checks have no variables."),
+    (&["http-check", "set-var-fmt"], Side::Back, Soft, "checks have no variables."),
+    (&["http-check", "unset-var"], Side::Back, Soft, "checks have no variables."),
+    (&["http-reuse", "never"], Side::Back, Soft, "connections are used again by other clients' requests."),
+    (&["ignore-persist"], Side::Back, Soft, "sessions of all requests are kept."),
+    (&["persist"], Side::Back, Soft, "sessions are kept by `session_cookie`."),
+    (
+        &["rate-limit"],
+        Side::Front,
+        Point,
+        "connections are not limited by rate: `max_connections` limits how many are open, `rate_limit` requests.",
+    ),
+    (
+        &["unique-id-header"],
+        Side::Front,
+        Point,
+        "requests get `X-Request-Id`, and no header of another name.",
+    ),
+];
+
+/// Times that are read, or that only tune.
+const TIMEOUTS: &[(&str, Option<&str>)] = &[
+    ("check", None),
+    ("client", None),
+    ("client-fin", None),
+    ("client-hs", None),
+    ("clitimeout", None),
+    ("connect", None),
+    ("contimeout", None),
+    ("http-keep-alive", None),
+    ("http-request", None),
+    ("queue", Some("how long a call may wait is `queue.timeout` of the upstream.")),
+    ("server", None),
+    ("server-fin", None),
+    ("srvtimeout", None),
+    ("tarpit", None),
+    ("tunnel", None),
+];
+
+/// Words behind the cookie's name that are read, or that are attributes of attache's own cookie.
+const COOKIE: &[&str] = &["insert", "rewrite", "prefix", "indirect", "nocache", "httponly", "secure"];
+
+fn lines(section: &Section, side: Side, remarks: &mut Remarks) {
+    for line in &section.lines {
+        let begins = |words: &[&str]| words.iter().enumerate().all(|(index, word)| line.word(index) == *word);
+        if let Some((words, _, weight, why)) =
+            LINES.iter().find(|(words, own, ..)| *own == side && begins(words))
+        {
+            remarks.say(*weight, &line.at, format!("`{}`: {why}", words.join(" ")));
+        }
+        match line.word(0) {
+            "timeout" if side == Side::Front => match TIMEOUTS.iter().find(|(name, _)| *name == line.word(1)) {
+                Some((_, None)) => {}
+                Some((name, Some(why))) => remarks.soft(&line.at, format!("`timeout {name}`: {why}")),
+                None => remarks.point(
+                    &line.at,
+                    format!("`timeout {}` isn't known to this import. Find out what it did, and whether you need it.", line.word(1)),
+                ),
+            },
+            "cookie" if side == Side::Back && line.has("insert") => {
+                if let Some(word) = line.rest(2).iter().find(|word| !COOKIE.contains(&word.as_str())) {
+                    remarks.soft(
+                        &line.at,
+                        format!("`cookie … {word}`: attributes of the session's cookie are attache's: `HttpOnly`, `SameSite=Lax`, and `Secure` where TLS is terminated."),
+                    );
+                }
+            }
+            "balance" if side == Side::Back && line.words.len() > 2 => {
+                let read = line.word(1) == "hdr" && line.words.len() == 3;
+                if !read {
+                    remarks.soft(&line.at, format!("`{}` of `balance` is left out.", line.rest(2).join(" ")));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Says what is lost of a section's options and other lines.
+pub(super) fn told(section: &Section, side: Side, remarks: &mut Remarks) {
+    for line in section.lines.iter().filter(|line| line.word(0) == "option") {
+        let name = line.word(1);
+        if READ.contains(&name) || section.option(name).is_none() {
+            continue;
+        }
+        match TOLD.iter().find(|(known, ..)| *known == name) {
+            Some((_, own, weight, why)) if *own == side => {
+                remarks.say(*weight, &line.at, format!("`option {name}`: {why}"));
+            }
+            Some(_) => {}
+            None => remarks.point(
+                &line.at,
+                format!("`option {name}` isn't known to this import. Find out what it did, and whether you need it."),
+            ),
+        }
+    }
+    lines(section, side, remarks);
+    let Some(line) = section.option("forwardfor") else { return };
+    for (word, why) in [
+        ("except", "clients of this network get no `X-Forwarded-For` there; here all do."),
+        (
+            "header",
+            "the client's address stands in `X-Forwarded-For`; `headers` of a route writes another one.",
+        ),
+        ("if-none", "the address is added to an `X-Forwarded-For` that the client sends, too."),
+    ] {
+        if line.has(word) {
+            remarks.point(&line.at, format!("`option forwardfor {word}`: {why}"));
+        }
+    }
+}

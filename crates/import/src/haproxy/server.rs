@@ -1,0 +1,252 @@
+//! The words of a `server` line, with those of the `default-server` lines before it (HAProxy's manual, section 5.2).
+
+use crate::remark::{Remarks, Weight};
+use crate::tree::At;
+
+use super::tokens::Section;
+
+/// A server: its name, its address, and its options, each with its value.
+pub(super) struct Server<'l> {
+    pub(super) at: &'l At,
+    pub(super) name: &'l str,
+    pub(super) address: &'l str,
+    /// The last value of an option counts, as in HAProxy. `no-ssl` removes `ssl`.
+    words: Vec<(String, Option<String>)>,
+    /// Words that no version of HAProxy has that this import knows.
+    strange: Vec<String>,
+}
+
+/// What becomes of an option.
+enum Fate {
+    /// It is read, or it says nothing about requests.
+    Read,
+    /// It is lost, with this weight and meaning.
+    Lost(Weight, &'static str),
+    /// Without it calls would go elsewhere, or unprotected: the server is left out.
+    Out(&'static str),
+}
+
+use Fate::{Lost, Out, Read};
+use Weight::{Point, Soft};
+
+const TUNED: Fate = Lost(Soft, "attache's own `pool`, `balance` and `health_check` are tuned by their keys.");
+const AGENT: Fate =
+    Lost(Soft, "an agent's answers don't change the weight or state of an endpoint: `health_check` asks it.");
+const CHECKED: Fate = Lost(Soft, "health checks speak as calls do, to the endpoint's own address or `port`.");
+const EJECTED: Fate = Lost(Soft, "`outlier_ejection` judges an endpoint by its calls, and is on by default.");
+const SUITES: Fate =
+    Lost(Soft, "cipher suites, curves and signatures are those of rustls, all of them safe.");
+const TLVS: Fate =
+    Lost(Point, "the PROXY protocol header has the addresses alone: no TLS details and no other fields.");
+
+/// Every option of a server, whether a value follows it, and its fate. `redispatch` and the like stand in `keywords`.
+const OPTIONS: &[(&str, bool, Fate)] = &[
+    ("addr", true, CHECKED),
+    ("agent-addr", true, AGENT),
+    ("agent-check", false, AGENT),
+    ("agent-inter", true, AGENT),
+    ("agent-port", true, AGENT),
+    ("agent-send", true, AGENT),
+    ("allow-0rtt", false, Read),
+    ("alpn", true, Read),
+    ("backup", false, Read),
+    ("ca-file", true, Read),
+    ("check", false, Read),
+    ("check-alpn", true, CHECKED),
+    ("check-pool-conn-name", true, CHECKED),
+    ("check-proto", true, CHECKED),
+    ("check-reuse-pool", false, TUNED),
+    ("check-send-proxy", false, CHECKED),
+    ("check-sni", true, CHECKED),
+    ("check-sni-auto", false, CHECKED),
+    ("check-ssl", false, Read),
+    ("check-via-socks4", false, CHECKED),
+    ("ciphers", true, SUITES),
+    ("ciphersuites", true, SUITES),
+    ("client-sigalgs", true, SUITES),
+    ("cookie", true, Read),
+    ("crl-file", true, Read),
+    ("crt", true, Read),
+    ("curves", true, SUITES),
+    ("disabled", false, Read),
+    ("downinter", true, Read),
+    ("ecdhe", true, SUITES),
+    ("enabled", false, Read),
+    ("error-limit", true, EJECTED),
+    ("fall", true, Read),
+    ("fastinter", true, TUNED),
+    ("force-sslv3", false, SUITES),
+    ("force-tlsv10", false, SUITES),
+    ("force-tlsv11", false, SUITES),
+    ("force-tlsv12", false, Read),
+    ("force-tlsv13", false, Read),
+    ("guid", true, Read),
+    ("hash-key", true, TUNED),
+    ("id", true, Read),
+    ("idle-ping", true, TUNED),
+    ("init-addr", true, Read),
+    ("init-state", true, TUNED),
+    ("inter", true, Read),
+    ("interface", true, Lost(Point, "calls leave by the interface that the kernel chooses.")),
+    ("log-bufsize", true, Read),
+    ("log-proto", true, Read),
+    ("max-reuse", true, TUNED),
+    ("maxconn", true, Read),
+    ("maxqueue", true, TUNED),
+    ("minconn", true, TUNED),
+    ("namespace", true, Out("it stood in another network namespace")),
+    ("non-stick", false, Read),
+    ("npn", true, Read),
+    ("observe", true, EJECTED),
+    ("on-error", true, EJECTED),
+    ("on-marked-down", true, Read),
+    ("on-marked-up", true, TUNED),
+    ("pool-conn-name", true, TUNED),
+    ("pool-low-conn", true, TUNED),
+    ("pool-max-conn", true, TUNED),
+    ("pool-purge-delay", true, TUNED),
+    ("port", true, Read),
+    ("prefer-server-ciphers", false, SUITES),
+    ("proto", true, Read),
+    ("proxy-v2-options", true, TLVS),
+    ("redir", true, Out("it was not called: its requests got a redirect")),
+    ("renegotiate", false, Read),
+    ("resolve-net", true, TUNED),
+    ("resolve-opts", true, TUNED),
+    ("resolve-prefer", true, TUNED),
+    ("resolvers", true, Read),
+    ("rise", true, Read),
+    ("send-proxy", false, Read),
+    ("send-proxy-v2", false, Read),
+    ("send-proxy-v2-ssl", false, TLVS),
+    ("send-proxy-v2-ssl-cn", false, TLVS),
+    ("set-proxy-v2-tlv-fmt", true, TLVS),
+    ("shard", true, Read),
+    ("sigalgs", true, SUITES),
+    ("slowstart", true, Read),
+    ("sni", true, Read),
+    ("sni-auto", false, Read),
+    ("socks4", true, Out("it was called through a SOCKS proxy")),
+    ("source", true, Lost(Point, "`source_address` of the upstream is the local address of its calls.")),
+    ("ssl", false, Read),
+    ("ssl-max-ver", true, SUITES),
+    ("ssl-min-ver", true, Read),
+    ("ssl-reuse", false, Read),
+    ("sslv3", false, SUITES),
+    ("stick", false, Read),
+    ("strict-maxconn", false, TUNED),
+    ("tcp-md5sig", true, Out("its connections were signed (TCP-MD5)")),
+    ("tcp-ut", true, TUNED),
+    ("tfo", false, Read),
+    ("tls-tickets", false, Read),
+    ("tlsv10", false, SUITES),
+    ("tlsv11", false, SUITES),
+    ("tlsv12", false, Read),
+    ("tlsv13", false, SUITES),
+    ("track", true, TUNED),
+    (
+        "usesrc",
+        true,
+        Lost(Point, "servers see attache's address as the source; the client's stands in `X-Forwarded-For`."),
+    ),
+    ("verify", true, Read),
+    ("verifyhost", true, Read),
+    ("weight", true, Read),
+    ("ws", true, Read),
+];
+
+/// `set-proxy-v2-tlv-fmt(0x20)` is named without its argument.
+fn known(word: &str) -> Option<&'static (&'static str, bool, Fate)> {
+    let bare = word.split('(').next().unwrap_or(word);
+    OPTIONS.iter().find(|(name, ..)| *name == bare)
+}
+
+/// The servers of a section, each with what the `default-server` lines before it say.
+pub(super) fn all(section: &Section) -> Vec<Server<'_>> {
+    let (mut words, mut strange) = (Vec::new(), Vec::new());
+    let mut out = Vec::new();
+    for line in &section.lines {
+        match line.word(0) {
+            "default-server" => add(line.rest(1), &mut words, &mut strange),
+            kind @ ("server" | "server-template") => {
+                let place = if kind == "server" { 2 } else { 3 };
+                let mut server = Server {
+                    at: &line.at,
+                    name: line.word(1),
+                    address: line.word(place),
+                    words: words.clone(),
+                    strange: strange.clone(),
+                };
+                add(line.rest(place + 1), &mut server.words, &mut server.strange);
+                out.push(server);
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+fn add(from: &[String], words: &mut Vec<(String, Option<String>)>, strange: &mut Vec<String>) {
+    let mut from = from.iter();
+    while let Some(word) = from.next() {
+        if let Some((name, valued, _)) = known(word) {
+            let value = if *valued { from.next().cloned() } else { None };
+            words.retain(|(other, _)| other != name);
+            words.push(((*name).to_owned(), value));
+            continue;
+        }
+        match word
+            .strip_prefix("no-")
+            .filter(|positive| known(positive).is_some_and(|(_, valued, _)| !valued))
+        {
+            Some(positive) => {
+                words.retain(|(other, _)| other != positive);
+                words.push((word.clone(), None));
+            }
+            // Of options with a value there is one: without it the certificate may have any name.
+            None if word == "no-verifyhost" => words.retain(|(other, _)| other != "verifyhost"),
+            None => strange.push(word.clone()),
+        }
+    }
+}
+
+impl Server<'_> {
+    pub(super) fn has(&self, word: &str) -> bool {
+        self.words.iter().any(|(name, _)| name == word)
+    }
+
+    pub(super) fn value(&self, word: &str) -> Option<&str> {
+        self.words.iter().find(|(name, _)| name == word).and_then(|(_, value)| value.as_deref())
+    }
+
+    pub(super) fn number(&self, word: &str) -> Option<u64> {
+        self.value(word).and_then(|text| text.parse().ok())
+    }
+
+    /// Says what is lost of its options. False if the server must be left out.
+    pub(super) fn told(&self, remarks: &mut Remarks) -> bool {
+        let mut stays = true;
+        for word in &self.strange {
+            remarks.point(
+                self.at,
+                format!("`{word}` of a server isn't known to this import. Find out what it did, and whether you need it."),
+            );
+        }
+        for (word, _) in &self.words {
+            match known(word).map(|(_, _, fate)| fate) {
+                Some(Lost(weight, why)) => {
+                    remarks.say(*weight, self.at, format!("`{word}` of a server: {why}"))
+                }
+                Some(Out(why)) => {
+                    stays = false;
+                    remarks.point(
+                        self.at,
+                        format!("the server `{}` is left out: {why} (`{word}`), and attache would call it directly.", self.name),
+                    );
+                }
+                Some(Read) | None => {}
+            }
+        }
+        stays
+    }
+}

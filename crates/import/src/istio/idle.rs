@@ -1,0 +1,27 @@
+//! Fields of Istio's and the Gateway API's objects that say nothing about what a request meets, or only something soft.
+
+use crate::remark::Weight::Soft;
+use crate::unread::{
+    Idle,
+    Meaning::{Lost, Nothing},
+};
+
+/// Keys whose content no importer reads. What is in neither this list nor read is told as lost ([`crate::unread`]).
+pub(super) const KEYS: Idle = &[
+    ("export_to", Nothing),
+    ("gateways", Nothing),
+    ("location", Nothing),
+    ("name", Nothing),
+    ("parent_refs", Nothing),
+    ("resolution", Nothing),
+    ("selector", Nothing),
+    ("stat_name", Nothing),
+    ("target_ref", Nothing),
+    ("target_refs", Nothing),
+    ("workload_selector", Nothing),
+    ("locality_lb_setting", Lost(Soft)),
+    ("minimum_ring_size", Lost(Soft)),
+    ("tcp_keepalive", Lost(Soft)),
+    ("warmup", Lost(Soft)),
+    ("warmup_duration_secs", Lost(Soft)),
+];

@@ -1,0 +1,140 @@
+//! Fields of a config that no importer has read. Each is a remark: nothing is passed over in silence.
+//!
+//! An importer reads a field by [`Node::text`] and the like, which leaves a mark. What has none at the end was read past:
+//! an extension that is newer than the import, a misspelt name, or a part that somebody forgot. A field that stands below the cause of
+//! a remark about lost requests is told already.
+
+use crate::remark::{Remarks, Weight};
+use crate::tree::{At, Kind, Node, snake};
+
+/// What it means that a key's content was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// Nothing, for requests.
+    Nothing,
+    /// A loss of this weight.
+    Lost(Weight),
+    /// An entry that was not read at all is for something that isn't there.
+    Entries,
+}
+
+/// Keys with a meaning of their own. `parent.key` is a key below another one alone.
+pub(crate) type Idle = &'static [(&'static str, Meaning)];
+
+/// Says what was not read of this tree.
+pub(crate) fn say(root: &Node, what: &str, idle: Idle, told: &[At], remarks: &mut Remarks) {
+    let mut path = Vec::new();
+    look(root, &mut path, &Told { what, idle, told, within: false, weight: None }, remarks);
+}
+
+#[derive(Clone, Copy)]
+struct Told<'t> {
+    what: &'t str,
+    idle: Idle,
+    /// Causes of remarks about lost requests.
+    told: &'t [At],
+    /// A cause is above.
+    within: bool,
+    /// What stands here is lost with this weight.
+    weight: Option<Weight>,
+}
+
+fn look<'n>(node: &'n Node, path: &mut Vec<&'n str>, told: &Told<'_>, remarks: &mut Remarks) {
+    let told = Told { within: told.within || path.len() > 1 && told.told.contains(&node.at), ..*told };
+    match &node.kind {
+        Kind::Scalar(_) => {}
+        Kind::List(items) => {
+            for item in items {
+                if matches!(item.kind, Kind::Scalar(_)) && is_unread(item, "", told.idle) {
+                    lost(item, path, &told, remarks);
+                } else {
+                    look(item, path, &told, remarks);
+                }
+            }
+        }
+        Kind::Map(entries) => {
+            for (key, value) in entries {
+                let name = snake(key);
+                let parent = path.last().map(|parent| snake(parent)).unwrap_or_default();
+                let weight = match meaning(told.idle, &parent, &name) {
+                    _ if key.starts_with('@') => continue,
+                    Some(Meaning::Nothing) => continue,
+                    Some(Meaning::Lost(weight)) => Some(weight),
+                    Some(Meaning::Entries) => {
+                        path.push(key);
+                        for (key, value) in value.entries().iter().filter(|(_, value)| is_read(value)) {
+                            path.push(key);
+                            look(value, path, &told, remarks);
+                            path.pop();
+                        }
+                        path.pop();
+                        continue;
+                    }
+                    None => told.weight,
+                };
+                let told = Told { weight, ..told };
+                path.push(key);
+                if is_unread(value, &name, told.idle) {
+                    lost(value, path, &told, remarks);
+                } else {
+                    look(value, path, &told, remarks);
+                }
+                path.pop();
+            }
+        }
+    }
+}
+
+/// Some value in it was read.
+pub(crate) fn is_read(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Scalar(_) => node.is_seen(),
+        Kind::List(items) => items.iter().any(is_read),
+        Kind::Map(entries) => entries.iter().any(|(_, value)| is_read(value)),
+    }
+}
+
+fn meaning(idle: Idle, parent: &str, name: &str) -> Option<Meaning> {
+    let is_it = |known: &str| {
+        known == name || known.split_once('.').is_some_and(|(above, own)| above == parent && own == name)
+    };
+    idle.iter().find(|(known, _)| is_it(known)).map(|(_, meaning)| *meaning)
+}
+
+/// What stands under this key has a value that means something, and no value in it was read.
+fn is_unread(node: &Node, key: &str, idle: Idle) -> bool {
+    fn values(node: &Node, key: &str, idle: Idle) -> (usize, usize) {
+        let add = |all: (usize, usize), one: (usize, usize)| (all.0 + one.0, all.1 + one.1);
+        match &node.kind {
+            Kind::Scalar(_) if node.is_empty() => (0, 0),
+            Kind::Scalar(_) => (1, usize::from(node.is_seen())),
+            Kind::List(items) => items.iter().map(|item| values(item, key, idle)).fold((0, 0), add),
+            Kind::Map(entries) => entries
+                .iter()
+                .map(|(name, value)| (snake(name), value))
+                .filter(|(name, _)| {
+                    !name.starts_with('@') && meaning(idle, key, name) != Some(Meaning::Nothing)
+                })
+                .map(|(name, value)| values(value, &name, idle))
+                .fold((0, 0), add),
+        }
+    }
+    let (all, seen) = values(node, key, idle);
+    all > 0 && seen == 0
+}
+
+fn lost(node: &Node, path: &[&str], told: &Told<'_>, remarks: &mut Remarks) {
+    // The last names say where: `route.retry_policy.x`.
+    let place = path[path.len().saturating_sub(3)..].join(".");
+    match told.weight {
+        Some(weight) => remarks.say(weight, &node.at, format!("`{place}` has no counterpart here.")),
+        None if told.within || told.told.contains(&node.at) => {}
+        None => remarks.point(
+            &node.at,
+            format!(
+                "`{place}` of {} isn't read by this import. Find out what it did, and whether you need it.",
+                told.what
+            ),
+        ),
+    }
+}
