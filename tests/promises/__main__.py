@@ -9,7 +9,10 @@ import sys
 import time
 import traceback
 
-import lifecycle  # noqa: F401  (registers its attacks)
+import floods  # noqa: F401  (registers its attacks)
+import floods_http2  # noqa: F401
+import floods_services  # noqa: F401
+import lifecycle  # noqa: F401
 import messages  # noqa: F401
 import pages  # noqa: F401
 from world import PROMISES, Broken

@@ -112,8 +112,8 @@ async def bytes_behind_an_answer_are_nobodys_answer(binary):
             writer.write(poison)
 
     async with Server(each) as app:
-        config = SIMPLE.replace("timeout: 5s", "timeout: 5s, pool: { idle_timeout: 30s }").replace("workers: 2", "workers: 1")
-        async with Attache(binary, config, APP=app.port) as attache:
+        config = SIMPLE.replace("timeout: 5s", "timeout: 5s, pool: { idle_timeout: 30s }")
+        async with Attache(binary, config, workers=1, APP=app.port) as attache:
             number = 0
             for name, (_, method) in odd.items():
                 for wait in ("0", "0.005", "0.05"):

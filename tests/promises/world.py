@@ -36,11 +36,11 @@ def port():
 class Attache:
     """A running program. `$NAME` in its config is a free port, the same one for the same name."""
 
-    def __init__(self, binary, config, **ports):
+    def __init__(self, binary, config, workers=2, **ports):
         self.binary, self.folder = binary, pathlib.Path(tempfile.mkdtemp(prefix="promises-"))
         self.ports, self.process, self.others = {"METRICS": port(), **ports}, None, []
         self.file, self.log = self.folder / "attache.yaml", self.folder / "log"
-        self.write("admin: off\nmetrics: 127.0.0.1:$METRICS\nworkers: 2\n" + config)
+        self.write(f"admin: off\nmetrics: 127.0.0.1:$METRICS\nworkers: {workers}\n" + config)
 
     def filled(self, text):
         text = text.replace("$FOLDER", str(self.folder))

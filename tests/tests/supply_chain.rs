@@ -133,3 +133,17 @@ fn the_fuzz_targets_are_built_of_what_the_program_is_built_of() {
         "fuzz/Cargo.lock has other versions than Cargo.lock: {others:?}; copy Cargo.lock there, and run `cargo metadata` in fuzz/"
     );
 }
+
+/// Cargo would change them when it is next called there, and a build with `--locked` fails.
+#[test]
+fn the_lock_files_of_the_other_workspaces_are_up_to_date() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    for workspace in ["fuzz", "tests/judges/tonic", "tests/loom"] {
+        let manifest = root().join(workspace).join("Cargo.toml");
+        let mut metadata = Command::new(&cargo);
+        metadata.args(["metadata", "--locked", "--quiet", "--format-version", "1", "--manifest-path"]);
+        let said = metadata.arg(&manifest).output().expect("cargo");
+        let why = String::from_utf8_lossy(&said.stderr);
+        assert!(said.status.success(), "`cargo metadata` in {workspace}/ writes its Cargo.lock anew: {why}");
+    }
+}

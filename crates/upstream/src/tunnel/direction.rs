@@ -24,6 +24,10 @@ use super::splice::{self, Lease, ReadOutcome, Socket};
 /// Most bytes that one read takes, and that one direction holds.
 pub(super) const CHUNK: usize = 64 << 10;
 
+/// Most pieces of one direction before the other direction and the timers have their turn. tokio ends a task's turn after 128 reads and
+/// writes, and nothing else is ready in it from then on: a direction that never waits would be the only one that is ever seen.
+const PIECES: u32 = 16;
+
 thread_local! {
     /// Where reads land. Taken for the time of one poll.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -132,6 +136,7 @@ impl Direction {
         (mut writer, to): End<'_, W, impl Fn(&W) -> Option<Socket<'_>>>,
         scratch: &mut [u8],
     ) -> Poll<Result<(), Side>> {
+        let mut pieces = 0;
         loop {
             while self.written < self.held.len() {
                 let rest = self.held.get(self.written..).unwrap_or_default();
@@ -148,7 +153,7 @@ impl Direction {
                 && let Some(from) = from(&reader)
                 && let Some(to) = to(&writer)
             {
-                ready!(self.splice(cx, &from, &to))?;
+                ready!(self.splice(cx, &from, &to, &mut pieces))?;
                 continue;
             }
             if self.ended && self.keeps_end && self.copied == 0 {
@@ -163,6 +168,7 @@ impl Direction {
                 self.done = true;
                 return Poll::Ready(Ok(()));
             }
+            ready!(take_turn(cx, &mut pieces));
             let mut buf = ReadBuf::new(scratch);
             match reader.as_mut().poll_read(cx, &mut buf) {
                 Poll::Ready(read) => read.map_err(Side::Reader)?,
@@ -199,7 +205,13 @@ impl Direction {
     }
 
     /// Moves bytes inside the kernel until there are none, and ends the bulk where they come in small pieces.
-    fn splice(&mut self, cx: &mut Context<'_>, from: &Socket<'_>, to: &Socket<'_>) -> Poll<Result<(), Side>> {
+    fn splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Socket<'_>,
+        to: &Socket<'_>,
+        pieces: &mut u32,
+    ) -> Poll<Result<(), Side>> {
         let mut turn = 0;
         // Held here, so that every return but the one for a slow writer gives it back.
         let Some(mut pipe) = self.pipe.take().or_else(Lease::take) else {
@@ -230,6 +242,7 @@ impl Direction {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            ready!(take_turn(cx, pieces));
             match ready!(pipe.fill(cx, from)) {
                 Ok(ReadOutcome::Some(n)) => {
                     self.copied += n as u64;
@@ -244,6 +257,16 @@ impl Direction {
             }
         }
     }
+}
+
+/// Counts a piece, and ends the direction's turn behind [`PIECES`] of them.
+fn take_turn(cx: &Context<'_>, pieces: &mut u32) -> Poll<()> {
+    if *pieces == PIECES {
+        cx.waker().wake_by_ref();
+        return Poll::Pending;
+    }
+    *pieces += 1;
+    Poll::Ready(())
 }
 
 fn write(cx: &mut Context<'_>, writer: Pin<&mut impl AsyncWrite>, bytes: &[u8]) -> Poll<Result<usize, Side>> {

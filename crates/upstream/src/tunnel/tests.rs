@@ -1,12 +1,21 @@
 #![allow(clippy::unwrap_used, reason = "a test may end on what it did not expect")]
 
-use std::pin::Pin;
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, ready},
+};
 
 use proptest::prelude::Just;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, duplex},
+    io::{AsyncReadExt, AsyncWriteExt, ReadBuf, duplex},
     net::{TcpSocket, TcpStream},
-    task::JoinHandle,
+    task::{
+        JoinHandle,
+        coop::{has_budget_remaining, poll_proceed},
+    },
 };
 
 use super::{direction::CHUNK, *};
@@ -95,6 +104,60 @@ async fn tunnelled(buffers: u32) -> (TcpStream, TcpStream, JoinHandle<Result<(u6
     let upstream = Connection::from(server_side);
     let tunnel = tokio::spawn(copy_both(client_side, upstream, Duration::ZERO, Closer::default()));
     (client, server, tunnel)
+}
+
+/// A side that always has a byte to read and takes all that is written, as far as tokio's budget goes.
+struct Flood(Rc<Cell<usize>>);
+
+impl AsyncRead for Flood {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(poll_proceed(cx)).made_progress();
+        buf.put_slice(b"x");
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(poll_proceed(cx)).made_progress();
+        self.0.update(|all| all + bytes.len());
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Abort for Flood {
+    fn abort(&mut self) {}
+
+    fn broken(&self) -> Option<io::Error> {
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_direction_that_never_waits_leaves_the_other_one_and_the_timer_their_turn() {
+    let (client, server) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let idle = Duration::from_secs(8);
+    let tunnel = copy_both(Flood(client.clone()), Flood(server.clone()), idle, Closer::default());
+    let mut tunnel = pin!(tunnel);
+    for _ in 0..10 {
+        poll_fn(|cx| {
+            assert!(tunnel.as_mut().poll(cx).is_pending());
+            // What the tunnel's timer needs, too.
+            assert!(has_budget_remaining(), "the whole turn was used up");
+            Poll::Ready(())
+        })
+        .await;
+        tokio::task::yield_now().await;
+    }
+    assert!(client.get() >= 100 && server.get() >= 100, "{client:?} {server:?}");
 }
 
 #[tokio::test]
