@@ -158,6 +158,13 @@ impl Abort for Stream {
             Kind::Unix(_) | Kind::Gone => None,
         }
     }
+
+    fn is_quiet(&self) -> bool {
+        match &self.kind {
+            Kind::Tcp(tcp) => self.prefix.is_none() && tcp.is_quiet(),
+            Kind::Unix(_) | Kind::Tls(_) | Kind::Gone => false,
+        }
+    }
 }
 
 impl From<TcpStream> for Stream {

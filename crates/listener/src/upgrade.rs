@@ -89,6 +89,13 @@ impl Abort for Upgraded {
             Io::Http2(tunnel) => tunnel.broken(),
         }
     }
+
+    fn is_quiet(&self) -> bool {
+        match &self.0 {
+            Io::Http1(tunnel) => tunnel.is_quiet(),
+            Io::Http2(_) => false,
+        }
+    }
 }
 
 impl AsyncRead for Upgraded {

@@ -11,7 +11,7 @@ use attache_telemetry::{Exchange, Reason};
 use attache_upstream::{
     Bare,
     pool::upgraded,
-    tunnel::{Rules, TunnelError, copy_both, copy_both_sockets},
+    tunnel::{Rules, Seldom, TunnelError, copy_both, copy_both_sockets},
 };
 use attache_wire::Response;
 
@@ -81,8 +81,9 @@ impl Tunnels {
         let mut drain = self.drain.clone();
         spawn_local(async move {
             let result = tokio::select! {
+                biased;
                 result = copy => result,
-                _ = drain.reached(Phase::Cut) => {
+                _ = Seldom::new(drain.reached(Phase::Cut)) => {
                     Err(Lost::new(Reason::ShuttingDown, "the drain's deadline came before the end".to_owned()))
                 }
             };

@@ -70,6 +70,10 @@ impl Abort for Tunnel {
         }
         self.stream.broken()
     }
+
+    fn is_quiet(&self) -> bool {
+        !self.signals.cut.load(Relaxed) && self.stream.is_quiet()
+    }
 }
 
 impl AsyncRead for Tunnel {

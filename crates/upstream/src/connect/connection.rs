@@ -161,6 +161,10 @@ impl Abort for Connection {
     fn broken(&self) -> Option<io::Error> {
         self.tcp()?.broken()
     }
+
+    fn is_quiet(&self) -> bool {
+        matches!(&self.kind, Kind::Tcp(tcp) if tcp.is_quiet())
+    }
 }
 
 macro_rules! each {

@@ -91,6 +91,13 @@ impl Abort for Upgraded {
             Io::H2(tunnel, _) => tunnel.broken(),
         }
     }
+
+    fn is_quiet(&self) -> bool {
+        match &self.io {
+            Io::H1(tunnel) => tunnel.rest.is_empty() && tunnel.io.is_quiet(),
+            Io::H2(..) => false,
+        }
+    }
 }
 
 impl AsyncRead for Upgraded {

@@ -16,8 +16,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use attache_http::Abort;
 use attache_telemetry::Reason;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    task::coop::has_budget_remaining,
+};
 
 use super::splice::{self, Lease, ReadOutcome, Socket};
 
@@ -29,8 +33,18 @@ pub(super) const CHUNK: usize = 64 << 10;
 const PIECES: u32 = 16;
 
 thread_local! {
-    /// Where reads land. Taken for the time of one poll.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Gives one poll of a tunnel the buffer in which the worker's reads land.
+pub(super) fn with_scratch<T>(poll: impl FnOnce(&mut [u8]) -> T) -> T {
+    let mut scratch = SCRATCH.take();
+    if scratch.is_empty() {
+        scratch.resize(CHUNK, 0);
+    }
+    let result = poll(&mut scratch);
+    SCRATCH.replace(scratch);
+    result
 }
 
 /// Whose fault it was.
@@ -62,6 +76,8 @@ pub(super) struct Direction {
     /// The writer took a byte.
     wrote: bool,
     done: bool,
+    /// It waits for its reader, which knows the task to wake, and for nothing else.
+    waits: bool,
     pub(super) copied: u64,
     /// The last read filled its buffer, so the next bytes are moved and not copied where that can be.
     bulk: bool,
@@ -111,31 +127,23 @@ impl Direction {
         Self { bulk: true, ..Self::default() }
     }
 
-    pub(super) fn poll<R: AsyncRead, W: AsyncWrite>(
-        &mut self,
-        cx: &mut Context<'_>,
-        reader: End<'_, R, impl Fn(&R) -> Option<Socket<'_>>>,
-        writer: End<'_, W, impl Fn(&W) -> Option<Socket<'_>>>,
-    ) -> Poll<Result<(), Side>> {
-        if self.done {
-            return Poll::Ready(Ok(()));
-        }
-        let mut scratch = SCRATCH.take();
-        if scratch.is_empty() {
-            scratch.resize(CHUNK, 0);
-        }
-        let result = self.relay(cx, reader, writer, &mut scratch);
-        SCRATCH.replace(scratch);
-        result
-    }
-
-    fn relay<R: AsyncRead, W: AsyncWrite>(
+    /// Moves what there is. `is_known`: the task is the one that polled it before.
+    pub(super) fn poll<R: AsyncRead + Abort, W: AsyncWrite>(
         &mut self,
         cx: &mut Context<'_>,
         (mut reader, from): End<'_, R, impl Fn(&R) -> Option<Socket<'_>>>,
         (mut writer, to): End<'_, W, impl Fn(&W) -> Option<Socket<'_>>>,
         scratch: &mut [u8],
+        is_known: bool,
     ) -> Poll<Result<(), Side>> {
+        if self.done {
+            return Poll::Ready(Ok(()));
+        }
+        // The task was woken for the other direction.
+        if self.waits && is_known && reader.is_quiet() {
+            return Poll::Pending;
+        }
+        self.waits = false;
         let mut pieces = 0;
         loop {
             while self.written < self.held.len() {
@@ -177,6 +185,8 @@ impl Direction {
                     if self.unflushed && writer.as_mut().poll_flush(cx).map_err(Side::Writer)?.is_ready() {
                         self.unflushed = false;
                     }
+                    // A task that has used up its budget was told to wait, and is known to nobody.
+                    self.waits = !self.unflushed && has_budget_remaining();
                     return Poll::Pending;
                 }
             }

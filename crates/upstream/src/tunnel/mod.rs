@@ -14,6 +14,7 @@
 //!   off. Where an upstream's end had been passed on, the client has all of its bytes, and is closed in order.
 //! - The clock is read eight times per idle timeout, not per message.
 
+mod bell;
 mod direction;
 mod splice;
 #[cfg(test)]
@@ -22,7 +23,7 @@ mod tests;
 use std::{
     fmt, io,
     pin::{Pin, pin},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -37,8 +38,11 @@ use tokio::{
     time::Instant,
 };
 
-use self::direction::{Direction, Side};
-pub use self::splice::Socket;
+use self::{
+    bell::Bell,
+    direction::{Direction, Side, with_scratch},
+};
+pub use self::{bell::Seldom, splice::Socket};
 use crate::{connect::Connection, error::reason_or, limit::Closer, service::Guard};
 
 /// A tunnel that ended otherwise than by both sides' ends, or by the upstream's before it had said anything.
@@ -159,16 +163,22 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
     let (mut seen, mut quiet) = (0, 0);
     // Made for a tunnel that needs it; most never do.
     let mut ask = None;
+    let mut was_deaf = false;
     let mut whole = false;
+    let mut bell = Bell::new();
     let result = loop {
         let turn = {
             let mut cut = pin!(unconstrained(closer.closed()));
-            std::future::poll_fn(|cx| {
+            let mut begins = true;
+            let mut poll = |cx: &mut Context<'_>, scratch: &mut [u8]| {
                 let (client, upstream) = (&mut client.0, &mut upstream.0);
+                let rings = bell.has_rung(cx) | std::mem::take(&mut begins);
                 let sent = out.poll(
                     cx,
                     (Pin::new(&mut *client), &client_socket),
                     (Pin::new(&mut *upstream), &upstream_socket),
+                    scratch,
+                    !rings,
                 );
                 if let Poll::Ready(Err(side)) = sent {
                     let side = match side {
@@ -179,8 +189,13 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                     let error = side.map(Reason::ClientClosed, Reason::UpstreamReset);
                     return Poll::Ready(Turn::failed(error, unused));
                 }
-                let received =
-                    back.poll(cx, (Pin::new(upstream), &upstream_socket), (Pin::new(client), &client_socket));
+                let received = back.poll(
+                    cx,
+                    (Pin::new(&mut *upstream), &upstream_socket),
+                    (Pin::new(&mut *client), &client_socket),
+                    scratch,
+                    !rings,
+                );
                 if let Poll::Ready(Err(side)) = received {
                     let unused = matches!(side, Side::Reader(_)) && out.is_unused() && back.is_unused();
                     let upstream = match &side {
@@ -202,11 +217,18 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                 if sent.is_ready() && received.is_ready() {
                     return Poll::Ready(Turn::Over(Ok(())));
                 }
+                let is_deaf = out.is_deaf() || back.is_deaf();
+                if !rings && !(is_deaf && !was_deaf) {
+                    was_deaf = is_deaf;
+                    return Poll::Pending;
+                }
+                was_deaf = is_deaf;
+                let cx = &mut bell.context();
                 if cut.as_mut().poll(cx).is_ready() {
                     let cause = io::Error::other("the upstream says `on_unhealthy: close`");
                     return Poll::Ready(Turn::Over(Err((Reason::EndpointUnhealthy, Some(cause)))));
                 }
-                if out.is_deaf() || back.is_deaf() {
+                if is_deaf {
                     let ask = ask.get_or_insert_with(|| Box::pin(sleep(ASK)));
                     while ask.as_mut().poll(cx).is_ready() {
                         if out.is_deaf()
@@ -242,8 +264,8 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                     }
                 }
                 Poll::Pending
-            })
-            .await
+            };
+            std::future::poll_fn(|cx| with_scratch(|scratch| poll(cx, scratch))).await
         };
         match turn {
             Turn::Over(result) => break result,

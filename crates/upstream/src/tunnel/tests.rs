@@ -203,6 +203,29 @@ async fn an_upstream_that_breaks_off_behind_its_end_leaves_the_client_all_that_i
 }
 
 #[tokio::test]
+async fn a_task_that_has_used_up_its_budget_learns_of_bytes_that_come_later() {
+    let ((client, client_side), (server, server_side)) = (pair(0).await, pair(0).await);
+    let upstream = Connection::from(server_side);
+    let mut tunnel = Box::pin(copy_both(client_side, upstream, Duration::ZERO, Closer::default()));
+    let mut is_starved = true;
+    let tunnel = tokio::spawn(std::future::poll_fn(move |cx| {
+        if std::mem::take(&mut is_starved) {
+            while pin!(tokio::task::consume_budget()).poll(cx).is_ready() {}
+        }
+        tunnel.as_mut().poll(cx)
+    }));
+    let (mut from, mut to) = (client, server);
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        from.write_all(b"x").await.unwrap();
+        let read = to.read_u8();
+        assert_eq!(tokio::time::timeout(Duration::from_secs(5), read).await.unwrap().unwrap(), b'x');
+        std::mem::swap(&mut from, &mut to);
+    }
+    tunnel.abort();
+}
+
+#[tokio::test]
 async fn a_tunnel_that_is_dropped_resets_both_sides() {
     let (mut client, mut server, tunnel) = tunnelled(0).await;
     client.write_all(b"part").await.unwrap();
@@ -349,14 +372,20 @@ async fn what_stands_in_a_pipe_goes_before_what_is_read_later() {
         client.write_all(&[piece; 5000]).await.unwrap();
         from.readable().await.unwrap();
         let polled = std::future::poll_fn(|cx| {
-            Poll::Ready(direction.poll(cx, (Pin::new(&mut from), &plain), (Pin::new(&mut to), &plain)))
+            Poll::Ready(direction.poll(
+                cx,
+                (Pin::new(&mut from), &plain),
+                (Pin::new(&mut to), &plain),
+                &mut [0; CHUNK],
+                false,
+            ))
         });
         assert!(polled.await.is_pending());
     }
     drop(client);
     let mut all = Vec::new();
     let rest = std::future::poll_fn(|cx| {
-        direction.poll(cx, (Pin::new(&mut from), &plain), (Pin::new(&mut to), &plain))
+        direction.poll(cx, (Pin::new(&mut from), &plain), (Pin::new(&mut to), &plain), &mut [0; CHUNK], false)
     });
     let (ended, read) = tokio::join!(rest, server.read_to_end(&mut all));
     assert!(ended.is_ok() && read.is_ok());
