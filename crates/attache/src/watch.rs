@@ -16,8 +16,10 @@ use std::{
 
 use crate::{proxy::handle::Control, reloads::Trigger, ticks::tick};
 
-/// How often it looks. A change is noticed within two looks and in use after the next.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After how long it looks again at what has changed.
+const SETTLES: Duration = Duration::from_millis(500);
 /// Time stamps younger than this may hide a second change.
 const FRESH: i64 = 2;
 /// Bytes of one file; more is no config.
@@ -27,7 +29,7 @@ const LARGEST: u64 = 16 << 20;
 pub(crate) async fn follow(control: Control) {
     let mut watch = Watch::default();
     loop {
-        tick(LOOK_EVERY).await;
+        tick(if watch.pending.is_some() { SETTLES } else { LOOK_EVERY }).await;
         let process = control.process();
         let files = files(&process.generation().config);
         if !process.generation().config.reload.watch || files.is_empty() {

@@ -11,8 +11,9 @@
 //! 2. `shed-requests` (90 %): new requests are refused, 503 `overloaded`; first `u=7`, then, evenly up to the next step, the more urgent;
 //! 3. `stop-accepting` (95 %): connections wait in the kernel's queue, and further requests are refused.
 //!
-//! The look is four times a second on the control thread, so it costs requests nothing. Readiness doesn't change: an orchestrator that
-//! moves the load away from one overloaded pod overloads the next.
+//! The look is on the control thread, four times a second, or once where everything is far from its limit: each wakes a processor that
+//! requests could use. Workers count their connections between two looks, so descriptors can't run out before the next one. Readiness
+//! doesn't change: an orchestrator that moves the load away from one overloaded pod overloads the next.
 //!
 //! **Source.** Envoy's overload manager (`envoy.resource_monitors.cgroup_memory`, `.downstream_connections`; actions
 //! `disable_http_keepalive`, `stop_accepting_requests`, `stop_accepting_connections`, with scaled triggers).
@@ -30,6 +31,12 @@ use crate::{process::Process, ticks::tick};
 
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often is looked while everything is far from its limit.
+const SELDOM: Duration = Duration::from_secs(1);
+/// The share below which a resource is far from its limit.
+const FAR: f64 = 0.4;
+/// A share that has risen by so much between two looks is not left alone for long.
+const RISES: f64 = 0.05;
 /// Least time between two lines of the log about the same level of overload.
 const REPORT_AGAIN: Duration = Duration::from_secs(10);
 /// The least urgent request (RFC 9218).
@@ -41,12 +48,16 @@ pub(crate) struct Watch {
     watched: Option<(model::Overload, Resources)>,
     steps: Steps,
     told: Reported,
+    /// The highest share of the last look.
+    share: f64,
+    next: Duration,
 }
 
 impl Watch {
     /// The first measurement, before connections are accepted: without a free descriptor the limit can't be read.
     pub(crate) fn begin(process: Arc<Process>) -> Self {
-        let mut watch = Self { process, watched: None, steps: Steps::default(), told: Reported::default() };
+        let (steps, told) = (Steps::default(), Reported::default());
+        let mut watch = Self { process, watched: None, steps, told, share: 0.0, next: LOOK };
         watch.look();
         watch
     }
@@ -54,36 +65,45 @@ impl Watch {
     /// Looks until the program ends.
     pub(crate) async fn run(mut self) {
         loop {
-            tick(LOOK).await;
+            tick(self.next).await;
             self.look();
         }
     }
 
     fn look(&mut self) {
-        let Self { process, watched, steps, told } = self;
+        let Self { process, watched, steps, told, .. } = self;
         let wanted = process.generation().config.overload.clone();
         if watched.as_ref().map(|(config, _)| config) != wanted.as_ref() {
             *watched = wanted.map(|config| (config.clone(), Resources::new(&config)));
         }
-        match watched {
+        let share = match watched {
             Some((config, resources)) => look(process, config, resources, steps, told),
-            None if *steps == Steps::default() => {}
+            None if *steps == Steps::default() => 0.0,
             None => {
                 *steps = Steps::default();
                 process.overload.set(steps.keeps, false, i64::MAX);
                 process.metrics.set_overload(OverloadGauges::default());
+                0.0
             }
-        }
+        };
+        self.next = next(self.share, share);
+        self.share = share;
     }
 }
 
+/// When is looked again, by the highest share of the look before and of this one.
+fn next(before: f64, now: f64) -> Duration {
+    if now < FAR && now - before < RISES { SELDOM } else { LOOK }
+}
+
+/// The highest share.
 fn look(
     process: &Process,
     config: &model::Overload,
     resources: &mut Resources,
     steps: &mut Steps,
     told: &mut Reported,
-) {
+) -> f64 {
     let usage = resources.look();
     let highest = usage.shares.iter().copied().max_by(|(_, a), (_, b)| a.total_cmp(b));
     let (resource, share) = highest.unwrap_or(("memory", 0.0));
@@ -103,6 +123,7 @@ fn look(
             ("stop-accepting", steps.stop),
         ],
     });
+    share
 }
 
 /// The last step that was logged. A process that swings around a threshold is logged once in [`REPORT_AGAIN`], and at once when it gets worse.
@@ -223,6 +244,16 @@ mod tests {
         assert!(at(1750, 2) && !at(2000, 2) && !at(2250, 1));
         assert!(at(12_000, 0), "it is over");
         assert!(!at(30_000, 0));
+    }
+
+    #[test]
+    fn what_is_near_its_limit_or_comes_nearer_quickly_is_looked_at_four_times_as_often() {
+        assert_eq!(next(0.1, 0.1), SELDOM);
+        assert_eq!(next(0.1, 0.14), SELDOM);
+        assert_eq!(next(0.1, 0.16), LOOK, "it rises");
+        assert_eq!(next(0.4, 0.39), SELDOM);
+        assert_eq!(next(0.39, 0.41), LOOK);
+        assert_eq!(next(0.9, 0.6), LOOK, "it is still much");
     }
 
     #[test]
