@@ -4,6 +4,7 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     thread,
+    time::Duration,
 };
 
 use attache_tests::{Attache, curl, eventually, free_port, local, nginx, raw, text};
@@ -140,6 +141,26 @@ fn a_body_waits_for_the_upstreams_go_ahead() {
         .unwrap();
     let answer = read_head(&mut client);
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    upstream.join().unwrap();
+}
+
+#[test]
+fn an_http_1_0_client_s_expectation_is_ignored() {
+    let (port, upstream) = serve_once(|stream| {
+        let head = read_head(stream).to_lowercase();
+        assert!(!head.contains("expect:"), "{head}");
+        // It never says that the body may come.
+        let mut body = [0; 2];
+        stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        stream.read_exact(&mut body).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
+    });
+    let attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ hello: 'http://127.0.0.1:{port}' }}"
+    ));
+    let request = b"POST / HTTP/1.0\r\nhost: a\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\nab";
+    let answer = raw(local(attache.port), request);
+    assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with("ok"), "{answer}");
     upstream.join().unwrap();
 }
 

@@ -13,7 +13,8 @@ use attache_routing::{CompiledRoute, Ctx, Matched, Named, RequestFacts, Step};
 use attache_telemetry::{Exchange, Reason, Text};
 use attache_upstream::{Call, CallContext};
 use attache_web::{Origin, RequestKind, ResponsePlan};
-use attache_wire::{Fields, Request, RequestHead, Response};
+use attache_wire::{Fields, Request, RequestHead, Response, header::EXPECT};
+use http::Version;
 
 use super::{
     Site,
@@ -277,6 +278,11 @@ impl Site {
     /// in another way is taken off, and never what the route or attache adds.
     pub(super) fn leave(&self, parts: &mut RequestHead, shape: &RequestShape, client: &Client) {
         strip_request(&mut parts.headers, shape.ask.upgrade(), shape.form.is_proxied());
+        if shape.version == Version::HTTP_10 {
+            // Such a client waits for nothing, and what it asks for is ignored (RFC 9110 section 10.1.1). An upstream that was told of
+            // it would hold back the body for a second.
+            parts.headers.remove(EXPECT);
+        }
         remove_underscored(&mut parts.headers, |name| {
             self.matched_fields.iter().any(|field| **field == *name)
         });
