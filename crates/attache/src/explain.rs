@@ -180,7 +180,7 @@ fn client(options: &cli::Explain, tls: bool) -> Client {
         tls,
         address: options.client.map(|ip| (ip, 0).into()),
         sni: options.sni.as_deref().map(|name| name.to_ascii_lowercase().into()),
-        original_destination: options.destination,
+        original_destination: options.destination.map(Box::new),
         proven: identity.and_then(|name| Proven::names([name], usize::from(name.contains("://")))),
         ..Client::default()
     }

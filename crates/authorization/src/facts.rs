@@ -114,7 +114,7 @@ impl<'a> Facts<'a> {
 
     /// The port that the client connected to; `None` on Unix sockets.
     pub(crate) fn port(&self) -> Option<u16> {
-        self.client.original_destination.or(self.client.local).map(|address| address.port())
+        self.client.destination().map(|address| address.port())
     }
 }
 

@@ -13,7 +13,8 @@ pub struct Client {
     /// The address it connected to (of the PROXY header, where one was read).
     pub local: Option<SocketAddr>,
     /// Where it wanted to go before the kernel redirected it (`SO_ORIGINAL_DST`).
-    pub original_destination: Option<SocketAddr>,
+    /// Boxed, since only redirected connections have it.
+    pub original_destination: Option<Box<SocketAddr>>,
     /// The TLS server name it asked for.
     pub sni: Option<Arc<str>>,
     /// Its connection to attache is encrypted.
@@ -44,6 +45,16 @@ impl Proven {
 }
 
 impl Client {
+    /// Where it wanted to go before the kernel redirected it.
+    pub fn original_destination(&self) -> Option<SocketAddr> {
+        self.original_destination.as_deref().copied()
+    }
+
+    /// Where it wanted to go: its original destination, or else the address it connected to.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        self.original_destination().or(self.local)
+    }
+
     /// The verified names of its certificate, URIs first; empty without one.
     pub fn identities(&self) -> &[Arc<str>] {
         self.proven.as_ref().map_or(&[], |proven| &proven.identities)

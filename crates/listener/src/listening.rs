@@ -103,6 +103,7 @@ fn tcp_client(tcp: TcpStream, address: SocketAddr, bound: SocketAddr, transparen
     // A wildcard says nothing about the address that was really called.
     let local = if bound.ip().is_unspecified() { tcp.local_addr().ok() } else { Some(bound) };
     let original_destination = if transparent { original_destination(&tcp, local) } else { None };
+    let original_destination = original_destination.map(Box::new);
     let client = Client { address: Some(address), local, original_destination, ..Client::default() };
     (tcp.into(), client)
 }

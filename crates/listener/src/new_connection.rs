@@ -217,7 +217,7 @@ impl NewConnection {
     /// Nothing of the client is waited for.
     fn is_server_first(&self) -> bool {
         let listener = &self.settings.listener;
-        let port = self.client.original_destination.map(|original| original.port());
+        let port = self.client.original_destination().map(|original| original.port());
         listener.protocol == ListenProtocol::Tcp
             || (listener.protocol == ListenProtocol::Auto
                 && port.is_some_and(|port| listener.server_first_ports.contains(&port))

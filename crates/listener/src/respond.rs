@@ -21,7 +21,7 @@ use http::{Method, StatusCode};
 use pin_project_lite::pin_project;
 
 use crate::{
-    Hold, HttpRequest,
+    Hold, HttpRequest, Protocol,
     exchange::{Finish, Sent},
     reader::Reader,
     registry::OpenConnection,
@@ -45,14 +45,14 @@ impl<S> HttpService for S where
 /// One connection, for its requests.
 pub(crate) struct Context {
     reader: Reader,
-    protocol: &'static str,
+    protocol: Protocol,
     /// HTTP/2: every request is refused for this. Boxed, since it is seldom there.
     deny: Option<Box<Refusal>>,
     requests: Cell<u64>,
 }
 
 impl Context {
-    pub(crate) fn new(reader: Reader, protocol: &'static str, deny: Option<Refusal>) -> Self {
+    pub(crate) fn new(reader: Reader, protocol: Protocol, deny: Option<Refusal>) -> Self {
         Self { deny: deny.map(Box::new), reader, protocol, requests: Cell::new(0) }
     }
 
@@ -92,7 +92,7 @@ impl Context {
 
     /// The record of a request.
     pub(crate) fn record<B>(&self, request: &Request<B>, refused: bool) -> Rc<Exchange> {
-        let exchange = self.reader.exchange(self.protocol);
+        let exchange = self.reader.exchange(self.protocol.as_str());
         if !refused {
             // Kept until the exchange is reported: the access log and the tap show what the client sent, and by then routing has
             // rewritten the request. Of what was read from an HTTP/1 connection nothing is copied.

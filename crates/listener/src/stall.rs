@@ -16,18 +16,24 @@ use attache_http::time::{Sleep, sleep};
 use tokio::time::Instant;
 
 /// Watches the writes of one socket.
+///
+/// Small, since each connection has one, and memory per idle connection counts.
 #[derive(Debug)]
 pub(crate) struct Stall {
-    limit: Duration,
     /// Made once, with the first write that waits, and used again.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Milliseconds; 0 is no limit.
+    limit: u32,
     waiting: bool,
 }
 
 impl Stall {
-    /// Zero is no limit.
-    pub(crate) fn new(limit: Duration) -> Option<Self> {
-        (!limit.is_zero()).then_some(Self { limit, timer: None, waiting: false })
+    pub(crate) const NONE: Self = Self { timer: None, limit: 0, waiting: false };
+
+    /// Zero is no limit. The limit is kept in whole milliseconds, at least one and at most 49 days.
+    pub(crate) fn new(limit: Duration) -> Self {
+        let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+        Self { limit: if limit.is_zero() { 0 } else { millis.max(1) }, ..Self::NONE }
     }
 
     /// Passes on what a write gave; one that waits for longer than the limit becomes [`Stalled`].
@@ -36,11 +42,11 @@ impl Stall {
         cx: &mut Context<'_>,
         write: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if write.is_ready() {
+        if write.is_ready() || self.limit == 0 {
             self.waiting = false;
             return write;
         }
-        let limit = self.limit;
+        let limit = Duration::from_millis(self.limit.into());
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
         if !std::mem::replace(&mut self.waiting, true) {
             timer.as_mut().reset(Instant::now() + limit);

@@ -23,8 +23,7 @@ pub struct Stream {
     /// Boxed, since connections that wait have read nothing.
     prefix: Option<Box<Bytes>>,
     kind: Kind,
-    /// Boxed, since only answers in HTTP have a limit: connections that wait don't carry its size.
-    stall: Option<Box<Stall>>,
+    stall: Stall,
 }
 
 #[derive(Debug)]
@@ -82,7 +81,7 @@ impl Stream {
     pub(crate) fn limit_writes(&mut self, limit: Duration) {
         match &mut self.kind {
             Kind::Tls(tls) => tls.get_mut().0.limit_writes(limit),
-            Kind::Tcp(_) | Kind::Unix(_) | Kind::Gone => self.stall = Stall::new(limit).map(Box::new),
+            Kind::Tcp(_) | Kind::Unix(_) | Kind::Gone => self.stall = Stall::new(limit),
         }
     }
 
@@ -99,7 +98,7 @@ impl Stream {
 
     /// Stands where a stream was moved away.
     pub(crate) const fn gone() -> Self {
-        Self { prefix: None, kind: Kind::Gone, stall: None }
+        Self { prefix: None, kind: Kind::Gone, stall: Stall::NONE }
     }
 
     /// Puts bytes back in front, before those that are there already.
@@ -169,19 +168,19 @@ impl Abort for Stream {
 
 impl From<TcpStream> for Stream {
     fn from(tcp: TcpStream) -> Self {
-        Self { prefix: None, kind: Kind::Tcp(tcp), stall: None }
+        Self { prefix: None, kind: Kind::Tcp(tcp), stall: Stall::NONE }
     }
 }
 
 impl From<UnixStream> for Stream {
     fn from(unix: UnixStream) -> Self {
-        Self { prefix: None, kind: Kind::Unix(unix), stall: None }
+        Self { prefix: None, kind: Kind::Unix(unix), stall: Stall::NONE }
     }
 }
 
 impl From<TlsStream<Stream>> for Stream {
     fn from(tls: TlsStream<Stream>) -> Self {
-        Self { prefix: None, kind: Kind::Tls(Box::new(tls)), stall: None }
+        Self { prefix: None, kind: Kind::Tls(Box::new(tls)), stall: Stall::NONE }
     }
 }
 
@@ -218,10 +217,7 @@ impl AsyncWrite for Stream {
             Kind::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
             Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         };
-        match &mut self.stall {
-            Some(stall) => stall.watch(cx, written),
-            None => written,
-        }
+        self.stall.watch(cx, written)
     }
 
     fn poll_write_vectored(
@@ -235,10 +231,7 @@ impl AsyncWrite for Stream {
             Kind::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
             Kind::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         };
-        match &mut self.stall {
-            Some(stall) => stall.watch(cx, written),
-            None => written,
-        }
+        self.stall.watch(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

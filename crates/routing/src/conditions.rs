@@ -262,12 +262,12 @@ pub(crate) fn sni_holds(pattern: &HostPattern, client: &Client) -> bool {
 
 /// The port that the connection was for.
 pub(crate) fn target_port(client: &Client) -> u16 {
-    client.original_destination.or(client.local).map_or(0, |address| address.port())
+    client.destination().map_or(0, |address| address.port())
 }
 
 /// The connection was intercepted on its way to this range and port.
 pub(crate) fn destination_holds(range: &AddressMatch, client: &Client) -> bool {
-    client.original_destination.is_some_and(|destination| {
+    client.original_destination().is_some_and(|destination| {
         range.port.is_none_or(|port| port == destination.port()) && in_network(range, destination.ip())
     })
 }

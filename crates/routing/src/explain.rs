@@ -324,7 +324,7 @@ pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) 
         }
     };
     let name = client.sni.as_deref().map_or_else(String::new, |sni| format!(" with server name {sni}"));
-    let to = client.original_destination.map_or_else(String::new, |to| format!(" to {to}"));
+    let to = client.original_destination().map_or_else(String::new, |to| format!(" to {to}"));
     Explanation {
         no_route: None,
         request: format!("connection{to}{name}"),

@@ -54,7 +54,7 @@ fn reference(routes: &[Route], host: &str, port: u16, path: &str, facts: &Reques
             (true, _) => Some(vec![9]),
             (false, None) => None,
             (false, Some(name)) => {
-                best_host(&m.sni, name, facts.client.original_destination.map_or(0, |d| d.port()))
+                best_host(&m.sni, name, facts.client.original_destination().map_or(0, |d| d.port()))
             }
         };
         let Some(sni_score) = sni_score else { continue };
@@ -63,7 +63,7 @@ fn reference(routes: &[Route], host: &str, port: u16, path: &str, facts: &Reques
         } else {
             // The generator has only whole addresses.
             let hit = |d: &AddressMatch| {
-                let to = facts.client.original_destination?;
+                let to = facts.client.original_destination()?;
                 (to.ip() == d.network && d.port.is_none_or(|p| p == to.port()))
                     .then(|| vec![0, i64::from(d.port.is_none())])
             };

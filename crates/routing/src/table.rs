@@ -304,7 +304,7 @@ impl Destinations {
 
     fn find(&self, client: &Client, holds: impl Fn(usize) -> bool) -> Option<usize> {
         let first = |routes: &[usize]| routes.iter().copied().find(|route| holds(*route));
-        let destination = client.original_destination;
+        let destination = client.original_destination();
         let ranged = destination.and_then(|destination| {
             let address = destination.ip().to_canonical();
             self.shapes.iter().filter(|shape| shape.v6 == address.is_ipv6()).find_map(|shape| {

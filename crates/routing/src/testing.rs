@@ -126,7 +126,7 @@ pub(crate) fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> R
 pub(crate) fn client(destination: &str, sni: &str) -> Client {
     Client {
         address: "10.1.2.3:4567".parse().ok(),
-        original_destination: destination.parse().ok(),
+        original_destination: destination.parse().ok().map(Box::new),
         sni: (!sni.is_empty()).then(|| sni.into()),
         proven: Proven::names(["spiffe://cluster.local/ns/shop/sa/web"], 1),
         ..Client::default()

@@ -136,7 +136,7 @@ impl One {
         let parts = &self.parts;
         if parts.shared().config.address == Address::OriginalDestination {
             let why = "the connection was not redirected here, so it has no original destination";
-            let address = call.context.client.original_destination;
+            let address = call.context.client.original_destination();
             return address
                 .map(Asked::Address)
                 .ok_or_else(|| Error::with_source(Reason::NoEndpoint, Sent::Nothing, why));
@@ -354,7 +354,7 @@ fn named_host(call: &Call) -> Option<(&str, u16)> {
     let Some(authority) = request.uri().authority() else {
         let client = &call.context.client;
         let sni = client.sni.as_deref().filter(|_| call.wants == CallKind::Connection)?;
-        let port = client.original_destination.map_or(443, |address| address.port());
+        let port = client.original_destination().map_or(443, |address| address.port());
         return Some((sni, port));
     };
     let authority = parse_authority(authority.as_str())?;

@@ -65,7 +65,7 @@ impl Question<'_> {
         CheckRequest {
             attributes: Some(m::AttributeContext {
                 source: Some(peer(client.address, principal)),
-                destination: Some(peer(client.original_destination.or(client.local), String::new())),
+                destination: Some(peer(client.destination(), String::new())),
                 request: Some(m::Request {
                     time: Some(time),
                     http: self.request.map(|head| self.http(head, config)),

@@ -21,6 +21,7 @@ use super::{
     flood::flood,
 };
 use crate::{
+    Protocol,
     exchange::cause,
     reader::Reader,
     registry::{OpenConnection, Order},
@@ -62,7 +63,7 @@ pub(crate) async fn serve<H: HttpService>(
     let limits = &config.limits;
     live.sweepable.set(true);
     stream.limit_writes(config.write_timeout);
-    let context = Rc::new(Context::new(reader, "http2", deny));
+    let context = Rc::new(Context::new(reader, Protocol::Http2, deny));
     let flood = flood(limits, address.map(|address| address.ip()), live.clone());
     let http2 = Settings {
         streams: limits.h2_streams,

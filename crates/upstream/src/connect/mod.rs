@@ -123,7 +123,7 @@ pub(crate) fn proxy_header(wanted: ProxyProtocolOut, addresses: Option<(SocketAd
 /// Where the client came from and where it went. An IPv4 address of a dual-stack socket (`::ffff:a.b.c.d`) is one.
 fn addresses(client: &Client) -> Option<(SocketAddr, SocketAddr)> {
     let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    Some((plain(client.address?), plain(client.original_destination.or(client.local)?)))
+    Some((plain(client.address?), plain(client.destination()?)))
 }
 
 /// Connects from `source`, if it is of the address's family. A keepalive of zero is none.

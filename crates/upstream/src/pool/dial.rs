@@ -96,7 +96,7 @@ impl Drop for DialingGuard {
 impl ConnectionSpec<'_> {
     fn owner(&self, pool: &Pool) -> Owner {
         let told = pool.shared.config.proxy_protocol != ProxyProtocolOut::Off;
-        told.then_some((self.client.address, self.client.original_destination.or(self.client.local)))
+        told.then_some((self.client.address, self.client.destination()))
     }
 
     fn offer(&self) -> Offer {

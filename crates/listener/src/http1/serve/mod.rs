@@ -41,6 +41,7 @@ use super::{
     tunnel::{Signals, Tunnel},
 };
 use crate::{
+    Protocol,
     exchange::{Finish, Sent},
     reader::Reader,
     registry::{OpenConnection, Order},
@@ -72,7 +73,7 @@ pub(crate) fn serve<H: HttpService>(
     reader.live.sweepable.set(true);
     let client = Client::new(stream, Requests::new(target));
     Serving::Requests(Connection {
-        shared: Shared::new(Context::new(reader, "http1", None), client),
+        shared: Shared::new(Context::new(reader, Protocol::Http1, None), client),
         http,
         state: State::Between,
         timer: None,
@@ -143,7 +144,7 @@ pub(crate) struct Connection<H: HttpService> {
     /// Boxed, since it is seldom there.
     deny: Option<Box<Refusal>>,
     /// Bytes of a head that were parsed, and are no complete one.
-    looked: usize,
+    looked: u32,
     /// No request follows.
     closing: bool,
     /// What the client still sends is thrown away at the end.

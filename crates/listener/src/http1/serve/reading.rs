@@ -44,9 +44,9 @@ impl<H: HttpService> Connection<H> {
             Limits { line: limits.request_line, size: limits.headers_size, count: limits.headers_count };
         let mut client = self.shared.client.borrow_mut();
         loop {
-            let fresh = client.buf.len() > self.looked;
-            if fresh && (self.looked == 0 || client.reader.is_worth_a_look(&client.buf, self.looked, &limits))
-            {
+            let looked = self.looked as usize;
+            let fresh = client.buf.len() > looked;
+            if fresh && (looked == 0 || client.reader.is_worth_a_look(&client.buf, looked, &limits)) {
                 let state = &mut *client;
                 match state.reader.head(&mut state.buf, &limits) {
                     Ok(Some((head, parts))) => {
@@ -55,7 +55,7 @@ impl<H: HttpService> Connection<H> {
                         drop(client);
                         return Poll::Ready(Some(self.call(parts, &head)));
                     }
-                    Ok(None) => self.looked = client.buf.len(),
+                    Ok(None) => self.looked = u32::try_from(client.buf.len()).unwrap_or(u32::MAX),
                     Err(fault) => {
                         drop(client);
                         return Poll::Ready(Some(self.refuse(refusal(fault))));
