@@ -15,8 +15,8 @@ use attache_config::model;
 const MOUNT: &str = "/sys/fs/cgroup";
 /// Version 1 has no word for "no limit", but a number near 2^63.
 const NO_LIMIT: u64 = 1 << 60;
-/// Limits change seldom, and reading them is most of a look's work: they are read at each this many looks.
-const LOOKS_FOR_LIMITS: u32 = 8;
+/// Limits change seldom, and reading them is most of a look's work: they are read at each this many looks, of which there may be one a second.
+const LOOKS_FOR_LIMITS: u32 = 2;
 
 /// What may run out.
 pub(super) struct Resources {
