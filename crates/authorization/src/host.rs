@@ -42,7 +42,7 @@ mod tests {
     fn asked(regex: &str, text: &str) -> Truth {
         let parsed = parse_authority(text).unwrap();
         let name = CanonicalHost::new(parsed.host).unwrap();
-        let pattern = AccessHost::Text(Box::new(Regex::new(&format!("^(?:{regex})$")).unwrap()));
+        let pattern = AccessHost::Text(Regex::new(&format!("^(?:{regex})$")).unwrap().into());
         holds(&pattern, text, &name, parsed.port.unwrap_or(80))
     }
 

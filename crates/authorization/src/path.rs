@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(asked(&exact("/shop.Orders/Get"), "/shop.Orders/Get"), Truth::Yes);
         assert_eq!(asked(&prefix("/a%2Fb"), "/A/b"), Truth::Unsure);
         assert_eq!(asked(&exact("/"), "/"), Truth::Yes);
-        let regex = PathPattern::Regex(Box::new(Regex::new("^(?:/v[0-9]/.*/)$").unwrap()));
+        let regex = PathPattern::Regex(Regex::new("^(?:/v[0-9]/.*/)$").unwrap().into());
         assert_eq!(asked(&regex, "/v1/x/"), Truth::Yes);
         assert_eq!(asked(&regex, "/V1/x/"), Truth::Unsure);
         let template = PathPattern::Template(vec![

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     describe::{Shape, accepts, describe, flag, list, resolve, shapes, title, type_of, words},
     diagnostic::{Place, Problems, Severity},
-    slips, suggest,
+    indentation, suggest,
     text::Syntax,
     yaml::{Entry, Kind, Node, Scalar},
 };
@@ -267,7 +267,7 @@ impl Checker<'_> {
         let mut above: Option<&str> = None;
         for Entry { key, place, value } in entries {
             if let Some(above) = above
-                && let Some(section) = slips::of_each(self.root, of, key)
+                && let Some(section) = indentation::of_each(self.root, of, key)
             {
                 let help = format!(
                     "`{key}` is a key of {section}: if it belongs to `{above}:` above, indent it deeper"
@@ -299,7 +299,7 @@ impl Checker<'_> {
         };
         if is_value
             && self.problems.mark() != before
-            && let Some(section) = slips::of_each(self.root, of, key)
+            && let Some(section) = indentation::of_each(self.root, of, key)
         {
             self.problems.take_back(before);
             let help =
@@ -336,7 +336,7 @@ impl Checker<'_> {
                 let help = if self.problems.is_full(Severity::Error) {
                     String::new()
                 } else {
-                    let above = slips::above(self.root, known, entries, key);
+                    let above = indentation::above(self.root, known, entries, key);
                     let above =
                         above.map(|above| format!("if it belongs to `{above}:` above, indent it deeper"));
                     let kept = (value.is_anchored && std::ptr::eq(schema, self.root))

@@ -37,7 +37,7 @@ pub(crate) fn read(path: &Path) -> Result<String, Problems> {
                 .take(error.utf8_error().valid_up_to())
                 .filter(|b| **b == b'\n')
                 .count();
-            let message = format!("not UTF-8 text: line {} has a byte that is none", line + 1);
+            let message = format!("not UTF-8 text: line {} has an invalid byte", line + 1);
             problems.wrong(whole, message, "a config is YAML in UTF-8");
         }
         Err(error) => problems.wrong(whole, format!("can't be read: {error}"), remedy(path, &error)),

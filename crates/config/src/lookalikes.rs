@@ -6,7 +6,7 @@ pub(crate) fn in_text(text: &str) -> Option<String> {
         let code = u32::from(c);
         return Some(match c {
             '\u{2018}'..='\u{201f}' | '\u{ab}' | '\u{bb}' => {
-                format!("`{c}` (U+{code:04X}) is no quote of YAML: write `\"` or `'`")
+                format!("`{c}` (U+{code:04X}) is not a quote of YAML: write `\"` or `'`")
             }
             '\u{2010}'..='\u{2015}' | '\u{2212}' => {
                 format!("`{c}` (U+{code:04X}) only looks like a `-`: write a `-`")
@@ -27,7 +27,7 @@ pub(crate) fn in_text(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('$')?;
     let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
     let name = rest.get(..end).filter(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()))?;
-    Some(format!("`${{{name}}}`, in braces, stands for the value of that environment variable"))
+    Some(format!("`${{{name}}}`, in braces, is the value of that environment variable"))
 }
 
 /// It looks like a space, a quote or a dash, or like nothing at all.

@@ -95,7 +95,7 @@ pub(crate) fn unfinished_merge(text: &str) -> Option<u32> {
     lines(text).position(is_mark).map(|index| index as u32 + 1)
 }
 
-const DEEP: &str = "this many levels are no config: is a bracket opened and not closed?";
+const DEEP: &str = "a config never has this many levels: is a bracket not closed?";
 
 /// The last value up to an error that begins with a quote which its line doesn't end, and where.
 fn open_quote(text: &str, near: usize) -> Option<(usize, usize)> {

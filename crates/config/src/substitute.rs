@@ -55,7 +55,7 @@ impl Substitution<'_> {
                     self.problems.wrong(
                         place,
                         "`${` without a `}`",
-                        "close it behind the variable's name: `${NAME}`; `$${` stands for the characters themselves",
+                        "close it behind the variable's name: `${NAME}`; `$${` writes the characters themselves",
                     );
                     return None;
                 };

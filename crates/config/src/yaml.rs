@@ -215,7 +215,7 @@ impl Tree<'_> {
                         Node::broken(place)
                     }
                     None => {
-                        self.problems.error(place, "this alias stands inside of what it refers to");
+                        self.problems.error(place, "this alias is inside of the value that it refers to");
                         Node::broken(place)
                     }
                 };
@@ -353,7 +353,7 @@ impl Tree<'_> {
                 Kind::Broken => {}
                 _ => self.problems.wrong(
                     from.place,
-                    "`<<` merges mappings, this is none",
+                    "`<<` merges mappings, and this is not a mapping",
                     "write `<<: *anchor` or `<<: [*one, *two]`",
                 ),
             }

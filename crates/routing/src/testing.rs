@@ -47,7 +47,7 @@ pub(crate) fn host(text: &str) -> HostPattern {
 /// `/exact`, `/prefix/*`, `/template/{id}/{rest...}`, `~regex`.
 pub(crate) fn path(text: &str) -> PathPattern {
     if let Some(regex) = text.strip_prefix('~') {
-        return PathPattern::Regex(Box::new(regex::Regex::new(regex).unwrap()));
+        return PathPattern::Regex(regex::Regex::new(regex).unwrap().into());
     }
     if let Some(prefix) = text.strip_suffix("/*") {
         return PathPattern::Prefix(prefix.into());

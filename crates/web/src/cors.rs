@@ -332,7 +332,7 @@ mod tests {
         ] {
             assert_eq!(subdomains.matches(origin), allowed, "{origin}");
         }
-        let regex = OriginPattern::Regex(Box::new(regex::Regex::new("^(?:https://[a-z]+\\.test)$").unwrap()));
+        let regex = OriginPattern::Regex(regex::Regex::new("^(?:https://[a-z]+\\.test)$").unwrap().into());
         assert!(regex.matches("https://a.test") && !regex.matches("https://a.test.evil"));
         assert!(OriginPattern::Any.matches("null"));
     }

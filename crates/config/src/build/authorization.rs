@@ -215,9 +215,9 @@ fn conditions(
     }
     if let Some(at) = given.key("sni").filter(|_| !checks.facts.server_names) {
         let message = if refuses {
-            "this is in doubt for every client, and so refuses all: no TLS comes to this listener"
+            "this rule is in doubt for every client, so it refuses all: this listener gets no TLS"
         } else {
-            "this never matches: no TLS comes to this listener"
+            "this never matches: this listener gets no TLS"
         };
         problems.warn(at, message, "`host` for the Host of a request, or `tls` on the listener");
     }

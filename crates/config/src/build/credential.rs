@@ -73,7 +73,7 @@ impl Confidentiality {
             Self::Clear => problems.wrong(
                 at,
                 format!("the secret would go to `{upstream}` in plaintext, or to a peer that isn't verified"),
-                "an `https://` address whose certificate is verified; `insecure_send_in_clear: true` sends it all the same",
+                "an `https://` address whose certificate is verified; with `insecure_send_in_clear: true` it is sent anyway",
             ),
             Self::Anywhere => problems.wrong(
                 at,

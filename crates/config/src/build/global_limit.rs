@@ -36,15 +36,6 @@ fn descriptor(raw: Read<Descriptor>, problems: &mut Problems) -> Option<Vec<Desc
 
 fn action(raw: At<DescriptorKeys>, problems: &mut Problems) -> Option<DescriptorAction> {
     let (given, keys) = raw.open();
-    let generic = keys.generic_key.map(|generic| DescriptorAction::GenericKey {
-        key: generic.descriptor_key,
-        value: generic.descriptor_value,
-    });
-    let header = keys.request_headers.map(|headers| DescriptorAction::RequestHeader {
-        key: headers.descriptor_key.unwrap_or_else(|| headers.header_name.as_str().into()),
-        header: headers.header_name,
-        skip_if_absent: headers.skip_if_absent,
-    });
     let mut named = [
         keys.remote_address.then_some(DescriptorAction::RemoteAddress),
         keys.destination_cluster.then_some(DescriptorAction::DestinationCluster),
@@ -52,8 +43,8 @@ fn action(raw: At<DescriptorKeys>, problems: &mut Problems) -> Option<Descriptor
         keys.route.then_some(DescriptorAction::Route),
         keys.path.then_some(DescriptorAction::Path),
         keys.method.then_some(DescriptorAction::Method),
-        generic,
-        header,
+        keys.generic_key.map(DescriptorAction::GenericKey),
+        keys.request_headers.map(DescriptorAction::RequestHeader),
     ]
     .into_iter()
     .flatten();

@@ -2,9 +2,9 @@
 //! before it, it continues after a problem; it does not report the absence of a part that the checker has left out.
 
 mod affinity;
-mod asked;
 mod authorization;
 mod authorizer;
+mod authorizer_protocol;
 mod credential;
 mod fallback;
 mod framing;
@@ -134,7 +134,7 @@ pub(crate) fn build(
     (config.jwt, config.authorizers) = (jwt, authorizers);
     (config.metrics, config.app, config.admin) = (metrics, app, admin);
     identity_headers::check(&config, tree, problems);
-    asked::check(&config, tree, problems);
+    authorizer_protocol::check(&config, tree, problems);
     config
 }
 
@@ -154,7 +154,7 @@ impl Names {
         }
         let key = self.key;
         let help = among(name, &self.known, problems, || {
-            format!("add it: `{key}: {{ {name}: … }}` beside `listeners`")
+            format!("add it: `{key}: {{ {name}: … }}` next to `listeners`")
         });
         problems.wrong(at, format!("`{key}` has no {kind}`{name}`"), help);
         None

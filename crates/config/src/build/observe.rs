@@ -6,8 +6,8 @@ use crate::{
     diagnostic::Problems,
     index::Index,
     model::{
-        AccessLog, Adapt, Adapter, Expect, JsonScalar, Listener, LogFile, LogFilter, LogFormat,
-        LogFormatForm, LogFormatWord, LogOutput, LogTarget, LogTo, Name, Syslog,
+        AccessLog, Adapt, Adapter, Expect, JsonScalar, Listener, LogFilter, LogFormat, LogFormatForm,
+        LogFormatWord, LogOutput, LogTarget, LogTo, Name,
     },
     section::{Read, Short},
     shapes::{At, Entry, OneOrMany},
@@ -35,8 +35,8 @@ pub(crate) fn access_log(
     log
 }
 
-fn log_target(raw: At<LogOutput>, problems: &mut Problems) -> Option<LogTarget> {
-    let (given, output) = raw.open();
+fn log_target(raw: At<Read<LogOutput>>, problems: &mut Problems) -> Option<LogTarget> {
+    let (given, Read { section: output, .. }) = raw.open();
     let mut misplaced = |keys: &[&str], owner: &str| {
         for key in keys {
             if let Some(at) = given.key(key) {
@@ -45,25 +45,22 @@ fn log_target(raw: At<LogOutput>, problems: &mut Problems) -> Option<LogTarget> 
             }
         }
     };
-    let LogOutput { file, max_size, max_age, keep, syslog, facility, app } = output;
-    match (file, syslog) {
-        (Some(path), None) => {
+    match (given.key("file"), given.key("syslog")) {
+        (Some(_), None) => {
             misplaced(&["facility", "app"], "syslog");
-            let rotates = max_size.is_some() || max_age.is_some();
+            let rotates = output.file.max_size.is_some() || output.file.max_age.is_some();
             if let Some(at) = given.key("keep").filter(|_| !rotates) {
                 let help = "add `max_size: 100MiB` or `max_age: 24h`, or remove `keep`";
                 let message = "`keep` without `max_size` or `max_age`: the file is never rotated";
                 problems.wrong(at, message, help);
             }
-            let max_size = max_size.map(|size| size as u64);
-            Some(LogTarget::File(LogFile { path, max_size, max_age, keep }))
+            Some(LogTarget::File(output.file))
         }
-        (None, Some(to)) => {
+        (None, Some(_)) => {
             misplaced(&["max_size", "max_age", "keep"], "file");
-            Some(LogTarget::Syslog(Syslog { to, facility, app }))
+            Some(LogTarget::Syslog(output.syslog))
         }
-        (Some(_), Some(_)) => {
-            let at = given.key("syslog").unwrap_or(given.at);
+        (Some(_), Some(at)) => {
             problems.wrong(at, "both `file` and `syslog`", "keep one of them");
             None
         }

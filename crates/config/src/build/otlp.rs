@@ -56,7 +56,7 @@ pub(crate) fn tracing(raw: Short<Tracing>, env: Env<'_>, problems: &mut Problems
     {
         problems.wrong(
             at,
-            "`zipkin` beside `otlp` or `protocol`",
+            "`zipkin` together with `otlp` or `protocol`",
             "spans go to one collector: keep one of them",
         );
     }

@@ -125,7 +125,7 @@ pub(crate) fn routes(
             let passthrough = rest.tls == Some(RouteTls::Passthrough);
             if let Some(at) = given.key("upstream_header").filter(|_| passthrough) {
                 let help = "headers inside of the TLS can't be seen here: keep one of them";
-                problems.wrong(at, "`upstream_header` beside `tls: passthrough`", help);
+                problems.wrong(at, "`upstream_header` together with `tls: passthrough`", help);
             }
             let named = rest.upstream_header.map(|header| {
                 affinity::upstream_header(

@@ -230,7 +230,7 @@ impl Targets {
         };
         if by_header {
             let help = "the header chooses, so list the upstreams: `to: [orders, billing]`";
-            problems.wrong(to.at, "weights beside `upstream_header`", help);
+            problems.wrong(to.at, "weights together with `upstream_header`", help);
         }
         let weights: Vec<Weight> = entries.iter().map(|entry| entry.value.value.0).collect();
         let weights = relative(&weights);

@@ -45,8 +45,11 @@ fn cors(raw: Read<Cors>, problems: &mut Problems) -> Cors {
         {
             problems.warn(
                 origin.at,
-                "a `.` of this regular expression stands for any character: `shop.test` also allows `shopxtest`",
-                format!("`~{}`", mended.strip_prefix("^(?:").and_then(|it| it.strip_suffix(")$")).unwrap_or(&mended)),
+                "a `.` in this regular expression matches any character: `shop.test` also allows `shopxtest`",
+                format!(
+                    "`~{}`",
+                    mended.strip_prefix("^(?:").and_then(|it| it.strip_suffix(")$")).unwrap_or(&mended)
+                ),
             );
         }
         cors.origins.push(pattern);

@@ -24,55 +24,64 @@ section! {
 #[schemars(inline)]
 pub(crate) enum LogTo {
     Path(Txt<LogPath>),
-    Mapping(At<LogOutput>),
+    Mapping(At<Read<LogOutput>>),
 }
 
 section! {
     "`to` of the access log"
     /// A target with its options: a file or a syslog server.
     pub struct LogOutput: Eq {
+        /// What a file has.
+        ..file: LogFile,
+        /// What a syslog server has.
+        ..syslog: Syslog,
+    }
+}
+
+section! {
+    "a log file"
+    /// A file that is appended to.
+    pub struct LogFile: Eq {
         /// The path of a file that is appended to.
-        #[schema(examples = ["/var/log/attache/access.log"])]
-        file: Option<PathBuf> as Maybe<File> = None,
-        /// A file that would grow beyond this is put aside as `FILE.1`, and that as `FILE.2`. By default it is left to others, who
-        /// rename it and send SIGUSR1.
+        #[schema(default = (), examples = ["/var/log/attache/access.log"])]
+        file in path: PathBuf as File = PathBuf::new(),
+        /// A file that would grow beyond this is put aside as `FILE.1`, and that as `FILE.2`. By default another program rotates the file:
+        /// it renames the file and sends SIGUSR1.
         #[schema(examples = ["100MiB"])]
         max_size: Option<usize> as Maybe<Size> = None,
         /// A file older than this is put aside.
         #[schema(examples = ["24h"])]
         max_age: Option<Duration> as Maybe<Positive> = None,
-        /// Files put aside that are kept.
+        /// Files put aside that are kept, `.1` being the youngest.
         #[schema(minimum = 1, maximum = 1000)]
-        keep: u32 = LogFile::KEEP,
+        keep: u32 = 5,
+    }
+}
+
+section! {
+    "a syslog server"
+    /// A syslog server (RFC 5424).
+    pub struct Syslog: Eq {
         /// A syslog server, in place of `file`: messages by RFC 5424 over a Unix datagram socket, UDP, or TCP with octet counting
         /// (RFC 6587).
-        syslog: Option<SyslogTo> as Maybe<SyslogAddress> = None,
-        /// Facility of the messages.
+        #[schema(default = ())]
+        syslog in to: SyslogTo as SyslogAddress = SyslogTo::Unix("/dev/log".into()),
+        /// Facility of the messages (RFC 5424 section 6.2.1).
         facility: Facility = Facility::default(),
         /// `APP-NAME` of the messages.
-        app: Name as Label = Syslog::APP.into(),
+        app: Name as Label = "attache".into(),
     }
 }
 
 /// As the file writes it.
 impl Serialize for LogTarget {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (output, keys): (LogOutput, &[&str]) = match self.clone() {
-            Self::Off => return "off".serialize(serializer),
-            Self::Stdout => return "stdout".serialize(serializer),
-            Self::File(LogFile { path, max_size, max_age, keep }) => {
-                let max_size = max_size.map(|size| usize::try_from(size).unwrap_or(usize::MAX));
-                let output = LogOutput { file: Some(path), max_size, max_age, keep, ..LogOutput::default() };
-                (output, &["file", "max_size", "max_age", "keep"])
-            }
-            Self::Syslog(Syslog { to, facility, app }) => {
-                let output = LogOutput { syslog: Some(to), facility, app, ..LogOutput::default() };
-                (output, &["syslog", "facility", "app"])
-            }
-        };
-        let mut shown = output.show();
-        shown.retain(|key, _| keys.contains(&key.as_str()));
-        shown.serialize(serializer)
+        match self {
+            Self::Off => "off".serialize(serializer),
+            Self::Stdout => "stdout".serialize(serializer),
+            Self::File(file) => file.show().serialize(serializer),
+            Self::Syslog(server) => server.show().serialize(serializer),
+        }
     }
 }
 
@@ -90,43 +99,11 @@ pub enum LogTarget {
     Syslog(Syslog),
 }
 
-/// A file that is appended to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogFile {
-    /// Its path.
-    pub path: PathBuf,
-    /// A file that would grow beyond this many bytes is put aside; `None`, the default, leaves that to others.
-    pub max_size: Option<u64>,
-    /// A file older than this is put aside; `None`, the default, leaves that to others.
-    pub max_age: Option<Duration>,
-    /// Files put aside that are kept, `.1` being the youngest. Default 5.
-    pub keep: u32,
-}
-
 impl LogFile {
-    /// Files put aside that are kept by default.
-    pub const KEEP: u32 = 5;
-
-    /// Appended to for ever.
-    pub const fn at(path: PathBuf) -> Self {
-        Self { path, max_size: None, max_age: None, keep: Self::KEEP }
+    /// A file that is never rotated.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path, ..Self::default() }
     }
-}
-
-/// A syslog server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Syslog {
-    /// Where it listens.
-    pub to: SyslogTo,
-    /// What kind of program it is from (RFC 5424 section 6.2.1). Default `local0`.
-    pub facility: Facility,
-    /// `APP-NAME` of the messages. Default `attache`.
-    pub app: Name,
-}
-
-impl Syslog {
-    /// `APP-NAME` by default.
-    pub const APP: &str = "attache";
 }
 
 /// Where a syslog server listens.
@@ -204,7 +181,7 @@ pub(crate) enum LogFormatWord {
 
 section! {
     "`format` of the access log"
-    /// A format of one's own. The fields are those of [access-log.md](access-log.md).
+    /// A format that the config defines. The fields are those of [access-log.md](access-log.md).
     pub struct OwnFormat: Eq {
         /// A line of text.
         template: Option<LogTemplate> as Maybe<LogTemplateText> = None,
@@ -331,17 +308,17 @@ pub enum LogField {
 
 section! {
     "`filter` of the access log"
-    /// Which lines are written: those that meet every given condition.
+    /// Which lines are written. A line must meet every given condition.
     pub struct LogFilter {
         /// Only requests that attache failed, or that got a 5xx.
         errors: bool = false,
         /// Only these statuses.
         #[schema(examples = [json!(["5xx", 404])])]
         status: Vec<StatusRange> as List<StatusRangeText> = Vec::new(),
-        /// Only what took at least this long.
+        /// Only requests and connections that took at least this long.
         #[schema(examples = ["500ms"])]
         slower_than: Option<Duration> as Maybe<Positive> = None,
-        /// Only what went by these routes.
+        /// Only requests and connections of these routes.
         routes(OneOrMany<At<Txt<Label>>>): Vec<Name> as List<Label> = Vec::new(),
         /// Only this share, at random.
         #[schema(examples = ["1%"])]
@@ -352,9 +329,9 @@ section! {
 /// Statuses from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusRange {
-    /// The first.
+    /// The first status.
     pub from: u16,
-    /// The last.
+    /// The last status.
     pub to: u16,
 }
 

@@ -6,10 +6,10 @@ section! {
     "`subset`"
     /// Endpoints of an upstream by their labels.
     pub struct Subset: Eq {
-        /// What an endpoint must have, all of it: `labels` of the upstream's addresses.
+        /// Labels of the upstream's addresses. An endpoint must have all of them.
         #[schema(examples = [json!({"version": "v2"})])]
         labels: Vec<(Name, Name)> as Pairs<Word, Word> = Vec::new(),
-        /// What becomes of requests where no endpoint has these labels.
+        /// What happens to requests if no endpoint has these labels.
         fallback: SubsetFallback = SubsetFallback::default(),
     }
     requires labels
@@ -22,7 +22,7 @@ pub enum SubsetFallback {
     /// Requests are refused with 503 `empty-subset`.
     #[default]
     None,
-    /// Any endpoint has them.
+    /// Any endpoint gets them.
     Any,
 }
 
@@ -45,23 +45,23 @@ impl fmt::Display for Subset {
 
 section! {
     "`session_cookie`"
-    /// A session by a cookie that attache sets. Its value is encrypted: it shows no address, nobody else can make one, and it leads to
-    /// endpoints of the route's upstream alone.
+    /// A session by a cookie that attache sets. Its value is encrypted: it shows no address, it can't be forged, and it only selects
+    /// endpoints of the route's upstream.
     pub struct SessionCookie: Eq {
         /// Its name.
         #[schema(default = (), examples = ["attache-session"])]
         name: Name as Word = "".into(),
         /// The secret that the value is encrypted with, the same for all processes that a client may reach. Of several, the first
-        /// encrypts and all decrypt, so that a secret can be replaced while sessions last. Without it each process has one of its
-        /// own: its sessions end with it, and no other process knows them.
+        /// encrypts and all decrypt, so that a secret can be replaced while sessions last. Without this key each process makes its own
+        /// secret: its sessions end with the process, and other processes can't read them.
         #[schema(examples = ["${SESSION_KEY}"])]
         key: Vec<Name> as List<SecretText> = Vec::new(),
-        /// Requests below this path have a session, and browsers send the cookie with them alone.
+        /// Only requests below this path have a session, and browsers send the cookie only with them.
         path: Name as PathValue = "/".into(),
-        /// How long browsers keep it. Without it, until they are closed.
+        /// How long browsers keep the cookie. Without this key they keep it until they are closed.
         ttl: Option<Duration> as Maybe<Positive> = None,
-        /// A request whose endpoint can't serve is refused with 503 `no-healthy-endpoint`; otherwise another endpoint has it, and the
-        /// session from then on.
+        /// If the session's endpoint can't serve, the request is refused with 503 `no-healthy-endpoint`. With `false`, another endpoint
+        /// gets the request and the session.
         strict: bool = false,
     }
     requires name

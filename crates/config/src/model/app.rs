@@ -20,11 +20,11 @@ section! {
     "`metrics`"
     /// Metrics, probes, and the application's own metrics and probes.
     pub struct MetricsPage {
-        /// Where they answer.
+        /// The address of the metrics and probes.
         #[schema(default = Config::METRICS.to_string())]
         bind(Txt<MetricsAddress>),
-        /// The application's own metrics, put behind attache's on `/metrics`. While it gives no answer, attache's are
-        /// there all the same, and `attache_app_scrape_success` is 0.
+        /// The application's own metrics, put behind attache's on `/metrics`. If the application doesn't answer, attache's own metrics are
+        /// still there, and `attache_app_scrape_success` is 0.
         app in metrics: Vec<AppMetrics> as List<NestedOrShort> = Vec::new(),
         /// Endpoints of the application under another path, with another meaning (the adapter pattern): what a prober or monitor
         /// asks for, made of what the application has.
@@ -46,7 +46,7 @@ section! {
     "`app` of the metrics"
     /// The application's metrics.
     pub struct AppMetrics {
-        /// Where they are.
+        /// The URL of the metrics.
         from: AppUrl as AppUrlText = AppUrl::default(),
         /// The longest wait for them.
         timeout: Duration as Positive = Duration::from_secs(5),

@@ -1,12 +1,12 @@
-//! Who may do what.
+//! Which requests and connections are allowed.
 
 use super::prelude::*;
 
 section! {
     "`authorization`"
-    /// Who may do what. A request must pass the rules of its listener and those of its route. `deny` comes first; with `allow`, what no
-    /// rule of it allows is refused with 403 `denied-by-rule`. HTTP, CONNECT and opaque connections alike: what a rule needs
-    /// and can't be seen refuses.
+    /// Which requests and connections are allowed. A request must pass the rules of its listener and those of its route. `deny` comes
+    /// first; with `allow`, what no rule of it allows is refused with 403 `denied-by-rule`. The rules apply to HTTP, CONNECT and opaque
+    /// connections. If attache can't see a value that a rule needs, it refuses the request.
     pub struct Authorization {
         /// Requests that are refused, even if another rule allows them.
         #[schema(examples = [[json!({"path": "/admin/*"})]])]
@@ -18,8 +18,8 @@ section! {
         /// A request that would be denied is counted (`attache_authorization_total`, outcome `would-deny`) and logged,
         /// and continues.
         dry_run: bool = false,
-        /// Proxies in front, whose entries in `X-Forwarded-For` are believed, for `forwarded_client`: the client is the nearest entry
-        /// (from the right) that is none of them.
+        /// Proxies in front of attache whose entries in `X-Forwarded-For` it trusts, for `forwarded_client`. The client is the first entry
+        /// from the right that is none of them.
         trusted_proxies: Vec<AddressMatch> as List<Network> = Vec::new(),
         /// Tokens that requests must bring, or may. That of a route replaces the listener's.
         jwt(Read<JwtUse>): Option<JwtUse> = None,
@@ -35,7 +35,7 @@ section! {
 
 section! {
     "an access rule"
-    /// A rule: every key that is given must match; of a list, one.
+    /// An access rule. Every given key must match; of a list, one item must match.
     pub struct AccessRule {
         /// Its name in metrics and logs. By default `LISTENER/allow/INDEX`, or with the route's name.
         #[schema(default = ())]
@@ -61,7 +61,7 @@ section! {
         identity in identities: Vec<IdentityMatch> as List<IdentityText> = Vec::new(),
         /// Networks of the client: the connection's, or that of the PROXY protocol header where one was read.
         client in clients: Vec<AddressMatch> as List<Network> = Vec::new(),
-        /// Networks of the client that the trusted proxies in front saw (`X-Forwarded-For`); needs `trusted_proxies`.
+        /// Networks of the client that the trusted proxies saw (`X-Forwarded-For`). This needs `trusted_proxies`.
         forwarded_client in forwarded_clients: Vec<AddressMatch> as List<Network> = Vec::new(),
         /// Ports that the client connected to; of an intercepted connection the original ones.
         #[schema(examples = [[8443]])]
@@ -69,16 +69,16 @@ section! {
         /// TLS server names, of TLS that is passed through or terminated.
         sni: Vec<HostPattern> as List<HostText> = Vec::new(),
         /// `Host` or `:authority`, with the patterns of routes: case, a dot at the end and the default port make no difference. `~regex`
-        /// matches the whole text as the client sent it, with its port. A host that another spelling of it would match is in doubt: it
-        /// is denied, and not allowed.
+        /// matches the whole text as the client sent it, with its port. If only another spelling of the host would match, the host is in
+        /// doubt: a rule of `deny` denies it, and a rule of `allow` doesn't allow it.
         host in hosts: Vec<AccessHost> as List<AccessHostText> = Vec::new(),
         /// Methods.
         methods: Vec<Method> as List<MethodText> = Vec::new(),
-        /// Paths without the query, with the patterns of routes. A path that decodes to another one (`/a/..%2Fb`) is in doubt: it
-        /// is denied by whatever either of them would be, and allowed only by what allows both.
+        /// Paths without the query, with the patterns of routes. A path that decodes to another one (`/a/..%2Fb`) is in doubt: a rule of
+        /// `deny` denies it if it matches one of the two, and a rule of `allow` allows it only if it matches both.
         path in paths: Vec<PathPattern> as List<PathText> = Vec::new(),
-        /// Headers, all of which must have one of their values, with the patterns of routes. A header that is given
-        /// twice must match with all of its lines to be allowed, and with one to be denied.
+        /// Headers, all of which must have one of their values, with the patterns of routes. If a header has several lines, all of them
+        /// must match in a rule of `allow`, and one is enough in a rule of `deny`.
         #[schema(examples = [json!({"x-tenant": "shop"})])]
         headers(Mapping<HeaderText, OneOrMany<Txt<ValueText>>>): Vec<HeaderCondition> as Conditions = Vec::new(),
         /// Claims of the verified token, all of which must have one of their values; `realm.role` is `role` inside of `realm`. Of a
@@ -150,12 +150,12 @@ pub struct ClaimCondition {
 }
 
 /// A host of an access rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum AccessHost {
     /// A host in any spelling.
     Name(HostPattern),
     /// The text of `Host` or `:authority` as the client sent it.
-    Text(Box<regex::Regex>),
+    Text(WholeRegex),
 }
 
 /// As the file writes it.
@@ -164,16 +164,6 @@ impl fmt::Display for AccessHost {
         match self {
             Self::Name(name) => name.fmt(f),
             Self::Text(regex) => write!(f, "~{regex}"),
-        }
-    }
-}
-
-impl PartialEq for AccessHost {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Name(a), Self::Name(b)) => a == b,
-            (Self::Text(a), Self::Text(b)) => a.as_str() == b.as_str(),
-            _ => false,
         }
     }
 }

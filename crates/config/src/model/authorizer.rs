@@ -4,12 +4,12 @@ use super::prelude::*;
 
 section! {
     "an authorizer"
-    /// A service that decides over requests: external authorization.
+    /// A service that decides whether requests are allowed: external authorization.
     pub struct Authorizer: Eq {
         /// The upstream that is the service, for example `h2c://opa:9191`. Its pool, TLS and limits are those of any upstream.
         service(At<Txt<Label>>): UpstreamId = UpstreamId(0),
         /// `grpc` is `envoy.service.auth.v3.Authorization/Check`. `http` sends the request's method, path and headers;
-        /// 200 lets it through, 5xx is no answer, any other status is the client's.
+        /// The answer 200 allows the request, 5xx counts as no answer, and the client gets any other answer.
         protocol(AuthorizerWord): AuthorizerProtocol as ProtocolWord = AuthorizerProtocol::Grpc,
         /// With `http`: a prefix for the request's path.
         #[schema(examples = ["/check"])]
@@ -22,13 +22,13 @@ section! {
         /// Headers of the request that the service gets. By default all with `grpc`, and `authorization` with `http`.
         #[schema(examples = [["authorization", "cookie", "x-tenant-*"]])]
         request_headers: Vec<HeaderMatch> as List<HeaderMatchText> = Vec::new(),
-        /// Headers of the service's answer that the upstream is sent; others are left out. What clients send under these names is removed.
-        /// None by default.
+        /// Headers of the service's answer that are sent to the upstream. attache removes these headers from the client's request. None by
+        /// default.
         #[schema(examples = [["x-user", "x-groups"]])]
         upstream_headers(OneOrMany<At<Txt<HeaderText>>>): Vec<HeaderName> as List<HeaderText> = Vec::new(),
-        /// Headers of a denial that the client is sent.
+        /// Headers of a denial that are sent to the client.
         denial_headers: Vec<HeaderMatch> as List<HeaderMatchText> = vec![HeaderMatch::Prefix("".into())],
-        /// Headers of an answer that lets the request through, which the response is given. By default with `grpc` all of
+        /// Headers of an answer that allows the request; attache adds them to the response. By default with `grpc` all of
         /// `response_headers_to_add`, and none with `http`.
         #[schema(examples = [["set-cookie"]])]
         response_headers: Vec<HeaderMatch> as List<HeaderMatchText> = Vec::new(),
@@ -90,10 +90,10 @@ pub enum AuthorizerProtocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AuthorizerFailure {
-    /// They are answered 503 `authorizer-unavailable`.
+    /// The requests are answered 503 `authorizer-unavailable`.
     #[default]
     Closed,
-    /// They go on.
+    /// The requests continue.
     Open,
 }
 
@@ -101,7 +101,7 @@ section! {
     "`body` of an authorizer"
     /// How much of a request's body an authorizer gets.
     pub struct AuthorizerBody: Copy, Eq {
-        /// Bytes at most, up to 1 MiB. The service is asked when the body has ended, or when so much of it is there.
+        /// Bytes at most, up to 1 MiB. attache asks the service when the body has ended, or when it has received this much of it.
         #[schema(examples = ["8KiB"])]
         max: usize as Size = 0,
         /// Of a longer body the service gets the beginning (`x-envoy-auth-partial-body: true`). Without this key, such a request is
@@ -163,14 +163,14 @@ pub(crate) enum ExternalForm {
 
 section! {
     "`external`"
-    /// Which authorizer is asked, and what it gets beside the request.
+    /// Which authorizer is asked, and what it gets in addition to the request.
     pub struct External {
         /// The authorizer, by its name in the config's `authorizers`.
         authorizer(At<Txt<Label>>),
-        /// What it gets beside the request: Envoy's `context_extensions`. With `http` these are headers `x-attache-context-NAME`.
+        /// What it gets in addition to the request: Envoy's `context_extensions`. With `http` these are headers `x-attache-context-NAME`.
         #[schema(examples = [json!({"tier": "gold"})])]
         context: Vec<(Name, Name)> as Pairs<Label, Word> = Vec::new(),
-        /// `false`: it doesn't get the body here.
+        /// With `false` it doesn't get the body of these requests.
         body: bool = true,
     }
     requires authorizer

@@ -4,10 +4,10 @@ use super::prelude::*;
 
 section! {
     "`circuit_breaker`"
-    /// Concurrency limits over all workers: what is beyond is answered 503 at once.
+    /// Concurrency limits over all workers. Calls above a limit are answered 503 at once.
     // Envoy's circuit breakers, with its defaults.
     pub struct CircuitBreaker {
-        /// Connections at once. An idle one is closed for a call that needs another, on whichever worker it is.
+        /// Connections at once. If a call needs another connection, an idle one of any worker is closed.
         #[schema(minimum = 1)]
         max_connections: u32 = 1024,
         /// Requests that wait for a connection.
@@ -16,15 +16,15 @@ section! {
         /// reset.
         #[schema(minimum = 1)]
         max_requests: u32 = 1024,
-        /// Of these, the requests of one client at once: of an address, and of IPv6 of a /64. One more is answered 429
-        /// `overflow-client`. Without it one client may use all of them: an address may send the requests of many, as a
-        /// load balancer or the application itself, is often many.
+        /// The most requests of one client at once. A client is an IPv4 address or a /64 of IPv6. Further requests are answered 429
+        /// `overflow-client`. Without this key one client may use all of `max_requests`, because one address often stands for many clients:
+        /// a load balancer, or the application itself.
         #[schema(minimum = 1, examples = [100])]
         max_requests_per_client: Option<u32> as Maybe<Plain> = None,
-        /// Retries at once, unless a budget is set.
+        /// Retries at once. A budget replaces this limit.
         max_retries: u32 = 3,
-        /// Opens when the whole upstream fails. Off without it: ejection takes single endpoints out, and a breaker over all of them
-        /// turns a partial outage into a whole one. `{}` has every default.
+        /// A breaker that opens when the whole upstream fails. Without this key there is none: ejection handles single endpoints, and a
+        /// breaker over all of them turns a partial outage into a whole one. `{}` has every default.
         #[schema(examples = [Empty {}])]
         failures: Option<FailureBreaker> as Maybe<Plain> = None,
         /// Stops calls to a failing endpoint, then lets probes through, and resumes calls when all of them succeed. Ejection

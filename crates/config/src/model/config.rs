@@ -8,19 +8,19 @@ section! {
     "the config"
     /// An attache config: what is listened on (`listeners`), where calls go (`upstreams`), and how the program runs.
     pub struct Config {
-        /// What is listened on, by name. Without any, one listener `outbound` on `127.0.0.1:15001`.
+        /// Listeners: addresses that accept connections, by name. Without this key there is one listener, `outbound`, on `127.0.0.1:15001`.
         listeners(Mapping<Label, At<Read<Listener>>>): Vec<Listener> as Named = Vec::new(),
-        /// Where calls go, by name. An address alone is short for `{ address: … }`.
+        /// Upstreams: services that are called, by name. An address alone is short for `{ address: … }`.
         // `UpstreamId` indexes this.
         upstreams(Mapping<Label, Short<Upstream>>): Vec<Upstream> as Named = Vec::new(),
         /// Issuers of tokens (JWT), by name, for `jwt` of `authorization`.
         jwt(Mapping<Label, Read<JwtProvider>>): Vec<JwtProvider> as Named = Vec::new(),
-        /// Services that decide over requests, by name, for `external` of `authorization`.
+        /// Services that decide whether requests are allowed, by name, for `external` of `authorization`.
         authorizers(Mapping<Label, At<Read<Authorizer>>>): Vec<Authorizer> as Named = Vec::new(),
         /// Worker threads. By default the container's CPU quota, rounded up.
         #[schema(minimum = 1, maximum = 1024, examples = [2])]
         workers: Option<usize> as Maybe<Plain> = None,
-        /// How names are looked up.
+        /// How attache looks names up.
         dns(At<Dns>): Dns as Nested = Dns::default(),
         /// Where `/metrics`, `/healthz` and `/readyz` answer, and the application's own metrics and probes. An address
         /// alone is short for
@@ -42,9 +42,9 @@ section! {
         otlp(Short<OtlpKeys>): OtlpSignals as Plain = OtlpSignals::default(),
         /// How the program ends on SIGTERM.
         shutdown: Shutdown as Nested = Shutdown::default(),
-        /// How a changed config is taken while the old one serves.
+        /// How attache takes over a changed config while it serves with the old one.
         reload: Reload as Nested = Reload::default(),
-        /// What attache does when the container's memory or the file descriptors run out. On by default; or `off`.
+        /// What attache does when the container's memory or the file descriptors run out. It is on by default; `off` switches it off.
         overload(OrOff<At<Overload>>): Option<Overload> as OffOr<Nested> = Some(Overload::default()),
         /// How often the files that the config names (certificates, keys, roots, revocation lists, secrets) are
         /// checked; a change is used when two checks in a row found the same content. At least 10 ms.

@@ -8,8 +8,8 @@ use super::prelude::*;
 
 section! {
     "`credential`"
-    /// A secret from a file that requests are given on their way up. The file is followed when it changes, white space at its end
-    /// doesn't count, and its content is never logged. Exactly one of `bearer`, `basic` and `header`.
+    /// A secret from a file that attache adds to requests. attache reads the file again when it changes, ignores white space at its end,
+    /// and never logs its content. Exactly one of `bearer`, `basic` and `header`.
     pub struct Credential: Eq, Hash {
         /// `Authorization: Bearer TOKEN`.
         #[schema(examples = [json!({"file": "/secrets/token"})])]
@@ -17,18 +17,18 @@ section! {
         /// `Authorization: Basic …`.
         #[schema(examples = [json!({"user": "shop", "password_file": "/secrets/password"})])]
         basic(BasicSecret),
-        /// A header of its own.
+        /// A header with the secret as its value.
         #[schema(examples = [json!({"name": "x-api-key", "file": "/secrets/key"})])]
         header(At<HeaderSecret>),
-        /// What becomes of the same header where the application sends one itself.
+        /// What happens if the application itself sends this header.
         existing: Existing = Existing::default(),
-        /// The file need not be there at the start. Until it is, requests are answered with `no-credential`; without this key a
-        /// missing file is an error at the start.
+        /// The file may be missing at the start. Until it exists, requests are answered with `no-credential`. With `false`, a missing file
+        /// is an error at the start.
         may_come_late: bool = false,
-        /// Health checks by HTTP and gRPC have it, too. Only that of the upstream itself.
+        /// Health checks by HTTP and gRPC send it, too. Only a credential of the upstream itself may have this key.
         health_checks: bool = false,
-        /// The secret is sent also where it isn't protected: in plaintext, or to a peer whose certificate isn't verified. Whoever
-        /// reads the network has it then.
+        /// The secret is also sent without protection: in plaintext, or to a peer whose certificate is not verified. Everybody who can read
+        /// the network traffic can then read the secret.
         insecure_send_in_clear in in_clear: bool = false,
     }
     holds {
@@ -65,7 +65,7 @@ section! {
 
 section! {
     "`header` of a credential"
-    /// A header of its own.
+    /// A header with the secret as its value.
     pub struct HeaderSecret: Eq, Hash {
         /// The header.
         #[schema(examples = ["x-api-key"])]
@@ -122,9 +122,9 @@ impl Secret {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Existing {
-    /// The secret takes its place.
+    /// The secret replaces it.
     #[default]
     Replace,
-    /// It is kept, and the secret isn't sent.
+    /// The application's header is kept, and the secret is not sent.
     Keep,
 }

@@ -51,7 +51,7 @@ section! {
 
 section! {
     "`redirect`"
-    /// A redirect. Parts that aren't given are those of the request.
+    /// A redirect. Parts that are not given are copied from the request.
     pub struct Redirect: Eq {
         /// 301, 302, 303, 307 or 308.
         #[schema(minimum = 301, maximum = 308, r#enum = [301, 302, 303, 307, 308])]

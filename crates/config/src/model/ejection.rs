@@ -4,25 +4,25 @@ use super::prelude::*;
 
 section! {
     "`outlier_ejection`"
-    /// Passive health.
+    /// Passive health checks: endpoints that fail get no calls for a time.
     // Envoy's outlier detection.
     pub struct OutlierEjection {
         /// 5xx answers, resets and failed connections in a row; 0 is off.
         consecutive_5xx: u32 = 5,
-        /// Failures of attache's own making (connect, reset, timeout) in a row; 0 is off.
+        /// Failures in a row that attache itself found (connect, reset, timeout); 0 is off.
         consecutive_local: u32 = 5,
         /// First ejection time; the n-th lasts n times as long.
         base: Duration as Positive = Duration::from_secs(30),
         /// Longest ejection.
         max: Duration as Positive = Duration::from_mins(5),
-        /// Share of the endpoints that may be ejected at once; one always may where there are two or more, and one is always
-        /// left.
+        /// The largest share of endpoints that may be ejected at once. Of two or more endpoints one may always be ejected, and one always
+        /// stays.
         max_percent: f64 as Ratio = 0.1,
         /// How often `success_rate` and `failure_percentage` are checked.
         interval: Duration as Positive = Duration::from_secs(10),
-        /// Ejects what fails much more often than the others. On by default; or `off`.
+        /// Ejects endpoints that fail much more often than the others. It is on by default; `off` switches it off.
         success_rate: Option<SuccessRate> as OffOr<Plain> = Some(SuccessRate::default()),
-        /// Ejects endpoints that fail too often, whatever the others do. Off without it; `{}` has every default.
+        /// Ejects endpoints that fail too often, without a comparison with the others. Off without it; `{}` has every default.
         #[schema(examples = [Empty {}])]
         failure_percentage: Option<FailurePercentage> as OffOr<Plain> = None,
     }

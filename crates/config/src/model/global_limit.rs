@@ -16,10 +16,10 @@ section! {
         /// What happens to a request when the service doesn't answer: it continues, or gets 500
         /// `rate-limit-service-error`.
         failure_mode: FailureMode = FailureMode::default(),
-        /// What a request counts as.
+        /// How much a request adds to the count.
         #[schema(minimum = 1)]
         hits_addend: u32 = 1,
-        /// What is counted. Each descriptor is one bucket of the service; a request needs room in all of them.
+        /// What the service counts. Each descriptor is one bucket of the service; a request needs room in all of them.
         descriptors(OneOrMany<At<Read<Descriptor>>>): Vec<Vec<DescriptorAction>> as Descriptors = Vec::new(),
     }
     requires service, domain, descriptors
@@ -27,7 +27,7 @@ section! {
 
 section! {
     "a descriptor"
-    /// One bucket: the values that tell it from others.
+    /// One bucket: the values that distinguish it from others.
     pub struct Descriptor {
         /// Its entries, in their order.
         actions(OneOrMany<At<DescriptorKeys>>),
@@ -92,16 +92,17 @@ section! {
         skip_if_absent: bool = false,
     }
     requires header_name
+    then Self::name_key
 }
 
 /// What happens to requests when the service doesn't answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureMode {
-    /// They go on.
+    /// The requests continue.
     #[default]
     Allow,
-    /// They are answered 500 `rate-limit-service-error`.
+    /// The requests are answered 500 `rate-limit-service-error`.
     Deny,
 }
 
@@ -122,21 +123,9 @@ pub enum DescriptorAction {
     /// `method`.
     Method,
     /// A fixed text.
-    GenericKey {
-        /// Default `generic_key`.
-        key: Name,
-        /// The text.
-        value: Name,
-    },
+    GenericKey(GenericKey),
     /// A header's value.
-    RequestHeader {
-        /// The header.
-        header: HeaderName,
-        /// The key. Default the header's name.
-        key: Name,
-        /// Without the header only this entry is left out, not the descriptor. Default false.
-        skip_if_absent: bool,
-    },
+    RequestHeader(RequestHeaders),
 }
 
 /// Descriptors as the file writes them: each with its actions, each action with its one key.
@@ -149,22 +138,30 @@ impl Show<Vec<Vec<DescriptorAction>>> for Descriptors {
     }
 }
 
+impl RequestHeaders {
+    /// A header's name is its key, unless the file names another one.
+    fn name_key(&mut self) {
+        let Self { header_name, descriptor_key, .. } = self;
+        descriptor_key.get_or_insert_with(|| header_name.as_str().into());
+    }
+
+    /// Its key in the descriptor.
+    pub fn key(&self) -> &str {
+        self.descriptor_key.as_deref().unwrap_or_else(|| self.header_name.as_str())
+    }
+}
+
 impl DescriptorAction {
     fn show(&self) -> Value {
-        match self.clone() {
+        match self {
             Self::RemoteAddress => json!({ "remote_address": true }),
             Self::DestinationCluster => json!({ "destination_cluster": true }),
             Self::ClientIdentity => json!({ "client_identity": true }),
             Self::Route => json!({ "route": true }),
             Self::Path => json!({ "path": true }),
             Self::Method => json!({ "method": true }),
-            Self::GenericKey { key: descriptor_key, value: descriptor_value } => {
-                json!({ "generic_key": GenericKey { descriptor_value, descriptor_key } })
-            }
-            Self::RequestHeader { header: header_name, key, skip_if_absent } => {
-                let descriptor_key = Some(key);
-                json!({ "request_headers": RequestHeaders { header_name, descriptor_key, skip_if_absent } })
-            }
+            Self::GenericKey(generic) => json!({ "generic_key": generic }),
+            Self::RequestHeader(header) => json!({ "request_headers": header }),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::prelude::*;
 
 section! {
     "`health_check`"
-    /// Active health. Exactly one of `path`, `tcp` and `grpc`.
+    /// Active health checks. Exactly one of `path`, `tcp` and `grpc`.
     pub struct HealthCheck: Eq {
         /// `GET` of this path; 200 to 299 is healthy.
         path(Txt<PathValue>),
@@ -72,10 +72,11 @@ section! {
     "`tcp` of a health check"
     /// A TCP health check with bytes: `hex:` and digits, or plain text.
     pub struct TcpBytes: Eq {
-        /// Sent at once.
+        /// These bytes are sent first.
         #[schema(default = (), examples = ["PING\r\n"])]
         send: Arc<[u8]> as Octets = Arc::default(),
-        /// Must come back within 16 KiB; of a list each behind the one before. Other bytes may stand between.
+        /// These bytes must be in the first 16 KiB of the answer. Of a list, each must follow the one before; other bytes may be between
+        /// them.
         #[schema(examples = ["+PONG"])]
         expect: Vec<Arc<[u8]>> as List<Octets> = Vec::new(),
     }
@@ -110,7 +111,7 @@ pub enum Probe {
     /// A TCP connection, and a TLS handshake where there is TLS; then, where there are any, bytes that are sent and bytes that must
     /// come back.
     Tcp {
-        /// Sent at once.
+        /// These bytes are sent first.
         send: Arc<[u8]>,
         /// Each must be found in what comes back, behind the one before; none is enough.
         expect: Vec<Arc<[u8]>>,
@@ -122,14 +123,14 @@ pub enum Probe {
     },
 }
 
-/// What becomes of the connections to an endpoint that fails its health checks, is ejected, or is no longer named by discovery.
+/// What happens to the connections of an endpoint when it fails its health checks, is ejected, or is no longer in the results of discovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnUnhealthy {
-    /// They stay as long as both sides want: only new calls go elsewhere.
+    /// They stay open. Only new calls go to other endpoints.
     #[default]
     Keep,
-    /// Idle connections are closed. HTTP/1 and HTTP/2 connections on which calls run are closed behind these calls. Tunnels, WebSockets and
-    /// opaque connections are reset, with the reason `endpoint-unhealthy`.
+    /// Idle connections are closed. HTTP/1 and HTTP/2 connections with running calls are closed when these calls have ended. Tunnels,
+    /// WebSockets and opaque connections are reset, with the reason `endpoint-unhealthy`.
     Close,
 }

@@ -8,25 +8,25 @@ section! {
     "an issuer of `jwt`"
     /// An issuer of tokens (JWT): RS, PS, ES and EdDSA signatures. `alg: none` and HMAC are never believed.
     pub struct JwtProvider: Eq {
-        /// What `iss` must be.
+        /// The value that `iss` must have.
         #[schema(examples = ["https://id.shop.test"])]
         issuer: Name as Word = "".into(),
         /// `aud` must have one of these. Without the key `aud` is not checked: a token for another service is accepted,
         /// too.
         #[schema(examples = ["shop"])]
         audiences: Vec<Name> as List<Word> = Vec::new(),
-        /// Where the keys are, a JWK set (RFC 7517).
+        /// Where attache gets the keys, a JWK set (RFC 7517).
         keys(At<Read<KeySource>>): JwtKeys as Keys = JwtKeys::Inline("".into()),
         /// How far clocks may differ, for `exp` and `nbf`.
         clock_skew: Duration as Length = Duration::from_mins(1),
-        /// Where tokens stand: `header:NAME` (the value behind `Bearer `, or the whole value), `cookie:NAME`, `query:NAME`. A request
-        /// with two tokens of one issuer is refused.
+        /// Where attache looks for tokens: `header:NAME` (the value behind `Bearer `, or the whole value), `cookie:NAME`, `query:NAME`. A
+        /// request with two tokens of one issuer is refused.
         from: Vec<TokenPlace> as List<TokenFrom> = vec![TokenPlace::Header(AUTHORIZATION, "Bearer ".into())],
-        /// Headers that tell the upstream a claim; `realm.role` is `role` inside of `realm`. What clients send under these names is
-        /// removed.
+        /// Headers in which attache passes claims to the upstream; `realm.role` is `role` inside of `realm`. attache removes these headers
+        /// from the client's request.
         #[schema(examples = [json!({"x-user": "sub"})])]
         claim_headers(Mapping<HeaderText, Txt<Word>>): Vec<(HeaderName, Name)> as Pairs<HeaderText, Word> = Vec::new(),
-        /// The token itself is sent on. Otherwise it ends here.
+        /// attache passes the token on. With `false` it removes the token.
         forward: bool = false,
     }
     holds {
@@ -43,18 +43,19 @@ section! {
         /// The JWK set itself.
         #[schema(examples = ["{\"keys\": […]}"])]
         inline: Option<Name> as Maybe<Word> = None,
-        /// A file with it, which is followed.
+        /// The file of the JWK set. attache reads it again when it changes.
         #[schema(examples = ["/etc/jwks.json"])]
         file: Option<PathBuf> as Maybe<File> = None,
-        /// The upstream that is asked for it. The last good set is kept while it can't be loaded.
+        /// The upstream that serves the JWK set. If it can't be loaded, attache keeps the last good one.
         #[schema(examples = ["idp"])]
         upstream(At<Txt<Label>>): Option<UpstreamId> = None,
         /// With `upstream`: the path.
         #[schema(examples = ["/.well-known/jwks.json"])]
         path: Option<Name> as Maybe<PathValue> = None,
-        /// With `upstream`: how often it is asked. A token with an unknown `kid` has it asked sooner, every 10 s at most.
+        /// With `upstream`: how often the set is loaded again. A token with an unknown `kid` makes attache load it sooner, at most every 10
+        /// s.
         refresh: Duration as Positive = Duration::from_mins(5),
-        /// With `upstream`: the longest wait for it.
+        /// With `upstream`: the longest wait for the set.
         timeout: Duration as Positive = Duration::from_secs(5),
     }
 }
@@ -128,10 +129,11 @@ section! {
     "`jwt` of `authorization`"
     /// Tokens that requests must bring, or may.
     pub struct JwtUse: Eq {
-        /// Whose tokens are believed, by their names in the config's `jwt`. One good token is enough; a bad one is 401 `token-invalid`.
+        /// Issuers whose tokens are accepted, by their names in the config's `jwt`. One valid token is enough; an invalid one is answered
+        /// 401 `token-invalid`.
         // Indices of `Config::jwt`.
         issuers(OneOrMany<At<Txt<Label>>>) in providers: Vec<usize> as Issuers = Vec::new(),
-        /// A request without a token is 401 `token-missing`. With `false` the rules decide about it, without claims.
+        /// A request without a token is answered 401 `token-missing`. With `false`, the rules decide about such a request, without claims.
         required: bool = true,
     }
     requires issuers

@@ -35,18 +35,18 @@ section! {
         authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<Nested>> = None,
         /// What its routes do for browsers.
         ..web: Web,
-        /// Rules of which the most specific that matches has the request or connection.
+        /// Routes. The most specific route that matches gets the request or connection.
         // In the order of the file; a listener's `to` is the last, matching everything.
         routes(Vec<At<Read<Route>>>): Vec<Route> = Vec::new(),
-        /// Where everything goes that no route matches: an upstream, or a split by weight.
+        /// The destination of everything that no route matches: an upstream, or a split by weight.
         to(At<To>),
-        /// Connections open at once over all workers; more are closed at accept.
+        /// The most connections that are open at once, over all workers. attache closes further ones when it accepts them.
         #[schema(minimum = 1)]
         max_connections: usize = 16384,
-        /// An opaque connection without a byte either way for this long is closed.
+        /// An opaque connection that carries no byte in either direction for this long is closed.
         tcp_idle_timeout: Duration as Positive = Duration::from_hours(1),
-        /// Bulk of opaque connections moves from socket to socket inside the kernel (`splice(2)`) where neither side has TLS. `false`
-        /// copies all bytes: for a kernel that does it badly.
+        /// Large transfers of opaque connections move from socket to socket inside the kernel (`splice(2)`) if neither side uses TLS.
+        /// `false` makes attache copy all bytes, for a kernel with a bad `splice`.
         tcp_splice: bool = true,
     }
     holds {
@@ -113,9 +113,9 @@ impl Bind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ListenProtocol {
-    /// Told apart by the first bytes: TLS is passed through by SNI (or terminated if `tls` is set), HTTP/1 and HTTP/2
-    /// are routed, everything else is opaque TCP where a route takes that (`tcp://`, `tls://`, `original-destination`) and an HTTP error
-    /// elsewhere.
+    /// attache tells the protocols apart by the first bytes: TLS is passed through by SNI (or terminated if `tls` is set), HTTP/1 and
+    /// HTTP/2 are routed, everything else is opaque TCP where a route takes that (`tcp://`, `tls://`, `original-destination`) and gets an
+    /// HTTP error elsewhere.
     #[default]
     Auto,
     /// HTTP/1 or HTTP/2 by the preface; anything else is refused with 400.
@@ -134,7 +134,7 @@ pub enum ListenProtocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProxyProtocolIn {
-    /// Never looked for; bytes that look like it are the application's.
+    /// attache never looks for it; bytes that look like it belong to the application.
     #[default]
     Off,
     /// Every connection must begin with a header; one without is closed.
@@ -156,14 +156,14 @@ section! {
         /// A client that reads no byte of an answer for this long is disconnected, so that it doesn't occupy the upstream's
         /// connection.
         write_timeout: Duration as Positive = Duration::from_mins(1),
-        /// What becomes of a running HTTP/1 request whose client has closed its side of the connection.
+        /// What attache does with a running HTTP/1 request whose client has closed its side of the connection.
         half_close: HalfClose = HalfClose::default(),
-        /// What is done about raw UTF-8 in an HTTP/1 request's target.
+        /// What attache does with raw UTF-8 in an HTTP/1 request's target.
         target: TargetPolicy = TargetPolicy::default(),
         /// Headers that tell the upstream about the client: one word for all of them, or one for each family. By default
         /// `append` on a listener with `tls`, and `pass` on one without, whose client is the application itself.
         forwarded: Forwarded as AllOrEach = Forwarded::default(),
-        /// What is done to a path before it is matched and sent on.
+        /// How attache normalises a path before it matches it and sends it on.
         path: PathPolicy as Nested = PathPolicy::default(),
         /// Protocols that requests may switch to by `Upgrade`, and in HTTP/2 by an extended CONNECT: `any`; a list of them (a request
         /// for another one is refused with 403 `upgrade-denied`); `off` for none; or `ignore` for none, where the request is served
@@ -175,9 +175,9 @@ section! {
         extended_connect: bool = true,
         /// Methods that are taken; a request with another one is refused with 400.
         methods: Methods = Methods::default(),
-        /// What becomes of header names that some applications take for others.
+        /// What attache does with header names that some applications confuse with others.
         header_names: HeaderNames as Nested = HeaderNames::default(),
-        /// What becomes of hosts in a spelling that other proxies take for another host.
+        /// What attache does with a spelling of a host that other proxies read as another host.
         host: HostSpellings as Nested = HostSpellings::default(),
         /// How routes read queries.
         query: QueryReading as Nested = QueryReading::default(),
@@ -194,9 +194,9 @@ section! {
         /// no bound elsewhere. Opaque connections and tunnels are not ended by it.
         #[schema(default = (), examples = ["30m"])]
         max_connection_age: Duration as Timeout = Duration::ZERO,
-        /// What becomes of `X-Forwarded-Client-Cert`.
+        /// What attache does with `X-Forwarded-Client-Cert`.
         forward_client_cert_details: ForwardClientCert = ForwardClientCert::default(),
-        /// What attache itself writes there of its client, beside `By` and `Hash`.
+        /// What attache writes there about its client, in addition to `By` and `Hash`.
         set_current_client_cert_details: Vec<ClientCertDetail> = ClientCertDetail::ALL.to_vec(),
     }
 }
@@ -205,10 +205,12 @@ section! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HalfClose {
-    /// It is answered: the client may only have said that no request follows. One that has left is noticed by the first write.
+    /// The request is answered: the client may only mean that no further request follows. If the client has left, attache learns this from
+    /// its first write.
     #[default]
     Answer,
-    /// It is given up with the reason `client-closed`: saves work for clients that leave, and breaks those that half-close.
+    /// The request is cancelled with the reason `client-closed`. This saves work for clients that have left, and breaks clients that
+    /// half-close.
     Cut,
 }
 
@@ -230,9 +232,9 @@ pub enum ForwardClientCert {
     /// What the client sent is removed; the client itself is written, if it has proven who it is.
     #[default]
     SanitizeSet,
-    /// From a client that has proven who it is: what it sent is kept, and the client itself is appended. Else as `sanitize`.
+    /// If the client has a verified certificate, its header is kept, and its own identity is appended. Otherwise as `sanitize`.
     AppendForward,
-    /// From a client that has proven who it is: what it sent is kept. Else as `sanitize`.
+    /// If the client has a verified certificate, its header is kept. Otherwise as `sanitize`.
     ForwardOnly,
     /// Removed, nothing is written.
     Sanitize,
@@ -291,11 +293,11 @@ section! {
         /// connection.
         #[schema(minimum = 1)]
         h2_pending_resets: usize = 1000,
-        /// HTTP/2 frames that cost the client nothing and that no answer paid for, per second and connection, in prices of a PING:
-        /// see [http2.md](http2.md). More than that, once the burst is used up, ends the connection with `http2-flood`.
+        /// The rate of HTTP/2 frames that cause work without a request or answer, per second and connection, counted in PINGs: see
+        /// [http2.md](http2.md). More than that, once the burst is used up, ends the connection with `http2-flood`.
         #[schema(minimum = 1)]
         h2_flood_rate: u32 = 20_000,
-        /// The same at once, per connection.
+        /// How many of these frames one connection may send at once.
         #[schema(minimum = 100)]
         h2_flood_burst: u32 = 100_000,
         /// How many times `h2_flood_rate` and `h2_flood_burst` all connections of one client address may spend, in each worker. An

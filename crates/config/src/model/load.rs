@@ -5,7 +5,7 @@ use super::prelude::*;
 section! {
     "`adaptive_concurrency`"
     /// A concurrency limit that follows the upstream's latency: as long as it answers as fast as without load, the limit rises; when it
-    /// slows down, the limit falls. What is beyond is answered 503 `overflow-adaptive` at once, or waits in the `queue`.
+    /// slows down, the limit falls. Calls above the limit are answered 503 `overflow-adaptive` at once, or wait in the `queue`.
     // Envoy's gradient controller, with its names and defaults.
     pub struct AdaptiveConcurrency {
         /// The percentile of the latencies of a window that is used: `50%` is the median.
@@ -34,9 +34,9 @@ section! {
         /// The limit while it is measured, and the lowest at any time.
         #[schema(minimum = 1)]
         min_concurrency: u32 = 3,
-        /// How much slower than without load is still as it should be.
+        /// How much slower than without load an answer may be before the limit falls.
         buffer: f64 as Ratio = 0.25,
-        /// A latency that is known: it is never measured.
+        /// The latency, if it is known. attache then never measures it.
         #[schema(examples = ["10ms"])]
         fixed_value: Option<Duration> as Maybe<Positive> = None,
     }
@@ -44,8 +44,9 @@ section! {
 
 section! {
     "`queue`"
-    /// A short queue for calls beyond `max_requests` or `adaptive_concurrency`. The most urgent go first; when it doesn't drain, waits
-    /// become short, the newest goes first, and what waits too long is answered 503 `overflow-queue`, the least urgent first.
+    /// A short queue for calls beyond `max_requests` or `adaptive_concurrency`. The most urgent calls go first. If the queue doesn't become
+    /// empty, waits become short and the newest calls go first. Calls that wait too long are answered 503 `overflow-queue`, the least
+    /// urgent first.
     pub struct Queue: Eq {
         /// Calls that wait at once, over all workers.
         #[schema(minimum = 1)]

@@ -4,13 +4,14 @@ use std::{
     borrow::Borrow,
     hash::{Hash, Hasher},
     marker::PhantomData,
+    ops::Deref,
 };
 
 use super::prelude::*;
 
 section! {
     "`match`"
-    /// What a route applies to: every key that is given must match; of a list, one.
+    /// Conditions of a route. Every given key must match; of a list, one item must match.
     pub struct Match: Eq, Hash {
         /// `Host` or `:authority`: `orders.internal`, `*.internal`, `orders.*`, `*`. The port is ignored unless it is given.
         host in hosts: Vec<HostPattern> as List<HostText> = Vec::new(),
@@ -97,7 +98,7 @@ pub enum HostName {
 }
 
 /// A path to match.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathPattern {
     /// Exactly this path.
     Exact(Name),
@@ -106,7 +107,7 @@ pub enum PathPattern {
     /// `/users/{id}/orders`, `/files/{rest...}`: segments with captures that rewrites can use.
     Template(Vec<Segment>),
     /// `~^/v[0-9]+/`: a regular expression over the whole path (anchored by the parser), linear in time.
-    Regex(Box<regex::Regex>),
+    Regex(WholeRegex),
 }
 
 /// As the file writes it.
@@ -125,22 +126,41 @@ impl fmt::Display for PathPattern {
     }
 }
 
-impl PartialEq for PathPattern {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Exact(a), Self::Exact(b)) | (Self::Prefix(a), Self::Prefix(b)) => a == b,
-            (Self::Template(a), Self::Template(b)) => a == b,
-            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
-            _ => false,
-        }
+/// A regular expression over a whole text, anchored by the parser. Two are equal if they are written alike.
+#[derive(Clone, Debug)]
+pub struct WholeRegex(Box<regex::Regex>);
+
+impl From<regex::Regex> for WholeRegex {
+    fn from(regex: regex::Regex) -> Self {
+        Self(Box::new(regex))
     }
 }
 
-impl Eq for PathPattern {}
+impl Deref for WholeRegex {
+    type Target = regex::Regex;
 
-impl Hash for PathPattern {
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl fmt::Display for WholeRegex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl PartialEq for WholeRegex {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for WholeRegex {}
+
+impl Hash for WholeRegex {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.to_string().hash(state);
+        self.as_str().hash(state);
     }
 }
 
@@ -194,7 +214,7 @@ impl<K: Unit<Value: Borrow<str>>> Notation<Vec<ValueMatch>> for Values<K> {
 }
 
 /// What a value must be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ValuePattern {
     /// There is one.
     Present,
@@ -205,7 +225,7 @@ pub enum ValuePattern {
     /// Ends with this.
     Suffix(Name),
     /// A regular expression over the whole value.
-    Regex(Box<regex::Regex>),
+    Regex(WholeRegex),
 }
 
 /// As the file writes it.
@@ -218,27 +238,6 @@ impl fmt::Display for ValuePattern {
             Self::Suffix(text) => write!(f, "*{text}"),
             Self::Regex(regex) => write!(f, "~{regex}"),
         }
-    }
-}
-
-impl PartialEq for ValuePattern {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Present, Self::Present) => true,
-            (Self::Exact(a), Self::Exact(b))
-            | (Self::Prefix(a), Self::Prefix(b))
-            | (Self::Suffix(a), Self::Suffix(b)) => a == b,
-            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
-            _ => false,
-        }
-    }
-}
-
-impl Eq for ValuePattern {}
-
-impl Hash for ValuePattern {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.to_string().hash(state);
     }
 }
 

@@ -6,7 +6,7 @@ section! {
     "a collector"
     /// Where one signal is sent, and the description of the sender.
     pub struct Collector {
-        /// How it is sent. By default `OTEL_EXPORTER_OTLP_PROTOCOL`; without that, gRPC to port 4317, and
+        /// How exports are sent. By default `OTEL_EXPORTER_OTLP_PROTOCOL`; without that, gRPC to port 4317, and
         /// `http/protobuf` to any other port.
         #[schema(default = Value::Null)]
         protocol: ExportProtocol = ExportProtocol::HttpProtobuf,
@@ -65,7 +65,7 @@ section! {
         /// `http://localhost:4318`.
         #[schema(default = Collector::ENDPOINT)]
         to(At<Txt<Otlp>>),
-        /// What is sent; by default both.
+        /// Which signals are sent; by default both.
         #[schema(default = Value::Null, examples = [json!("metrics"), json!(["metrics", "logs"])])]
         signals: Vec<OtlpSignal> as List<Plain> = vec![OtlpSignal::Metrics, OtlpSignal::Logs],
         /// What both have of a collector.

@@ -4,8 +4,8 @@ use super::prelude::*;
 
 section! {
     "`overload`"
-    /// What is done when the container's memory or the file descriptors run out. Each share is of the limit; an action
-    /// ends when 5 points less are in use.
+    /// What attache does when the container's memory or the file descriptors run out. Each share is of the limit; an action ends when 5
+    /// points less are in use.
     pub struct Overload {
         /// Memory that may be used. By default the container's own limit (cgroup v2 or v1); without one, memory is not
         /// measured.
@@ -14,11 +14,11 @@ section! {
         /// The folder of the control group whose memory counts. By default that of the process, or the next above it that has a limit.
         #[schema(examples = ["/sys/fs/cgroup"])]
         cgroup: Option<PathBuf> as Maybe<File> = None,
-        /// Connections are closed after their answer, and idle ones at once, those to upstreams as well.
+        /// Connections are closed after their answer, and idle ones at once. This includes connections to upstreams.
         disable_keepalive: f64 as Ratio = 0.85,
         /// New requests are answered 503 `overloaded`: the least urgent first, and all of them at `stop_accepting`.
         shed_requests: f64 as Ratio = 0.9,
-        /// No connection is accepted; those that come wait in the kernel's queue.
+        /// attache accepts no connection; new ones wait in the kernel's queue.
         stop_accepting: f64 as Ratio = 0.95,
         /// The header in which a request says how urgent it is: `u=0` (first) to `u=7` (last) as in RFC 9218, or the
         /// number alone. Without it, 3.

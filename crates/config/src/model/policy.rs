@@ -38,17 +38,17 @@ section! {
     "deadlines and retries"
     /// Deadlines and retries of a route, or of an upstream for routes without their own.
     pub struct PolicyKeys {
-        /// From the whole request head until the response's end, of all attempts together. Streams
-        /// (`text/event-stream`, gRPC, upgrades) are bounded until the response head, and so is everything where no
-        /// `timeout` is set: then `idle_timeout` alone bounds what flows. A route's own comes before its upstream's.
+        /// From the whole request head until the response's end, of all attempts together. For streams (`text/event-stream`, gRPC,
+        /// upgrades), and for all requests if no `timeout` is set, it ends with the response head; then only `idle_timeout` applies. The
+        /// value of a route replaces that of its upstream.
         #[schema(default = show_timeout(Timeouts::default().request))]
         timeout(Txt<Timeout>),
-        /// A stream without a byte in either direction for this long is cut. A route's own comes before its upstream's.
+        /// A stream without a byte in either direction for this long is cut. The value of a route replaces that of its upstream.
         #[schema(default = show_timeout(Timeouts::default().idle))]
         idle_timeout(Txt<Timeout>),
         /// The header in which callers say how many milliseconds they still wait, `x-envoy-expected-rq-timeout-ms` for example. It
-        /// shortens the deadline, and every attempt passes on what remains of the shortest one. A route's own comes before its
-        /// upstream's.
+        /// shortens the deadline, and every attempt passes on what remains of the shortest one. The value of a route replaces that of its
+        /// upstream.
         #[schema(examples = ["x-request-deadline"])]
         deadline_header(Txt<HeaderText>),
         /// Retries: `off`, a number of attempts after the first, or in full. Keys that a route doesn't give are those of its upstream.
@@ -65,22 +65,22 @@ section! {
         attempts: u32 = 2,
         /// Deadline of each attempt.
         per_try_timeout: Duration as Timeout = Duration::ZERO,
-        /// What is tried again: a condition that is a word below, a status, `header:NAME` (a response that has it), or `grpc:STATUS`
+        /// Which failures are retried: a condition that is a word below, a status, `header:NAME` (a response that has it), or `grpc:STATUS`
         /// (a response without a body that has it, by name or number).
         on: Vec<RetryOn> as List<Condition> = vec![RetryOn::ConnectFailure, RetryOn::RefusedStream, RetryOn::ResetBeforeHeaders],
-        /// Methods that may be sent twice though bytes of the request may have reached the application.
+        /// Methods that may be sent again if the application may have received a part of the first request.
         methods: RetryMethods = RetryMethods::Idempotent,
         /// Share of the active requests that may be retries.
         budget: f64 as Ratio = 0.2,
-        /// Retries a second that are always allowed, whatever the budget.
+        /// Retries per second that are always allowed, even if the budget is used up.
         budget_floor: u32 = 3,
         /// Waits between attempts.
         backoff: Backoff as Nested = Backoff::default(),
         /// A request body is kept for a retry up to this size.
         buffer: usize as Size = 64 << 10,
         /// A second attempt, sent to another endpoint while the first continues, if no response head arrives for a long
-        /// time: a percentile of the upstream's answers (`p95`), a duration, or in full. Only for what may be sent
-        /// twice; one of `attempts`, charged to the budget.
+        /// time: a percentile of the upstream's answers (`p95`), a duration, or in full. Only requests that may be sent twice are hedged. A
+        /// hedge counts as one of `attempts` and uses the budget.
         #[schema(default = "off")]
         hedge: Option<Hedge> as WhenOrFull = None,
     }
@@ -98,30 +98,30 @@ pub(crate) enum RetryForm {
 
 section! {
     "`backoff`"
-    /// Waits between attempts: doubled each time, with full jitter.
+    /// Waits between attempts. Each is twice as long as the one before, with full jitter.
     pub struct Backoff: Copy, Eq {
-        /// The first.
+        /// The first wait.
         base: Duration as Length = Duration::from_millis(25),
-        /// The longest.
+        /// The longest wait.
         max: Duration as Length = Duration::from_millis(250),
     }
 }
 
 section! {
     "`hedge`"
-    /// A second attempt beside one that is slow.
+    /// A second attempt while the first one is slow.
     // It is sent to another endpoint while the first continues: only what may be sent twice (`methods`) with a body
     // that is kept whole. A hedge is one of `attempts` and charged to the budget.
     pub struct Hedge {
         /// How long the first may take: a percentile of the upstream's answers, from `p50` to `p99.9`, or a duration.
         #[schema(default = ())]
         after: HedgeAfter as HedgeWhen = HedgeAfter::Percentile(0.95),
-        /// Hedges of one request; each waits as long again.
+        /// The most hedges of one request. Each waits as long after the one before.
         #[schema(minimum = 1, maximum = 10)]
         max: u32 = 1,
-        /// A percentile is never taken to be shorter than this.
+        /// The shortest wait, if the percentile is shorter.
         floor: Duration as Length = Duration::from_millis(5),
-        /// Answers in the last half to whole minute before their percentile counts; until then nothing is hedged.
+        /// The number of answers in the last 30 to 60 s from which on their percentile is used. With fewer, attache doesn't hedge.
         min_samples: u32 = 100,
     }
     requires after
@@ -197,11 +197,11 @@ words! {
 /// A condition for another attempt (Envoy's `x-envoy-retry-on`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RetryOn {
-    /// No connection, or no TLS: nothing was sent.
+    /// The connection or the TLS handshake failed: nothing was sent.
     ConnectFailure = "connect-failure";
-    /// HTTP/2 REFUSED_STREAM, or a GOAWAY below the stream: the peer did no work on it.
+    /// HTTP/2 REFUSED_STREAM, or a GOAWAY with a lower stream number: the peer did not process the request.
     RefusedStream = "refused-stream";
-    /// The connection ended before a byte of the response.
+    /// The connection ended before the first byte of the response.
     ResetBeforeHeaders = "reset-before-headers";
     /// All of the above, or `per_try_timeout` passed before the whole head of the response.
     Reset = "reset";
@@ -227,7 +227,7 @@ pub enum RetryMethods {
     /// GET, HEAD, OPTIONS, TRACE, PUT, DELETE.
     #[default]
     Idempotent,
-    /// Every method: the user vouches for the application.
+    /// Every method. Use it only if the application handles repeated requests.
     All,
 }
 

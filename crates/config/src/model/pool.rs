@@ -27,11 +27,11 @@ section! {
         h2_stream_window: u32 as WindowSize = 256 << 10,
         /// The largest that a stream's receive window grows to while its reader keeps up.
         h2_stream_window_max: u32 as WindowSize = 16 << 20,
-        /// HTTP/2 frames that cost the server nothing and that no call paid for, per second and connection, in prices of a PING: see
-        /// [http2.md](http2.md). More than that, once the burst is used up, ends the connection with `upstream-protocol-error`.
+        /// The rate of HTTP/2 frames that cause work without a call, per second and connection, counted in PINGs: see [http2.md](http2.md).
+        /// More than that, once the burst is used up, ends the connection with `upstream-protocol-error`.
         #[schema(minimum = 1)]
         h2_flood_rate: u32 = 20_000,
-        /// The same at once, per connection.
+        /// How many of these frames one connection may send at once.
         #[schema(minimum = 100)]
         h2_flood_burst: u32 = 100_000,
         /// An HTTP/2 connection with open streams gets a PING after this long without a byte from the peer.

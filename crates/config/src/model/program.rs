@@ -8,7 +8,7 @@ section! {
     "`admin`"
     /// Where the admin API and the dashboard answer, and what else is there.
     pub struct Admin: Eq {
-        /// Where they answer.
+        /// The address of the metrics and probes.
         // A loopback address or a Unix socket; `None` is off.
         #[schema(default = Self::ADDRESS.to_string())]
         bind(Txt<AdminAddress>): Option<Bind> as OffOr<Written> = Some(Bind::Tcp(Self::ADDRESS)),
@@ -47,9 +47,9 @@ section! {
         /// How often all servers are tried. While it has its default, `attempts` of `resolv_conf` counts.
         #[schema(minimum = 1, maximum = 10)]
         attempts: usize = 2,
-        /// A TTL below this counts as this.
+        /// A shorter TTL is raised to this.
         min_ttl: Duration as Positive = Duration::from_secs(1),
-        /// A TTL above this counts as this.
+        /// A longer TTL is lowered to this.
         max_ttl: Duration as Positive = Duration::from_mins(5),
         /// How long a failed look-up waits before it is tried again, doubled up to 5 s (not above `max_ttl`).
         retry_interval: Duration as Positive = Duration::from_secs(1),
@@ -89,7 +89,7 @@ section! {
 
 section! {
     "`reload`"
-    /// How a changed config is taken.
+    /// How attache takes over a changed config.
     pub struct Reload: Copy, Eq {
         /// The file, and those that it takes values from by `!file`, are followed and read again when they change. SIGHUP
         /// and the admin API reload in any case.

@@ -4,14 +4,14 @@ use super::prelude::*;
 
 section! {
     "a route"
-    /// A route: what it applies to, and what is done. Exactly one of `to`, `redirect` and `respond`.
+    /// A route: which requests it matches, and what happens to them. Exactly one of `to`, `redirect` and `respond`.
     pub struct Route {
         /// Its name in metrics and logs. By default `LISTENER/INDEX`.
         #[schema(default = ())]
         name(Txt<Label>): Name as Label = "".into(),
-        /// What it applies to. Without it, everything.
+        /// Conditions. Without them, the route matches everything.
         r#match(At<Read<Match>>) in matcher: Match = Match::default(),
-        /// Where it is sent: an upstream, or a split by weight.
+        /// The destination: an upstream, or a split by weight.
         to(At<To>),
         /// The header that names the one of the upstreams in `to` that a request is for: `to: [orders, billing]`. A request that names none
         /// of them, or several, is refused with 404 `no-upstream`.
@@ -19,9 +19,9 @@ section! {
         upstream_header(Txt<HeaderText>),
         /// Only endpoints of the upstream with certain labels.
         subset(At<Subset>),
-        /// A cookie by which a client's requests go to one endpoint, for as long as it can serve.
+        /// A cookie that keeps the requests of a client at one endpoint while that endpoint can serve.
         session_cookie(At<SessionCookie>),
-        /// What becomes of TLS whose server name is one of `match.sni`, on a listener that terminates TLS.
+        /// On a listener that terminates TLS: what happens to connections whose server name is one of `match.sni`.
         #[schema(default = RouteTls::default())]
         tls(RouteTls),
         /// Answered with a redirect.
@@ -30,15 +30,15 @@ section! {
         #[schema(examples = [404])]
         respond(Short<Respond>),
         ..policy(PolicyKeys),
-        /// A secret that requests are given, or `off`. By default that of the upstream.
+        /// A secret that attache adds to requests, or `off`. By default that of the upstream.
         credential(At<OrOff<Read<Credential>>>),
-        /// Protocols that its requests may switch to, in place of what `http` of the listener says.
+        /// Protocols that its requests may switch to; this replaces `upgrades` of the listener's `http`.
         #[schema(examples = [json!(["websocket"])])]
         upgrades: Option<Upgrades> as Maybe<UpgradesForm> = None,
-        /// Bytes of a request's body, in place of what `limits` of the listener's `http` says; 0 is no bound.
+        /// The largest request body in bytes; this replaces `limits.body_size` of the listener's `http`. 0 means no limit.
         #[schema(examples = ["10MiB"])]
         body_size: Option<usize> as Maybe<Size> = None,
-        /// Who may do it. The listener's rules apply as well.
+        /// Which requests of this route are allowed. The listener's rules apply as well.
         authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<Nested>> = None,
         /// What it does for browsers.
         ..web: Web,
@@ -48,7 +48,7 @@ section! {
         headers(Read<Headers>),
         /// Copies of the requests, whose answers are dropped: an upstream, or a share for each. A copy has its own upstream's `timeout`.
         mirror(At<MirrorForm>),
-        /// How many requests are allowed, over all workers; the rest is 429. A rate alone, or in full.
+        /// How many requests are allowed, over all workers; attache answers the others with 429. Write a rate, or a mapping.
         rate_limit(RateLimitForm),
         /// A limit over all proxies: attache asks a service that counts before a request continues.
         global_rate_limit(Read<GlobalRateLimit>),
@@ -75,8 +75,8 @@ pub(crate) enum RouteTls {
     /// The listener terminates it.
     #[default]
     Terminate,
-    /// It goes to the upstream undecrypted: the upstream shows its own certificate, and nothing of the listener's `tls` (`client_ca`,
-    /// `allow`) is asked of the client.
+    /// attache passes it to the upstream without decrypting it. The upstream shows its own certificate, and the listener's `client_ca` and
+    /// `allow` don't apply.
     Passthrough,
 }
 

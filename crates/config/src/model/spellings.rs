@@ -4,12 +4,13 @@ use super::prelude::*;
 
 section! {
     "`header_names` of `http`"
-    /// Header names that some applications take for others. CGI, WSGI and their kind make one variable of `X-User` and `X_User`, some of
-    /// them also of `X.User`. What a route or rule names, and what only this hop may write, is compared in all spellings in any case.
+    /// Header names that some applications confuse with others. CGI, WSGI and similar interfaces make one variable of `X-User` and
+    /// `X_User`, and some also of `X.User`. attache always compares all spellings of a header that a route or rule names, or that only this
+    /// hop may write.
     pub struct HeaderNames: Copy, Eq {
         /// Names with `_`.
         underscores: OddNames = OddNames::default(),
-        /// Names with other signs than letters, digits, `-` and `_`.
+        /// Names with characters other than letters, digits, `-` and `_`.
         others: OddNames = OddNames::default(),
     }
 }
@@ -60,7 +61,7 @@ section! {
     pub struct HostSpellings: Copy, Eq {
         /// A host with capital letters.
         capitals: Spelling = Spelling::default(),
-        /// A host with a dot at its end, or with a colon and no port.
+        /// A host that ends with a dot, or with a colon without a port.
         trailing: Spelling = Spelling::default(),
         /// A host with the default port of its scheme.
         default_port: Spelling = Spelling::default(),
@@ -80,15 +81,15 @@ pub enum Spelling {
 
 section! {
     "`query` of `http`"
-    /// How `query` of a route's `match` reads a query. What is passed on stays as it came.
+    /// How `query` of a route's `match` reads a query. The upstream gets the query unchanged.
     pub struct QueryReading: Copy, Eq {
         /// What `;` between parameters means.
         semicolons: Semicolons = Semicolons::default(),
-        /// `%61` and `+` in names and values are read as the characters that they stand for. Without it they are compared as they came.
+        /// `%61` and `+` in names and values are decoded. With `false` they are compared as they were sent.
         decode: bool = true,
         /// Names are compared without case.
         ignore_case: bool = false,
-        /// Which value of a parameter is compared that is given several times.
+        /// Which value is compared if a parameter is given several times.
         repeated: Repeated = Repeated::default(),
     }
 }
@@ -104,7 +105,7 @@ pub enum Semicolons {
     Separate,
 }
 
-/// Which value of a parameter is compared that is given several times.
+/// Which value is compared if a parameter is given several times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Repeated {

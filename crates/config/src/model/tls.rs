@@ -9,8 +9,8 @@ section! {
         /// The server name that is sent (SNI) and that the certificate must have. By default the host of the address; for an
         /// `authority` upstream that of the request.
         name: Option<Name> as Maybe<Host> = None,
-        /// Identities of which the peer must have one, in place of `name`, which is then only sent (SNI): for peers that have a
-        /// SPIFFE ID and no DNS name.
+        /// Identities of which the peer must have one. `name` is then only sent (SNI) and not verified: for peers that have a SPIFFE ID and
+        /// no DNS name.
         peers: Vec<SanPattern> as List<SanText> = Vec::new(),
         /// Trusted authorities: PEM files, followed when they change; `system`; or `spiffe`, the own trust domain's bundle from the
         /// SPIFFE Workload API. By default `system`, and `spiffe` with `spiffe: true`.
@@ -33,7 +33,7 @@ section! {
         /// Files of revocation lists for the peer's certificate, which then must cover every certificate of its chain but the root.
         #[schema(examples = ["/certs/revoked.crl"])]
         crls: Vec<PathBuf> as List<File> = Vec::new(),
-        /// Nothing is verified: every peer is trusted. Only for tests.
+        /// attache verifies nothing and trusts every peer. Use it only for tests.
         insecure_skip_verify in insecure: bool = false,
     }
     holds {
@@ -73,10 +73,10 @@ section! {
         client_ca(OneOrMany<Txt<AuthorityText>>) in client_trust: Option<Trust> = None,
         /// The same as PEM text.
         client_ca_pem(Txt<Pem>),
-        /// A client without a certificate is let in all the same, unless `allow` names anyone.
+        /// A client without a certificate is accepted too, unless `allow` names identities.
         client_optional: bool = false,
         /// Identities of which a client must have one: `spiffe://DOMAIN/PATH` or another URI (`*` is one segment, a final `/**`
-        /// the rest), a DNS name, or `subject:CN=web,O=Shop` (attributes of the subject). Without it every verified client is let in.
+        /// the rest), a DNS name, or `subject:CN=web,O=Shop` (attributes of the subject). Without it, every verified client is accepted.
         allow: Vec<SanPattern> as List<SanText> = Vec::new(),
         /// Identities that are refused, before `allow` is checked.
         deny: Vec<SanPattern> as List<SanText> = Vec::new(),
@@ -95,7 +95,7 @@ pub enum TlsMode {
     /// Only TLS.
     #[default]
     Strict,
-    /// TLS, and plaintext told apart by the first byte. Where `allow` names anyone, plaintext is refused: it proves no identity.
+    /// TLS, and plaintext told apart by the first byte. If `allow` names identities, plaintext is refused, because it proves no identity.
     Permissive,
     /// Only plaintext, as if there were no `tls`.
     Off,

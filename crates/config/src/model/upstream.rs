@@ -6,20 +6,20 @@ section! {
     "an upstream"
     /// An upstream: a named set of endpoints, and how they are used.
     pub struct Upstream {
-        /// Where it is, with its scheme. `http` (port 80), `h2c` (HTTP/2 with prior knowledge, 80), `https` (443),
+        /// The address, with its scheme. `http` (port 80), `h2c` (HTTP/2 with prior knowledge, 80), `https` (443),
         /// `tcp` and `tls` (opaque bytes, the latter within TLS); `unix:PATH`, `srv://_SERVICE._PROTO.NAME` and
-        /// `kubernetes://SERVICE.NAMESPACE:PORT` (EndpointSlices, docs/discovery.md) take what comes, or say it with
-        /// `unix+h2c:`, `srv+https://` and `kubernetes+https://`. Every address that a name has is an endpoint.
-        /// `authority` is the host that the request names (a forward proxy); `original-destination` is where an
-        /// intercepted connection wanted to go.
+        /// `kubernetes://SERVICE.NAMESPACE:PORT` (EndpointSlices, docs/discovery.md) leave the protocol open, or name it with
+        /// `unix+h2c:`, `srv+https://` and `kubernetes+https://`. Every address of a name is an endpoint.
+        /// `authority` is the host that the request names (a forward proxy); `original-destination` is the address that an intercepted
+        /// connection was opened to.
         address(OneOrMany<Short<EndpointSource>>): Address = Address::OriginalDestination,
-        /// What is spoken, where the scheme leaves it open or is to be overruled.
+        /// The protocol, if the scheme leaves it open or the scheme's protocol shall be replaced.
         protocol(UpstreamProtocol): UpstreamProtocol = UpstreamProtocol::default(),
-        /// The Host header (HTTP/2: `:authority`) that it is sent, for routes without a `rewrite.host`: `preserve` is as the client sent
-        /// it, `upstream` is the upstream's own (host and port of its first address), anything else is a host. Without it, a request
-        /// that named this upstream by its Host keeps that, and any other gets the upstream's own; docs/routing.md has the whole rule.
+        /// The Host header (HTTP/2: `:authority`) of requests to it, for routes without a `rewrite.host`: `preserve` is as the client sent
+        /// it, `upstream` is the upstream's own (host and port of its first address), anything else is a host. Without it, a request that
+        /// named this upstream by its Host keeps that, and any other gets the upstream's own; docs/routing.md has the whole rule.
         host: HostRewrite as HostOrAuto = HostRewrite::Auto,
-        /// TLS to it; needs a scheme with TLS, or one that leaves it open.
+        /// TLS to the upstream. It needs a scheme with TLS, or one that leaves the protocol open.
         tls(At<Read<TlsClient>>): Option<TlsClient> = None,
         /// How an endpoint is chosen: the algorithm alone, or in full.
         #[schema(default = "least-request")]
@@ -39,13 +39,14 @@ section! {
         /// A short queue by priority for what a concurrency limit would refuse. Off without it; `{}` has every default.
         #[schema(examples = [json!({})])]
         queue(OrOff<At<Queue>>): Option<Queue> = None,
-        /// Passive health: endpoints that fail are left out for a while. Or `off`.
+        /// Passive health checks: endpoints that fail get no calls for a time. `off` switches them off.
         outlier_ejection: OutlierEjection as NestedOrOff = OutlierEjection::default(),
-        /// Active health. Off without it.
+        /// Active health checks: attache sends probes to the endpoints. Without this key there are none.
         health_check(At<Read<HealthCheck>>): Option<HealthCheck> = None,
-        /// What becomes of the connections to an endpoint that fails its health checks, is ejected, or is no longer named by discovery.
+        /// What happens to the connections of an endpoint when it fails its health checks, is ejected, or is no longer in the results of
+        /// discovery.
         on_unhealthy: OnUnhealthy = OnUnhealthy::default(),
-        /// A secret for requests, for routes to this upstream without their own.
+        /// A secret that attache adds to requests, for routes to this upstream without a `credential`.
         credential(At<Read<Credential>>): Option<Arc<Credential>> as Maybe<Shared<Nested>> = None,
         /// PROXY protocol sent at the start of every connection.
         proxy_protocol: ProxyProtocolOut = ProxyProtocolOut::default(),
@@ -172,7 +173,7 @@ impl Serialize for Address {
 
 section! {
     "an address with its weight"
-    /// An address with its weight and place.
+    /// An address with its weight, priority, zone and labels.
     pub struct EndpointSource: Eq {
         /// The address, with its scheme.
         address(At<Txt<SourceText>>) in target: Target as Written = Target::Unix(PathBuf::new()),
@@ -185,7 +186,7 @@ section! {
         /// Zone of its endpoints; those of attache's own zone (`balance.zone`) are preferred.
         #[schema(examples = ["eu-central-1a"])]
         zone: Option<Name> as Maybe<Word> = None,
-        /// What is known of its endpoints: a route's `subset` asks for it.
+        /// Labels of its endpoints, which a route's `subset` selects.
         #[schema(examples = [json!({"version": "v2"})])]
         labels: Vec<(Name, Name)> as Pairs<Word, Word> = Vec::new(),
     }

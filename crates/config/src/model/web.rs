@@ -17,17 +17,18 @@ section! {
 
 section! {
     "`compression`"
-    /// Which answers are compressed, for clients that ask for it. Not what is encoded already, a part, or
-    /// `no-transform`. A page that shows a secret beside text that an attacker can choose reveals the secret by the
-    /// size of the response (BREACH): `off` for such routes.
+    /// Which answers are compressed, for clients that accept it. attache doesn't compress an answer that is already encoded, partial, or
+    /// `no-transform`. If a page contains a secret and text that an attacker can choose, its compressed size reveals the secret (BREACH):
+    /// set `off` for such routes.
     pub struct Compression: Eq {
-        /// The codings that may be used. Of those that a client likes alike, the first is taken.
+        /// The codings that may be used. If a client prefers several of them equally, attache uses the first.
         codings: Vec<Coding> as List<Plain> = vec![Coding::Zstd, Coding::Br, Coding::Gzip],
         /// Media types of the answers: one, `text/*`, or `*+json`.
         types: Vec<MediaTypes> as List<MediaTypesText> = Self::TYPES.iter().map(|&text| MediaTypes::of(text)).collect(),
         /// A response whose `Content-Length` is smaller stays uncompressed.
         min_size: usize as Size = 1 << 10,
-        /// Answers that are compressed at once, over all workers; more go as they are. Each takes up to 1 MiB while it lasts.
+        /// The most answers that are compressed at the same time, over all workers. Further answers are not compressed. Each takes up to 1
+        /// MiB of memory until it ends.
         #[schema(minimum = 1)]
         max_responses: usize = 256,
     }
@@ -114,25 +115,26 @@ impl fmt::Display for MediaTypes {
 
 section! {
     "`cors`"
-    /// Which pages of other origins may read the answers (CORS). attache answers preflights, before authorization. What
-    /// upstreams say of it is removed.
+    /// Which pages of other origins may read the answers (CORS). attache answers preflights, before authorization. attache removes the CORS
+    /// headers of upstreams.
     pub struct Cors {
-        /// Their origins: one, `https://*.shop.test` for all below a name, `~regex` over the whole origin, or `*`.
+        /// Origins of these pages: one origin, `https://*.shop.test` for all names below one, `~regex` over the whole origin, or `*`.
         origins(OneOrMany<At<Txt<OriginText>>>): Vec<OriginPattern> as List<Written> = Vec::new(),
-        /// Methods that they may use; `*` allows all.
+        /// Methods that the pages may use; `*` allows all.
         methods: Option<Vec<Method>> as AllOr<MethodOrAll> = Some(Self::METHODS.to_vec()),
-        /// Headers that they may send, in addition to those that every page may; `*` allows all.
+        /// Headers that the pages may send, in addition to those that every page may send; `*` allows all.
         #[schema(examples = [["content-type", "authorization"]])]
         headers(HeadersForm): Option<Vec<HeaderName>> as AllOr<HeaderText> = Some(Vec::new()),
-        /// Headers of answers that they may read, beside those that every page may.
+        /// Headers of answers that the pages may read, in addition to those that every page may read.
         #[schema(examples = [["x-request-id", "grpc-status", "grpc-message"]])]
         expose: Vec<HeaderName> as List<HeaderText> = Vec::new(),
-        /// They may send cookies and other credentials. Not with `origins: "*"`, which would give every page what the user may do.
+        /// The pages may send cookies and other credentials. attache refuses this with `origins: "*"`, because every page could then act as
+        /// the user.
         credentials: bool = false,
-        /// How long a browser need not ask again. By default it decides itself, usually 5 s.
+        /// How long a browser may remember the answer to a preflight. By default the browser decides, usually 5 s.
         #[schema(examples = ["10m"])]
         max_age: Option<Duration> as Maybe<Length> = None,
-        /// Pages of public sites may ask, though attache's address is a private one (Private Network Access).
+        /// Pages of public sites may send requests, although attache has a private address (Private Network Access).
         private_network: bool = false,
     }
     requires origins
@@ -178,7 +180,7 @@ impl Notation<Option<Vec<Method>>> for AllOr<MethodOrAll> {
 }
 
 /// Origins of pages.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum OriginPattern {
     /// All, `null` too.
     Any,
@@ -192,7 +194,7 @@ pub enum OriginPattern {
         end: Name,
     },
     /// A regular expression over the whole origin.
-    Regex(Box<regex::Regex>),
+    Regex(WholeRegex),
 }
 
 impl OriginPattern {
@@ -213,20 +215,6 @@ impl OriginPattern {
                 })
             }
             Self::Regex(regex) => regex.is_match(origin),
-        }
-    }
-}
-
-impl PartialEq for OriginPattern {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Any, Self::Any) => true,
-            (Self::Exact(a), Self::Exact(b)) => a == b,
-            (Self::Subdomains { begin, end }, Self::Subdomains { begin: b, end: e }) => {
-                (begin, end) == (b, e)
-            }
-            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
-            _ => false,
         }
     }
 }

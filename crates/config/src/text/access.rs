@@ -13,7 +13,7 @@ pub(super) fn identity(text: &str) -> Result<IdentityMatch, Wrong> {
 /// A host as routes have it, or an expression for the text of `Host`.
 pub(super) fn host(text: &str) -> Result<AccessHost, Wrong> {
     match text.strip_prefix('~') {
-        Some(regex) => pattern::anchored(regex).map(|regex| AccessHost::Text(Box::new(regex))),
+        Some(regex) => pattern::anchored(regex).map(|regex| AccessHost::Text(regex.into())),
         None => pattern::host(text).map(AccessHost::Name),
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn split_port(text: &str) -> Result<(&str, Option<u16>), Wrong> {
     }
     match text.rsplit_once(':') {
         Some((host, _)) if host.contains(':') => {
-            wrong("{} has too many colons", "an IPv6 address stands in brackets: `[::1]:8080`")
+            wrong("{} has too many colons", "write an IPv6 address in brackets: `[::1]:8080`")
         }
         Some((host, digits)) => Ok((host, Some(port(digits)?))),
         None => Ok((text, None)),

@@ -146,7 +146,7 @@ pub(super) fn media_type(text: &str) -> Result<HeaderValue, Wrong> {
 pub(super) fn method(text: &str) -> Result<Method, Wrong> {
     let upper = text.to_ascii_uppercase();
     if upper != text {
-        return wrong("{} isn't a method", format!("methods are told apart by case: `{upper}`?"));
+        return wrong("{} isn't a method", format!("methods are case-sensitive: `{upper}`?"));
     }
     Method::from_bytes(text.as_bytes()).or_else(|_| wrong("{} isn't a method", "such as `GET`"))
 }

@@ -12,7 +12,9 @@ use super::{
     wrong,
 };
 use crate::{
-    model::{AppUrl, LogField, LogFile, LogPart, LogTarget, LogTemplate, Name, StatusRange, SyslogTo},
+    model::{
+        AppUrl, LogField, LogFile, LogPart, LogTarget, LogTemplate, Name, StatusRange, Syslog, SyslogTo,
+    },
     suggest,
 };
 
@@ -20,11 +22,7 @@ pub(super) fn log_target(text: &str) -> Result<LogTarget, Wrong> {
     Ok(match text {
         "off" => LogTarget::Off,
         "stdout" => LogTarget::Stdout,
-        "syslog" => LogTarget::Syslog(crate::model::Syslog {
-            to: SyslogTo::Unix("/dev/log".into()),
-            facility: crate::model::Facility::default(),
-            app: crate::model::Syslog::APP.into(),
-        }),
+        "syslog" => LogTarget::Syslog(Syslog::default()),
         path if path.contains("://") => {
             return wrong("{} isn't a path", "a syslog server is `to: { syslog: udp://HOST:514 }`");
         }

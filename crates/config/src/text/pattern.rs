@@ -47,7 +47,7 @@ pub(super) fn host(text: &str) -> Result<HostPattern, Wrong> {
 /// A path to match.
 pub(super) fn path(text: &str) -> Result<PathPattern, Wrong> {
     if let Some(regex) = text.strip_prefix('~') {
-        return anchored(regex).map(|regex| PathPattern::Regex(Box::new(regex)));
+        return anchored(regex).map(|regex| PathPattern::Regex(regex.into()));
     }
     if text == "*" {
         return Ok(PathPattern::Prefix("".into()));
@@ -103,7 +103,7 @@ fn path_characters(text: &str) -> Result<(), Wrong> {
     {
         let escaped = utf8_percent_encode(c.encode_utf8(&mut [0; 4]), NON_ALPHANUMERIC).to_string();
         return wrong(
-            format!("{{}} has a `{c}`, which never stands in a request's path"),
+            format!("{{}} has a `{c}`, which a request's path never has"),
             format!("write `{escaped}`"),
         );
     }
@@ -138,7 +138,7 @@ fn template(text: &str) -> Result<Vec<Segment>, Wrong> {
             );
         }
         if names.contains(&name) {
-            return wrong(format!("`{{{name}}}` is given twice"), "give each capture a name of its own");
+            return wrong(format!("`{{{name}}}` is given twice"), "give each capture a different name");
         }
         names.push(name);
         if rest && parts.peek().is_some() {
@@ -181,7 +181,7 @@ pub(super) fn value(text: &str) -> Result<(ValuePattern, bool), Wrong> {
     let value = if let Some(literal) = text.strip_prefix('=') {
         ValuePattern::Exact(literal.into())
     } else if let Some(regex) = text.strip_prefix('~') {
-        ValuePattern::Regex(Box::new(anchored(regex)?))
+        ValuePattern::Regex(anchored(regex)?.into())
     } else if text == "*" {
         ValuePattern::Present
     } else {

@@ -11,7 +11,7 @@ pub(super) fn origin(text: &str) -> Result<OriginPattern, Wrong> {
         return Ok(OriginPattern::Any);
     }
     if let Some(regex) = text.strip_prefix('~') {
-        return anchored(regex).map(|regex| OriginPattern::Regex(Box::new(regex)));
+        return anchored(regex).map(|regex| OriginPattern::Regex(regex.into()));
     }
     // The origin of pages without an origin.
     if text == "null" {

@@ -52,11 +52,14 @@ pub(super) fn upgrade(text: &str) -> Result<Name, Wrong> {
         );
     }
     if ["any", "off", "ignore"].contains(&text) {
-        return wrong("{} is no protocol, and stands alone", format!("`upgrades: {text}`, without a list"));
+        return wrong(
+            "{} is not a protocol, and must be the only word",
+            format!("`upgrades: {text}`, without a list"),
+        );
     }
     if has_requests(name) {
         return wrong(
-            "{} is never carried: requests inside of it would meet no route and no rule",
+            "{} is never allowed: routes and rules could not see the requests inside of it",
             "remove it; HTTP/2 needs no upgrade",
         );
     }
@@ -165,7 +168,7 @@ pub(super) fn path(text: &str) -> Result<Name, Wrong> {
         .find(|c| !c.is_ascii_graphic() || matches!(c, '#' | '"' | '<' | '>' | '\\' | '^' | '`' | '|'))
     {
         return wrong(
-            format!("{{}} has a `{c}`, which can't stand in a path"),
+            format!("{{}} has a `{c}`, which a path can't have"),
             "percent-encode it, such as `%20` for a space",
         );
     }

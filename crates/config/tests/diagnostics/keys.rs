@@ -96,7 +96,7 @@ attache.yaml:7:51: error: `v1/*` isn't a path
     |                                                   ^^^^ a path begins with `/`, a regular expression with `~`: `/v1/*`?
 attache.yaml:7:67: error: `get` isn't a method
   7 |       - match: { host: "orders.*.internal", path: v1/*, methods: [get] }
-    |                                                                   ^^^ methods are told apart by case: `GET`?
+    |                                                                   ^^^ methods are case-sensitive: `GET`?
 attache.yaml:9:18: error: `30` has no unit
   9 |         timeout: 30
     |                  ^^ `30s` or `30ms`?
@@ -165,7 +165,7 @@ attache.yaml:7:26: error: `/v1*` has a `*` that isn't its last segment
     |                          ^^^^^^ a prefix ends on a segment: `/v1/*`; or `~/v1.*`
 attache.yaml:8:26: error: `{id}` is given twice
   8 |       - { match: { path: "/users/{id}/{id}" }, to: orders }
-    |                          ^^^^^^^^^^^^^^^^^^ give each capture a name of its own
+    |                          ^^^^^^^^^^^^^^^^^^ give each capture a different name
 attache.yaml:9:26: error: `/search?q=1` has a query
   9 |       - { match: { path: "/search?q=1" }, to: orders }
     |                          ^^^^^^^^^^^^^ `path: /search` and `query: { q: … }`

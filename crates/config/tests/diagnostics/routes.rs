@@ -166,7 +166,7 @@ attache.yaml:5:49: error: `host` can't name an upstream: attache sets it for eac
 attache.yaml:5:63: error: `a` is named twice
   5 |       - { match: { path: /a }, upstream_header: host, to: [a, a] }
     |                                                               ^ keep one of them
-attache.yaml:6:59: error: weights beside `upstream_header`
+attache.yaml:6:59: error: weights together with `upstream_header`
   6 |       - { match: { path: /b }, upstream_header: x-to, to: { a: 50%, b: 50% } }
     |                                                           ^ the header chooses, so list the upstreams: `to: [orders, billing]`
 attache.yaml:7:18: error: HTTP can't be routed to `opaque`, which takes opaque bytes

@@ -80,10 +80,10 @@ attache.yaml:10:58: error: `credential` has no meaning here
      |                                                          ^^^ it belongs to a route with `to`
 attache.yaml:18:17: error: the secret would go to `plain` in plaintext, or to a peer that isn't verified
   18 |     credential: { bearer: { file: /t } }
-     |                 ^ an `https://` address whose certificate is verified; `insecure_send_in_clear: true` sends it all the same
+     |                 ^ an `https://` address whose certificate is verified; with `insecure_send_in_clear: true` it is sent anyway
 attache.yaml:22:17: error: the secret would go to `unverified` in plaintext, or to a peer that isn't verified
   22 |     credential: { bearer: { file: /t } }
-     |                 ^ an `https://` address whose certificate is verified; `insecure_send_in_clear: true` sends it all the same
+     |                 ^ an `https://` address whose certificate is verified; with `insecure_send_in_clear: true` it is sent anyway
 attache.yaml:25:17: error: `opaque` takes opaque bytes, which have no headers
   25 |     credential: { bearer: { file: /t } }
      |                 ^ give it an `https://` address

@@ -72,7 +72,7 @@ fn slips_of_indentation_spaces_and_quotes_are_named() {
         ("listeners:\n  - name: o\n    bind: :1\nupstreams: { a: 'http://b' }\n", "without a dash: `o: …`"),
         // What only looks right.
         ("upstreams:\n\u{a0}\u{a0}a: http://b\n", "only looks like a space stands here (U+00A0)"),
-        ("upstreams:\n  a: “http://b”\n", "`“` (U+201C) is no quote of YAML"),
+        ("upstreams:\n  a: “http://b”\n", "`“` (U+201C) is not a quote of YAML"),
         ("upstreams:\n  a\u{200b}: http://b\n", "an invisible character stands here (U+200B)"),
         ("upstreams:\n  a: 'http://{{ .Values.host }}'\n", "this is a template"),
         ("upstreams:\n  a: 'http://$HOST'\n", "`${HOST}`, in braces"),
@@ -186,7 +186,7 @@ upstreams:
 attache.yaml:5:22: error: the tag `!secret` isn't known here
   5 |     address: !secret x
     |                      ^ `!file PATH` reads a file; a value that begins with `!` needs quotes
-attache.yaml:6:8: error: `<<` merges mappings, this is none
+attache.yaml:6:8: error: `<<` merges mappings, and this is not a mapping
   6 |   b: { <<: [1], address: http://b.internal }
     |        ^^ write `<<: *anchor` or `<<: [*one, *two]`
 attache.yaml:7:6: error: not valid YAML: while parsing node, found unknown anchor

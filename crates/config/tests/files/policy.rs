@@ -1,5 +1,7 @@
 //! Timeouts, retries, limits and credentials: short forms, defaults, and what a route takes from its upstream.
 
+use attache_config::model::{GenericKey, RequestHeaders};
+
 use super::*;
 
 #[test]
@@ -201,12 +203,15 @@ upstreams:
         (2, "shop", std::time::Duration::from_millis(20))
     );
     assert_eq!((limit.failure_mode, limit.hits_addend), (FailureMode::Deny, 1));
-    let header = DescriptorAction::RequestHeader {
-        header: "x-user".parse().unwrap(),
-        key: "x-user".into(),
+    let header = DescriptorAction::RequestHeader(RequestHeaders {
+        header_name: "x-user".parse().unwrap(),
+        descriptor_key: Some("x-user".into()),
         skip_if_absent: false,
-    };
-    let generic = DescriptorAction::GenericKey { key: "generic_key".into(), value: "slow".into() };
+    });
+    let generic = DescriptorAction::GenericKey(GenericKey {
+        descriptor_key: "generic_key".into(),
+        descriptor_value: "slow".into(),
+    });
     let expected = [vec![header, generic], vec![DescriptorAction::RemoteAddress]];
     assert_eq!(limit.descriptors, expected);
     let off = attache_config::parse("overload: off\nupstreams: { x: 'http://x' }", None, &|_| None).unwrap();

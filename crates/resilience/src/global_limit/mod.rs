@@ -85,14 +85,14 @@ impl GlobalLimiter {
                 DescriptorAction::Route => ("route", self.route.as_ref().to_owned()),
                 DescriptorAction::Path => ("path", context.exchange.path.borrow().to_string()),
                 DescriptorAction::Method => ("method", request.method().to_string()),
-                DescriptorAction::GenericKey { key, value } => (key, value.as_ref().to_owned()),
-                DescriptorAction::RequestHeader { header, key, skip_if_absent } => {
-                    match request.headers().get(header) {
-                        Some(value) => (key, String::from_utf8_lossy(value.as_bytes()).into_owned()),
-                        None if *skip_if_absent => continue,
-                        None => return None,
-                    }
+                DescriptorAction::GenericKey(generic) => {
+                    (&generic.descriptor_key, generic.descriptor_value.as_ref().to_owned())
                 }
+                DescriptorAction::RequestHeader(header) => match request.headers().get(&header.header_name) {
+                    Some(value) => (header.key(), String::from_utf8_lossy(value.as_bytes()).into_owned()),
+                    None if header.skip_if_absent => continue,
+                    None => return None,
+                },
             };
             // The service takes no empty values.
             if value.is_empty() {

@@ -1,5 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
+use attache_config::model::{GenericKey, RequestHeaders};
 use attache_http::{Client, Proven};
 use http::StatusCode;
 use tokio::time::{Instant, sleep};
@@ -28,11 +29,11 @@ fn config(failure_mode: FailureMode) -> GlobalRateLimit {
         hits_addend: 1,
         descriptors: vec![vec![
             DescriptorAction::Route,
-            DescriptorAction::RequestHeader {
-                header: HeaderName::from_static("x-user"),
-                key: "user".into(),
+            DescriptorAction::RequestHeader(RequestHeaders {
+                header_name: HeaderName::from_static("x-user"),
+                descriptor_key: Some("user".into()),
                 skip_if_absent: false,
-            },
+            }),
         ]],
     }
 }
@@ -131,15 +132,18 @@ async fn answers_that_are_none_are_failures() {
 #[tokio::test(start_paused = true)]
 async fn descriptors_are_filled_with_what_is_known_of_the_request() {
     let mut config = config(FailureMode::Allow);
-    let generic = DescriptorAction::GenericKey { key: "generic_key".into(), value: "slow".into() };
+    let generic = DescriptorAction::GenericKey(GenericKey {
+        descriptor_key: "generic_key".into(),
+        descriptor_value: "slow".into(),
+    });
     config.descriptors = vec![
         vec![DescriptorAction::RemoteAddress, DescriptorAction::ClientIdentity],
         vec![generic, DescriptorAction::DestinationCluster, DescriptorAction::Path, DescriptorAction::Method],
-        vec![DescriptorAction::RequestHeader {
-            header: HeaderName::from_static("x-absent"),
-            key: "absent".into(),
+        vec![DescriptorAction::RequestHeader(RequestHeaders {
+            header_name: HeaderName::from_static("x-absent"),
+            descriptor_key: Some("absent".into()),
             skip_if_absent: true,
-        }],
+        })],
     ];
     let service = own_calls("limits".into(), "limits".into(), Script::default());
     let limiter = GlobalLimiter::new(config, "r".into(), service);

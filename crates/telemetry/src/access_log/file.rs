@@ -44,7 +44,7 @@ impl RotatingFile {
         let old = |age| self.since.elapsed().is_ok_and(|since| since >= age);
         self.rotates
             && self.size > 0
-            && (self.settings.max_size.is_some_and(|most| self.size + more > most)
+            && (self.settings.max_size.is_some_and(|most| self.size + more > most as u64)
                 || self.settings.max_age.is_some_and(old))
     }
 
