@@ -94,10 +94,10 @@ run("ca", "-config", "crl.cnf", "-cert", "ca.crt", "-keyfile", "ca.key", "-gencr
 for status, remedy in [("404 Not Found", "Host and path.*attache explain"), ("401 Unauthorized", "credential"), ("403 Forbidden", "its log"),
                        ("421 Misdirected Request", "`host` of the upstream"), ("431 Request Header Fields Too Large", "shorten its headers"),
                        ("405 Method Not Allowed", "method"), ("429 Too Many Requests", "limit"), ("400 Bad Request", "expect TLS")]:
-    running(f"every answer is a {status[:3]}", one(f"http://127.0.0.1:{Server(answers(status)).port}"), f"was a 4xx of its own.*status {status[:3]}", remedy,
+    running(f"every answer is a {status[:3]}", one(f"http://127.0.0.1:{Server(answers(status)).port}"), f"was the upstream's own 4xx.*status {status[:3]}", remedy,
             calls=5)
 running("every gRPC call is answered UNAUTHENTICATED", one(f"h2c://127.0.0.1:{Server(says_grpc_status(16, with_data=True)).port}"),
-        "was a 4xx of its own.*status 401", "credential", call=lambda p: (grpc(p), time.sleep(0.4))[0], calls=6)
+        "was the upstream's own 4xx.*status 401", "credential", call=lambda p: (grpc(p), time.sleep(0.4))[0], calls=6)
 
 # Limits and budgets.
 slow = Server(answers(wait=1.5))
@@ -147,7 +147,7 @@ running("a request has a transfer coding that nobody knows", one(GOOD), "unknown
 running("a request has no Host", one(GOOD), "bad-request.*Host", "correct the client", call=sends("GET / HTTP/1.1\r\n\r\n"))
 running("the answer's status is no status", one(f"http://127.0.0.1:{Server(says(b'HTTP/1.1 9999 What' + bytes([13, 10, 13, 10]))).port}"),
         "upstream-protocol-error", "right port")
-running("an upgrade is answered with a plain answer", one(f"http://127.0.0.1:{Server(answers('426 Upgrade Required')).port}"), "was a 4xx of its own.*status 426",
+running("an upgrade is answered with a plain answer", one(f"http://127.0.0.1:{Server(answers('426 Upgrade Required')).port}"), "was the upstream's own 4xx.*status 426",
         "Its log says more", calls=5)
 
 # Who may.

@@ -405,7 +405,7 @@ fn debian(packages: &[(&str, &str)]) -> Result<(), String> {
     let names = missing.join(" ");
     if !is_there("apt-get") {
         return Err(format!(
-            "there is no apt-get on this machine, and these are missing, by their Debian names:\n  {names}\n{WITHOUT}"
+            "this machine has no apt-get, and these packages are missing (Debian names):\n  {names}\n{WITHOUT}"
         ));
     }
     if !is_root() {

@@ -34,7 +34,7 @@ use attache_wire::{
     Limits, Request, RequestHead, Response,
     outbox::Encoder,
     request::{self, Target},
-    response::{self, Asked},
+    response::{self, MethodKind},
     write,
 };
 use bytes::BytesMut;
@@ -139,7 +139,7 @@ fn read_answer(times: u64) {
     for _ in 0..times {
         buf.reserve(ANSWER.len());
         buf.extend_from_slice(ANSWER.as_bytes());
-        black_box(response::read(&mut buf, &LIMITS, Asked::Other).unwrap().unwrap());
+        black_box(response::read(&mut buf, &LIMITS, MethodKind::Other).unwrap().unwrap());
     }
 }
 
@@ -215,7 +215,7 @@ fn request_headers(times: u64) {
 }
 
 fn response_headers(times: u64) {
-    let read = response::read(&mut BytesMut::from(ANSWER), &LIMITS, Asked::Other);
+    let read = response::read(&mut BytesMut::from(ANSWER), &LIMITS, MethodKind::Other);
     let original = read.unwrap().unwrap().1.headers;
     let via = Via::new("attache").unwrap();
     for _ in 0..times {

@@ -67,9 +67,9 @@ pub(crate) fn filter(query: Option<&str>) -> Result<TapFilter, String> {
             "sample" => {
                 filter.sample = value
                     .parse()
-                    .map_err(|_| format!("sample `{value}` is no number: 10 is one in ten exchanges"))?;
+                    .map_err(|_| format!("sample `{value}` is not a number: 10 is one in ten exchanges"))?;
             }
-            _ => return Err(format!("`{key}` is no key of a filter. What there is: {KEYS}")),
+            _ => return Err(format!("`{key}` is not a key of a filter. The keys are: {KEYS}")),
         }
     }
     Ok(filter)

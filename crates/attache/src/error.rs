@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
 };
 
-use attache_authorization::jwt::NotAKeySet;
+use attache_authorization::jwt::KeySetError;
 use attache_config::model::{Bind, Name};
 use attache_listener::BindError;
 use attache_telemetry::AccessLogError;
@@ -23,7 +23,7 @@ pub(crate) enum Error {
     /// Certificates, keys, trust or secrets.
     Tls { what: &'static str, name: Name, source: attache_tls::Error },
     /// The keys of an issuer of tokens.
-    Keys { issuer: Name, source: NotAKeySet },
+    Keys { issuer: Name, source: KeySetError },
     /// The SPIFFE Workload API.
     Spiffe(attache_tls::Error),
     /// The access log's file.

@@ -106,32 +106,32 @@ fn asked(method: Option<&str>, url: Option<&str>) -> Result<Option<(Method, Uri)
         (Some(url), None) if url.contains('/') => ("GET", url),
         (Some(method), None) => {
             return Err(format!(
-                "`{method}` is no URL: write `attache explain METHOD URL`, such as `GET http://orders/v1`"
+                "`{method}` is not a URL: write `attache explain METHOD URL`, such as `GET http://orders/v1`"
             ));
         }
         (Some(method), Some(url)) => (method, url),
     };
-    // RFC 9110 section 9.1: a method's case counts, and no method that anybody serves has small letters.
+    // RFC 9110 section 9.1: a method's case counts, and no method in use has small letters.
     if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
         return Err(format!(
-            "`{method}` is no method: write it in capitals, `{}`",
+            "`{method}` is not a method: write it in capitals, `{}`",
             method.to_ascii_uppercase()
         ));
     }
-    let method = method.parse().map_err(|_| format!("`{method}` is no method: write `GET`, `POST`, …"))?;
+    let method = method.parse().map_err(|_| format!("`{method}` is not a method: write `GET`, `POST`, …"))?;
     Ok(Some((method, parse(url)?)))
 }
 
 fn parse(url: &str) -> Result<Uri, String> {
     url.parse().map_err(|error| match url.split_once(' ') {
         Some((method, rest)) if method.bytes().all(|byte| byte.is_ascii_uppercase()) => {
-            format!("`{url}` is no URL: method and URL are two words, `attache explain {method} {rest}`")
+            format!("`{url}` is not a URL: method and URL are two words, `attache explain {method} {rest}`")
         }
-        Some(_) => format!("`{url}` is no URL: a space is written `%20`"),
+        Some(_) => format!("`{url}` is not a URL: a space is written `%20`"),
         None if !url.contains("://") && !url.starts_with('/') => {
-            format!("`{url}` is no URL: did you mean `http://{url}`?")
+            format!("`{url}` is not a URL: did you mean `http://{url}`?")
         }
-        None => format!("`{url}` is no URL: {error}"),
+        None => format!("`{url}` is not a URL: {error}"),
     })
 }
 
@@ -156,7 +156,7 @@ fn request(
     let mut request = http::Request::builder().method(method.clone()).uri(url.clone());
     for header in headers {
         let (name, value) =
-            header.split_once(':').ok_or_else(|| format!("`{header}` is no header; write `NAME: VALUE`"))?;
+            header.split_once(':').ok_or_else(|| format!("`{header}` is not a header; write `NAME: VALUE`"))?;
         request = request.header(name.trim(), value.trim());
     }
     let mut parts = RequestHead::from(request.body(())?.into_parts().0);

@@ -22,12 +22,12 @@ use crate::{
 /// Sockets to be used instead of new ones. Those that are left are closed when this is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct InheritedSockets {
-    sockets: Vec<Given>,
+    sockets: Vec<InheritedSocket>,
     predecessor: Option<Predecessor>,
 }
 
 #[derive(Debug)]
-struct Given {
+struct InheritedSocket {
     /// As [`BindKey::key`] has it.
     key: String,
     /// What the supervisor calls it; empty where it comes from a predecessor.
@@ -39,7 +39,7 @@ impl InheritedSockets {
     /// What the environment says was handed over. Call it once, before there are threads: it changes the environment.
     pub(crate) fn take() -> Result<Self, String> {
         if let Some((predecessor, sockets)) = upgrade::receive()? {
-            let socket = |(key, socket)| Given { key, name: String::new(), socket };
+            let socket = |(key, socket)| InheritedSocket { key, name: String::new(), socket };
             let sockets = sockets.into_iter().map(socket).collect();
             return Ok(Self { sockets, predecessor: Some(predecessor) });
         }
@@ -52,9 +52,9 @@ impl InheritedSockets {
             let fail = |error| format!("the supervisor's socket {at} ({name}) can't be used: {error}");
             if let Ok(Some(socket)) = given.take_tcp_listener(at) {
                 let key = BindKey::Tcp(socket.local_addr().map_err(fail)?).key();
-                sockets.push(Given { key, name, socket: socket.into() });
+                sockets.push(InheritedSocket { key, name, socket: socket.into() });
             } else if let Some(socket) = given.take_unix_listener(at).map_err(fail)? {
-                sockets.push(Given { key: unix_key(&socket), name, socket: socket.into() });
+                sockets.push(InheritedSocket { key: unix_key(&socket), name, socket: socket.into() });
             }
         }
         Ok(Self { sockets, predecessor: None })
@@ -80,7 +80,7 @@ impl InheritedSockets {
     /// Everything that is wanted has been taken.
     pub(crate) fn settle(&mut self) -> Option<Predecessor> {
         for socket in self.sockets.drain(..) {
-            let Given { key, name, .. } = socket;
+            let InheritedSocket { key, name, .. } = socket;
             tracing::warn!(
                 name,
                 "nothing in the config listens on {key}: a socket that was handed over is closed"
@@ -89,7 +89,7 @@ impl InheritedSockets {
         self.predecessor.take()
     }
 
-    fn remove(&mut self, wanted: impl Fn(&Given) -> bool) -> Vec<OwnedFd> {
+    fn remove(&mut self, wanted: impl Fn(&InheritedSocket) -> bool) -> Vec<OwnedFd> {
         self.sockets.extract_if(.., |socket| wanted(socket)).map(|socket| socket.socket).collect()
     }
 }
@@ -120,7 +120,7 @@ mod tests {
     fn a_socket_is_found_by_its_address_and_else_by_its_listeners_name() {
         let [one, two] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let address = one.local_addr().unwrap();
-        let socket = |socket: TcpListener, name: &str| Given {
+        let socket = |socket: TcpListener, name: &str| InheritedSocket {
             key: BindKey::Tcp(socket.local_addr().unwrap()).key(),
             name: name.to_owned(),
             socket: socket.into(),

@@ -182,7 +182,7 @@ struct Input {
 fn all(files: &Files, work: impl Fn(&str) -> Result<Done, String>) -> Result<bool, AnyError> {
     let inputs = inputs(&files.paths)?;
     if files.write && inputs.iter().any(|input| input.file.is_none()) {
-        return Err("--write changes files: standard input is none".into());
+        return Err("--write changes files, and standard input is not a file".into());
     }
     let format = files.output.map(|format| match format {
         OutputFormat::Yaml => Format::Yaml,

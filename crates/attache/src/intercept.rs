@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use attache_kubernetes::intercept::{self, Backend, Interface, Network, Options, PortRange, Way};
+use attache_kubernetes::intercept::{self, Backend, BackendChoice, Interface, Network, Options, PortRange};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -17,17 +17,17 @@ pub(crate) struct Intercept {
     #[command(flatten)]
     format: Format,
     /// Undo it: connections go straight again.
-    #[arg(long, conflicts_with_all = ["OfTheApp", "ToTheApp", "Both"])]
+    #[arg(long, conflicts_with_all = ["OutboundArgs", "InboundArgs", "CommonArgs"])]
     remove: bool,
     /// How the rules get into the kernel. `auto`: netlink, or iptables where the kernel has no nf_tables.
     #[arg(long, value_enum, value_name = "WAY", default_value_t = BackendArg::Auto)]
     backend: BackendArg,
     #[command(flatten)]
-    both: Both,
+    both: CommonArgs,
     #[command(flatten)]
-    outbound: OfTheApp,
+    outbound: OutboundArgs,
     #[command(flatten)]
-    inbound: ToTheApp,
+    inbound: InboundArgs,
 }
 
 impl Intercept {
@@ -58,7 +58,7 @@ enum BackendArg {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Both directions")]
 #[group(multiple = true)]
-struct Both {
+struct CommonArgs {
     /// attache's own users, whose connections go straight.
     #[arg(long, value_name = "UID", value_delimiter = ',', default_value = "1337", value_parser = user)]
     proxy_uid: Vec<u32>,
@@ -73,7 +73,7 @@ struct Both {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "The application's calls")]
 #[group(multiple = true)]
-struct OfTheApp {
+struct OutboundArgs {
     /// Where they are redirected to.
     #[arg(long, value_name = "PORT", default_value_t = Options::OUTBOUND)]
     outbound_port: u16,
@@ -103,7 +103,7 @@ struct OfTheApp {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Calls to the application")]
 #[group(multiple = true)]
-struct ToTheApp {
+struct InboundArgs {
     /// Where they are redirected to.
     #[arg(long, value_name = "PORT", default_value_t = Options::INBOUND)]
     inbound_port: u16,
@@ -137,12 +137,12 @@ impl Intercept {
         }
     }
 
-    fn way(&self) -> Way {
+    fn way(&self) -> BackendChoice {
         match self.backend {
-            BackendArg::Auto => Way::Auto,
-            BackendArg::Netlink => Way::Only(Backend::Netlink),
-            BackendArg::Nft => Way::Only(Backend::Nft),
-            BackendArg::Iptables => Way::Only(Backend::Iptables),
+            BackendArg::Auto => BackendChoice::Auto,
+            BackendArg::Netlink => BackendChoice::Only(Backend::Netlink),
+            BackendArg::Nft => BackendChoice::Only(Backend::Nft),
+            BackendArg::Iptables => BackendChoice::Only(Backend::Iptables),
         }
     }
 }

@@ -57,7 +57,7 @@ pub(crate) async fn keep(issuer: Arc<Issuer>, upstreams: Rc<Upstreams>) {
         return;
     }
     let turn = loop {
-        match issuer.keys.take_turn() {
+        match issuer.keys.refresh_permit() {
             Some(turn) => break turn,
             None => sleep(LOOK).await,
         }
@@ -65,7 +65,7 @@ pub(crate) async fn keep(issuer: Arc<Issuer>, upstreams: Rc<Upstreams>) {
     match &issuer.config.keys {
         JwtKeys::File(path) => follow(&issuer, path).await,
         JwtKeys::Remote { upstream, path, refresh, timeout } => {
-            let asked = Asked { upstream: *upstream, path, timeout: *timeout };
+            let asked = KeySetLocation { upstream: *upstream, path, timeout: *timeout };
             ask_again(&issuer, &upstreams, &asked, *refresh).await;
         }
         JwtKeys::Inline(_) => {}
@@ -94,13 +94,13 @@ async fn follow(issuer: &Issuer, path: &Path) {
 }
 
 /// Where a key set is.
-struct Asked<'a> {
+struct KeySetLocation<'a> {
     upstream: UpstreamId,
     path: &'a Name,
     timeout: Duration,
 }
 
-async fn ask_again(issuer: &Issuer, upstreams: &Upstreams, asked: &Asked<'_>, refresh: Duration) {
+async fn ask_again(issuer: &Issuer, upstreams: &Upstreams, asked: &KeySetLocation<'_>, refresh: Duration) {
     let mut failures = 0_u32;
     loop {
         let begun = Instant::now();
@@ -123,7 +123,7 @@ async fn ask_again(issuer: &Issuer, upstreams: &Upstreams, asked: &Asked<'_>, re
     }
 }
 
-async fn ask(upstreams: &Upstreams, asked: &Asked<'_>) -> Result<KeySet, String> {
+async fn ask(upstreams: &Upstreams, asked: &KeySetLocation<'_>) -> Result<KeySet, String> {
     let service = upstreams
         .service(asked.upstream, asked.timeout, Retry::default())
         .ok_or("its upstream has no endpoints of its own")?;
@@ -145,11 +145,11 @@ fn put(issuer: &Issuer, set: Result<KeySet, String>) {
             "ok"
         }
         Err(why) if issuer.keys.are_there() => {
-            tracing::warn!(issuer = %name, why, "new keys can't be had; the last good ones serve");
+            tracing::warn!(issuer = %name, why, "the keys can't be loaded; the last good ones stay in use");
             "failed"
         }
         Err(why) => {
-            tracing::warn!(issuer = %name, why, "the keys can't be had: its tokens are refused");
+            tracing::warn!(issuer = %name, why, "the keys can't be loaded: its tokens are refused");
             "failed"
         }
     };

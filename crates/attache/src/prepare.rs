@@ -25,7 +25,7 @@ use crate::{
     issuers,
     observe::{self, Collector},
     process::Process,
-    proxy::sockets::{Bound, places},
+    proxy::sockets::{Bound, bind_keys},
     tls,
 };
 
@@ -169,11 +169,12 @@ fn bind(
     process: &Process,
     handed: &mut InheritedSockets,
 ) -> Result<Vec<Bound>, Error> {
-    let known: HashSet<_> = before.config.listeners.iter().flat_map(places).collect();
+    let known: HashSet<_> = before.config.listeners.iter().flat_map(bind_keys).collect();
     let mut bound: Vec<Bound> = Vec::new();
     for listener in &config.listeners {
         let fail = |source| Error::Bind { listener: listener.name.clone(), source };
-        for (place, bind) in places(listener).zip(&listener.bind).filter(|(place, _)| !known.contains(place))
+        for (place, bind) in
+            bind_keys(listener).zip(&listener.bind).filter(|(place, _)| !known.contains(place))
         {
             let given = handed.take_for(&place, &listener.name);
             let sockets = if given.is_empty() {

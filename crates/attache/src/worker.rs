@@ -29,8 +29,8 @@ use crate::{
     issuers,
     observe::{Observer, OnFinish, on_finish},
     process::Process,
-    proxy::sockets::{BindKey, places},
-    stack::{Http, Own, Site, Slot, Tcp, Tunnels, Upstreams},
+    proxy::sockets::{BindKey, bind_keys},
+    stack::{Http, OwnAddresses, Site, Slot, Tcp, Tunnels, Upstreams},
 };
 
 /// Longer than a connection may take to be made by default, so that one attempt has ended before the next begins.
@@ -78,14 +78,14 @@ pub(crate) async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedRe
             _ = drain.reached(Phase::Drain) => break,
             _ = drain_inbound.reached(Phase::Drain), if serving_all => {
                 serving_all = false;
-                worker.units.iter().filter(|unit| unit.inbound).for_each(|unit| unit.drain.drain());
+                worker.listening.iter().filter(|socket| socket.inbound).for_each(|socket| socket.drain.drain());
             }
             // Without one who hands out generations, the last one serves on.
             Some(update) = updates.recv(), if serving_all => worker.take(update),
             Some(ended) = worker.running.join_next() => report(ended),
         }
     }
-    worker.units.iter().for_each(|unit| unit.drain.drain());
+    worker.listening.iter().for_each(|socket| socket.drain.drain());
     let all_ended = async {
         while let Some(ended) = worker.running.join_next().await {
             report(ended);
@@ -94,7 +94,7 @@ pub(crate) async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedRe
     };
     let cut = async {
         drain.reached(Phase::Cut).await;
-        worker.units.iter().for_each(|unit| unit.drain.cut());
+        worker.listening.iter().for_each(|socket| socket.drain.cut());
         std::future::pending::<()>().await;
     };
     tokio::select! {
@@ -113,7 +113,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 struct Worker {
     process: Arc<Process>,
     metrics: WorkerMetrics,
-    units: Vec<Unit>,
+    listening: Vec<ListeningSocket>,
     /// The listeners' tasks, those that drain included.
     running: JoinSet<()>,
     upstreams: Rc<RefCell<Rc<Upstreams>>>,
@@ -125,8 +125,8 @@ struct Worker {
 }
 
 /// One socket that is listened on, and what serves it.
-struct Unit {
-    place: BindKey,
+struct ListeningSocket {
+    key: BindKey,
     /// Where it really listens; a port that was 0 is known only now.
     address: Option<SocketAddr>,
     settings: watch::Sender<Rc<Settings>>,
@@ -145,7 +145,7 @@ impl Worker {
         Self {
             process: process.clone(),
             metrics,
-            units: Vec::new(),
+            listening: Vec::new(),
             running: JoinSet::new(),
             upstreams: Rc::new(RefCell::new(Upstreams::none())),
             keepers: JoinSet::new(),
@@ -169,10 +169,10 @@ impl Worker {
             self.keepers.spawn_local(issuers::keep(issuer.clone(), upstreams.clone()));
         }
         let mut new: HashMap<BindKey, Vec<Socket>> = HashMap::new();
-        for (place, socket) in sockets {
-            new.entry(place).or_default().push(socket);
+        for (key, socket) in sockets {
+            new.entry(key).or_default().push(socket);
         }
-        let mut before = std::mem::take(&mut self.units);
+        let mut before = std::mem::take(&mut self.listening);
         for parts in &generation.listeners {
             let site = Site::new(
                 parts.config.clone(),
@@ -185,28 +185,28 @@ impl Worker {
             .under(self.process.overload.clone(), generation.config.overload.as_ref());
             let site = Rc::new(site);
             let settings = Rc::new(self.settings(parts, &site, &generation));
-            for place in places(&parts.config) {
-                if let Some(at) = before.iter().position(|unit| unit.place == place) {
-                    let mut unit = before.swap_remove(at);
-                    unit.inbound = parts.is_inbound();
-                    unit.slot.put(site.clone());
-                    unit.settings.send_replace(settings.clone());
-                    self.units.push(unit);
-                } else if let Some(sockets) = new.remove(&place) {
-                    self.open(place, sockets, settings.clone(), Slot::new(site.clone()), parts.is_inbound());
+            for key in bind_keys(&parts.config) {
+                if let Some(at) = before.iter().position(|socket| socket.key == key) {
+                    let mut socket = before.swap_remove(at);
+                    socket.inbound = parts.is_inbound();
+                    socket.slot.put(site.clone());
+                    socket.settings.send_replace(settings.clone());
+                    self.listening.push(socket);
+                } else if let Some(sockets) = new.remove(&key) {
+                    self.open(key, sockets, settings.clone(), Slot::new(site.clone()), parts.is_inbound());
                 }
             }
         }
         let drain_timeout = generation.config.reload.drain_timeout;
-        for unit in before {
-            unit.drain.drain();
+        for socket in before {
+            socket.drain.drain();
             let mut ending = self.process.drain.subscribe();
             spawn_local(async move {
                 tokio::select! {
                     () = sleep(drain_timeout) => {}
                     _ = ending.reached(Phase::Cut) => {}
                 }
-                unit.drain.cut();
+                socket.drain.cut();
             });
         }
         upstreams.preconnect();
@@ -230,7 +230,7 @@ impl Worker {
 
     fn open(
         &mut self,
-        place: BindKey,
+        key: BindKey,
         sockets: Vec<Socket>,
         settings: Rc<Settings>,
         slot: Slot,
@@ -246,21 +246,21 @@ impl Worker {
             Tcp(slot.clone()),
             drain.subscribe(),
         ));
-        self.units.push(Unit { place, address, settings, slot, inbound, drain });
+        self.listening.push(ListeningSocket { key, address, settings, slot, inbound, drain });
     }
 
-    fn own_addresses(&self, generation: &Generation, sockets: &[(BindKey, Socket)]) -> Own {
+    fn own_addresses(&self, generation: &Generation, sockets: &[(BindKey, Socket)]) -> OwnAddresses {
         let tcp = |bind: &Bind| match bind {
             Bind::Tcp(address) => Some(*address),
             Bind::Unix { .. } => None,
         };
         let configured = generation.listeners.iter().flat_map(|parts| &parts.config.bind).filter_map(tcp);
-        let known = self.units.iter().filter_map(|unit| unit.address);
+        let known = self.listening.iter().filter_map(|socket| socket.address);
         let open = sockets.iter().filter_map(|(_, socket)| socket.local_addr());
         let config = &generation.config;
         let control = config.admin.bind.as_ref().and_then(tcp).into_iter().chain(config.metrics);
         let control = control.chain(crate::app_probes::served_at());
-        Own { listeners: configured.chain(known).chain(open).collect(), control: control.collect() }
+        OwnAddresses { listeners: configured.chain(known).chain(open).collect(), control: control.collect() }
     }
 }
 

@@ -33,17 +33,17 @@ impl Body {
         if (fields.is_empty() && names.keeps_all()) || http_body::Body::is_end_stream(&self) {
             return self;
         }
-        Self::stream(Without { body: self, fields: fields.clone(), names })
+        Self::stream(WithoutFields { body: self, fields: fields.clone(), names })
     }
 }
 
-struct Without {
+struct WithoutFields {
     body: Body,
     fields: Rc<[HeaderName]>,
     names: HeaderNames,
 }
 
-impl http_body::Body for Without {
+impl http_body::Body for WithoutFields {
     type Data = Bytes;
     type Error = BodyError;
 

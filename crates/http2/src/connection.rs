@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use crate::{
     Code, Error, Meter, RecvStream, SendStream, Settings,
-    error::By,
+    error::Initiator,
     handle::{Shared, sides},
     kind,
     state::{PingPurpose, State},
@@ -299,7 +299,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
     /// Ends the connection with GOAWAY and this debug text; [`linger`](Self::linger) writes what was not written yet.
     pub fn give_up(&self, code: Code, words: &'static str) {
-        self.state.borrow_mut().fail(Error::go_away(code, By::Us, words));
+        self.state.borrow_mut().fail(Error::go_away(code, Initiator::Us, words));
     }
 
     /// No new streams are taken; the connection ends with the last one (RFC 9113 section 6.8).
@@ -399,7 +399,7 @@ impl Caller {
 
     /// Ends the connection with GOAWAY, and all its streams.
     pub fn give_up(&self, code: Code, words: &'static str) {
-        self.0.borrow_mut().fail(Error::go_away(code, By::Us, words));
+        self.0.borrow_mut().fail(Error::go_away(code, Initiator::Us, words));
     }
 
     /// The process is short of memory: the streams' windows become small.

@@ -6,7 +6,7 @@ use crate::Code;
 
 /// Who ended it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum Initiator {
     /// The proxy, without a fault of the peer.
     Us,
     /// The proxy, since the peer broke a rule of the protocol.
@@ -21,8 +21,8 @@ pub struct Error(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Reset(Code, By, &'static str),
-    GoAway(Code, By, Arc<str>),
+    Reset(Code, Initiator, &'static str),
+    GoAway(Code, Initiator, Arc<str>),
     Io(Arc<io::Error>),
     /// The connection ended in order, before the stream did.
     Closed,
@@ -30,18 +30,18 @@ enum Kind {
 
 impl Error {
     /// The stream was reset. `why` is what a peer did wrong, or empty.
-    pub(crate) const fn reset(code: Code, by: By, why: &'static str) -> Self {
+    pub(crate) const fn reset(code: Code, by: Initiator, why: &'static str) -> Self {
         Self(Kind::Reset(code, by, why))
     }
 
     /// The connection was ended with GOAWAY and this debug text.
-    pub(crate) fn go_away(code: Code, by: By, words: impl Into<Arc<str>>) -> Self {
+    pub(crate) fn go_away(code: Code, by: Initiator, words: impl Into<Arc<str>>) -> Self {
         Self(Kind::GoAway(code, by, words.into()))
     }
 
     /// The peer broke a rule that ends the connection (RFC 9113 section 5.4.1).
     pub(crate) fn rule(code: Code, words: &'static str) -> Self {
-        Self::go_away(code, By::Rule, words)
+        Self::go_away(code, Initiator::Rule, words)
     }
 
     pub(crate) fn io(error: io::Error) -> Self {
@@ -61,7 +61,7 @@ impl Error {
     }
 
     /// Who ended it; `None` where the connection did not end by a frame.
-    pub const fn by(&self) -> Option<By> {
+    pub const fn by(&self) -> Option<Initiator> {
         match &self.0 {
             Kind::Reset(_, by, _) | Kind::GoAway(_, by, _) => Some(*by),
             Kind::Io(_) | Kind::Closed => None,
@@ -80,12 +80,12 @@ impl Error {
 
     /// The peer ended it.
     pub fn is_remote(&self) -> bool {
-        self.by() == Some(By::Peer)
+        self.by() == Some(Initiator::Peer)
     }
 
     /// The peer broke a rule.
     pub fn is_rule(&self) -> bool {
-        self.by() == Some(By::Rule)
+        self.by() == Some(Initiator::Rule)
     }
 
     /// The connection was ended because of a flood: see [`Flood`](crate::Flood).
@@ -129,9 +129,9 @@ impl fmt::Display for Error {
             Kind::Closed => return f.write_str("the connection was closed before the stream ended"),
         };
         match by {
-            By::Peer => write!(f, "the peer ended the {what} with {code}")?,
-            By::Us => write!(f, "the {what} was ended with {code}")?,
-            By::Rule => write!(f, "the peer broke HTTP/2: {code}")?,
+            Initiator::Peer => write!(f, "the peer ended the {what} with {code}")?,
+            Initiator::Us => write!(f, "the {what} was ended with {code}")?,
+            Initiator::Rule => write!(f, "the peer broke HTTP/2: {code}")?,
         }
         if why.is_empty() { Ok(()) } else { write!(f, ": {why}") }
     }

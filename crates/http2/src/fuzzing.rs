@@ -11,9 +11,9 @@ use crate::{
 
 /// Frames are free: what is charged for them has tests of its own, and would end most of the runs.
 #[derive(Debug)]
-pub struct FreeOfCharge;
+pub struct Unlimited;
 
-impl Meter for FreeOfCharge {
+impl Meter for Unlimited {
     fn received(&mut self, _: Head) -> Result<(), Flooded> {
         Ok(())
     }

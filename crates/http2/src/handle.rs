@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::{
     Code, Error,
-    error::By,
+    error::Initiator,
     state::State,
     stream::{Expects, register},
 };
@@ -131,7 +131,7 @@ impl SendStream {
 
     /// Breaks the stream off.
     pub fn reset(&self, code: Code) {
-        self.0.state.borrow_mut().reset(self.0.key, code, By::Us, "");
+        self.0.state.borrow_mut().reset(self.0.key, code, Initiator::Us, "");
     }
 }
 

@@ -37,7 +37,7 @@ mod tests;
 
 pub use code::Code;
 pub use connection::{Caller, Connection, IncomingRequest};
-pub use error::{By, Error};
+pub use error::{Error, Initiator};
 pub use flood::{Bounds, Flood, Flooded, Meter, PART, Payer, TokenBucket};
 pub use frame::{HEAD, Head, PREFACE, kind};
 pub use handle::{RecvStream, SendStream};

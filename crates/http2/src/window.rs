@@ -31,7 +31,7 @@ const LEAST: u32 = 65_535;
 pub struct Window {
     size: u32,
     most: u32,
-    asked: Asked,
+    asked: Awaited,
     /// The window has grown since the last measurement.
     grown: bool,
     next: Option<Instant>,
@@ -52,7 +52,7 @@ pub struct Window {
 
 /// What the measurement waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Asked {
+enum Awaited {
     /// Nothing.
     #[default]
     Nothing,
@@ -70,7 +70,7 @@ impl Window {
         Self {
             size: initial,
             most: most.max(initial),
-            asked: Asked::Nothing,
+            asked: Awaited::Nothing,
             grown: false,
             next: None,
             measured: None,
@@ -93,11 +93,11 @@ impl Window {
     pub fn came(&mut self, stream: u32, bytes: u32, waiting: usize) {
         let bytes = u64::from(bytes);
         if self.measured == Some(stream) {
-            if self.asked == Asked::Measuring {
+            if self.asked == Awaited::Measuring {
                 self.came += bytes;
                 self.waiting += bytes;
             }
-        } else if self.candidate == Some(stream) && self.asked == Asked::Nothing {
+        } else if self.candidate == Some(stream) && self.asked == Awaited::Nothing {
             self.begin(stream, bytes, waiting as u64);
         }
     }
@@ -111,10 +111,10 @@ impl Window {
         self.candidate = None;
         self.wants_ping = true;
         if std::mem::take(&mut self.grown) {
-            self.asked = Asked::Passing;
+            self.asked = Awaited::Passing;
             return;
         }
-        (self.asked, self.measured, self.since) = (Asked::Measuring, Some(stream), Some(now));
+        (self.asked, self.measured, self.since) = (Awaited::Measuring, Some(stream), Some(now));
         (self.came, self.waiting) = (bytes, waiting + bytes);
     }
 
@@ -135,8 +135,8 @@ impl Window {
     pub fn forget(&mut self, stream: u32) {
         if self.measured == Some(stream) {
             self.measured = None;
-            if matches!(self.asked, Asked::Taking { .. }) {
-                self.asked = Asked::Nothing;
+            if matches!(self.asked, Awaited::Taking { .. }) {
+                self.asked = Awaited::Nothing;
             }
         }
         self.candidate = self.candidate.filter(|candidate| *candidate != stream);
@@ -149,8 +149,8 @@ impl Window {
 
     /// The PING was answered.
     pub fn answered(&mut self) {
-        if self.asked != Asked::Measuring {
-            self.asked = Asked::Nothing;
+        if self.asked != Awaited::Measuring {
+            self.asked = Awaited::Nothing;
             return;
         }
         let now = Instant::now();
@@ -159,13 +159,13 @@ impl Window {
             return;
         }
         let round_trip = self.since.map_or(Duration::ZERO, |since| now.duration_since(since));
-        self.asked = Asked::Taking { until: now + round_trip };
+        self.asked = Awaited::Taking { until: now + round_trip };
         self.settle();
     }
 
     /// Grows if the reader has read everything in time.
     fn settle(&mut self) {
-        let Asked::Taking { until } = self.asked else { return };
+        let Awaited::Taking { until } = self.asked else { return };
         if self.waiting > 0 {
             return;
         }
@@ -174,13 +174,13 @@ impl Window {
             self.pause(now);
             return;
         }
-        (self.asked, self.measured, self.next, self.grown) = (Asked::Nothing, None, None, true);
+        (self.asked, self.measured, self.next, self.grown) = (Awaited::Nothing, None, None, true);
         let wanted = u32::try_from(self.came.saturating_mul(2)).unwrap_or(u32::MAX);
         self.resize(wanted.max(self.size.saturating_mul(2)).min(self.most));
     }
 
     fn pause(&mut self, now: Instant) {
-        (self.asked, self.measured, self.next) = (Asked::Nothing, None, Some(now + PAUSE));
+        (self.asked, self.measured, self.next) = (Awaited::Nothing, None, Some(now + PAUSE));
     }
 
     /// The process is short of memory: windows become as small as they may be, and don't grow any more on this connection.

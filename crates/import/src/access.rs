@@ -219,7 +219,7 @@ pub(crate) fn not(any: &Any) -> Option<Any> {
 
 /// What a list of rules means for `authorization`.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Said {
+pub(crate) enum AccessEffect {
     /// The rules let every client pass: no key is needed.
     Open,
     /// The rules let no client pass.
@@ -229,26 +229,26 @@ pub(crate) enum Said {
 }
 
 /// Makes `allow` of rules with their names.
-pub(crate) fn allow(rules: &[(String, Access)]) -> Said {
+pub(crate) fn allow(rules: &[(String, Access)]) -> AccessEffect {
     if rules.iter().any(|(_, rule)| rule.is_everything()) {
-        return Said::Open;
+        return AccessEffect::Open;
     }
     let mut keys = Map::default();
     keys.set("allow", written(rules));
-    Said::Keys(keys)
+    AccessEffect::Keys(keys)
 }
 
 /// Makes `deny` of rules with their names.
-pub(crate) fn deny(rules: &[(String, Access)]) -> Said {
+pub(crate) fn deny(rules: &[(String, Access)]) -> AccessEffect {
     if rules.is_empty() {
-        return Said::Open;
+        return AccessEffect::Open;
     }
     if rules.iter().any(|(_, rule)| rule.is_everything()) {
-        return Said::Shut;
+        return AccessEffect::Shut;
     }
     let mut keys = Map::default();
     keys.set("deny", written(rules));
-    Said::Keys(keys)
+    AccessEffect::Keys(keys)
 }
 
 fn written(rules: &[(String, Access)]) -> Value {
@@ -350,8 +350,8 @@ mod tests {
         assert_eq!(either(path("/a"), everything()), Some(everything()));
         assert_eq!(not(&everything()), Some(Vec::new()));
         assert_eq!(not(&Vec::new()), Some(everything()));
-        assert_eq!(allow(&[("all".to_owned(), Access::default())]), Said::Open);
-        assert_eq!(deny(&[("all".to_owned(), Access::default())]), Said::Shut);
+        assert_eq!(allow(&[("all".to_owned(), Access::default())]), AccessEffect::Open);
+        assert_eq!(deny(&[("all".to_owned(), Access::default())]), AccessEffect::Shut);
     }
 
     #[test]
@@ -365,15 +365,15 @@ mod tests {
 
     #[test]
     fn rules_of_several_sources_keep_names_of_their_own() {
-        let Said::Keys(mut one) = deny(&[("a".to_owned(), path("/a").remove(0))]) else { return };
-        let Said::Keys(two) = deny(&[("a".to_owned(), path("/b").remove(0))]) else { return };
+        let AccessEffect::Keys(mut one) = deny(&[("a".to_owned(), path("/a").remove(0))]) else { return };
+        let AccessEffect::Keys(two) = deny(&[("a".to_owned(), path("/b").remove(0))]) else { return };
         assert!(merge(&mut one, &two));
         let Some(Value::List(items)) = one.get("deny") else { return };
         assert_eq!(items.len(), 2);
         assert_ne!(items[0], items[1]);
-        let Said::Keys(three) = allow(&[("x".to_owned(), path("/c").remove(0))]) else { return };
+        let AccessEffect::Keys(three) = allow(&[("x".to_owned(), path("/c").remove(0))]) else { return };
         assert!(merge(&mut one, &three));
-        let Said::Keys(four) = allow(&[("y".to_owned(), path("/d").remove(0))]) else { return };
+        let AccessEffect::Keys(four) = allow(&[("y".to_owned(), path("/d").remove(0))]) else { return };
         assert!(!merge(&mut one, &four));
     }
 }

@@ -193,7 +193,7 @@ fn finish(mut plan: Plan, files: &[File]) -> Imported {
             count(Weight::Soft),
             count(Weight::Note)
         ),
-        "attache's own defaults are on beside what was carried over: safe retries, ejection of failing endpoints, dead peers found by keepalive."
+        "attache's own defaults are on in addition to the imported settings: safe retries, ejection of failing endpoints, dead peers found by keepalive."
             .to_owned(),
     ];
     let text = write::config(&plan, &head).text;

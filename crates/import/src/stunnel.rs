@@ -129,10 +129,10 @@ fn section(at: At, name: String, pairs: &[(String, String)]) -> Service {
         }
     }
     if yes("verifypeer") || level >= 3 {
-        out.closed = Some("it believed single certificates (`verifyPeer`), which is said by `allow` and `pins` here. Write them; then replace the refusal".to_owned());
+        out.closed = Some("it trusted single certificates (`verifyPeer`); here `allow` and `pins` do this. Write them; then replace the refusal".to_owned());
     } else if !out.client && verifies && last("cafile").is_none() {
         out.closed = Some(
-            "its roots of clients are no file (`CApath`). Give `client_ca`; then replace the refusal"
+            "its roots of clients are not one file (`CApath`). Give `client_ca`; then replace the refusal"
                 .to_owned(),
         );
     }
@@ -284,7 +284,7 @@ fn flags(at: At, words: &[&str]) -> Service {
     } else if open && pairs.iter().any(|(flag, _)| flag == "disable-authentication") {
         out.tls.0.retain(|(key, _)| key != "client_ca");
     } else if allow.is_empty() && !open {
-        out.closed = Some("nobody is allowed by name, which ghostunnel refuses to start with".to_owned());
+        out.closed = Some("no name is allowed, and ghostunnel doesn't start without one".to_owned());
     } else if out.tls.get("client_ca").is_none() {
         out.closed.get_or_insert_with(|| {
             "clients were believed by the system's roots. Give `client_ca`; then replace the refusal"

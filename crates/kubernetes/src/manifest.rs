@@ -83,9 +83,9 @@ impl Webhook {
             "webhooks": webhooks,
         });
         let namespaces = if self.every_namespace {
-            "# Every namespace but those labelled attache.dev/inject=false, and never those of the cluster itself or of the webhook:\n# it must be able to start when it isn't there to be asked."
+            "# Every namespace but those labelled attache.dev/inject=false, and never those of the cluster itself or of the webhook:\n# it must be able to start when the webhook doesn't run."
         } else {
-            "# Only namespaces labelled attache.dev/inject=true, and pods with that label in namespaces without it (the second entry); never those\n# of the cluster itself or of the webhook:\n# it must be able to start when it isn't there to be asked."
+            "# Only namespaces labelled attache.dev/inject=true, and pods with that label in namespaces without it (the second entry); never those\n# of the cluster itself or of the webhook:\n# it must be able to start when the webhook doesn't run."
         };
         let failure = if self.fail {
             "# failurePolicy Fail: while the webhook can't be asked, no pod is created in those namespaces. Ignore would create them\n# without attache, silently."

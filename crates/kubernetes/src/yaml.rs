@@ -246,7 +246,7 @@ impl Tree<'_> {
                     if values.insert(name.clone(), value).is_some() {
                         self.warnings.push(at(
                             span,
-                            &format!("the key `{name}` stands twice in one mapping: this one counts, as for kubectl"),
+                            &format!("the key `{name}` is in one mapping twice: the last one counts, as for kubectl"),
                         ));
                     }
                     entries.push(Entry { name, key, value: node });
@@ -268,7 +268,7 @@ fn merge(own: &mut Value, merged: Value) -> Result<(), String> {
             }
             Ok(())
         }
-        _ => Err("`<<` merges mappings, this is none".to_owned()),
+        _ => Err("`<<` merges mappings, and this is not a mapping".to_owned()),
     }
 }
 

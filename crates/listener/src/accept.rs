@@ -376,7 +376,7 @@ impl<H: HttpService, T: TcpService> Worker<H, T> {
             self.http.clone(),
             self.tcp.clone(),
         );
-        tokio::task::spawn_local(Caught { connection, counted, address });
+        tokio::task::spawn_local(CatchPanic { connection, counted, address });
     }
 
     fn report(&self, address: Option<SocketAddr>, reason: Reason, detail: &str) {
@@ -390,7 +390,7 @@ pin_project! {
     /// A connection's task. A panic in it is counted, and ends it alone.
     ///
     /// Not an `async` block: that would hold the connection twice, and memory per idle connection counts.
-    struct Caught<F> {
+    struct CatchPanic<F> {
         #[pin]
         connection: F,
         counted: Counted,
@@ -398,7 +398,7 @@ pin_project! {
     }
 }
 
-impl<F: Future<Output = ()>> Future for Caught<F> {
+impl<F: Future<Output = ()>> Future for CatchPanic<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

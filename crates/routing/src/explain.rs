@@ -458,16 +458,13 @@ fn describe(route: &CompiledRoute, upstreams: &[Upstream]) -> Outcome {
         let sources = forward.to.iter().filter_map(|to| upstream(to.upstream)).flat_map(sources);
         let fitting: Vec<_> = sources.filter(fits).map(|source| source.target.to_string()).collect();
         format!(
-            "only endpoints with {subset}: those of {}; where there are none, {otherwise}",
+            "only endpoints with {subset}: those of {}; if there are none, {otherwise}",
             fitting.join(", ")
         )
     });
     let session = forward.session_cookie.iter().map(|cookie| {
         let otherwise = if cookie.strict { "503 no-healthy-endpoint" } else { "another one" };
-        format!(
-            "the endpoint that the cookie `{}` stands for; where it can't serve, {otherwise}",
-            cookie.name
-        )
+        format!("the endpoint that the cookie `{}` names; if it can't serve, {otherwise}", cookie.name)
     });
     outcome.endpoints = subset.chain(session).collect();
     outcome.fault = forward.fault.as_ref().map(show_fault);

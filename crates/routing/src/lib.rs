@@ -6,7 +6,6 @@
 //! routes is the more specific is written in `docs/routing.md`.
 
 mod access;
-mod asked;
 mod conditions;
 mod doubt;
 mod edits;
@@ -20,6 +19,7 @@ mod named;
 mod orphans;
 mod path;
 mod precedence;
+mod required_by_rules;
 mod respond;
 mod rewrite;
 mod route;

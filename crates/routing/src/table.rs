@@ -16,12 +16,12 @@ use attache_wire::RequestHead;
 
 use crate::{
     Captures, CompiledRoute, RequestFacts,
-    asked::RequiredByRules,
     conditions::{destination_holds, network, sni_holds, target_port},
     host::HostIndex,
     named::Named,
     path::PathIndex,
     precedence::{Alternative, alternatives},
+    required_by_rules::RequiredByRules,
     route::RouteId,
 };
 

@@ -51,7 +51,7 @@ where
         .with_timer(Clock)
         .fmt_fields(Fields);
     let warnings = Warnings::default();
-    let of_libraries = OfLibraries(handle.clone());
+    let of_libraries = DnsLibraryFilter(handle.clone());
     let control = LogControl { filter: handle, warnings: warnings.clone() };
     Ok((
         tracing_subscriber::registry()
@@ -133,9 +133,9 @@ impl std::error::Error for LoggingError {}
 
 /// Drops warnings of the DNS library, unless the log is finer than `info`: it writes one for each answer that does not fit
 /// its question, so an attacker who forges answers could fill the log. The upstream that asked reports what a failed look-up means.
-struct OfLibraries(reload::Handle<EnvFilter, Registry>);
+struct DnsLibraryFilter(reload::Handle<EnvFilter, Registry>);
 
-impl<S: tracing::Subscriber> Layer<S> for OfLibraries {
+impl<S: tracing::Subscriber> Layer<S> for DnsLibraryFilter {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if is_of_a_library(metadata) { Interest::sometimes() } else { Interest::always() }
     }
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn an_unreadable_level_says_what_can_be_written() {
-        insta::assert_snapshot!(filter("loud").unwrap_err(), @r#"log level "loud" can't be read (it is no level): write off, error, warn, info, debug or trace, or a filter like info,attache_upstream=debug"#);
+        insta::assert_snapshot!(filter("loud").unwrap_err(), @r#"log level "loud" can't be read (it is not a level): write off, error, warn, info, debug or trace, or a filter like info,attache_upstream=debug"#);
         assert!(filter("attache=loud").is_err());
         assert!(filter("debug").is_ok() && filter(" info ").is_ok() && filter("off").is_ok());
     }

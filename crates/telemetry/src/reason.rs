@@ -100,10 +100,10 @@ reasons! {
         for_clients "Give the client a certificate that `tls.client_ca` of the listener signed; `client_optional: true` lets clients without one in.";
     /// The two sides have no TLS version in common.
     TlsVersion = "tls-version", 502, "UF", 14, [NoConnection], "The peer supports only versions below `tls.min_version`; attache never uses TLS 1.1 or older."
-        for_clients "The client speaks only versions below the listener's `tls.min_version`; TLS 1.1 and older are never spoken.";
+        for_clients "The client speaks only versions below the listener's `tls.min_version`; attache never uses TLS 1.1 or older.";
     /// The peer chose no protocol that attache offered by ALPN.
     TlsAlpn = "tls-alpn", 502, "UF", 14, [NoConnection], "The upstream doesn't speak the configured `protocol`; set it to `auto`."
-        for_clients "The client offers by ALPN nothing that the listener speaks: compare with the listener's `protocol`.";
+        for_clients "None of the protocols that the client offers by ALPN is one of the listener: compare with the listener's `protocol`.";
     /// The peer's key is not one of the pinned ones.
     TlsPinMismatch = "tls-pin-mismatch", 502, "UF", 14, [NoConnection], "Add the new key's pin before the peer rotates.";
     /// The TLS handshake failed for another reason.
@@ -111,7 +111,7 @@ reasons! {
         for_clients "The cause has the client's alert, or what its first bytes were. A client that does not accept the listener's certificate needs its CA, and must call it by a name that is in it.";
     /// The TLS handshake was not finished in time.
     TlsTimeout = "tls-timeout", 503, "UF", 14, [NoConnection], "Is the port really TLS? Raise `handshake_timeout` if the path is slow."
-        for_clients "The client connected and did not finish its handshake: a probe of the bare port, or a client that waits for the server to speak first.";
+        for_clients "The client connected and did not finish its handshake: a probe that only opens the port, or a client that waits for the server to speak first.";
     /// attache has no valid certificate to show.
     TlsNoIdentity = "tls-no-identity", 503, "UF", 14, [], "Check the certificate and key files; the log says why they were not loaded.";
     /// The request needs a secret from a file (`credential`), and there is none yet: attache did not send it without the secret.
@@ -163,11 +163,11 @@ reasons! {
     /// The upstream refused the stream (REFUSED_STREAM, GOAWAY) without working on it.
     UpstreamRefusedStream = "upstream-refused-stream", 503, "UR", 14, [Unprocessed], "The upstream sheds load or restarts.";
     /// The upstream closed the connection in the middle of the response's body.
-    UpstreamClosedMidBody = "upstream-closed-mid-body", 502, "UC", 14, [EndpointFailed], "The upstream crashed or was cut; attache cuts the client's connection too, so that the client can't mistake the part for the whole body.";
+    UpstreamClosedMidBody = "upstream-closed-mid-body", 502, "UC", 14, [EndpointFailed], "The upstream crashed or lost the connection; attache resets the client's connection too, so that the client can't take the part for the whole body.";
     /// The upstream's answer is not valid HTTP, or larger than allowed.
     UpstreamProtocolError = "upstream-protocol-error", 502, "UPE", 14, [EndpointFailed], "Is it the right port and `protocol`? The access log has the parser's message.";
-    /// The upstream answered that it failed: a 5xx, a grpc-status that stands for one, or another answer that the
-    /// route's `retry` names. This reason explains a retry or an ejection; the client gets the answer unchanged.
+    /// The upstream's answer is a failure: a 5xx, a grpc-status with the same meaning, or another answer that the route's `retry` names.
+    /// This reason explains a retry or an ejection; the client gets the answer unchanged.
     UpstreamError = "upstream-error", 502, "-", 14, [], "The upstream's log says why; the access log has the status that it answered with.";
     /// The client's request is not valid, or can be read in two ways (RFC 9112 section 6.3, 11.2).
     BadRequest = "bad-request", 400, "DPE", 3, [ClosesClient], "The response's text names the rule; correct the client. A client that does not speak HTTP needs a listener with `protocol: tcp` and a `tcp://` upstream.";
@@ -177,14 +177,14 @@ reasons! {
     UriTooLong = "uri-too-long", 414, "DPE", 3, [ClosesClient], "Raise `limits.request_line` if the client is right.";
     /// The request's headers are larger or more than allowed.
     HeadersTooLarge = "headers-too-large", 431, "DPE", 3, [ClosesClient], "Raise `limits.headers_size` or `limits.headers_count` if the client is right.";
-    /// The request's body has a transfer coding beside `chunked`, and attache knows no other (RFC 9112 section 6.1).
-    UnknownCoding = "unknown-transfer-coding", 501, "DPE", 12, [ClosesClient], "Send the body with `Transfer-Encoding: chunked` alone; a compressed one says so in `Content-Encoding`.";
+    /// The request's body has a transfer coding other than `chunked`, which attache doesn't know (RFC 9112 section 6.1).
+    UnknownCoding = "unknown-transfer-coding", 501, "DPE", 12, [ClosesClient], "Send the body with `Transfer-Encoding: chunked` alone; name a compression in `Content-Encoding`.";
     /// The request's head took too long to arrive.
-    HeaderTimeout = "header-timeout", 408, "DT", 4, [ClosesClient], "A slow client or an attack; raise `header_timeout` if the client is right.";
+    HeaderTimeout = "header-timeout", 408, "DT", 4, [ClosesClient], "The client is slow, or it is an attack; raise `header_timeout` if the client is right.";
     /// The client ended the connection or the stream before the response's end. The cause says how long it had waited.
-    ClientClosed = "client-closed", 499, "DC", 1, [NoFailure], "Where the client had waited, the upstream hangs or is slower than that: look at it, and compare the client's timeout with the route's.";
-    /// The client took nothing of the answer, while others needed its place or its memory.
-    ClientStalled = "client-stalled", 499, "DC", 1, [], "The client asks for more than it reads. Its answers go first when three quarters of `max_requests` are taken or memory is short; `http.write_timeout` ends them otherwise.";
+    ClientClosed = "client-closed", 499, "DC", 1, [NoFailure], "If the client had waited, the upstream hangs or is slower than the client's timeout: look at the upstream, and compare the client's timeout with the route's.";
+    /// The client read nothing of the answer, while other requests needed its permit or its memory.
+    ClientStalled = "client-stalled", 499, "DC", 1, [], "The client asks for more than it reads. attache resets its answers first when three quarters of `max_requests` are in use or memory is short; otherwise `http.write_timeout` ends them.";
     /// The request came over a protocol that the route's upstream can't carry.
     ProtocolMismatch = "protocol-mismatch", 502, "UPE", 12, [], "For example HTTP to a `tcp` upstream, or an upgrade that the upstream's HTTP/2 does not support.";
     /// The client asked for a tunnel (CONNECT), and the config allows none there: no rule could see the tunnel's content.

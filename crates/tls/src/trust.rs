@@ -51,7 +51,7 @@ pub(crate) fn roots(trust: &Trust, files: &Snapshot) -> Result<Arc<RootCertStore
                     .map_err(Error::trust)?;
             }
             if store.is_empty() {
-                return Err(Error::trust("`ca` names no file: nobody would be believed"));
+                return Err(Error::trust("`ca` names no file: no certificate would be trusted"));
             }
             Ok(Arc::new(store))
         }

@@ -136,7 +136,7 @@ impl Decoded {
 }
 
 fn bad(why: String) -> BodyError {
-    BodyError::with_source(Some(Reason::BadRequest), format!("the body is no base64: {why}"))
+    BodyError::with_source(Some(Reason::BadRequest), format!("the body is not base64: {why}"))
 }
 
 impl HttpBody for Decoded {

@@ -6,12 +6,12 @@ use crate::{
     Fault, Fields, Limits,
     body::{Decoder, Piece},
     path_and_query,
-    response::{self, Asked, Framing},
+    response::{self, Framing, MethodKind},
 };
 
 fn head(fields: &str, size: usize, count: usize) -> Result<bool, Fault> {
     let bytes = format!("HTTP/1.1 200 OK\r\n{fields}");
-    response::read(&mut BytesMut::from(&*bytes), &Limits { line: 200, size, count }, Asked::Other)
+    response::read(&mut BytesMut::from(&*bytes), &Limits { line: 200, size, count }, MethodKind::Other)
         .map(|head| head.is_some())
 }
 
@@ -71,7 +71,7 @@ fn a_field_of_http2_has_a_name_in_lower_case_and_a_value_without_control_charact
 fn only_a_part_of_the_head_itself_is_shared() {
     let bytes = "HTTP/1.1 200 OK\r\nX-Name: value\r\n\r\n";
     let limits = Limits { line: 200, size: 200, count: 9 };
-    let (_, parts) = response::read(&mut BytesMut::from(bytes), &limits, Asked::Other).unwrap().unwrap();
+    let (_, parts) = response::read(&mut BytesMut::from(bytes), &limits, MethodKind::Other).unwrap().unwrap();
     let value = parts.headers.get("x-name").unwrap().as_bytes();
     assert_eq!(parts.headers.shared(value).as_deref(), Some(&b"value"[..]));
     assert_eq!(parts.headers.shared(&value[5..]).as_deref(), Some(&b""[..]));

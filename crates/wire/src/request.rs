@@ -99,7 +99,7 @@ fn parse(bytes: &[u8], limits: &Limits, target: Target) -> Result<Option<(Head, 
     }
     let Line { connect, http11, target } = request_line(line, method, target)?;
 
-    let mut seen = Seen::default();
+    let mut seen = HeadFields::default();
     let field = |name: Known, value: &[u8]| seen.field(name, value);
     let Some((len, index)) = field::fields(bytes, end + 1, limits.size, limits.count, field)? else {
         return Ok(None);
@@ -121,7 +121,7 @@ fn parse(bytes: &[u8], limits: &Limits, target: Target) -> Result<Option<(Head, 
 
 /// What the fields that matter here said.
 #[derive(Default)]
-struct Seen {
+struct HeadFields {
     hosts: u32,
     length: Option<u64>,
     chunked: bool,
@@ -131,7 +131,7 @@ struct Seen {
     connection: Connection,
 }
 
-impl Seen {
+impl HeadFields {
     #[inline]
     fn field(&mut self, name: Known, value: &[u8]) -> Result<(), Fault> {
         match name {
@@ -175,7 +175,7 @@ impl Seen {
             return Err(Fault::invalid("HTTP/1.0 has no Transfer-Encoding."));
         }
         if self.chunked && self.length.is_some() {
-            return Err(Fault::invalid("There is a Content-Length beside a Transfer-Encoding."));
+            return Err(Fault::invalid("There is a Content-Length together with a Transfer-Encoding."));
         }
         if self.hosts > 1 {
             return Err(Fault::invalid("There is more than one Host header."));
@@ -206,7 +206,7 @@ fn bad_coding(value: &[u8]) -> Fault {
     if codings.pop().is_some_and(|last| chunked(&last)) && codings.iter().all(|c| token(c) && !chunked(c)) {
         return Fault::of(
             Kind::UnknownCoding,
-            "The Transfer-Encoding names a coding beside `chunked`, which is not implemented.",
+            "The Transfer-Encoding names a coding other than `chunked`, which attache does not implement.",
         );
     }
     Fault::invalid("The Transfer-Encoding is not exactly `chunked`.")

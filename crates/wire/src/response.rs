@@ -33,7 +33,7 @@ pub enum Framing {
 
 /// What was asked, as far as the answer's body depends on it (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum MethodKind {
     /// HEAD: whatever the head says, there is no body.
     Head,
     /// CONNECT: a success has no body, and is a tunnel.
@@ -77,7 +77,7 @@ const CODING: Fault = Fault::invalid("The answer's Transfer-Encoding is somethin
 pub fn read(
     buf: &mut BytesMut,
     limits: &Limits,
-    asked: Asked,
+    asked: MethodKind,
 ) -> Result<Option<(Head, Box<ResponseHead>)>, Fault> {
     let Some((head, index)) = parse(buf, limits, asked)? else { return Ok(None) };
     let bytes = buf.split_to(head.len).freeze();
@@ -85,7 +85,7 @@ pub fn read(
     Ok(Some((head, message)))
 }
 
-fn parse(bytes: &[u8], limits: &Limits, asked: Asked) -> Result<Option<(Head, Index)>, Fault> {
+fn parse(bytes: &[u8], limits: &Limits, asked: MethodKind) -> Result<Option<(Head, Index)>, Fault> {
     const BEGIN: &[u8] = b"HTTP/1.";
     let there = bytes.len().min(BEGIN.len());
     if bytes.get(..there) != BEGIN.get(..there) {
@@ -101,7 +101,7 @@ fn parse(bytes: &[u8], limits: &Limits, asked: Asked) -> Result<Option<(Head, In
         return Err(TOO_LONG);
     }
     let (status, http11, reason) = status_line(line)?;
-    let mut seen = Seen::default();
+    let mut seen = HeadFields::default();
     let field = |name: Known, value: &[u8]| seen.field(name, value);
     let Some((len, index)) = field::fields(bytes, end + 1, limits.size, limits.count, field)? else {
         return Ok(None);
@@ -110,8 +110,8 @@ fn parse(bytes: &[u8], limits: &Limits, asked: Asked) -> Result<Option<(Head, In
         return Err(Fault::invalid("The answer is HTTP/1.0 and has a Transfer-Encoding."));
     }
     let bodiless = matches!(status, 100..=199 | 204 | 304)
-        || asked == Asked::Head
-        || (asked == Asked::Connect && (200..300).contains(&status));
+        || asked == MethodKind::Head
+        || (asked == MethodKind::Connect && (200..300).contains(&status));
     let framing = match seen.length {
         _ if bodiless => Framing::None,
         _ if seen.chunked => Framing::Chunked,
@@ -134,14 +134,14 @@ fn parse(bytes: &[u8], limits: &Limits, asked: Asked) -> Result<Option<(Head, In
 }
 
 #[derive(Default)]
-struct Seen {
+struct HeadFields {
     length: Option<u64>,
     folded: bool,
     chunked: bool,
     connection: Connection,
 }
 
-impl Seen {
+impl HeadFields {
     #[inline]
     fn field(&mut self, name: Known, value: &[u8]) -> Result<(), Fault> {
         match name {

@@ -11,18 +11,18 @@ use crate::{
     body::{Decoder, Piece},
     outbox::{Encoder, Outbox},
     request::{self, Target},
-    response::{self, Asked, Framing},
+    response::{self, Framing, MethodKind},
     write,
 };
 
 const LIMITS: Limits = Limits { line: 200, size: 4000, count: 30 };
 
-fn answer(bytes: &str, asked: Asked) -> Result<Option<(response::Head, Box<ResponseHead>)>, Fault> {
+fn answer(bytes: &str, asked: MethodKind) -> Result<Option<(response::Head, Box<ResponseHead>)>, Fault> {
     response::read(&mut BytesMut::from(bytes), &LIMITS, asked)
 }
 
 fn framing(fields: &str) -> Result<Framing, Fault> {
-    answer(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), Asked::Other).map(|head| head.unwrap().0.framing)
+    answer(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), MethodKind::Other).map(|head| head.unwrap().0.framing)
 }
 
 #[test]
@@ -57,14 +57,14 @@ fn an_answer_s_body_ends_in_one_way_only() {
     ] {
         assert!(framing(fields).is_err(), "{fields:?}");
     }
-    assert!(answer("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Asked::Other).is_err());
+    assert!(answer("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", MethodKind::Other).is_err());
 }
 
 #[test]
 fn a_length_that_is_passed_on_is_one_number_or_none() {
     let lengths = |fields: &str| {
         let (head, parts) =
-            answer(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), Asked::Other).unwrap().unwrap();
+            answer(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), MethodKind::Other).unwrap().unwrap();
         let all: Vec<_> =
             parts.headers.get_all("content-length").map(|v| v.to_str().unwrap().to_owned()).collect();
         (all.join("|"), head.persists)
@@ -81,11 +81,11 @@ fn some_answers_have_no_body_whatever_they_say() {
         let bytes = format!("{line}\r\nContent-Length: 5\r\n\r\n");
         answer(&bytes, asked).unwrap().unwrap().0.framing == Framing::None
     };
-    assert!(none("HTTP/1.1 200 OK", Asked::Head));
-    assert!(none("HTTP/1.1 200 OK", Asked::Connect));
-    assert!(!none("HTTP/1.1 407 No", Asked::Connect));
+    assert!(none("HTTP/1.1 200 OK", MethodKind::Head));
+    assert!(none("HTTP/1.1 200 OK", MethodKind::Connect));
+    assert!(!none("HTTP/1.1 407 No", MethodKind::Connect));
     for status in [100, 103, 204, 304] {
-        assert!(none(&format!("HTTP/1.1 {status} X"), Asked::Other));
+        assert!(none(&format!("HTTP/1.1 {status} X"), MethodKind::Other));
     }
 }
 
@@ -99,7 +99,7 @@ fn a_status_line_is_read_strictly_and_its_phrase_is_kept() {
         ("HTTP/1.1 200 ", Version::HTTP_11),
         ("HTTP/1.1 200 Very well", Version::HTTP_11),
     ] {
-        let (_, parts) = answer(&format!("{line}\r\n\r\n"), Asked::Other).unwrap().unwrap();
+        let (_, parts) = answer(&format!("{line}\r\n\r\n"), MethodKind::Other).unwrap().unwrap();
         assert_eq!((parts.status.as_u16(), parts.version), (200, version), "{line}");
         let mut out = BytesMut::new();
         let status = (parts.status, parts.reason.as_deref());
@@ -116,10 +116,10 @@ fn a_status_line_is_read_strictly_and_its_phrase_is_kept() {
         "SSH-2.0-x",
         "HTTP/1.1 099 X",
     ] {
-        assert!(answer(&format!("{line}\r\n\r\n"), Asked::Other).is_err(), "{line}");
+        assert!(answer(&format!("{line}\r\n\r\n"), MethodKind::Other).is_err(), "{line}");
     }
-    assert!(answer("SSH", Asked::Other).is_err(), "it need not be waited for");
-    assert!(answer("HTT", Asked::Other).unwrap().is_none());
+    assert!(answer("SSH", MethodKind::Other).is_err(), "it need not be waited for");
+    assert!(answer("HTT", MethodKind::Other).unwrap().is_none());
 }
 
 fn asked(bytes: &str) -> RequestHead {
@@ -306,10 +306,10 @@ proptest! {
         let starts: [&[u8]; 3] = [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n"];
         let all = [starts[good], &bytes].concat();
         let mut whole = BytesMut::from(&all[..]);
-        let first = response::read(&mut whole, &LIMITS, Asked::Other).map(|r| r.map(|(h, _)| h));
+        let first = response::read(&mut whole, &LIMITS, MethodKind::Other).map(|r| r.map(|(h, _)| h));
         let cut = cut.index(all.len() + 1);
         let mut part = BytesMut::from(&all[..cut]);
-        let early = response::read(&mut part, &LIMITS, Asked::Other).map(|r| r.map(|(h, _)| h));
+        let early = response::read(&mut part, &LIMITS, MethodKind::Other).map(|r| r.map(|(h, _)| h));
         match early {
             Ok(None) => {}
             // What is decided by a part is decided the same way by the whole.

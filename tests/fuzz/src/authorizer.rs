@@ -43,7 +43,7 @@ fn request() -> RequestHead {
 
 fn answer(data: &[u8]) -> Option<Answer> {
     let mut buf = BytesMut::from(data);
-    let (head, parts) = response::read(&mut buf, &LIMITS, response::Asked::Other).ok()??;
+    let (head, parts) = response::read(&mut buf, &LIMITS, response::MethodKind::Other).ok()??;
     let status = StatusCode::from_u16(head.status).ok()?;
     Some(Answer { status, headers: parts.headers.clone(), body: buf.to_vec(), trailers: HeaderMap::new() })
 }

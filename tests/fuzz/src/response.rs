@@ -2,7 +2,7 @@
 
 use attache_wire::{
     Limits,
-    response::{self, Asked},
+    response::{self, MethodKind},
 };
 use bytes::BytesMut;
 
@@ -12,9 +12,9 @@ const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 64 };
 pub fn check(data: &[u8]) {
     let Some((cut, bytes)) = data.split_first() else { return };
     let mut part = BytesMut::from(&bytes[..usize::from(*cut).min(bytes.len())]);
-    let early = response::read(&mut part, &LIMITS, Asked::Other).map(|read| read.map(|(head, _)| head));
+    let early = response::read(&mut part, &LIMITS, MethodKind::Other).map(|read| read.map(|(head, _)| head));
     let mut whole = BytesMut::from(bytes);
-    let read = response::read(&mut whole, &LIMITS, Asked::Other);
+    let read = response::read(&mut whole, &LIMITS, MethodKind::Other);
     if early != Ok(None) {
         assert_eq!(early.is_err(), read.is_err());
     }

@@ -168,7 +168,7 @@ fn explain_tells_whose_pages_may_read_and_check_refuses_what_lets_every_page_act
     let said = run("origins: 'https://*.a.test', credentials: true", &["check", "--without-files"]);
     assert!(!said.contains("error"), "{said}");
     let said = run("origins: '~https://.*.a.test'", &["check", "--without-files"]);
-    assert!(said.contains("stands for any character") && said.contains("`~https://.*\\.a\\.test`"), "{said}");
+    assert!(said.contains("matches any character") && said.contains("`~https://.*\\.a\\.test`"), "{said}");
     let said =
         run("origins: 'https://a.test'", &["explain", "-H", "Origin: https://b.test", "GET", "http://app/"]);
     assert!(said.contains("pages of https://a.test may read the answer; this one isn't"), "{said}");

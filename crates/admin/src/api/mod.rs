@@ -193,7 +193,7 @@ fn answer<B>(api: &Api, request: &Request<B>) -> Answer {
         "/clients" => as_json(&api.state.metrics.watch().clients(CLIENTS).into()),
         "/reasons" => as_json(&reasons()),
         _ => dashboard::file(path).or_else(|| probes::told(&api.state, path)).unwrap_or_else(|| {
-            text(StatusCode::NOT_FOUND, format!("nothing is here. What there is:\n\n{INDEX}"))
+            text(StatusCode::NOT_FOUND, format!("there is no such page. The pages are:\n\n{INDEX}"))
         }),
     }
 }

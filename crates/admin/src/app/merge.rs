@@ -232,7 +232,7 @@ fn told_of(page: &mut String, pages: &[Page]) {
     );
     gauge(
         "attache_app_scrape_duration_seconds",
-        "How long the application's metrics took to be got.",
+        "How long the last scrape of the application's metrics took.",
         &|page| page.took.as_secs_f64(),
     );
 }

@@ -68,7 +68,7 @@ async fn answer(state: AdminState, asked: Question) -> Answer {
     match answer {
         None => {
             let what_there_is = index(&state);
-            text(StatusCode::NOT_FOUND, format!("nothing is here. What there is:\n\n{what_there_is}"))
+            text(StatusCode::NOT_FOUND, format!("there is no such page. The pages are:\n\n{what_there_is}"))
         }
         Some(_) if !read => method_not_allowed(&asked.method, READ),
         Some(answer) => answer,

@@ -97,7 +97,7 @@ fn calls(outage: &Value) -> String {
         return format!("{calls} failed in the last {window}");
     }
     if number("client_errors") > 0 {
-        return format!("each of {requests} answers was a 4xx of its own in the last {window}");
+        return format!("each of {requests} answers was the upstream's own 4xx in the last {window}");
     }
     if number("refused") > 0 {
         return format!("each of {requests} calls was refused in the last {window}");

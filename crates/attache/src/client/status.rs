@@ -13,7 +13,7 @@ use super::{
     failing::{failing, fails_in_a_row, is_outage},
     http,
     recent::{recent_changes, recent_failures, recent_warnings},
-    text::{Ink, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
+    text::{Colour, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
 };
 use crate::cli;
 
@@ -171,13 +171,13 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
     let _ = writeln!(
         out,
         "{} {}, up {}, {}",
-        paint.ink(Ink::Bold, "attache"),
+        paint.ink(Colour::Bold, "attache"),
         field(stats, "version"),
         span(stats["uptime_seconds"].as_u64().unwrap_or(0)),
-        if ready { paint.ink(Ink::Good, "ready") } else { paint.ink(Ink::Bad, "not ready") },
+        if ready { paint.ink(Colour::Good, "ready") } else { paint.ink(Colour::Bad, "not ready") },
     );
     if !troubles.is_empty() {
-        let _ = writeln!(out, "\n{}", paint.ink(Ink::Bad, "look at this first"));
+        let _ = writeln!(out, "\n{}", paint.ink(Colour::Bad, "look at this first"));
         for trouble in troubles {
             let _ = writeln!(out, "  {trouble}");
         }
@@ -198,9 +198,9 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
         .map(|listener| {
             let at: Vec<_> = list(listener, "bind").iter().filter_map(Value::as_str).collect();
             vec![
-                (Ink::Plain, field(listener, "name").to_owned()),
-                (Ink::Plain, at.join(", ")),
-                (Ink::Plain, listener["connections"]["open"].to_string()),
+                (Colour::Plain, field(listener, "name").to_owned()),
+                (Colour::Plain, at.join(", ")),
+                (Colour::Plain, listener["connections"]["open"].to_string()),
             ]
         })
         .collect();
@@ -218,40 +218,40 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
             let fails = counted.is_some_and(is_outage);
             let endpoints = match field(upstream, "kind") {
                 // An endpoint that every call fails at is in no list of the healthy ones, whatever the health check says.
-                _ if fails => (Ink::Bad, format!("{usable}/{all} failing")),
-                "on-demand" => (Ink::Plain, format!("{} hosts", list(upstream, "hosts").len())),
-                _ if usable as usize == all && all > 0 => (Ink::Good, format!("{usable}/{all}")),
-                _ if usable > 0 => (Ink::Warn, format!("{usable}/{all}")),
-                _ => (Ink::Bad, format!("{usable}/{all}")),
+                _ if fails => (Colour::Bad, format!("{usable}/{all} failing")),
+                "on-demand" => (Colour::Plain, format!("{} hosts", list(upstream, "hosts").len())),
+                _ if usable as usize == all && all > 0 => (Colour::Good, format!("{usable}/{all}")),
+                _ if usable > 0 => (Colour::Warn, format!("{usable}/{all}")),
+                _ => (Colour::Bad, format!("{usable}/{all}")),
             };
             vec![
-                (Ink::Plain, name.to_owned()),
+                (Colour::Plain, name.to_owned()),
                 endpoints,
-                (Ink::Plain, rate(&lately["per_second"])),
+                (Colour::Plain, rate(&lately["per_second"])),
                 (success_ink(&lately["success_rate"]), percent(&lately["success_rate"])),
-                (Ink::Plain, millis(&lately["p99_ms"])),
-                (if breaker == "open" { Ink::Bad } else { Ink::Plain }, breaker.to_owned()),
+                (Colour::Plain, millis(&lately["p99_ms"])),
+                (if breaker == "open" { Colour::Bad } else { Colour::Plain }, breaker.to_owned()),
             ]
         })
         .collect();
     out.push_str(&table(&["upstream", "endpoints", "requests", "success", "p99", "breaker"], &rows, paint));
     let failures = recent_failures(seen, told);
     if !failures.is_empty() {
-        let _ = writeln!(out, "\n{}", paint.ink(Ink::Bold, "failed or refused in the last 5 min"));
+        let _ = writeln!(out, "\n{}", paint.ink(Colour::Bold, "failed or refused in the last 5 min"));
         for line in failures {
             let _ = writeln!(out, "  {line}");
         }
     }
     let warnings = recent_warnings(seen);
     if !warnings.is_empty() {
-        let _ = writeln!(out, "\n{}", paint.ink(Ink::Bold, "the log's last warnings"));
+        let _ = writeln!(out, "\n{}", paint.ink(Colour::Bold, "the log's last warnings"));
         for line in warnings {
             let _ = writeln!(out, "  {line}");
         }
     }
     let changes = recent_changes(seen);
     if !changes.is_empty() {
-        let _ = writeln!(out, "\n{}", paint.ink(Ink::Bold, "changed in the last 15 min"));
+        let _ = writeln!(out, "\n{}", paint.ink(Colour::Bold, "changed in the last 15 min"));
         for line in changes {
             let _ = writeln!(out, "  {line}");
         }
@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(
             troubles(&seen).0,
             [
-                "upstream orders: each of 7 answers was a 4xx of its own in the last 20 s: status 421 at 10.0.0.8:80. Set `host`."
+                "upstream orders: each of 7 answers was the upstream's own 4xx in the last 20 s: status 421 at 10.0.0.8:80. Set `host`."
             ]
         );
     }

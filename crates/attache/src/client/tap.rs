@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     http,
-    text::{Ink, Paint, clean, duration, field, list, millis},
+    text::{Colour, Paint, clean, duration, field, list, millis},
 };
 use crate::cli;
 
@@ -144,35 +144,35 @@ fn show(record: &Value, headers: bool, paint: Paint) -> String {
         let text = format!(
             "({dropped} more were dropped: they came faster than they could be shown; filter, or --sample)"
         );
-        return paint.ink(Ink::Warn, &text);
+        return paint.ink(Colour::Warn, &text);
     }
     let status = record["status"].as_u64();
     let ink = match (status, field(record, "reason")) {
-        (Some(500..), _) => Ink::Bad,
-        (Some(400..), _) => Ink::Warn,
-        (None, reason) if !reason.is_empty() => Ink::Bad,
-        (Some(_), _) => Ink::Good,
-        (None, _) => Ink::Plain,
+        (Some(500..), _) => Colour::Bad,
+        (Some(400..), _) => Colour::Warn,
+        (None, reason) if !reason.is_empty() => Colour::Bad,
+        (Some(_), _) => Colour::Good,
+        (None, _) => Colour::Plain,
     };
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { clean(text, 200) };
     // The clock alone: the day is today's.
     let clock = field(record, "time").get(11..23).unwrap_or_default();
     let mut line = format!(
         "{} {} {:>4} {}{} {} {} {}",
-        paint.ink(Ink::Dim, clock),
+        paint.ink(Colour::Dim, clock),
         paint.ink(ink, &status.map_or("---".to_owned(), |status| status.to_string())),
         or_dash(field(record, "method")),
         or_dash(field(record, "host")),
         clean(field(record, "path"), 200),
-        paint.ink(Ink::Bold, &millis(&record["total_ms"])),
-        paint.ink(Ink::Dim, "→"),
+        paint.ink(Colour::Bold, &millis(&record["total_ms"])),
+        paint.ink(Colour::Dim, "→"),
         or_dash(field(record, "upstream")),
     );
     if let Some(endpoint) = record["endpoint"].as_str() {
-        let _ = write!(line, " {}", paint.ink(Ink::Dim, &clean(endpoint, 80)));
+        let _ = write!(line, " {}", paint.ink(Colour::Dim, &clean(endpoint, 80)));
     }
     if let Some(attempts) = record["attempts"].as_u64().filter(|attempts| *attempts > 1) {
-        let _ = write!(line, " {}", paint.ink(Ink::Warn, &format!("{attempts} attempts")));
+        let _ = write!(line, " {}", paint.ink(Colour::Warn, &format!("{attempts} attempts")));
     }
     let reason = field(record, "reason");
     if !reason.is_empty() {
@@ -180,7 +180,7 @@ fn show(record: &Value, headers: bool, paint: Paint) -> String {
     }
     let detail = field(record, "detail");
     if !detail.is_empty() {
-        let _ = write!(line, " {}", paint.ink(Ink::Dim, &format!("({})", clean(detail, 200))));
+        let _ = write!(line, " {}", paint.ink(Colour::Dim, &format!("({})", clean(detail, 200))));
     }
     if headers {
         for (key, mark) in [("request_headers", '>'), ("response_headers", '<')] {
@@ -189,7 +189,7 @@ fn show(record: &Value, headers: bool, paint: Paint) -> String {
                 let _ = write!(
                     line,
                     "\n    {}",
-                    paint.ink(Ink::Dim, &format!("{mark} {}: {}", part(0), part(1)))
+                    paint.ink(Colour::Dim, &format!("{mark} {}: {}", part(0), part(1)))
                 );
             }
         }

@@ -25,7 +25,7 @@ pub(super) fn clean(text: &str, most: usize) -> String {
 
 /// A colour, or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ink {
+pub(super) enum Colour {
     Plain,
     Dim,
     Bold,
@@ -49,14 +49,14 @@ impl Paint {
         Self(false)
     }
 
-    pub(super) fn ink(self, ink: Ink, text: &str) -> String {
+    pub(super) fn ink(self, ink: Colour, text: &str) -> String {
         let code = match ink {
-            Ink::Plain => return text.to_owned(),
-            Ink::Dim => "2",
-            Ink::Bold => "1",
-            Ink::Good => "32",
-            Ink::Warn => "33",
-            Ink::Bad => "31",
+            Colour::Plain => return text.to_owned(),
+            Colour::Dim => "2",
+            Colour::Bold => "1",
+            Colour::Good => "32",
+            Colour::Warn => "33",
+            Colour::Bad => "31",
         };
         if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
@@ -97,12 +97,12 @@ pub(super) fn percent(value: &Value) -> String {
 }
 
 /// How bad a share of successes is.
-pub(super) fn success_ink(value: &Value) -> Ink {
+pub(super) fn success_ink(value: &Value) -> Colour {
     match value.as_f64() {
-        Some(share) if share < 0.95 => Ink::Bad,
-        Some(share) if share < 0.999 => Ink::Warn,
-        Some(_) => Ink::Good,
-        None => Ink::Plain,
+        Some(share) if share < 0.95 => Colour::Bad,
+        Some(share) if share < 0.999 => Colour::Warn,
+        Some(_) => Colour::Good,
+        None => Colour::Plain,
     }
 }
 
@@ -124,13 +124,13 @@ pub(super) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
 }
 
 /// Columns of equal width: the first to the left, the rest to the right.
-pub(super) fn table(head: &[&str], rows: &[Vec<(Ink, String)>], paint: Paint) -> String {
+pub(super) fn table(head: &[&str], rows: &[Vec<(Colour, String)>], paint: Paint) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|(_, text)| text.chars().count());
         cells.chain(head.get(column).map(|text| text.chars().count())).max().unwrap_or(0)
     };
     let widths: Vec<_> = (0..head.len()).map(width).collect();
-    let line = |cells: &mut dyn Iterator<Item = (Ink, &str)>| {
+    let line = |cells: &mut dyn Iterator<Item = (Colour, &str)>| {
         let mut line = String::new();
         for (column, ((ink, text), width)) in cells.zip(&widths).enumerate() {
             let pad = " ".repeat(width.saturating_sub(text.chars().count()));
@@ -147,7 +147,7 @@ pub(super) fn table(head: &[&str], rows: &[Vec<(Ink, String)>], paint: Paint) ->
         line.push('\n');
         line
     };
-    let mut out = line(&mut head.iter().map(|text| (Ink::Dim, *text)));
+    let mut out = line(&mut head.iter().map(|text| (Colour::Dim, *text)));
     for row in rows {
         out.push_str(&line(&mut row.iter().map(|(ink, text)| (*ink, text.as_str()))));
     }
@@ -187,8 +187,8 @@ mod tests {
     #[test]
     fn columns_stand_under_their_heads() {
         let rows = vec![
-            vec![(Ink::Plain, "orders".to_owned()), (Ink::Good, "12/s".to_owned())],
-            vec![(Ink::Plain, "a".to_owned()), (Ink::Bad, "1234/s".to_owned())],
+            vec![(Colour::Plain, "orders".to_owned()), (Colour::Good, "12/s".to_owned())],
+            vec![(Colour::Plain, "a".to_owned()), (Colour::Bad, "1234/s".to_owned())],
         ];
         assert_eq!(
             table(&["upstream", "rate"], &rows, Paint::none()),

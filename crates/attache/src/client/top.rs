@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{
     failing::{fails_in_a_row, is_outage},
     http,
-    text::{Ink, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
+    text::{Colour, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
 };
 use crate::cli::{self, Sort, View};
 
@@ -84,19 +84,23 @@ impl Shown {
 fn help(shown: Shown) -> String {
     let paint = Paint::stdout();
     let mark = |key: &str, rest: &str, on: bool| {
-        format!("{}{}", paint.ink(Ink::Bold, key), paint.ink(if on { Ink::Good } else { Ink::Dim }, rest))
+        format!(
+            "{}{}",
+            paint.ink(Colour::Bold, key),
+            paint.ink(if on { Colour::Good } else { Colour::Dim }, rest)
+        )
     };
     [
         mark("u", "pstreams", shown.view == View::Upstreams),
         mark("e", "ndpoints", shown.view == View::Endpoints),
         mark("r", "outes", shown.view == View::Routes),
         mark("l", "isteners", shown.view == View::Listeners),
-        paint.ink(Ink::Dim, "| by"),
+        paint.ink(Colour::Dim, "| by"),
         mark("n", "ame", shown.sort == Sort::Name),
         mark("s", "peed", shown.sort == Sort::Rate),
         mark("f", "ailures", shown.sort == Sort::Failures),
         mark("p", "99", shown.sort == Sort::P99),
-        paint.ink(Ink::Dim, "|"),
+        paint.ink(Colour::Dim, "|"),
         mark("q", "uit", false),
     ]
     .join(" ")
@@ -114,11 +118,13 @@ fn columns() -> usize {
 const DISPENSABLE: [usize; 4] = [6, 5, 4, 3];
 
 /// Leaves columns out until the table fits; then the names are cut.
-fn fit(head: &[&str], rows: &[Vec<(Ink, String)>], columns: usize, paint: Paint) -> String {
+fn fit(head: &[&str], rows: &[Vec<(Colour, String)>], columns: usize, paint: Paint) -> String {
     let (mut head, mut rows) = (head.to_vec(), rows.to_vec());
-    let width = |head: &[&str], rows: &[Vec<(Ink, String)>]| {
-        let plain: Vec<Vec<_>> =
-            rows.iter().map(|row| row.iter().map(|(_, text)| (Ink::Plain, text.clone())).collect()).collect();
+    let width = |head: &[&str], rows: &[Vec<(Colour, String)>]| {
+        let plain: Vec<Vec<_>> = rows
+            .iter()
+            .map(|row| row.iter().map(|(_, text)| (Colour::Plain, text.clone())).collect())
+            .collect();
         table(head, &plain, Paint::none()).lines().map(|line| line.chars().count()).max().unwrap_or(0)
     };
     for column in DISPENSABLE {
@@ -172,11 +178,11 @@ fn page(stats: &Value, upstreams: &Value, shown: Shown, columns: usize, paint: P
         format!("p99 {}", millis(&lately["p99_ms"])),
     ];
     let widths: Vec<usize> = texts.iter().map(|text| text.chars().count()).collect();
-    let inks = [Ink::Bold, Ink::Plain, Ink::Bold, success_ink(&lately["success_rate"])];
+    let inks = [Colour::Bold, Colour::Plain, Colour::Bold, success_ink(&lately["success_rate"])];
     let parts: Vec<String> = texts
         .iter()
         .enumerate()
-        .map(|(at, text)| paint.ink(inks.get(at).copied().unwrap_or(Ink::Plain), text))
+        .map(|(at, text)| paint.ink(inks.get(at).copied().unwrap_or(Colour::Plain), text))
         .collect();
     out.push_str(&wrapped(&parts, &widths, columns));
     out.push_str("\n\n");
@@ -203,14 +209,14 @@ fn page(stats: &Value, upstreams: &Value, shown: Shown, columns: usize, paint: P
             let retries = lately["attempts"].as_i64().unwrap_or(0) - lately["requests"].as_i64().unwrap_or(0);
             let (word, ink) = state(row, upstreams, shown.view);
             vec![
-                (Ink::Plain, name(row, shown.view)),
-                (Ink::Plain, rate(&lately["per_second"])),
+                (Colour::Plain, name(row, shown.view)),
+                (Colour::Plain, rate(&lately["per_second"])),
                 (success_ink(&lately["success_rate"]), percent(&lately["success_rate"])),
-                (if failed > 0 { Ink::Bad } else { Ink::Dim }, failed.to_string()),
-                (if retries > 0 { Ink::Warn } else { Ink::Dim }, retries.max(0).to_string()),
-                (Ink::Plain, millis(&lately["p50_ms"])),
-                (Ink::Plain, millis(&lately["p90_ms"])),
-                (Ink::Plain, millis(&lately["p99_ms"])),
+                (if failed > 0 { Colour::Bad } else { Colour::Dim }, failed.to_string()),
+                (if retries > 0 { Colour::Warn } else { Colour::Dim }, retries.max(0).to_string()),
+                (Colour::Plain, millis(&lately["p50_ms"])),
+                (Colour::Plain, millis(&lately["p90_ms"])),
+                (Colour::Plain, millis(&lately["p99_ms"])),
                 (ink, word),
             ]
         })
@@ -257,27 +263,27 @@ fn name(row: &Value, view: View) -> String {
 }
 
 /// What the upstream, or the endpoint, is like now.
-fn state(row: &Value, upstreams: &Value, view: View) -> (String, Ink) {
+fn state(row: &Value, upstreams: &Value, view: View) -> (String, Colour) {
     // What callers see comes before what the health checks say.
     let fails = is_outage(row);
     if matches!(view, View::Routes | View::Listeners) {
-        return if fails { ("failing".to_owned(), Ink::Bad) } else { (String::new(), Ink::Plain) };
+        return if fails { ("failing".to_owned(), Colour::Bad) } else { (String::new(), Colour::Plain) };
     }
     let name = field(row, "upstream");
     let found = upstreams.as_array().into_iter().flatten().find(|upstream| field(upstream, "name") == name);
-    let Some(upstream) = found else { return (String::new(), Ink::Plain) };
+    let Some(upstream) = found else { return (String::new(), Colour::Plain) };
     match view {
-        View::Upstreams if field(&upstream["breaker"], "state") == "open" => ("open".to_owned(), Ink::Bad),
+        View::Upstreams if field(&upstream["breaker"], "state") == "open" => ("open".to_owned(), Colour::Bad),
         View::Upstreams if field(upstream, "kind") != "on-demand" => {
             let (usable, all) = (upstream["usable"].as_u64().unwrap_or(0), list(upstream, "endpoints").len());
             match usable as usize {
-                _ if fails => (format!("{usable}/{all} failing"), Ink::Bad),
-                0 => (format!("0/{all} up"), Ink::Bad),
-                usable if usable == all => (format!("{usable}/{all} up"), Ink::Good),
-                usable => (format!("{usable}/{all} up"), Ink::Warn),
+                _ if fails => (format!("{usable}/{all} failing"), Colour::Bad),
+                0 => (format!("0/{all} up"), Colour::Bad),
+                usable if usable == all => (format!("{usable}/{all} up"), Colour::Good),
+                usable => (format!("{usable}/{all} up"), Colour::Warn),
             }
         }
-        View::Upstreams if fails => ("failing".to_owned(), Ink::Bad),
+        View::Upstreams if fails => ("failing".to_owned(), Colour::Bad),
         View::Endpoints => {
             let address = field(row, "endpoint");
             let hosts = list(upstream, "hosts").iter().flat_map(|host| list(host, "endpoints"));
@@ -287,12 +293,12 @@ fn state(row: &Value, upstreams: &Value, view: View) -> (String, Ink) {
             // Its calls are counted only while a client asks for them; consecutive failures are always known.
             let fails = fails || found.is_some_and(fails_in_a_row);
             match state {
-                "healthy" if fails => ("failing".to_owned(), Ink::Bad),
-                "healthy" => (state.to_owned(), Ink::Good),
-                state => (state.to_owned(), Ink::Bad),
+                "healthy" if fails => ("failing".to_owned(), Colour::Bad),
+                "healthy" => (state.to_owned(), Colour::Good),
+                state => (state.to_owned(), Colour::Bad),
             }
         }
-        _ => (String::new(), Ink::Plain),
+        _ => (String::new(), Colour::Plain),
     }
 }
 

@@ -28,7 +28,7 @@ use tokio::{
 
 use super::{
     handle::{End, Order},
-    sockets::places,
+    sockets::bind_keys,
     workers::Workers,
 };
 use crate::{
@@ -192,8 +192,8 @@ impl Reloader {
         let new = Arc::new(self.upkeep.next_generation(prepared, before, process).await?);
         set_modes(&before.config, &new.config);
         process.serves(new.clone());
-        let places: HashSet<_> = new.config.listeners.iter().flat_map(places).collect();
-        process.held().retain(|(place, _)| places.contains(place));
+        let bind_keys: HashSet<_> = new.config.listeners.iter().flat_map(bind_keys).collect();
+        process.held().retain(|(place, _)| bind_keys.contains(place));
         process.hold(&sockets);
         let mut taken = self.workers.switch(&new, sockets);
         if timeout(TAKE_TIMEOUT, taken.recv()).await.is_err() {

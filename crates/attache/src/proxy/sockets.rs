@@ -31,7 +31,7 @@ impl BindKey {
 }
 
 /// One for each bind of a listener, in its order.
-pub(crate) fn places(listener: &model::Listener) -> impl Iterator<Item = BindKey> {
+pub(crate) fn bind_keys(listener: &model::Listener) -> impl Iterator<Item = BindKey> {
     listener.bind.iter().enumerate().map(|(at, bind)| match bind {
         Bind::Tcp(address) if address.port() == 0 => BindKey::Any(listener.name.clone(), at),
         Bind::Tcp(address) => BindKey::Tcp(*address),

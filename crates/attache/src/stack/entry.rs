@@ -19,18 +19,18 @@ use http::Version;
 use super::{
     Site,
     ask::Ask,
-    asked::Asked,
     authorise::Token,
-    exit::{Back, Failure, RequestShape},
+    authorizer_answer::AuthorizerAnswer,
+    exit::{Failure, RequestShape, ResponseContext},
     route::RouteService,
 };
 
 /// How far a request came without waiting.
-pub(super) enum Begun<'a> {
+pub(super) enum EntryProgress<'a> {
     /// Its route answers by itself.
     Answer(Response<Body>),
     /// It goes to an upstream.
-    Call { route: &'a RouteService, call: Call, back: Back },
+    Call { route: &'a RouteService, call: Call, back: ResponseContext },
 }
 
 /// How far a request came before it leaves.
@@ -38,11 +38,11 @@ pub(super) enum Admitted<'a> {
     /// It was for attache itself.
     Answer(Response<Body>),
     /// It was checked, has its route, and the rules let it through.
-    Passed(Passed<'a>),
+    Passed(CheckedRequest<'a>),
 }
 
 /// What was found out about a request.
-pub(super) struct Passed<'a> {
+pub(super) struct CheckedRequest<'a> {
     pub(super) form: Form,
     pub(super) ask: Ask,
     matched: Option<Matched<'a>>,
@@ -50,7 +50,7 @@ pub(super) struct Passed<'a> {
     pub(super) token: Option<Token<'a>>,
 }
 
-impl<'a> Passed<'a> {
+impl<'a> CheckedRequest<'a> {
     /// The route, if there is one.
     pub(super) fn route(&self) -> Option<&'a CompiledRoute> {
         self.matched.as_ref().map(|matched| matched.route)
@@ -74,9 +74,9 @@ impl Site {
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
         web: &mut Option<Box<ResponsePlan>>,
-    ) -> Result<Begun<'_>, Failure> {
+    ) -> Result<EntryProgress<'_>, Failure> {
         match self.admit(&mut request, &context, web)? {
-            Admitted::Answer(response) => Ok(Begun::Answer(response)),
+            Admitted::Answer(response) => Ok(EntryProgress::Answer(response)),
             Admitted::Passed(passed) => {
                 if let Some(web) = web {
                     web.translate(&mut request);
@@ -158,7 +158,7 @@ impl Site {
 
         // authorise
         let token = self.authorise(parts, client, found, &context.exchange)?;
-        Ok(Admitted::Passed(Passed { form, ask, matched, named, token }))
+        Ok(Admitted::Passed(CheckedRequest { form, ask, matched, named, token }))
     }
 
     /// Prepares a request that passed, with what an authorizer says.
@@ -169,19 +169,19 @@ impl Site {
         mut context: Rc<CallContext>,
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
-        passed: Passed<'a>,
-        asked: Option<&Asked<'_>>,
-    ) -> Result<Begun<'a>, Failure> {
+        passed: CheckedRequest<'a>,
+        asked: Option<&AuthorizerAnswer<'_>>,
+    ) -> Result<EntryProgress<'a>, Failure> {
         let client = context.client.clone();
         let client = &*client;
-        let Passed { form, ask, matched, named, token } = passed;
+        let CheckedRequest { form, ask, matched, named, token } = passed;
         let parts = request.head_mut();
         let matched = matched.ok_or_else(|| self.no_route(parts))?;
         let route = matched.route;
         let mut ctx = Ctx { client, captures: &matched.captures, upstream: "", host: None };
         if let Step::Direct = route.step() {
             let response = route.respond(parts, &ctx).ok_or(Reason::InternalError)?;
-            return Ok(Begun::Answer(response));
+            return Ok(EntryProgress::Answer(response));
         }
 
         // prepare
@@ -224,10 +224,10 @@ impl Site {
         changed.destination = chosen.id;
         changed.affinity = affinity;
         let call = shape.ask.call(request, context);
-        Ok(Begun::Call {
+        Ok(EntryProgress::Call {
             route: chosen.route,
             call,
-            back: Back { shape, edits, withheld: withheld_back.clone(), switched, session },
+            back: ResponseContext { shape, edits, withheld: withheld_back.clone(), switched, session },
         })
     }
 

@@ -29,13 +29,13 @@ pub(super) struct RequestShape {
 pub(super) struct Sending {
     pub(super) asker: AnswerContext,
     pub(super) exchange: Rc<Exchange>,
-    pub(super) back: Back,
+    pub(super) back: ResponseContext,
     /// What a browser needs. Seldom there, hence the box.
     pub(super) web: Option<Box<ResponsePlan>>,
 }
 
 /// What an upstream's answer needs for its way back.
-pub(super) struct Back {
+pub(super) struct ResponseContext {
     pub(super) shape: RequestShape,
     pub(super) edits: ReadyEdits,
     /// Fields that no trailer may have.
@@ -92,7 +92,7 @@ impl Site {
         &self,
         sent: Result<Response<Body>, Error>,
         asker: AnswerContext,
-        back: Back,
+        back: ResponseContext,
         exchange: &Rc<Exchange>,
     ) -> Response<Body> {
         let finished = sent.and_then(|response| {
@@ -159,10 +159,10 @@ impl Site {
     fn finish(
         &self,
         mut response: Response<Body>,
-        back: Back,
+        back: ResponseContext,
         exchange: &Exchange,
     ) -> Result<Response<Body>, Error> {
-        let Back { shape, edits, withheld, switched, session } = back;
+        let ResponseContext { shape, edits, withheld, switched, session } = back;
         let switched = switched.map(|switched| *switched);
         if shape.ask == Ask::Connect {
             // `CONNECT host:port`: a tunnel of bytes (RFC 9110 section 9.3.6).

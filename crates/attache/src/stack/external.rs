@@ -34,8 +34,8 @@ use tokio::time::timeout;
 use super::{
     Site,
     ask::Ask,
-    asked::{Asked, unavailable},
-    entry::{Admitted, Begun, Passed},
+    authorizer_answer::{AuthorizerAnswer, unavailable},
+    entry::{Admitted, CheckedRequest, EntryProgress},
     exit::{Failure, RequestShape},
 };
 
@@ -62,11 +62,11 @@ impl Site {
         let (mut added, mut web) = (None, None);
         let begun = self.begin_asked(request, context, upgrade, hold, &mut added, &mut web).await;
         let mut response = match begun {
-            Ok(Begun::Call { route, call, back }) => {
+            Ok(EntryProgress::Call { route, call, back }) => {
                 let sent = route.call(call).await;
                 self.returned(sent, asker, back, &exchange)
             }
-            Ok(Begun::Answer(response)) => response,
+            Ok(EntryProgress::Answer(response)) => response,
             Err(failure) => self.answer(failure, asker, &exchange),
         };
         if let Some(granted) = added {
@@ -83,9 +83,9 @@ impl Site {
         hold: Option<Hold>,
         added: &mut Option<Box<Granted>>,
         web: &mut Option<Box<ResponsePlan>>,
-    ) -> Result<Begun<'_>, Failure> {
+    ) -> Result<EntryProgress<'_>, Failure> {
         let passed = match self.admit(&mut request, &context, web)? {
-            Admitted::Answer(response) => return Ok(Begun::Answer(response)),
+            Admitted::Answer(response) => return Ok(EntryProgress::Answer(response)),
             Admitted::Passed(passed) => passed,
         };
         // The authorizer gets the same head and body as the upstream.
@@ -153,7 +153,7 @@ impl Site {
     }
 
     /// The request as the upstream would get it, before the route's own changes.
-    fn as_sent(&self, request: &RequestHead, passed: &Passed<'_>, client: &Client) -> RequestHead {
+    fn as_sent(&self, request: &RequestHead, passed: &CheckedRequest<'_>, client: &Client) -> RequestHead {
         let mut head = request.clone();
         let shape = RequestShape { form: passed.form, ask: passed.ask.clone(), version: request.version };
         self.leave(&mut head, &shape, client);
@@ -168,7 +168,7 @@ impl Site {
         asking: &Asking<'r>,
         question: &Question<'_>,
         exchange: &Exchange,
-    ) -> Result<Asked<'r>, Failure> {
+    ) -> Result<AuthorizerAnswer<'r>, Failure> {
         // The config sees to it that there is one.
         let Some(external) = asking.external else { return Err(Reason::InternalError.into()) };
         let config = external.config();
@@ -195,7 +195,7 @@ impl Site {
                 None
             }
         };
-        Ok(Asked { external, granted })
+        Ok(AuthorizerAnswer { external, granted })
     }
 }
 
@@ -210,7 +210,7 @@ fn denied(name: &Name, mut denial: Box<Denial>) -> Failure {
 /// Waits for the begin of a body, and gives it back together with the whole body.
 async fn begin_of(mut body: Body, limit: AuthorizerBody, idle: Duration) -> Result<(Excerpt, Body), Failure> {
     let too_large = || {
-        let detail = format!("the authorizer is told of at most {} bytes", limit.max);
+        let detail = format!("the authorizer gets at most {} bytes", limit.max);
         Failure { detail, ..Failure::from(Reason::BodyTooLarge) }
     };
     if !limit.partial && body.size_hint().lower() > limit.max as u64 {

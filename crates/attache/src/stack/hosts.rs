@@ -30,7 +30,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::Own;
+use super::OwnAddresses;
 use crate::{
     credentials::Credentials,
     generation::{Generation, UpstreamParts},
@@ -51,7 +51,7 @@ pub(crate) struct Upstreams {
     /// Who is asked about requests, one for each of the config's; `None` can't be asked.
     authorizers: Vec<Option<Rc<External>>>,
     /// Where this process listens itself.
-    own: Own,
+    own: OwnAddresses,
 }
 
 /// One upstream. Cheap to clone; generations that have it in common share its connections.
@@ -132,13 +132,13 @@ impl One {
     }
 
     /// Where a call goes.
-    fn named_by<'a>(&self, call: &'a Call) -> Result<Asked<'a>, Error> {
+    fn named_by<'a>(&self, call: &'a Call) -> Result<CallTarget<'a>, Error> {
         let parts = &self.parts;
         if parts.shared().config.address == Address::OriginalDestination {
             let why = "the connection was not redirected here, so it has no original destination";
             let address = call.context.client.original_destination();
             return address
-                .map(Asked::Address)
+                .map(CallTarget::Address)
                 .ok_or_else(|| Error::with_source(Reason::NoEndpoint, Sent::Nothing, why));
         }
         if parts.tls.is_none() && asks_for_tls(&call.request) {
@@ -148,7 +148,7 @@ impl One {
         let (host, port) = named_host(call).ok_or_else(|| {
             Error::with_source(Reason::NoEndpoint, Sent::Nothing, "the request names no host")
         })?;
-        Ok(Asked::Host(host, port))
+        Ok(CallTarget::Host(host, port))
     }
 }
 
@@ -160,12 +160,12 @@ impl Upstreams {
             credentials: Credentials::default(),
             verifier,
             authorizers: Vec::new(),
-            own: Own::default(),
+            own: OwnAddresses::default(),
         })
     }
 
     /// Those of a generation. What it took over from the one before keeps its connections.
-    pub(crate) fn new(generation: &Generation, before: &Self, own: Own) -> Rc<Self> {
+    pub(crate) fn new(generation: &Generation, before: &Self, own: OwnAddresses) -> Rc<Self> {
         let one =
             |parts| before.all.iter().find(|one| one.is(parts)).cloned().unwrap_or_else(|| One::new(parts));
         let all = generation.upstreams.iter().map(one).collect();
@@ -269,8 +269,8 @@ impl Upstreams {
     ) -> Result<Option<Arc<Shared>>, Error> {
         let (one, hosts) = self.asked(destination)?;
         let found = match one.named_by(call)? {
-            Asked::Address(address) => hosts.known_address(address),
-            Asked::Host(host, port) => {
+            CallTarget::Address(address) => hosts.known_address(address),
+            CallTarget::Host(host, port) => {
                 let found = hosts.known(host, port);
                 if found.is_some() {
                     call.context.exchange.looked_up(host, std::time::Instant::now(), Ok(()));
@@ -290,8 +290,8 @@ impl Upstreams {
         let request_timeout = destination.policy.timeouts.request;
         let deadline = (!request_timeout.is_zero()).then(|| Instant::now() + request_timeout);
         let found = match one.named_by(call)? {
-            Asked::Address(address) => hosts.get_address(address, deadline).await,
-            Asked::Host(host, port) => {
+            CallTarget::Address(address) => hosts.get_address(address, deadline).await,
+            CallTarget::Host(host, port) => {
                 let begun = std::time::Instant::now();
                 let found = hosts.get(host, port, deadline).await;
                 let outcome = found.as_ref().map(|_| ()).map_err(|failure| failure.reason);
@@ -329,7 +329,7 @@ impl Upstreams {
 }
 
 /// What a call says of where it goes.
-enum Asked<'a> {
+enum CallTarget<'a> {
     Address(SocketAddr),
     Host(&'a str, u16),
 }

@@ -27,14 +27,14 @@
 
 mod allowed;
 mod ask;
-mod asked;
 mod authorise;
+mod authorizer_answer;
 mod entry;
 mod exit;
 mod external;
 mod hosts;
 mod mirror;
-mod own;
+mod own_addresses;
 mod route;
 mod serving;
 mod session;
@@ -64,12 +64,12 @@ use tower::Service;
 
 use self::{
     allowed::AllowedCounters,
-    entry::Begun,
+    entry::EntryProgress,
     exit::Sending,
     route::RouteService,
     serving::{Served, Serving, served},
 };
-pub(crate) use self::{hosts::Upstreams, own::Own, tcp::Tcp, tunnel::Tunnels};
+pub(crate) use self::{hosts::Upstreams, own_addresses::OwnAddresses, tcp::Tcp, tunnel::Tunnels};
 use crate::observe::{Observer, OnFinish};
 
 /// One listener on one worker, ready to serve.
@@ -181,12 +181,12 @@ impl Site {
             self.begin(request, context, upgrade, hold, &mut web)
         };
         let response = match begun {
-            Ok(Begun::Call { route, call, back }) => {
+            Ok(EntryProgress::Call { route, call, back }) => {
                 let sending = Sending { asker, exchange, back, web };
                 // One allocation per request: the future of the whole chain has no name.
                 return boxed(|| Serving::new(route.call(call), self.clone(), sending));
             }
-            Ok(Begun::Answer(response)) => response,
+            Ok(EntryProgress::Answer(response)) => response,
             Err(failure) => self.answer(failure, asker, &exchange),
         };
         served(self.send_off(response, web, &exchange))

@@ -130,7 +130,8 @@ impl Question<'_> {
         headers.try_insert(HOST, host(head).as_bytes()).map_err(|_| "the request has no valid host")?;
         for (key, value) in self.context {
             let name = format!("{CONTEXT}{}", key.to_ascii_lowercase());
-            let name = HeaderName::try_from(name).map_err(|_| format!("context `{key}` is no header"))?;
+            let name = HeaderName::try_from(name)
+                .map_err(|_| format!("context `{key}` is not a valid header name"))?;
             headers.insert(name, HeaderValue::from_str(value).map_err(|error| error.to_string())?);
         }
         if let Some(excerpt) = self.body {

@@ -51,12 +51,12 @@ pub struct Granted {
 struct Change {
     name: HeaderName,
     value: HeaderValue,
-    how: How,
+    how: AppendAction,
 }
 
 /// `HeaderValueOption.HeaderAppendAction`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
+enum AppendAction {
     Append,
     AddIfAbsent,
     Overwrite,
@@ -118,7 +118,7 @@ impl Verdict {
                 Some(Change {
                     name: name.to_header_name()?,
                     value: value.to_header_value(),
-                    how: How::Append,
+                    how: AppendAction::Append,
                 })
             };
             wanted.filter_map(change).collect()
@@ -194,7 +194,7 @@ impl Granted {
     /// The authorizer's changes can't be sent.
     pub fn apply(&self, config: &Authorizer, request: &mut RequestHead) -> Result<(), String> {
         let before = |change: &&Change| {
-            change.how != How::OverwriteIfExists || request.headers.contains_key(&change.name)
+            change.how != AppendAction::OverwriteIfExists || request.headers.contains_key(&change.name)
         };
         let changes: Vec<&Change> = self.headers.iter().filter(before).collect();
         remove_fields(&mut request.headers, &config.upstream_headers);
@@ -219,9 +219,9 @@ impl Granted {
 impl Change {
     fn apply(&self, headers: &mut Fields) {
         match self.how {
-            How::Append => headers.append(&self.name, &self.value),
-            How::AddIfAbsent if headers.contains_key(&self.name) => {}
-            How::Overwrite | How::OverwriteIfExists | How::AddIfAbsent => {
+            AppendAction::Append => headers.append(&self.name, &self.value),
+            AppendAction::AddIfAbsent if headers.contains_key(&self.name) => {}
+            AppendAction::Overwrite | AppendAction::OverwriteIfExists | AppendAction::AddIfAbsent => {
                 headers.insert(&self.name, &self.value);
             }
         }
@@ -244,10 +244,10 @@ fn field(option: HeaderValueOption) -> Result<Option<Change>, String> {
     let value = HeaderValue::from_bytes(value).map_err(|_| format!("the value of `{name}` is none"))?;
     let how = match (option.append, option.append_action) {
         // The older way to say it.
-        (Some(m::BoolValue { value: true }), _) | (None, 0) => How::Append,
-        (None, 1) => How::AddIfAbsent,
-        (None, 3) => How::OverwriteIfExists,
-        (Some(m::BoolValue { value: false }) | None, _) => How::Overwrite,
+        (Some(m::BoolValue { value: true }), _) | (None, 0) => AppendAction::Append,
+        (None, 1) => AppendAction::AddIfAbsent,
+        (None, 3) => AppendAction::OverwriteIfExists,
+        (Some(m::BoolValue { value: false }) | None, _) => AppendAction::Overwrite,
     };
     Ok((!is_of_the_message(name.as_str())).then_some(Change { name, value, how }))
 }

@@ -32,9 +32,9 @@ pub struct Keys {
 
 /// The right to refresh the keys. It is released when it is dropped.
 #[derive(Debug)]
-pub struct Turn(Arc<AtomicBool>);
+pub struct RefreshPermit(Arc<AtomicBool>);
 
-impl Drop for Turn {
+impl Drop for RefreshPermit {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
@@ -62,15 +62,15 @@ struct Key {
 
 /// Why a text is not a usable JWK set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotAKeySet(pub String);
+pub struct KeySetError(pub String);
 
-impl fmt::Display for NotAKeySet {
+impl fmt::Display for KeySetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for NotAKeySet {}
+impl std::error::Error for KeySetError {}
 
 /// Why a token isn't accepted.
 pub(crate) struct Refused {
@@ -87,13 +87,13 @@ impl Refused {
 
 impl Keys {
     /// Those of the config; a file is read, a URL has yet to be asked.
-    pub(crate) fn new(config: &JwtProvider) -> Result<Self, NotAKeySet> {
+    pub(crate) fn new(config: &JwtProvider) -> Result<Self, KeySetError> {
         let set = match &config.keys {
             JwtKeys::Inline(text) => Some(KeySet::parse(text.as_bytes())?),
             JwtKeys::File(path) => {
                 let read = std::fs::read(path)
-                    .map_err(|error| NotAKeySet(format!("{} can't be read: {error}", path.display())))?;
-                let of_file = |error| NotAKeySet(format!("{}: {error}", path.display()));
+                    .map_err(|error| KeySetError(format!("{} can't be read: {error}", path.display())))?;
+                let of_file = |error| KeySetError(format!("{}: {error}", path.display()));
                 Some(KeySet::parse(&read).map_err(of_file)?)
             }
             JwtKeys::Remote { .. } => None,
@@ -126,8 +126,8 @@ impl Keys {
     }
 
     /// The right to refresh them; `None` while another task has it.
-    pub fn take_turn(&self) -> Option<Turn> {
-        (!self.kept.swap(true, Ordering::Acquire)).then(|| Turn(self.kept.clone()))
+    pub fn refresh_permit(&self) -> Option<RefreshPermit> {
+        (!self.kept.swap(true, Ordering::Acquire)).then(|| RefreshPermit(self.kept.clone()))
     }
 
     /// Whether the set should be requested again. Clears the request.
@@ -142,18 +142,18 @@ impl KeySet {
     ///
     /// # Errors
     /// It is none, or no key of it can be used.
-    pub fn parse(text: &[u8]) -> Result<Self, NotAKeySet> {
+    pub fn parse(text: &[u8]) -> Result<Self, KeySetError> {
         if text.len() > JwtKeys::LONGEST {
-            return Err(NotAKeySet(format!("longer than {} bytes", JwtKeys::LONGEST)));
+            return Err(KeySetError(format!("longer than {} bytes", JwtKeys::LONGEST)));
         }
         let set: Set =
-            serde_json::from_slice(text).map_err(|error| NotAKeySet(format!("no JWK set: {error}")))?;
+            serde_json::from_slice(text).map_err(|error| KeySetError(format!("no JWK set: {error}")))?;
         let found = set.keys.len();
         let keys = set.keys.into_iter().filter_map(|key| Key::new(&serde_json::from_value(key).ok()?));
         let keys: Vec<Key> = keys.collect();
         if keys.is_empty() {
             let why = format!("none of its {found} keys verifies RS, PS, ES256, ES384 or EdDSA signatures");
-            return Err(NotAKeySet(why));
+            return Err(KeySetError(why));
         }
         Ok(Self { version: VERSIONS.fetch_add(1, Ordering::Relaxed), keys })
     }

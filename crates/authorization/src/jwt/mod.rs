@@ -35,7 +35,7 @@ use http::HeaderName;
 pub(crate) use self::claims::ClaimForm;
 pub use self::{
     claims::Claims,
-    keys::{KeySet, Keys, NotAKeySet, Turn},
+    keys::{KeySet, KeySetError, Keys, RefreshPermit},
 };
 
 /// Tokens that one worker remembers of one provider, and their bytes.
@@ -195,7 +195,7 @@ impl Issuer {
     ///
     /// # Errors
     /// What the config has is no JWK set.
-    pub fn new(config: JwtProvider) -> Result<Self, NotAKeySet> {
+    pub fn new(config: JwtProvider) -> Result<Self, KeySetError> {
         Ok(Self { keys: Keys::new(&config)?, config })
     }
 

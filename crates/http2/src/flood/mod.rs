@@ -50,7 +50,7 @@ const SMALL_FOR_ONE: u8 = 16;
 
 /// What a price is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+enum PricedEvent {
     Ping,
     Settings,
     Reset,
@@ -63,7 +63,7 @@ enum What {
     Other,
 }
 
-impl What {
+impl PricedEvent {
     const ALL: [Self; 10] = [
         Self::Ping,
         Self::Settings,
@@ -198,7 +198,7 @@ pub trait Meter: fmt::Debug {
 /// The limit that a flood exceeded.
 #[derive(Clone, Debug)]
 pub struct Flooded {
-    what: What,
+    what: PricedEvent,
     whose: &'static str,
     work: &'static str,
     section: &'static str,
@@ -230,7 +230,7 @@ pub struct Flood<P: Payer> {
     /// Small DATA frames that were not charged yet.
     small: u8,
     /// How often each was, since then.
-    counts: [u64; What::ALL.len()],
+    counts: [u64; PricedEvent::ALL.len()],
 }
 
 impl<P: Payer> Flood<P> {
@@ -249,7 +249,7 @@ impl<P: Payer> Flood<P> {
         }
     }
 
-    fn charge(&mut self, what: What) -> Result<(), Flooded> {
+    fn charge(&mut self, what: PricedEvent) -> Result<(), Flooded> {
         if let Some(count) = self.counts.get_mut(what as usize) {
             *count += 1;
         }
@@ -280,8 +280,8 @@ impl<P: Payer> Flood<P> {
         };
         let counts = std::mem::replace(&mut self.counts, [0; _]);
         let Some((whose, key)) = exceeded else { return Ok(()) };
-        let cost = |what: &What| counts.get(*what as usize).copied().unwrap_or(0) * what.price();
-        let what = What::ALL.into_iter().max_by_key(cost).unwrap_or(What::Other);
+        let cost = |what: &PricedEvent| counts.get(*what as usize).copied().unwrap_or(0) * what.price();
+        let what = PricedEvent::ALL.into_iter().max_by_key(cost).unwrap_or(PricedEvent::Other);
         let work = if P::IS_SERVER { "sent" } else { "answered" };
         Err(Flooded { what, whose, work, section: P::SECTION, key })
     }
@@ -291,35 +291,35 @@ impl<P: Payer> Meter for Flood<P> {
     fn received(&mut self, head: Head) -> Result<(), Flooded> {
         let what = match head.kind {
             kind::DATA if head.ends_stream() => return Ok(()),
-            kind::DATA if head.length == 0 => What::EmptyData,
+            kind::DATA if head.length == 0 => PricedEvent::EmptyData,
             kind::DATA if head.length < SMALL || (head.is_padded() && head.length < SMALL + MOST_PADDING) => {
                 self.small += 1;
                 if self.small < SMALL_FOR_ONE {
                     return Ok(());
                 }
                 self.small = 0;
-                What::SmallData
+                PricedEvent::SmallData
             }
             kind::PING if head.is_ack() && self.asked > 0 => {
                 self.asked -= 1;
                 return Ok(());
             }
-            kind::HEADERS if P::IS_SERVER => What::Headers,
+            kind::HEADERS if P::IS_SERVER => PricedEvent::Headers,
             // HEADERS of a client pay by being answered, and those of its trailers are one more for a stream.
             // CONTINUATION is bounded for each block, and an ACK of SETTINGS that were not sent ends the connection.
             kind::SETTINGS if head.is_ack() => return Ok(()),
             kind::DATA | kind::HEADERS | kind::PUSH_PROMISE | kind::CONTINUATION => return Ok(()),
-            kind::PING => What::Ping,
-            kind::SETTINGS => What::Settings,
-            kind::RST_STREAM => What::Reset,
-            kind::WINDOW_UPDATE => What::WindowUpdate,
-            _ => What::Other,
+            kind::PING => PricedEvent::Ping,
+            kind::SETTINGS => PricedEvent::Settings,
+            kind::RST_STREAM => PricedEvent::Reset,
+            kind::WINDOW_UPDATE => PricedEvent::WindowUpdate,
+            _ => PricedEvent::Other,
         };
         self.charge(what)
     }
 
     fn charged(&mut self) -> Result<(), Flooded> {
-        self.charge(What::OurReset)
+        self.charge(PricedEvent::OurReset)
     }
 
     fn late(&mut self, head: Head) -> Result<(), Flooded> {
@@ -327,7 +327,7 @@ impl<P: Payer> Meter for Flood<P> {
             // What was received has charged it.
             kind::HEADERS if P::IS_SERVER => Ok(()),
             kind::DATA if !head.ends_stream() || head.length >= SMALL => Ok(()),
-            _ => self.charge(What::Late),
+            _ => self.charge(PricedEvent::Late),
         }
     }
 
@@ -343,7 +343,8 @@ impl<P: Payer> Meter for Flood<P> {
 impl<P: Payer> Drop for Flood<P> {
     fn drop(&mut self) {
         // Units that were spent since the last update count for the payer: many short connections don't avoid its limit.
-        let spent: u64 = What::ALL.iter().zip(self.counts).map(|(what, count)| what.price() * count).sum();
+        let spent: u64 =
+            PricedEvent::ALL.iter().zip(self.counts).map(|(what, count)| what.price() * count).sum();
         let requests = self.payer.requests() - self.requests;
         let unpaid = spent.saturating_sub(requests * REQUEST + (self.sent / BYTES_FOR_ONE) as u64);
         if unpaid * 10 > self.bounds.burst / PART {

@@ -3,7 +3,7 @@
 use super::{Wrong, depends_on, frame_size, protocol};
 use crate::{
     Code, Error, Head,
-    error::By,
+    error::Initiator,
     frame::{ACK, MAX_FRAME, setting},
     kind,
     state::{CONNECTION_WINDOW, PingPurpose, State},
@@ -20,7 +20,7 @@ impl State {
             return Err(protocol("RST_STREAM for no stream"));
         }
         let Some((key, stream)) = self.stream(head.stream) else { return Ok(()) };
-        stream.end = Some(Error::reset(Code(code), By::Peer, ""));
+        stream.end = Some(Error::reset(Code(code), Initiator::Peer, ""));
         stream.wake();
         self.close(key);
         Ok(())
@@ -166,7 +166,7 @@ impl State {
         };
         let (last, code) = (u32::from_be_bytes(last) & CONNECTION_WINDOW, Code(u32::from_be_bytes(code)));
         let words = String::from_utf8_lossy(payload.get(8..).unwrap_or_default());
-        let error = Error::go_away(code, By::Peer, words.trim().chars().take(200).collect::<String>());
+        let error = Error::go_away(code, Initiator::Peer, words.trim().chars().take(200).collect::<String>());
         let last = self.went_away.map_or(last, |before| before.min(last));
         self.went_away = Some(last);
         // Those that the peer won't work on; another connection may take them.

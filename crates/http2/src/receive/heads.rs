@@ -6,7 +6,7 @@ use super::{Wrong, compression, depends_on, frame_size, protocol, without_paddin
 use crate::{
     Code, Error, Head,
     head::{Block, Place},
-    state::{Accepted, Begun, State},
+    state::{Accepted, State, UnfinishedBlock},
     stream::Expects,
 };
 
@@ -46,7 +46,7 @@ impl State {
         if head.ends_headers() {
             return self.block(head, block);
         }
-        self.begun = Some(Begun { head, block: block.to_vec(), parts: 0 });
+        self.begun = Some(UnfinishedBlock { head, block: block.to_vec(), parts: 0 });
         Ok(())
     }
 
@@ -67,7 +67,7 @@ impl State {
         if !head.ends_headers() {
             return Ok(());
         }
-        let Some(Begun { head, block, .. }) = self.begun.take() else { return Ok(()) };
+        let Some(UnfinishedBlock { head, block, .. }) = self.begun.take() else { return Ok(()) };
         self.block(head, &block)
     }
 

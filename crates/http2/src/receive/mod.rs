@@ -14,7 +14,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use self::control::priority;
 use crate::{
     Code, Error, Head,
-    error::By,
+    error::Initiator,
     frame::{HEAD, MAX_FRAME},
     kind,
     queue::Queue,
@@ -111,7 +111,7 @@ impl State {
                 Ok(()) => {}
                 Err(Wrong::Connection(error)) => self.fail(error),
                 Err(Wrong::Stream(id, code, why)) => match self.place(id) {
-                    Some(key) => self.reset(key, code, By::Rule, why),
+                    Some(key) => self.reset(key, code, Initiator::Rule, why),
                     None => self.write_reset(id, code),
                 },
             }
@@ -143,7 +143,7 @@ impl State {
 
     fn take(&mut self, head: Head, payload: &[u8], shared: Option<&Bytes>) -> Result<(), Wrong> {
         if let Err(flooded) = self.meter.received(head) {
-            return Err(Error::go_away(Code::ENHANCE_YOUR_CALM, By::Rule, flooded.to_string()).into());
+            return Err(Error::go_away(Code::ENHANCE_YOUR_CALM, Initiator::Rule, flooded.to_string()).into());
         }
         if self.begun.is_some() && head.kind != kind::CONTINUATION {
             return Err(protocol("another frame within a block"));
@@ -174,9 +174,9 @@ impl State {
 
     /// A frame for a closed stream.
     fn late(&mut self, head: Head) -> Result<(), Wrong> {
-        self.meter
-            .late(head)
-            .map_err(|flooded| Error::go_away(Code::ENHANCE_YOUR_CALM, By::Rule, flooded.to_string()).into())
+        self.meter.late(head).map_err(|flooded| {
+            Error::go_away(Code::ENHANCE_YOUR_CALM, Initiator::Rule, flooded.to_string()).into()
+        })
     }
 
     /// The stream was never opened. Those of an even number are a server's, which never opens one.
@@ -265,7 +265,7 @@ impl State {
         let size = self.window.size().min(self.granted_window);
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.unreleased += bytes;
-        // Not for one that has ended; and not while the window, which was made smaller, is still too large. By quarters, so that a sender
+        // Not for one that has ended; and not while the window, which was made smaller, is still too large. Initiator quarters, so that a sender
         // that waits for the window has most of it under way at any time, which the window's measurement looks for.
         if stream.expects != Expects::Data || stream.end.is_some() || stream.unreleased < size / 4 {
             return;

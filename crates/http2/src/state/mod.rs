@@ -17,7 +17,7 @@ use slab::Slab;
 
 use crate::{
     Code, Error, Head, Meter, Window,
-    error::By,
+    error::Initiator,
     frame::{MAX_FRAME, setting},
     head, hpack, kind,
     queue::Queue,
@@ -103,7 +103,7 @@ pub(crate) struct Accepted {
 
 /// A block whose end has not come.
 #[derive(Debug)]
-pub(crate) struct Begun {
+pub(crate) struct UnfinishedBlock {
     pub(crate) head: Head,
     pub(crate) block: Vec<u8>,
     pub(crate) parts: usize,
@@ -147,7 +147,7 @@ pub(crate) struct State {
     pub(crate) preface: bool,
     pub(crate) heads: head::Reader,
     /// A block whose end has not come.
-    pub(crate) begun: Option<Begun>,
+    pub(crate) begun: Option<UnfinishedBlock>,
     /// Blocks that were read.
     pub(crate) blocks: u64,
     /// Errors of requests that were reset because of their head, not reported yet.
@@ -339,13 +339,13 @@ impl State {
     }
 
     /// Ends a stream with RST_STREAM.
-    pub(crate) fn reset(&mut self, key: usize, code: Code, by: By, why: &'static str) {
+    pub(crate) fn reset(&mut self, key: usize, code: Code, by: Initiator, why: &'static str) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         if stream.is_closed() {
             return;
         }
         stream.end = Some(Error::reset(code, by, why));
-        if by == By::Rule {
+        if by == Initiator::Rule {
             stream.received.clear();
         }
         stream.wake();
@@ -382,7 +382,7 @@ impl State {
         }
         // RFC 9113 section 8.1: the answer is whole, and no more of the request is wanted.
         let code = if self.is_server && stream.sent_end { Code::NO_ERROR } else { Code::CANCEL };
-        self.reset(key, code, By::Us, "");
+        self.reset(key, code, Initiator::Us, "");
     }
 
     /// The connection ends, and all its streams. If we end it, the peer gets a GOAWAY (section 6.8).
@@ -390,7 +390,7 @@ impl State {
         if self.end.is_some() {
             return;
         }
-        if let (Some(code), Some(By::Us | By::Rule)) = (error.code(), error.by()) {
+        if let (Some(code), Some(Initiator::Us | Initiator::Rule)) = (error.code(), error.by()) {
             self.write_go_away(self.goodbye.unwrap_or(u32::MAX).min(self.last), code, error.words());
         }
         self.end = Some(error.clone());

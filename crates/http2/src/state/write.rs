@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::{RESETS_REMEMBERED, State};
-use crate::{Code, Error, Head, error::By, frame::HEAD, kind};
+use crate::{Code, Error, Head, error::Initiator, frame::HEAD, kind};
 
 impl State {
     /// Bytes that are no frame.
@@ -51,7 +51,7 @@ impl State {
             && self.end.is_none()
             && let Err(flooded) = self.meter.charged()
         {
-            self.fail(Error::go_away(Code::ENHANCE_YOUR_CALM, By::Rule, flooded.to_string()));
+            self.fail(Error::go_away(Code::ENHANCE_YOUR_CALM, Initiator::Rule, flooded.to_string()));
         }
     }
 }

@@ -62,13 +62,13 @@ fn give(state: &mut State, frames: &[Vec<u8>]) {
 }
 
 fn server() -> State {
-    let mut state = State::new(true, SETTINGS, Box::new(FreeOfCharge));
+    let mut state = State::new(true, SETTINGS, Box::new(Unlimited));
     give(&mut state, &[PREFACE.to_vec(), frame(kind::SETTINGS, 0, 0, &[])]);
     state
 }
 
 fn client() -> State {
-    let mut state = State::new(false, SETTINGS, Box::new(FreeOfCharge));
+    let mut state = State::new(false, SETTINGS, Box::new(Unlimited));
     give(&mut state, &[frame(kind::SETTINGS, 0, 0, &[])]);
     state.out.clear();
     state
@@ -256,7 +256,7 @@ fn a_window_of_a_stream_that_has_ended_overflows_for_nobody() {
 
 #[test]
 fn requests_that_we_reset_before_they_were_looked_at_count_as_pending() {
-    let mut state = State::new(true, Settings { pending_resets: 10, ..SETTINGS }, Box::new(FreeOfCharge));
+    let mut state = State::new(true, Settings { pending_resets: 10, ..SETTINGS }, Box::new(Unlimited));
     give(&mut state, &[PREFACE.to_vec(), frame(kind::SETTINGS, 0, 0, &[])]);
     for id in (1..100).step_by(2) {
         give(&mut state, &[frame(kind::HEADERS, 4, id, GET), update(id, 0)]);

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     Caller, Code, Connection, Error, Flooded, Head, Incoming, IncomingRequest, Meter, SendStream, Settings,
-    fuzzing::FreeOfCharge,
+    fuzzing::Unlimited,
 };
 
 const SETTINGS: Settings = Settings {
@@ -45,7 +45,7 @@ fn socket() -> (DuplexStream, DuplexStream) {
 
 /// Serves a connection to its end.
 async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, settings: Settings) -> Result<(), Error> {
-    let mut connection = Connection::server(io, settings, Box::new(FreeOfCharge));
+    let mut connection = Connection::server(io, settings, Box::new(Unlimited));
     let ended = poll_fn(|cx| {
         let polled = connection.poll(cx);
         while let Some(request) = connection.accept() {
@@ -104,7 +104,7 @@ async fn send_all(send: &SendStream, mut data: Bytes, ends: bool) {
 
 /// Runs a client's connection.
 fn call<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, settings: Settings) -> Caller {
-    let (mut connection, caller) = Connection::client(io, settings, Box::new(FreeOfCharge));
+    let (mut connection, caller) = Connection::client(io, settings, Box::new(Unlimited));
     spawn_local(async move { poll_fn(|cx| connection.poll(cx)).await });
     caller
 }

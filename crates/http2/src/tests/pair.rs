@@ -162,8 +162,8 @@ async fn side(
 
 async fn scenario(plans: Vec<Plan>, client: Settings, server: Settings, pipe: usize, shrinks: u64) {
     let (ours, theirs) = tokio::io::duplex(pipe);
-    let (mut serving, plans) = (Connection::server(theirs, server, Box::new(FreeOfCharge)), Rc::new(plans));
-    let (mut calling, caller) = Connection::client(ours, client, Box::new(FreeOfCharge));
+    let (mut serving, plans) = (Connection::server(theirs, server, Box::new(Unlimited)), Rc::new(plans));
+    let (mut calling, caller) = Connection::client(ours, client, Box::new(Unlimited));
     let (server_state, client_state) = (serving.shared(), calling.shared());
     let answered = Rc::new(std::cell::RefCell::new(vec![None; plans.len()]));
     let results = Rc::clone(&answered);

@@ -142,7 +142,7 @@ fn a_goodbye_lets_what_runs_end_and_then_the_connection() {
     run(async {
         let (ours, theirs) = socket();
         let server = spawn_local(async move {
-            let mut connection = Connection::server(theirs, SETTINGS, Box::new(FreeOfCharge));
+            let mut connection = Connection::server(theirs, SETTINGS, Box::new(Unlimited));
             let mut requests = 0;
             poll_fn(|cx| {
                 let polled = connection.poll(cx);
@@ -209,7 +209,7 @@ fn who_waits_for_room_goes_on_when_the_server_reads_no_more() {
     let (writes, server) = tokio::io::duplex(100);
     let settings = Settings { send_buffer: 100, ..SETTINGS };
     let (mut connection, caller) =
-        Connection::client(tokio::io::join(reads, writes), settings, Box::new(FreeOfCharge));
+        Connection::client(tokio::io::join(reads, writes), settings, Box::new(Unlimited));
     let (send, _received) = caller.open(&post("/"), false).unwrap();
     let cx = &mut Context::from_waker(Waker::noop());
     assert!(send.poll_capacity(cx, 1000).is_pending(), "what the connection says first takes the room");

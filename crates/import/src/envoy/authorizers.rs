@@ -38,13 +38,10 @@ const CLOSED: &[(&str, &str)] = &[
     ("deny_at_disable", "requests that the service is not asked about were denied"),
     (
         "disallowed_headers",
-        "some headers were kept from the service, and here those that it is told are listed",
+        "the original named the headers that the service must not get; here the headers that it gets are listed",
     ),
     ("decoder_header_mutation_rules", "rules said which headers the service may change"),
-    (
-        "include_peer_certificate",
-        "the service was told the client's whole certificate; here it is told the identity",
-    ),
+    ("include_peer_certificate", "the service got the client's whole certificate; here it gets the identity"),
 ];
 
 /// The gate that the filter becomes.
@@ -147,7 +144,7 @@ fn authorizer(config: &Node, at: &At, remarks: &mut Remarks, cx: &mut Cx) -> Res
                 .ok_or("it is called by Google's gRPC client and not by a cluster")?;
             if grpc.get("initial_metadata").is_some() || grpc.down(&["envoy_grpc"]).get("authority").is_some()
             {
-                return Err("it is sent metadata of its own".to_owned());
+                return Err("it gets its own metadata".to_owned());
             }
             time(&mut map, grpc.get("timeout"));
             headers_told(config.get("allowed_headers"), &[], &mut map)?;
@@ -180,7 +177,7 @@ fn authorizer(config: &Node, at: &At, remarks: &mut Remarks, cx: &mut Cx) -> Res
     if let Some(body) = config.get("with_request_body") {
         let most = body.number("max_request_bytes").unwrap_or(0.0) as u64;
         if most == 0 || most > 1024 * 1024 {
-            return Err("it is told more than 1 MiB of a body".to_owned());
+            return Err("it gets more than 1 MiB of a body".to_owned());
         }
         let mut told = Map::default();
         told.set("max", format!("{most}B"));
@@ -224,7 +221,7 @@ fn http_service(http: &Node, config: &Node, map: &mut Map, remarks: &mut Remarks
     time(map, http.down(&["server_uri"]).get("timeout"));
     let request = http.down(&["authorization_request"]);
     if request.get("headers_to_add").is_some() {
-        return Err("it is sent headers of its own".to_owned());
+        return Err("it gets its own headers".to_owned());
     }
     // Envoy always sends `Authorization`, in addition to the listed headers.
     headers_told(

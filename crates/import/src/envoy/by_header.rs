@@ -20,7 +20,7 @@ pub(super) fn named(action: &Node, header: &str, rule: &mut Rule, cx: &mut Cx) -
         {
             rule.remarks.point(
                 &cluster.at,
-                format!("`{header}` can't name `{name}` here: it has subsets, or filters of its own."),
+                format!("`{header}` can't name `{name}` here: it has subsets, or its own filters."),
             );
             continue;
         }

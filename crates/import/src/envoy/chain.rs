@@ -78,7 +78,7 @@ fn read(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) -> bool {
         }
         listener.remarks.point(
             &value.at,
-            format!("a filter chain is refused: its condition `{key}` is absent. Connections are told apart by `identity` and `destination`."),
+            format!("a filter chain is refused: its condition `{key}` is absent. Use `identity` and `destination` to distinguish connections."),
         );
         return false;
     }
@@ -153,7 +153,7 @@ fn read(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) -> bool {
         if listener.chains.iter().any(|chain| same(chain, &out)) {
             listener.keys.child("tls").set("mode", "permissive");
         } else {
-            let what = "plaintext is refused here: what it met is not what TLS meets, and one listener has one set of routes. Give it a listener of its own.";
+            let what = "plaintext is refused here: it had other routes than TLS, and one listener has one set of routes. Give plaintext a separate listener.";
             listener.remarks.point(&node.at, what);
         }
         return true;

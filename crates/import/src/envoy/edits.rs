@@ -161,7 +161,7 @@ impl Edits {
             _ => {
                 remarks.point(
                     &item.at,
-                    format!("`{action}` is absent: `{key}` is set whatever the request has."),
+                    format!("`{action}` is absent: `{key}` is set even if the request has it."),
                 );
                 self.set(&name, value);
             }

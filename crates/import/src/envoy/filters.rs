@@ -81,7 +81,7 @@ const SOFT: &[(&str, Weight, &str)] = &[
     (
         "original_src",
         Weight::Soft,
-        "the client's own address can't be the source of calls; it stands in `X-Forwarded-For`.",
+        "the client's own address can't be the source of calls; it is in `X-Forwarded-For`.",
     ),
     ("set_metadata", Weight::Soft, "metadata is absent; where a later filter read it, that filter says so."),
     (
@@ -318,8 +318,10 @@ pub(crate) fn apply(
             Effect::Key("compression", _) => {
                 for rule in rules.iter_mut().filter(|_| own.is_some_and(|own| own.get("overrides").is_some()))
                 {
-                    rule.remarks
-                        .soft(&rule.at, "what a route says of compression beside `disabled` is left out.");
+                    rule.remarks.soft(
+                        &rule.at,
+                        "settings of a route for compression other than `disabled` are left out.",
+                    );
                 }
             }
             Effect::Key(key, value) => match own {

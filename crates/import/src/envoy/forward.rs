@@ -54,7 +54,7 @@ const ACTION_TOLD: &[(&str, Weight, &str)] = &[
         Weight::Point,
         "redirects of the upstream go to the client; they are not followed here.",
     ),
-    ("early_data_policy", Weight::Soft, "early data of TLS is never taken."),
+    ("early_data_policy", Weight::Soft, "attache never accepts early data of TLS."),
 ];
 
 pub(super) fn forward(
@@ -125,7 +125,7 @@ pub(super) fn forward(
     }
     if let Some(hedge) = action.get("hedge_policy") {
         hedge.skip();
-        rule.remarks.soft(&action.at, "a try whose time is over is not left running beside the next: `retry: { hedge: p95 }` sends a second one earlier.");
+        rule.remarks.soft(&action.at, "an attempt whose time is over doesn't continue while the next one runs: `retry: { hedge: p95 }` sends a second one earlier.");
     }
     rewrite(action, matcher, rule, replaced);
     let slash = action.str("prefix_rewrite").is_some_and(|prefix| prefix.ends_with('/'));

@@ -253,7 +253,7 @@ fn order(kinds: &[String], config: &Node, remarks: &mut Remarks) {
     if let (Some(cors), Some(guard)) = (at("cors"), guards)
         && guard < cors
     {
-        remarks.note(&config.at, "preflights are answered by `cors` before anybody is asked who they are.");
+        remarks.note(&config.at, "`cors` answers preflights before any authentication.");
     }
 }
 

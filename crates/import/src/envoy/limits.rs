@@ -46,7 +46,7 @@ pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
         ],
     );
     if config.is("local_rate_limit_per_downstream_connection") {
-        remarks.point(&config.at, "each connection had a bucket of its own; here one counts for all. `rate_limit: { by: client }` counts by address.");
+        remarks.point(&config.at, "each connection had its own bucket; here one bucket counts all. `rate_limit: { by: client }` counts by address.");
     }
     if on("filter_enabled") < 1.0 || on("filter_enforced") < 1.0 {
         remarks.soft(&config.at, "the limit counts for all requests, not for a share of them.");

@@ -88,7 +88,7 @@ pub(crate) fn listener(node: &Node, cx: &mut Cx) {
                 filter.skip();
                 out.remarks.soft(
                     &filter.at,
-                    "the client's own address can't be the source of calls to the application; it stands in `X-Forwarded-For`.",
+                    "the client's own address can't be the source of calls to the application; it is in `X-Forwarded-For`.",
                 );
             }
             "local_ratelimit" => out.remarks.point(

@@ -8,14 +8,14 @@ use crate::tree::Node;
 /// A condition that attache can't express, and the reason.
 pub(crate) struct Untranslatable(pub(crate) String);
 
-type Said<T> = Result<T, Untranslatable>;
+type Converted<T> = Result<T, Untranslatable>;
 
-fn unsaid<T>(why: impl Into<String>) -> Said<T> {
+fn untranslatable<T>(why: impl Into<String>) -> Converted<T> {
     Err(Untranslatable(why.into()))
 }
 
 /// The conditions of a route's `match`.
-pub(crate) fn route(node: &Node) -> Said<When> {
+pub(crate) fn route(node: &Node) -> Converted<When> {
     let mut when = When { path: path(node)?, ..When::default() };
     for (key, value) in node.entries() {
         match crate::tree::snake(key).as_str() {
@@ -33,7 +33,7 @@ pub(crate) fn route(node: &Node) -> Said<When> {
                 when.headers.push(("content-type".to_owned(), GRPC.to_owned()));
             }
             _ if value.is_empty() => {}
-            other => return unsaid(format!("its condition `{other}` is absent")),
+            other => return untranslatable(format!("its condition `{other}` is absent")),
         }
     }
     for item in node.list("headers") {
@@ -45,7 +45,7 @@ pub(crate) fn route(node: &Node) -> Said<When> {
             let known = ["name", "string_match", "value", "regex", "present_match"];
             !known.contains(&crate::tree::snake(key).as_str())
         }) {
-            return unsaid(format!("its condition `{key}` on the parameter `{name}` is absent"));
+            return untranslatable(format!("its condition `{key}` on the parameter `{name}` is absent"));
         }
         let pattern = match item.get("string_match") {
             Some(matcher) => string(matcher)?,
@@ -61,9 +61,9 @@ pub(crate) fn route(node: &Node) -> Said<When> {
     Ok(when)
 }
 
-fn path(node: &Node) -> Said<Path> {
+fn path(node: &Node) -> Converted<Path> {
     if let Some(key) = node.down(&["safe_regex"]).stranger(REGEX) {
-        return unsaid(format!("`{key}` of its expression isn't known to this import"));
+        return untranslatable(format!("`{key}` of its expression isn't known to this import"));
     }
     let plain = if let Some(prefix) = node.str("prefix") {
         Path::prefix(prefix)
@@ -75,7 +75,7 @@ fn path(node: &Node) -> Said<Path> {
         match path::expression(regex) {
             Some(regex) => Path::Regex(regex),
             None => {
-                return unsaid(format!(
+                return untranslatable(format!(
                     "its regular expression `{regex}` has parts that linear-time expressions lack"
                 ));
             }
@@ -85,11 +85,13 @@ fn path(node: &Node) -> Said<Path> {
     } else if node.get("headers").is_some() || node.get("grpc").is_some() {
         Path::All
     } else if node.get("connect_matcher").is_some() {
-        return unsaid("CONNECT is carried by an upstream with `address: authority` or `tcp://` only");
+        return untranslatable(
+            "CONNECT is carried by an upstream with `address: authority` or `tcp://` only",
+        );
     } else if node.get("prefix").is_some() {
         Path::All
     } else {
-        return unsaid("it has no path condition that is known");
+        return untranslatable("it has no path condition that is known");
     };
     if node.is_false("case_sensitive") {
         return Ok(Path::Regex(format!("(?i:{})", plain.expression())));
@@ -98,7 +100,7 @@ fn path(node: &Node) -> Said<Path> {
 }
 
 /// A URI template: `{name}` is a segment, `{name=*}` too, `{name=**}` the rest, `*` and `**` without a name.
-fn template(text: &str) -> Said<Path> {
+fn template(text: &str) -> Converted<Path> {
     let mut out = String::new();
     for segment in text.split('/').skip(1) {
         out.push('/');
@@ -109,7 +111,7 @@ fn template(text: &str) -> Said<Path> {
             },
             None if segment == "*" || segment == "**" => ("", segment),
             None if segment.contains(['{', '*']) => {
-                return unsaid(format!("its template `{text}` has parts within a segment"));
+                return untranslatable(format!("its template `{text}` has parts within a segment"));
             }
             None => {
                 out.push_str(&regex::escape(segment));
@@ -119,7 +121,7 @@ fn template(text: &str) -> Said<Path> {
         let pattern = match pattern {
             "*" => "[^/]+",
             "**" => ".*",
-            _ => return unsaid(format!("its template `{text}` has a pattern of several segments")),
+            _ => return untranslatable(format!("its template `{text}` has a pattern of several segments")),
         };
         out.push_str(&if name.is_empty() { pattern.to_owned() } else { format!("(?<{name}>{pattern})") });
     }
@@ -144,24 +146,24 @@ pub(super) const HEADER: &[&str] = &[
 ];
 
 /// A condition on a header.
-pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
+pub(crate) fn header(item: &Node, when: &mut When) -> Converted<()> {
     let Some(name) = item.str("name") else { return Ok(()) };
     let name = name.to_ascii_lowercase();
     // Envoy sets or removes these headers itself; in attache a client could send them.
     if matches!(name.as_str(), "x-envoy-internal" | "x-envoy-external-address") {
-        return unsaid(format!(
+        return untranslatable(format!(
             "its condition `{name}` is on where a client comes from: `authorization` has `client` for that"
         ));
     }
     if let Some((key, _)) =
         item.entries().iter().find(|(key, _)| !HEADER.contains(&crate::tree::snake(key).as_str()))
     {
-        return unsaid(format!("its condition `{key}` on `{name}` is absent"));
+        return untranslatable(format!("its condition `{key}` on `{name}` is absent"));
     }
     let invert = item.is("invert_match");
     let pattern = wanted(item)?;
     if item.is("treat_missing_header_as_empty") {
-        return unsaid(format!("a missing header `{name}` counted as an empty one"));
+        return untranslatable(format!("a missing header `{name}` counted as an empty one"));
     }
     match name.as_str() {
         ":method" | "method" if name.starts_with(':') => return method(&pattern, invert, when),
@@ -171,20 +173,20 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
                 (text, false) if text.ends_with('*') && text.starts_with('/') && !text.contains('?') => {
                     Path::prefix(text.trim_end_matches('*'))
                 }
-                _ => return unsaid("its condition on `:path` reads the query too"),
+                _ => return untranslatable("its condition on `:path` reads the query too"),
             };
             return match when.path.both(&path) {
                 Some(Some(both)) => {
                     when.path = both;
                     Ok(())
                 }
-                _ => unsaid("its two conditions on the path can't be one"),
+                _ => untranslatable("its two conditions on the path can't be one"),
             };
         }
         // Every request has one.
         ":authority" | "host" if !invert && matches!(pattern.as_str(), "*" | "~.*") => return Ok(()),
         ":authority" | "host" | ":scheme" => {
-            return unsaid(format!("its condition on `{name}` is the host of the match here"));
+            return untranslatable(format!("its condition on `{name}` is the host of the match here"));
         }
         _ => {}
     }
@@ -198,7 +200,7 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Said<()> {
         (true, None) => match other(&pattern) {
             Some(regex) => format!("~{regex}"),
             None => {
-                return unsaid(format!(
+                return untranslatable(format!(
                     "its inverted condition on `{name}` is neither of a value nor of a prefix"
                 ));
             }
@@ -253,10 +255,10 @@ pub(crate) fn doubled(node: &Node) -> Vec<(String, Access)> {
 const GRPC: &str = "~application/grpc(?:\\+.*)?";
 
 /// The value that a condition on a header is about, whether it is inverted or not.
-fn wanted(item: &Node) -> Said<String> {
+fn wanted(item: &Node) -> Converted<String> {
     for (key, known) in [("safe_regex_match", REGEX), ("range_match", &["start", "end"])] {
         if let Some(key) = item.down(&[key]).stranger(known) {
-            return unsaid(format!("`{key}` of a matcher isn't known to this import"));
+            return untranslatable(format!("`{key}` of a matcher isn't known to this import"));
         }
     }
     Ok(if let Some(matcher) = item.get("string_match") {
@@ -301,7 +303,7 @@ pub(super) fn other(pattern: &str) -> Option<String> {
     Some(parts.join("|"))
 }
 
-fn method(pattern: &str, invert: bool, when: &mut When) -> Said<()> {
+fn method(pattern: &str, invert: bool, when: &mut When) -> Converted<()> {
     let methods: Vec<String> = match pattern.strip_prefix('~') {
         None => vec![pattern.to_owned()],
         Some(regex) => regex
@@ -315,19 +317,19 @@ fn method(pattern: &str, invert: bool, when: &mut When) -> Said<()> {
         .iter()
         .all(|method| !method.is_empty() && method.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-'));
     if invert || !right || !when.methods.is_empty() {
-        return unsaid("its condition on `:method` is no list of methods");
+        return untranslatable("its condition on `:method` is not a list of methods");
     }
     when.methods = methods;
     Ok(())
 }
 
 /// Adds a condition. A name can have only one condition.
-fn add(list: &mut Vec<(String, String)>, name: &str, pattern: String) -> Said<()> {
+fn add(list: &mut Vec<(String, String)>, name: &str, pattern: String) -> Converted<()> {
     match list.iter_mut().find(|(known, _)| known == name) {
         None => list.push((name.to_owned(), pattern)),
         Some((_, other)) if *other == pattern || pattern == "*" => {}
         Some((_, other)) if other == "*" => *other = pattern,
-        Some(_) => return unsaid(format!("it has two conditions on `{name}`")),
+        Some(_) => return untranslatable(format!("it has two conditions on `{name}`")),
     }
     Ok(())
 }
@@ -339,9 +341,9 @@ pub(super) const STRING: &[&str] =
     &["exact", "prefix", "suffix", "contains", "safe_regex", "regex", "ignore_case"];
 
 /// A string matcher as a value pattern.
-pub(crate) fn string(matcher: &Node) -> Said<String> {
+pub(crate) fn string(matcher: &Node) -> Converted<String> {
     if let Some(key) = matcher.stranger(STRING).or_else(|| matcher.down(&["safe_regex"]).stranger(REGEX)) {
-        return unsaid(format!("`{key}` of a matcher isn't known to this import"));
+        return untranslatable(format!("`{key}` of a matcher isn't known to this import"));
     }
     let folded = matcher.is("ignore_case");
     for key in ["exact", "prefix", "suffix", "contains"] {
@@ -364,7 +366,7 @@ pub(crate) fn string(matcher: &Node) -> Said<String> {
     }
     match matcher.down(&["safe_regex"]).str("regex").or_else(|| matcher.str("regex")) {
         Some(regex) => expression(regex),
-        None => unsaid("a matcher that isn't known"),
+        None => untranslatable("a matcher that isn't known"),
     }
 }
 
@@ -385,23 +387,23 @@ fn affix(value: &str, prefix: bool) -> String {
     if prefix { format!("{value}*") } else { format!("*{value}") }
 }
 
-fn expression(regex: &str) -> Said<String> {
+fn expression(regex: &str) -> Converted<String> {
     match path::expression(regex) {
         Some(regex) => Ok(format!("~{regex}")),
-        None => {
-            unsaid(format!("the regular expression `{regex}` has parts that linear-time expressions lack"))
-        }
+        None => untranslatable(format!(
+            "the regular expression `{regex}` has parts that linear-time expressions lack"
+        )),
     }
 }
 
 /// A range of integers, where it is small enough to be listed.
-fn numbers(range: &Node) -> Said<String> {
+fn numbers(range: &Node) -> Converted<String> {
     let (Some(start), Some(end)) = (range.number("start"), range.number("end")) else {
-        return unsaid("a range without ends");
+        return untranslatable("a range without ends");
     };
     let (start, end) = (start as i64, end as i64);
     if end - start > 100 || end <= start {
-        return unsaid("a range of more than 100 numbers");
+        return untranslatable("a range of more than 100 numbers");
     }
     // A number may have a sign and leading zeros.
     let all: Vec<_> = (start..end)

@@ -180,7 +180,7 @@ fn read(mut roots: Vec<Node>, folder: std::path::PathBuf) -> Result<(Plan, Vec<N
     for (at, key) in runtime::apply(&mut roots) {
         cx.plan.remarks.point(
             &at,
-            format!("`{key}` of the runtime could have any value, from a folder or a control plane: here it is the default that stands in the config."),
+            format!("`{key}` of the runtime could have any value, from a folder or a control plane: here it is the default of the config."),
         );
     }
     let mut listeners = Vec::new();
@@ -196,7 +196,7 @@ fn read(mut roots: Vec<Node>, folder: std::path::PathBuf) -> Result<(Plan, Vec<N
 
 fn bootstrap(root: &Node, listeners: &mut Vec<Node>, cx: &mut Cx) -> Result<(), Unreadable> {
     if root.entries().is_empty() {
-        let what = "this is no bootstrap: a mapping with `static_resources` is expected".to_owned();
+        let what = "this is not a bootstrap: a mapping with `static_resources` is expected".to_owned();
         return Err(Unreadable { at: root.at.clone(), what });
     }
     // A bootstrap within a ConfigMap of Kubernetes.

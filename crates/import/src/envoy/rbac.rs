@@ -4,7 +4,7 @@
 //! Policies with other conditions (client addresses, ports, server names, hosts, claims of a token, negations) become
 //! `authorization`, which also refuses paths and headers with two meanings.
 
-use crate::access::{self, Access, Any, Said};
+use crate::access::{self, Access, AccessEffect, Any};
 use crate::gate::{Gate, Verdict, both};
 use crate::path::Path;
 use crate::plan::{Listener, When};
@@ -75,9 +75,11 @@ pub(crate) fn http(config: &Node, at: &At, clients: &Clients, remarks: &mut Rema
     };
     let said = if denies { access::deny(&policies) } else { access::allow(&policies) };
     Some(match said {
-        Said::Open => return None,
-        Said::Shut => Gate { at: at.clone(), cases: Vec::new(), otherwise: Verdict::Deny, denied: DENIED },
-        Said::Keys(keys) => {
+        AccessEffect::Open => return None,
+        AccessEffect::Shut => {
+            Gate { at: at.clone(), cases: Vec::new(), otherwise: Verdict::Deny, denied: DENIED }
+        }
+        AccessEffect::Keys(keys) => {
             remarks.note(at, STRICT);
             Gate { at: at.clone(), cases: Vec::new(), otherwise: Verdict::With(keys), denied: DENIED }
         }
@@ -147,7 +149,7 @@ fn said_once(when: &When) -> Verdict {
         })
         .collect();
     match access::deny(&rules) {
-        Said::Keys(keys) => Verdict::With(keys),
+        AccessEffect::Keys(keys) => Verdict::With(keys),
         _ => Verdict::Pass,
     }
 }
@@ -456,12 +458,12 @@ pub(crate) fn network_filter(config: &Node, at: &At, listener: &mut Listener) ->
     let said = if denies { access::deny(&policies) } else { access::allow(&policies) };
     let mut shut = Map::default();
     let keys = match said {
-        Said::Open => return None,
-        Said::Shut => {
+        AccessEffect::Open => return None,
+        AccessEffect::Shut => {
             shut.set("allow", crate::value::Value::List(Vec::new()));
             shut
         }
-        Said::Keys(keys) => keys,
+        AccessEffect::Keys(keys) => keys,
     };
     let mut own = match listener.keys.get("authorization") {
         Some(crate::value::Value::Map(map)) => map.clone(),

@@ -1,6 +1,6 @@
 //! Virtual hosts and routes.
 
-use crate::access::{self, Said};
+use crate::access::{self, AccessEffect};
 use crate::gate::{Gate, Verdict};
 use crate::path::Path;
 use crate::plan::{Rule, Site};
@@ -193,7 +193,7 @@ const KNOWN: &[&str] = &[
     "per_request_buffer_limit_bytes",
     "non_forwarding_action",
     "request_body_buffer_limit",
-    "unsaid",
+    "untranslatable",
 ];
 
 fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &mut Cx) {
@@ -205,7 +205,7 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
         &[("filter_action", Weight::Point, "filters that answer are absent.")],
     );
     let matcher = node.down(&["match"]);
-    let unsaid = match matcher::route(matcher) {
+    let untranslatable = match matcher::route(matcher) {
         Ok(when) => {
             rule.when = when;
             None
@@ -217,9 +217,9 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
         }
     };
     let (mut replaced, mut later) = (Vec::new(), Vec::new());
-    if let Some(why) = unsaid {
-        rule.refuse(&matcher.at, format!("this route is refused, and whatever its path takes: {why}. Write it as `match`; then replace the refusal."));
-    } else if let Some(why) = node.get("unsaid") {
+    if let Some(why) = untranslatable {
+        rule.refuse(&matcher.at, format!("this route is refused, with all requests that its path matches: {why}. Write it as `match`; then replace the refusal."));
+    } else if let Some(why) = node.get("untranslatable") {
         // What another importer could not say in Envoy's form.
         rule.refuse(
             &why.at,
@@ -254,7 +254,7 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
     });
     let levels = [node, host, shape.config];
     let doubled = match access::deny(&matcher::doubled(matcher)) {
-        Said::Keys(keys) => Some(Gate {
+        AccessEffect::Keys(keys) => Some(Gate {
             at: matcher.at.clone(),
             cases: Vec::new(),
             otherwise: Verdict::With(keys),

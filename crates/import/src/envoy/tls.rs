@@ -84,7 +84,7 @@ pub(crate) fn downstream(
     }
     if !more.is_empty() {
         tls.set("certificates", Value::List(more));
-        remarks.note(&chain.at, "a certificate is picked by the names that stand in it, not by its chain.");
+        remarks.note(&chain.at, "a certificate is chosen by the names in it, not by its chain.");
     }
     versions(common, &mut tls, remarks);
     drop(tls);
@@ -100,7 +100,7 @@ pub(crate) fn downstream(
         if context.is("require_client_certificate") {
             remarks.point(
                 &context.at,
-                "clients must show a certificate that nobody verifies: the chain is left out. Give the roots as `client_ca`.",
+                "clients must show a certificate that is not verified: the chain is left out. Give the roots as `client_ca`.",
             );
             forget(listener);
             return false;
@@ -409,7 +409,7 @@ fn pairs(common: &Node, remarks: &mut Remarks, cx: &Cx) -> Vec<(String, String)>
                 let folder = "/etc/attache/tls";
                 remarks.soft(
                     &source_of.at,
-                    format!("this certificate stands in the original itself, and attache reads files: write it to {folder}.crt and {folder}.key."),
+                    format!("this certificate is in the original itself, and attache reads files: write it to {folder}.crt and {folder}.key."),
                 );
                 found.push((format!("{folder}.crt"), format!("{folder}.key")));
             }

@@ -1,6 +1,6 @@
 //! `jwt_authn`: providers become issuers in `jwt`, and requirements become `jwt` in the `authorization` of routes.
 
-use crate::access::{self, Said};
+use crate::access::{self, AccessEffect};
 use crate::gate::{Gate, Verdict};
 use crate::remark::{Remarks, Weight};
 use crate::tree::{At, Node};
@@ -196,7 +196,7 @@ fn places(name: &str, provider: &Node) -> Result<Vec<String>, String> {
         let prefix = header.get("value_prefix").and_then(Node::text).unwrap_or_default();
         if !prefix.is_empty() && !prefix.eq_ignore_ascii_case("bearer ") {
             return Err(format!(
-                "tokens of the provider `{name}` stand behind `{prefix}`; here they stand behind `Bearer `, or alone"
+                "tokens of the provider `{name}` follow `{prefix}`; here they follow `Bearer `, or are the whole value"
             ));
         }
         if let Some(header) = header.str("name") {
@@ -217,7 +217,7 @@ fn places(name: &str, provider: &Node) -> Result<Vec<String>, String> {
 
 /// The meaning of a requirement.
 #[derive(Default)]
-struct Asked {
+struct Requirement {
     issuers: Vec<String>,
     missing: bool,
     failed: bool,
@@ -268,8 +268,8 @@ impl Tokens {
             };
             let doubled = access::deny(&matcher::doubled(rule.down(&["match"])));
             let verdict = match (self.verdict(requirement, remarks, cx), doubled) {
-                (Verdict::Pass, Said::Keys(deny)) => Verdict::With(deny),
-                (Verdict::With(mut keys), Said::Keys(deny)) => {
+                (Verdict::Pass, AccessEffect::Keys(deny)) => Verdict::With(deny),
+                (Verdict::With(mut keys), AccessEffect::Keys(deny)) => {
                     access::merge(&mut keys, &deny);
                     Verdict::With(keys)
                 }
@@ -301,7 +301,7 @@ impl Tokens {
             }
         };
         if asked.issuers.is_empty() {
-            return Verdict::Refuse("a token of nobody was required here.".to_owned());
+            return Verdict::Refuse("no issuer's token was required here.".to_owned());
         }
         if asked.failed {
             remarks.point(
@@ -326,7 +326,7 @@ impl Tokens {
         }
     }
 
-    fn asked(&self, node: &Node, remarks: &mut Remarks, cx: &mut Cx) -> Result<Asked, String> {
+    fn asked(&self, node: &Node, remarks: &mut Remarks, cx: &mut Cx) -> Result<Requirement, String> {
         if node.entries().len() > 1 {
             return Err("a requirement has more than one kind".to_owned());
         }
@@ -334,7 +334,7 @@ impl Tokens {
             self.providers.iter().map(|(_, issuer)| issuer.clone()).collect()
         };
         if let Some(name) = node.str("provider_name") {
-            return Ok(Asked { issuers: vec![self.known(name)?], ..Asked::default() });
+            return Ok(Requirement { issuers: vec![self.known(name)?], ..Requirement::default() });
         }
         if let Some(both) = node.get("provider_and_audiences") {
             let name = both.str("provider_name").unwrap_or_default();
@@ -343,16 +343,16 @@ impl Tokens {
                 return Err("no provider".to_owned());
             };
             let own = issuer(name, provider, Some(both), &mut Vec::new(), remarks, cx)?;
-            return Ok(Asked { issuers: vec![own], ..Asked::default() });
+            return Ok(Requirement { issuers: vec![own], ..Requirement::default() });
         }
         if node.get("allow_missing").is_some() {
-            return Ok(Asked { issuers: all()?, missing: true, failed: false });
+            return Ok(Requirement { issuers: all()?, missing: true, failed: false });
         }
         if node.get("allow_missing_or_failed").is_some() {
-            return Ok(Asked { issuers: all()?, missing: true, failed: true });
+            return Ok(Requirement { issuers: all()?, missing: true, failed: true });
         }
         if let Some(any) = node.get("requires_any") {
-            let mut out = Asked::default();
+            let mut out = Requirement::default();
             for item in any.list("requirements") {
                 // Among others, these two say only what becomes of a request without a good token.
                 if item.get("allow_missing").is_some() {

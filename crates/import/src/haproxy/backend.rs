@@ -113,7 +113,7 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
             continue;
         }
         let Some(address) = normal(server.address) else {
-            out.remarks.point(server.at, format!("the server `{}` is left out: its address is no IP address or name with a port, and no Unix socket.", server.name));
+            out.remarks.point(server.at, format!("the server `{}` is left out: its address is not an IP address or name with a port, and not a Unix socket.", server.name));
             continue;
         };
         let mut map = Map::default();
@@ -227,7 +227,7 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
     }
     if let Some(line) = section.last("source") {
         let what = if line.has("usesrc") {
-            "servers saw the client's own address as the source; they see attache's. It stands in `X-Forwarded-For`."
+            "servers saw the client's own address as the source; they see attache's. It is in `X-Forwarded-For`."
         } else {
             "`source_address` of the upstream is the local address."
         };

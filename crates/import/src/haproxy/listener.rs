@@ -188,7 +188,7 @@ fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx
         let mut rule = Rule::default();
         rule.refuse(
             &section.head.at,
-            "no connection is taken here: there is no backend that could be carried over.",
+            "no connection is accepted here: no backend could be carried over.",
         );
         out.opaque = false;
         out.keys.0.retain(|(key, _)| key != "protocol");

@@ -53,7 +53,7 @@ pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<No
                 object.name
             );
             for (_, route) in &mut routes {
-                route.set("unsaid", parent.scalar(&text));
+                route.set("untranslatable", parent.scalar(&text));
             }
         }
         for parent in parents {
@@ -93,8 +93,8 @@ fn of_rule(rule: &Node, object: &Object, clusters: &mut Clusters<'_>, out: &mut 
     for item in all {
         let mut matched = item.map(Vec::new());
         let mut action = action.clone();
-        if let Some(why) = unsaid(item) {
-            action.set("unsaid", item.scalar(&why));
+        if let Some(why) = untranslatable(item) {
+            action.set("untranslatable", item.scalar(&why));
         }
         let (kind, length) =
             if object.kind == "GRPCRoute" { grpc(item, &mut matched) } else { path(item, &mut matched) };
@@ -147,7 +147,7 @@ fn of_rule(rule: &Node, object: &Object, clusters: &mut Clusters<'_>, out: &mut 
 }
 
 /// What of a match isn't known. Without it the route would take too much.
-fn unsaid(item: &Node) -> Option<String> {
+fn untranslatable(item: &Node) -> Option<String> {
     let unknown = |node: &Node, known: &[&str]| {
         let other = node
             .entries()
@@ -267,17 +267,17 @@ fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
     if let Some((key, _)) =
         rule.entries().iter().find(|(key, _)| !RULE.contains(&crate::tree::snake(key).as_str()))
     {
-        out.set("unsaid", rule.scalar(&format!("`{key}` of a rule isn't known to this import")));
+        out.set("untranslatable", rule.scalar(&format!("`{key}` of a rule isn't known to this import")));
     }
     for backend in rule.list("backend_refs") {
         let cluster = cluster(backend, object, clusters);
         let mut part = backend.map(vec![("name", backend.scalar(&cluster))]);
         part.set("weight", backend.get("weight").cloned().unwrap_or_else(|| backend.scalar("1")));
         if backend.get("filters").is_some() {
-            out.set("unsaid", backend.scalar("a backend has filters of its own"));
+            out.set("untranslatable", backend.scalar("a backend has its own filters"));
         }
         if foreign(backend) {
-            out.set("unsaid", backend.scalar("a backend is no Service"));
+            out.set("untranslatable", backend.scalar("a backend is no Service"));
         }
         parts.push(part);
     }
@@ -364,7 +364,7 @@ fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
             "RequestMirror" => {
                 let backend = filter.down(&["request_mirror", "backend_ref"]);
                 if foreign(backend) {
-                    out.set("unsaid", backend.scalar("a mirror's backend is no Service"));
+                    out.set("untranslatable", backend.scalar("a mirror's backend is not a Service"));
                 }
                 let cluster = cluster(backend, object, clusters);
                 let mut policy = backend.map(vec![("cluster", backend.scalar(&cluster))]);
@@ -374,7 +374,10 @@ fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
                 route.set("request_mirror_policies", filter.seq(mirrors));
             }
             other => {
-                out.set("unsaid", filter.scalar(&format!("the filter `{other}` isn't known to this import")));
+                out.set(
+                    "untranslatable",
+                    filter.scalar(&format!("the filter `{other}` isn't known to this import")),
+                );
             }
         }
     }

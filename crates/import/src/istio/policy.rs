@@ -5,10 +5,10 @@
 use crate::access::{self, Access, Any};
 use crate::tree::Node;
 
-type Said<T> = Result<T, String>;
+type Converted<T> = Result<T, String>;
 
 /// Access rules of which one must hold, or the reason why attache can't express the rule.
-pub(crate) fn rule(rule: &Node, namespace: &str, tokens: bool) -> Said<Any> {
+pub(crate) fn rule(rule: &Node, namespace: &str, tokens: bool) -> Converted<Any> {
     let mut out = access::everything();
     for (list, inner) in [("from", "source"), ("to", "operation")] {
         let items = rule.list(list);
@@ -61,7 +61,7 @@ fn texts(items: &[Node]) -> Vec<String> {
 }
 
 /// The fields of a source or an operation, all of which must hold.
-fn fields(node: &Node, namespace: &str, tokens: bool) -> Said<Any> {
+fn fields(node: &Node, namespace: &str, tokens: bool) -> Converted<Any> {
     let mut out = access::everything();
     for (key, value) in node.entries() {
         let key = crate::tree::snake(key);
@@ -90,10 +90,10 @@ fn fields(node: &Node, namespace: &str, tokens: bool) -> Said<Any> {
 }
 
 /// An attribute that has one of these values.
-fn attribute(key: &str, values: &[String], namespace: &str, tokens: bool) -> Said<Any> {
-    let list = |key: &'static str, values: Said<Vec<String>>| Ok(vec![Access::list(key, values?)]);
-    let each = |make: &dyn Fn(&str) -> Said<String>| {
-        values.iter().map(|value| make(value)).collect::<Said<Vec<String>>>()
+fn attribute(key: &str, values: &[String], namespace: &str, tokens: bool) -> Converted<Any> {
+    let list = |key: &'static str, values: Converted<Vec<String>>| Ok(vec![Access::list(key, values?)]);
+    let each = |make: &dyn Fn(&str) -> Converted<String>| {
+        values.iter().map(|value| make(value)).collect::<Converted<Vec<String>>>()
     };
     let claims = |name: &str, values: Vec<String>| {
         if tokens {
@@ -151,7 +151,7 @@ fn attribute(key: &str, values: &[String], namespace: &str, tokens: bool) -> Sai
                     value => {
                         let (issuer, subject) = value
                             .rsplit_once('/')
-                            .ok_or_else(|| format!("`{value}` is no `ISSUER/SUBJECT`"))?;
+                            .ok_or_else(|| format!("`{value}` is not `ISSUER/SUBJECT`"))?;
                         let mut one = claims("iss", vec![crate::text::exact(issuer)])?;
                         if issuer.contains('*') || subject.contains('*') && subject != "*" {
                             return Err(format!("`{value}` has a `*` within"));
@@ -208,7 +208,7 @@ fn pattern(value: &str) -> String {
 }
 
 /// `cluster.local/ns/shop/sa/web` is `spiffe://cluster.local/ns/shop/sa/web`.
-fn principal(value: &str) -> Said<String> {
+fn principal(value: &str) -> Converted<String> {
     if value == "*" {
         return Ok(value.to_owned());
     }
@@ -222,14 +222,14 @@ fn principal(value: &str) -> Said<String> {
     }
 }
 
-fn space(value: &str) -> Said<String> {
+fn space(value: &str) -> Converted<String> {
     if value.contains('*') {
         return Err(format!("the namespace `{value}` has a `*`"));
     }
     Ok(format!("spiffe://cluster.local/ns/{value}/**"))
 }
 
-fn account(value: &str, namespace: &str) -> Said<String> {
+fn account(value: &str, namespace: &str) -> Converted<String> {
     if value.contains('*') {
         return Err(format!("the service account `{value}` has a `*`"));
     }
@@ -237,7 +237,7 @@ fn account(value: &str, namespace: &str) -> Said<String> {
     Ok(format!("spiffe://cluster.local/ns/{namespace}/sa/{name}"))
 }
 
-fn network(value: &str) -> Said<String> {
+fn network(value: &str) -> Converted<String> {
     let (address, length) =
         value.split_once('/').map_or((value, None), |(address, length)| (address, Some(length)));
     let parsed: std::net::IpAddr = address.parse().map_err(|_| format!("`{value}` is no network"))?;
@@ -250,7 +250,7 @@ fn network(value: &str) -> Said<String> {
 }
 
 /// Istio compares the whole `Host` and ignores case: `a` doesn't match `a:8080`, and `a:*` matches every port but none.
-fn whole_host(value: &str) -> Said<String> {
+fn whole_host(value: &str) -> Converted<String> {
     let inner = value.trim_matches('*');
     if inner.contains('*') || inner.is_empty() {
         return Err(format!("the host `{value}` has a `*` within"));
@@ -260,17 +260,17 @@ fn whole_host(value: &str) -> Said<String> {
     Ok(format!("~(?i:{before}{}{after})", regex::escape(inner)))
 }
 
-fn host(value: &str) -> Said<String> {
+fn host(value: &str) -> Converted<String> {
     let name = value.to_ascii_lowercase();
     let labels = name.strip_prefix("*.").unwrap_or(&name);
     if labels.is_empty() || labels.contains('*') {
-        return Err(format!("the host `{value}` has a `*` that is no whole label"));
+        return Err(format!("the host `{value}` has a `*` that is not a whole label"));
     }
     Ok(name)
 }
 
 /// `/a`, `/a*`, `*/a`, and templates: `{*}` is a segment, `{**}` any of them.
-fn path(value: &str) -> Said<String> {
+fn path(value: &str) -> Converted<String> {
     if value.contains("{*") {
         let mut out = String::new();
         let mut rest = value;
@@ -305,7 +305,7 @@ fn path(value: &str) -> Said<String> {
 mod tests {
     use super::*;
 
-    fn said(yaml: &str) -> Said<Any> {
+    fn said(yaml: &str) -> Converted<Any> {
         let roots = crate::tree::parse(yaml, "policy.yaml").map_err(|error| error.to_string())?;
         rule(&roots[0], "shop", true)
     }

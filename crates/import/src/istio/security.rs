@@ -58,7 +58,7 @@ pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
         ports.clear();
     }
     if mode == Mode::Off && rules.asks("identity") {
-        closed.get_or_insert((at.clone(), "policies ask who the client is, and mutual TLS is off (`DISABLE`): nobody can be allowed. Turn it on.".to_owned()));
+        closed.get_or_insert((at.clone(), "policies ask who the client is, and mutual TLS is off (`DISABLE`): no client can be allowed. Turn it on.".to_owned()));
     }
     if mode != Mode::Off {
         let mut tls = Map::default();
@@ -105,7 +105,7 @@ pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
         authorization = Map::default();
     }
     if !authorization.is_empty() {
-        // Tokens that nobody needs and no rule reads are verified by the route.
+        // Tokens that are not required and that no rule reads are verified by the route.
         let of_route = authorization.0.iter().all(|(key, _)| key == "jwt");
         let keys = if of_route { &mut rule.keys } else { &mut out.keys };
         keys.set("authorization", authorization);
@@ -227,7 +227,7 @@ fn peers(
                 whole = Mode::Permissive;
                 out.push((port.clone(), false));
             }
-            [(_, _, at), ..] => remarks.point(at, "several ports take plaintext beside others that don't: plaintext is refused on all of them here."),
+            [(_, _, at), ..] => remarks.point(at, "some ports accept plaintext and others don't: here all of them refuse plaintext."),
         },
     }
     (whole, out, at)
@@ -299,10 +299,10 @@ fn issuer(rule: &Node, plan: &mut Plan, remarks: &mut Remarks) -> Result<String,
         }
         keys.set("inline", text);
     } else if let Some(url) = rule.str("jwks_uri") {
-        let (scheme, rest) = url.split_once("://").ok_or("the address of its keys is no URL")?;
+        let (scheme, rest) = url.split_once("://").ok_or("the address of its keys is not a URL")?;
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
         if !matches!(scheme, "http" | "https") || authority.is_empty() || authority.contains('@') {
-            return Err("the address of its keys is no URL of http or https".to_owned());
+            return Err("the address of its keys is not a URL of http or https".to_owned());
         }
         let upstream = crate::plan::name(&format!("keys-of-{name}"));
         let port =
@@ -328,7 +328,7 @@ fn issuer(rule: &Node, plan: &mut Plan, remarks: &mut Remarks) -> Result<String,
         let prefix = header.get("prefix").and_then(Node::text).unwrap_or_default();
         if !prefix.is_empty() && !prefix.eq_ignore_ascii_case("bearer ") {
             return Err(format!(
-                "its tokens stand behind `{prefix}`; here they stand behind `Bearer `, or alone"
+                "its tokens follow `{prefix}`; here they follow `Bearer `, or are the whole value"
             ));
         }
         from.extend(header.str("name").map(|name| format!("header:{}", name.to_ascii_lowercase())));

@@ -137,7 +137,7 @@ impl<'m> Clusters<'m> {
         let list = empty.seq(vec![empty.map(vec![("lb_endpoints", list)])]);
         node.set("load_assignment", empty.map(vec![("cluster_name", text(&name)), ("endpoints", list)]));
         if host.contains('*') {
-            self.remarks.point(at, format!("`{host}` is no name that can be called: requests with such a Host go nowhere. Name the hosts."));
+            self.remarks.point(at, format!("`{host}` is not a name that can be called: requests with such a Host have no destination. Name the hosts."));
         }
         let policy = self.policy(rule.as_ref(), number, subset);
         balance(&policy, &mut node, &mut self.remarks);
@@ -396,7 +396,7 @@ pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<No
             if web.len() > 1 {
                 remarks.point(
                     object.at(),
-                    format!("`{host}` has several ports for HTTP: calls by its name go to {}, whatever port is in `Host`. Match `host: NAME:PORT` for the others.", port.number),
+                    format!("`{host}` has several ports for HTTP: calls by its name go to {}, with every port in `Host`. Match `host: NAME:PORT` for the others.", port.number),
                 );
                 domains = names.iter().map(|name| at.scalar(name)).collect();
             }

@@ -293,7 +293,7 @@ fn action(route: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
         out.set("direct_response", node);
     } else if let Some(delegate) = route.get("delegate") {
         out.set(
-            "unsaid",
+            "untranslatable",
             delegate.scalar("another VirtualService has its routes (`delegate`): write them here"),
         );
     } else {
@@ -302,7 +302,7 @@ fn action(route: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
     if let Some((key, value)) =
         route.entries().iter().find(|(key, _)| !ROUTE.contains(&crate::tree::snake(key).as_str()))
     {
-        out.set("unsaid", value.scalar(&format!("`{key}` of a route isn't known to this import")));
+        out.set("untranslatable", value.scalar(&format!("`{key}` of a route isn't known to this import")));
     }
     let mut filters = route.map(Vec::new());
     if let Some(policy) = route.get("cors_policy") {

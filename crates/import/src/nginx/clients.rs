@@ -1,7 +1,7 @@
 //! `allow` and `deny`: the first line that matches the client's address decides; other clients pass.
 
 use super::{Cx, scope::Scope, tokens::Directive};
-use crate::access::{self, Access, Any, Said};
+use crate::access::{self, Access, AccessEffect, Any};
 
 /// The list of the innermost level that has one: nginx uses no other.
 pub(super) fn list(scope: &Scope<'_>, cx: &Cx) -> Vec<Directive> {
@@ -13,7 +13,7 @@ pub(super) fn list(scope: &Scope<'_>, cx: &Cx) -> Vec<Directive> {
 }
 
 /// The list as `authorization`. `None` if attache can't express it.
-pub(super) fn said(list: &[Directive]) -> Option<Said> {
+pub(super) fn said(list: &[Directive]) -> Option<AccessEffect> {
     let (mut allowed, mut denied): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     let (mut allow, mut deny): (Any, Any) = (Any::new(), Any::new());
     for one in list {
@@ -23,7 +23,7 @@ pub(super) fn said(list: &[Directive]) -> Option<Said> {
                 |rules: Any| rules.into_iter().map(|rule| ("addresses".to_owned(), rule)).collect::<Vec<_>>();
             return Some(match allows {
                 true => access::deny(&named(deny)),
-                false if allow.is_empty() => Said::Shut,
+                false if allow.is_empty() => AccessEffect::Shut,
                 false => access::allow(&named(allow)),
             });
         }
@@ -58,10 +58,10 @@ mod tests {
     fn keys(text: &str) -> String {
         let list = super::super::tokens::parse(text, "nginx.conf").unwrap_or_default();
         match said(&list) {
-            None => "unsaid".to_owned(),
-            Some(Said::Open) => "open".to_owned(),
-            Some(Said::Shut) => "shut".to_owned(),
-            Some(Said::Keys(keys)) => {
+            None => "untranslatable".to_owned(),
+            Some(AccessEffect::Open) => "open".to_owned(),
+            Some(AccessEffect::Shut) => "shut".to_owned(),
+            Some(AccessEffect::Keys(keys)) => {
                 let mut listener = Listener::default();
                 listener.keys.set("authorization", keys);
                 format!("{:?}", listener.keys)
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(keys("deny all;"), "shut");
         assert_eq!(keys("allow all; deny 10.0.0.1;"), "open");
         assert_eq!(keys("allow 10.0.0.1;"), "open");
-        assert_eq!(keys("allow unix:; deny all;"), "unsaid");
+        assert_eq!(keys("allow unix:; deny all;"), "untranslatable");
         let text = keys("deny 10.0.0.1; allow 10.1.2.3/8; deny all;");
         assert!(text.contains("allow") && text.contains("10.0.0.0/8") && text.contains("not"), "{text}");
         let text = keys("allow 10.0.0.1; deny 10.0.0.0/8;");

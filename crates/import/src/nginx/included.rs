@@ -10,7 +10,7 @@ use crate::tree::Unreadable;
 const DEEPEST: usize = 8;
 
 /// A file that was given, and whether another one has included it.
-struct Given {
+struct IncludedFile {
     path: PathBuf,
     inner: Vec<Directive>,
     used: bool,
@@ -21,7 +21,7 @@ pub(super) fn read(files: &[File]) -> Result<Vec<Directive>, Unreadable> {
     let mut given = Vec::new();
     for file in files {
         let inner = tokens::parse(&file.text, &file.path.display().to_string())?;
-        given.push(Given { path: file.path.clone(), inner, used: false });
+        given.push(IncludedFile { path: file.path.clone(), inner, used: false });
     }
     let folder = files.first().and_then(|file| file.path.parent()).map(Path::to_owned).unwrap_or_default();
     let mut out = Vec::new();
@@ -37,7 +37,7 @@ pub(super) fn read(files: &[File]) -> Result<Vec<Directive>, Unreadable> {
 
 fn expand(
     list: Vec<Directive>,
-    given: &mut [Given],
+    given: &mut [IncludedFile],
     folder: &Path,
     depth: usize,
 ) -> Result<Vec<Directive>, Unreadable> {
@@ -60,7 +60,7 @@ fn expand(
     Ok(out)
 }
 
-fn found(pattern: &str, given: &mut [Given], folder: &Path) -> Result<Vec<Directive>, Unreadable> {
+fn found(pattern: &str, given: &mut [IncludedFile], folder: &Path) -> Result<Vec<Directive>, Unreadable> {
     let mut out = Vec::new();
     let (parent, name) = pattern.rsplit_once('/').unwrap_or(("", pattern));
     for file in given.iter_mut().filter(|file| !file.used) {

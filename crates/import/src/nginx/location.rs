@@ -4,7 +4,7 @@
 //! longest prefix. As a list in order: exact locations, locations with `^~`, expressions, other prefixes; of prefixes
 //! the longest comes first.
 
-use crate::access::Said;
+use crate::access::AccessEffect;
 use crate::path::Path;
 use crate::plan::{Rule, When};
 use crate::remark::Remarks;
@@ -254,7 +254,7 @@ fn rules(
     if let Some(inner) = location.last("location") {
         rule.refuse(
             &inner.at,
-            "this location is refused: it has others inside. Write them beside it; then import again.",
+            "this location is refused: it contains other locations. Write them next to it; then import again.",
         );
         return vec![rule];
     }
@@ -278,12 +278,12 @@ fn rules(
             && scope.get("set_real_ip_from", cx).is_none()
             && scope.get("real_ip_header", cx).is_none();
         match clients::said(&access) {
-            Some(Said::Open) => {}
-            Some(Said::Shut) => {
+            Some(AccessEffect::Open) => {}
+            Some(AccessEffect::Shut) => {
                 rule.answer(403);
                 return vec![rule];
             }
-            Some(Said::Keys(keys)) if direct => authorization = Some(keys),
+            Some(AccessEffect::Keys(keys)) if direct => authorization = Some(keys),
             _ => {
                 rule.refuse(&one.at, "this location is refused: its addresses come from another proxy, or can't be said. Write it as `authorization`.");
                 return vec![rule];
@@ -377,7 +377,7 @@ fn rules(
             Some(one) => rule.refuse(
                 &one.at,
                 format!(
-                    "`{}` is no HTTP: put a server in between that speaks it. Then replace the refusal.",
+                    "`{}` is not HTTP: put a server in between that speaks it. Then replace the refusal.",
                     one.name()
                 ),
             ),

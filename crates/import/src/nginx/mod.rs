@@ -16,7 +16,7 @@ mod upstream;
 mod words;
 
 use crate::File;
-use crate::access::{self, Access, Said};
+use crate::access::{self, Access, AccessEffect};
 use crate::plan::{Chain, Listener, Names, Plan};
 use crate::remark::Remarks;
 use crate::tree::{At, Unreadable};
@@ -249,7 +249,7 @@ fn listeners(servers: &[Directive], cx: &mut Cx) {
 /// nginx refuses TRACE, and compares parameters of a query as texts, their names without case.
 fn as_compared(sites: &[crate::plan::Site], out: &mut Listener) {
     let trace = vec![("no-trace".to_owned(), Access::list("methods", vec!["TRACE".to_owned()]))];
-    if let Said::Keys(keys) = access::deny(&trace) {
+    if let AccessEffect::Keys(keys) = access::deny(&trace) {
         out.keys.set("authorization", keys);
     }
     if sites.iter().flat_map(|site| &site.rules).any(|rule| !rule.when.query.is_empty()) {
@@ -359,7 +359,7 @@ fn tls(
     cx: &Cx,
 ) -> Option<(At, String)> {
     let mut refused = None;
-    let mut asked: Vec<Asked> = Vec::new();
+    let mut asked: Vec<ClientCertDemand> = Vec::new();
     for (server, _) in all {
         let get =
             |name: &str| server.last(name).or_else(|| cx.http.iter().rev().find(|one| one.name() == name));
@@ -383,23 +383,26 @@ fn tls(
         let ca = get("ssl_client_certificate").or_else(|| get("ssl_trusted_certificate"));
         let verify = get("ssl_verify_client");
         let wanted = match verify.map(|one| one.word(1)) {
-            Some("on") => Asked::Required,
-            Some("optional") => Asked::Optional,
+            Some("on") => ClientCertDemand::Required,
+            Some("optional") => ClientCertDemand::Optional,
             Some("optional_no_ca") => {
-                remarks.soft(&server.at, "clients' certificates that nobody verifies are not asked for.");
-                Asked::Nothing
+                remarks.soft(
+                    &server.at,
+                    "certificates of clients that would not be verified are not requested.",
+                );
+                ClientCertDemand::Nothing
             }
-            _ => Asked::Nothing,
+            _ => ClientCertDemand::Nothing,
         };
         asked.push(wanted);
-        if wanted != Asked::Nothing {
+        if wanted != ClientCertDemand::Nothing {
             let known = tls.get("client_ca").cloned();
             match (ca, known) {
                 (None, _) => {
                     refused = Some((server.at.clone(), "clients must show a certificate, and there are no roots to verify it by. Give them as `client_ca`".to_owned()));
                 }
                 (Some(ca), Some(known)) if known != ca.word(1).into() => {
-                    refused = Some((ca.at.clone(), "clients are verified by other roots in another server of this address. Give each an address of its own".to_owned()));
+                    refused = Some((ca.at.clone(), "clients are verified by other roots in another server of this address. Give each server its own address".to_owned()));
                 }
                 (Some(ca), _) => tls.set("client_ca", ca.word(1)),
             }
@@ -428,8 +431,8 @@ fn tls(
         tls.set("certificate", "/etc/attache/tls.crt");
         tls.set("key", "/etc/attache/tls.key");
     }
-    let most = asked.iter().copied().max().unwrap_or(Asked::Nothing);
-    if most == Asked::Optional {
+    let most = asked.iter().copied().max().unwrap_or(ClientCertDemand::Nothing);
+    if most == ClientCertDemand::Optional {
         tls.set("client_optional", true);
     }
     if asked.iter().any(|one| *one != most) {
@@ -443,7 +446,7 @@ fn tls(
 
 /// The demand for clients' certificates, in rising strictness.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Asked {
+enum ClientCertDemand {
     Nothing,
     Optional,
     Required,

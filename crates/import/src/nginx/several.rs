@@ -3,7 +3,7 @@
 //! nginx reads the first one, newer versions all of them as one text. A negated condition of a route of attache holds where no field has
 //! the value: a client could add the wanted value behind another one. So what such a condition lets pass must have the value in each field.
 
-use crate::access::{self, Access, Said};
+use crate::access::{self, Access, AccessEffect};
 use crate::path::Path;
 use crate::plan::{Rule, Site};
 use crate::value::{Map, Value};
@@ -31,7 +31,7 @@ pub(super) fn guard(site: &mut Site) {
                 rule.keys.set("authorization", own);
             } else {
                 let at = guard.at.clone();
-                rule.refuse(&at, format!("this location is refused: its condition on `{name}` can't be said beside its other guards."));
+                rule.refuse(&at, format!("this location is refused: attache can't combine its condition on `{name}` with its other guards."));
             }
         }
     }
@@ -64,7 +64,7 @@ fn denied(guard: &Rule, path: &Path) -> Option<Map> {
     let rules: Vec<(String, Access)> =
         all.into_iter().map(|rule| ("several-values".to_owned(), rule)).collect();
     match access::deny(&rules) {
-        Said::Keys(keys) => Some(keys),
+        AccessEffect::Keys(keys) => Some(keys),
         _ => None,
     }
 }

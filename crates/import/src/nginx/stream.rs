@@ -1,6 +1,6 @@
 //! Streams: opaque bytes, and TLS by its server name.
 
-use crate::access::Said;
+use crate::access::AccessEffect;
 use crate::plan::{Chain, Listener, Rule};
 use crate::remark::Remarks;
 use crate::value::Map;
@@ -84,8 +84,8 @@ pub(crate) fn stream(block: &Directive, cx: &mut Cx) {
             && server.last("set_real_ip_from").is_none();
         let mut guarded = server.inner().iter().find(|one| !is_known(one.name()));
         match clients::said(&access) {
-            Some(Said::Open) => {}
-            Some(Said::Keys(keys)) if direct => out.keys.set("authorization", keys),
+            Some(AccessEffect::Open) => {}
+            Some(AccessEffect::Keys(keys)) if direct => out.keys.set("authorization", keys),
             _ => {
                 guarded = guarded
                     .or_else(|| server.inner().iter().find(|one| matches!(one.name(), "allow" | "deny")));

@@ -17,12 +17,12 @@ pub struct Answer {
     pub body: String,
     headers: Vec<(String, String)>,
     /// What the stub saw, where one answered.
-    pub(crate) stub: Option<Seen>,
+    pub(crate) stub: Option<StubRequest>,
 }
 
 /// What a stub saw.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct StubRequest {
     pub(crate) name: String,
     pub(crate) method: String,
     pub(crate) target: String,
@@ -38,7 +38,7 @@ fn header(headers: &[(String, String)], name: &str) -> String {
     found.join(",").replace(", ", ",")
 }
 
-impl Seen {
+impl StubRequest {
     pub(crate) fn header(&self, name: &str) -> String {
         header(&self.headers, name)
     }
@@ -122,7 +122,7 @@ fn parse(bytes: &[u8], no_body: bool) -> Option<Answer> {
         }
         let line = header(&headers, "x-stub-line");
         let mut words = line.split(' ');
-        Some(Seen {
+        Some(StubRequest {
             name,
             method: words.next()?.to_owned(),
             target: words.next()?.to_owned(),
@@ -132,7 +132,7 @@ fn parse(bytes: &[u8], no_body: bool) -> Option<Answer> {
     Some(Answer { status, body, headers, stub })
 }
 
-fn seen(body: &str) -> Option<Seen> {
+fn seen(body: &str) -> Option<StubRequest> {
     let mut lines = body.lines();
     let name = lines.next()?.strip_prefix("stub ")?.to_owned();
     let mut first = lines.next()?.split(' ');
@@ -141,7 +141,7 @@ fn seen(body: &str) -> Option<Seen> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
         .collect();
-    Some(Seen { name, method, target, headers })
+    Some(StubRequest { name, method, target, headers })
 }
 
 fn dechunk(mut bytes: &[u8]) -> Vec<u8> {

@@ -115,7 +115,7 @@ pub fn verify(kind: Kind, files: &[File], programs: &Programs, folder: &Path) ->
         Kind::Nginx => lines::nginx(files, programs, folder, &stubs)?,
         Kind::Istio => return by_the_objects(grade, files, programs, folder, &stubs),
         Kind::Stunnel | Kind::Ghostunnel => {
-            return Err("this kind of config has no program that is run beside the import".to_owned());
+            return Err("for this kind of config there is no program to compare the import with".to_owned());
         }
     };
     let (own, theirs): (Vec<u16>, Vec<u16>) = bench.ports.iter().copied().unzip();
@@ -182,7 +182,7 @@ fn by_the_objects(
         Report { grade, asked: 0, equal: 0, closed: 0, differences: Vec::new(), left_out: Vec::new() };
     for probe in probes.iter().filter(|probe| ports.contains(&probe.port)) {
         let said = mesh.says(probe);
-        if let mesh::Said::Unknown(why) = said {
+        if let mesh::Expectation::Unknown(why) = said {
             left_out.push(why.to_owned());
             continue;
         }
@@ -236,7 +236,7 @@ fn compare(theirs: &Answer, own: &Answer, probe: &Probe) -> Option<String> {
             }
         }
         (a, b) => {
-            let name = |stub: &Option<client::Seen>| {
+            let name = |stub: &Option<client::StubRequest>| {
                 stub.as_ref().map_or("the proxy itself", |stub| stub.name.as_str()).to_owned()
             };
             return both("answered by", &name(a), &name(b));

@@ -247,7 +247,7 @@ fn parsed(text: &str) -> Result<Vec<Document>, String> {
             )
         } else if let Some(line) = line_of("${") {
             format!(
-                "{wrong}\nthis looks like a template (`${{` in line {line}): inject what envsubst, or whatever fills it in, makes of it"
+                "{wrong}\nthis looks like a template (`${{` in line {line}): inject the output of envsubst, or of the program that fills it in"
             )
         } else {
             wrong

@@ -53,7 +53,7 @@ pub(crate) fn decide(
     }
     if !asked && template.pointer("/spec/hostNetwork").and_then(Value::as_bool) == Some(true) {
         return Decision::Skip(format!(
-            "it has hostNetwork, where attache's ports {OUTBOUND}, {INBOUND} and {PROBES} would be the node's: {PREFIX}inject: \"true\" asks for it all the same"
+            "it has hostNetwork, where attache's ports {OUTBOUND}, {INBOUND} and {PROBES} would be the node's: {PREFIX}inject: \"true\" asks for it anyway"
         ));
     }
     let (settings, unknown) = match defaults.with(&annotations) {

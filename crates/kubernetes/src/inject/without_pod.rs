@@ -40,11 +40,11 @@ pub(crate) fn decide(object: &Value, kind: &Kind) -> Decision {
     let Some(first) = alike.first() else {
         return match kind.expected() {
             expected if !expected.is_empty() => {
-                Decision::Skip(format!("it has no pod template of its own at {expected}"))
+                Decision::Skip(format!("it has no pod template at {expected}"))
             }
             _ if kind.group.contains('.') && !GROUPS.contains(&kind.group.as_str()) => {
                 let why = format!(
-                    "no pod template is found in it, and attache doesn't know the kind `{}` of {}; if pods come of it, the webhook injects them",
+                    "no pod template is found in it, and attache doesn't know the kind `{}` of {}; if it creates pods, the webhook injects them",
                     kind.kind, kind.group
                 );
                 if asked(&Map::new().into()) { Decision::Refuse(why) } else { Decision::Skip(why) }
@@ -54,10 +54,10 @@ pub(crate) fn decide(object: &Value, kind: &Kind) -> Decision {
     };
     let Kind { group, kind } = kind;
     if kind.is_empty() {
-        return Decision::Skip("it says no `kind`, so that nobody can tell what it is".to_owned());
+        return Decision::Skip("it has no `kind`, so attache can't know what it is".to_owned());
     }
     if group.is_empty() && object.get("apiVersion").is_none() {
-        return Decision::Skip("it says no `apiVersion`, so that nobody can tell what it is".to_owned());
+        return Decision::Skip("it has no `apiVersion`, so attache can't know what it is".to_owned());
     }
     let why = format!(
         "attache doesn't know the kind `{kind}`{}; what looks like a pod template stands at {}: --pod-template {kind}{}{group}={} names it",

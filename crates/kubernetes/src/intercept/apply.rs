@@ -37,7 +37,7 @@ impl fmt::Display for Backend {
 
 /// A chosen backend, or the first one that works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Way {
+pub enum BackendChoice {
     /// [`Backend::Netlink`]; [`Backend::Iptables`] where the kernel has no nf_tables.
     #[default]
     Auto,
@@ -136,20 +136,24 @@ impl From<Refused> for Error {
 }
 
 /// Redirects; says how. What an earlier call made is replaced, if it went the same way.
-pub fn apply(options: &Options, way: Way) -> Result<Backend, Error> {
+pub fn apply(options: &Options, way: BackendChoice) -> Result<Backend, Error> {
     let rules = rules(options);
     let done = |backend| move |()| backend;
     match way {
-        Way::Only(Backend::Netlink) => Ok(kernel::send(&netlink::batch(&rules)).map(done(Backend::Netlink))?),
-        Way::Only(Backend::Nft) => run("nft", &["-f", "-"], &nft::script(&rules)).map(done(Backend::Nft)),
-        Way::Only(Backend::Iptables) => {
+        BackendChoice::Only(Backend::Netlink) => {
+            Ok(kernel::send(&netlink::batch(&rules)).map(done(Backend::Netlink))?)
+        }
+        BackendChoice::Only(Backend::Nft) => {
+            run("nft", &["-f", "-"], &nft::script(&rules)).map(done(Backend::Nft))
+        }
+        BackendChoice::Only(Backend::Iptables) => {
             for (family, saved) in saved()? {
                 restore(family, &iptables::script(&rules, family, &saved))?;
             }
             Ok(Backend::Iptables)
         }
-        Way::Auto => match apply(options, Way::Only(Backend::Netlink)) {
-            Err(Error::NoNfTables(_)) => match apply(options, Way::Only(Backend::Iptables)) {
+        BackendChoice::Auto => match apply(options, BackendChoice::Only(Backend::Netlink)) {
+            Err(Error::NoNfTables(_)) => match apply(options, BackendChoice::Only(Backend::Iptables)) {
                 Err(Error::Missing(_)) => Err(Error::Neither),
                 result => result,
             },
@@ -158,12 +162,12 @@ pub fn apply(options: &Options, way: Way) -> Result<Backend, Error> {
     }
 }
 
-/// Takes back what [`apply`] did; where nothing was done, nothing happens. [`Way::Auto`] takes back what any backend did.
-pub fn remove(way: Way) -> Result<(), Error> {
+/// Takes back what [`apply`] did; where nothing was done, nothing happens. [`BackendChoice::Auto`] takes back what any backend did.
+pub fn remove(way: BackendChoice) -> Result<(), Error> {
     match way {
-        Way::Only(Backend::Netlink) => Ok(kernel::send(&netlink::remove())?),
-        Way::Only(Backend::Nft) => run("nft", &["-f", "-"], &nft::remove()),
-        Way::Only(Backend::Iptables) => {
+        BackendChoice::Only(Backend::Netlink) => Ok(kernel::send(&netlink::remove())?),
+        BackendChoice::Only(Backend::Nft) => run("nft", &["-f", "-"], &nft::remove()),
+        BackendChoice::Only(Backend::Iptables) => {
             for (family, saved) in saved()? {
                 if let Some(script) = iptables::remove(&saved) {
                     restore(family, &script)?;
@@ -171,9 +175,9 @@ pub fn remove(way: Way) -> Result<(), Error> {
             }
             Ok(())
         }
-        Way::Auto => {
-            let nf_tables = remove(Way::Only(Backend::Netlink));
-            match (nf_tables, remove(Way::Only(Backend::Iptables))) {
+        BackendChoice::Auto => {
+            let nf_tables = remove(BackendChoice::Only(Backend::Netlink));
+            match (nf_tables, remove(BackendChoice::Only(Backend::Iptables))) {
                 // Without the program it can't have been used here.
                 (nf_tables, Err(Error::Missing(_))) => nf_tables,
                 (Err(Error::NoNfTables(_)) | Ok(()), iptables) => iptables,
@@ -184,14 +188,14 @@ pub fn remove(way: Way) -> Result<(), Error> {
 }
 
 /// What [`apply`] would do, as text; changes nothing.
-pub fn dry_run(options: &Options, way: Way) -> Result<String, Error> {
+pub fn dry_run(options: &Options, way: BackendChoice) -> Result<String, Error> {
     let rules = rules(options);
     match way {
-        Way::Auto | Way::Only(Backend::Netlink) => {
+        BackendChoice::Auto | BackendChoice::Only(Backend::Netlink) => {
             Ok(format!("# sent to the kernel by netlink, in one transaction\n{}", nft::script(&rules)))
         }
-        Way::Only(Backend::Nft) => Ok(format!("# nft -f -\n{}", nft::script(&rules))),
-        Way::Only(Backend::Iptables) => {
+        BackendChoice::Only(Backend::Nft) => Ok(format!("# nft -f -\n{}", nft::script(&rules))),
+        BackendChoice::Only(Backend::Iptables) => {
             let script = |family, saved: &str| Some(iptables::script(&rules, family, saved));
             Ok(saved()?
                 .into_iter()
@@ -202,7 +206,7 @@ pub fn dry_run(options: &Options, way: Way) -> Result<String, Error> {
 }
 
 /// What [`remove`] would do, as text; changes nothing.
-pub fn dry_run_remove(way: Way) -> Result<String, Error> {
+pub fn dry_run_remove(way: BackendChoice) -> Result<String, Error> {
     let iptables = || -> Result<String, Error> {
         Ok(saved()?
             .into_iter()
@@ -211,10 +215,10 @@ pub fn dry_run_remove(way: Way) -> Result<String, Error> {
     };
     let netlink = || format!("# sent to the kernel by netlink, in one transaction\n{}", nft::remove());
     match way {
-        Way::Only(Backend::Netlink) => Ok(netlink()),
-        Way::Only(Backend::Nft) => Ok(format!("# nft -f -\n{}", nft::remove())),
-        Way::Only(Backend::Iptables) => iptables(),
-        Way::Auto => match iptables() {
+        BackendChoice::Only(Backend::Netlink) => Ok(netlink()),
+        BackendChoice::Only(Backend::Nft) => Ok(format!("# nft -f -\n{}", nft::remove())),
+        BackendChoice::Only(Backend::Iptables) => iptables(),
+        BackendChoice::Auto => match iptables() {
             Ok(iptables) => Ok(netlink() + &iptables),
             Err(Error::Missing(_)) => Ok(netlink()),
             Err(error) => Err(error),

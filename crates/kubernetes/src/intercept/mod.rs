@@ -19,7 +19,7 @@ mod nft;
 mod options;
 mod rules;
 
-pub use apply::{Backend, Error, Way, apply, dry_run, dry_run_remove, remove};
+pub use apply::{Backend, BackendChoice, Error, apply, dry_run, dry_run_remove, remove};
 pub use options::{Interface, Network, Options, ParseError, PortRange};
 pub use rules::{Chain, Match, Rule, Verdict, rules};
 

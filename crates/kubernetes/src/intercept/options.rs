@@ -93,7 +93,7 @@ impl FromStr for PortRange {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let wrong = || ParseError(format!("`{text}` is no port: write `8080` or `9000-9100`"));
+        let wrong = || ParseError(format!("`{text}` is not a port: write `8080` or `9000-9100`"));
         let port = |text: &str| text.trim().parse::<u16>().ok().filter(|&port| port > 0).ok_or_else(wrong);
         let (first, last) = match text.split_once(['-', ':']) {
             Some((first, last)) => (port(first)?, port(last)?),
@@ -159,7 +159,9 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let wrong = || {
-            ParseError(format!("`{text}` is no network: write `10.0.0.0/8`, `fd00::/8` or a single address"))
+            ParseError(format!(
+                "`{text}` is not a network: write `10.0.0.0/8`, `fd00::/8` or a single address"
+            ))
         };
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
@@ -221,7 +223,7 @@ impl FromStr for Interface {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
         if name.is_empty() || name.len() > 15 || !name.chars().all(plain) {
             return Err(ParseError(format!(
-                "`{text}` is no interface: write `eth1`, or `cali*` for all that begin so"
+                "`{text}` is not an interface: write `eth1`, or `cali*` for all that begin so"
             )));
         }
         Ok(Self(text.to_owned()))

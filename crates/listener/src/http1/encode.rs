@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 /// What the request said that its answer depends on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
+pub(super) struct RequestTraits {
     /// HEAD: the answer has no body, whatever its head says.
     pub(super) head: bool,
     /// CONNECT: a success is a tunnel.
@@ -39,7 +39,7 @@ pub(super) struct Plan {
 pub(super) fn head(
     out: &mut BytesMut,
     answer: &mut Response<Body>,
-    asked: Asked,
+    asked: RequestTraits,
     tunnel: bool,
     may_persist: bool,
 ) -> Plan {
@@ -64,7 +64,7 @@ pub(super) fn head(
     Plan { encoder, closes }
 }
 
-fn encoder(answer: &mut Response<Body>, asked: Asked) -> Encoder {
+fn encoder(answer: &mut Response<Body>, asked: RequestTraits) -> Encoder {
     let exact = http_body::Body::size_hint(answer.body()).exact();
     let promised = answer.headers().get(CONTENT_LENGTH).and_then(Value::to_number);
     if asked.head || matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {

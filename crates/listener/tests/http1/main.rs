@@ -55,7 +55,7 @@ fn a_refused_request_is_answered_after_those_before_it_and_nothing_after_it_is_s
             "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
         let answers = server.ask(format!("{GET}{bad}{GET}{GET}")).await;
         assert_eq!(statuses(&answers), ["200", "400"], "{answers}");
-        assert!(answers.contains("Content-Length beside a Transfer-Encoding"), "{answers}");
+        assert!(answers.contains("Content-Length together with a Transfer-Encoding"), "{answers}");
         assert!(answers.contains("connection: close"), "{answers}");
         let done = server.finished(2).await;
         assert_eq!((done[1].status, done[1].reason), (400, Some(Reason::BadRequest)));

@@ -1,4 +1,4 @@
-//! What all workers share of an upstream's places: how many there are, how many are taken, and how many wait.
+//! What all workers share of an upstream's permits: how many there are, how many are taken, and how many wait.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -15,7 +15,7 @@ use crate::{
     counters::count,
 };
 
-/// The places of one upstream.
+/// The permits of one upstream.
 #[derive(Debug)]
 pub struct Gate {
     /// The upstream, for metrics.
@@ -108,7 +108,7 @@ impl Gate {
         self.running.load(Relaxed)
     }
 
-    /// Takes a place, if there is one; how many run then. Never one too many, however many workers ask at once.
+    /// Takes a permit, if there is one; how many run then. Never one too many, however many workers ask at once.
     pub(super) fn enter(&self) -> Option<u32> {
         take(&self.running, self.limit())
     }

@@ -1,6 +1,6 @@
-//! The calls of one worker that wait for a place at one upstream.
+//! The calls of one worker that wait for a permit at one upstream.
 //!
-//! Nobody but this worker touches them; what is shared is in the [`Gate`]. A place that comes free on this worker goes to
+//! Nobody but this worker touches them; what is shared is in the [`Gate`]. A permit that comes free on this worker goes to
 //! its own line at once. One that comes free on another is found by a look once a millisecond, and left to us by
 //! that worker while it holds more than its share: the limit divided by the workers that have a line.
 
@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{gate::Gate, urgency::CLASSES};
 
-/// How often a line looks for places that came free elsewhere. tokio's timers know nothing shorter.
+/// How often a line looks for permits that came free elsewhere. tokio's timers know nothing shorter.
 const LOOK: Duration = Duration::from_millis(1);
 
 thread_local! {
@@ -60,7 +60,7 @@ pub(super) struct Waiter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Waiting,
-    /// A place was taken for it.
+    /// A permit was taken for it.
     Called,
     Shed,
 }
@@ -95,9 +95,9 @@ impl Line {
     /// A call comes.
     pub(super) fn arrive(self: &Rc<Self>, class: u8, deadline: Option<Instant>, now: Instant) -> Arrival {
         if self.waiting.borrow().count == 0
-            && let Some(place) = self.enter(now)
+            && let Some(permit) = self.enter(now)
         {
-            return Arrival::Enters(place);
+            return Arrival::Enters(permit);
         }
         let Some(queue) = &self.gate.queue else { return Arrival::Refused };
         let class = usize::from(class).min(CLASSES - 1);
@@ -131,7 +131,7 @@ impl Line {
         }
         drop(waiting);
         self.keep_looking();
-        // It may be the most urgent one, and a place free that this worker may take by now.
+        // It may be the most urgent one, and a permit free that this worker may take by now.
         self.serve(now);
         Arrival::Waits(Wait { line: self.clone(), waiter })
     }
@@ -141,10 +141,10 @@ impl Line {
             return None;
         }
         let running = self.gate.enter()?;
-        Some(self.place(running, now))
+        Some(self.permit(running, now))
     }
 
-    fn place(self: &Rc<Self>, running: u32, now: Instant) -> QueuePermit {
+    fn permit(self: &Rc<Self>, running: u32, now: Instant) -> QueuePermit {
         self.held.set(self.held.get() + 1);
         let phase = self.gate.begun(running, now);
         QueuePermit { line: self.clone(), since: now, phase }
@@ -157,7 +157,7 @@ impl Line {
         others == 0 || self.held.get() < self.gate.limit().div_ceil(others + 1)
     }
 
-    /// Calls in those who wait, as far as there are places.
+    /// Calls in those who wait, as far as there are permits.
     fn serve(&self, now: Instant) {
         let Some(queue) = &self.gate.queue else { return };
         while self.waiting.borrow().count > 0 && self.may_take() {
@@ -166,7 +166,7 @@ impl Line {
             }
             let next = self.waiting.borrow_mut().next(now, queue.interval);
             match next {
-                // Its caller no longer waits: it is not sent, and the place goes to the next.
+                // Its caller no longer waits: it is not sent, and the permit goes to the next.
                 Some(waiter) if waiter.deadline.is_some_and(|deadline| deadline <= now) => {
                     self.gate.leave();
                     self.end(&waiter, State::Shed);
@@ -296,11 +296,11 @@ impl Wait {
                 Poll::Pending
             }
             State::Called => {
-                // What it held is the place's from here.
+                // What it held is the permit's from here.
                 self.waiter.state.set(State::Shed);
                 self.line.held.set(self.line.held.get().saturating_sub(1));
                 let running = self.line.gate.running();
-                Poll::Ready(Some(self.line.place(running, Instant::now())))
+                Poll::Ready(Some(self.line.permit(running, Instant::now())))
             }
             State::Shed => Poll::Ready(None),
         }

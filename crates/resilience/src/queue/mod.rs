@@ -11,7 +11,7 @@
 //! near `target`, and what is served is fresh: the caller of an old call has probably gone. What waited too long, or
 //! finds the queue full: 503, `overflow-queue`.
 //!
-//! **Urgency** (`priority_header`): a place goes to the most urgent call that waits. When one is refused after its wait, those
+//! **Urgency** (`priority_header`): a permit goes to the most urgent call that waits. When one is refused after its wait, those
 //! that are less urgent are refused with it, and a full queue makes room by its least urgent call: within one worker nobody is shed while
 //! somebody less urgent waits.
 //!
@@ -54,7 +54,7 @@ pub use urgency::urgency;
 
 use crate::{UpstreamState, deadline};
 
-/// Lets calls to an upstream in as it has places.
+/// Lets calls to an upstream in as it has permits.
 #[derive(Clone)]
 pub struct Admission<S> {
     inner: S,
@@ -88,7 +88,7 @@ where
 
     fn call(&mut self, mut call: Call) -> Self::Future {
         let Some(line) = &self.line else {
-            return AdmissionFuture { step: Step::Running { future: self.inner.call(call), place: None } };
+            return AdmissionFuture { step: Step::Running { future: self.inner.call(call), permit: None } };
         };
         let deadline = call.context.deadline;
         let class = line
@@ -98,10 +98,10 @@ where
             .map_or(0, |queue| urgency(call.request.headers(), &queue.priority_header));
         let now = Instant::now();
         let step = match line.arrive(class, deadline, now) {
-            Arrival::Enters(place) => {
-                let place = SharedPermit::new(place);
-                place.judges(&mut call);
-                Step::Running { future: self.inner.call(call), place: Some(place) }
+            Arrival::Enters(permit) => {
+                let permit = SharedPermit::new(permit);
+                permit.judges(&mut call);
+                Step::Running { future: self.inner.call(call), permit: Some(permit) }
             }
             Arrival::Refused => Step::Refused { error: Some(Box::new(refusal(line.gate.refuse(false)))) },
             Arrival::Waits(wait) => {
@@ -138,8 +138,8 @@ impl<S: Service<Call>> Waiting<S> {
     /// The call's turn, or that it has none.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(S::Future, SharedPermit), Error>> {
         let expired = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
-        let place = ready!(self.wait.poll(cx, expired));
-        let (Some(mut call), Some(place)) = (self.call.take(), place) else {
+        let permit = ready!(self.wait.poll(cx, expired));
+        let (Some(mut call), Some(permit)) = (self.call.take(), permit) else {
             return Poll::Ready(Err(refusal(self.gate.refuse(true))));
         };
         let now = Instant::now();
@@ -154,9 +154,9 @@ impl<S: Service<Call>> Waiting<S> {
                 timeout.saturating_sub(now.saturating_duration_since(self.since)),
             );
         }
-        let place = SharedPermit::new(place);
-        place.judges(&mut call);
-        Poll::Ready(Ok((self.service.call(call), place)))
+        let permit = SharedPermit::new(permit);
+        permit.judges(&mut call);
+        Poll::Ready(Ok((self.service.call(call), permit)))
     }
 }
 
@@ -172,7 +172,7 @@ pin_project! {
     #[project = StepProjection]
     enum Step<S, F> {
         Waiting { waiting: Box<Waiting<S>> },
-        Running { #[pin] future: F, place: Option<SharedPermit> },
+        Running { #[pin] future: F, permit: Option<SharedPermit> },
         // Seldom there, hence the box.
         Refused { error: Option<Box<Error>> },
     }
@@ -189,14 +189,14 @@ where
         loop {
             let next = match step.as_mut().project() {
                 StepProjection::Waiting { waiting } => match ready!(waiting.poll(cx)) {
-                    Ok((future, place)) => Step::Running { future, place: Some(place) },
+                    Ok((future, permit)) => Step::Running { future, permit: Some(permit) },
                     Err(error) => return Poll::Ready(Err(error)),
                 },
-                StepProjection::Running { future, place } => {
+                StepProjection::Running { future, permit } => {
                     let outcome = ready!(future.poll(cx));
-                    return Poll::Ready(match place.take() {
+                    return Poll::Ready(match permit.take() {
                         None => outcome,
-                        Some(place) => answered(outcome, place),
+                        Some(permit) => answered(outcome, permit),
                     });
                 }
                 StepProjection::Refused { error } => {
@@ -209,13 +209,13 @@ where
     }
 }
 
-/// A call's place, from its entry to the end of its answer. One allocation for each call, only where a gate is configured.
+/// A call's permit, from its entry to the end of its answer. One allocation for each call, only where a gate is configured.
 #[derive(Clone)]
 struct SharedPermit(Rc<QueuePermit>);
 
 impl SharedPermit {
-    fn new(place: QueuePermit) -> Self {
-        Self(Rc::new(place))
+    fn new(permit: QueuePermit) -> Self {
+        Self(Rc::new(permit))
     }
 
     /// The attempt tells when its answer's head came: that is what is measured.
@@ -236,22 +236,22 @@ impl Load for QueuePermit {
 }
 
 /// The response has arrived, or there will be none: the body keeps the permit.
-fn answered(outcome: Result<Response<Body>, Error>, place: SharedPermit) -> Result<Response<Body>, Error> {
+fn answered(outcome: Result<Response<Body>, Error>, permit: SharedPermit) -> Result<Response<Body>, Error> {
     let response = outcome?;
-    if response.body().is_end_stream() || (place.0.adaptive() && deadline::streams(&response)) {
+    if response.body().is_end_stream() || (permit.0.adaptive() && deadline::streams(&response)) {
         return Ok(response);
     }
     // One allocation for a response with a body, only where a gate is configured.
-    Ok(response.map(|body| Body::stream(Occupied { body, place: Some(place) })))
+    Ok(response.map(|body| Body::stream(BodyWithPermit { body, permit: Some(permit) })))
 }
 
-/// A response's body, with its call's place.
-struct Occupied {
+/// A response's body, with its call's permit.
+struct BodyWithPermit {
     body: Body,
-    place: Option<SharedPermit>,
+    permit: Option<SharedPermit>,
 }
 
-impl HttpBody for Occupied {
+impl HttpBody for BodyWithPermit {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -261,7 +261,7 @@ impl HttpBody for Occupied {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if !matches!(frame, Some(Ok(_))) || self.body.is_end_stream() {
-            self.place = None;
+            self.permit = None;
         }
         Poll::Ready(frame)
     }

@@ -30,12 +30,12 @@ pub(super) fn never_reached(error: &Error) -> bool {
 }
 
 /// Whether a failure meets a condition.
-type Meets = fn(&Error) -> bool;
+type ErrorTest = fn(&Error) -> bool;
 
 /// The conditions of a route, each by what meets it.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
-    errors: Vec<Meets>,
+    errors: Vec<ErrorTest>,
     responses: Vec<Answer>,
 }
 
@@ -49,7 +49,7 @@ enum Answer {
 
 /// Why a response is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Met {
+pub(super) enum ConditionKind {
     /// By its status or a header.
     Http,
     /// By its grpc-status.
@@ -60,7 +60,7 @@ impl Conditions {
     pub(super) fn new(on: &[RetryOn]) -> Self {
         let mut conditions = Self::default();
         for condition in on {
-            let (error, response): (Option<Meets>, _) = match condition {
+            let (error, response): (Option<ErrorTest>, _) = match condition {
                 RetryOn::ConnectFailure => (Some(is_unconnected), None),
                 RetryOn::RefusedStream => (Some(is_refused), None),
                 RetryOn::ResetBeforeHeaders => (Some(is_reset), None),
@@ -83,14 +83,16 @@ impl Conditions {
     }
 
     /// Whether this response meets a condition.
-    pub(super) fn response(&self, status: StatusCode, headers: &Fields) -> Option<Met> {
+    pub(super) fn response(&self, status: StatusCode, headers: &Fields) -> Option<ConditionKind> {
         let mut met = None;
         for answer in &self.responses {
             match answer {
-                Answer::Status(statuses) if statuses.contains(&status.as_u16()) => met = Some(Met::Http),
-                Answer::Header(name) if headers.contains_key(name) => met = Some(Met::Http),
+                Answer::Status(statuses) if statuses.contains(&status.as_u16()) => {
+                    met = Some(ConditionKind::Http)
+                }
+                Answer::Header(name) if headers.contains_key(name) => met = Some(ConditionKind::Http),
                 Answer::GrpcStatus(code) if met.is_none() && grpc_status(headers) == Some(*code) => {
-                    met = Some(Met::Grpc);
+                    met = Some(ConditionKind::Grpc);
                 }
                 _ => {}
             }

@@ -21,9 +21,9 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::{
-    Again, Rules, backoff,
-    conditions::{self, Met},
-    hedge::{Around, Hedging},
+    AttemptSource, Rules, backoff,
+    conditions::{self, ConditionKind},
+    hedge::{Hedging, RetryContext},
     repeatable::{AttemptKind, Repeatable},
 };
 use crate::{UpstreamState, budget::Permit, counters::count};
@@ -37,7 +37,7 @@ pin_project! {
         #[pin]
         step: Step<S, S::Future>,
         kept: Repeatable,
-        again: Rc<Again<S>>,
+        again: Rc<AttemptSource<S>>,
         retries: u32,
         raced: bool,
         permit: Option<Permit>,
@@ -58,7 +58,7 @@ pin_project! {
 }
 
 /// How an attempt ended that another follows.
-enum When {
+enum NextAttempt {
     /// A retry, then.
     After(Instant),
     /// At once, since nothing of the request was worked on.
@@ -66,7 +66,7 @@ enum When {
 }
 
 impl<S: Service<Call>> RetryFuture<S> {
-    pub(super) fn new(future: S::Future, kept: Repeatable, again: Rc<Again<S>>) -> Self {
+    pub(super) fn new(future: S::Future, kept: Repeatable, again: Rc<AttemptSource<S>>) -> Self {
         let step = Step::Trying { future };
         let policy = again.rules.hedge.as_ref();
         let hedging = policy.map(|policy| Box::new(Hedging::new(policy, &again.state, 0)));
@@ -82,14 +82,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Again { service, rules, state } = &**this.again;
+        let AttemptSource { service, rules, state } = &**this.again;
         loop {
             let next = match this.step.as_mut().project() {
                 StepProjection::Trying { future } => {
                     let outcome = match (this.hedging.as_deref_mut(), &rules.hedge) {
                         (Some(hedging), Some(policy)) => {
                             let first = if hedging.is_first_over() { Poll::Pending } else { future.poll(cx) };
-                            let mut around = Around {
+                            let mut around = RetryContext {
                                 policy,
                                 kept: this.kept,
                                 rules,
@@ -117,8 +117,8 @@ where
                             this.step.set(Step::Over);
                             return Poll::Ready(outcome);
                         }
-                        Some(When::AtOnce(how)) => Step::Next { how, service: service.clone() },
-                        Some(When::After(when)) => Step::Waiting {
+                        Some(NextAttempt::AtOnce(how)) => Step::Next { how, service: service.clone() },
+                        Some(NextAttempt::After(when)) => Step::Waiting {
                             sleep: Box::pin(sleep_until(when)),
                             discard: outcome.ok().map(Discard::new).map(Box::new),
                         },
@@ -158,7 +158,7 @@ struct Attempts<'a> {
 
 impl Attempts<'_> {
     /// Whether, and when, the request is tried again.
-    fn again(&mut self, outcome: &Result<Response<Body>, Error>) -> Option<When> {
+    fn again(&mut self, outcome: &Result<Response<Body>, Error>) -> Option<NextAttempt> {
         let method = self.kept.head.method();
         let (asked, sent, reason) = match outcome {
             Err(error) => {
@@ -170,7 +170,7 @@ impl Attempts<'_> {
                     count(&self.state.counters.close_races);
                     self.kept.context.exchange.tried_again(error.reason);
                     metrics().retry(&self.state.shared.config.name, error.reason);
-                    return Some(When::AtOnce(AttemptKind::Fresh));
+                    return Some(NextAttempt::AtOnce(AttemptKind::Fresh));
                 }
                 if conditions::never_reached(error) && self.kept.whole() && self.kept.has_other(self.state) {
                     // Independent of the route's retries: no application has seen it. It ends when every endpoint was
@@ -178,7 +178,7 @@ impl Attempts<'_> {
                     count(&self.state.counters.failovers);
                     self.kept.context.exchange.tried_again(error.reason);
                     metrics().retry(&self.state.shared.config.name, error.reason);
-                    return Some(When::AtOnce(AttemptKind::Elsewhere));
+                    return Some(NextAttempt::AtOnce(AttemptKind::Elsewhere));
                 }
                 if !safe || !self.rules.on.error(error) {
                     return None;
@@ -188,7 +188,7 @@ impl Attempts<'_> {
             Ok(response) => {
                 let (status, headers) = (response.status(), response.headers());
                 let met = self.rules.on.response(status, headers)?;
-                if met == Met::Http && !self.rules.may_repeat(method) {
+                if met == ConditionKind::Http && !self.rules.may_repeat(method) {
                     return None;
                 }
                 let asked = backoff::asked(status, headers);
@@ -228,7 +228,7 @@ impl Attempts<'_> {
         self.kept.context.exchange.tried_again(reason);
         // Looked up here, so that a call which needs no retry carries nothing for it.
         metrics().retry(name, reason);
-        Some(When::After(when))
+        Some(NextAttempt::After(when))
     }
 
     /// Whether there is an endpoint that no attempt went to.

@@ -72,7 +72,8 @@ impl<S: Clone> Layer<S> for RetryLayer {
     type Service = Retry<S>;
 
     fn layer(&self, inner: S) -> Retry<S> {
-        let again = Again { service: inner.clone(), rules: self.rules.clone(), state: self.state.clone() };
+        let again =
+            AttemptSource { service: inner.clone(), rules: self.rules.clone(), state: self.state.clone() };
         Retry { inner, again: Rc::new(again) }
     }
 }
@@ -81,12 +82,12 @@ impl<S: Clone> Layer<S> for RetryLayer {
 #[derive(Clone, Debug)]
 pub struct Retry<S> {
     inner: S,
-    again: Rc<Again<S>>,
+    again: Rc<AttemptSource<S>>,
 }
 
 /// What a call needs for its further attempts: one counter to raise for each call, which needs it seldom.
 #[derive(Debug)]
-struct Again<S> {
+struct AttemptSource<S> {
     /// Cloned for a further attempt, so that readiness that was polled for is the one that is used.
     service: S,
     rules: Arc<Rules>,

@@ -28,9 +28,25 @@ fn check(page: &str, text: &str) {
     assert!(stands == text, "docs/{page} is stale: run `UPDATE_DOCS=1 cargo test -p attache-telemetry`");
 }
 
-/// A sentence a line, so that a change of one can be seen.
-fn sentences(text: &str) -> String {
-    text.replace(". ", ".\n")
+/// Characters in a line of a page.
+const WIDTH: usize = 120;
+
+/// A paragraph: a sentence a line, so that a change of one can be seen. A longer line is broken behind the last sign within it.
+fn paragraph(text: &str) -> String {
+    let mut page = String::new();
+    for mut line in text.replace(". ", ".\n").replace("? ", "?\n").lines() {
+        while line.len() > WIDTH {
+            let head = &line[..line.floor_char_boundary(WIDTH)];
+            let sign = ["; ", ": ", ", "].into_iter().filter_map(|sign| head.rfind(sign)).max();
+            let Some(end) = sign.map(|at| at + 1).or_else(|| head.rfind(' ')) else { break };
+            page.push_str(line[..end].trim_end());
+            page.push('\n');
+            line = line[end..].trim_start();
+        }
+        page.push_str(line);
+        page.push('\n');
+    }
+    page
 }
 
 /// A table's cell: a pipe would end it.
@@ -59,11 +75,9 @@ fn the_page_of_metrics_is_current() {
         }
     }
     let bounds: Vec<_> = BOUNDS.iter().map(|micros| (*micros as f64 / 1e6).to_string()).collect();
-    let _ = write!(
-        page,
-        "\n## Buckets\n\nHistograms of durations have these upper bounds, in seconds: {}, +Inf.\n",
-        bounds.join(", ")
-    );
+    let bounds =
+        format!("Histograms of durations have these upper bounds, in seconds: {}, +Inf.", bounds.join(", "));
+    let _ = write!(page, "\n## Buckets\n\n{}", paragraph(&bounds));
     check("metrics.md", &page);
 }
 
@@ -100,7 +114,7 @@ fn the_page_of_the_access_log_is_current() {
         "| `%{response.header.NAME}` | a header of the response as the client gets it, its first line |\n",
     );
     let page = format!(
-        "{GENERATED}{}{text}```\n\n## JSON\n\nOne object a line. Every key is always there; `null` stands for what there is not.\n\n```json\n{json}```\n{}{fields}",
+        "{GENERATED}{}{text}```\n\n## JSON\n\nOne object a line. Every key is always there; a missing value is `null`.\n\n```json\n{json}```\n{}{fields}",
         include_str!("access-log.md"),
         include_str!("access-log-own.md")
     );
@@ -116,18 +130,17 @@ fn the_page_of_reasons_is_current() {
         let _ = writeln!(page, "| [{reason}](#{reason}) | {status} | {flag} | {grpc} |");
     }
     for reason in Reason::ALL {
+        let (meaning, remedy) = (reason.meaning(), reason.what_to_do());
         let _ = write!(
             page,
-            "\n## {reason}\n\n{}\n\n**What to do:** {}\n",
-            reason.meaning(),
-            sentences(reason.what_to_do())
+            "\n## {reason}\n\n{}\n{}",
+            paragraph(meaning),
+            paragraph(&format!("**What to do:** {remedy}"))
         );
-        if reason.what_to_do_for_clients() != reason.what_to_do() {
-            let _ = write!(
-                page,
-                "\n**Where it was a client's connection:** {}\n",
-                sentences(reason.what_to_do_for_clients())
-            );
+        let of_clients = reason.what_to_do_for_clients();
+        if of_clients != remedy {
+            let text = format!("**If it was a client's connection:** {of_clients}");
+            let _ = write!(page, "\n{}", paragraph(&text));
         }
     }
     check("reasons.md", &page);

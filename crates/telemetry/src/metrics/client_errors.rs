@@ -127,7 +127,7 @@ fn write(watch: &Watch, upstream: &Name, line: &Line) {
             tracing::warn!(
                 example,
                 see = "docs/guides/my-call-fails.md",
-                "upstream {upstream}: each of its last {count} answers was a 4xx of its own, the last with {cause}. {todo}"
+                "upstream {upstream}: each of its last {count} answers was the upstream's own 4xx, the last with {cause}. {todo}"
             );
         }
         Line::Ended(count, lasted) => {

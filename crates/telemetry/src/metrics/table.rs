@@ -108,7 +108,7 @@ metrics! {
         "Requests (and opaque connections) that run now."
         read [listener, protocol] |now| { levels(&now.registry.shared.in_flight.sums(), 0) };
     Counter "attache_requests_abandoned_total"
-        "Requests whose client ended its side after more than half a second without an answer. They go on, and are counted again as they end."
+        "Requests whose client ended its side after more than half a second without an answer. They continue, and are counted again when they end."
         read [listener, upstream] |now| { counts(&now.by_pair, cell::LEFT) };
     Histogram "attache_request_duration_seconds"
         "From the first byte of a request to the last byte of its response; for opaque connections from open to close."
@@ -146,13 +146,13 @@ metrics! {
         count pub fn retry(upstream: &Name, reason: Reason)
         from zero |of| of.upstream_reasons(OF_RETRIES, &[]);
     Gauge "attache_upstream_retries_active"
-        "Requests that are being retried or hedged: what is used of the retry budget, as of the last second. Only where a route to the upstream retries."
+        "Requests that are being retried or hedged now: the used part of the retry budget, updated every second. Only for upstreams with a route that retries."
         read [upstream] |now| { now.retry_budget(0) };
     Gauge "attache_upstream_retries_limit"
-        "How many may be at the present load: `budget` of the requests that run, or `max_retries` where the budget is 0. What `budget_floor` admits beyond it is not counted in. Where routes differ, the most generous budget."
+        "How many retries and hedges the budget allows at the present load: `budget` of the running requests, or `max_retries` if the budget is 0. It does not include what `budget_floor` allows. If routes have different budgets, the largest one."
         read [upstream] |now| { now.retry_budget(1) };
     Counter "attache_upstream_hedges_total"
-        "Hedges (second attempts beside one that is slow): won, lost (the other attempt answered first, or all failed), or refused by the retry budget."
+        "Hedges (second attempts while the first one is slow): won, lost (the other attempt answered first, or all failed), or refused by the retry budget."
         count pub fn hedge(upstream: &Name, outcome: Hedge);
     Counter "attache_upstream_connections_opened_total"
         "Connections made to endpoints, TLS handshake included."
@@ -175,14 +175,14 @@ metrics! {
         count pub fn overflow(upstream: &Name, reason: Reason)
         from zero |of| of.upstream_reasons(OF_OVERFLOW, &[]);
     Counter "attache_upstream_ejections_total"
-        "Endpoints that were ejected as outliers, by the reason of the failure that did it."
+        "Endpoints that were ejected as outliers, by the reason of the failure that caused it."
         count pub fn ejected(upstream: &Name, reason: Reason)
         from zero |of| of.upstream_reasons(OF_RETRIES, &[]);
     Gauge "attache_upstream_endpoints"
         "Endpoints now: healthy, unhealthy (fail their health check), ejected, unreachable (no connection to it can be made) or circuit-open (also while it is half-open). Each counts once."
         read [upstream, state] |now| { now.endpoint_states() };
     Gauge "attache_upstream_circuit_state"
-        "1 for the state that the failure breaker of the upstream is in (closed, open, half-open), 0 for the others. Only where it is on."
+        "1 for the state that the failure breaker of the upstream is in (closed, open, half-open), 0 for the others. Only for upstreams with this breaker."
         read [upstream, state] |now| { now.circuit_states() };
     Counter "attache_upstream_transitions_total"
         "Changes of state: circuit (open, half-open, closed) of the upstream; endpoint-circuit (the same), ejection (ejected, back), health (healthy, unhealthy) and connection (unreachable, back) of its endpoints."
@@ -238,7 +238,7 @@ metrics! {
         "Configs that were loaded, the first one included (ok), or refused while the last good one stayed in use (failed)."
         read [outcome] |now| { outcomes(&now.control().config_reloads) };
     Gauge "attache_config_last_reload_successful"
-        "1 if the file that was looked at last is the one that is served, 0 if it was refused."
+        "1 if the config that was read last is in use, 0 if it was refused."
         read [] |now| { number(Some(flag(now.loaded().is_some() && !now.control().last_reload_failed.load(Relaxed)))) };
     Gauge "attache_config_last_reload_success_timestamp_seconds"
         "When the running config was loaded, in seconds since the Unix epoch."

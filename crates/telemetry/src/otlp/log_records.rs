@@ -20,12 +20,12 @@ pub(super) enum Record {
     /// A finished exchange.
     Ended(Box<Ended>),
     /// What the program says.
-    Own(Box<Own>),
+    ProgramLine(Box<ProgramLine>),
 }
 
 /// A line of the program's own log.
 #[derive(Debug)]
-pub(super) struct Own {
+pub(super) struct ProgramLine {
     pub(super) at: SystemTime,
     pub(super) severity: SeverityNumber,
     pub(super) target: &'static str,
@@ -66,12 +66,12 @@ impl Record {
     pub(super) fn converted(&self) -> LogRecord {
         match self {
             Self::Ended(ended) => ended.converted(),
-            Self::Own(own) => own.converted(),
+            Self::ProgramLine(own) => own.converted(),
         }
     }
 }
 
-impl Own {
+impl ProgramLine {
     fn converted(&self) -> LogRecord {
         let mut about = Attributes::default();
         about.text("attache.module", self.target);

@@ -13,7 +13,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-use super::log_records::{Own, Record};
+use super::log_records::{ProgramLine, Record};
 use crate::metrics;
 
 /// The queue of the export that runs.
@@ -36,7 +36,7 @@ impl<S: Subscriber> Layer<S> for OwnLog {
         }
         let to = TO.load();
         let Some(queue) = to.as_ref().and_then(|queue| queue.upgrade()) else { return };
-        let mut own = Own {
+        let mut own = ProgramLine {
             at: SystemTime::now(),
             severity: match *about.level() {
                 Level::ERROR => SeverityNumber::Error,
@@ -50,13 +50,13 @@ impl<S: Subscriber> Layer<S> for OwnLog {
             fields: Vec::new(),
         };
         event.record(&mut own);
-        if queue.try_send(Record::Own(Box::new(own))).is_err() {
+        if queue.try_send(Record::ProgramLine(Box::new(own))).is_err() {
             metrics().log_records("queue-full", 1);
         }
     }
 }
 
-impl Visit for Own {
+impl Visit for ProgramLine {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             self.message = format!("{value:?}");

@@ -21,7 +21,7 @@ use crate::{Exchange, rfc3339};
 const MOST: usize = 256;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Who {
+enum ClientId {
     Identity(Name),
     Address(IpAddr),
     Unknown,
@@ -56,14 +56,14 @@ impl Default for Calls {
 
 /// The clients of one worker, or of several together.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Clients(HashMap<(Name, Who), Calls>);
+pub(super) struct Clients(HashMap<(Name, ClientId), Calls>);
 
 impl Clients {
     pub(super) fn add(&mut self, exchange: &Exchange, total: Duration) {
         let who = match (&*exchange.identity.borrow(), exchange.client) {
-            (Some(identity), _) => Who::Identity(identity.clone()),
-            (None, Some(address)) => Who::Address(address.ip().to_canonical()),
-            (None, None) => Who::Unknown,
+            (Some(identity), _) => ClientId::Identity(identity.clone()),
+            (None, Some(address)) => ClientId::Address(address.ip().to_canonical()),
+            (None, None) => ClientId::Unknown,
         };
         let key = (exchange.listener.clone(), who);
         if !self.0.contains_key(&key) && self.0.len() >= MOST {
@@ -114,11 +114,11 @@ impl Clients {
                 json!({
                     "listener": &**listener,
                     "client": match who {
-                        Who::Identity(identity) => identity.to_string(),
-                        Who::Address(address) => address.to_string(),
-                        Who::Unknown => String::new(),
+                        ClientId::Identity(identity) => identity.to_string(),
+                        ClientId::Address(address) => address.to_string(),
+                        ClientId::Unknown => String::new(),
                     },
-                    "verified": matches!(who, Who::Identity(_)),
+                    "verified": matches!(who, ClientId::Identity(_)),
                     "requests": calls.requests,
                     "at_least": calls.requests - calls.inherited,
                     "failed": calls.failed,

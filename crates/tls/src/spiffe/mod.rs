@@ -51,7 +51,7 @@ impl Workload {
         match path.filter(|path| path.starts_with('/')) {
             Some(path) => Ok(Self { socket: Arc::new(path.into()), svid: Arc::default() }),
             None => Err(Error::identity(format!(
-                "{endpoint:?} is no SPIFFE endpoint: {ENDPOINT} must be unix:// with the absolute path of the agent's socket"
+                "{endpoint:?} is not a SPIFFE endpoint: {ENDPOINT} must be unix:// with the absolute path of the agent's socket"
             ))),
         }
     }

@@ -35,7 +35,7 @@ impl Svid {
     /// trust domains are left out.
     pub(crate) fn read(message: &[u8]) -> Result<Self, String> {
         let response = X509SvidResponse::decode(message)
-            .map_err(|error| format!("the message is no X509SVIDResponse: {error}"))?;
+            .map_err(|error| format!("the message is not an X509SVIDResponse: {error}"))?;
         let svid = response.svids.into_iter().next().ok_or("there is no SVID in the message")?;
         let id = &*svid.spiffe_id;
         let chain = certificates(&svid.x509_svid)?;

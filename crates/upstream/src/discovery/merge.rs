@@ -38,7 +38,7 @@ struct State {
 
 /// What a result meant, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum ResultChange {
     /// As before.
     Same,
     /// It failed and didn't before, or failed otherwise.
@@ -71,8 +71,8 @@ impl Merge {
     }
 
     /// Takes the result of one look-up and publishes what follows from it.
-    pub(super) fn take(&mut self, source: usize, result: Result<Answer, Failure>) -> Turn {
-        let Some(state) = self.sources.get_mut(source) else { return Turn::Same };
+    pub(super) fn take(&mut self, source: usize, result: Result<Answer, Failure>) -> ResultChange {
+        let Some(state) = self.sources.get_mut(source) else { return ResultChange::Same };
         let failure = match result {
             Ok(mut answer) => {
                 let in_gap = |old: &&Found| {
@@ -88,10 +88,10 @@ impl Merge {
             Err(failure) => Some(failure),
         };
         let turn = match (&state.failure, &failure) {
-            (None, None) => Turn::Same,
-            (Some(old), Some(new)) if old.reason == new.reason => Turn::Same,
-            (_, Some(new)) => Turn::Failed(new.reason),
-            (Some(_), None) => Turn::Recovered,
+            (None, None) => ResultChange::Same,
+            (Some(old), Some(new)) if old.reason == new.reason => ResultChange::Same,
+            (_, Some(new)) => ResultChange::Failed(new.reason),
+            (Some(_), None) => ResultChange::Recovered,
         };
         state.failure = failure;
         self.publish();

@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     lookup::{Answer, Failure, Lookup},
-    merge::{Merge, Turn},
+    merge::{Merge, ResultChange},
 };
 
 /// Greatest part of a wait that jitter takes away.
@@ -122,19 +122,19 @@ impl Task {
         // What a forward proxy's clients ask for is not the operator's doing.
         let on_demand = matches!(merge.shared().config.address, model::Address::Authority { .. });
         match turn {
-            Turn::Same => {}
-            Turn::Failed(reason) if on_demand => {
+            ResultChange::Same => {}
+            ResultChange::Failed(reason) if on_demand => {
                 tracing::debug!(%upstream, name, %reason, detail, "name look-up failed");
             }
-            Turn::Failed(reason) if serving == 0 => tracing::warn!(
+            ResultChange::Failed(reason) if serving == 0 => tracing::warn!(
                 %upstream, name, %reason, detail,
                 "name look-up failed, and no address is known: calls fail until it succeeds; next attempt in {wait:?}"
             ),
-            Turn::Failed(reason) => tracing::warn!(
+            ResultChange::Failed(reason) => tracing::warn!(
                 %upstream, name, %reason, detail, endpoints = serving,
                 "name look-up failed; the endpoints of the last good answer keep serving; next attempt in {wait:?}"
             ),
-            Turn::Recovered => {
+            ResultChange::Recovered => {
                 tracing::info!(%upstream, name, endpoints = serving, "name look-up works again");
             }
         }

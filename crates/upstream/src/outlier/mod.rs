@@ -155,7 +155,7 @@ fn eject(
     why: &dyn fmt::Display,
     now: Instant,
 ) -> bool {
-    let Some(_turn) = Turn::take(&shared.ejections) else {
+    let Some(_turn) = EjectionGuard::take(&shared.ejections) else {
         return false;
     };
     let set = shared.endpoints.load();
@@ -263,9 +263,9 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 2)
 }
 
-struct Turn<'a>(&'a AtomicBool);
+struct EjectionGuard<'a>(&'a AtomicBool);
 
-impl<'a> Turn<'a> {
+impl<'a> EjectionGuard<'a> {
     fn take(ejections: &'a Ejections) -> Option<Self> {
         let free = ejections
             .busy
@@ -276,7 +276,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for EjectionGuard<'_> {
     fn drop(&mut self) {
         self.0.store(false, std::sync::atomic::Ordering::Release);
     }

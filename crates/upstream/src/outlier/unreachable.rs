@@ -17,7 +17,7 @@ use std::{
 use attache_telemetry::{Reason, metrics};
 use tokio::time::Instant;
 
-use super::Turn;
+use super::EjectionGuard;
 use crate::{Endpoint, Shared};
 
 /// Between two knocks at an endpoint that is out.
@@ -29,7 +29,7 @@ pub(crate) fn lost(shared: &Shared, endpoint: &Endpoint, reason: Reason) -> bool
         return true;
     }
     // One worker at a time, so that two don't both take the last but one.
-    let Some(_turn) = Turn::take(&shared.ejections) else { return false };
+    let Some(_turn) = EjectionGuard::take(&shared.ejections) else { return false };
     let set = shared.endpoints.load();
     let is_this = |other: &Arc<Endpoint>| std::ptr::eq(Arc::as_ptr(other), endpoint);
     let another = set.endpoints.iter().any(|other| !is_this(other) && other.usable());

@@ -25,7 +25,7 @@ use attache_wire::{
     buffers::{self, Bulk},
     header::UPGRADE,
     outbox::Outbox,
-    response::{self, Asked, Head},
+    response::{self, Head, MethodKind},
 };
 use bytes::BytesMut;
 use http::{HeaderValue, Method, StatusCode};
@@ -69,7 +69,7 @@ pub(super) struct H1 {
     out: Outbox,
     /// The request that waits to be written.
     waiting: Option<Request<Body>>,
-    asked: Asked,
+    asked: MethodKind,
     /// The protocols that the request asks for instead of HTTP.
     upgrades: Option<HeaderValue>,
     pub(super) upload: Option<Upload>,
@@ -130,7 +130,7 @@ impl H1 {
             buf: BytesMut::new(),
             out: Outbox::default(),
             waiting: None,
-            asked: Asked::Other,
+            asked: MethodKind::Other,
             upgrades: None,
             upload: None,
             decoder: Decoder::none(),
@@ -231,9 +231,9 @@ impl H1 {
         self.wrote = false;
         self.requests += 1;
         self.asked = match *request.method() {
-            Method::HEAD => Asked::Head,
-            Method::CONNECT => Asked::Connect,
-            _ => Asked::Other,
+            Method::HEAD => MethodKind::Head,
+            Method::CONNECT => MethodKind::Connect,
+            _ => MethodKind::Other,
         };
         self.upgrades = request.headers().get(UPGRADE).map(Value::to_header_value);
         self.waiting = Some(request);

@@ -29,7 +29,7 @@ use std::{
 
 use attache_config::model;
 use attache_http::time::sleep_until;
-use attache_http2::{Bounds, By, Caller, Code, Flood, Payer, RecvStream, SendStream, Settings};
+use attache_http2::{Bounds, Caller, Code, Flood, Initiator, Payer, RecvStream, SendStream, Settings};
 use attache_telemetry::Reason;
 use attache_wire::RequestHead;
 use tokio::{
@@ -245,8 +245,8 @@ pub(super) fn explain(error: attache_http2::Error, sent: Sent) -> Error {
         return Error::with_source(Reason::UpstreamRefusedStream, sent, error);
     }
     let reason = match error.by() {
-        Some(By::Us) if error.code() == Some(Code::SETTINGS_TIMEOUT) => Reason::ConnectTimeout,
-        Some(By::Us | By::Rule) => Reason::UpstreamProtocolError,
+        Some(Initiator::Us) if error.code() == Some(Code::SETTINGS_TIMEOUT) => Reason::ConnectTimeout,
+        Some(Initiator::Us | Initiator::Rule) => Reason::UpstreamProtocolError,
         _ => Reason::UpstreamReset,
     };
     let reason = reason_or(&error, reason);

@@ -120,9 +120,9 @@ const LOOKS: u32 = 8;
 const ASK: Duration = Duration::from_millis(250);
 
 /// Resets a side unless both have ended.
-struct Cut<T: Abort>(T, bool);
+struct ResetOnDrop<T: Abort>(T, bool);
 
-impl<T: Abort> Drop for Cut<T> {
+impl<T: Abort> Drop for ResetOnDrop<T> {
     fn drop(&mut self) {
         if !self.1 {
             self.0.abort();
@@ -131,7 +131,7 @@ impl<T: Abort> Drop for Cut<T> {
 }
 
 /// How a turn of a tunnel ended.
-enum Turn {
+enum TunnelEnd {
     Over(Result<(), (Reason, Option<io::Error>)>),
     /// The upstream was broken off behind its end, which the client has.
     Left(io::Error),
@@ -139,7 +139,7 @@ enum Turn {
     Unused(Option<(Reason, Option<io::Error>)>),
 }
 
-impl Turn {
+impl TunnelEnd {
     fn failed(error: (Reason, Option<io::Error>), unused: bool) -> Self {
         if unused { Self::Unused(Some(error)) } else { Self::Over(Err(error)) }
     }
@@ -154,7 +154,7 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
     mut closer: Closer,
     mut elsewhere: impl AsyncFnMut() -> Option<(U, Closer)>,
 ) -> Result<(u64, u64), TunnelError> {
-    let (mut client, mut upstream) = (Cut(client, false), Cut(upstream, false));
+    let (mut client, mut upstream) = (ResetOnDrop(client, false), ResetOnDrop(upstream, false));
     let (mut out, mut back) = (Direction::default(), Direction::keeping_its_end());
     let look = idle / LOOKS;
     let mut begun = Instant::now();
@@ -182,12 +182,12 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                 );
                 if let Poll::Ready(Err(side)) = sent {
                     let side = match side {
-                        Side::Writer(error) if back.is_done() => return Poll::Ready(Turn::Left(error)),
+                        Side::Writer(error) if back.is_done() => return Poll::Ready(TunnelEnd::Left(error)),
                         side => side,
                     };
                     let unused = matches!(side, Side::Writer(_)) && out.is_unused() && back.is_unused();
                     let error = side.map(Reason::ClientClosed, Reason::UpstreamReset);
-                    return Poll::Ready(Turn::failed(error, unused));
+                    return Poll::Ready(TunnelEnd::failed(error, unused));
                 }
                 let received = back.poll(
                     cx,
@@ -203,11 +203,11 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                         Side::Writer(_) => Reason::UpstreamReset,
                     };
                     let error = side.map(upstream, Reason::ClientClosed);
-                    return Poll::Ready(Turn::failed(error, unused));
+                    return Poll::Ready(TunnelEnd::failed(error, unused));
                 }
                 if back.keeps_an_end() {
                     if out.is_unused() {
-                        return Poll::Ready(Turn::Unused(None));
+                        return Poll::Ready(TunnelEnd::Unused(None));
                     }
                     let lasted = begun.elapsed();
                     unanswered = (!out.is_done() && lasted < AT_ONCE).then_some(lasted);
@@ -215,7 +215,7 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                     cx.waker().wake_by_ref();
                 }
                 if sent.is_ready() && received.is_ready() {
-                    return Poll::Ready(Turn::Over(Ok(())));
+                    return Poll::Ready(TunnelEnd::Over(Ok(())));
                 }
                 let is_deaf = out.is_deaf() || back.is_deaf();
                 if !rings && !(is_deaf && !was_deaf) {
@@ -226,7 +226,7 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                 let cx = &mut bell.context();
                 if cut.as_mut().poll(cx).is_ready() {
                     let cause = io::Error::other("the upstream says `on_unhealthy: close`");
-                    return Poll::Ready(Turn::Over(Err((Reason::EndpointUnhealthy, Some(cause)))));
+                    return Poll::Ready(TunnelEnd::Over(Err((Reason::EndpointUnhealthy, Some(cause)))));
                 }
                 if is_deaf {
                     let ask = ask.get_or_insert_with(|| Box::pin(sleep(ASK)));
@@ -234,15 +234,15 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                         if out.is_deaf()
                             && let Some(error) = client.broken()
                         {
-                            return Poll::Ready(Turn::Over(Err((Reason::ClientClosed, Some(error)))));
+                            return Poll::Ready(TunnelEnd::Over(Err((Reason::ClientClosed, Some(error)))));
                         }
                         if back.is_deaf()
                             && let Some(error) = upstream.broken()
                         {
                             return Poll::Ready(if back.is_done() {
-                                Turn::Left(error)
+                                TunnelEnd::Left(error)
                             } else {
-                                Turn::Over(Err((reason_or(&error, Reason::UpstreamReset), Some(error))))
+                                TunnelEnd::Over(Err((reason_or(&error, Reason::UpstreamReset), Some(error))))
                             });
                         }
                         ask.as_mut().reset(Instant::now() + ASK);
@@ -257,7 +257,7 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                             let cause = io::Error::other(format!(
                                 "no byte either way for the idle timeout ({idle:?})"
                             ));
-                            return Poll::Ready(Turn::Over(Err((Reason::IdleTimeout, Some(cause)))));
+                            return Poll::Ready(TunnelEnd::Over(Err((Reason::IdleTimeout, Some(cause)))));
                         }
                         seen = copied;
                         timer.as_mut().reset(Instant::now() + look);
@@ -268,12 +268,12 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
             std::future::poll_fn(|cx| with_scratch(|scratch| poll(cx, scratch))).await
         };
         match turn {
-            Turn::Over(result) => break result,
-            Turn::Left(error) => {
+            TunnelEnd::Over(result) => break result,
+            TunnelEnd::Left(error) => {
                 whole = true;
                 break Err((reason_or(&error, Reason::UpstreamReset), Some(error)));
             }
-            Turn::Unused(error) => match (elsewhere().await, error) {
+            TunnelEnd::Unused(error) => match (elsewhere().await, error) {
                 (Some(other), _) => {
                     (upstream.0, closer) = other;
                     back = Direction::keeping_its_end();

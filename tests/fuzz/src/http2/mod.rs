@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use attache_http2::{
     Caller, Code, Connection, HEAD, Head, Incoming, PREFACE, RecvStream, SendStream, Settings,
-    fuzzing::{self, FreeOfCharge},
+    fuzzing::{self, Unlimited},
 };
 use attache_wire::{Fields, RequestHead};
 use bytes::Bytes;
@@ -74,7 +74,7 @@ impl Run {
 pub fn server(data: &[u8]) {
     let mut script = Script(data);
     let socket = Socket::default();
-    let connection = Connection::server(socket.clone(), settings(&mut script), Box::new(FreeOfCharge));
+    let connection = Connection::server(socket.clone(), settings(&mut script), Box::new(Unlimited));
     let mut all = Run::new(connection, socket, None);
     all.receive(PREFACE);
     run(all, script);
@@ -84,8 +84,7 @@ pub fn server(data: &[u8]) {
 pub fn client(data: &[u8]) {
     let mut script = Script(data);
     let socket = Socket::default();
-    let (connection, caller) =
-        Connection::client(socket.clone(), settings(&mut script), Box::new(FreeOfCharge));
+    let (connection, caller) = Connection::client(socket.clone(), settings(&mut script), Box::new(Unlimited));
     run(Run::new(connection, socket, Some(caller)), script);
 }
 

@@ -3,13 +3,13 @@
 
 use crate::tree::Node;
 
-use super::{Mesh, Object, Request, Said, Sent, whole};
+use super::{Expectation, Mesh, Object, Request, Sent, whole};
 
 /// How specific a match is: the largest has the request.
 type Specific = (u8, usize, bool, usize, usize);
 
 /// `None` where no route is for the host.
-pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Said> {
+pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Expectation> {
     let routes: Vec<&Object> = mesh
         .objects
         .iter()
@@ -19,7 +19,7 @@ pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Sai
         return None;
     }
     if routes.iter().any(|route| route.kind == "GRPCRoute") {
-        return Some(Said::Unknown("routes of gRPC"));
+        return Some(Expectation::Unknown("routes of gRPC"));
     }
     let mut best: Option<(Specific, String, &Node, Option<Node>, &Object)> = None;
     for route in routes {
@@ -41,7 +41,7 @@ pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Sai
         }
     }
     let Some((_, _, rule, path, route)) = best else {
-        return Some(Said::Answered { status: 404, location: None, body: None });
+        return Some(Expectation::Answered { status: 404, location: None, body: None });
     };
     Some(done(rule, path.as_ref(), request, route))
 }
@@ -85,7 +85,7 @@ fn takes(one: &Node, request: &Request<'_>) -> Option<Specific> {
     .then_some((kind, length, one.get("method").is_some(), headers.len(), query.len()))
 }
 
-fn done(rule: &Node, path: Option<&Node>, request: &Request<'_>, object: &Object) -> Said {
+fn done(rule: &Node, path: Option<&Node>, request: &Request<'_>, object: &Object) -> Expectation {
     let mut out = Sent { target: request.probe.target.clone(), ..Sent::default() };
     for filter in rule.list("filters") {
         match filter.str("type").unwrap_or_default() {
@@ -119,21 +119,21 @@ fn done(rule: &Node, path: Option<&Node>, request: &Request<'_>, object: &Object
                     let host = to.str("hostname").unwrap_or(&request.probe.host);
                     format!("{scheme}://{host}{}", request.probe.target)
                 });
-                return Said::Answered { status, location, body: None };
+                return Expectation::Answered { status, location, body: None };
             }
-            _ => return Said::Unknown("filters that are not in the core of the Gateway API"),
+            _ => return Expectation::Unknown("filters that are not in the core of the Gateway API"),
         }
     }
     let weighty = |backend: &&Node| backend.number("weight").unwrap_or(1.0) > 0.0;
     for backend in rule.list("backend_refs").iter().filter(weighty) {
         if backend.str("kind").is_some_and(|kind| kind != "Service") {
-            return Said::Unknown("backends that are no Services");
+            return Expectation::Unknown("backends that are not Services");
         }
         let namespace = backend.str("namespace").unwrap_or(&object.namespace);
         out.services.push(format!("{}.{namespace}", backend.str("name").unwrap_or_default()));
     }
     if out.services.is_empty() {
-        return Said::Answered { status: 500, location: None, body: None };
+        return Expectation::Answered { status: 500, location: None, body: None };
     }
-    Said::Sent(out)
+    Expectation::Sent(out)
 }

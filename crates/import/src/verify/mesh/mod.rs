@@ -22,7 +22,7 @@ use super::{Answer, probe::Probe, stub::Stubs};
 
 /// What the objects say of a request.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Said {
+pub(crate) enum Expectation {
     /// One of these services answers; each by its name and subset.
     Sent(Sent),
     /// The proxy answers with this status, `Location` and body.
@@ -166,13 +166,13 @@ impl Mesh {
     }
 
     /// What becomes of a request that the application makes.
-    pub(crate) fn says(&self, probe: &Probe) -> Said {
+    pub(crate) fn says(&self, probe: &Probe) -> Expectation {
         if self
             .objects
             .iter()
             .any(|object| matches!(object.kind.as_str(), "EnvoyFilter" | "WasmPlugin" | "Sidecar"))
         {
-            return Said::Unknown("an EnvoyFilter, a WasmPlugin or a Sidecar is among the objects");
+            return Expectation::Unknown("an EnvoyFilter, a WasmPlugin or a Sidecar is among the objects");
         }
         let request = Request::of(probe);
         let host = self.full(&request.host);
@@ -186,18 +186,18 @@ impl Mesh {
         let (name, namespace) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         if host.ends_with(".svc.cluster.local") && self.service(name, namespace) {
             let services = vec![format!("{name}.{namespace}")];
-            return Said::Sent(Sent { services, target: probe.target.clone(), ..Sent::default() });
+            return Expectation::Sent(Sent { services, target: probe.target.clone(), ..Sent::default() });
         }
-        Said::Unknown("hosts that no object names")
+        Expectation::Unknown("hosts that no object names")
     }
 }
 
 /// What differs between what the objects say and what the import did; `None` where nothing does.
-pub(crate) fn differs(said: &Said, own: &Answer, probe: &Probe) -> Option<String> {
+pub(crate) fn differs(said: &Expectation, own: &Answer, probe: &Probe) -> Option<String> {
     let both = |what: &str, a: &str, b: &str| Some(format!("{what}: {a} by the objects, {b} here"));
     match (said, &own.stub) {
-        (Said::Unknown(_), _) => None,
-        (Said::Answered { status, location, body }, None) => {
+        (Expectation::Unknown(_), _) => None,
+        (Expectation::Answered { status, location, body }, None) => {
             if *status != own.status {
                 return both("status", &status.to_string(), &own.summary());
             }
@@ -210,9 +210,11 @@ pub(crate) fn differs(said: &Said, own: &Answer, probe: &Probe) -> Option<String
                 _ => None,
             }
         }
-        (Said::Answered { status, .. }, Some(_)) => both("answer", &status.to_string(), &own.summary()),
-        (Said::Sent(sent), None) => both("answer", &sent.services.join(" or "), &own.summary()),
-        (Said::Sent(sent), Some(seen)) => {
+        (Expectation::Answered { status, .. }, Some(_)) => {
+            both("answer", &status.to_string(), &own.summary())
+        }
+        (Expectation::Sent(sent), None) => both("answer", &sent.services.join(" or "), &own.summary()),
+        (Expectation::Sent(sent), Some(seen)) => {
             // An upstream's name ends with the port where its service has several.
             let is = |service: &String| {
                 seen.name == *service

@@ -3,10 +3,10 @@
 
 use crate::tree::Node;
 
-use super::{Mesh, Object, Request, Said, Sent, matches};
+use super::{Expectation, Mesh, Object, Request, Sent, matches};
 
 /// `None` where no `VirtualService` is for the host.
-pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Said> {
+pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Expectation> {
     // The longest host wins; among equals the older object.
     let mut best: Option<(usize, &Object)> = None;
     for object in mesh.objects.iter().filter(|object| object.kind == "VirtualService") {
@@ -23,16 +23,16 @@ pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Sai
     }
     let (_, object) = best?;
     if object.spec().get("http").is_none() {
-        return Some(Said::Unknown("a VirtualService without rules of HTTP"));
+        return Some(Expectation::Unknown("a VirtualService without rules of HTTP"));
     }
     for rule in object.spec().list("http") {
         match takes(rule, request) {
-            Err(why) => return Some(Said::Unknown(why)),
+            Err(why) => return Some(Expectation::Unknown(why)),
             Ok(None) => {}
             Ok(Some(taken)) => return Some(done(rule, taken.uri.as_ref(), request, object, mesh)),
         }
     }
-    Some(Said::Answered { status: 404, location: None, body: None })
+    Some(Expectation::Answered { status: 404, location: None, body: None })
 }
 
 /// How much of a host a pattern says; `None` where it is another host.
@@ -86,19 +86,19 @@ fn takes(rule: &Node, request: &Request<'_>) -> Result<Option<Taken>, &'static s
     Ok(None)
 }
 
-fn done(rule: &Node, uri: Option<&Node>, request: &Request<'_>, object: &Object, mesh: &Mesh) -> Said {
+fn done(rule: &Node, uri: Option<&Node>, request: &Request<'_>, object: &Object, mesh: &Mesh) -> Expectation {
     if rule.get("delegate").is_some() {
-        return Said::Unknown("delegates");
+        return Expectation::Unknown("delegates");
     }
     if rule.get("cors_policy").is_some() && request.header("origin").is_some() {
-        return Said::Unknown("requests of pages on a rule with CORS");
+        return Expectation::Unknown("requests of pages on a rule with CORS");
     }
     let abort = rule.down(&["fault", "abort"]);
     if !abort.is_empty() {
         let share = abort.down(&["percentage"]).number("value").unwrap_or(0.0);
         return match abort.number("http_status").filter(|_| share >= 100.0) {
-            Some(status) => Said::Answered { status: status as u16, location: None, body: None },
-            None => Said::Unknown("faults for a share of the requests"),
+            Some(status) => Expectation::Answered { status: status as u16, location: None, body: None },
+            None => Expectation::Unknown("faults for a share of the requests"),
         };
     }
     if let Some(redirect) = rule.get("redirect") {
@@ -109,21 +109,21 @@ fn done(rule: &Node, uri: Option<&Node>, request: &Request<'_>, object: &Object,
         let host = redirect.str("authority").unwrap_or(&request.probe.host);
         let location = (redirect.get("port").is_none() && redirect.get("derive_port").is_none())
             .then(|| format!("{scheme}://{host}{path}"));
-        return Said::Answered { status: code, location, body: None };
+        return Expectation::Answered { status: code, location, body: None };
     }
     if let Some(direct) = rule.get("direct_response") {
         let status = direct.number("status").unwrap_or(200.0) as u16;
         let body = direct.down(&["body"]).str("string").map(ToOwned::to_owned);
-        return Said::Answered { status, location: None, body };
+        return Expectation::Answered { status, location: None, body };
     }
     sent(rule, uri, request, object, mesh)
 }
 
-fn sent(rule: &Node, uri: Option<&Node>, request: &Request<'_>, object: &Object, mesh: &Mesh) -> Said {
+fn sent(rule: &Node, uri: Option<&Node>, request: &Request<'_>, object: &Object, mesh: &Mesh) -> Expectation {
     let mut out = Sent { target: request.probe.target.clone(), ..Sent::default() };
     let rewrite = rule.down(&["rewrite"]);
     if rewrite.get("uri_regex_rewrite").is_some() {
-        return Said::Unknown("rewrites by a regular expression");
+        return Expectation::Unknown("rewrites by a regular expression");
     }
     if let Some(to) = rewrite.str("uri") {
         // The part that matched is replaced: a prefix, or else the whole path.
@@ -143,7 +143,7 @@ fn sent(rule: &Node, uri: Option<&Node>, request: &Request<'_>, object: &Object,
             continue;
         }
         if part.get("headers").is_some() && !alone {
-            return Said::Unknown("headers of one of several destinations");
+            return Expectation::Unknown("headers of one of several destinations");
         }
         headers(part.down(&["headers", "request"]), &mut out);
         let destination = part.down(&["destination"]);
@@ -159,7 +159,7 @@ fn sent(rule: &Node, uri: Option<&Node>, request: &Request<'_>, object: &Object,
             None => short.to_owned(),
         });
     }
-    Said::Sent(out)
+    Expectation::Sent(out)
 }
 
 fn headers(edits: &Node, out: &mut Sent) {

@@ -37,7 +37,7 @@ use tokio::{
 use super::{
     client::Client,
     context::Shared,
-    encode::Asked,
+    encode::RequestTraits,
     tunnel::{Signals, Tunnel},
 };
 use crate::{
@@ -176,7 +176,7 @@ struct Call<F> {
     /// An answer that waits for its turn.
     answer: Option<Response<Body>>,
     finish: Finish,
-    asked: Asked,
+    asked: RequestTraits,
     tunnel: Option<oneshot::Sender<Tunnel>>,
     refused: bool,
 }

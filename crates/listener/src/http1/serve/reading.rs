@@ -15,7 +15,7 @@ use super::{Call, Connection, DRAIN_BYTES, State};
 use crate::{
     HttpRequest,
     exchange::Finish,
-    http1::{body::Incoming, client::refusal, encode::Asked},
+    http1::{body::Incoming, client::refusal, encode::RequestTraits},
     registry::Order,
     request::{HEADER_TIMEOUT, Refusal},
     respond::HttpService,
@@ -131,7 +131,7 @@ impl<H: HttpService> Connection<H> {
         self.timer = None;
         self.lingering = true;
         self.live().ends_by(refusal.reason);
-        let asked = Asked {
+        let asked = RequestTraits {
             head: false,
             connect: false,
             http11: true,
@@ -153,7 +153,7 @@ impl<H: HttpService> Connection<H> {
             client.wanted = false;
             client.broken = None;
         }
-        let asked = Asked {
+        let asked = RequestTraits {
             head: parts.method == Method::HEAD,
             connect: parts.method == Method::CONNECT,
             http11: head.http11,
@@ -168,7 +168,7 @@ impl<H: HttpService> Connection<H> {
     fn run(
         &mut self,
         mut request: Request<Body>,
-        asked: Asked,
+        asked: RequestTraits,
         refused: Option<Refusal>,
     ) -> State<H::Future> {
         let context = &self.shared.context;

@@ -100,7 +100,7 @@ impl<F> Drop for Running<F> {
 }
 
 /// What hedging needs of the retries around it.
-pub(super) struct Around<'a, S> {
+pub(super) struct RetryContext<'a, S> {
     pub(super) policy: &'a Policy,
     pub(super) kept: &'a mut Repeatable,
     pub(super) rules: &'a Rules,
@@ -133,7 +133,7 @@ impl<F> Hedging<F> {
         &mut self,
         cx: &mut Context<'_>,
         first: Poll<Outcome>,
-        around: &mut Around<'_, S>,
+        around: &mut RetryContext<'_, S>,
     ) -> Poll<Outcome>
     where
         S: Service<Call, Response = Response<Body>, Error = Error, Future = F> + Clone,
@@ -179,7 +179,7 @@ impl<F> Hedging<F> {
         }
     }
 
-    fn poll_running<S>(&mut self, cx: &mut Context<'_>, around: &mut Around<'_, S>) -> Option<Outcome>
+    fn poll_running<S>(&mut self, cx: &mut Context<'_>, around: &mut RetryContext<'_, S>) -> Option<Outcome>
     where
         F: Future<Output = Outcome>,
     {
@@ -205,7 +205,7 @@ impl<F> Hedging<F> {
     }
 }
 
-impl<S> Around<'_, S> {
+impl<S> RetryContext<'_, S> {
     fn is_good(&self, outcome: &Outcome) -> bool {
         let Ok(response) = outcome else { return false };
         let (status, headers) = (response.status(), response.headers());

@@ -38,7 +38,7 @@ use self::{
 };
 use super::{
     lookup::{Answer, Failure},
-    merge::{Merge, Turn},
+    merge::{Merge, ResultChange},
     refresh::lock,
 };
 
@@ -322,17 +322,17 @@ impl Task {
         let upstream = &merge.shared().config.name;
         let serving = merge.shared().endpoints.load().endpoints.len();
         match turn {
-            Turn::Same => {}
-            Turn::Failed(_) if serving == 0 => tracing::warn!(
+            ResultChange::Same => {}
+            ResultChange::Failed(_) if serving == 0 => tracing::warn!(
                 %upstream, service, %reason, detail,
-                "the endpoints of a Service can't be had, and none is known: calls fail until they can"
+                "the endpoints of a Service can't be loaded, and none is known: calls fail until they can"
             ),
-            Turn::Failed(_) => tracing::warn!(
+            ResultChange::Failed(_) => tracing::warn!(
                 %upstream, service, %reason, detail, endpoints = serving,
-                "the endpoints of a Service can't be had; those of the last good answer keep serving"
+                "the endpoints of a Service can't be loaded; those of the last good answer stay in use"
             ),
-            Turn::Recovered => {
-                tracing::info!(%upstream, service, endpoints = serving, "the endpoints of a Service can be had again");
+            ResultChange::Recovered => {
+                tracing::info!(%upstream, service, endpoints = serving, "the endpoints of a Service can be loaded again");
             }
         }
         drop(merge);

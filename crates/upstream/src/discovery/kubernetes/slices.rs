@@ -119,7 +119,7 @@ impl Slices {
         let trouble = if !refused.is_empty() {
             let some: Vec<String> = refused.iter().take(3).map(ToString::to_string).collect();
             Some(format!(
-                "{} addresses ({}) are no pod's: loopback, link-local, multicast or unspecified",
+                "{} addresses ({}) can't be those of pods: loopback, link-local, multicast or unspecified",
                 refused.len(),
                 some.join(", ")
             ))

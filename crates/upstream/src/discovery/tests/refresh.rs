@@ -170,7 +170,7 @@ async fn endpoints_of_before_a_reload_stay_until_every_source_has_answered() {
 
 #[tokio::test]
 async fn a_failure_is_told_once_and_so_is_the_end_of_it() {
-    use crate::discovery::merge::Turn;
+    use crate::discovery::merge::ResultChange;
     let sources = vec![source(dns_name("a"))];
     let mut merge = Merge::new(shared_of(sources.clone()), sources);
     let results = [
@@ -182,11 +182,11 @@ async fn a_failure_is_told_once_and_so_is_the_end_of_it() {
     ];
     let turns: Vec<_> = results.into_iter().map(|result| merge.take(0, result)).collect();
     let expected = [
-        Turn::Same,
-        Turn::Failed(Reason::DnsTimeout),
-        Turn::Same,
-        Turn::Failed(Reason::DnsNxdomain),
-        Turn::Recovered,
+        ResultChange::Same,
+        ResultChange::Failed(Reason::DnsTimeout),
+        ResultChange::Same,
+        ResultChange::Failed(Reason::DnsNxdomain),
+        ResultChange::Recovered,
     ];
     assert_eq!(turns, expected);
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Turn;
+use super::EjectionGuard;
 use crate::{
     Endpoint, Shared,
     circuit::{Admitted, Circuit, Ticket},
@@ -57,7 +57,7 @@ pub(crate) fn ended(
 ) {
     let before = circuit.phase();
     // Endpoints are taken out one at a time, so that two workers don't both take the last but one.
-    let turn = if success { None } else { Turn::take(&shared.ejections) };
+    let turn = if success { None } else { EjectionGuard::take(&shared.ejections) };
     circuit.record_if(ticket, success, now, || turn.is_some() && spare(shared, endpoint));
     if circuit.phase() != before {
         endpoint.circuit_changed();

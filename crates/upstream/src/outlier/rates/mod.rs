@@ -98,7 +98,7 @@ fn by_success_rate(shared: &Shared, rule: &SuccessRate, samples: &[Sample<'_>], 
     }
     let least = least(compared.iter().map(|sample| sample.success), f64::from(rule.stdev_factor) / 1000.0);
     for sample in compared.iter().filter(|sample| sample.success < least) {
-        let why = Why { rate: sample.success, bound: least };
+        let why = EjectionCause { rate: sample.success, bound: least };
         eject(shared, sample.endpoint, Some(Reason::UpstreamError), &why, now);
     }
 }
@@ -109,7 +109,7 @@ fn by_failures(shared: &Shared, rule: &FailurePercentage, samples: &[Sample<'_>]
         return;
     }
     for sample in judged.iter().filter(|sample| 1.0 - sample.success >= rule.threshold) {
-        let why = Why { rate: sample.success, bound: 1.0 - rule.threshold };
+        let why = EjectionCause { rate: sample.success, bound: 1.0 - rule.threshold };
         eject(shared, sample.endpoint, Some(Reason::UpstreamError), &why, now);
     }
 }
@@ -127,12 +127,12 @@ fn least(rates: impl ExactSizeIterator<Item = f64> + Clone, factor: f64) -> f64 
 }
 
 /// For the log.
-struct Why {
+struct EjectionCause {
     rate: f64,
     bound: f64,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for EjectionCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "success rate {:.1} %, below {:.1} %", self.rate * 100.0, self.bound * 100.0)
     }

@@ -8,13 +8,13 @@ use attache_wire::RequestHead;
 use super::exit::Failure;
 
 /// An authorizer that was asked, and what it changes.
-pub(super) struct Asked<'r> {
+pub(super) struct AuthorizerAnswer<'r> {
     pub(super) external: &'r External,
     /// `None` where it gave no answer that counts: `failure_mode: open`, or a dry run.
     pub(super) granted: Option<Box<Granted>>,
 }
 
-impl Asked<'_> {
+impl AuthorizerAnswer<'_> {
     /// Changes a request on its way up. Whatever was answered, nothing stays of what the client sent in the authorizer's name.
     pub(super) fn apply(&self, request: &mut RequestHead) -> Result<(), Failure> {
         let config = self.external.config();

@@ -11,14 +11,14 @@ use attache_upstream::{EndpointAddress, Error, Sent, Shared};
 
 /// The addresses that this process listens on.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Own {
+pub(crate) struct OwnAddresses {
     /// Of the listeners.
     pub(crate) listeners: Vec<SocketAddr>,
     /// Of the admin API, the metrics and the probes.
     pub(crate) control: Vec<SocketAddr>,
 }
 
-impl Own {
+impl OwnAddresses {
     /// Refuses an upstream that leads to this process. `called` is where the client's connection came in.
     pub(super) fn refuse(&self, shared: &Shared, called: Option<SocketAddr>) -> Result<(), Error> {
         let called = called.map(|called| called.ip().to_canonical());
