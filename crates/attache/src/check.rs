@@ -83,7 +83,7 @@ pub(crate) fn run(options: &cli::Check) -> ExitCode {
     }
 }
 
-/// Writes the answer. A reader that has ended wanted no more; whoever has no room for it did not get it.
+/// Writes the answer. A reader that has ended wanted no more. A full disk is an error.
 fn print(said: &str, code: ExitCode) -> ExitCode {
     match io::stdout().write_all(said.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -97,7 +97,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Its answer is wanted as JSON, so a failure is told as JSON, too. Those that tell their failures in their own answer are left out.
+    /// Its answer is wanted as JSON, so a failure is printed as JSON, too. Commands that report failures in their own answer are left out.
     pub(crate) fn is_json(&self) -> bool {
         match self {
             Self::Status(options) => options.format.is_json(),

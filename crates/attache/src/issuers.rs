@@ -1,8 +1,8 @@
 //! The issuers of tokens, and what keeps their keys fresh.
 //!
 //! A file is read again when it changes, a URL is asked again after `refresh`, or sooner where a token names a key that isn't known;
-//! never more often than every [`SHORTEST`]. While it can't be had, the last good set serves. All workers share the keys, and one of
-//! them keeps each issuer's.
+//! never more often than every [`SHORTEST`]. While it can't be loaded, the last good set stays in use. All workers share the keys, and one
+//! of them keeps each issuer's.
 
 use std::{
     path::Path,

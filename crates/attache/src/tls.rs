@@ -12,7 +12,7 @@ use tokio::{runtime::LocalRuntime, task::spawn_local};
 
 use crate::{error::Error, process::Process, ticks::tick};
 
-/// How often the metrics are told, at least; as often as the watchers look, where that is more often.
+/// The longest interval between two updates of the metrics; a shorter interval of the watchers counts.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the start waits for the SPIFFE agent's first answer.
@@ -44,7 +44,7 @@ pub(crate) fn workload(config: &Config, before: Option<&Workload>) -> Result<Opt
 }
 
 /// Begins to follow what [`Process::certificates`] and [`Process::secrets`] were told of, then and later; ends with the
-/// thread. The first expiries are told before it returns.
+/// thread. The metrics have the first expiries before it returns.
 pub(crate) fn follow(process: &Arc<Process>) {
     tell(process);
     spawn_local(process.certificates.clone().run(tick));

@@ -112,7 +112,7 @@ pub(crate) struct GiveUp(OwnedFd);
 impl GiveUp {
     /// The new process is ended, unless it has said that it serves.
     pub(crate) fn now(&self) {
-        // A line that is closed already has nobody who waits on it.
+        // If the connection is already closed, no process waits for it.
         let _ = shutdown(&self.0, Shutdown::Both);
     }
 }

@@ -3,7 +3,7 @@
 //! **Rule.** A container ends with its first process, so that one stays: it hands its sockets over to the new program as on a host
 //! ([`upgrade`](crate::upgrade)), drains, and from then on passes signals on, waits for the process that serves, and ends as that one ends.
 //! The new program is the file `attache` in the folder, which both containers have mounted (an emptyDir). Whoever may write there decides
-//! what runs: nobody but attache's containers should have it, and a file that others may write isn't run.
+//! what runs: only attache's containers should have it, and attache doesn't run a file that others may write.
 //!
 //! A container that is started again runs the program of its image: what crashed is not tried again by itself.
 

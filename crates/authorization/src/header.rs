@@ -2,8 +2,7 @@
 //!
 //! A header may stand there twice, as a list in one line, or again with underscores for its hyphens.
 //! CGI and its kin can't tell underscores from hyphens; some of them can't tell dots and other signs from hyphens either.
-//! Nobody knows which of these the upstream reads.
-//! So all lines must agree; where they don't, the condition is unsure.
+//! attache can't know which of these the upstream reads. So all lines must agree; where they don't, the condition is unsure.
 
 use attache_config::model::HeaderCondition;
 use attache_http::is_spelling_of;

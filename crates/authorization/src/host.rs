@@ -3,7 +3,8 @@
 //! A host has many spellings (RFC 9110 section 4.2.3): case makes no difference, nor a dot at the end, nor the default port.
 //! A pattern of routes takes them all.
 //! An expression is for the text as the client sent it.
-//! Where that doesn't match, and another spelling of the same host does, the condition is unsure: nobody knows which one the upstream reads.
+//! Where that doesn't match, and another spelling of the same host does, the condition is unsure, because attache can't know which one the
+//! upstream reads.
 
 use std::fmt::Write as _;
 

@@ -1,7 +1,7 @@
 //! Patterns of paths, for paths that upstreams read in several ways.
 //!
 //! Each pattern is asked about the path as it was sent, and about every [`Reading`] of it, with both sides of the comparison read alike.
-//! Where the answers differ, nobody can say which resource is meant.
+//! Where the answers differ, attache can't know which resource is meant.
 
 use attache_config::model::{PathPattern, Segment};
 use attache_http::pattern::path_matches;

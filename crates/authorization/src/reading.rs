@@ -176,7 +176,7 @@ fn folded(text: &str) -> Option<String> {
 
 /// A path without dot segments, with parameters cut off and slashes merged or not before that. No empty segment is left either way.
 fn resolve(text: &str, cut: bool, merge: bool) -> String {
-    // A query or fragment that was encoded ends the path for whoever decodes before looking for one.
+    // For a program that decodes first, an encoded query or fragment ends the path.
     let text = if cut { text.split(['?', '#']).next().unwrap_or_default() } else { text };
     let mut segments: Vec<&str> = Vec::new();
     for segment in text.split(['/', '\\']).skip(1) {

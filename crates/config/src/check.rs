@@ -287,7 +287,7 @@ impl Checker<'_> {
         Value::Array(values)
     }
 
-    /// The value of a free key. A key of what it should be is no name that anybody would choose: its line belongs to the name above.
+    /// The value of a free key. A key of the expected section is hardly a name that a user chooses: its line belongs to the name above.
     fn named(&mut self, key: &str, place: Place, value: &Node, of: &Value) -> Option<Value> {
         let before = self.problems.mark();
         let checked = self.check_value(place, value, of);
@@ -371,7 +371,7 @@ impl Checker<'_> {
         Some(Value::Object(values))
     }
 
-    /// What to do about an unknown key: the key that was meant, the place where it belongs, or what there is.
+    /// What to do about an unknown key: the key that was meant, the place where it belongs, or the known keys.
     fn where_else(&self, key: &str, known: &serde_json::Map<String, Value>) -> String {
         let names = || known.keys().map(String::as_str);
         if let Some(near) = suggest::slip(key, names()).or_else(|| suggest::of_others(key, names())) {

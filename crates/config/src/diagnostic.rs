@@ -1,7 +1,7 @@
 //! What is wrong with a file, where, and what would be right.
 //!
-//! Rule: every problem of a file is reported at once, in the order of the file; each with its line shown, so that nobody
-//! has to open the file to understand it.
+//! Rule: every problem of a file is reported at once, in the order of the file; each with its line, so that the message can be understood
+//! without the file.
 
 use std::{fmt, path::Path};
 

@@ -30,7 +30,7 @@ pub fn locate(findings: Vec<Finding>, text: &str, file: Option<&Path>) -> Option
     let tree = yaml::parse(text, &mut Problems::default());
     let mut problems = Problems::default();
     for finding in findings {
-        // Its place needs a search, and of a list that is full nobody sees it.
+        // Its place needs a search, and a full list doesn't show it.
         let tree = tree.as_ref().filter(|_| !problems.is_full(Severity::Error));
         let place = tree.map_or_else(Place::default, |tree| place(tree, &finding));
         problems.wrong(place, finding.message, finding.help);

@@ -1,4 +1,4 @@
-//! Characters that look like others, and templates that nobody filled in.
+//! Characters that look like others, and placeholders of templates.
 
 /// What is strange about the text that an error is about; it takes the place of the error's own help.
 pub(crate) fn in_text(text: &str) -> Option<String> {

@@ -132,7 +132,7 @@ impl Substitution<'_> {
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
-    // A device or a pipe could be read for ever.
+    // A device or a pipe may have no end.
     let meta = std::fs::metadata(path)?;
     if !meta.is_file() {
         return Err(std::io::Error::other("not a regular file"));

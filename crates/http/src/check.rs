@@ -231,7 +231,7 @@ fn form(request: &RequestHead) -> Result<Form, Refusal> {
 fn connect_form(request: &RequestHead) -> Result<Form, Refusal> {
     let uri = &request.uri;
     if let Some(protocol) = &request.protocol {
-        // What another protocol means is known to nobody on the way, so nobody could hold it to a rule (RFC 9220 section 3).
+        // No hop on the way knows what another protocol means, so no rule could be enforced in it (RFC 9220 section 3).
         if !protocol.as_str().eq_ignore_ascii_case("websocket") {
             return Err(UNKNOWN_PROTOCOL);
         }

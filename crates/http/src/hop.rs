@@ -98,7 +98,7 @@ impl Upgrade {
     }
 }
 
-/// A protocol of `Upgrade`, with a version or without, in which requests follow that nobody sees.
+/// A protocol of `Upgrade`, with a version or without, that carries requests which routes and rules can't see.
 fn has_requests(protocol: &str) -> bool {
     attache_config::has_requests(protocol.split('/').next().unwrap_or_default())
 }
@@ -145,7 +145,7 @@ pub fn strip_response(headers: &mut Fields, upgrade: bool, proxied: bool) {
 }
 
 /// Leaves of trailers what may be sent in HTTP/1: what the head's `Trailer` announces (RFC 9110 section 6.6.2), without fields that
-/// speak of framing, routing, content or the cache, which nobody may find behind a message (section 6.5.1).
+/// speak of framing, routing, content or the cache, which must not follow a message (section 6.5.1).
 pub fn announced_trailers(trailers: &mut HeaderMap, head: &Fields) {
     const FORBIDDEN: [Known; 12] = [
         AUTHORIZATION,
@@ -283,7 +283,7 @@ pub(crate) fn lists(headers: &Fields, name: Known, element: &str) -> bool {
 }
 
 /// Brings a request into the shape that HTTP/1.1 wants: `Host` from the URI's authority (RFC 9113 section 8.3.1),
-/// first in the map where it was missing. Used by whoever writes the request.
+/// first in the map where it was missing. The code that writes the request uses it.
 pub fn host_from_uri(request: &mut RequestHead) {
     if let Some(authority) = request.uri.authority()
         && !request.headers.contains_key(HOST)

@@ -39,7 +39,7 @@ pub fn audit<I: AsyncRead + AsyncWrite + Unpin>(connection: &Connection<I>) {
     connection.shared().borrow().audit();
 }
 
-/// Recounts the state of a connection that nobody uses any more.
+/// Recounts the state of a connection that is no longer used.
 ///
 /// # Panics
 /// A count is not what the recount says, or a stream is left.

@@ -12,7 +12,7 @@ use crate::{
     stream::{Expects, Stream},
 };
 
-/// Payloads that the peer would take beyond this are split all the same, so that other streams' frames come in between.
+/// A larger payload is split, although the peer would accept it, so that frames of other streams can go between the parts.
 const MOST_FRAME: usize = 64 << 10;
 
 impl State {

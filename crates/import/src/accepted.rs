@@ -8,7 +8,7 @@
 //! | a route's conditions | a refusal of all requests for the route's host that no earlier route takes |
 //! | a route's host, or a listener | the listener refuses everything |
 //! | an address to listen on | there is no such listener |
-//! | an upstream, an issuer, an authorizer | it is left out, and whoever names it is then found by the check |
+//! | an upstream, an issuer, an authorizer | it is left out, and the check then finds the parts that name it |
 //!
 //! Each step closes more than the one before it, so this ends. Where even that leaves a mistake, one listener that refuses
 //! everything is all that is printed. Whatever comes here is a gap of an importer, which should have said it better.

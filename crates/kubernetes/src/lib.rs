@@ -2,7 +2,7 @@
 //!
 //! Nothing here listens or runs for long; the program (`crates/attache`) does that with what this crate decides.
 //! [`inject`] decides what one object gets, as a list of edits. The webhook answers these as a JSON Patch; the command makes them in
-//! the text of the manifest, so that comments, order and everything else that nobody asked to change keep every byte.
+//! the text of the manifest, so that comments, order and everything else that must not change keep every byte.
 
 mod edit;
 mod emit;

@@ -67,7 +67,7 @@ where
     T: Service<Opaque, Response: Into<OpaqueOutcome>, Error = Infallible> + Clone + 'static,
 {
     let first = settings.borrow_and_update().clone();
-    // Not only with the first poll: whoever asks whether connections may still come must not miss this worker.
+    // Not only with the first poll: the check for further connections must not miss this worker.
     let accepting = Cell::new(Some(first.connections.accepts()));
     let worker =
         Worker { settings: first, http, tcp, registry: Rc::default(), metrics: metrics(), accepting };

@@ -127,7 +127,7 @@ fn http1(bytes: &[u8], max_line: usize) -> Verdict {
             // A target and a version are visible characters and one space. Raw UTF-8 is HTTP, to be refused or let through there.
             let text = |b: &u8| b.is_ascii_graphic() || *b >= 0x80 || matches!(b, b' ' | b'\r');
             let url = matches!(target.first(), Some(b'/' | b'h' | b'H'));
-            // Also versions that don't exist: whoever writes `HTTP/` means it, and is owed an answer.
+            // Also versions that don't exist: a client that writes `HTTP/` speaks HTTP, and gets an answer.
             let version = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
             // The longest line that is waited for; then whatever looks like a URL is answered with 414.
             let http = if long { url } else { version.starts_with(b"HTTP/") };

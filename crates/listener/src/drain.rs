@@ -1,4 +1,4 @@
-//! How a listener is told to end.
+//! How a listener ends: the phases of its drain.
 //!
 //! The rule: *serve, then drain, then cut*, never back. Draining stops accepting, lets every accepted request
 //! finish, asks the clients to leave (`Connection: close`, GOAWAY) and does not touch opaque connections. Cutting closes

@@ -47,14 +47,14 @@ pub(crate) struct OpenConnection {
     pub(crate) ended_by: Cell<Option<Reason>>,
     /// HTTP: only these are swept when idle.
     pub(crate) sweepable: Cell<bool>,
-    /// It ended because the client took nothing any more; how that is said.
+    /// It ended because the client no longer read anything; this is the reason for the log.
     stalled: OnceCell<Box<str>>,
     swept: Cell<(u32, u8)>,
     /// Its activity when the process was last short of something.
     relieved: Cell<u32>,
     /// Its activity at the last [`Registry::rest`].
     rested: Cell<u32>,
-    /// Looks of [`Registry::age`] until it is told to end.
+    /// Calls of [`Registry::age`] until it must end.
     left: Cell<u8>,
 }
 

@@ -81,7 +81,7 @@ impl Context {
         (most > 0 && self.requests.get() >= most) || (self.deny.is_some() && self.requests.get() > 0)
     }
 
-    /// A refusal for the answer: who is denied is told by name.
+    /// A refusal for the answer. It names the identity that was denied.
     pub(crate) fn explained(&self, refusal: Refusal) -> attache_http::Refusal {
         let mut told = attache_http::Refusal::from(refusal);
         if let (Reason::DeniedIdentity, Some(why)) = (refusal.reason, &self.reader.denied) {

@@ -11,7 +11,7 @@
 //! 2. [`Retry`]: each pass through the layers below it is one attempt, on its own endpoint.
 //! 3. [`Admission`]: below the retries, so that each attempt takes its own permit and none is held during a backoff;
 //!    above the breaker, so that a call which waits is no probe yet.
-//! 4. [`PassDeadlineOn`]: below the retries and the queue, so that each attempt is told what then remains.
+//! 4. [`PassDeadlineOn`]: below the retries and the queue, so that each attempt carries what then remains.
 //! 5. [`Breaker`]: below the retries, so that each attempt is a sample and a retry storm opens it at once, and a call that
 //!    finds it open is not tried again.
 //! 6. [`PerTry`] last: it bounds one attempt, so the breaker counts it and the retry sees its error.

@@ -65,7 +65,7 @@ impl Conditions {
             && self.identity_holds(request.client)
     }
 
-    /// Whether every condition holds for whoever may read the request in another way: *unsure* where two readers may differ.
+    /// Whether every condition holds for all programs that may read the request in another way: *unsure* if two of them may differ.
     /// `other_method`: a header names another method than the request's.
     pub(crate) fn truth(&self, request: &RequestFacts<'_>, other_method: bool) -> Truth {
         let headers = self.headers.iter().map(|(name, value)| header_truth(name, value, request));

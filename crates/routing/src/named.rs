@@ -1,6 +1,6 @@
 //! The names by which a listener's routes are found, for the answer to a client whose name none of them has.
 //!
-//! They are gathered once, when the routes are compiled: a client decides how often it asks for a name that nobody knows.
+//! They are gathered once, when the routes are compiled: a client decides how often it asks for an unknown name.
 
 use std::collections::HashSet;
 

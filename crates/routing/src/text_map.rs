@@ -1,7 +1,7 @@
 //! Values by texts of the config: hosts, paths and their segments.
 //!
-//! A look-up adds nothing, so no client can fill a bucket, and the hash need not be one that nobody can foresee. It is a quarter of the
-//! work of the standard library's: eight bytes by one multiplication, of which both halves are used.
+//! A look-up adds nothing, so no client can fill a bucket, and the hash may be predictable. It is a quarter of the work of the standard
+//! library's: eight bytes by one multiplication, of which both halves are used.
 
 use std::{
     collections::HashMap,

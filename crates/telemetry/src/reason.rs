@@ -241,11 +241,11 @@ pub enum Class {
     RetryLater,
     /// The client's HTTP/1 connection ends: it is not certain where its next request begins, or there must be none.
     ClosesClient,
-    /// No failure in the success rate: nobody's fault, or the client's own doing.
+    /// It does not count as a failure in the success rate: the client caused it, or it is no fault.
     NoFailure,
     /// A timeout of the route: the answer says how long the request had waited.
     Timeout,
-    /// The cause is the operator's alone: a client that is told which rule refused it learns what to try next.
+    /// Only the operator sees the cause: a client that knows which rule refused it learns what to try next.
     HidesCause,
 }
 

@@ -215,8 +215,8 @@ fn server_name(name: &str) -> Result<ServerName<'static>, Error> {
 }
 
 thread_local! {
-    /// Set while a handshake is polled when its peer asks for our certificate. The library tells nobody else, and the
-    /// reason of a failure depends on it.
+    /// Set while a handshake is polled when its peer asks for our certificate. The library reports it nowhere else, and the reason of a
+    /// failure depends on it.
     static ASKED: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -97,7 +97,7 @@ impl<C: Send + Sync> Live<C> {
         let first = first.or_else(otherwise)?;
         for certificate in &first.certificates {
             if let Err(error) = valid(certificate, SystemTime::now()) {
-                // Starting all the same keeps everything else working; peers will refuse this certificate.
+                // attache starts, so that everything else works; peers will refuse this certificate.
                 tracing::error!("{error}: peers will refuse it until it is replaced");
             }
         }

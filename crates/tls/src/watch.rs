@@ -93,8 +93,8 @@ impl Watcher {
         followed.push(source.into().0);
     }
 
-    /// Looks for ever, each time after `wait` has waited for the interval. Files are read on the runtime's blocking threads: a hung
-    /// network volume holds up nothing else. Where nothing is followed, no thread is woken.
+    /// Looks until the process ends, each time after `wait` has waited for the interval. Files are read on the runtime's blocking threads:
+    /// a hung network volume holds up nothing else. Where nothing is followed, no thread is woken.
     pub async fn run(self, wait: impl AsyncFn(Duration)) {
         loop {
             wait(Duration::from_nanos(self.inner.interval.load(Ordering::Relaxed))).await;

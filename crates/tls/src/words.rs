@@ -167,7 +167,7 @@ pub(crate) fn is_about_trust(error: &CertificateError) -> bool {
     matches!(
         error,
         CertificateError::UnknownIssuer
-            // Whoever is trusted under the issuer's name has another key.
+            // The trusted authority with the issuer's name has another key.
             | CertificateError::BadSignature
             | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
             | CertificateError::Other(_)

@@ -136,7 +136,7 @@ mod tests {
                 let first = balancer.pick_for(&shared, hash, &[], Some(&v2)).unwrap();
                 assert!(is_v2(&first), "{algorithm:?}");
                 seen.insert(first.label.clone());
-                // Not each time: two in turn would be asked in turn for ever.
+                // Not each time: two endpoints would be tried in turn without an end.
                 if n.is_multiple_of(3) {
                     let again =
                         balancer.pick_for(&shared, hash, std::slice::from_ref(&first), Some(&v2)).unwrap();

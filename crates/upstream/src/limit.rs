@@ -172,7 +172,7 @@ impl Drop for Charge {
 pub struct Closer(Option<watch::Receiver<u32>>);
 
 impl Closer {
-    /// Waits until the tunnel is to be closed; for ever where it never is.
+    /// Waits until the tunnel must be closed; it may wait without an end.
     pub async fn closed(&mut self) {
         if let Some(turned) = &mut self.0
             && turned.changed().await.is_ok()

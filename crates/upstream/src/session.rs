@@ -4,7 +4,7 @@
 //! and the cookie's name as associated data, in base64url. So a client learns no address from it, also not by trying
 //! all of them; it can't make one for an endpoint that it was not given; and two clients can't see that they are at the
 //! same endpoint. What isn't such a value counts as none. A client can still pass its own cookie on to another client:
-//! a session authenticates nobody.
+//! a session doesn't authenticate the client.
 //!
 //! Each key of the config is a text of 32 characters or more, and SHA-256 makes the cipher's key of it: such a text can't be guessed, so
 //! nothing slower is needed.

@@ -37,8 +37,8 @@ pub fn first_other(bytes: &[u8], table: &[bool; 256]) -> Option<usize> {
 pub(crate) static USUAL_NAME: [bool; 256] = table(b"-", false);
 /// RFC 9110 section 5.6.2.
 pub static TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~", false);
-/// A target before its `?`: RFC 3986's characters and those that clients send unescaped all the same. Not `#`, which some parsers cut
-/// off; not `\`, which some read as `/`; not `"`, `<`, `>` and the backtick, which are nowhere legal.
+/// A target before its `?`: RFC 3986's characters and those that clients nevertheless send unescaped. Not `#`, which some parsers cut off;
+/// not `\`, which some read as `/`; not `"`, `<`, `>` and the backtick, which are nowhere legal.
 pub(crate) static PATH: [bool; 256] = table(b"#\\\"<>`", true);
 /// A target behind its `?`: every visible character but `#`. Query languages are full of the others, and clients send them as they are.
 pub(crate) static QUERY: [bool; 256] = table(b"#", true);

@@ -55,7 +55,7 @@ pub struct ResponseHead {
     pub carried: Option<Box<dyn Any>>,
 }
 
-/// A request. Whoever may have to send it again keeps its head, which is copied only where one of the two is changed.
+/// A request. Code that may have to send it again keeps its head, which is copied only if one of the two is changed.
 #[derive(Clone, Debug, Default)]
 pub struct Request<B> {
     head: Rc<RequestHead>,

@@ -146,7 +146,7 @@ impl Reader {
         piece
     }
 
-    /// Nobody reads the rest of the body: nothing can follow.
+    /// The rest of the body is not read, so nothing can follow.
     pub fn abandon(&mut self) {
         if self.state == State::Body {
             self.state = State::Refused(Fault::invalid("The request before was not read to its end."));

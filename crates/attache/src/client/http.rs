@@ -68,7 +68,7 @@ impl Answer {
     }
 }
 
-/// Sends a request without a body. `read_timeout` bounds each wait for bytes; `None` waits for ever (streams).
+/// Sends a request without a body. `read_timeout` bounds each wait for bytes; `None` waits without a limit (streams).
 pub(crate) fn send(
     target: &Target,
     method: &str,

@@ -152,7 +152,7 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
     (troubles, told)
 }
 
-/// `localhost` has an address of IPv6 and one of IPv4, and a server often listens on one of them: it is reached all the same.
+/// `localhost` has an address of IPv6 and one of IPv4, and a server often listens on only one of them: it can still be reached.
 fn has_healthy_twin(upstream: &Value, address: &str) -> bool {
     let loopback = |address: &str| address.parse::<SocketAddr>().ok().filter(|at| at.ip().is_loopback());
     let Some(own) = loopback(address) else { return false };

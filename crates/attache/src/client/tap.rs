@@ -78,7 +78,7 @@ fn can_match(options: &cli::Tap) -> Result<(), String> {
 /// Reads the names out of one object of the admin API.
 type Names<'a> = &'a dyn Fn(&Value) -> Vec<String>;
 
-/// With a name that doesn't exist, `tap` would wait for ever.
+/// With a name that doesn't exist, `tap` would wait without an end.
 fn names_exist(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
     let known =
         |page: &str, of: &dyn Fn(&Value) -> Vec<String>| -> Result<Vec<String>, Box<dyn std::error::Error>> {

@@ -42,7 +42,7 @@ const REPORT_AGAIN: Duration = Duration::from_secs(10);
 /// The least urgent request (RFC 9218).
 const LEAST_URGENT: i8 = 7;
 
-/// Looks as the config says that serves at that moment.
+/// Measures by the config that is in use at that moment.
 pub(crate) struct Watch {
     process: Arc<Process>,
     watched: Option<(model::Overload, Resources)>,

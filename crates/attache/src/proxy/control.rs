@@ -53,7 +53,7 @@ type Started = std::sync::mpsc::Sender<Result<(), Error>>;
 /// Starts the workers. What is returned beside them closes when all of them have ended.
 pub(super) type StartWorkers = fn(&Arc<Process>) -> Result<(Workers, mpsc::Receiver<()>), Error>;
 
-/// What the thread is told.
+/// A message to the thread.
 pub(crate) struct Orders {
     pub(crate) stop: watch::Receiver<End>,
     pub(crate) others: mpsc::UnboundedReceiver<Order>,
@@ -164,7 +164,7 @@ pub(super) async fn serve(
         let delay = process.generation().config.shutdown.delay;
         tokio::select! {
             () = sleep(delay) => {}
-            // Nobody is left who could be called.
+            // No upstream is left that could be called.
             _ = app.wait_for(|app| *app == Wrapped::Gone) => {}
         }
     }

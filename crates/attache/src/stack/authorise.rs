@@ -90,7 +90,7 @@ impl Site {
         if let Some((wanted, policy, route)) = self.token(route)
             && wanted.required
         {
-            // Nobody can see one in opaque bytes.
+            // Opaque bytes have none that attache could see.
             self.refuse(token_failure(TokenError::Missing), policy, route, exchange)?;
         }
         self.ask(&Facts::of_connection(client), route, exchange)

@@ -77,7 +77,7 @@ impl<T> Default for PerHost<T> {
 }
 
 impl<T> PerHost<T> {
-    /// Uses what there is for a host, made where there is nothing yet.
+    /// Uses the stack of a host, and makes it first if there is none.
     pub(super) fn with<R, E>(
         &self,
         host: &Arc<Shared>,

@@ -1,9 +1,9 @@
 //! `attache webhook`: the admission webhook's server, its certificates and its registration.
 //!
 //! What it answers is [`attache_kubernetes::review`]'s. Here it is served over TLS: certificate and key are followed as
-//! their files change, so that whoever renews them (cert-manager, `attache webhook certificates`, a Secret) needs no
-//! restart. Everything that a client may send is bounded in size and time, all clients together in connections and
-//! bytes; a client that sends nothing loses its permit to one that does ([`attache_rpc::server::ConnectionPermits`]).
+//! their files change, so that the program that renews them (cert-manager, `attache webhook certificates`, a Secret) needs no restart.
+//! Everything that a client may send is bounded in size and time, all clients together in connections and bytes; a client that sends
+//! nothing loses its permit to one that does ([`attache_rpc::server::ConnectionPermits`]).
 //!
 //! At SIGTERM it serves on for a while, since API servers go on asking until the Service's endpoints are withdrawn everywhere; an ask that
 //! is refused means, by default, a pod without attache.

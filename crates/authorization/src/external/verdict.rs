@@ -232,7 +232,7 @@ fn is_one_of(name: &str, wanted: &[HeaderMatch]) -> bool {
     wanted.iter().any(|wanted| wanted.matches(name))
 }
 
-/// A field of an answer; `None` is one that nobody may change: pseudo-headers, and what says where a message ends.
+/// A field of an answer; `None` is a field that must not be changed: pseudo-headers, and what says where a message ends.
 fn field(option: HeaderValueOption) -> Result<Option<Change>, String> {
     let Some(header) = option.header else { return Ok(None) };
     if header.key.starts_with(b":") {

@@ -46,7 +46,7 @@ pub(crate) fn credential(raw: At<Read<Credential>>, problems: &mut Problems) -> 
 pub(crate) enum Confidentiality {
     /// TLS to a peer that is verified.
     Safe,
-    /// Anybody on the way can read it, or answer.
+    /// Everybody on the network path can read it, or answer.
     Clear,
     /// Requests say where they go.
     Anywhere,

@@ -22,7 +22,7 @@ pub struct Timeouts {
     pub request: Duration,
     /// `request` lasts until the response's end, unless the response is a stream (`text/event-stream`, gRPC, an
     /// upgrade). Where the config sets a `timeout` it does, as Envoy's; the default bounds the head alone, so that no
-    /// download, upload or long poll is cut that nobody has asked to bound. Default false.
+    /// download, upload or long poll is cut without a limit in the config. Default false.
     pub whole: bool,
     /// A stream without a byte either way is cut. Default 5 min.
     pub idle: Duration,

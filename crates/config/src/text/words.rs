@@ -72,7 +72,7 @@ pub(super) fn upgrade(text: &str) -> Result<Name, Wrong> {
     Ok(text.to_ascii_lowercase().into())
 }
 
-/// A protocol of `Upgrade` in which requests follow that nobody sees.
+/// A protocol of `Upgrade` that carries requests which routes and rules can't see.
 pub fn has_requests(name: &str) -> bool {
     ["h2c", "h2", "http", "https", "tls"].iter().any(|other| name.eq_ignore_ascii_case(other))
 }

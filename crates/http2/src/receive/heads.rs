@@ -31,7 +31,7 @@ impl State {
                 block.split_at_checked(5).ok_or_else(|| frame_size("HEADERS is too short"))?;
             block = rest;
             if depends_on(priority) == Some(head.stream) {
-                // Its block is read all the same.
+                // Its block must still be read.
                 self.skip(block, head)?;
                 if self.is_server && head.stream % 2 == 1 {
                     self.last = self.last.max(head.stream);

@@ -43,7 +43,7 @@ pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
         .chain(policy.list("allow_origin"))
         .chain(policy.list("allow_origin_regex"))
     {
-        // A matcher that takes `*` is one for everybody there.
+        // There, a matcher that takes `*` matches every origin.
         let said = if takes_star(item) { Ok(Some("*".to_owned())) } else { origin(item) };
         match said {
             Ok(Some(pattern)) if credentials && everybody(&pattern) => {
@@ -156,7 +156,7 @@ fn takes_star(item: &Node) -> bool {
             .is_some_and(|regex| regex.is_match("*"))
 }
 
-/// A pattern that takes the origins of pages that nobody knows.
+/// A pattern that takes the origins of unknown pages.
 fn everybody(pattern: &str) -> bool {
     match pattern.strip_prefix('~') {
         None => pattern == "*" || pattern == "null",

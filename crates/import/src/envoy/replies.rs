@@ -6,7 +6,7 @@ use crate::tree::Node;
 
 use super::edits::Edits;
 
-/// Headers that all of these answers got become `local_reply`; the rest is said.
+/// Headers that all of these answers got become `local_reply`; the rest becomes a remark.
 pub(super) fn local(config: &Node, listener: &mut Listener, remarks: &mut Remarks) {
     if config.get("body_format").is_some() {
         remarks.soft(

@@ -235,7 +235,7 @@ fn keep(cluster: &mut Node, labels: &Labels) {
     }
 }
 
-/// Whether a cluster is for whoever asks for nothing of its endpoints.
+/// Whether a cluster is for requests that ask for no certain endpoints.
 pub(super) fn is_whole(cluster: &Node) -> bool {
     choice(cluster, &Labels::new()) == Ok(Choice::All)
 }

@@ -5,7 +5,7 @@ use crate::tree::{Kind, Node};
 /// The header with the scheme of a request.
 pub(super) const PROTO: &str = "x-forwarded-proto";
 
-/// The kind of an extension whose config comes by discovery (`config_discovery`), so that nobody knows what it does.
+/// The kind of an extension whose config comes by discovery (`config_discovery`), so that its effect is unknown.
 pub(crate) const DISCOVERED: &str = "config_discovery";
 
 /// `type.googleapis.com/envoy.extensions.filters.http.router.v3.Router` is `Router`.

@@ -200,7 +200,7 @@ fn by_the_objects(
     Ok(report)
 }
 
-/// Headers that whoever compares wants to be sent, too, such as a token: lines `# probe: NAME: VALUE` in the config.
+/// Further headers that the user wants to be sent, such as a token: lines `# probe: NAME: VALUE` in the config.
 fn own_headers(files: &[File]) -> Vec<(String, String)> {
     let lines = files.iter().flat_map(|file| file.text.lines());
     lines
@@ -248,7 +248,7 @@ fn compare(theirs: &Answer, own: &Answer, probe: &Probe) -> Option<String> {
             // nginx writes the port that it listens on, which is another one on each side.
             (a, b) = (without_port(&a), without_port(&b));
         }
-        // Whoever asks is one of everybody.
+        // Every client is one of `everybody`.
         let everybody = name == "access-control-allow-origin" && b == "*" && a == probe.origin();
         if a != b && !everybody && !random(name, &a, &b) {
             return both(&format!("response header {name}"), &a, &b);

@@ -1,7 +1,7 @@
 //! An object in which no pod template was found: a kind without pods, or one that attache doesn't know.
 //!
 //! Only of Kubernetes' own kinds can it be said that there is no pod. What another controller makes of its objects isn't known here, so
-//! that is said, and an object that asks for attache is refused: its owner counts on it.
+//! attache reports that, and refuses an object that asks for attache, because its owner relies on it.
 
 use serde_json::{Map, Value};
 

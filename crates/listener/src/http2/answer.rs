@@ -113,7 +113,7 @@ impl<F> Answer<F> {
         }
     }
 
-    /// The request has a body, which may still break a rule: its record is told.
+    /// The request has a body, which may still break a rule: its record must show that.
     pub(super) fn with_record(self, record: Option<Rc<Exchange>>) -> Self {
         Self { record, ..self }
     }
@@ -312,7 +312,7 @@ impl Sending {
             if stall.lacks_window && lacks_window {
                 break;
             }
-            // Nobody says when a stream in line stops waiting for the socket and begins to wait for the window.
+            // There is no event when a queued stream stops waiting for the socket and begins to wait for the window.
             stall.timer.as_mut().reset(Instant::now() + limit);
             stall.lacks_window = lacks_window;
         }

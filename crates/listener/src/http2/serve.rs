@@ -45,7 +45,7 @@ enum Stop {
     HeadTooSlow,
     /// It must end, and no request runs. GOAWAY tells the client which requests were processed.
     Drained,
-    /// It is told to end at once.
+    /// It must end at once.
     Cut,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! **Rule.** A request is admitted to retries while those that are being retried (from the decision, through the waits, to the end of
 //! the response) are fewer than `budget` × the upstream's requests: those that are active and the one that asks. Where that leaves
-//! none, `budget_floor` requests a second are admitted all the same, so that an upstream with little traffic can be retried
-//! at all. A request that was admitted may make all of its `attempts`, one after the other.
+//! none, `budget_floor` requests a second are always admitted, so that an upstream with little traffic can be retried at all. A request
+//! that was admitted may make all of its `attempts`, one after the other.
 //!
 //! A request that never reached an application (no connection, a refused stream) goes to another endpoint without the
 //! budget: it added no load to the upstream.
@@ -67,7 +67,7 @@ impl UpstreamState {
 
     /// Admits a request whose attempt has ended to retries, or not.
     pub(crate) fn admit_retry(self: &Arc<Self>, retry: &model::Retry, now: Instant) -> Option<Permit> {
-        // It isn't active between its attempts, but a request all the same.
+        // Between its attempts it isn't active, but it is still a request.
         self.admit(1, retry, now)
     }
 

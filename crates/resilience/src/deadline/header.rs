@@ -36,7 +36,7 @@ fn parse(value: &[u8]) -> Option<Duration> {
     std::str::from_utf8(value).ok()?.parse().ok().map(Duration::from_millis)
 }
 
-/// Writes what remains into each attempt. Below the retries, so that each one is told its own.
+/// Writes what remains into each attempt. Below the retries, so that each attempt carries its own value.
 #[derive(Clone, Debug)]
 pub struct PassDeadlineOn<S> {
     inner: S,

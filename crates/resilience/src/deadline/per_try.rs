@@ -98,7 +98,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for PerTryFuture<
         // The attempt ends here, and tells everybody that it was overdue.
         this.inner.set(None);
         super::note(state, Reason::PerTryTimeout);
-        // Nobody knows how far it got.
+        // It is unknown how far it got.
         Poll::Ready(Err(Error::with_source(Reason::PerTryTimeout, Sent::Request, cause)))
     }
 }

@@ -1,9 +1,8 @@
 //! One timer for a deadline and for silence.
 //!
-//! **Rule.** A silence of `idle` is told by counting: the timer ticks four times in it, a byte only sets a flag,
-//! and the fourth tick in a row that finds no flag ends the stream. It is cut between 1 and 1.25 times `idle`
-//! after its last byte, and exactly after `idle` where none ever came. A frame costs no clock read, no timer reset and
-//! no allocation; Envoy re-arms its timer with every frame.
+//! **Rule.** An idle time of `idle` is found by counting: the timer ticks four times in it, a byte only sets a flag, and the fourth tick in
+//! a row that finds no flag ends the stream. It is cut between 1 and 1.25 times `idle` after its last byte, and exactly after `idle` where
+//! none ever came. A frame costs no clock read, no timer reset and no allocation; Envoy re-arms its timer with every frame.
 
 use std::{
     future::Future,
@@ -42,7 +41,7 @@ impl Limits {
     }
 }
 
-/// A deadline as people are told of it.
+/// A deadline as messages show it.
 #[derive(Debug)]
 pub(super) struct Limit {
     pub(super) time: Duration,

@@ -1,8 +1,8 @@
 //! The calls of one worker that wait for a permit at one upstream.
 //!
-//! Nobody but this worker touches them; what is shared is in the [`Gate`]. A permit that comes free on this worker goes to
-//! its own line at once. One that comes free on another is found by a look once a millisecond, and left to us by
-//! that worker while it holds more than its share: the limit divided by the workers that have a line.
+//! Only this worker uses them; what workers share is in the [`Gate`]. A permit that comes free on this worker goes to its own line at once.
+//! One that comes free on another is found by a look once a millisecond, and left to us by that worker while it holds more than its share:
+//! the limit divided by the workers that have a line.
 
 use std::{
     cell::{Cell, RefCell},

@@ -1,4 +1,4 @@
-//! Who may call an upstream now, who waits for a moment, and who is told at once to come again later.
+//! Which calls go to an upstream now, which wait for a short time, and which are refused at once with `Retry-After`.
 //!
 //! **Limit.** The adaptive one ([`crate::adaptive`]), where it is on; with a queue also `circuit_breaker.max_requests` (and
 //! `max_connections`, where a connection carries one call). A call counts from here to its response's end; under an adaptive limit a
@@ -12,8 +12,8 @@
 //! finds the queue full: 503, `overflow-queue`.
 //!
 //! **Urgency** (`priority_header`): a permit goes to the most urgent call that waits. When one is refused after its wait, those
-//! that are less urgent are refused with it, and a full queue makes room by its least urgent call: within one worker nobody is shed while
-//! somebody less urgent waits.
+//! that are less urgent are refused with it, and a full queue makes room by its least urgent call: within one worker no call is refused
+//! while somebody less urgent waits.
 //!
 //! **Deadlines.** A call whose deadline passed is not sent; one that waited tells a gRPC callee what remains.
 //!

@@ -72,7 +72,7 @@ impl Repeatable {
     pub(super) fn beside(&mut self) -> Call {
         let exchange = Rc::new(self.context.exchange.beside());
         self.attempt = self.attempt.saturating_add(1);
-        // What comes ahead of the answer is told by the first attempt alone.
+        // Only the first attempt passes on 1xx responses.
         self.next(Rc::new(CallContext {
             exchange,
             on_informational: None,

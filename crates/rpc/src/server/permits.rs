@@ -1,10 +1,10 @@
 //! Which connections a small server keeps when clients want more than it has permits for.
 //!
-//! Anybody who reaches such a port can open connections and send nothing. A bound alone would then be the attack: silent
-//! connections hold every permit, and the kubelet's probe or the API server's review waits behind them. So a full server takes
-//! the new connection and evicts another: one whose client must send something (its handshake, its request's head or
-//! body), or one that has been taking its answer for longer than a second. Of these it is the oldest one of the client
-//! that has the most, so that a client alone loses its own. The bytes of request bodies are bounded in the same way.
+//! Every client that reaches such a port can open connections and send nothing. A bound alone would then be the attack: silent connections
+//! hold every permit, and the kubelet's probe or the API server's review waits behind them. So a full server takes the new connection and
+//! evicts another: one whose client must send something (its handshake, its request's head or body), or one that has been taking its answer
+//! for longer than a second. Of these it is the oldest one of the client that has the most, so that a client alone loses its own. The bytes
+//! of request bodies are bounded in the same way.
 //!
 //! A connection that came just now is left alone for a moment ([`GRACE`]): a client that opens connections as fast as it can
 //! must not evict those of others before their first byte is read.
@@ -90,7 +90,7 @@ impl ConnectionPermits {
         }
     }
 
-    /// A permit, or when one can be had by eviction if none is released before.
+    /// A permit, or the instant at which an eviction frees one if none is released before.
     fn try_acquire(&self, client: Option<IpAddr>) -> Result<ConnectionPermit, Option<Instant>> {
         let now = Instant::now();
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);

@@ -36,7 +36,7 @@ impl Writer {
         Self { queue, woken, open, out: None, metrics, failing: false }
     }
 
-    /// Writes until it is told to stop and nothing is left.
+    /// Writes until it is stopped and nothing is left.
     pub(super) fn run(mut self) {
         let queue = self.queue.clone();
         let mut lines = Vec::new();
@@ -86,7 +86,7 @@ impl Writer {
             Err(error) => {
                 let lost = lines.split(|byte| *byte == b'\n').count() - 1;
                 self.metrics.access_log_dropped("write-failed", lost as u64);
-                // Said once and not for every line: a full disk is often the log's own.
+                // This is logged once and not for every line: the log's own disk is often the full one.
                 if !self.failing {
                     tracing::error!(%error, "the access log can't be written; its lines are lost until it can");
                 }

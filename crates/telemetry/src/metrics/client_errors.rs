@@ -1,5 +1,5 @@
-//! Upstreams whose every answer is a 4xx of their own: nobody fails, and still nobody gets what they asked for, as where the service knows
-//! another Host or path, expects TLS, or wants a token that nobody sends.
+//! Upstreams whose every answer is a 4xx of their own: no call fails, but no caller gets what it asked for, as where the service knows
+//! another Host or path, expects TLS, or wants a token that the callers don't send.
 //!
 //! Rule: [`ALL_OF`] such answers without another one between them, and none for [`LONG_AGO`] before them. Fewer may be what their callers
 //! wanted to know, and so may be a burst among good answers.
@@ -20,7 +20,7 @@ use crate::watch::{Change, Watch};
 const ALL_OF: u64 = 5;
 /// An answer of another kind that is older says nothing of them.
 const LONG_AGO: Duration = Duration::from_secs(30);
-/// Answers that came before say nothing of now when nobody called for so long.
+/// After so long without calls, earlier answers no longer count.
 const FORGOTTEN: Duration = Duration::from_mins(5);
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(5);

@@ -2,8 +2,7 @@
 //!
 //! Rule: a cell is written by the one thread that owns its [`Table`] and read by any. So adding is a relaxed
 //! load and a relaxed store, without a locked instruction and on a cache line that no other worker writes.
-//! Nobody ever sees a torn value; a scrape may see one cell of a request before the other, and Prometheus
-//! allows for that.
+//! A reader never sees a torn value; a scrape may see one cell of a request before the other, and Prometheus allows for that.
 //!
 //! A series is found by the *addresses* of its label texts. Names are interned by the config and words are
 //! static, so hashing a few addresses is enough, nothing is compared letter by letter and no shared reference

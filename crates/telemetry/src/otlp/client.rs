@@ -84,7 +84,7 @@ impl Exporter {
             sleep(pause).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         };
-        // Said once, not for every export.
+        // This is logged once, and not for every export.
         if !std::mem::replace(&mut self.failing, true) {
             let (host, port, what) = (&self.collector.host, self.collector.port, self.what);
             tracing::warn!(collector = %format_args!("{host}:{port}"), error = refusal.why, "{what} can't be exported; they are lost until they can");

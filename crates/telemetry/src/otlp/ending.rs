@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc};
 
-/// Keeps an export running. The export ends when the last handle is dropped, or when it is told to end.
+/// Keeps an export running. The export ends when the last handle is dropped, or by a call of `end`.
 #[derive(Clone, Debug)]
 pub struct Ending {
     told: Arc<Notify>,

@@ -18,7 +18,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// Nobody answered.
+    /// There was no answer.
     pub(super) fn passing(why: impl fmt::Display) -> Self {
         Self { why: why.to_string(), again: true, wait: None }
     }

@@ -224,7 +224,7 @@ impl Watcher {
         }
     }
 
-    /// A service may answer so often: it costs a lock that nobody else wants, and a look at the few kinds that there are.
+    /// A service may answer so often: it costs a lock without contention, and a look at a few kinds.
     fn client_error(&self, exchange: &Exchange, total: Duration) {
         if let Ok(mut ring) = self.ring().try_lock() {
             ring.client_error(exchange, total);

@@ -112,7 +112,7 @@ impl Record {
         self.headers.clone_from(&exchange.seen.borrow());
     }
 
-    /// As JSON, with the access log's keys; what there is not is `null`.
+    /// As JSON, with the access log's keys; a missing value is `null`.
     pub fn json(&self) -> Value {
         let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let millis = |duration: Duration| duration.as_micros() as f64 / 1000.0;

@@ -89,7 +89,7 @@ impl Workload {
         }
     }
 
-    /// Follows the agent for ever, on the control thread.
+    /// Follows the agent until the process ends, on the control thread.
     pub async fn run(self) {
         let mut pause = FIRST_PAUSE;
         loop {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::Endpoint;
 use crate::hash::{hash_bytes, mix};
 
-/// Slots: a prime, as the paper's. One size for every number of endpoints, since another size moves every key.
+/// Slots: a prime, as the paper's. The size is the same for every number of endpoints, because another size would move every key.
 pub(super) const SLOTS: usize = 65_537;
 /// Hashes tried before the table is walked.
 const REHASHES: usize = 16;

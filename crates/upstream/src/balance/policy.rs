@@ -19,9 +19,9 @@ pub(crate) struct Policy {
     pub(super) choice: Choice,
     /// Makes the table that a request's hash is looked up in, for two endpoints or more.
     pub(super) table: Option<MakeTable>,
-    /// Is told how long an attempt took, and whether it succeeded. Only with it attempts read the clock.
+    /// Learns how long an attempt took, and whether it succeeded. Attempts read the clock only for this.
     pub(crate) latency: Option<fn(&Endpoint, Duration, bool, Instant)>,
-    /// Is told whether an attempt succeeded.
+    /// Learns whether an attempt succeeded.
     pub(crate) outcome: Option<fn(&Endpoint, bool)>,
 }
 

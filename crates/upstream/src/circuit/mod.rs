@@ -23,7 +23,7 @@ use crate::{
     sync::{AtomicU64, Ordering::Relaxed},
 };
 
-/// What a caller is told to wait while the probes are out.
+/// How long callers should wait (`Retry-After`) while the probes run.
 const PROBING: Duration = Duration::from_secs(1);
 
 /// A breaker.

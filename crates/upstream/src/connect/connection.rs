@@ -45,10 +45,10 @@ pub struct Connection {
 /// Which timeout applies while the peer is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Silence {
-    /// Nobody: it isn't asked for, or there is no network.
+    /// No timeout applies: it is off, or there is no network.
     Unjudged,
     Kernel,
-    /// Nobody for now: the peer may be slow to read.
+    /// No timeout applies for now: the peer may be slow to read.
     Lifted,
 }
 

@@ -52,7 +52,7 @@ impl Times {
     }
 }
 
-/// Connects to an endpoint by its upstream's settings. `times` is told when each step is done.
+/// Connects to an endpoint by its upstream's settings. `times` records when each step is done.
 ///
 /// `tls` and `offer` say what TLS is spoken, if any, and `host` the name that the certificate must be for where the
 /// settings and the endpoint name none.

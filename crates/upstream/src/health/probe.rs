@@ -81,7 +81,7 @@ impl Prober {
             protocol: upstream.protocol,
             tls: tls.filter(|_| check.tls).map(|tls| tls.connector().offering(alpn)),
             credential: credential.cloned(),
-            // Another port is another server, which is told nothing of clients.
+            // Another port is another server, and gets no information about clients.
             proxy_protocol: if check.port.is_none() {
                 upstream.proxy_protocol
             } else {

@@ -6,7 +6,7 @@
 //! Where there is none, it asks all workers for one, and waits: at most `connect_timeout`, and not beyond its deadline.
 //! Each worker that has an idle connection gives one up, as many in all as calls wait. Until the last of them is
 //! served, a worker closes a connection that comes back instead of keeping it, unless a call of its own waits for it;
-//! and after [`KEPT`] of those it closes one all the same.
+//! and after [`KEPT`] of those it closes one anyway.
 //!
 //! HTTP/2: a connection with streams can't be given up. A worker that has nothing else opens no stream for [`SHARE`], so that the
 //! running ones may end and the connection become idle; then not again for [`SHARE_AGAIN`], since streams may be long.

@@ -38,7 +38,7 @@ enum Source {
     Held(Box<H1>),
     /// This body reads, and a task writes.
     Shared(Rc<Shared>, #[expect(dead_code, reason = "ends the task with the body")] AbortOnDrop),
-    /// Nobody: it has ended.
+    /// Nothing reads it: it has ended.
     Over,
 }
 

@@ -203,7 +203,7 @@ impl Pool {
             home.sweep(cx, ticks);
             let empty = home.idle.borrow().is_empty() && home.h2.borrow().is_empty();
             anything |= !empty;
-            // Whoever is using one of its connections holds it by its own Rc.
+            // A call that uses one of its connections holds it by its own `Rc`.
             !(empty && home.endpoint.removed.load(Relaxed))
         });
         anything

@@ -1,4 +1,4 @@
-//! How many calls wait for a connection's place, and how nobody is forgotten.
+//! Counts the calls that wait for a connection's permit, and wakes each of them.
 //!
 //! Who waits writes here first and looks for a place then; who frees a place writes that first and looks here then. One of both sees
 //! the other, so a call that found no place is woken by the next that comes free.

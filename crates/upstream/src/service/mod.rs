@@ -155,7 +155,8 @@ impl Drop for Reuse<'_> {
     }
 }
 
-/// Endpoints that are picked instead of those whose breaker holds the call back, before it goes to one all the same.
+/// How many other endpoints are tried instead of those whose breaker refuses the call. After that, the call goes to one whose breaker
+/// refuses it.
 const ASKED_AGAIN: usize = 4;
 
 /// How a request goes out.

@@ -68,9 +68,8 @@ impl std::error::Error for TunnelError {
 }
 
 /// Relays between a client and an upstream until both directions have ended; says how many bytes went from the client
-/// to the upstream, and back. No byte either way for `idle`, or up to an eighth more, ends it with `idle-timeout`; zero
-/// waits for ever. `closer` ends it with `endpoint-unhealthy`. However it ends otherwise, dropped included, both sides
-/// are reset.
+/// to the upstream, and back. No byte either way for `idle`, or up to an eighth more, ends it with `idle-timeout`; zero waits without a
+/// limit. `closer` ends it with `endpoint-unhealthy`. However it ends otherwise, dropped included, both sides are reset.
 pub async fn copy_both(
     client: impl AsyncRead + AsyncWrite + Abort + Unpin,
     upstream: impl AsyncRead + AsyncWrite + Abort + Unpin,
@@ -98,10 +97,10 @@ pub async fn copy_both_sockets<C: AsyncRead + AsyncWrite + Abort + Unpin>(
     relay(client, socket, upstream, Connection::socket, rules, closer, elsewhere).await
 }
 
-/// What ends a tunnel, and what is said of its end.
+/// What ends a tunnel, and how its end is reported.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// No byte either way for so long; zero waits for ever.
+    /// No byte either way for so long; zero waits without a limit.
     pub idle: Duration,
     /// The upstream has said nothing yet.
     pub answers: bool,

@@ -63,7 +63,7 @@ impl Probe {
     }
 }
 
-/// All requests for a plan, and what they leave out. `own` are headers that whoever compares wants to be sent, too.
+/// All requests for a plan, and what they leave out. `own` are further headers that the user wants to be sent.
 pub(crate) fn probes(plan: &Plan, own_headers: &[(String, String)]) -> (Vec<Probe>, Vec<String>) {
     let (mut out, mut left_out): (Vec<Probe>, Vec<String>) = (Vec::new(), Vec::new());
     for listener in &plan.listeners {

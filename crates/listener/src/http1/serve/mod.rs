@@ -92,7 +92,7 @@ pub(crate) fn serve<H: HttpService>(
 pub(crate) enum Serving<H: HttpService> {
     /// Its requests.
     Requests(Connection<H>),
-    /// Its stream is a tunnel's, driven by whoever took the upgrade; the exchange lasts as long.
+    /// Its stream belongs to a tunnel, which the receiver of the upgrade drives; the exchange lasts as long.
     Tunnel(Pin<Box<dyn Future<Output = ()>>>),
 }
 
@@ -163,7 +163,7 @@ enum State<F> {
     Answering(Answer),
     /// The answer to an upgrade is written.
     Switching(Option<(oneshot::Sender<Tunnel>, Finish)>),
-    /// Everything is written, and the client is told so.
+    /// Everything is written, including the end.
     Shutdown,
     /// What the client still sends is thrown away.
     Lingering(Pin<Box<Sleep>>, usize),

@@ -87,8 +87,8 @@ impl<H: HttpService> Connection<H> {
         }
     }
 
-    /// The last request's body isn't through: waits for whoever reads it, or throws away the rest if that is little. Whether another
-    /// request can follow.
+    /// The last request's body has not ended: waits for its reader, or discards the rest if that is short. Whether another request can
+    /// follow.
     fn poll_rest(&mut self, cx: &mut task::Context<'_>) -> Poll<bool> {
         let mut client = self.shared.client.borrow_mut();
         let client = &mut *client;
