@@ -12,7 +12,7 @@ use std::{
 };
 
 use attache_authorization::jwt::{Issuer, KeySet};
-use attache_config::model::{Config, JwtKeys, JwtProvider, Name, Retry, UpstreamId};
+use attache_config::model::{Config, JwtKeys, JwtProvider, Name, RemoteKeys, Retry};
 use attache_telemetry::metrics;
 use attache_wire::{Request, header::ACCEPT};
 use bytes::Bytes;
@@ -32,14 +32,14 @@ pub(crate) fn prepare(
     before: &Config,
     known: &[Arc<Issuer>],
 ) -> Result<Vec<Arc<Issuer>>, Error> {
-    let asked = |config: &Config, provider: &JwtProvider| match &provider.keys {
-        JwtKeys::Remote { upstream, .. } => config.upstreams.get(upstream.0).map(|it| it.name.clone()),
+    let upstream = |config: &Config, provider: &JwtProvider| match &provider.keys {
+        JwtKeys::Remote(keys) => config.upstreams.get(keys.upstream.0).map(|it| it.name.clone()),
         JwtKeys::Inline(_) | JwtKeys::File(_) => None,
     };
     let issuer = |provider: &JwtProvider| {
-        let same = known
-            .iter()
-            .find(|old| old.config == *provider && asked(before, &old.config) == asked(config, provider));
+        let same = known.iter().find(|old| {
+            old.config == *provider && upstream(before, &old.config) == upstream(config, provider)
+        });
         match same {
             Some(issuer) => Ok(issuer.clone()),
             None => match Issuer::new(provider.clone()) {
@@ -64,10 +64,7 @@ pub(crate) async fn keep(issuer: Arc<Issuer>, upstreams: Rc<Upstreams>) {
     };
     match &issuer.config.keys {
         JwtKeys::File(path) => follow(&issuer, path).await,
-        JwtKeys::Remote { upstream, path, refresh, timeout } => {
-            let asked = KeySetLocation { upstream: *upstream, path, timeout: *timeout };
-            ask_again(&issuer, &upstreams, &asked, *refresh).await;
-        }
+        JwtKeys::Remote(keys) => ask_again(&issuer, &upstreams, keys).await,
         JwtKeys::Inline(_) => {}
     }
     drop(turn);
@@ -93,18 +90,12 @@ async fn follow(issuer: &Issuer, path: &Path) {
     }
 }
 
-/// Where a key set is.
-struct KeySetLocation<'a> {
-    upstream: UpstreamId,
-    path: &'a Name,
-    timeout: Duration,
-}
-
-async fn ask_again(issuer: &Issuer, upstreams: &Upstreams, asked: &KeySetLocation<'_>, refresh: Duration) {
+async fn ask_again(issuer: &Issuer, upstreams: &Upstreams, keys: &RemoteKeys) {
+    let refresh = keys.refresh;
     let mut failures = 0_u32;
     loop {
         let begun = Instant::now();
-        let set = ask(upstreams, asked).await;
+        let set = ask(upstreams, keys).await;
         failures = if set.is_ok() { 0 } else { failures.saturating_add(1) };
         put(issuer, set);
         // At the start every request is refused without keys: then they are requested every second.
@@ -123,14 +114,14 @@ async fn ask_again(issuer: &Issuer, upstreams: &Upstreams, asked: &KeySetLocatio
     }
 }
 
-async fn ask(upstreams: &Upstreams, asked: &KeySetLocation<'_>) -> Result<KeySet, String> {
+async fn ask(upstreams: &Upstreams, keys: &RemoteKeys) -> Result<KeySet, String> {
     let service = upstreams
-        .service(asked.upstream, asked.timeout, Retry::default())
+        .service(keys.upstream, keys.timeout, Retry::default())
         .ok_or("its upstream has no endpoints of its own")?;
     let mut request = Request::new(Bytes::new());
-    *request.uri_mut() = service.uri(asked.path)?;
+    *request.uri_mut() = service.uri(&keys.path)?;
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-    let answer = service.ask(request, &Name::from("jwt"), asked.timeout, JwtKeys::LONGEST).await?;
+    let answer = service.ask(request, &Name::from("jwt"), keys.timeout, JwtKeys::LONGEST).await?;
     if answer.status != StatusCode::OK {
         return Err(format!("it was answered with {}", answer.status));
     }

@@ -87,6 +87,11 @@ impl<T> At<T> {
         self.keys.get(key).copied()
     }
 
+    /// Where the value of this key is; where all of it is, if the file doesn't give the key.
+    pub(crate) fn place(&self, key: &str) -> Place {
+        self.key(key).unwrap_or(self.at)
+    }
+
     /// Something is wrong with this key.
     pub(crate) fn is_wrong(&self, key: &str) -> bool {
         self.wrong.iter().any(|wrong| wrong == key)

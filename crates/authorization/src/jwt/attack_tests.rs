@@ -411,12 +411,7 @@ fn an_unknown_key_has_the_set_asked_for_again_and_no_keys_refuse() {
     let token = signers.token(&json!({ "alg": "RS256", "kid": "next" }), &claims());
     refused(&verifier, "kid", &bearer(&token));
     assert!(issuer.keys.take_wanted());
-    let remote = JwtKeys::Remote {
-        upstream: attache_config::model::UpstreamId(0),
-        path: "/keys".into(),
-        refresh: Duration::from_secs(1),
-        timeout: Duration::from_secs(1),
-    };
+    let remote = JwtKeys::Remote(attache_config::model::RemoteKeys::default());
     let config = JwtProvider { keys: remote, ..provider(&signers.set()) };
     let issuer = Arc::new(Issuer::new(config).unwrap());
     let verifier = Verifier::new(std::slice::from_ref(&issuer));

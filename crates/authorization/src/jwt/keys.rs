@@ -96,7 +96,7 @@ impl Keys {
                 let of_file = |error| KeySetError(format!("{}: {error}", path.display()));
                 Some(KeySet::parse(&read).map_err(of_file)?)
             }
-            JwtKeys::Remote { .. } => None,
+            JwtKeys::Remote(_) => None,
         };
         Ok(Self {
             now: ArcSwapOption::new(set.map(Arc::new)),

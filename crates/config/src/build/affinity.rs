@@ -88,14 +88,13 @@ pub(super) fn session_cookie(
             "`key: !file FILE`, the same for all of them; `openssl rand -base64 32 > FILE` makes one",
         );
     }
-    let place = |key: &str| given.key(key).unwrap_or(given.at);
     // A token of RFC 9110 section 5.6.2, as those of headers, but with its case.
     if HeaderName::from_bytes(cookie.name.as_bytes()).is_err() {
-        problems.wrong(place("name"), "this can't be a cookie's name", "letters, digits, `-` and `_`");
+        problems.wrong(given.place("name"), "this can't be a cookie's name", "letters, digits, `-` and `_`");
     }
     if cookie.path.contains([';', '{', '}']) {
         let help = "a path without `;` and captures, such as `/shop`";
-        problems.wrong(place("path"), "this can't be a cookie's path", help);
+        problems.wrong(given.place("path"), "this can't be a cookie's path", help);
     }
     Arc::new(cookie)
 }

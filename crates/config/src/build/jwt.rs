@@ -43,28 +43,26 @@ pub(crate) fn provider(
 
 fn keys(raw: At<Read<KeySource>>, targets: &mut Targets, problems: &mut Problems) -> Option<JwtKeys> {
     let (given, Read { section: source, rest }) = raw.open();
-    if let Some(at) = given.key("path").filter(|_| rest.upstream.is_none()) {
+    let (mut remote, upstream) = (source.remote, rest.remote.upstream);
+    if let Some(at) = given.key("path").filter(|_| upstream.is_none()) {
         problems.wrong(at, "`path` without `upstream`", "name the upstream that is asked");
     }
-    match (source.inline, source.file, rest.upstream) {
+    match (source.inline, source.file, upstream) {
         (Some(text), None, None) => Some(JwtKeys::Inline(text)),
         (None, Some(file), None) => Some(JwtKeys::File(file)),
         (None, None, Some(upstream)) => {
             let id = targets.find(&upstream.value.0, upstream.at, problems);
             if id.is_some_and(|id| targets.is_opaque(id)) {
-                problems.wrong(
-                    upstream.at,
-                    "the upstream takes opaque bytes",
-                    "an `http` or `https` address",
-                );
+                let help = "an `http` or `https` address";
+                problems.wrong(upstream.at, "the upstream takes opaque bytes", help);
             }
-            let Some(path) = source.path else {
+            if given.key("path").is_none() {
                 let help = "such as `path: /.well-known/jwks.json`";
                 problems.wrong(given.at, "`upstream` without `path`", help);
                 return None;
-            };
-            let KeySource { refresh, timeout, .. } = source;
-            Some(JwtKeys::Remote { upstream: id?, path, refresh, timeout })
+            }
+            remote.upstream = id?;
+            Some(JwtKeys::Remote(remote))
         }
         (None, None, None) if !given.whole() => None,
         _ => {

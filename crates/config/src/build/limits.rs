@@ -30,7 +30,7 @@ pub(crate) fn fault(raw: At<Read<Fault>>, problems: &mut Problems) -> Option<Fau
         return None;
     }
     if let Some(rate) = rest.response_rate.as_ref().filter(|rate| rate.value.limit == 0) {
-        let at = rate.key("limit").unwrap_or(rate.at);
+        let at = rate.place("limit");
         problems.wrong(at, "at this rate no response would ever end", "at least `1B`");
         return None;
     }

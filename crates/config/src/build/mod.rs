@@ -40,7 +40,7 @@ pub(crate) use target::Targets;
 use crate::{
     diagnostic::{Place, Problems, Severity},
     index::Index,
-    model::{Admin, Bind, Config, Dns, Listener, Upstream},
+    model::{Admin, Bind, Config, Dns, Listener, MetricsPage, Upstream},
     section::{Read, Short},
     shapes::{At, Entry, Mapping},
     suggest,
@@ -91,21 +91,8 @@ pub(crate) fn build(
         None => fallback::listener(&built, &mut targets, problems).into_iter().collect(),
     };
     let metrics_place = root.metrics.as_ref().map_or_else(Place::default, |metrics| metrics.at);
-    let Read { section: mut app, rest } = root.metrics.map_or_else(Read::default, |metrics| metrics.0.value);
-    let metrics = rest.bind.map_or(Some(Config::METRICS), |bind| bind.0);
-    if metrics.is_none() && (!app.metrics.is_empty() || rest.adapt.is_some()) {
-        problems.error(metrics_place, "`app` and `adapt` need the port of the metrics, but `bind` is `off`");
-    }
-    app.adapt =
-        rest.adapt.map(|map| map.entries).unwrap_or_default().into_iter().map(observe::adapter).collect();
-    let admin = root.admin.map_or_else(Admin::default, |Short(raw)| {
-        let (given, Read { section: mut admin, rest }) = raw.open();
-        if let Some(bind) = rest.bind {
-            (admin.bind, admin.required) = (bind.0, true);
-            check_admin(admin.bind.as_ref(), given.at, &listeners, metrics, problems);
-        }
-        admin
-    });
+    let (metrics, app) = metrics_page(root.metrics, problems);
+    let admin = root.admin.map_or_else(Admin::default, |raw| admin(raw, &listeners, metrics, problems));
     sockets(&listeners, tree, metrics.map(|metrics| (metrics, metrics_place)), problems);
     targets.warn_unused(problems);
 
@@ -136,6 +123,36 @@ pub(crate) fn build(
     identity_headers::check(&config, tree, problems);
     authorizer_protocol::check(&config, tree, problems);
     config
+}
+
+/// The address of the metrics, and the application on it.
+fn metrics_page(
+    raw: Option<Short<MetricsPage>>,
+    problems: &mut Problems,
+) -> (Option<SocketAddr>, MetricsPage) {
+    let place = raw.as_ref().map_or_else(Place::default, |metrics| metrics.at);
+    let Read { section: mut app, rest } = raw.map_or_else(Read::default, |metrics| metrics.0.value);
+    let metrics = rest.bind.map_or(Some(Config::METRICS), |bind| bind.0);
+    if metrics.is_none() && (!app.metrics.is_empty() || rest.adapt.is_some()) {
+        problems.error(place, "`app` and `adapt` need the port of the metrics, but `bind` is `off`");
+    }
+    app.adapt =
+        rest.adapt.map(|map| map.entries).unwrap_or_default().into_iter().map(observe::adapter).collect();
+    (metrics, app)
+}
+
+fn admin(
+    Short(raw): Short<Admin>,
+    listeners: &[Listener],
+    metrics: Option<SocketAddr>,
+    problems: &mut Problems,
+) -> Admin {
+    let (given, Read { section: mut admin, rest }) = raw.open();
+    if let Some(bind) = rest.bind {
+        (admin.bind, admin.required) = (bind.0, true);
+        check_admin(admin.bind.as_ref(), given.at, listeners, metrics, problems);
+    }
+    admin
 }
 
 /// The names of one key of the file, each with the index of its part, where that is right.

@@ -53,7 +53,6 @@ pub(crate) fn routes(
         None if index == usize::MAX => format!("{listener}/to").into(),
         None => format!("{listener}/{index}").into(),
     };
-    let mut right = true;
     let paths = rest.r#match.map_or_else(Vec::new, |raw| matcher(raw, &mut route.matcher, problems));
     let known = Captures::of(&paths, !given.is_wrong("match"));
 
@@ -61,44 +60,7 @@ pub(crate) fn routes(
     route.request_headers = edits(headers.request, &known, true, problems);
     route.response_headers = edits(headers.response, &known, false, problems);
 
-    let forwards = rest.to.is_some();
-    let actions: Vec<(&str, Place)> = [
-        // A listener's own `to` has no key in a route.
-        ("to", rest.to.as_ref().map(|to| to.at)),
-        ("redirect", given.key("redirect")),
-        ("respond", given.key("respond")),
-    ]
-    .into_iter()
-    .filter_map(|(key, at)| Some((key, at?)))
-    .collect();
-    match actions.as_slice() {
-        [_] => {}
-        [] if ["to", "redirect", "respond"].iter().any(|key| given.is_wrong(key)) => right = false,
-        [] => {
-            problems.wrong(
-                given.at,
-                "this route does nothing",
-                "give it one of `to`, `redirect` and `respond`",
-            );
-            right = false;
-        }
-        [(first, _), (second, at), ..] => {
-            problems.wrong(
-                *at,
-                format!("both `{first}` and `{second}`"),
-                "a route does one thing: remove one",
-            );
-            right = false;
-        }
-    }
-    if !forwards && !actions.is_empty() {
-        for key in ONLY_FORWARDED {
-            if let Some(at) = given.key(key) {
-                problems.wrong(at, format!("`{key}` has no meaning here"), "it belongs to a route with `to`");
-            }
-        }
-    }
-
+    let does_one_thing = does_one_thing(&given, rest.to.as_ref().map(|to| to.at), problems);
     route.authorization = rest
         .authorization
         .map(|raw| Arc::new(authorization(raw, &route.name, over.facts, targets, problems)));
@@ -128,13 +90,7 @@ pub(crate) fn routes(
                 problems.wrong(at, "`upstream_header` together with `tls: passthrough`", help);
             }
             let named = rest.upstream_header.map(|header| {
-                affinity::upstream_header(
-                    header.0,
-                    given.key("upstream_header").unwrap_or(given.at),
-                    &to,
-                    targets,
-                    problems,
-                )
+                affinity::upstream_header(header.0, given.place("upstream_header"), &to, targets, problems)
             });
             let subset = rest.subset.map(|raw| affinity::subset(raw, &to, targets, problems));
             let session_cookie =
@@ -148,12 +104,38 @@ pub(crate) fn routes(
     } else {
         rest.respond.and_then(|raw| respond(raw, problems)).map(Action::Respond)
     };
-    route.action = action.filter(|_| right)?;
+    route.action = action.filter(|_| does_one_thing)?;
     if paths.is_empty() {
         return Some(vec![route]);
     }
     let one = |path| Route { matcher: Match { path: Some(path), ..route.matcher.clone() }, ..route.clone() };
     Some(paths.into_iter().map(one).collect())
+}
+
+/// Whether the route does exactly one thing, and what belongs to it. `to` is its place; that of a listener has no key in a route.
+fn does_one_thing(given: &At<()>, to: Option<Place>, problems: &mut Problems) -> bool {
+    let keys = [("to", to), ("redirect", given.key("redirect")), ("respond", given.key("respond"))];
+    let actions: Vec<(&str, Place)> = keys.into_iter().filter_map(|(key, at)| Some((key, at?))).collect();
+    if to.is_none() && !actions.is_empty() {
+        for key in ONLY_FORWARDED {
+            if let Some(at) = given.key(key) {
+                problems.wrong(at, format!("`{key}` has no meaning here"), "it belongs to a route with `to`");
+            }
+        }
+    }
+    match actions.as_slice() {
+        [_] => return true,
+        [] if keys.iter().any(|(key, _)| given.is_wrong(key)) => {}
+        [] => {
+            let help = "give it one of `to`, `redirect` and `respond`";
+            problems.wrong(given.at, "this route does nothing", help);
+        }
+        [(first, _), (second, at), ..] => {
+            let help = "a route does one thing: remove one";
+            problems.wrong(*at, format!("both `{first}` and `{second}`"), help);
+        }
+    }
+    false
 }
 
 /// Keys that say something of what is sent on.
@@ -263,20 +245,19 @@ fn rewrite(
 ) -> (PathRewrite, HostRewrite) {
     let Some(raw) = raw else { return (PathRewrite::Keep, HostRewrite::Auto) };
     let (given, Rewrite { path, prefix, host }) = raw.open();
-    let place = |key: &str| given.key(key).unwrap_or(given.at);
     let path = match (path, prefix) {
         (Some(_), Some(_)) => {
-            problems.wrong(place("prefix"), "both `path` and `prefix`", "keep one of them");
+            problems.wrong(given.place("prefix"), "both `path` and `prefix`", "keep one of them");
             PathRewrite::Keep
         }
         (Some(path), None) => {
-            captures.check_path(&path, place("path"), problems);
+            captures.check_path(&path, given.place("path"), problems);
             PathRewrite::Whole(path)
         }
         (None, Some(prefix)) => {
             if prefix.contains('{') {
                 let help = "use `path` with `{name}` instead";
-                problems.wrong(place("prefix"), "a prefix has no captures", help);
+                problems.wrong(given.place("prefix"), "a prefix has no captures", help);
             }
             // `/` for a prefix means that it is taken away; the rest begins with its own slash.
             PathRewrite::Prefix(prefix.trim_end_matches('/').into())
@@ -311,7 +292,7 @@ fn redirect(raw: At<Redirect>, captures: &Captures, problems: &mut Problems) -> 
     let (given, redirect) = raw.open();
     let status = redirect.status.as_u16();
     if !matches!(status, 301 | 302 | 303 | 307 | 308) {
-        let at = given.key("status").unwrap_or(given.at);
+        let at = given.place("status");
         problems.wrong(at, format!("{status} isn't a redirect"), "301, 302, 303, 307 or 308");
         return None;
     }
@@ -326,7 +307,7 @@ fn redirect(raw: At<Redirect>, captures: &Captures, problems: &mut Problems) -> 
         return None;
     }
     if let Some(path) = &redirect.path {
-        captures.check_path(path, given.key("path").unwrap_or(given.at), problems);
+        captures.check_path(path, given.place("path"), problems);
     }
     Some(redirect)
 }

@@ -105,7 +105,7 @@ fn identity(
         (None, Some(_), _) => ("key", "certificate"),
         (None, None, Some(_)) => ("ocsp", "certificate"),
     };
-    let at = given.key(there).unwrap_or(given.at);
+    let at = given.place(there);
     problems.wrong(at, format!("`{there}` without `{missing}`"), format!("add `{missing}:` beside it"));
     Err(Reported)
 }
@@ -118,11 +118,10 @@ fn trust(
     key: &str,
     problems: &mut Problems,
 ) -> Result<Option<Trust>, Reported> {
-    let place = |key: &str| given.key(key).unwrap_or(given.at);
     match (authorities, pem) {
         (Some(_), Some(_)) => {
             let pem = format!("{key}_pem");
-            problems.wrong(place(&pem), format!("both `{key}` and `{pem}`"), "keep one of them");
+            problems.wrong(given.place(&pem), format!("both `{key}` and `{pem}`"), "keep one of them");
             Err(Reported)
         }
         (Some(authorities), None) => {
@@ -136,7 +135,7 @@ fn trust(
             for authority in list {
                 let Authority::File(file) = authority else {
                     problems.wrong(
-                        place(key),
+                        given.place(key),
                         format!("`{key}` mixes files with `system` or `spiffe`"),
                         "one word, or files; a file itself called so is `./system`",
                     );

@@ -309,7 +309,7 @@ fn health_check(
     }
     if check.timeout > check.interval {
         problems.warn(
-            given.key("timeout").unwrap_or(given.at),
+            given.place("timeout"),
             "a probe may still run when the next one is due",
             format!("`timeout` is {:?}, `interval` is {:?}", check.timeout, check.interval),
         );

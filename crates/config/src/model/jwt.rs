@@ -46,12 +46,21 @@ section! {
         /// The file of the JWK set. attache reads it again when it changes.
         #[schema(examples = ["/etc/jwks.json"])]
         file: Option<PathBuf> as Maybe<File> = None,
+        /// What `upstream` has.
+        ..remote: RemoteKeys,
+    }
+}
+
+section! {
+    "keys of an upstream"
+    /// A JWK set that an upstream serves.
+    pub struct RemoteKeys: Eq {
         /// The upstream that serves the JWK set. If it can't be loaded, attache keeps the last good one.
         #[schema(examples = ["idp"])]
-        upstream(At<Txt<Label>>): Option<UpstreamId> = None,
+        upstream(At<Txt<Label>>): UpstreamId = UpstreamId(0),
         /// With `upstream`: the path.
-        #[schema(examples = ["/.well-known/jwks.json"])]
-        path: Option<Name> as Maybe<PathValue> = None,
+        #[schema(default = (), examples = ["/.well-known/jwks.json"])]
+        path: Name as PathValue = "/".into(),
         /// With `upstream`: how often the set is loaded again. A token with an unknown `kid` makes attache load it sooner, at most every 10
         /// s.
         refresh: Duration as Positive = Duration::from_mins(5),
@@ -65,22 +74,11 @@ struct Keys;
 
 impl Show<JwtKeys> for Keys {
     fn show(value: &JwtKeys) -> Value {
-        let source = match value.clone() {
-            JwtKeys::Inline(set) => KeySource { inline: Some(set), ..KeySource::default() },
-            JwtKeys::File(file) => KeySource { file: Some(file), ..KeySource::default() },
-            JwtKeys::Remote { upstream, path, refresh, timeout } => KeySource {
-                upstream: Some(upstream),
-                path: Some(path),
-                refresh,
-                timeout,
-                ..KeySource::default()
-            },
-        };
-        let remote = source.upstream.is_some();
-        let mut shown = source.show();
-        only_given(&(), &mut shown);
-        shown.retain(|key, _| remote || !matches!(key.as_str(), "refresh" | "timeout"));
-        Value::Object(shown)
+        match value {
+            JwtKeys::Inline(set) => json!({ "inline": set }),
+            JwtKeys::File(file) => json!({ "file": file }),
+            JwtKeys::Remote(remote) => Nested::show(remote),
+        }
     }
 }
 
@@ -96,17 +94,8 @@ pub enum JwtKeys {
     Inline(Name),
     /// A file with one, which is followed.
     File(PathBuf),
-    /// A URL with one.
-    Remote {
-        /// The upstream that is asked.
-        upstream: UpstreamId,
-        /// The path that is asked for.
-        path: Name,
-        /// How often it is asked. Default 5 min.
-        refresh: Duration,
-        /// How long it is waited for. Default 5 s.
-        timeout: Duration,
-    },
+    /// A path of an upstream with one.
+    Remote(RemoteKeys),
 }
 
 impl JwtKeys {
