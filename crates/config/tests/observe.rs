@@ -7,7 +7,7 @@ use std::time::Duration;
 use attache_config::{
     Diagnostics,
     model::{
-        Adapt, Config, ExportProtocol, Facility, LogField, LogFormat, LogPart, LogTarget, LogTemplate,
+        Config, ExportProtocol, Facility, LogField, LogFormat, LogPart, LogTarget, LogTemplate,
         OtlpCompression, Propagation, SyslogTo,
     },
 };
@@ -150,13 +150,14 @@ fn the_application_is_told_of_on_the_metrics_port() {
     assert_eq!(config.metrics, Some("127.0.0.1:0".parse().unwrap()));
     assert_eq!(config.app.metrics.len(), 2);
     assert_eq!(config.app.metrics[1].gauges, [("app_depth".into(), "/queue/depth".into())]);
-    let Adapt::Expect(expect) = &config.app.adapt[0].answer else { panic!("{config:?}") };
+    let expect = &config.app.adapt[0].expect;
+    assert!(config.app.adapt[0].checks);
     assert_eq!(
         expect.json,
         [("/status".into(), "UP".into()), ("/db".into(), "true".into()), ("/n".into(), "3".into())]
     );
     assert_eq!((expect.ok.as_u16(), expect.failed.as_u16()), (200, 500));
-    assert_eq!(config.app.adapt[1].answer, Adapt::Pass);
+    assert!(!config.app.adapt[1].checks);
     assert_eq!(parse("metrics: { app: 'http://localhost:1/m' }").metrics, Some(Config::METRICS));
     assert!(
         wrong("metrics: { bind: 'off', app: 'http://localhost:1/m' }")

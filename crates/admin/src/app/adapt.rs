@@ -1,6 +1,6 @@
 //! One endpoint of the application with another path, status and meaning.
 
-use attache_config::model::{Adapt, Adapter, Expect};
+use attache_config::model::{Adapter, Expect};
 use http::{StatusCode, header::CONTENT_TYPE};
 use serde_json::Value;
 
@@ -9,8 +9,8 @@ use crate::answer::{Answer, text};
 
 pub(super) async fn answer(adapter: &Adapter) -> Answer {
     let asked = ask(&adapter.from, "application/json, */*;q=0.5", adapter.timeout, Adapter::MAX_SIZE).await;
-    match (&adapter.answer, asked) {
-        (Adapt::Pass, Ok(told)) => {
+    match (adapter.checks, asked) {
+        (false, Ok(told)) => {
             let mut answer = text(told.status, told.body);
             match told.content_type {
                 Some(content_type) => answer.headers_mut().insert(CONTENT_TYPE, content_type),
@@ -18,14 +18,12 @@ pub(super) async fn answer(adapter: &Adapter) -> Answer {
             };
             answer
         }
-        (Adapt::Pass, Err(why)) => {
-            text(StatusCode::BAD_GATEWAY, format!("{}: {why}\n", adapter.from.authority))
-        }
-        (Adapt::Expect(expect), asked) => match asked.and_then(|told| check(expect, &told)) {
-            Ok(()) => text(expect.ok, "ok\n"),
+        (false, Err(why)) => text(StatusCode::BAD_GATEWAY, format!("{}: {why}\n", adapter.from.authority)),
+        (true, asked) => match asked.and_then(|told| check(&adapter.expect, &told)) {
+            Ok(()) => text(adapter.expect.ok, "ok\n"),
             Err(why) => {
                 let (authority, path) = (&adapter.from.authority, &adapter.from.path);
-                text(expect.failed, format!("http://{authority}{path}: {why}\n"))
+                text(adapter.expect.failed, format!("http://{authority}{path}: {why}\n"))
             }
         },
     }

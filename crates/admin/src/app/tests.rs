@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, time::Duration};
 
-use attache_config::model::{Adapt, Adapter, AppMetrics, AppUrl, Expect};
+use attache_config::model::{Adapter, AppMetrics, AppUrl, Expect};
 use attache_telemetry::Metrics;
 use http::HeaderValue;
 use tokio::{
@@ -32,10 +32,15 @@ fn url(address: SocketAddr) -> AppUrl {
     AppUrl { address, authority: address.to_string().into(), path: "/status".into() }
 }
 
-async fn adapted(address: SocketAddr, answer: Adapt) -> (u16, String) {
+async fn adapted(address: SocketAddr, expect: Option<Expect>) -> (u16, String) {
     let app = App::default();
-    let adapter =
-        Adapter { path: "/health".into(), from: url(address), timeout: Duration::from_secs(5), answer };
+    let adapter = Adapter {
+        path: "/health".into(),
+        from: url(address),
+        timeout: Duration::from_secs(5),
+        checks: expect.is_some(),
+        expect: expect.unwrap_or_default(),
+    };
     app.put(Settings {
         app: MetricsPage { adapt: vec![adapter], ..MetricsPage::default() },
         ..Settings::default()
@@ -45,9 +50,9 @@ async fn adapted(address: SocketAddr, answer: Adapt) -> (u16, String) {
     (answer.status().as_u16(), answer.into_body())
 }
 
-fn expecting(json: &[(&str, &str)]) -> Adapt {
+fn expecting(json: &[(&str, &str)]) -> Option<Expect> {
     let json = json.iter().map(|(pointer, value)| ((*pointer).into(), (*value).into())).collect();
-    Adapt::Expect(Expect { json, ..Expect::default() })
+    Some(Expect { json, ..Expect::default() })
 }
 
 #[tokio::test]
@@ -62,7 +67,7 @@ async fn a_probe_is_answered_by_what_the_application_says() {
     assert!(adapted(up, expecting(&[("/none", "1")])).await.1.contains("there is no `/none`"));
     let failing = app(response("500 Oops", "text/plain", "x")).await;
     assert!(adapted(failing, expecting(&[])).await.1.contains("the status is 500"));
-    assert_eq!(adapted(failing, Adapt::Pass).await, (500, "x".into()));
+    assert_eq!(adapted(failing, None).await, (500, "x".into()));
     let html = app(response("200 OK", "text/html", "<html>")).await;
     assert!(adapted(html, expecting(&json)).await.1.contains("isn't JSON"));
 }
@@ -71,7 +76,7 @@ async fn a_probe_is_answered_by_what_the_application_says() {
 async fn an_application_that_is_down_or_silent_fails_the_probe_in_time() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     assert_eq!(adapted(gone, expecting(&[])).await.0, 503);
-    assert_eq!(adapted(gone, Adapt::Pass).await.0, 502);
+    assert_eq!(adapted(gone, None).await.0, 502);
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let answer = ask::ask(&url(silent.local_addr().unwrap()), "*/*", Duration::from_millis(20), 100).await;
     assert!(answer.is_err_and(|why| why.contains("20ms")));

@@ -1,13 +1,11 @@
 //! Access log, and the application on the metrics port.
 
-use http::StatusCode;
-
 use crate::{
     diagnostic::Problems,
     index::Index,
     model::{
-        AccessLog, Adapt, Adapter, Expect, JsonScalar, Listener, LogFilter, LogFormat, LogFormatForm,
-        LogFormatWord, LogOutput, LogTarget, LogTo, Name,
+        AccessLog, Adapter, Expect, Listener, LogFilter, LogFormat, LogFormatForm, LogFormatWord, LogOutput,
+        LogTarget, LogTo,
     },
     section::{Read, Short},
     shapes::{At, Entry, OneOrMany},
@@ -132,26 +130,8 @@ fn log_filter(
 }
 
 /// An endpoint of the application at this path.
-pub(crate) fn adapter(entry: Entry<Read<Adapter>>) -> Adapter {
-    let Read { section: mut adapter, rest } = entry.value;
-    adapter.path = entry.key.into();
-    if rest.status.is_none() && rest.json.is_none() && rest.ok.is_none() && rest.failed.is_none() {
-        return adapter;
-    }
-    let mut expect = Expect::default();
-    if let Some(status) = rest.status {
-        expect.status = status.into_vec().into_iter().map(|range| range.0).collect();
-    }
-    let code = |code: Option<u16>| code.and_then(|code| StatusCode::from_u16(code).ok());
-    expect.ok = code(rest.ok).unwrap_or(expect.ok);
-    expect.failed = code(rest.failed).unwrap_or(expect.failed);
-    for entry in rest.json.map(|map| map.entries).unwrap_or_default() {
-        let value: Name = match entry.value {
-            JsonScalar::Truth(truth) => truth.to_string().into(),
-            JsonScalar::Text(text) => text.0,
-        };
-        expect.json.push((entry.key.into(), value));
-    }
-    adapter.answer = Adapt::Expect(expect);
-    adapter
+pub(crate) fn adapter(entry: Entry<At<Read<Adapter>>>) -> Adapter {
+    let (given, Read { section, .. }) = entry.value.open();
+    let checks = Expect::KEYS.iter().any(|key| given.key(key).is_some());
+    Adapter { path: entry.key.into(), checks, ..section }
 }

@@ -28,7 +28,7 @@ section! {
         app in metrics: Vec<AppMetrics> as List<NestedOrShort> = Vec::new(),
         /// Endpoints of the application under another path, with another meaning (the adapter pattern): what a prober or monitor
         /// asks for, made of what the application has.
-        adapt(Mapping<AppPath, Read<Adapter>>): Vec<Adapter> as Adapters = Vec::new(),
+        adapt(Mapping<AppPath, At<Read<Adapter>>>): Vec<Adapter> as Adapters = Vec::new(),
         /// Under which names the series are shown, for existing dashboards and alerts. Only in Prometheus' text format, not in
         /// OpenMetrics.
         names: MetricNames = MetricNames::default(),
@@ -70,24 +70,14 @@ section! {
         /// The longest wait for its answer.
         // As long as the kubelet waits.
         timeout: Duration as Positive = Duration::from_secs(1),
-        /// The statuses of a good answer. With this or `json`, every answer becomes `ok` or `failed`; no answer is `failed`.
-        #[schema(default = "2xx")]
-        status(OneOrMany<Txt<StatusRangeText>>),
-        /// JSON pointers (RFC 6901) into a good answer's body, each with the expected value.
-        #[schema(examples = [json!({ "/status": "UP" })])]
-        json(Mapping<JsonPointer, JsonScalar>),
-        /// The status of the adapter where everything is as expected.
-        #[schema(minimum = 200, maximum = 599, default = 200)]
-        ok(u16),
-        /// The status of the adapter where it isn't.
-        #[schema(minimum = 200, maximum = 599, default = 503)]
-        failed(u16),
+        /// What its answer must be.
+        ..expect: Expect,
     }
     holds {
         /// The path that it has on the port of the metrics.
         path: Name = "".into(),
-        /// What its answer becomes.
-        answer: Adapt = Adapt::Pass,
+        /// The file says what is expected. Otherwise the answer is passed on unchanged.
+        checks: bool = false,
     }
     requires from
     shows Self::show_expected
@@ -98,12 +88,32 @@ impl Adapter {
     pub const MAX_SIZE: usize = 1 << 20;
 
     fn show_expected(&self, shown: &mut Object<String, Value>) {
-        let Adapt::Expect(Expect { status, json, ok, failed }) = &self.answer else { return };
-        shown.insert("status".into(), List::<Written>::show(status));
-        let json = json.iter().map(|(at, is)| (at.to_string(), Value::from(&**is)));
-        shown.insert("json".into(), Value::Object(json.collect()));
-        shown.extend([("ok".into(), ok.as_u16().into()), ("failed".into(), failed.as_u16().into())]);
+        shown.retain(|key, _| self.checks || !Expect::KEYS.contains(&key.as_str()));
     }
+}
+
+section! {
+    "what an adapter expects"
+    /// What is expected of an answer.
+    pub struct Expect: Eq {
+        /// The statuses of a good answer. With this or `json`, every answer becomes `ok` or `failed`; no answer is `failed`.
+        #[schema(default = "2xx")]
+        status: Vec<StatusRange> as List<StatusRangeText> = vec![StatusRange { from: 200, to: 299 }],
+        /// JSON pointers (RFC 6901) into a good answer's body, each with the expected value.
+        #[schema(examples = [json!({ "/status": "UP" })])]
+        json: Vec<(Name, Name)> as Pairs<JsonPointer, JsonScalar> = Vec::new(),
+        /// The status of the adapter where everything is as expected.
+        #[schema(minimum = 200, maximum = 599)]
+        ok: StatusCode as Status = StatusCode::OK,
+        /// The status of the adapter where it isn't.
+        #[schema(minimum = 200, maximum = 599)]
+        failed: StatusCode as Status = StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+impl Expect {
+    /// With any of them, an answer is checked.
+    pub(crate) const KEYS: [&str; 4] = ["status", "json", "ok", "failed"];
 }
 
 /// A value of JSON that isn't a mapping or list.
@@ -115,45 +125,31 @@ pub(crate) enum JsonScalar {
     Text(Txt<Word>),
 }
 
+impl Show<Name> for JsonScalar {
+    fn show(value: &Name) -> Value {
+        Value::from(&**value)
+    }
+}
+
+impl Notation<Name> for JsonScalar {
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<Self>()
+    }
+
+    fn read(value: Value) -> serde_json::Result<Name> {
+        Ok(match serde_json::from_value(value)? {
+            Self::Truth(truth) => truth.to_string().into(),
+            Self::Text(text) => text.0,
+        })
+    }
+}
+
 /// Adapters by their path.
 struct Adapters;
 
 impl Show<Vec<Adapter>> for Adapters {
     fn show(value: &Vec<Adapter>) -> Value {
         Value::Object(value.iter().map(|adapter| (adapter.path.to_string(), json!(adapter))).collect())
-    }
-}
-
-/// What an adapter's answer is.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Adapt {
-    /// The application's own answer, unchanged.
-    Pass,
-    /// `ok` where everything that is expected is there, `failed` where it isn't or where there is no answer.
-    Expect(Expect),
-}
-
-/// What is expected of an answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Expect {
-    /// Its status is within one of these. Default 200 to 299.
-    pub status: Vec<StatusRange>,
-    /// JSON pointers (RFC 6901) into its body, each with the expected value, as text.
-    pub json: Vec<(Name, Name)>,
-    /// The status for "yes". Default 200.
-    pub ok: StatusCode,
-    /// The status for "no". Default 503.
-    pub failed: StatusCode,
-}
-
-impl Default for Expect {
-    fn default() -> Self {
-        Self {
-            status: vec![StatusRange { from: 200, to: 299 }],
-            json: Vec::new(),
-            ok: StatusCode::OK,
-            failed: StatusCode::SERVICE_UNAVAILABLE,
-        }
     }
 }
 
