@@ -50,7 +50,7 @@ fn a_free_place_is_given() {
     });
     places.fetch_sub(1, Relaxed);
     let own = take(&places, 1).is_some();
-    assert!(own || other.join().unwrap(), "both were refused, and nobody holds it");
+    assert!(own || other.join().unwrap(), "both were refused, although the permit is free");
 }
 
 fn the_floor_gives_each_token_once() {
@@ -81,5 +81,5 @@ fn who_waits_is_woken() {
     shared.1.enter();
     let took = take(&shared.0, 1).is_some();
     let woken = frees.join().unwrap();
-    assert!(took || woken, "it waits, and nobody tells it of the place");
+    assert!(took || woken, "it waits, and was not woken for the permit");
 }

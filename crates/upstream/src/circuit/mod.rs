@@ -82,7 +82,7 @@ pub struct CircuitStatus {
     pub probes: (u64, u64),
 }
 
-/// A call that a breaker let through. Dropped before its end was told, it leaves its place to another.
+/// A call that a breaker let through. If it is dropped before its end is reported, its permit goes to another call.
 #[derive(Debug)]
 pub struct Admitted {
     circuit: Arc<Circuit>,
@@ -243,7 +243,7 @@ impl Circuit {
         None
     }
 
-    /// A probe that proved nothing leaves its place to another call.
+    /// A probe that proved nothing releases its permit for another call.
     pub fn release(&self, ticket: &Ticket) {
         self.state.release(ticket);
     }

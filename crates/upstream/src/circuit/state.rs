@@ -140,7 +140,7 @@ impl State {
         self.swap(word, word.begins(Inner::HalfOpen { admitted: 0, succeeded: 0 }))
     }
 
-    /// A probe that proved nothing leaves its place to another call.
+    /// A probe that proved nothing releases its permit for another call.
     pub(super) fn release(&self, ticket: &Ticket) {
         if !ticket.probe {
             return;

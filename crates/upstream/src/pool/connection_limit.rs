@@ -62,7 +62,7 @@ impl Tick {
         waiting > 0 && waiting > self.own.waiting.get()
     }
 
-    /// Whether a connection that comes back is to be closed, as another worker needs its place.
+    /// Whether a connection that comes back is to be closed, because another worker needs its permit.
     pub(super) fn gives_up(&self, shared: &Shared) -> bool {
         if !self.others_wait(shared) {
             return false;

@@ -73,7 +73,7 @@ impl Upgraded {
 #[derive(Debug)]
 enum Io {
     H1(H1Tunnel),
-    /// A stream, and its place on the connection.
+    /// A stream, and its permit on the connection.
     H2(Tunnel, #[expect(dead_code, reason = "held")] Lease),
 }
 

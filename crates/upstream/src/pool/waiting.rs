@@ -1,8 +1,8 @@
 //! Counts the calls that wait for a connection's permit, and wakes each of them.
 //!
-//! Who waits writes here first and looks for a place then; who frees a place writes that first and looks here then. One of both sees
-//! the other, so a call that found no place is woken by the next that comes free.
-//! Two words of memory keep that order only with a fence between the write and the look, on both sides.
+//! A call that waits writes here first, and then looks for a permit. A call that releases a permit does that first, and then looks here.
+//! One of both sees the other, so a call that found no place is woken by the next that comes free. Two words of memory keep that order only
+//! with a fence between the write and the look, on both sides.
 
 use crate::sync::{
     AtomicU32,
@@ -15,7 +15,7 @@ use crate::sync::{
 pub(crate) struct WaitCount(AtomicU32);
 
 impl WaitCount {
-    /// One more waits. It looks for a place after this.
+    /// One more waits. It looks for a permit after this.
     pub(crate) fn enter(&self) {
         self.0.fetch_add(1, Relaxed);
         fence(SeqCst);
