@@ -1,7 +1,7 @@
 //! Counts the calls that wait for a connection's permit, and wakes each of them.
 //!
 //! A call that waits writes here first, and then looks for a permit. A call that releases a permit does that first, and then looks here.
-//! One of both sees the other, so a call that found no place is woken by the next that comes free. Two words of memory keep that order only
+//! One of both sees the other, so a call that found no permit is woken by the next that is released. Two words of memory keep that order only
 //! with a fence between the write and the look, on both sides.
 
 use crate::sync::{
