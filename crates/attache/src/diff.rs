@@ -30,7 +30,7 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
 }
 
 /// Bytes of a diff that are kept; a config of thousands of routes may be written anew.
-const LONGEST: usize = 64 * 1024;
+const MAX_DIFF_BYTES: usize = 64 * 1024;
 
 /// After this long the rest is shown unsplit, in larger pieces than necessary.
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -42,8 +42,8 @@ pub(crate) fn text(old: &Config, new: &Config) -> String {
     let mut compare = similar::TextDiff::configure();
     compare.timeout(TIMEOUT);
     let mut diff = compare.diff_lines(&old, &new).unified_diff().context_radius(3).to_string();
-    if diff.len() > LONGEST {
-        let end = diff.floor_char_boundary(LONGEST);
+    if diff.len() > MAX_DIFF_BYTES {
+        let end = diff.floor_char_boundary(MAX_DIFF_BYTES);
         diff.truncate(end);
         diff.push_str("\n… the rest is left out: compare `GET /config` with the one before\n");
     }
@@ -167,7 +167,7 @@ mod tests {
             config(&format!("upstreams: {{ {} }}", upstreams.join(", ")))
         };
         let diff = text(&of("a"), &of("b"));
-        assert!(diff.len() < LONGEST + 200 && diff.contains("the rest is left out"), "{}", diff.len());
+        assert!(diff.len() < MAX_DIFF_BYTES + 200 && diff.contains("the rest is left out"), "{}", diff.len());
     }
 
     #[test]

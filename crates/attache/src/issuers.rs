@@ -1,7 +1,7 @@
 //! The issuers of tokens, and what keeps their keys fresh.
 //!
 //! A file is read again when it changes, a URL is asked again after `refresh`, or sooner where a token names a key that isn't known;
-//! never more often than every [`SHORTEST`]. While it can't be loaded, the last good set stays in use. All workers share the keys, and one
+//! never more often than every [`MIN_REFRESH`]. While it can't be loaded, the last good set stays in use. All workers share the keys, and one
 //! of them keeps each issuer's.
 
 use std::{
@@ -22,9 +22,9 @@ use tokio::time::{Instant, sleep};
 use crate::{error::Error, stack::Upstreams};
 
 /// A key set is requested at most this often, whatever tokens clients send.
-const SHORTEST: Duration = Duration::from_secs(10);
+const MIN_REFRESH: Duration = Duration::from_secs(10);
 /// How often a file is checked, and whether a key is missing.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The issuers of a config. One that says the same as before keeps its keys.
 pub(crate) fn prepare(
@@ -59,7 +59,7 @@ pub(crate) async fn keep(issuer: Arc<Issuer>, upstreams: Rc<Upstreams>) {
     let turn = loop {
         match issuer.keys.refresh_permit() {
             Some(turn) => break turn,
-            None => sleep(LOOK).await,
+            None => sleep(CHECK_INTERVAL).await,
         }
     };
     match &issuer.config.keys {
@@ -86,7 +86,7 @@ async fn follow(issuer: &Issuer, path: &Path) {
             put(issuer, set);
             known = now;
         }
-        sleep(LOOK).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }
 
@@ -102,12 +102,12 @@ async fn ask_again(issuer: &Issuer, upstreams: &Upstreams, keys: &RemoteKeys) {
         let again = match failures {
             0 => refresh,
             failures if !issuer.keys.are_there() => Duration::from_secs(u64::from(failures.min(5))),
-            _ => SHORTEST.min(refresh),
+            _ => MIN_REFRESH.min(refresh),
         };
         loop {
-            sleep(LOOK.min(again)).await;
+            sleep(CHECK_INTERVAL.min(again)).await;
             let waited = begun.elapsed();
-            if waited >= again || (waited >= SHORTEST && issuer.keys.take_wanted()) {
+            if waited >= again || (waited >= MIN_REFRESH && issuer.keys.take_wanted()) {
                 break;
             }
         }
@@ -121,7 +121,7 @@ async fn ask(upstreams: &Upstreams, keys: &RemoteKeys) -> Result<KeySet, String>
     let mut request = Request::new(Bytes::new());
     *request.uri_mut() = service.uri(&keys.path)?;
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-    let answer = service.ask(request, &Name::from("jwt"), keys.timeout, JwtKeys::LONGEST).await?;
+    let answer = service.ask(request, &Name::from("jwt"), keys.timeout, JwtKeys::MAX_SET_BYTES).await?;
     if answer.status != StatusCode::OK {
         return Err(format!("it was answered with {}", answer.status));
     }

@@ -36,9 +36,9 @@ const MARK: &str = "ATTACHE_TAKES_OVER";
 const END: &[u8] = b"end";
 const READY: &[u8] = b"ready";
 /// Descriptors of one message; the kernel takes 253.
-const MOST: usize = 64;
+const MAX_DESCRIPTORS: usize = 64;
 /// Bytes of one message.
-const LONGEST: usize = 4096;
+const MAX_MESSAGE_BYTES: usize = 4096;
 /// How long a new process may take until it serves.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -165,7 +165,7 @@ pub(crate) fn end(pid: u32) {
 
 fn hand(to: BorrowedFd<'_>, sockets: &[(String, Vec<BorrowedFd<'_>>)]) -> io::Result<()> {
     for (key, sockets) in sockets {
-        for some in sockets.chunks(MOST) {
+        for some in sockets.chunks(MAX_DESCRIPTORS) {
             send(to, key.as_bytes(), some)?;
         }
     }
@@ -188,7 +188,7 @@ fn give_up(child: &mut Child, error: &io::Error) -> String {
 }
 
 fn send(to: BorrowedFd<'_>, text: &[u8], sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !sockets.is_empty() && !control.push(SendAncillaryMessage::ScmRights(sockets)) {
         return Err(io::Error::other("too many sockets in one message"));
@@ -199,8 +199,8 @@ fn send(to: BorrowedFd<'_>, text: &[u8], sockets: &[BorrowedFd<'_>]) -> io::Resu
 
 /// One message; empty at the end.
 fn receive_one(from: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    let mut text = vec![0; LONGEST];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut text = vec![0; MAX_MESSAGE_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let slices = &mut [IoSliceMut::new(&mut text)];
     // A signal says nothing of the other side: a child's end or stop must not end a hand-over.

@@ -23,7 +23,7 @@ const SETTLES: Duration = Duration::from_millis(500);
 /// Time stamps younger than this may hide a second change.
 const FRESH: i64 = 2;
 /// Bytes of one file; more is no config.
-const LARGEST: u64 = 16 << 20;
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// Follows the files of the running config, and reloads when they change. Ends with the thread.
 pub(crate) async fn follow(control: Control) {
@@ -73,7 +73,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let mut bytes = Vec::new();
-    file.take(LARGEST).read_to_end(&mut bytes)?;
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -229,7 +229,7 @@ struct Found {
 
 impl Problems {
     /// As many errors, and as many warnings, are shown: a longer list is of no use.
-    const MOST: usize = 200;
+    const MAX_SHOWN: usize = 200;
 
     pub(crate) fn error(&mut self, place: Place, message: impl Into<String>) {
         self.push(Severity::Error, place, message.into(), None);
@@ -266,7 +266,7 @@ impl Problems {
             Severity::Error => self.counts.errors,
             Severity::Warning => self.counts.warnings,
         };
-        so_far >= Self::MOST
+        so_far >= Self::MAX_SHOWN
     }
 
     pub(crate) fn any_error(&self) -> bool {

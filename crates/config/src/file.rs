@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A file larger than this isn't a config.
-const LARGEST: u64 = 8 << 20;
+const MAX_FILE_BYTES: u64 = 8 << 20;
 /// Files of a folder that are compared with the given name.
 const MOST_NAMES: usize = 1000;
 
@@ -19,9 +19,9 @@ const MOST_NAMES: usize = 1000;
 pub(crate) fn read(path: &Path) -> Result<String, Problems> {
     let mut problems = Problems::default();
     let whole = Place::default();
-    let large = std::fs::metadata(path).is_ok_and(|meta| meta.len() > LARGEST);
+    let large = std::fs::metadata(path).is_ok_and(|meta| meta.len() > MAX_FILE_BYTES);
     if large {
-        let message = format!("the file is larger than {} MiB", LARGEST >> 20);
+        let message = format!("the file is larger than {} MiB", MAX_FILE_BYTES >> 20);
         problems.wrong(whole, message, "no config is so large: is it another file?");
         return Err(problems);
     }

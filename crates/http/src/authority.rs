@@ -80,14 +80,14 @@ pub struct CanonicalHost<'a> {
 }
 
 /// No name that DNS carries is longer.
-const LONGEST: usize = 255;
+const MAX_NAME_BYTES: usize = 255;
 
 impl<'a> CanonicalHost<'a> {
     /// The canonical form of a host with or without brackets; `None` if it is longer than any name can be.
     pub fn new(host: &'a str) -> Option<Self> {
         let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
         let bare = host.strip_suffix('.').unwrap_or(host);
-        if bare.len() > LONGEST {
+        if bare.len() > MAX_NAME_BYTES {
             return None;
         }
         if chars::all(bare.as_bytes(), &CANONICAL) {

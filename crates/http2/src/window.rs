@@ -24,7 +24,7 @@ use tokio::time::Instant;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The smallest that a window shrinks to: what RFC 9113 section 6.5.2 begins with.
-const LEAST: u32 = 65_535;
+const MIN_WINDOW: u32 = 65_535;
 
 /// The receive window of one connection's streams.
 #[derive(Debug)]
@@ -185,7 +185,7 @@ impl Window {
 
     /// The process is short of memory: windows become as small as they may be, and don't grow any more on this connection.
     pub fn shrink(&mut self) {
-        self.most = LEAST.min(self.size);
+        self.most = MIN_WINDOW.min(self.size);
         self.resize(self.most);
     }
 

@@ -6,7 +6,7 @@
 use crate::value::{Map, Value};
 
 /// The largest number of rules that one policy may become.
-const MOST: usize = 64;
+const MAX_RULES: usize = 64;
 
 /// One side of a rule: what must hold, or what must not.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -191,7 +191,7 @@ pub(crate) fn both(a: &Any, b: &Any) -> Option<Any> {
             }
         }
     }
-    (out.len() <= MOST).then_some(out)
+    (out.len() <= MAX_RULES).then_some(out)
 }
 
 /// Rules that hold if at least one of both holds. `None` if there are too many.
@@ -205,7 +205,7 @@ pub(crate) fn either(a: Any, b: Any) -> Option<Any> {
     if out.iter().any(Access::is_everything) {
         return Some(everything());
     }
-    (out.len() <= MOST).then_some(out)
+    (out.len() <= MAX_RULES).then_some(out)
 }
 
 /// Rules that hold if none of these holds. `None` if they can't be expressed.

@@ -11,7 +11,7 @@ use serde_saphyr::granit_parser::{ErrorKind, ScanError};
 /// Deeper than any mapping of a manifest.
 const INDENTATION: usize = 256;
 /// Lines that are repaired in one text; each means that it is parsed once more.
-const MOST: usize = 2000;
+const MAX_REPAIRED_LINES: usize = 2000;
 
 /// A text, and how it is given to the parser.
 pub(crate) struct Repaired<'t> {
@@ -44,7 +44,7 @@ impl<'t> Repaired<'t> {
         // A marker of a document ends it, also for kubectl.
         let is_marker =
             self.original.get(start..).is_some_and(|rest| rest.starts_with("---") || rest.starts_with("..."));
-        if !is_this || is_marker || self.lines.len() >= MOST || self.lines.contains(&start) {
+        if !is_this || is_marker || self.lines.len() >= MAX_REPAIRED_LINES || self.lines.contains(&start) {
             return false;
         }
         let at = self.lines.partition_point(|other| *other < start);

@@ -1,11 +1,11 @@
 //! How long an upstream's answers take to their head: a histogram that all workers add to without a lock.
 //!
 //! **Rule.** Microseconds are counted in buckets of 1/16 of an octave, so a quantile is at most 6.25 % too long. Two
-//! halves take turns, each for [`TURN`]; together they hold the last half to whole minute, and what is older is
+//! halves take turns, each for [`HALF_WINDOW`]; together they hold the last half to whole minute, and what is older is
 //! forgotten. A half has the number of its turn: the first worker that adds to a stale one resets it (what others add
 //! in that instant is lost).
 //!
-//! An addition is one locked instruction. A quantile reads all buckets, so [`Quantile`] caches it for [`KEPT`].
+//! An addition is one locked instruction. A quantile reads all buckets, so [`Quantile`] caches it for [`CACHE_TIME`].
 //!
 //! **Source.** HdrHistogram's buckets (Tene); tower's `hedge` has the same two halves.
 
@@ -17,9 +17,9 @@ use std::{
 
 use tokio::time::Instant;
 
-const TURN: Duration = Duration::from_secs(30);
+const HALF_WINDOW: Duration = Duration::from_secs(30);
 /// How long a quantile is cached.
-const KEPT: Duration = Duration::from_millis(100);
+const CACHE_TIME: Duration = Duration::from_millis(100);
 /// Buckets in an octave, as a power of two.
 const FINE: u32 = 4;
 /// Longer ones are counted as this, 2^28 µs (4.5 min).
@@ -82,7 +82,7 @@ impl Latency {
 
     /// From 2 on, so that a half that was never used is of no turn that counts.
     fn turn(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.epoch).as_secs() / TURN.as_secs() + 2
+        now.saturating_duration_since(self.epoch).as_secs() / HALF_WINDOW.as_secs() + 2
     }
 }
 
@@ -116,11 +116,11 @@ impl Quantile {
         Self { share, fewest, known: AtomicU64::new(0), due: AtomicU64::new(0) }
     }
 
-    /// As it was at most [`KEPT`] ago.
+    /// As it was at most [`CACHE_TIME`] ago.
     pub(crate) fn get(&self, of: &Latency, now: Instant) -> Option<Duration> {
         let at = now.saturating_duration_since(of.epoch).as_millis() as u64;
         let due = self.due.load(Relaxed);
-        let next = at + KEPT.as_millis() as u64;
+        let next = at + CACHE_TIME.as_millis() as u64;
         if at >= due && self.due.compare_exchange(due, next, Relaxed, Relaxed).is_ok() {
             let quantile = of.quantile(self.share, self.fewest, now).unwrap_or_default();
             self.known.store(quantile.as_nanos() as u64, Relaxed);
@@ -170,9 +170,9 @@ mod tests {
         let add = |ms: u32| (0..100).for_each(|_| latency.add(ms * MS, Instant::now()));
         let median = || latency.quantile(0.5, 1, Instant::now()).map(|median| median.as_millis());
         add(500);
-        advance(TURN).await;
+        advance(HALF_WINDOW).await;
         assert!(median() >= Some(500), "of the turn before");
-        advance(TURN).await;
+        advance(HALF_WINDOW).await;
         assert_eq!(median(), None, "of the turn before that");
         add(10);
         assert_eq!(median(), Some(10), "the half was begun anew");
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(quantile.get(&latency, Instant::now()), None);
         (0..10).for_each(|_| latency.add(20 * MS, Instant::now()));
         assert_eq!(quantile.get(&latency, Instant::now()), None, "it was looked up just now");
-        advance(KEPT).await;
+        advance(CACHE_TIME).await;
         assert!(quantile.get(&latency, Instant::now()) >= Some(20 * MS));
     }
 

@@ -9,7 +9,7 @@ use attache_config::model::{HostName, HostPattern, Route};
 use crate::words::show_host;
 
 /// A longer list is of no use.
-const MOST: usize = 20;
+const MAX_SHOWN: usize = 20;
 
 /// Names that routes ask for: of requests (`host`), or of TLS (`sni`).
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ impl Named {
                 if !known.insert(name) {
                     continue;
                 }
-                if gathered.shown.len() < MOST {
+                if gathered.shown.len() < MAX_SHOWN {
                     gathered.shown.push(show_host(name));
                 } else {
                     gathered.more += 1;

@@ -12,7 +12,7 @@ use http::Method;
 use crate::{RequestFacts, RouteTable};
 
 /// A longer list is of no use.
-const MOST: usize = 10;
+const MAX_SHOWN: usize = 10;
 
 /// Requests that the routes before took and those now don't, a line each.
 pub fn orphaned(before: &Listener, now: &Listener) -> Vec<String> {
@@ -45,7 +45,7 @@ pub fn orphaned(before: &Listener, now: &Listener) -> Vec<String> {
             if !lines.contains(&line) {
                 lines.push(line);
             }
-            if lines.len() >= MOST {
+            if lines.len() >= MAX_SHOWN {
                 return lines;
             }
         }

@@ -22,12 +22,12 @@ use crate::{
 /// The first line waits for so long, so that its count says something.
 const GATHER: Duration = Duration::from_millis(200);
 /// Time between two looks while something fails.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A kind of failure that continues is logged again after this long.
-const AGAIN: Duration = Duration::from_mins(5);
+const REPEAT_AFTER: Duration = Duration::from_mins(5);
 
 /// Clients that waited in vain and are no chance.
-const HANGS: u64 = 2;
+const MIN_HANGING_CLIENTS: u64 = 2;
 /// One that was alone for so long was chance.
 const DOUBT: Duration = Duration::from_mins(1);
 
@@ -62,7 +62,7 @@ impl Reported {
     /// Too few of these clients left, or more of them were served meanwhile.
     fn may_be_chance(&mut self, left: u64, served: u64, now: Instant) -> bool {
         let doubt = *self.doubt.get_or_insert(Doubt { since: now, served });
-        left < HANGS || served.saturating_sub(doubt.served) > left
+        left < MIN_HANGING_CLIENTS || served.saturating_sub(doubt.served) > left
     }
 }
 
@@ -84,7 +84,7 @@ pub async fn log_outages(metrics: Metrics) {
             watch.begins().await;
             sleep(GATHER).await;
         } else {
-            sleep(LOOK).await;
+            sleep(CHECK_INTERVAL).await;
         }
         let groups = watch.groups();
         let served = Served::new(&metrics);
@@ -134,12 +134,12 @@ fn look(
                 (told.doubt, told.before) = (None, told.count);
                 None
             }
-            Some(since) if quiet >= AGAIN || (quiet >= QUIET && served > told.served) => {
+            Some(since) if quiet >= REPEAT_AFTER || (quiet >= QUIET && served > told.served) => {
                 let count = told.count.saturating_sub(told.before);
                 (told.since, told.before) = (None, told.count);
                 Some(Line::Ended(count, told.seen.duration_since(since), quiet))
             }
-            Some(since) if now.duration_since(told.line) >= AGAIN => {
+            Some(since) if now.duration_since(told.line) >= REPEAT_AFTER => {
                 Some(Line::GoesOn(told.count.saturating_sub(told.before), now.duration_since(since)))
             }
             _ => None,

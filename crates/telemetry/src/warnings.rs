@@ -1,7 +1,7 @@
 //! The last warnings and errors of the program's own log, for the admin API and `attache status`.
 //!
 //! Rule: the same text is one entry with a count. One place in the code keeps at most [`PER_PLACE`] entries and all
-//! together [`KEPT`], the oldest are removed first: a message that repeats with other numbers doesn't displace the
+//! together [`MAX_ENTRIES`], the oldest are removed first: a message that repeats with other numbers doesn't displace the
 //! others.
 
 use std::{
@@ -18,11 +18,11 @@ use tracing_subscriber::layer::{Context, Layer};
 use crate::{escape::escape, rfc3339};
 
 /// Entries in all.
-const KEPT: usize = 64;
+const MAX_ENTRIES: usize = 64;
 /// Entries of one place in the code.
 const PER_PLACE: usize = 8;
 /// Bytes of one entry; a long list of diagnostics is cut.
-const LONGEST: usize = 2000;
+const MAX_ENTRY_BYTES: usize = 2000;
 
 /// The last warnings. Clones are handles to the same.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +74,7 @@ impl Warnings {
             && let Some(oldest) = all.iter().position(|known| known.place == place)
         {
             all.remove(oldest);
-        } else if all.len() >= KEPT {
+        } else if all.len() >= MAX_ENTRIES {
             all.pop_front();
         }
         let level = *metadata.level();
@@ -103,8 +103,9 @@ struct Text {
 impl Text {
     fn whole(mut self) -> String {
         self.message.push_str(&self.fields);
-        if self.message.len() > LONGEST {
-            let end = (0..=LONGEST).rev().find(|end| self.message.is_char_boundary(*end)).unwrap_or(0);
+        if self.message.len() > MAX_ENTRY_BYTES {
+            let end =
+                (0..=MAX_ENTRY_BYTES).rev().find(|end| self.message.is_char_boundary(*end)).unwrap_or(0);
             self.message.truncate(end);
             self.message.push('…');
         }
@@ -166,13 +167,15 @@ mod tests {
             for number in 0..1000 {
                 tracing::warn!("again {number}");
             }
-            tracing::warn!("{}", "long".repeat(LONGEST));
+            tracing::warn!("{}", "long".repeat(MAX_ENTRY_BYTES));
         });
         let all = all.as_array().cloned().unwrap_or_default();
         assert_eq!(all.len(), PER_PLACE + 2);
         assert!(
             all.iter().any(|one| one["text"] == "rare") && all.iter().any(|one| one["text"] == "again 999")
         );
-        assert!(all.iter().all(|one| one["text"].as_str().is_some_and(|text| text.len() <= LONGEST + 3)));
+        assert!(
+            all.iter().all(|one| one["text"].as_str().is_some_and(|text| text.len() <= MAX_ENTRY_BYTES + 3))
+        );
     }
 }

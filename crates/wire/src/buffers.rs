@@ -11,7 +11,7 @@ pub const SIZE: usize = 16 << 10;
 /// Bytes of a buffer for bulk: a quarter of the system calls, and still no more than the processor's nearest caches hold.
 const LARGE: usize = 4 * SIZE;
 /// Buffers that are kept for the next connection.
-const KEPT: usize = 32;
+const MAX_KEPT: usize = 32;
 
 thread_local! {
     static FREE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
@@ -65,7 +65,7 @@ pub fn put(buf: &mut BytesMut) {
     let mut buf = std::mem::take(buf);
     if buf.try_reclaim(SIZE) && buf.capacity() < 2 * SIZE {
         FREE.with_borrow_mut(|free| {
-            if free.len() < KEPT {
+            if free.len() < MAX_KEPT {
                 free.push(buf);
             }
         });

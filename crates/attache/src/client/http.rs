@@ -14,7 +14,7 @@ use std::{
 /// How long a connection, and each wait for bytes of an answer, may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of one answer; more is not from attache.
-const MOST: u64 = 64 << 20;
+const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
 /// Where attache answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Answer {
     /// The whole body.
     pub(crate) fn text(self) -> io::Result<String> {
         let mut text = String::new();
-        self.body.take(MOST).read_to_string(&mut text)?;
+        self.body.take(MAX_ANSWER_BYTES).read_to_string(&mut text)?;
         Ok(text)
     }
 }

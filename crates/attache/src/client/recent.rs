@@ -24,13 +24,13 @@ pub(super) fn cause(group: &Value) -> String {
 /// trouble of this attache, and few failures among many good answers. The cause of those that are `told` stands above.
 pub(super) fn recent_failures(seen: &Value, told: &[&Value]) -> Vec<String> {
     const LATELY: u64 = 300;
-    const MOST: usize = 12;
+    const MAX_ROWS: usize = 12;
     let groups = seen["failures"].as_array().map_or(&[][..], Vec::as_slice);
     let ago = |group: &Value| group["last_ago_seconds"].as_u64().unwrap_or(u64::MAX);
     let lately: Vec<_> = groups.iter().filter(|group| ago(group) <= LATELY).collect();
     let mut lines: Vec<String> = lately
         .iter()
-        .take(MOST)
+        .take(MAX_ROWS)
         .map(|group| {
             let (upstream, listener) = (field(group, "upstream"), field(group, "listener"));
             let whose = if upstream.is_empty() {
@@ -55,8 +55,8 @@ pub(super) fn recent_failures(seen: &Value, told: &[&Value]) -> Vec<String> {
             )
         })
         .collect();
-    if lately.len() > MOST {
-        lines.push(format!("and {} more kinds: `GET /failures`", lately.len() - MOST));
+    if lately.len() > MAX_ROWS {
+        lines.push(format!("and {} more kinds: `GET /failures`", lately.len() - MAX_ROWS));
     }
     lines
 }
@@ -64,14 +64,14 @@ pub(super) fn recent_failures(seen: &Value, told: &[&Value]) -> Vec<String> {
 /// Changes of state of the last quarter of an hour, a line each. Kinds of failures have a separate list.
 pub(super) fn recent_changes(seen: &Value) -> Vec<String> {
     const LATELY: u64 = 900;
-    const MOST: usize = 8;
+    const MAX_ROWS: usize = 8;
     let ago = |event: &Value| event["last_ago_seconds"].as_u64().unwrap_or(u64::MAX);
     let events = seen["events"].as_array().map_or(&[][..], Vec::as_slice);
     let lately: Vec<_> =
         events.iter().filter(|event| ago(event) <= LATELY && field(event, "kind") != "failures").collect();
     let mut lines: Vec<String> = lately
         .iter()
-        .take(MOST)
+        .take(MAX_ROWS)
         .map(|event| {
             let whose = match (field(event, "whose"), field(event, "endpoint")) {
                 ("", _) => "this attache".to_owned(),
@@ -92,8 +92,8 @@ pub(super) fn recent_changes(seen: &Value) -> Vec<String> {
             )
         })
         .collect();
-    if lately.len() > MOST {
-        lines.push(format!("and {} more changes: `GET /events`", lately.len() - MOST));
+    if lately.len() > MAX_ROWS {
+        lines.push(format!("and {} more changes: `GET /events`", lately.len() - MAX_ROWS));
     }
     lines
 }
@@ -101,7 +101,7 @@ pub(super) fn recent_changes(seen: &Value) -> Vec<String> {
 /// The log's warnings of the last day, a line each, without those that another list says.
 pub(super) fn recent_warnings(seen: &Value) -> Vec<String> {
     const LATELY: u64 = 24 * 3600;
-    const MOST: usize = 6;
+    const MAX_ROWS: usize = 6;
     const SAID: &[&str] = &[
         "attache_telemetry::outages",
         "attache_upstream::outlier",
@@ -115,7 +115,7 @@ pub(super) fn recent_warnings(seen: &Value) -> Vec<String> {
         .iter()
         .filter(|warning| ago(warning) <= LATELY)
         .filter(|warning| !SAID.iter().any(|target| field(warning, "target").starts_with(target)))
-        .take(MOST)
+        .take(MAX_ROWS)
         .map(|warning| {
             let times = match warning["count"].as_u64() {
                 Some(count) if count > 1 => format!(", {count} times"),

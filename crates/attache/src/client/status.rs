@@ -20,7 +20,7 @@ use crate::cli;
 /// Something is wrong with what runs.
 const TROUBLE: u8 = 2;
 /// A certificate that expires sooner is trouble.
-const SOON: u64 = 24 * 3600;
+const EXPIRES_SOON: u64 = 24 * 3600;
 
 pub(crate) fn status(options: &cli::Status) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let get = |path: &str| -> Result<Value, Box<dyn std::error::Error>> {
@@ -125,7 +125,7 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
     }
     for certificate in list(&seen["certificates"], "certificates") {
         let left = certificate["expires_in_seconds"].as_u64().unwrap_or(0);
-        if left < SOON {
+        if left < EXPIRES_SOON {
             let (side, name) = (field(certificate, "side"), field(certificate, "name"));
             let when =
                 if left == 0 { "has expired".to_owned() } else { format!("expires in {}", span(left)) };

@@ -25,7 +25,7 @@ pub use question::{Excerpt, Question};
 pub use verdict::{Denial, Granted, Verdict};
 
 /// A longer answer counts as no answer. A denial may carry a page for people.
-const LONGEST: usize = 1 << 20;
+const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
@@ -56,15 +56,17 @@ impl External {
         let verdict = match &config.protocol {
             AuthorizerProtocol::Grpc => {
                 let message = question.message(config);
-                let answer: messages::CheckResponse =
-                    service.unary(CHECK, &message, question.listener, config.timeout, LONGEST).await?;
+                let answer: messages::CheckResponse = service
+                    .unary(CHECK, &message, question.listener, config.timeout, MAX_ANSWER_BYTES)
+                    .await?;
                 Verdict::of_message(answer, config)
             }
             AuthorizerProtocol::Http { path_prefix } => {
                 let Some(request) = question.http_request(config, path_prefix, service)? else {
                     return Ok(Verdict::unaskable());
                 };
-                let answer = service.ask(request, question.listener, config.timeout, LONGEST).await?;
+                let answer =
+                    service.ask(request, question.listener, config.timeout, MAX_ANSWER_BYTES).await?;
                 Verdict::of_http(&answer, config)
             }
         };

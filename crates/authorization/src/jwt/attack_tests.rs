@@ -334,7 +334,7 @@ fn what_is_not_understood_or_too_long_is_refused() {
     let verifier = verifier(&signers);
     let head = json!({ "alg": "RS256", "kid": "rsa", "crit": ["b64"], "b64": false });
     refused(&verifier, "crit", &bearer(&signers.token(&head, &claims())));
-    let long = with("pad", "x".repeat(JwtProvider::LONGEST).into());
+    let long = with("pad", "x".repeat(JwtProvider::MAX_TOKEN_BYTES).into());
     let token = signers.token(&json!({ "alg": "RS256", "kid": "rsa" }), &long);
     refused(&verifier, "long", &bearer(&token));
 }

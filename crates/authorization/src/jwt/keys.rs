@@ -143,8 +143,8 @@ impl KeySet {
     /// # Errors
     /// It is none, or no key of it can be used.
     pub fn parse(text: &[u8]) -> Result<Self, KeySetError> {
-        if text.len() > JwtKeys::LONGEST {
-            return Err(KeySetError(format!("longer than {} bytes", JwtKeys::LONGEST)));
+        if text.len() > JwtKeys::MAX_SET_BYTES {
+            return Err(KeySetError(format!("longer than {} bytes", JwtKeys::MAX_SET_BYTES)));
         }
         let set: Set =
             serde_json::from_slice(text).map_err(|error| KeySetError(format!("no JWK set: {error}")))?;

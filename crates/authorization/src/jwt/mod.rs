@@ -206,8 +206,8 @@ impl Issuer {
         now: Duration,
     ) -> Result<Rc<Claims>, TokenError> {
         let name = &self.config.name;
-        if token.len() > JwtProvider::LONGEST {
-            let most = JwtProvider::LONGEST;
+        if token.len() > JwtProvider::MAX_TOKEN_BYTES {
+            let most = JwtProvider::MAX_TOKEN_BYTES;
             return Err(TokenError::Invalid(format!("{name}: the token is longer than {most} bytes")));
         }
         let keys = self.keys.get();

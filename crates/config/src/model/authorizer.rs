@@ -113,7 +113,7 @@ section! {
 
 impl AuthorizerBody {
     /// A larger `max` is refused: each request that waits may hold as much.
-    pub const LARGEST: usize = 1 << 20;
+    pub const MAX_BODY_BYTES: usize = 1 << 20;
 }
 
 /// Names of headers.

@@ -84,7 +84,7 @@ impl Show<JwtKeys> for Keys {
 
 impl JwtProvider {
     /// A longer token is refused.
-    pub const LONGEST: usize = 16 << 10;
+    pub const MAX_TOKEN_BYTES: usize = 16 << 10;
 }
 
 /// Where the keys are.
@@ -100,7 +100,7 @@ pub enum JwtKeys {
 
 impl JwtKeys {
     /// A longer JWK set is refused.
-    pub const LONGEST: usize = 1 << 20;
+    pub const MAX_SET_BYTES: usize = 1 << 20;
 }
 
 /// Where in a request a token stands.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Wrong, wrong};
 
 /// Longer ones are typing errors, and could overflow a clock.
-const LONGEST: Duration = Duration::from_hours(366 * 24);
+const MAX_DURATION: Duration = Duration::from_hours(366 * 24);
 
 pub(super) fn positive(text: &str) -> Result<Duration, Wrong> {
     if text == "off" {
@@ -66,7 +66,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
         let number: f64 = number.parse().map_err(|_| bad())?;
         // Whole nanoseconds, so that 0.1s is exactly 100ms.
         let nanos = (number * seconds * 1e9).round();
-        if nanos > LONGEST.as_nanos() as f64 {
+        if nanos > MAX_DURATION.as_nanos() as f64 {
             return wrong("{} is too long", "at most `366d`; `off` or `0` where there shall be no bound");
         }
         total += Duration::from_nanos(nanos as u64);
@@ -75,7 +75,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
     if text.is_empty() {
         return Err(bad());
     }
-    if total > LONGEST {
+    if total > MAX_DURATION {
         return wrong("{} is too long", "at most `366d`");
     }
     Ok(total)

@@ -18,7 +18,7 @@ use super::{Field, OVERHEAD, Pseudo, TABLE, Tag, fixed, integer, table::Table};
 const SEEN: usize = 64;
 
 /// So are the entries of the table, which has at most 128. What takes another one's place makes that be sent literally, no more.
-const PLACES: usize = 256;
+const HASH_SLOTS: usize = 256;
 
 /// Cookies shorter than this can be guessed.
 const SHORT_COOKIE: usize = 20;
@@ -30,7 +30,7 @@ pub(crate) struct Encoder {
     /// How many entries were added so far.
     added: u32,
     /// The entry that was added as this one, counted from 1, at the place of its hash.
-    places: Box<[u32; PLACES]>,
+    places: Box<[u32; HASH_SLOTS]>,
     seen: [u32; SEEN],
     /// The smallest size since the last block, where the size has changed (section 4.2).
     smallest: Option<usize>,
@@ -41,7 +41,7 @@ impl Default for Encoder {
         Self {
             table: Table::new(TABLE),
             added: 0,
-            places: Box::new([0; PLACES]),
+            places: Box::new([0; HASH_SLOTS]),
             seen: [0; SEEN],
             smallest: None,
         }
@@ -127,13 +127,13 @@ impl Encoder {
             self.table.add(tag, name, value);
         }
         self.added = self.added.wrapping_add(1);
-        if let Some(place) = self.places.get_mut(hash as usize >> 8 & (PLACES - 1)) {
+        if let Some(place) = self.places.get_mut(hash as usize >> 8 & (HASH_SLOTS - 1)) {
             *place = self.added;
         }
     }
 
     fn find(&self, hash: u32, field: Field<'_>) -> Option<usize> {
-        let place = *self.places.get(hash as usize >> 8 & (PLACES - 1))?;
+        let place = *self.places.get(hash as usize >> 8 & (HASH_SLOTS - 1))?;
         // Of one that was evicted, or of none, this is more than the table has.
         let back = self.added.wrapping_sub(place) as usize;
         let entry = self.table.get(back)?;

@@ -15,13 +15,13 @@ const BITS: [u8; 256] = [
 ];
 
 /// The longest code of a byte.
-const LONGEST: usize = 30;
+const MAX_CODE_BITS: usize = 30;
 
 /// The code by lengths: the first code of each, how many there are, and where their bytes stand in `bytes`.
 struct Code {
-    first: [u32; LONGEST + 1],
-    count: [u32; LONGEST + 1],
-    at: [u32; LONGEST + 1],
+    first: [u32; MAX_CODE_BITS + 1],
+    count: [u32; MAX_CODE_BITS + 1],
+    at: [u32; MAX_CODE_BITS + 1],
     bytes: [u8; 256],
 }
 
@@ -29,10 +29,14 @@ const CODE: Code = code();
 
 #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const fn code() -> Code {
-    let mut code =
-        Code { first: [0; LONGEST + 1], count: [0; LONGEST + 1], at: [0; LONGEST + 1], bytes: [0; 256] };
+    let mut code = Code {
+        first: [0; MAX_CODE_BITS + 1],
+        count: [0; MAX_CODE_BITS + 1],
+        at: [0; MAX_CODE_BITS + 1],
+        bytes: [0; 256],
+    };
     let (mut length, mut next, mut at) = (1, 0, 0);
-    while length <= LONGEST {
+    while length <= MAX_CODE_BITS {
         next <<= 1;
         code.first[length] = next;
         code.at[length] = at;
@@ -93,7 +97,7 @@ pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
             bits = bits << 32 | u64::from(u32::from_be_bytes(*four));
             held += 32;
             rest = after;
-        } else if held < LONGEST as u32
+        } else if held < MAX_CODE_BITS as u32
             && let Some((byte, after)) = rest.split_first()
         {
             bits = bits << 8 | u64::from(*byte);
@@ -121,7 +125,7 @@ pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
                 *slots.next()? = byte;
                 held -= length;
             }
-            None if rest.is_empty() || held >= LONGEST as u32 => break,
+            None if rest.is_empty() || held >= MAX_CODE_BITS as u32 => break,
             None => {}
         }
     }
@@ -139,7 +143,7 @@ pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
 
 /// The next code, bit by bit; `None` where it isn't complete.
 fn long(bits: u64, held: u32) -> Option<(u8, u32)> {
-    for length in 1..=held.min(LONGEST as u32) {
+    for length in 1..=held.min(MAX_CODE_BITS as u32) {
         let code = (bits >> (held - length)) as u32 & ((1 << length) - 1);
         let at = length as usize;
         let within = code.wrapping_sub(*CODE.first.get(at)?);

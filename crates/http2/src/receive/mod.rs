@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Pieces of one size that wait for a reader without having been copied. Each holds the buffer that it was read into, which is larger.
-const KEPT: usize = 4;
+const MAX_UNCOPIED_PIECES: usize = 4;
 
 /// What a frame leads to: the connection's end, or a stream's.
 enum Wrong {
@@ -237,7 +237,7 @@ impl State {
         } else if len > 0 {
             match shared {
                 // A reader that has fallen behind would hold the whole of what each was read with.
-                Some(shared) if Queue::keeps(len) && stream.received.len() < KEPT * len => {
+                Some(shared) if Queue::keeps(len) && stream.received.len() < MAX_UNCOPIED_PIECES * len => {
                     stream.received.push(shared.slice(start..start + len));
                 }
                 _ => stream.received.copy(payload.get(start..start + len).unwrap_or_default()),

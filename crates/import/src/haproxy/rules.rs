@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The largest number of rules of one frontend.
-const MOST: usize = 2000;
+const MAX_RULES: usize = 2000;
 
 pub(crate) fn frontend(section: &Section, secure: bool, remarks: &mut Remarks, cx: &mut Cx) -> Vec<Hosted> {
     let acls = Acls {
@@ -73,7 +73,7 @@ fn lower(
     out: &mut Vec<Hosted>,
     cx: &mut Cx,
 ) {
-    if out.len() > MOST {
+    if out.len() > MAX_RULES {
         return;
     }
     let Some((step, rest)) = steps.split_first() else {

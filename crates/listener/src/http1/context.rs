@@ -15,7 +15,7 @@ use crate::{registry::OpenConnection, respond::Context};
 
 /// 1xx answers that wait for a client that doesn't read; more are dropped, because no client depends on them (RFC 9110
 /// section 15.2).
-const MOST: usize = 64 << 10;
+const MAX_WAITING_BYTES: usize = 64 << 10;
 
 /// One connection. In one piece, since memory per idle connection counts.
 pub(super) struct Shared {
@@ -60,7 +60,7 @@ impl Informational for Shared {
             return;
         }
         let mut hints = self.hints.take().unwrap_or_default();
-        if hints.len() < MOST {
+        if hints.len() < MAX_WAITING_BYTES {
             write::informational(&mut hints, status, headers);
             self.live().wake();
         }

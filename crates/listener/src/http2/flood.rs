@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::registry::OpenConnection;
 
 /// Addresses that are remembered. Beyond it those with nothing spent are forgotten, and further ones are not remembered.
-const MOST: usize = 4096;
+const MAX_ADDRESSES: usize = 4096;
 
 thread_local! {
     static SPENT: RefCell<HashMap<IpAddr, TokenBucket>> = RefCell::default();
@@ -56,9 +56,9 @@ impl Payer for Client {
 fn spend(client: Option<IpAddr>, amount: u64, bounds: Bounds, now: Instant) -> bool {
     let Some(client) = client.map(network) else { return true };
     SPENT.with_borrow_mut(|all| {
-        if all.len() >= MOST && !all.contains_key(&client) {
+        if all.len() >= MAX_ADDRESSES && !all.contains_key(&client) {
             all.retain(|_, account| !account.fill(bounds, now));
-            if all.len() >= MOST {
+            if all.len() >= MAX_ADDRESSES {
                 return true;
             }
         }

@@ -39,7 +39,7 @@ use http::{HeaderName, HeaderValue};
 use pin_project_lite::pin_project;
 
 /// An answer may be no longer than this: a few statuses and headers.
-const LONGEST: usize = 64 << 10;
+const MAX_ANSWER_BYTES: usize = 64 << 10;
 
 type BoxFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>>;
 
@@ -106,7 +106,8 @@ impl GlobalLimiter {
     /// Asks; an error says why there is no answer.
     async fn ask(&self, question: messages::Request, listener: Name) -> Result<messages::Answer, String> {
         const METHOD: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
-        let answer = self.service.unary(METHOD, &question, &listener, self.config.timeout, LONGEST).await;
+        let answer =
+            self.service.unary(METHOD, &question, &listener, self.config.timeout, MAX_ANSWER_BYTES).await;
         let answer = answer.map(|response: messages::Response| messages::Answer::from(response));
         let outcome = match &answer {
             Ok(answer) if answer.over_limit => "over-limit",

@@ -22,7 +22,7 @@ use tokio::{
 use super::{gate::Gate, urgency::CLASSES};
 
 /// How often a line looks for permits that came free elsewhere. tokio's timers know nothing shorter.
-const LOOK: Duration = Duration::from_millis(1);
+const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 thread_local! {
     /// Lines of this worker that are in use: all routes to an upstream wait in the same one.
@@ -234,7 +234,7 @@ impl Line {
         let line = self.this.clone();
         spawn_local(async move {
             loop {
-                sleep(LOOK).await;
+                sleep(CHECK_INTERVAL).await;
                 let Some(line) = line.upgrade() else { return };
                 line.serve(Instant::now());
                 if line.waiting.borrow().count == 0 {

@@ -19,7 +19,7 @@ use super::time::Timestamp;
 /// How long the server may take to accept a connection or a message.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is called again.
-const AGAIN: Duration = Duration::from_secs(1);
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of a datagram's line: what receivers take (RFC 5426 section 3.2 asks for 2048), and far below UDP's own limit.
 const LONGEST_DATAGRAM: usize = 8 << 10;
 /// Severity "informational" (RFC 5424 section 6.2.1).
@@ -124,7 +124,7 @@ fn resolve(server: &str) -> io::Result<std::net::SocketAddr> {
 impl Write for SyslogWriter {
     /// Takes whole lines.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        if self.failed.is_some_and(|failed| failed.elapsed() < AGAIN) {
+        if self.failed.is_some_and(|failed| failed.elapsed() < RECONNECT_INTERVAL) {
             return Err(io::Error::new(
                 io::ErrorKind::NotConnected,
                 "the syslog server was away a moment ago",
@@ -212,7 +212,7 @@ mod tests {
         assert!(writer.write_all(b"lost\n").is_err());
         let server = UnixDatagram::bind(&path).unwrap();
         assert_eq!(writer.write_all(b"lost too\n").unwrap_err().kind(), io::ErrorKind::NotConnected);
-        writer.failed = writer.failed.and_then(|failed| failed.checked_sub(AGAIN));
+        writer.failed = writer.failed.and_then(|failed| failed.checked_sub(RECONNECT_INTERVAL));
         writer.write_all(b"kept\n").unwrap();
         let mut buffer = [0; 4096];
         let length = server.recv(&mut buffer).unwrap();

@@ -21,9 +21,9 @@ const ALL_OF: u64 = 5;
 /// An answer of another kind that is older says nothing of them.
 const LONG_AGO: Duration = Duration::from_secs(30);
 /// After so long without calls, earlier answers no longer count.
-const FORGOTTEN: Duration = Duration::from_mins(5);
+const FORGET_AFTER: Duration = Duration::from_mins(5);
 /// Time between two looks.
-const LOOK: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// 4xx answers of one upstream since its last answer of another kind.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ fn look(
     if others {
         streak.served_at = Some(now);
     }
-    if others || (streak.count > 0 && errors == 0 && now.duration_since(streak.last) >= FORGOTTEN) {
+    if others || (streak.count > 0 && errors == 0 && now.duration_since(streak.last) >= FORGET_AFTER) {
         let (count, lasted) = (streak.count, streak.last.duration_since(streak.since));
         streak.count = 0;
         return std::mem::take(&mut streak.is_told).then_some(Line::Ended(count, lasted));
@@ -142,7 +142,7 @@ fn write(watch: &Watch, upstream: &Name, line: &Line) {
 
 /// Looks periodically, for as long as it is polled.
 pub async fn log_client_errors(metrics: Metrics) {
-    let mut ticks = interval(LOOK);
+    let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

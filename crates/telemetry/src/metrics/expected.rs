@@ -5,7 +5,7 @@
 //!
 //! Rule: a row of [`table`](super::table) says which zeros it begins with, and a scrape adds them; workers hold no
 //! cell for them. Only the reasons that are likely have one,
-//! and at most [`MOST`] series of `attache_requests_total` are added, in the order of the config: the number of series
+//! and at most [`MAX_SERIES`] series of `attache_requests_total` are added, in the order of the config: the number of series
 //! still depends on the config alone.
 
 use std::{
@@ -19,7 +19,7 @@ use super::Metrics;
 use crate::Reason;
 
 /// Series of `attache_requests_total` that stand as 0 at most.
-const MOST: usize = 4096;
+const MAX_SERIES: usize = 4096;
 
 /// Why calls and connections to an upstream fail most often.
 const COMMON: &[Reason] = &[
@@ -160,7 +160,7 @@ impl Expected {
                         _ => spoken,
                     };
                     for protocol in spoken {
-                        if requests.len() >= MOST {
+                        if requests.len() >= MAX_SERIES {
                             break;
                         }
                         if !protocol.starts_with("http") {
@@ -331,7 +331,7 @@ mod tests {
         metrics.expect(&config(&text));
         let series =
             metrics.render().lines().filter(|line| line.starts_with("attache_requests_total")).count();
-        assert!((MOST..MOST + 64).contains(&series), "{series}");
+        assert!((MAX_SERIES..MAX_SERIES + 64).contains(&series), "{series}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! without one that succeeded are an outage, too, if they are [`IN_A_ROW`] or the last success is [`LONG_AGO`].
 //! A client that waited and left without an answer has seen a failure, too ([`PATIENT`](super::counts::PATIENT)).
 //! It may also have had its own reason to leave.
-//! So such clients are an outage only if there are [`HANGS`] of them (one, where nobody was served), and if they and the failed calls
+//! So such clients are an outage only if there are [`MIN_HANGING_CLIENTS`] of them (one, where nobody was served), and if they and the failed calls
 //! are half of all calls.
 //! Where answers often take as long (long polls), clients leave often, and only the last minutes count.
 //! And where the upstream answers every call with a 4xx ([`client_errors`](super::client_errors)), attache refuses every call, or every client gives up before there is an answer, nobody is served, although none of
@@ -22,7 +22,7 @@ const IN_A_ROW: u64 = 3;
 /// A success that is older says nothing of the failure that came since.
 const LONG_AGO: Duration = Duration::from_secs(30);
 /// Clients that waited in vain and are no chance, where they are half of all.
-const HANGS: u64 = 2;
+const MIN_HANGING_CLIENTS: u64 = 2;
 /// So many calls must all have been refused or given up. Fewer may be one client's mistake.
 const ALL_OF: u64 = 5;
 
@@ -68,7 +68,7 @@ impl Outage {
         }
         let is_slow = is_usually_slow(long);
         let (counts, window) = if is_slow { (long, "5 min") } else { (counts, window) };
-        let is_chance = counts.waited < HANGS && long.served() > 0;
+        let is_chance = counts.waited < MIN_HANGING_CLIENTS && long.served() > 0;
         if counts.waited > 0 && !is_chance && unanswered(counts) * 2 >= counts.seen() {
             return Some(Self::new(counts, window));
         }
@@ -119,8 +119,8 @@ fn in_a_row(newest: impl Iterator<Item = Period>, is_slow: bool) -> Option<Outag
         began = stretch.ended + stretch.took;
     }
     let is_long_ago = success.is_none_or(|ago| ago >= LONG_AGO);
-    let told =
-        unanswered(&calls) >= IN_A_ROW || ((calls.failed > 0 || unanswered(&calls) >= HANGS) && is_long_ago);
+    let told = unanswered(&calls) >= IN_A_ROW
+        || ((calls.failed > 0 || unanswered(&calls) >= MIN_HANGING_CLIENTS) && is_long_ago);
     told.then(|| Outage::new(&calls, shown(began)))
 }
 

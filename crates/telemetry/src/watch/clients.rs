@@ -1,6 +1,6 @@
 //! Requests by client, while the admin API is asked for them.
 //!
-//! Rule: a client is its verified identity, or else its address without the port. Each worker keeps [`MOST`] of them.
+//! Rule: a client is its verified identity, or else its address without the port. Each worker keeps [`MAX_CLIENTS`] of them.
 //! One more takes the place of the client with the fewest requests and inherits that count, which is then its upper
 //! bound (the space-saving algorithm of Metwally, Agrawal and El Abbadi, 2005): a client that calls often stays,
 //! however many others call once.
@@ -18,7 +18,7 @@ use super::failed;
 use crate::{Exchange, rfc3339};
 
 /// Clients that each worker keeps.
-const MOST: usize = 256;
+const MAX_CLIENTS: usize = 256;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum ClientId {
@@ -66,7 +66,7 @@ impl Clients {
             (None, None) => ClientId::Unknown,
         };
         let key = (exchange.listener.clone(), who);
-        if !self.0.contains_key(&key) && self.0.len() >= MOST {
+        if !self.0.contains_key(&key) && self.0.len() >= MAX_CLIENTS {
             let fewest = self.0.iter().min_by_key(|(_, calls)| calls.requests).map(|(key, _)| key.clone());
             let inherited =
                 fewest.and_then(|fewest| self.0.remove(&fewest)).map_or(0, |calls| calls.requests);
@@ -171,7 +171,7 @@ mod tests {
             call(&mut clients, [10, b, c, d], None, None);
             call(&mut clients, [192, 0, 2, 1], None, None);
         }
-        assert_eq!(clients.0.len(), MOST);
+        assert_eq!(clients.0.len(), MAX_CLIENTS);
         let first = &clients.json(1)[0];
         assert_eq!((&first["client"], &first["at_least"]), (&json!("192.0.2.1"), &json!(20_000)));
     }

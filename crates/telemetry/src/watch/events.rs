@@ -1,6 +1,6 @@
 //! What changed lately: breakers, ejections, health, reloads, certificates, and kinds of failures that began and ended.
 //!
-//! Rule: the last [`KEPT`] are kept. The same change, seen again within [`AGAIN`] of the last time, is counted and takes no place of its
+//! Rule: the last [`MAX_EVENTS`] are kept. The same change, seen again within [`SAME_WITHIN`] of the last time, is counted and takes no place of its
 //! own, so an endpoint that comes and goes every second does not push a reload out.
 
 use std::{
@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use crate::rfc3339;
 
 /// Changes that are kept, and that are looked through for the same one: a change is rare enough for that.
-const KEPT: usize = 500;
+const MAX_EVENTS: usize = 500;
 /// The same change within this time is one entry.
-const AGAIN: Duration = Duration::from_secs(60);
+const SAME_WITHIN: Duration = Duration::from_secs(60);
 
 /// What changed, and to what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,14 +79,14 @@ pub(super) struct Events(VecDeque<Event>);
 impl Events {
     pub(super) fn add(&mut self, change: Change, now: SystemTime) {
         let known = self.0.iter_mut().rev().find(|event| {
-            event.change.is_like(&change) && now.duration_since(event.last).unwrap_or_default() <= AGAIN
+            event.change.is_like(&change) && now.duration_since(event.last).unwrap_or_default() <= SAME_WITHIN
         });
         if let Some(event) = known {
             (event.count, event.last) = (event.count + 1, now);
             event.change.because = change.because;
             return;
         }
-        if self.0.len() >= KEPT {
+        if self.0.len() >= MAX_EVENTS {
             self.0.pop_front();
         }
         self.0.push_back(Event { first: now, last: now, count: 1, change });
@@ -136,11 +136,14 @@ mod tests {
     #[test]
     fn they_are_bounded() {
         let mut events = Events::default();
-        for number in 0..KEPT + 100 {
+        for number in 0..MAX_EVENTS + 100 {
             let change = Change { kind: "config", whose: number.to_string(), ..Change::default() };
             events.add(change, SystemTime::UNIX_EPOCH);
         }
-        assert_eq!(events.0.len(), KEPT);
-        assert_eq!(events.0.back().map(|event| event.change.whose.clone()), Some((KEPT + 99).to_string()));
+        assert_eq!(events.0.len(), MAX_EVENTS);
+        assert_eq!(
+            events.0.back().map(|event| event.change.whose.clone()),
+            Some((MAX_EVENTS + 99).to_string())
+        );
     }
 }

@@ -10,7 +10,7 @@ use super::{Record, clients::Clients, groups::Groups};
 use crate::Exchange;
 
 /// Failures that each worker remembers.
-const KEPT: usize = 100;
+const MAX_FAILURES: usize = 100;
 /// Rings at once. There is one for each thread that ever saw a failure, and threads come and go only with the process.
 const RINGS: usize = 1024;
 
@@ -27,7 +27,7 @@ impl Ring {
     /// The oldest makes room; its texts' memory is used again, so that a storm of failures allocates next to nothing.
     /// True if a kind of failure begins with it.
     pub(super) fn push(&mut self, exchange: &Exchange, total: Duration) -> bool {
-        let record = if self.last.len() < KEPT { None } else { self.last.pop_front() };
+        let record = if self.last.len() < MAX_FAILURES { None } else { self.last.pop_front() };
         self.last.push_back(match record {
             Some(mut record) => {
                 record.fill(exchange, total);

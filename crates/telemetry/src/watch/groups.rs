@@ -17,7 +17,7 @@ use crate::{Exchange, Reason, rfc3339};
 pub(crate) const QUIET: Duration = Duration::from_secs(15);
 /// Kinds that each worker keeps. Names come from the config and reasons from a closed list; the kind that is over for the longest time
 /// makes room.
-const MOST: usize = 256;
+const MAX_GROUPS: usize = 256;
 /// The last one of a kind is kept anew at most so often: copying its texts costs more than counting it.
 const FRESH: Duration = Duration::from_millis(500);
 
@@ -156,7 +156,7 @@ impl Groups {
             }
             return begins;
         }
-        if self.0.len() >= MOST
+        if self.0.len() >= MAX_GROUPS
             && let Some(oldest) = (0..self.0.len()).min_by_key(|at| self.0.get(*at).map(|group| group.last))
         {
             self.0.swap_remove(oldest);

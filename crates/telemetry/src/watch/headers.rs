@@ -8,9 +8,9 @@ use attache_wire::Fields;
 use serde_json::Value;
 
 /// Headers that are kept of one message.
-const MOST: usize = 64;
+const MAX_HEADERS: usize = 64;
 /// Bytes that are kept of one value.
-const LONGEST: usize = 256;
+const MAX_VALUE_BYTES: usize = 256;
 /// What is shown in place of a value.
 const HIDDEN: &str = "(hidden)";
 
@@ -28,7 +28,7 @@ impl SeenHeaders {
     pub fn redact(headers: &Fields) -> Vec<(String, String)> {
         headers
             .iter()
-            .take(MOST)
+            .take(MAX_HEADERS)
             .map(|(name, value)| (name.lower().into_owned(), shown(&name.lower(), value.as_bytes())))
             .collect()
     }
@@ -48,7 +48,7 @@ fn shown(name: &str, value: &[u8]) -> String {
         Some((before, _)) if before.contains('/') => format!("{before}?{HIDDEN}"),
         _ => text.to_owned(),
     };
-    match text.char_indices().nth(LONGEST) {
+    match text.char_indices().nth(MAX_VALUE_BYTES) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text,
     }
@@ -119,6 +119,6 @@ mod tests {
         ] {
             assert_eq!(see(name, value), value);
         }
-        assert_eq!(see("x-long", &"é".repeat(300)).chars().count(), LONGEST + 1);
+        assert_eq!(see("x-long", &"é".repeat(300)).chars().count(), MAX_VALUE_BYTES + 1);
     }
 }

@@ -12,7 +12,7 @@ use super::SeenHeaders;
 use crate::{Exchange, Reason, access_log::Timestamp};
 
 /// Bytes that are kept of one text, since clients decide how long they are.
-const LONGEST: usize = 512;
+const MAX_TEXT_BYTES: usize = 512;
 
 /// One exchange that ended: what the access log would say, and the headers where they were seen.
 #[derive(Clone, Debug)]
@@ -149,7 +149,7 @@ impl Record {
 /// Replaces a text, cut to a bounded length.
 fn put(into: &mut String, text: &str) {
     into.clear();
-    let end = (0..=text.len().min(LONGEST)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let end = (0..=text.len().min(MAX_TEXT_BYTES)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     into.push_str(text.get(..end).unwrap_or_default());
     if end < text.len() {
         into.push('…');

@@ -15,7 +15,7 @@ use super::{Record, TAPPED, Watch, lock};
 use crate::Exchange;
 
 /// Taps at once.
-const MOST: usize = 8;
+const MAX_TAPS: usize = 8;
 /// Records that may wait for a reader.
 const QUEUE: usize = 256;
 
@@ -104,7 +104,7 @@ pub enum Tapped {
 pub(super) fn begin(watch: &Watch, filter: TapFilter) -> Option<Tapping> {
     let _turn = lock(&watch.0.changing);
     let mut taps = Vec::clone(&watch.0.taps.load());
-    if taps.len() >= MOST {
+    if taps.len() >= MAX_TAPS {
         return None;
     }
     let (sender, queue) = mpsc::channel(QUEUE);

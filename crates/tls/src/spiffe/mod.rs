@@ -31,7 +31,7 @@ use crate::{Certificate, Error};
 pub const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
 
 /// Larger than any bundle in use (gRPC's own default).
-const LARGEST: usize = 4 << 20;
+const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// Time for the connection to the agent's socket.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Time for the head of the agent's answer. Agents send it with the first SVID, which may be in the making.
@@ -139,7 +139,7 @@ impl Workload {
         if response.status != StatusCode::OK {
             return Err(format!("HTTP status {}", response.status));
         }
-        let mut frames = Frames::new(LARGEST);
+        let mut frames = Frames::new(MAX_MESSAGE_BYTES);
         while let Some(data) = response.data().await.map_err(|error| error.to_string())? {
             frames.push(&data);
             while let Some(message) = frames.next().map_err(|bad| bad.to_string())? {

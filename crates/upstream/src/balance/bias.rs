@@ -17,8 +17,8 @@ use crate::Endpoint;
 
 const TAU: f64 = 10e9;
 const SUCCESS: f64 = 15.0 / 16.0;
-const MOST: f64 = 100.0;
-const LEAST: f64 = 0.1;
+const MAX_BIAS: f64 = 100.0;
+const MIN_BIAS: f64 = 0.1;
 
 /// Requests that its failures count as.
 pub(super) fn load(endpoint: &Endpoint) -> f64 {
@@ -28,7 +28,7 @@ pub(super) fn load(endpoint: &Endpoint) -> f64 {
     }
     let since = endpoint.since_added(Instant::now()).saturating_sub(endpoint.bias_at.load(Relaxed));
     let left = f64::from_bits(bits) * (-(since as f64) / TAU).exp();
-    if left < LEAST {
+    if left < MIN_BIAS {
         // Forgotten, so that no later pick reads the clock; unless it failed just now.
         let _ = endpoint.bias.compare_exchange(bits, 0, Relaxed, Relaxed);
         return 0.0;
@@ -42,7 +42,7 @@ pub(crate) fn ended(endpoint: &Endpoint, success: bool) {
     let after = match (success, before > 0.0) {
         (true, false) => return,
         (true, true) => before * SUCCESS,
-        (false, _) => (before + 1.0).min(MOST),
+        (false, _) => (before + 1.0).min(MAX_BIAS),
     };
     endpoint.bias_at.store(endpoint.since_added(Instant::now()), Relaxed);
     endpoint.bias.store(after.to_bits(), Relaxed);

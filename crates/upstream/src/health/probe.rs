@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// An answer to a health check is this long at most, bytes.
-const LONGEST: usize = 16 << 10;
+const MAX_ANSWER_BYTES: usize = 16 << 10;
 
 /// Why a probe failed, in words for the log.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Prober {
             bounds: Bounds {
                 connect: check.timeout,
                 total: check.timeout,
-                body: LONGEST,
+                body: MAX_ANSWER_BYTES,
                 ..Bounds::default()
             },
         }
@@ -195,9 +195,9 @@ async fn talk<T: Io>(mut io: T, send: &[u8], expect: &[Arc<[u8]>]) -> Result<(),
                 Ok(end) => break end,
                 Err(next) => from = next,
             }
-            if answer.len() > LONGEST {
+            if answer.len() > MAX_ANSWER_BYTES {
                 return Err(Failed(format!(
-                    "the first {LONGEST} bytes don't have `{}`",
+                    "the first {MAX_ANSWER_BYTES} bytes don't have `{}`",
                     part.escape_ascii()
                 )));
             }

@@ -6,7 +6,7 @@
 //! Where there is none, it asks all workers for one, and waits: at most `connect_timeout`, and not beyond its deadline.
 //! Each worker that has an idle connection gives one up, as many in all as calls wait. Until the last of them is
 //! served, a worker closes a connection that comes back instead of keeping it, unless a call of its own waits for it;
-//! and after [`KEPT`] of those it closes one anyway.
+//! and after [`MAX_KEPT_IN_A_ROW`] of those it closes one anyway.
 //!
 //! HTTP/2: a connection with streams can't be given up. A worker that has nothing else opens no stream for [`SHARE`], so that the
 //! running ones may end and the connection become idle; then not again for [`SHARE_AGAIN`], since streams may be long.
@@ -28,7 +28,7 @@ use crate::{
 /// How often a waiting call tries again: it gets no notification of connections that became idle meanwhile.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// Connections that come back and go to calls of the same worker, before one is given to another worker's.
-const KEPT: u32 = 16;
+const MAX_KEPT_IN_A_ROW: u32 = 16;
 /// How long a worker opens no stream, so that an HTTP/2 connection may become idle.
 const SHARE: Duration = Duration::from_millis(100);
 /// From one such pause to the next.
@@ -68,7 +68,7 @@ impl Tick {
             return false;
         }
         let kept = self.own.kept.get();
-        let gives = self.own.waiting.get() == 0 || kept >= KEPT;
+        let gives = self.own.waiting.get() == 0 || kept >= MAX_KEPT_IN_A_ROW;
         self.own.kept.set(if gives { 0 } else { kept + 1 });
         gives
     }

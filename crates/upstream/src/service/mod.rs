@@ -157,7 +157,7 @@ impl Drop for Reuse<'_> {
 
 /// How many other endpoints are tried instead of those whose breaker refuses the call. After that, the call goes to one whose breaker
 /// refuses it.
-const ASKED_AGAIN: usize = 4;
+const MAX_OTHER_PICKS: usize = 4;
 
 /// How a request goes out.
 struct Plan {
@@ -202,7 +202,7 @@ impl Inner {
         if admitted.is_err() {
             // Rare: another worker took its last probe just now, or so many are out that all are used.
             let mut tried = context.tried.to_vec();
-            for _ in 0..ASKED_AGAIN {
+            for _ in 0..MAX_OTHER_PICKS {
                 tried.push(endpoint);
                 let other = balancer.pick_for(shared, hash, &tried, affinity);
                 endpoint = other.map_err(|reason| self.no_endpoint(reason))?;

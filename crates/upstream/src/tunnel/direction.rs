@@ -248,7 +248,7 @@ impl Direction {
             if !self.bulk {
                 return Poll::Ready(Ok(()));
             }
-            if turn >= splice::TURN {
+            if turn >= splice::MAX_BYTES_PER_TURN {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

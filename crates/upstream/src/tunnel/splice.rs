@@ -1,7 +1,7 @@
 //! Bytes from one socket to another inside the kernel, by way of a pipe (`splice(2)`): no copy to the program and back.
 //!
 //! A pipe is taken for a piece and released as soon as it is empty, so only a direction whose reader is slow keeps one.
-//! A worker keeps few for the next piece and has at most [`MOST`]; bulk beyond that is copied.
+//! A worker keeps few for the next piece and has at most [`MAX_PIPES`]; bulk beyond that is copied.
 
 use std::{
     cell::RefCell,
@@ -22,15 +22,15 @@ use tokio::{
 /// The most bytes of one direction that are in the kernel between two sockets. Larger pieces gain nothing.
 const CAPACITY: usize = 256 << 10;
 /// What the kernel gives where it does not give [`CAPACITY`] (pipe(7), `/proc/sys/fs/pipe-user-pages-soft`).
-const LEAST: usize = 64 << 10;
+const MIN_CAPACITY: usize = 64 << 10;
 /// Most bytes of one direction that move before other tasks have their turn.
-pub(super) const TURN: usize = 1 << 20;
+pub(super) const MAX_BYTES_PER_TURN: usize = 1 << 20;
 /// A first piece below this is not bulk: to copy it costs less than a pipe.
 pub(super) const SMALL: usize = 16 << 10;
 /// Most pipes of one worker, each two descriptors.
-const MOST: usize = 128;
+const MAX_PIPES: usize = 128;
 /// Most pipes that wait for the next piece.
-pub(super) const KEPT: usize = 4;
+pub(super) const MAX_WAITING_PIPES: usize = 4;
 
 /// A plain socket, whose bytes are the connection's.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,7 @@ struct Pipe {
 impl Pipe {
     fn open() -> io::Result<Self> {
         let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        let capacity = fcntl_setpipe_size(&into, CAPACITY).unwrap_or(LEAST);
+        let capacity = fcntl_setpipe_size(&into, CAPACITY).unwrap_or(MIN_CAPACITY);
         Ok(Self { out, into, capacity })
     }
 }
@@ -99,7 +99,7 @@ impl Lease {
         PIPES.with_borrow_mut(|pipes| {
             let pipe = match pipes.idle.pop() {
                 Some(pipe) => pipe,
-                None if pipes.open < MOST => {
+                None if pipes.open < MAX_PIPES => {
                     let pipe = Pipe::open().ok()?;
                     pipes.open += 1;
                     pipe
@@ -167,7 +167,7 @@ impl Drop for Lease {
         // At the worker's end the list may be gone before the tunnel.
         let _ = PIPES.try_with(|pipes| {
             let mut pipes = pipes.borrow_mut();
-            if self.held == 0 && pipes.idle.len() < KEPT {
+            if self.held == 0 && pipes.idle.len() < MAX_WAITING_PIPES {
                 pipes.idle.push(pipe);
             } else {
                 pipes.open -= 1;

@@ -11,7 +11,7 @@ use crate::value::{Map, Value};
 use super::{bound, sample};
 
 /// Requests to one config.
-const MOST: usize = 3000;
+const MAX_PROBES: usize = 3000;
 
 /// A request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -171,14 +171,14 @@ pub(crate) fn probes(plan: &Plan, own_headers: &[(String, String)]) -> (Vec<Prob
         });
         let mut unique: Vec<Probe> = Vec::new();
         for probe in own {
-            if !unique.contains(&probe) && unique.len() < MOST {
+            if !unique.contains(&probe) && unique.len() < MAX_PROBES {
                 unique.push(probe);
             }
         }
         out.append(&mut unique);
     }
     left_out.dedup();
-    out.truncate(MOST);
+    out.truncate(MAX_PROBES);
     (out, left_out)
 }
 

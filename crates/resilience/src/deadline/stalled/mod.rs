@@ -36,11 +36,11 @@ use tokio::{
 use crate::UpstreamState;
 
 /// Time between two checks.
-const LOOK: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a client reads nothing before its answer may be ended for others.
 const STALLED: Duration = Duration::from_secs(1);
 /// The same in checks.
-const LOOKS: u32 = (STALLED.as_millis() / LOOK.as_millis()) as u32;
+const LOOKS: u32 = (STALLED.as_millis() / CHECK_INTERVAL.as_millis()) as u32;
 
 thread_local! {
     static LIST: List = List::default();
@@ -159,7 +159,7 @@ pub async fn keep() {
         if LIST.with(|list| list.answers.borrow().is_empty()) {
             added.notified().await;
         }
-        sleep(LOOK).await;
+        sleep(CHECK_INTERVAL).await;
         look();
     }
 }

@@ -1,7 +1,7 @@
 //! The lines of a watch: one JSON object each, in pieces of any size.
 
 /// Bytes of one line; an object of etcd has 1.5 MiB at most.
-const LONGEST: usize = 4 << 20;
+const MAX_LINE_BYTES: usize = 4 << 20;
 
 /// Gathers pieces to lines.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ impl LineReader {
             }
         }
         self.0.extend_from_slice(piece);
-        if self.0.len() > LONGEST { Err(TooLong) } else { Ok(lines) }
+        if self.0.len() > MAX_LINE_BYTES { Err(TooLong) } else { Ok(lines) }
     }
 }
 
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn a_line_without_an_end_is_refused() {
         let mut reader = LineReader::default();
-        assert_eq!(reader.take(&vec![b'x'; LONGEST]), Ok(Vec::new()));
+        assert_eq!(reader.take(&vec![b'x'; MAX_LINE_BYTES]), Ok(Vec::new()));
         assert_eq!(reader.take(b"x"), Err(TooLong));
     }
 }
