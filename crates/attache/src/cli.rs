@@ -61,7 +61,7 @@ pub(crate) enum Command {
     /// Start small upstreams (one healthy, one slow, one failing now and then), the proxy in front of them and some traffic,
     /// and show live what the proxy does about it.
     Demo(Demo),
-    /// Wait until the attache that runs here is ready (`/readyz` is 200), for at most `--timeout`. For hooks and scripts.
+    /// Wait until the running attache is ready (`/readyz` is 200), for at most `--timeout`. For hooks and scripts.
     WaitReady(WaitReady),
     /// Redirect the TCP connections of this network namespace (a pod, a machine) to attache: the application's calls to 15001,
     /// calls to it to 15006. Doing it twice changes nothing. Needs CAP_NET_ADMIN.
@@ -74,21 +74,20 @@ pub(crate) enum Command {
     Webhook(Box<crate::webhook::Webhook>),
     /// Do nothing for a while: the `preStop` hook of a container, in an image that has no shell.
     Sleep(Sleep),
-    /// Say how the attache that runs here is, on one screen. Exit code 0: all is well; 1: no answer; 2: something is wrong.
+    /// Show the state of the running attache on one screen. Exit code 0: all is well; 1: no answer; 2: something is wrong.
     Status(Status),
-    /// Show live what it does: rates, success, latencies, by upstream, endpoint, route or listener.
+    /// Show its traffic live: rates, success, latencies, by upstream, endpoint, route or listener.
     Top(Top),
     /// Follow requests as they end, with reasons, attempts and timing; credentials are hidden.
     Tap(Tap),
-    /// Make it read its config again. An invalid config is rejected and reported; the running config stays.
+    /// Make the running attache read its config again. An invalid config is rejected and reported; the running config stays.
     Reload(Order),
     /// Make attache unready and accept no new requests; running ones finish, and the process stays.
     Drain(Order),
-    /// End it in an orderly way, as SIGTERM does.
+    /// End the running attache in an orderly way, as SIGTERM does.
     Quit(Order),
-    /// Let this program take over from the attache that serves in a container with `--upgrade-dir`: its sockets are
-    /// handed over, what runs ends in the old one. If the new one can't serve, the old one continues. See
-    /// docs/kubernetes.md.
+    /// Let this program take over from the attache that serves in a container with `--upgrade-dir`: its sockets are handed over, and
+    /// running requests end in the old one. If the new one can't serve, the old one continues. See docs/kubernetes.md.
     Upgrade(Upgrade),
     /// Print the completions of a shell: `attache completions bash > /etc/bash_completion.d/attache`.
     Completions(Completions),
@@ -132,11 +131,11 @@ pub(crate) struct Run {
     /// Log level: error, warn, info, debug, trace, or a filter such as `info,attache_upstream=debug`.
     #[arg(long, value_name = "LEVEL", env = "ATTACHE_LOG", default_value = "info")]
     pub(crate) log: String,
-    /// The first process stays when a newer program takes over, which is the file `attache` in this folder: for containers, which end with
-    /// their first process. See `attache upgrade`.
+    /// Keep the first process when a newer program takes over, the file `attache` in this folder. For containers, which end with their
+    /// first process. See `attache upgrade`.
     #[arg(long, value_name = "FOLDER", env = "ATTACHE_UPGRADE_DIR", conflicts_with = "app")]
     pub(crate) upgrade_dir: Option<PathBuf>,
-    /// An app to run beside, behind `--`: started when attache is ready, ended with it, its exit code passed on.
+    /// A program to run, after `--`. attache starts it when it is ready, ends it with itself, and passes its exit code on.
     #[arg(last = true, value_name = "APP")]
     pub(crate) app: Vec<std::ffi::OsString>,
 }
@@ -160,7 +159,7 @@ pub(crate) struct Check {
     /// The same, as the other commands take it. Without either: what the environment's ATTACHE_CONFIG names.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Look at the config alone, and not at the certificates, keys, secrets and folders that it names: for another machine's config.
+    /// Check only the config, and not the certificates, keys, secrets and folders that it names: for another machine's config.
     #[arg(long)]
     pub(crate) without_files: bool,
     #[command(flatten)]
@@ -200,7 +199,7 @@ pub(crate) struct Import {
     /// The config's files; several where one names others, or where there is one object a file.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Which proxy the config is of. Default: told by its content.
+    /// Which proxy the config is of. Default: recognised by its content.
     #[arg(long, value_enum, value_name = "PROXY")]
     pub(crate) from: Option<From>,
     /// Write the config to this file. Default: standard output.
@@ -352,7 +351,7 @@ pub(crate) struct Top {
     pub(crate) once: bool,
     #[command(flatten)]
     pub(crate) format: Format,
-    /// Time between two looks.
+    /// Time between two updates.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub(crate) interval: Duration,
     /// The rows of the table.
@@ -416,13 +415,13 @@ pub(crate) struct Tap {
     /// Only what took at least this long.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) slower: Option<Duration>,
-    /// Only one in so many.
+    /// Show one of this number of requests.
     #[arg(long, value_name = "N", value_parser = some::<u64>)]
     pub(crate) sample: Option<u64>,
     /// Show headers too; credentials are hidden.
     #[arg(short = 'H', long)]
     pub(crate) headers: bool,
-    /// End after so many.
+    /// End after this number of requests.
     #[arg(short = 'n', long, value_name = "N", value_parser = some::<u64>)]
     pub(crate) count: Option<u64>,
     #[command(flatten)]
