@@ -75,7 +75,7 @@ struct Keys;
 impl Show<JwtKeys> for Keys {
     fn show(value: &JwtKeys) -> Value {
         match value {
-            JwtKeys::Inline(set) => json!({ "inline": set }),
+            JwtKeys::Inline(set) => json!({ "inline": &**set }),
             JwtKeys::File(file) => json!({ "file": file }),
             JwtKeys::Remote(remote) => Nested::show(remote),
         }
