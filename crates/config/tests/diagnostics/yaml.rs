@@ -78,7 +78,7 @@ fn slips_of_indentation_spaces_and_quotes_are_named() {
         ("upstreams:\n  a: 'http://$HOST'\n", "`${HOST}`, in braces"),
         ("// a comment\nupstreams: { a: 'http://b' }\n", "a comment begins with `#`"),
         ("upstreams: { a: http://b#c }\n", "a comment begins with a space and `#`"),
-        (&format!("a: {}", "[".repeat(200)), "this many levels are no config"),
+        (&format!("a: {}", "[".repeat(200)), "a config never has this many levels"),
         ("upstreams: { a: 'https:/b' }\n", "^ `https://b`?"),
         ("upstreams: { a: 'postgres://b:5432' }\n", "`postgres` is written `tcp`"),
         (

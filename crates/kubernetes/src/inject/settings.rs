@@ -24,7 +24,7 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     (
         "mode",
         "native|container",
-        "native: an init container that goes on running (Kubernetes 1.29 and later); container: a container like the others",
+        "native: an init container that continues to run (Kubernetes 1.29 and later); container: a container like the others",
     ),
     (
         "traffic",
@@ -80,7 +80,7 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     (
         "pre-stop",
         "SECONDS",
-        "in mode container: how long attache goes on serving while the app ends; native needs none",
+        "in mode container: how long attache continues to serve while the app ends; native needs none",
     ),
 ];
 

@@ -37,7 +37,9 @@ fn paragraph(text: &str) -> String {
     for mut line in text.replace(". ", ".\n").replace("? ", "?\n").lines() {
         while line.len() > WIDTH {
             let head = &line[..line.floor_char_boundary(WIDTH)];
-            let sign = ["; ", ": ", ", "].into_iter().filter_map(|sign| head.rfind(sign)).max();
+            // Never within code.
+            let signs = ["; ", ": ", ", "].into_iter().flat_map(|sign| head.match_indices(sign));
+            let sign = signs.map(|(at, _)| at).filter(|&at| head[..at].matches('`').count() % 2 == 0).max();
             let Some(end) = sign.map(|at| at + 1).or_else(|| head.rfind(' ')) else { break };
             page.push_str(line[..end].trim_end());
             page.push('\n');
@@ -114,7 +116,7 @@ fn the_page_of_the_access_log_is_current() {
         "| `%{response.header.NAME}` | a header of the response as the client gets it, its first line |\n",
     );
     let page = format!(
-        "{GENERATED}{}{text}```\n\n## JSON\n\nOne object a line. Every key is always there; a missing value is `null`.\n\n```json\n{json}```\n{}{fields}",
+        "{GENERATED}{}{text}```\n\n## JSON\n\nOne object a line.\nEvery key is always there; a missing value is `null`.\n\n```json\n{json}```\n{}{fields}",
         include_str!("access-log.md"),
         include_str!("access-log-own.md")
     );
