@@ -155,8 +155,9 @@ fn request(
 ) -> Result<RequestHead, Box<dyn std::error::Error>> {
     let mut request = http::Request::builder().method(method.clone()).uri(url.clone());
     for header in headers {
-        let (name, value) =
-            header.split_once(':').ok_or_else(|| format!("`{header}` is not a header; write `NAME: VALUE`"))?;
+        let (name, value) = header
+            .split_once(':')
+            .ok_or_else(|| format!("`{header}` is not a header; write `NAME: VALUE`"))?;
         request = request.header(name.trim(), value.trim());
     }
     let mut parts = RequestHead::from(request.body(())?.into_parts().0);
