@@ -258,7 +258,7 @@ switched("the breaker opens", "breaker is open|circuit-open", "connect-refused|5
 switched("the upstream is unhealthy", "unhealthy", "health", after=status("500 Sick"),
          more=", health_check: { path: /healthz, interval: 200ms, unhealthy: 1, healthy: 1 }")
 switched("more calls than the limit", "overflow-requests", "max_requests|raise", after=says(wait=1.0), more=", circuit_breaker: { max_requests: 1 }", burst=4, pause=0.5)
-switched("WebSocket is refused", "4xx of its own.*status 403|status 403", "log|forbids", before=websocket, after=status("403 Forbidden"), call=upgrades,
+switched("WebSocket is refused", "own 4xx.*status 403|status 403", "log|forbids", before=websocket, after=status("403 Forbidden"), call=upgrades,
          patience=45)
 switched("the TCP upstream closes at once", "upstream-closed|closed", "upstream|log", before=echo, after=lambda c: False, call=opaque,
          whole="listeners: { out: { bind: '127.0.0.1:$PORT', protocol: tcp, to: db } }\nupstreams: { db: 'tcp://127.0.0.1:$SERVER' }\n")
