@@ -10,9 +10,10 @@
 use serde_json::{Value, json};
 
 use crate::{
+    common_mistakes,
     describe::{Shape, accepts, describe, flag, list, resolve, shapes, title, type_of, words},
     diagnostic::{Place, Problems, Severity},
-    indentation, suggest,
+    suggest,
     text::Syntax,
     yaml::{Entry, Kind, Node, Scalar},
 };
@@ -36,7 +37,7 @@ impl Checker<'_> {
         self.wrong.clear();
         self.keys.clear();
         let Some(value) = self.bare(node, resolve(self.root, schema)) else {
-            if let Some(help) = slips::in_other_words(node, |other| self.fits(other, schema)) {
+            if let Some(help) = common_mistakes::in_other_words(node, |other| self.fits(other, schema)) {
                 self.problems.take_back(before);
                 let found =
                     if let Kind::Scalar(scalar) = &node.kind { quoted(scalar) } else { String::new() };
@@ -267,7 +268,7 @@ impl Checker<'_> {
         let mut above: Option<&str> = None;
         for Entry { key, place, value } in entries {
             if let Some(above) = above
-                && let Some(section) = indentation::of_each(self.root, of, key)
+                && let Some(section) = common_mistakes::of_each(self.root, of, key)
             {
                 let help = format!(
                     "`{key}` is a key of {section}: if it belongs to `{above}:` above, indent it deeper"
@@ -299,7 +300,7 @@ impl Checker<'_> {
         };
         if is_value
             && self.problems.mark() != before
-            && let Some(section) = indentation::of_each(self.root, of, key)
+            && let Some(section) = common_mistakes::of_each(self.root, of, key)
         {
             self.problems.take_back(before);
             let help =
@@ -336,13 +337,13 @@ impl Checker<'_> {
                 let help = if self.problems.is_full(Severity::Error) {
                     String::new()
                 } else {
-                    let above = indentation::above(self.root, known, entries, key);
+                    let above = common_mistakes::above(self.root, known, entries, key);
                     let above =
                         above.map(|above| format!("if it belongs to `{above}:` above, indent it deeper"));
                     let kept = (value.is_anchored && std::ptr::eq(schema, self.root))
                         .then(|| format!("call it `x-{key}` if it only holds what `*` and `<<` stand for"));
                     let comment = key.starts_with("//").then(|| "a comment begins with `#`".to_owned());
-                    slips::no_space(key)
+                    common_mistakes::no_space(key)
                         .or(comment)
                         .or(above)
                         .or(kept)
@@ -439,10 +440,10 @@ impl Checker<'_> {
                     && schemas.iter().all(|schema| flag(schema, "x-map")) =>
             {
                 let name = || format!("give it a name: `{{ NAME: {} }}`", shown(scalar));
-                Some(slips::no_space(&scalar.text).unwrap_or_else(name))
+                Some(common_mistakes::no_space(&scalar.text).unwrap_or_else(name))
             }
             Kind::Scalar(scalar) if schemas.iter().all(|schema| accepts(schema, Shape::Mapping)) => {
-                slips::no_space(&scalar.text).or_else(|| {
+                common_mistakes::no_space(&scalar.text).or_else(|| {
                     let is_path = scalar.text.starts_with('/') && !scalar.secret;
                     let takes_path = schemas.iter().any(|schema| !schema["properties"]["path"].is_null());
                     (is_path && takes_path).then(|| format!("`{{ path: {} }}`", shown(scalar)))

@@ -6,12 +6,12 @@
 
 mod build;
 mod check;
+mod common_mistakes;
 mod describe;
 mod diagnostic;
 mod effective;
 mod file;
 mod foreign;
-mod indentation;
 mod index;
 mod locate;
 mod lookalikes;
