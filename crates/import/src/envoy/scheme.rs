@@ -6,7 +6,7 @@
 //! So the import decides conditions on this header as far as the header is the proxy's own.
 //! Conditions on other such headers refuse their routes.
 
-use crate::access::{self, Access, Said};
+use crate::access::{self, Access, AccessEffect};
 use crate::gate::{Gate, Verdict};
 use crate::plan::Rule;
 use crate::tree::Node;
@@ -81,7 +81,7 @@ pub(super) fn said_once(rule: Rule) -> Vec<Rule> {
     let denied: Vec<_> =
         denied.into_iter().flatten().map(|rule| (format!("several-{PROTO}"), rule)).collect();
     match access::deny(&denied) {
-        Said::Keys(keys) => {
+        AccessEffect::Keys(keys) => {
             let at = rule.at.clone();
             Gate { at, cases: Vec::new(), otherwise: Verdict::With(keys), denied: "" }.before(rule)
         }

@@ -69,7 +69,7 @@ pub(super) fn bind(
             if file.ends_with('/') {
                 remarks.soft(&line.at, "a folder of certificates is not read: list them in `certificates`.");
             } else {
-                remarks.note(&line.at, "certificate and key stand in one file, which is read for both.");
+                remarks.note(&line.at, "certificate and key are in one file, which is read for both.");
             }
         }
         Some(_) => {}
@@ -82,11 +82,11 @@ pub(super) fn bind(
         tls.set("certificate", "/etc/attache/tls.crt");
         tls.set("key", "/etc/attache/tls.key");
     }
-    let asked = Asked::of(&tls);
+    let asked = ClientCertDemand::of(&tls);
     let wanted = match line.after("verify") {
-        Some("required") => Asked::Required,
-        Some("optional") => Asked::Optional,
-        _ => Asked::Nothing,
+        Some("required") => ClientCertDemand::Required,
+        Some("optional") => ClientCertDemand::Optional,
+        _ => ClientCertDemand::Nothing,
     };
     let files: Vec<String> = ["ca-file", "ca-verify-file"]
         .iter()
@@ -94,9 +94,9 @@ pub(super) fn bind(
         .map(ToOwned::to_owned)
         .collect();
     let file = (!files.is_empty()).then(|| Value::from(files));
-    if wanted != Asked::Nothing {
+    if wanted != ClientCertDemand::Nothing {
         match (file, tls.get("client_ca")) {
-            (None, _) if wanted == Asked::Required => {
+            (None, _) if wanted == ClientCertDemand::Required => {
                 return Some(
                     "clients must show a certificate, and there is no `ca-file` to verify it by. Give the roots as `client_ca`"
                         .into(),
@@ -104,7 +104,7 @@ pub(super) fn bind(
             }
             (Some(file), Some(known)) if *known != file => {
                 return Some(
-                    "clients are verified by other roots at another address of this listener. Give each a listener of its own"
+                    "clients are verified by other roots at another address of this listener. Give each address its own listener"
                         .into(),
                 );
             }
@@ -115,7 +115,7 @@ pub(super) fn bind(
     if !first && asked != wanted {
         remarks.point(&line.at, "what is asked of clients' certificates is one for a whole listener: here it is that of its strictest address.");
     }
-    if asked.max(wanted) == Asked::Optional && tls.get("client_ca").is_some() {
+    if asked.max(wanted) == ClientCertDemand::Optional && tls.get("client_ca").is_some() {
         tls.set("client_optional", true);
     } else {
         tls.0.retain(|(key, _)| key != "client_optional");
@@ -148,13 +148,13 @@ pub(super) fn bind(
 
 /// The demand for clients' certificates, in rising strictness.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Asked {
+enum ClientCertDemand {
     Nothing,
     Optional,
     Required,
 }
 
-impl Asked {
+impl ClientCertDemand {
     fn of(tls: &crate::value::Map) -> Self {
         match (tls.get("client_ca"), tls.get("client_optional")) {
             (None, _) => Self::Nothing,

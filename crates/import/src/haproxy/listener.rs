@@ -186,10 +186,7 @@ fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx
     if chains.is_empty() {
         // Without a route for opaque bytes they are closed.
         let mut rule = Rule::default();
-        rule.refuse(
-            &section.head.at,
-            "no connection is accepted here: no backend could be carried over.",
-        );
+        rule.refuse(&section.head.at, "no connection is accepted here: no backend could be carried over.");
         out.opaque = false;
         out.keys.0.retain(|(key, _)| key != "protocol");
         chains.push(everything(rule));

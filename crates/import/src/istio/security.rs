@@ -5,7 +5,7 @@
 //! nothing, and one with an empty rule matches everything. Policies of the root namespace apply to all workloads. If it isn't
 //! known whether a policy applies to this workload, everything is refused.
 
-use crate::access::{self, Access, Said};
+use crate::access::{self, Access, AccessEffect};
 use crate::plan::{Chain, Listener, Plan, Rule, Site, Upstream};
 use crate::remark::Remarks;
 use crate::tree::{At, Node};
@@ -85,9 +85,9 @@ pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
     let mut shut = false;
     for said in [Some(access::deny(&deny)), rules.allow.as_deref().map(access::allow)].into_iter().flatten() {
         match said {
-            Said::Open => {}
-            Said::Shut => shut = true,
-            Said::Keys(keys) => {
+            AccessEffect::Open => {}
+            AccessEffect::Shut => shut = true,
+            AccessEffect::Keys(keys) => {
                 access::merge(&mut authorization, &keys);
             }
         }
@@ -217,7 +217,9 @@ fn peers(
                         out.push((port, true));
                     }
                     Mode::Permissive => whole = Mode::Permissive,
-                    Mode::Off => remarks.note(&at, format!("TLS to port {port} is spoken with those who speak it.")),
+                    Mode::Off => {
+                        remarks.note(&at, format!("TLS to port {port} is spoken with those who speak it."))
+                    }
                 }
             }
         }
@@ -227,7 +229,10 @@ fn peers(
                 whole = Mode::Permissive;
                 out.push((port.clone(), false));
             }
-            [(_, _, at), ..] => remarks.point(at, "some ports accept plaintext and others don't: here all of them refuse plaintext."),
+            [(_, _, at), ..] => remarks.point(
+                at,
+                "some ports accept plaintext and others don't: here all of them refuse plaintext.",
+            ),
         },
     }
     (whole, out, at)

@@ -393,7 +393,7 @@ pub(super) const LOST: &[(&str, Weight, &str)] = &[
     ("proxy_store", Weight::Soft, "answers are not stored."),
     ("slice", Weight::Soft, "answers are not asked for in slices."),
     ("ssi", Weight::Point, "bodies are not changed."),
-    ("ssl_early_data", Weight::Soft, "early data of TLS is never taken."),
+    ("ssl_early_data", Weight::Soft, "attache never accepts early data of TLS."),
     ("userid", Weight::Point, "no cookie is set for the log."),
     ("xslt_stylesheet", Weight::Point, "bodies are not changed."),
     ("zstd", Weight::Soft, "answers are not compressed: `compression` of the listener does it."),
