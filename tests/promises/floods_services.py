@@ -1,5 +1,5 @@
 """Services that attache itself asks, and that never stop answering: health checks, DNS, authorizers, keys, rate limits, collectors; a
-copy of a request; and floods of attache's own ports."""
+copy of a request, a hedge and a retry beside an attempt that floods; and floods of attache's own ports."""
 
 import asyncio
 import socket
@@ -241,6 +241,38 @@ dns: { servers: ["127.0.0.1:$DNS"], timeout: 500ms, attempts: 2 }
 
 def re_503(got):
     return b" 503 " in got[:20] or b" 504 " in got[:20] or b" 502 " in got[:20]
+
+
+@promise
+async def an_attempt_that_floods_is_left_for_another(binary):
+    """`per_try_timeout`, and the delay of a hedge: the other endpoint answers."""
+    async with floods(*ANSWERS["103, small"]) as app, Server(answering("other")) as other, Server(answering()) as good:
+        retries = {
+            "retry": "retry: { attempts: 1, per_try_timeout: 500ms, on: [reset], budget: 100% }",
+            "hedge": "retry: { attempts: 1, budget: 100%, hedge: { after: 300ms } }",
+        }
+        for name, retry in retries.items():
+            config = f"""
+listeners:
+  other: {{ bind: "127.0.0.1:$OTHER", to: good }}
+  out: {{ bind: "127.0.0.1:$OUT", to: app }}
+upstreams:
+  good: {{ address: "http://127.0.0.1:$GOOD" }}
+  app:
+    address: ["http://127.0.0.1:$APP", "http://127.0.0.1:$ELSE"]
+    balance: round-robin
+    outlier_ejection: off
+    timeout: 5s
+    {retry}
+"""
+            ports = {"APP": app.port, "ELSE": other.port, "GOOD": good.port}
+            async with Attache(binary, config, workers=1, **ports) as attache:
+                async with Others(attache["OTHER"]):
+                    for n in range(3):
+                        ends = {f"{name} {n}, {k}": End(connected(attache["OUT"]), get(more=CLOSE)) for k in range(6)}
+                        await all_over(ends, 0, 2.5, attache.said)
+                        wrong = {name: end.last for name, end in ends.items() if not end.last.endswith(b"other")}
+                        holds(not wrong, wrong)
 
 
 @promise

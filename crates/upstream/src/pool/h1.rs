@@ -35,6 +35,7 @@ use tokio::{
 };
 
 use super::{
+    first_bytes::begins_with,
     outgoing::{CONTINUE_TIMEOUT, Upload, Uploaded},
     owner::Owner,
     upgrade,
@@ -45,20 +46,11 @@ use crate::{Error, Sent, connect::Connection, error::reason_or, limit::Connectio
 /// What to do where a peer ends a plain connection without a word.
 const IF_TLS: &str = "if it expects TLS, write `https://` in its address";
 
-/// What a peer says in place of an answer of HTTP/1: its name, or its first bytes, which often tell what it is.
-#[cold]
-fn begins_with(bytes: &[u8]) -> String {
-    /// Behind its length, a frame of HTTP/2 says its kind, and the first is SETTINGS (RFC 9113 section 3.4).
-    const SETTINGS: u8 = 4;
-    if let [0, _, _, SETTINGS, 0, 0, 0, 0, 0, ..] = *bytes {
-        return "It speaks HTTP/2: write `h2c://` in its address.".to_owned();
-    }
-    let first: String = bytes.iter().take(32).flat_map(|byte| byte.escape_ascii()).map(char::from).collect();
-    format!("It begins with `{first}`.")
-}
-
 /// Bytes of an answer's first line.
 const STATUS_LINE: usize = 8 << 10;
+
+/// Heads that are read before other tasks have their turn: an upstream may send 1xx answers without an end, thousands in each read.
+const HEADS: u32 = 64;
 
 /// A connection and everything that is known of it.
 pub(super) struct H1 {
@@ -290,6 +282,7 @@ impl H1 {
         continue_timer: &mut Option<Pin<Box<Sleep>>>,
         mut waits: bool,
     ) -> Poll<Result<Box<ResponseHead>, Stop>> {
+        let mut heads = 0;
         loop {
             if let Poll::Ready(Err(reason)) = self.poll_upload(cx) {
                 return Poll::Ready(Err(Stop::Upload(reason)));
@@ -302,11 +295,16 @@ impl H1 {
             }
             let mut opened = false;
             while !self.buf.is_empty() {
+                if heads == HEADS {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 let (head, parts) = match self.take_head() {
                     Ok(Some(taken)) => taken,
                     Ok(None) => break,
                     Err(fault) => return Poll::Ready(Err(Stop::Fault(fault))),
                 };
+                heads += 1;
                 match parts.status {
                     StatusCode::CONTINUE => opened |= self.open_gate(),
                     StatusCode::SWITCHING_PROTOCOLS

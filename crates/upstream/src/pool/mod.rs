@@ -15,6 +15,7 @@
 pub(crate) mod call;
 pub(crate) mod connection_limit;
 mod dial;
+mod first_bytes;
 mod form;
 mod h1;
 mod h1_body;

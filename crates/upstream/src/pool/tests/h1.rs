@@ -1,6 +1,11 @@
 //! HTTP/1.1: reuse, and everything that ends it.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    time::Duration,
+};
 
 use attache_http::{Body, OnInformational};
 use attache_telemetry::Reason;
@@ -188,6 +193,32 @@ async fn early_hints_pass_in_order_and_before_the_response() {
     let response = to(&server, |_| {}).send(call).await.unwrap();
     assert_eq!(*heard.borrow(), [(103, "a".to_owned()), (103, "b".to_owned())]);
     assert_eq!(text(response).await, "ok");
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_flood_of_early_hints_leaves_other_tasks_their_turn() {
+    let hints = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(2000);
+    let answer = hints + "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let server = answering(answer.leak()).await;
+    let turns = Rc::new(Cell::new(0));
+    let others = Rc::clone(&turns);
+    tokio::task::spawn_local(async move {
+        loop {
+            others.update(|turns| turns + 1);
+            tokio::task::yield_now().await;
+        }
+    });
+    // How many hints were passed on in each turn of the other task.
+    let passed = Rc::new(RefCell::new(HashMap::new()));
+    let to_pass = Rc::clone(&passed);
+    let mut call = get("/");
+    call.context_mut().on_informational = Some(OnInformational::new(move |_, _: &attache_wire::Fields| {
+        *to_pass.borrow_mut().entry(turns.get()).or_insert(0) += 1;
+    }));
+    let response = to(&server, |_| {}).send(call).await.unwrap();
+    assert_eq!(text(response).await, "ok");
+    assert_eq!(passed.borrow().values().sum::<u32>(), 2000);
+    assert!(passed.borrow().values().all(|hints| *hints <= 64), "{passed:?}");
 }
 
 #[tokio::test(flavor = "local")]
