@@ -22,33 +22,34 @@ pub(crate) enum Meaning {
 pub(crate) type Idle = &'static [(&'static str, Meaning)];
 
 /// Says what was not read of this tree.
-pub(crate) fn say(root: &Node, what: &str, idle: Idle, told: &[At], remarks: &mut Remarks) {
+pub(crate) fn say(root: &Node, what: &str, idle: Idle, causes: &[At], remarks: &mut Remarks) {
     let mut path = Vec::new();
-    look(root, &mut path, &Told { what, idle, told, within: false, weight: None }, remarks);
+    look(root, &mut path, &Scope { what, idle, causes, within: false, weight: None }, remarks);
 }
 
+/// What is known above a node.
 #[derive(Clone, Copy)]
-struct Told<'t> {
+struct Scope<'t> {
     what: &'t str,
     idle: Idle,
     /// Causes of remarks about lost requests.
-    told: &'t [At],
+    causes: &'t [At],
     /// A cause is above.
     within: bool,
     /// What stands here is lost with this weight.
     weight: Option<Weight>,
 }
 
-fn look<'n>(node: &'n Node, path: &mut Vec<&'n str>, told: &Told<'_>, remarks: &mut Remarks) {
-    let told = Told { within: told.within || path.len() > 1 && told.told.contains(&node.at), ..*told };
+fn look<'n>(node: &'n Node, path: &mut Vec<&'n str>, scope: &Scope<'_>, remarks: &mut Remarks) {
+    let scope = Scope { within: scope.within || path.len() > 1 && scope.causes.contains(&node.at), ..*scope };
     match &node.kind {
         Kind::Scalar(_) => {}
         Kind::List(items) => {
             for item in items {
-                if matches!(item.kind, Kind::Scalar(_)) && is_unread(item, "", told.idle) {
-                    lost(item, path, &told, remarks);
+                if matches!(item.kind, Kind::Scalar(_)) && is_unread(item, "", scope.idle) {
+                    lost(item, path, &scope, remarks);
                 } else {
-                    look(item, path, &told, remarks);
+                    look(item, path, &scope, remarks);
                 }
             }
         }
@@ -56,7 +57,7 @@ fn look<'n>(node: &'n Node, path: &mut Vec<&'n str>, told: &Told<'_>, remarks: &
             for (key, value) in entries {
                 let name = snake(key);
                 let parent = path.last().map(|parent| snake(parent)).unwrap_or_default();
-                let weight = match meaning(told.idle, &parent, &name) {
+                let weight = match meaning(scope.idle, &parent, &name) {
                     _ if key.starts_with('@') => continue,
                     Some(Meaning::Nothing) => continue,
                     Some(Meaning::Lost(weight)) => Some(weight),
@@ -64,20 +65,20 @@ fn look<'n>(node: &'n Node, path: &mut Vec<&'n str>, told: &Told<'_>, remarks: &
                         path.push(key);
                         for (key, value) in value.entries().iter().filter(|(_, value)| is_read(value)) {
                             path.push(key);
-                            look(value, path, &told, remarks);
+                            look(value, path, &scope, remarks);
                             path.pop();
                         }
                         path.pop();
                         continue;
                     }
-                    None => told.weight,
+                    None => scope.weight,
                 };
-                let told = Told { weight, ..told };
+                let scope = Scope { weight, ..scope };
                 path.push(key);
-                if is_unread(value, &name, told.idle) {
-                    lost(value, path, &told, remarks);
+                if is_unread(value, &name, scope.idle) {
+                    lost(value, path, &scope, remarks);
                 } else {
-                    look(value, path, &told, remarks);
+                    look(value, path, &scope, remarks);
                 }
                 path.pop();
             }
@@ -123,17 +124,17 @@ fn is_unread(node: &Node, key: &str, idle: Idle) -> bool {
     all > 0 && seen == 0
 }
 
-fn lost(node: &Node, path: &[&str], told: &Told<'_>, remarks: &mut Remarks) {
+fn lost(node: &Node, path: &[&str], scope: &Scope<'_>, remarks: &mut Remarks) {
     // The last names say where: `route.retry_policy.x`.
     let place = path[path.len().saturating_sub(3)..].join(".");
-    match told.weight {
+    match scope.weight {
         Some(weight) => remarks.say(weight, &node.at, format!("`{place}` has no counterpart here.")),
-        None if told.within || told.told.contains(&node.at) => {}
+        None if scope.within || scope.causes.contains(&node.at) => {}
         None => remarks.point(
             &node.at,
             format!(
                 "`{place}` of {} isn't read by this import. Find out what it did, and whether you need it.",
-                told.what
+                scope.what
             ),
         ),
     }

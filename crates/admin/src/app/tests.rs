@@ -50,9 +50,9 @@ async fn adapted(address: SocketAddr, expect: Option<Expect>) -> (u16, String) {
     (answer.status().as_u16(), answer.into_body())
 }
 
-fn expecting(json: &[(&str, &str)]) -> Option<Expect> {
+fn expecting(json: &[(&str, &str)]) -> Expect {
     let json = json.iter().map(|(pointer, value)| ((*pointer).into(), (*value).into())).collect();
-    Some(Expect { json, ..Expect::default() })
+    Expect { json, ..Expect::default() }
 }
 
 #[tokio::test]
@@ -60,22 +60,22 @@ async fn a_probe_is_answered_by_what_the_application_says() {
     let body = r#"{"status":"UP","db":{"ok":true},"n":3.0}"#;
     let up = app(response("200 OK", "application/json", body)).await;
     let json = [("/status", "UP"), ("/db/ok", "true"), ("/n", "3")];
-    assert_eq!(adapted(up, expecting(&json)).await, (200, "ok\n".into()));
-    let (status, why) = adapted(up, expecting(&[("/status", "DOWN")])).await;
+    assert_eq!(adapted(up, Some(expecting(&json))).await, (200, "ok\n".into()));
+    let (status, why) = adapted(up, Some(expecting(&[("/status", "DOWN")]))).await;
     assert_eq!(status, 503);
     assert!(why.contains("`/status` is \"UP\", not `DOWN`"), "{why}");
-    assert!(adapted(up, expecting(&[("/none", "1")])).await.1.contains("there is no `/none`"));
+    assert!(adapted(up, Some(expecting(&[("/none", "1")]))).await.1.contains("there is no `/none`"));
     let failing = app(response("500 Oops", "text/plain", "x")).await;
-    assert!(adapted(failing, expecting(&[])).await.1.contains("the status is 500"));
+    assert!(adapted(failing, Some(expecting(&[]))).await.1.contains("the status is 500"));
     assert_eq!(adapted(failing, None).await, (500, "x".into()));
     let html = app(response("200 OK", "text/html", "<html>")).await;
-    assert!(adapted(html, expecting(&json)).await.1.contains("isn't JSON"));
+    assert!(adapted(html, Some(expecting(&json))).await.1.contains("isn't JSON"));
 }
 
 #[tokio::test]
 async fn an_application_that_is_down_or_silent_fails_the_probe_in_time() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    assert_eq!(adapted(gone, expecting(&[])).await.0, 503);
+    assert_eq!(adapted(gone, Some(expecting(&[]))).await.0, 503);
     assert_eq!(adapted(gone, None).await.0, 502);
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let answer = ask::ask(&url(silent.local_addr().unwrap()), "*/*", Duration::from_millis(20), 100).await;

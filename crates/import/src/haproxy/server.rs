@@ -235,7 +235,7 @@ impl Server<'_> {
         for (word, _) in &self.words {
             match known(word).map(|(_, _, fate)| fate) {
                 Some(Lost(weight, why)) => {
-                    remarks.say(*weight, self.at, format!("`{word}` of a server: {why}"))
+                    remarks.say(*weight, self.at, format!("`{word}` of a server: {why}"));
                 }
                 Some(Out(why)) => {
                     stays = false;

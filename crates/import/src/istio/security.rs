@@ -218,7 +218,7 @@ fn peers(
                     }
                     Mode::Permissive => whole = Mode::Permissive,
                     Mode::Off => {
-                        remarks.note(&at, format!("TLS to port {port} is spoken with those who speak it."))
+                        remarks.note(&at, format!("TLS to port {port} is spoken with those who speak it."));
                     }
                 }
             }

@@ -88,7 +88,7 @@ impl Conditions {
         for answer in &self.responses {
             match answer {
                 Answer::Status(statuses) if statuses.contains(&status.as_u16()) => {
-                    met = Some(ConditionKind::Http)
+                    met = Some(ConditionKind::Http);
                 }
                 Answer::Header(name) if headers.contains_key(name) => met = Some(ConditionKind::Http),
                 Answer::GrpcStatus(code) if met.is_none() && grpc_status(headers) == Some(*code) => {

@@ -217,7 +217,7 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                     return Poll::Ready(TunnelEnd::Over(Ok(())));
                 }
                 let is_deaf = out.is_deaf() || back.is_deaf();
-                if !rings && !(is_deaf && !was_deaf) {
+                if !rings && (was_deaf || !is_deaf) {
                     was_deaf = is_deaf;
                     return Poll::Pending;
                 }

@@ -376,7 +376,7 @@ async fn what_stands_in_a_pipe_goes_before_what_is_read_later() {
                 cx,
                 (Pin::new(&mut from), &plain),
                 (Pin::new(&mut to), &plain),
-                &mut [0; CHUNK],
+                &mut vec![0; CHUNK],
                 false,
             ))
         });
@@ -385,7 +385,13 @@ async fn what_stands_in_a_pipe_goes_before_what_is_read_later() {
     drop(client);
     let mut all = Vec::new();
     let rest = std::future::poll_fn(|cx| {
-        direction.poll(cx, (Pin::new(&mut from), &plain), (Pin::new(&mut to), &plain), &mut [0; CHUNK], false)
+        direction.poll(
+            cx,
+            (Pin::new(&mut from), &plain),
+            (Pin::new(&mut to), &plain),
+            &mut vec![0; CHUNK],
+            false,
+        )
     });
     let (ended, read) = tokio::join!(rest, server.read_to_end(&mut all));
     assert!(ended.is_ok() && read.is_ok());
