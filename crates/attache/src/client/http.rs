@@ -97,7 +97,7 @@ pub(crate) fn send(
 
 /// A whole answer, where it was a good one; otherwise what it says.
 pub(crate) fn fetch(target: &Target, method: &str, path: &str) -> Result<String, String> {
-    let (status, text) = ask(target, method, path)?;
+    let (status, text) = ask(target, method, path, TIMEOUT)?;
     if (200..300).contains(&status) { Ok(text) } else { Err(refused(target, status, &text)) }
 }
 
@@ -112,10 +112,23 @@ pub(super) fn refused(target: &Target, status: u16, text: &str) -> String {
     format!("{status}: {}", text.trim())
 }
 
-/// Status and text of an answer.
-pub(crate) fn ask(target: &Target, method: &str, path: &str) -> Result<(u16, String), String> {
-    let unreachable = |error: io::Error| unreachable(target, &error);
-    let answer = send(target, method, path, Some(TIMEOUT)).map_err(unreachable)?;
+/// Status and text of an answer. `read_timeout` bounds each wait for bytes.
+pub(super) fn ask(
+    target: &Target,
+    method: &str,
+    path: &str,
+    read_timeout: Duration,
+) -> Result<(u16, String), String> {
+    let unreachable = |error: io::Error| match error.kind() {
+        // What a socket says at the end of a timeout depends on the system.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!(
+                "no answer at {target} within {read_timeout:?}. attache may be busy: the log says what it does"
+            )
+        }
+        _ => unreachable(target, &error),
+    };
+    let answer = send(target, method, path, Some(read_timeout)).map_err(unreachable)?;
     let status = answer.status;
     Ok((status, answer.text().map_err(unreachable)?))
 }
@@ -179,5 +192,13 @@ mod tests {
         }
         assert!("localhost".parse::<Target>().is_err());
         assert!("localhost:http".parse::<Target>().is_err());
+    }
+
+    #[test]
+    fn an_answer_that_does_not_come_is_told_with_the_time_that_it_had() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Target::Tcp(silent.local_addr().unwrap().to_string());
+        let said = ask(&target, "POST", "/reload", Duration::from_millis(50)).unwrap_err();
+        assert!(said.ends_with("within 50ms. attache may be busy: the log says what it does"), "{said}");
     }
 }

@@ -96,7 +96,7 @@ impl Site {
             return self.depart(request, context, upgrade, hold, passed, None);
         };
         let limit = asking.external.and_then(|external| external.config().body);
-        // A request without a body has no information about it, as with Envoy: not even that it is complete.
+        // The authorizer gets no fact about the body of a request that has none, as with Envoy: not even that it is complete.
         let has_body = passed.ask == Ask::Http && !request.body().is_end_stream();
         let excerpt = match limit.filter(|_| asking.body && has_body) {
             Some(limit) => {
