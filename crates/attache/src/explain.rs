@@ -208,6 +208,6 @@ mod tests {
         assert_eq!(told(Some("/b"), None), Ok(Some("GET /b".to_owned())));
         assert_eq!(told(Some("CONNECT"), Some("a:443")), Ok(Some("CONNECT a:443".to_owned())));
         assert!(told(Some("GET"), None).is_err_and(|error| error.contains("METHOD URL")));
-        assert!(told(Some("G T"), Some("/")).is_err_and(|error| error.contains("no method")));
+        assert!(told(Some("G T"), Some("/")).is_err_and(|error| error.contains("is not a method")));
     }
 }

@@ -64,6 +64,7 @@ fn main() -> ExitCode {
     };
     let command = cli.command.unwrap_or(Command::Run(cli.run));
     let is_json = command.is_json();
+    let serves = matches!(command, Command::Run(_) | Command::Webhook(_));
     let result = match command {
         Command::Run(options) => run::run(&options),
         Command::Check(options) => return check::run(&options),
@@ -90,8 +91,11 @@ fn main() -> ExitCode {
         Command::Completions(options) => help::completions(&options).map(done),
         Command::Man(options) => help::man(&options).map(done),
     };
-    // What stands in the buffer still is a part of the answer, too.
-    let result = result.and_then(|code| Ok(std::io::stdout().flush().map(|()| code)?));
+    let result = match result {
+        // What stands in the buffer still is a part of the answer, too. A server writes its log there, which may be blocked for ever.
+        Ok(code) if !serves => std::io::stdout().flush().map(|()| code).map_err(Into::into),
+        result => result,
+    };
     match result {
         Ok(code) => code,
         // The reader of the output has ended (`| head`): this is no failure.

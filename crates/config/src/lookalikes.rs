@@ -47,8 +47,8 @@ mod tests {
     fn what_looks_like_something_else_is_named() {
         for (text, help) in [
             ("\u{a0}o", "looks like a space stands here (U+00A0)"),
-            ("“http://a”", "`“` (U+201C) is no quote"),
-            ("«a»", "is no quote"),
+            ("“http://a”", "`“` (U+201C) is not a quote"),
+            ("«a»", "is not a quote"),
             ("–attempts", "(U+2013) only looks like a `-`"),
             ("o\u{200b}", "invisible character stands here (U+200B)"),
             ("http://{{ .Values.host }}", "template"),

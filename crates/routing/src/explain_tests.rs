@@ -125,9 +125,9 @@ fn a_subset_says_which_addresses_are_in_it_and_what_happens_without() {
         explained(&config, "GET", "a.test/", &[])
     };
     let refused = of("");
-    let line = "only endpoints with version=v2: those of a-v2:80; where there are none, 503 empty-subset";
+    let line = "only endpoints with version=v2: those of a-v2:80; if there are none, 503 empty-subset";
     assert!(refused.contains(line), "{refused}");
-    assert!(of(", fallback: any").contains("where there are none, any endpoint"));
+    assert!(of(", fallback: any").contains("if there are none, any endpoint"));
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
     // A word that is no level would be taken for the name of a module, and silence the rest.
     let word = text.trim();
     if !word.contains(['=', ',', '[', ':']) && word.parse::<LevelFilter>().is_err() {
-        return Err(LoggingError::BadFilter { text: text.into(), cause: "it is no level".into() });
+        return Err(LoggingError::BadFilter { text: text.into(), cause: "it is not a level".into() });
     }
     EnvFilter::builder()
         .parse(word)

@@ -11,17 +11,17 @@ thread_local! {
     static WEB: OnceCell<Web> = const { OnceCell::new() };
 }
 
-/// The weight of a coding in thousandths, by RFC 9110 section 12.4.2; `None` where it isn't named, or its weight is none.
+/// The weight of a coding in thousandths, by RFC 9110 section 12.4.2; `None` where it isn't named, or its weight is none. Of a coding
+/// that is named more than once the lowest one counts.
 fn weight(lines: &[&str], coding: &str) -> Option<u16> {
+    let mut lowest: Option<u16> = None;
     for member in lines.iter().flat_map(|line| line.split(',')) {
         let mut parts = member.split(';').map(str::trim);
         if !parts.next().is_some_and(|name| name.eq_ignore_ascii_case(coding)) {
             continue;
         }
-        let Some(text) = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")))
-        else {
-            return Some(1000);
-        };
+        let given = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let text = given.unwrap_or("1");
         let well_formed = text.len() <= 5
             && match text.as_bytes() {
                 [b'0' | b'1'] => true,
@@ -30,10 +30,11 @@ fn weight(lines: &[&str], coding: &str) -> Option<u16> {
                 _ => false,
             };
         if well_formed {
-            return text.parse::<f64>().ok().map(|weight| (weight * 1000.0).round() as u16);
+            let weight = text.parse::<f64>().ok().map(|weight| (weight * 1000.0).round() as u16);
+            lowest = [lowest, weight].into_iter().flatten().min();
         }
     }
-    None
+    lowest
 }
 
 /// Panics where it does not hold.

@@ -314,8 +314,8 @@ mod tests {
             let config = crate::parse(&text, None, &|_| None).unwrap_or_else(|error| panic!("{error}"));
             config.warnings.iter().map(|found| found.message.clone()).collect::<Vec<_>>().join("\n")
         };
-        assert!(warned("protocol: http", "deny").contains("refuses all: no TLS comes to this listener"));
-        assert!(warned("protocol: http2", "allow").contains("this never matches: no TLS"));
+        assert!(warned("protocol: http", "deny").contains("refuses all: this listener gets no TLS"));
+        assert!(warned("protocol: http2", "allow").contains("this never matches: this listener gets no TLS"));
         for listener in ["protocol: auto", "protocol: http, tls: { certificate: c, key: k }"] {
             assert_eq!(warned(listener, "deny"), "", "{listener}");
         }

@@ -52,6 +52,9 @@ const STATUS_LINE: usize = 8 << 10;
 /// Heads that are read before other tasks have their turn: an upstream may send 1xx answers without an end, thousands in each read.
 const HEADS: u32 = 64;
 
+/// Pieces of a body that are written before the answer has its turn: a client without a pause would use up the task's budget.
+const PIECES: u32 = 8;
+
 /// A connection and everything that is known of it.
 pub(super) struct H1 {
     io: Connection,
@@ -368,7 +371,7 @@ impl H1 {
 
     /// Writes the request, as far as the peer takes it. An error is the reason why the request's own body failed.
     pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
-        loop {
+        for _ in 0..PIECES {
             let mut more = false;
             while self.out.has_room()
                 && let Some(upload) = &mut self.upload
@@ -417,6 +420,8 @@ impl H1 {
                 return Poll::Pending;
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// A peer of a connection without TLS that has never said anything: one that expects TLS does so.

@@ -83,7 +83,7 @@ impl Attacks {
         let both = [&cookie(&good)[..], b"; ", &cookie(&other)].concat();
         self.add(
             "two tokens: two lines, header and cookie, a cookie or parameter twice",
-            "nobody knows which one the upstream takes",
+            "attache can't know which one the upstream uses",
             vec![
                 get("/", &[("authorization", one), ("authorization", two)]),
                 get("/", &[("authorization", one), ("cookie", &cookie(&other))]),

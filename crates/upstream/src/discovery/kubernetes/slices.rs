@@ -311,7 +311,7 @@ mod tests {
                 [other],
                 "{ip}"
             );
-            assert!(chosen.trouble.unwrap().contains("no pod's"));
+            assert!(chosen.trouble.unwrap().contains("can't be those of pods"));
         }
     }
 
