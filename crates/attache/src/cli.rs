@@ -281,7 +281,7 @@ pub(crate) struct Demo {
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seconds: Option<u64>,
     /// Requests a second.
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = some::<u32>)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = at_least_one::<u32>)]
     pub(crate) rate: u32,
     #[command(flatten)]
     pub(crate) format: Format,
@@ -312,13 +312,18 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     attache_config::duration(text)
 }
 
+/// The method in capitals, if it has small letters: a method's case counts, and no method in use has any (RFC 9110 section 9.1).
+pub(crate) fn in_capitals(method: &str) -> Option<String> {
+    method.bytes().any(|byte| byte.is_ascii_lowercase()).then(|| method.to_ascii_uppercase())
+}
+
 /// A whole number.
 pub(crate) fn whole<N: std::str::FromStr>(text: &str) -> Result<N, String> {
     text.parse().map_err(|_| format!("`{text}` is no whole number"))
 }
 
-/// A whole number of what there must be one of.
-fn some<N: std::str::FromStr + PartialOrd + Default>(text: &str) -> Result<N, String> {
+/// A whole number, at least 1.
+fn at_least_one<N: std::str::FromStr + PartialOrd + Default>(text: &str) -> Result<N, String> {
     whole(text).and_then(|number| {
         if number > N::default() { Ok(number) } else { Err("it must be at least 1".to_owned()) }
     })
@@ -416,13 +421,13 @@ pub(crate) struct Tap {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) slower: Option<Duration>,
     /// Show one of this number of requests.
-    #[arg(long, value_name = "N", value_parser = some::<u64>)]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     pub(crate) sample: Option<u64>,
     /// Show headers too; credentials are hidden.
     #[arg(short = 'H', long)]
     pub(crate) headers: bool,
     /// End after this number of requests.
-    #[arg(short = 'n', long, value_name = "N", value_parser = some::<u64>)]
+    #[arg(short = 'n', long, value_name = "N", value_parser = at_least_one::<u64>)]
     pub(crate) count: Option<u64>,
     #[command(flatten)]
     pub(crate) format: Format,

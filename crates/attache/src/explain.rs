@@ -111,12 +111,8 @@ fn asked(method: Option<&str>, url: Option<&str>) -> Result<Option<(Method, Uri)
         }
         (Some(method), Some(url)) => (method, url),
     };
-    // RFC 9110 section 9.1: a method's case counts, and no method in use has small letters.
-    if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
-        return Err(format!(
-            "`{method}` is not a method: write it in capitals, `{}`",
-            method.to_ascii_uppercase()
-        ));
+    if let Some(capitals) = cli::in_capitals(method) {
+        return Err(format!("`{method}` is not a method: write it in capitals, `{capitals}`"));
     }
     let method = method.parse().map_err(|_| format!("`{method}` is not a method: write `GET`, `POST`, …"))?;
     Ok(Some((method, parse(url)?)))

@@ -36,7 +36,7 @@ fn completed() -> clap::Command {
         .args_conflicts_with_subcommands(true)
 }
 
-/// Says what the parser has to say, and how the process ends: help and version are answers, and whoever has no room for them did not get them.
+/// Prints what the parser says, and returns how the process ends. Help and version are answers: if they can't be written, that is a failure.
 pub(crate) fn parsed(error: &mut clap::Error) -> ExitCode {
     if error.use_stderr() {
         if let Some(said) = misuse::meant(error) {

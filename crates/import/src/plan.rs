@@ -4,7 +4,7 @@
 //! specific wins, so that each request still gets the same rule.
 
 use crate::path::Path;
-use crate::remark::Remarks;
+use crate::remark::{Remarks, Weight};
 use crate::tree::At;
 use crate::value::{Map, Value};
 
@@ -162,6 +162,25 @@ impl Plan {
         }
         self.upstreams.iter().for_each(|upstream| all(&upstream.remarks));
     }
+
+    /// The places of all remarks about lost requests.
+    pub(crate) fn causes(&self) -> Vec<At> {
+        let mut causes = Vec::new();
+        self.each_remark(&mut |remark| {
+            if remark.weight == Weight::Point {
+                causes.push(remark.at.clone());
+            }
+        });
+        causes
+    }
+}
+
+/// The demand for clients' certificates, in rising strictness.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ClientCertDemand {
+    Nothing,
+    Optional,
+    Required,
 }
 
 /// A name that attache accepts: letters, digits, `-`, `_`, `.` and `/`, at most 90 characters.

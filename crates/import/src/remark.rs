@@ -86,6 +86,14 @@ impl Remarks {
         self.say(Weight::Point, at, text);
     }
 
+    /// Requests may be answered otherwise: no importer knows what this does. `what` names it in the original's words.
+    pub fn unknown(&mut self, at: &At, what: impl std::fmt::Display) {
+        self.point(
+            at,
+            format!("{what} isn't known to this import. Find out what it did, and whether you need it."),
+        );
+    }
+
     /// Adds a remark for each key of a mapping that no importer reads. `known` are keys that are read, or that mean nothing for
     /// requests. `told` are keys with a meaning that attache lacks.
     pub fn rest(&mut self, node: &Node, what: &str, known: &[&str], told: &[(&str, Weight, &str)]) {
@@ -104,10 +112,7 @@ impl Remarks {
             value.skip();
             match told.iter().find(|(name, ..)| *name == key) {
                 Some((_, weight, text)) => self.say(*weight, at, format!("`{key}`: {text}")),
-                None => self.point(
-                    at,
-                    format!("`{key}` of {what} isn't known to this import. Find out what it did, and whether you need it."),
-                ),
+                None => self.unknown(at, format_args!("`{key}` of {what}")),
             }
         }
     }

@@ -172,10 +172,7 @@ fn section(at: At, name: String, pairs: &[(String, String)]) -> Service {
                     });
                 }
             }
-            key => out.remarks.point(
-                &at,
-                format!("`{key}` isn't known to this import. Find out what it did, and whether you need it."),
-            ),
+            key => out.remarks.unknown(&at, format_args!("`{key}`")),
         }
     }
     out
@@ -266,12 +263,7 @@ fn flags(at: At, words: &[&str]) -> Service {
                     "`--{flag}` decided who passes. Write `allow`, or `spiffe: true`; then replace the refusal"
                 ));
             }
-            other => out.remarks.point(
-                &at,
-                format!(
-                    "`--{other}` isn't known to this import. Find out what it did, and whether you need it."
-                ),
-            ),
+            other => out.remarks.unknown(&at, format_args!("`--{other}`")),
         }
     }
     if out.client {

@@ -106,10 +106,8 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
         for lookup in list(upstream, "dns") {
             let reason = field(&lookup["failure"], "reason");
             if !reason.is_empty() && !is_told(reason) {
-                let detail = match clean(field(&lookup["failure"], "detail"), 200) {
-                    none if none.is_empty() => none,
-                    detail => format!(" ({detail})"),
-                };
+                let detail = clean(field(&lookup["failure"], "detail"), 200);
+                let detail = if detail.is_empty() { detail } else { format!(" ({detail})") };
                 let serving = if upstream["usable"].as_u64().is_some_and(|usable| usable > 0) {
                     "; the endpoints of the last good answer serve on"
                 } else {

@@ -60,14 +60,10 @@ pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> 
 
 /// With a filter that no request can match, `tap` would wait for ever.
 fn can_match(options: &cli::Tap) -> Result<(), String> {
-    // RFC 9110 section 9.1: a method's case counts.
-    if let Some(method) =
-        options.method.as_deref().filter(|method| method.bytes().any(|byte| byte.is_ascii_lowercase()))
+    if let Some(method) = options.method.as_deref()
+        && let Some(capitals) = cli::in_capitals(method)
     {
-        return Err(format!(
-            "no request has the method `{method}`: write it in capitals, `{}`",
-            method.to_ascii_uppercase()
-        ));
+        return Err(format!("no request has the method `{method}`: write it in capitals, `{capitals}`"));
     }
     if let Some(path) = options.path.as_deref().filter(|path| !path.starts_with(['/', '*'])) {
         return Err(format!("no path begins with `{path}`: did you mean `/{path}`?"));

@@ -29,9 +29,9 @@ use tokio::time::Instant;
 use self::resources::Resources;
 use crate::{process::Process, ticks::tick};
 
-/// How often is looked.
+/// Time between two measurements.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often is looked while everything is far from its limit.
+/// The same while every resource is far from its limit.
 const SELDOM: Duration = Duration::from_secs(1);
 /// The share below which a resource is far from its limit.
 const FAR: f64 = 0.4;
@@ -91,7 +91,7 @@ impl Watch {
     }
 }
 
-/// When is looked again, by the highest share of the look before and of this one.
+/// Time until the next measurement, by the highest share of the previous one and of this one.
 fn next(before: f64, now: f64) -> Duration {
     if now < FAR && now - before < RISES { SELDOM } else { LOOK }
 }

@@ -64,7 +64,7 @@ pub(crate) fn authorizer(
 
 fn check_body(body: &At<AuthorizerBody>, failure: AuthorizerFailure, problems: &mut Problems) {
     let AuthorizerBody { max, partial } = body.value;
-    let at = body.key("max").unwrap_or(body.at);
+    let at = body.place("max");
     if max == 0 || max > AuthorizerBody::MAX_BODY_BYTES {
         problems.wrong(at, "`max` of the body is out of range", "from 1 B to 1 MiB");
     }

@@ -17,7 +17,7 @@ pub(crate) fn credential(raw: At<Read<Credential>>, problems: &mut Problems) -> 
         (Some(bearer), None, None) => Secret::Bearer(bearer),
         (None, Some(basic), None) => Secret::Basic(basic),
         (None, None, Some(header)) => {
-            let at = header.key("name").unwrap_or(header.at);
+            let at = header.place("name");
             framing(&header.value.name, at, true, problems);
             Secret::Header(header.value)
         }

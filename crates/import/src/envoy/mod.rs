@@ -141,14 +141,9 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     let folder = files.first().and_then(|file| file.path.parent()).map(Into::into).unwrap_or_default();
     let all = roots.clone();
     let (mut plan, found) = read(roots, folder)?;
-    let mut told = Vec::new();
-    plan.each_remark(&mut |remark| {
-        if remark.weight == Weight::Point {
-            told.push(remark.at.clone());
-        }
-    });
+    let causes = plan.causes();
     for root in all.iter().chain(&found) {
-        unread::say(root, "the config", idle::KEYS, &told, &mut plan.remarks);
+        unread::say(root, "the config", idle::KEYS, &causes, &mut plan.remarks);
     }
     Ok(plan)
 }

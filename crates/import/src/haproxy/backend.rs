@@ -139,15 +139,13 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
     let h2 = servers.iter().any(|server| server.value("proto") == Some("h2"));
     differ(&servers, &tls, out);
     if let Some(first) = servers.first() {
-        let version = |server: &Server<'_>| match () {
-            () if server.has("send-proxy") => Some("v1"),
-            () if ["send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"]
-                .iter()
-                .any(|word| server.has(word)) =>
-            {
-                Some("v2")
+        let version = |server: &Server<'_>| {
+            let second = ["send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"];
+            if server.has("send-proxy") {
+                Some("v1")
+            } else {
+                second.iter().any(|word| server.has(word)).then_some("v2")
             }
-            () => None,
         };
         if let Some(word) = servers.iter().find_map(version) {
             out.keys.set("proxy_protocol", word);
@@ -275,8 +273,7 @@ fn differ(servers: &[Server<'_>], tls: &[Map], out: &mut Upstream) {
     } else if let Some((other, _)) = servers.iter().zip(tls).find(|(_, own)| **own != tls[0]) {
         out.remarks.point(other.at, "servers with different names, roots or certificates of TLS: here those of the first are for all. Make an upstream of each.");
     }
-    let proto = |server: &Server<'_>| server.value("proto").map(ToOwned::to_owned);
-    if let Some(other) = servers.iter().find(|other| proto(other) != proto(first)) {
+    if let Some(other) = servers.iter().find(|other| other.value("proto") != first.value("proto")) {
         out.remarks
             .point(other.at, "servers of different protocols: here all have one. Make an upstream of each.");
     }

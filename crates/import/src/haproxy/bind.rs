@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::plan::Listener;
+use crate::plan::{ClientCertDemand, Listener};
 use crate::remark::Remarks;
-use crate::value::Value;
+use crate::value::{Map, Value};
 
 use super::{keywords, tokens::Line};
 
@@ -82,7 +82,7 @@ pub(super) fn bind(
         tls.set("certificate", "/etc/attache/tls.crt");
         tls.set("key", "/etc/attache/tls.key");
     }
-    let asked = ClientCertDemand::of(&tls);
+    let asked = demanded(&tls);
     let wanted = match line.after("verify") {
         Some("required") => ClientCertDemand::Required,
         Some("optional") => ClientCertDemand::Optional,
@@ -146,20 +146,11 @@ pub(super) fn bind(
     None
 }
 
-/// The demand for clients' certificates, in rising strictness.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum ClientCertDemand {
-    Nothing,
-    Optional,
-    Required,
-}
-
-impl ClientCertDemand {
-    fn of(tls: &crate::value::Map) -> Self {
-        match (tls.get("client_ca"), tls.get("client_optional")) {
-            (None, _) => Self::Nothing,
-            (Some(_), Some(_)) => Self::Optional,
-            (Some(_), None) => Self::Required,
-        }
+/// What a listener's TLS demands already.
+fn demanded(tls: &Map) -> ClientCertDemand {
+    match (tls.get("client_ca"), tls.get("client_optional")) {
+        (None, _) => ClientCertDemand::Nothing,
+        (Some(_), Some(_)) => ClientCertDemand::Optional,
+        (Some(_), None) => ClientCertDemand::Required,
     }
 }

@@ -41,12 +41,9 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
             what: "there is no section such as `frontend` or `listen` in it".to_owned(),
         });
     }
-    let mut cx = Cx {
-        plan: Plan::default(),
-        sections: with_globals(with_defaults(sections)),
-        names: Names::default(),
-        used: Vec::new(),
-    };
+    let mut sections = with_defaults(sections);
+    globals::apply(&mut sections);
+    let mut cx = Cx { plan: Plan::default(), sections, names: Names::default(), used: Vec::new() };
     for section in cx.sections.clone() {
         match section.kind.as_str() {
             "frontend" | "listen" => listener::listener(&section, &mut cx),
@@ -64,11 +61,6 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     }
     backend::upstreams(&mut cx);
     Ok(cx.plan)
-}
-
-fn with_globals(mut sections: Vec<Section>) -> Vec<Section> {
-    globals::apply(&mut sections);
-    sections
 }
 
 /// Lines of the `defaults` before a section stand before its own.

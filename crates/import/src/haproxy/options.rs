@@ -197,13 +197,11 @@ fn lines(section: &Section, side: Side, remarks: &mut Remarks) {
             remarks.say(*weight, &line.at, format!("`{}`: {why}", words.join(" ")));
         }
         match line.word(0) {
-            "timeout" if side == Side::Front => match TIMEOUTS.iter().find(|(name, _)| *name == line.word(1)) {
+            "timeout" if side == Side::Front => match TIMEOUTS.iter().find(|(name, _)| *name == line.word(1))
+            {
                 Some((_, None)) => {}
                 Some((name, Some(why))) => remarks.soft(&line.at, format!("`timeout {name}`: {why}")),
-                None => remarks.point(
-                    &line.at,
-                    format!("`timeout {}` isn't known to this import. Find out what it did, and whether you need it.", line.word(1)),
-                ),
+                None => remarks.unknown(&line.at, format_args!("`timeout {}`", line.word(1))),
             },
             "cookie" if side == Side::Back && line.has("insert") => {
                 if let Some(word) = line.rest(2).iter().find(|word| !COOKIE.contains(&word.as_str())) {
@@ -236,10 +234,7 @@ pub(super) fn told(section: &Section, side: Side, remarks: &mut Remarks) {
                 remarks.say(*weight, &line.at, format!("`option {name}`: {why}"));
             }
             Some(_) => {}
-            None => remarks.point(
-                &line.at,
-                format!("`option {name}` isn't known to this import. Find out what it did, and whether you need it."),
-            ),
+            None => remarks.unknown(&line.at, format_args!("`option {name}`")),
         }
     }
     lines(section, side, remarks);

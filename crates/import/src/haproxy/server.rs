@@ -39,7 +39,7 @@ const SUITES: Fate =
 const TLVS: Fate =
     Lost(Point, "the PROXY protocol header has the addresses alone: no TLS details and no other fields.");
 
-/// Every option of a server, whether a value follows it, and its fate. `redispatch` and the like stand in `keywords`.
+/// Every option of a server, whether a value follows it, and its fate.
 const OPTIONS: &[(&str, bool, Fate)] = &[
     ("addr", true, CHECKED),
     ("agent-addr", true, AGENT),
@@ -227,10 +227,7 @@ impl Server<'_> {
     pub(super) fn told(&self, remarks: &mut Remarks) -> bool {
         let mut stays = true;
         for word in &self.strange {
-            remarks.point(
-                self.at,
-                format!("`{word}` of a server isn't known to this import. Find out what it did, and whether you need it."),
-            );
+            remarks.unknown(self.at, format_args!("`{word}` of a server"));
         }
         for (word, _) in &self.words {
             match known(word).map(|(_, _, fate)| fate) {

@@ -17,7 +17,7 @@ mod services;
 mod virtual_service;
 
 use crate::plan::{Plan, Rule, Site, Upstream};
-use crate::remark::{Remarks, Weight};
+use crate::remark::Remarks;
 use crate::tree::{At, Node, Unreadable};
 use crate::value::Map;
 use crate::{File, envoy, tree};
@@ -121,7 +121,7 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     let mut unknown = Vec::new();
     for object in mesh.objects.iter().filter(|object| !KNOWN.contains(&object.kind.as_str())) {
         let kind = &object.kind;
-        remarks.point(object.at(), format!("the object `{kind}` isn't known to this import. Find out what it did, and whether you need it."));
+        remarks.unknown(object.at(), format_args!("the object `{kind}`"));
         if may_guard(object) && !unknown.contains(kind) {
             unknown.push(kind.clone());
         }
@@ -193,12 +193,7 @@ fn unread(mesh: &Mesh, plan: &mut Plan) {
         "Sidecar",
         "VirtualService",
     ];
-    let mut told = Vec::new();
-    plan.each_remark(&mut |remark| {
-        if remark.weight == Weight::Point {
-            told.push(remark.at.clone());
-        }
-    });
+    let causes = plan.causes();
     for object in mesh.objects.iter().filter(|object| KINDS.contains(&object.kind.as_str())) {
         let applies =
             object.spec().entries().iter().any(|(key, value)| {
@@ -206,7 +201,7 @@ fn unread(mesh: &Mesh, plan: &mut Plan) {
             });
         if applies {
             let what = format!("the {} `{}`", object.kind, object.name);
-            crate::unread::say(object.spec(), &what, idle::KEYS, &told, &mut plan.remarks);
+            crate::unread::say(object.spec(), &what, idle::KEYS, &causes, &mut plan.remarks);
         }
     }
 }

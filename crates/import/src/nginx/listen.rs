@@ -29,17 +29,21 @@ pub(super) fn listens(server: &Directive, remarks: &mut Remarks) -> Vec<Listen> 
         let quiet = |word: &str| {
             let valued =
                 ["backlog=", "rcvbuf=", "sndbuf=", "setfib=", "fastopen=", "ipv6only=", "so_keepalive="];
-            let others =
-                ["default_server", "default", "ssl", "http2", "spdy", "proxy_protocol", "bind", "deferred"];
-            others.contains(&word)
-                || word == "reuseport"
-                || valued.iter().any(|start| word.starts_with(start))
+            let others = [
+                "bind",
+                "default",
+                "default_server",
+                "deferred",
+                "http2",
+                "proxy_protocol",
+                "reuseport",
+                "spdy",
+                "ssl",
+            ];
+            others.contains(&word) || valued.iter().any(|start| word.starts_with(start))
         };
         if let Some(word) = one.words.iter().skip(2).find(|word| !quiet(word)) {
-            remarks.point(
-                &one.at,
-                format!("`{word}` of an address isn't known to this import. Find out what it did, and whether you need it."),
-            );
+            remarks.unknown(&one.at, format_args!("`{word}` of an address"));
         }
         out.push(Listen {
             bind,

@@ -17,7 +17,7 @@ mod words;
 
 use crate::File;
 use crate::access::{self, Access, AccessEffect};
-use crate::plan::{Chain, Listener, Names, Plan};
+use crate::plan::{Chain, ClientCertDemand, Listener, Names, Plan};
 use crate::remark::Remarks;
 use crate::tree::{At, Unreadable};
 
@@ -442,12 +442,4 @@ fn tls(
         );
     }
     refused
-}
-
-/// The demand for clients' certificates, in rising strictness.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum ClientCertDemand {
-    Nothing,
-    Optional,
-    Required,
 }

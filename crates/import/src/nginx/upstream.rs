@@ -144,12 +144,12 @@ fn servers(server: &Directive, scheme: &str, list: &mut Vec<Value>, remarks: &mu
         match name {
             "weight" | "backup" | "max_conns" | "max_fails" | "fail_timeout" | "resolve" => {}
             "slow_start" | "route" => {
-                remarks.soft(&server.at, format!("`{name}` of a server is absent: see `balance.slow_start`, `session_cookie`."));
+                remarks.soft(
+                    &server.at,
+                    format!("`{name}` of a server is absent: see `balance.slow_start`, `session_cookie`."),
+                );
             }
-            _ => remarks.point(
-                &server.at,
-                format!("`{word}` of a server isn't known to this import. Find out what it did, and whether you need it."),
-            ),
+            _ => remarks.unknown(&server.at, format_args!("`{word}` of a server")),
         }
     }
     // Without a port it is 80, whatever the scheme.
