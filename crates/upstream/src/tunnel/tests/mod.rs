@@ -208,6 +208,11 @@ async fn a_task_that_has_used_up_its_budget_learns_of_bytes_that_come_later() {
     let ((client, client_side), (server, server_side)) = (pair(0).await, pair(0).await);
     let upstream = Connection::from(server_side);
     let mut tunnel = Box::pin(copy_both(client_side, upstream, Duration::ZERO, Closer::default()));
+    // Until both sockets are known to be quiet; then another task gets the tunnel, and its first poll reads nothing.
+    for _ in 0..3 {
+        assert!(poll_fn(|cx| Poll::Ready(tunnel.as_mut().poll(cx).is_pending())).await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let mut is_starved = true;
     let tunnel = tokio::spawn(std::future::poll_fn(move |cx| {
         if std::mem::take(&mut is_starved) {
