@@ -5,11 +5,11 @@ timer behind a socket that is always ready is never seen, unless somebody took c
 """
 
 import asyncio
-import socket
-import struct
+import subprocess
+import sys
 import time
 
-from hose import End, Hose, Others, Thread, all_over, connected, repeated
+from hose import End, Hose, Others, all_over, connected, repeated
 from world import Attache, Server, answering, get, holds, promise
 
 CONFIG = """
@@ -166,29 +166,36 @@ async def requests_without_an_end_to_their_number_leave_room_for_others(binary):
             await drains(attache, ends)
 
 
+COMES_AND_GOES = """
+import socket, struct, sys, time
+while True:
+    try:
+        with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.sendall(sys.argv[2].encode())
+    except OSError:
+        time.sleep(0.01)
+"""
+
+
 @promise
 async def connections_without_an_end_to_their_number_delay_no_drain(binary):
     """Clients that connect and leave as fast as they can: others are served, and the end comes in its time."""
-    stop = []
-
-    def connecting(port, leave):
-        while not stop:
-            with socket.create_connection(("127.0.0.1", port)) as s:
-                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                if leave:
-                    s.sendall(get())
-
     async with Server(answering()) as app:
         async with Attache(binary, CONFIG, workers=1, APP=app.port, GOOD=app.port) as attache:
             async with Others(attache["OTHER"]), Others(attache["OUT"]):
-                for leave in (False, True):
-                    Thread(lambda leave=leave: connecting(attache["OUT"], leave))
-                    Thread(lambda leave=leave: connecting(attache["RAW"], leave))
+                # Processes of their own: as threads they would take Python's lock from the upstream and from the calls beside them.
+                clients = [
+                    subprocess.Popen([sys.executable, "-c", COMES_AND_GOES, str(attache[to]), sent])
+                    for to in ("OUT", "RAW") for sent in ("", get().decode())
+                ]
                 await asyncio.sleep(1.5)
             try:
                 await drains(attache, {})
             finally:
-                stop.append(True)
+                for client in clients:
+                    client.kill()
+                    client.wait()
 
 
 async def reloaded(attache):

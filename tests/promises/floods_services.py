@@ -9,7 +9,7 @@ import time
 from floods import ANSWERS, drains, reloaded
 from floods_http2 import ACK, END_HEADERS, FIELD, HEADERS, PING, SETTINGS, CONTINUATION, frame, of_upstream
 from hose import End, Hose, Others, Thread, all_over, connected, repeated
-from world import Attache, Server, answering, call, get, holds, promise
+from world import Attache, Server, answering, call, free_port, get, holds, promise
 
 CLOSE = "connection: close\r\n"
 # What a service says for ever: by the name of its kind.
@@ -171,9 +171,8 @@ class Dns:
     """Answers each question with answers to others, as fast as it can, by UDP; by TCP with messages that never end."""
 
     def __init__(self):
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("127.0.0.1", 0))
-        self.port = self.udp.getsockname()[1]
+        self.udp, self.port = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), free_port()
+        self.udp.bind(("127.0.0.1", self.port))
         self.server = socket.create_server(("127.0.0.1", self.port))
         self.truncates, self.asked, self.stop = False, 0, False
         Thread(self.serve)

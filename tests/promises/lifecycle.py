@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 
-from world import Attache, Server, answering, call, get, head, holds, port, promise, silent
+from world import Attache, Server, answering, call, get, head, holds, promise, silent
 
 SIMPLE = """
 shutdown: { drain_timeout: 1s }

@@ -5,9 +5,13 @@ import os
 import pathlib
 import re
 import signal
-import socket
+import sys
 import tempfile
 import time
+
+sys.path.append(str(pathlib.Path(__file__).parent.parent / "scripts"))
+
+from free_port import free_port  # noqa: E402
 
 PROMISES = []
 
@@ -27,18 +31,12 @@ def holds(condition, *said):
         raise Broken(" ".join(str(part) for part in said))
 
 
-def port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 class Attache:
     """A running program. `$NAME` in its config is a free port, the same one for the same name."""
 
     def __init__(self, binary, config, workers=2, **ports):
         self.binary, self.folder = binary, pathlib.Path(tempfile.mkdtemp(prefix="promises-"))
-        self.ports, self.process, self.others = {"METRICS": port(), **ports}, None, []
+        self.ports, self.process, self.others = {"METRICS": free_port(), **ports}, None, []
         self.file, self.log = self.folder / "attache.yaml", self.folder / "log"
         self.write(f"admin: off\nmetrics: 127.0.0.1:$METRICS\nworkers: {workers}\n" + config)
 
@@ -57,7 +55,7 @@ class Attache:
         self.write(self.text.replace(old, new))
 
     def __getitem__(self, name):
-        return self.ports.setdefault(name, port())
+        return self.ports.setdefault(name, free_port())
 
     async def start(self, ready=True, stdout=None):
         with open(self.log, "ab") as log:
@@ -123,8 +121,10 @@ async def call(to, data, within=10):
     writer.write(data)
     got = b""
     try:
-        while more := await asyncio.wait_for(reader.read(65536), within):
-            got += more
+        # Not `wait_for`: before Python 3.12 it may swallow the end of the task that waits.
+        async with asyncio.timeout(within):
+            while more := await reader.read(65536):
+                got += more
     except ConnectionResetError:
         got += b"RESET"
     finally:
@@ -140,7 +140,7 @@ class Server:
     """Does `each(reader, writer)` with each connection."""
 
     def __init__(self, each):
-        self.each, self.port, self.server, self.open = each, port(), None, set()
+        self.each, self.port, self.server, self.open = each, free_port(), None, set()
 
     async def __aenter__(self):
         self.server = await asyncio.start_server(self.one, "127.0.0.1", self.port)

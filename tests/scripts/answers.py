@@ -21,6 +21,8 @@ import tempfile
 import threading
 import time
 
+from free_port import free_port
+
 HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "via", "date", "server-timing"}
 MACROS = {b"%CR": b"\r", b"%LF": b"\n", b"%SP": b" ", b"%TAB": b"\t", b"%AMP": b"&", b"%GT": b">", b"%LT": b"<"}
 
@@ -114,16 +116,10 @@ def ask(url):
     return run.returncode, status, fields, body, reason
 
 
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def main():
     folder, attache = sys.argv[1], sys.argv[2]
     upstream_port, current = upstream()
-    listener = port()
+    listener = free_port()
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as config:
         config.write(f"""
 admin: off

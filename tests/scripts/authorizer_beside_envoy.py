@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 
-from beside_envoy import Stub, cluster, port, serve, wait_for
+from free_port import free_port
+from beside_envoy import Stub, cluster, serve, wait_for
 
 HERE = pathlib.Path(__file__).parent
 FOLDER = pathlib.Path(tempfile.mkdtemp())
@@ -138,14 +139,14 @@ REQUESTS = [
 
 def main():
     attache, envoy = sys.argv[1:3]
-    app, grpc_port, http_port = serve(App), port(), port()
+    app, grpc_port, http_port = serve(App), free_port(), free_port()
     log = open(FOLDER / "log", "w")
     programs = [subprocess.Popen(["/usr/bin/python3", HERE / "authorizer.py", "127.0.0.1", str(grpc_port), str(http_port)], stdout=log, stderr=log)]
     ports, same, others = {}, 0, 0
     try:
         for form, mode in VARIANTS:
-            for name, make, command in [("attache", attache_config, [attache, "run", "--config"]), ("envoy", envoy_config, [envoy, "--base-id", str(port()), "-l", "error", "-c"])]:
-                listen = ports[form, mode, name] = port()
+            for name, make, command in [("attache", attache_config, [attache, "run", "--config"]), ("envoy", envoy_config, [envoy, "--base-id", str(free_port()), "-l", "error", "-c"])]:
+                listen = ports[form, mode, name] = free_port()
                 file = FOLDER / f"{name}-{form}-{mode}.yaml"
                 file.write_text(json.dumps(make(listen, app, grpc_port, http_port, form, mode)))
                 programs.append(subprocess.Popen([*command, str(file)], stdout=log, stderr=log))

@@ -5,12 +5,6 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-def port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 class Stub(BaseHTTPRequestHandler):
     """Answers every method by `answer`, which is 200 without a body."""
     protocol_version = "HTTP/1.1"

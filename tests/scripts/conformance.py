@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+from free_port import free_port
+
 import vectors
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -109,12 +111,6 @@ def envoy(ports):
             "clusters": [cluster("web", ports["web"]), cluster("grpc", ports["grpc_server"], True)],
         },
     })
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def wait_for(port, process, log):

@@ -10,6 +10,8 @@ Needs `prometheus` and `openssl` in PATH.
 
 import http.server, json, os, re, signal, socket, socketserver, ssl, subprocess, sys, tempfile, threading, time, urllib.parse, urllib.request
 
+from free_port import free_port
+
 SECONDS = int(os.environ.get("SECONDS_OF_TRAFFIC", "40"))
 # What the scrape of a cluster puts on every series.
 LABELS = {"namespace": "shop", "pod": "web-1"}
@@ -21,12 +23,6 @@ VARIABLES = {
     "__interval": "1m",
 }
 CALLED = {"service": "web"}
-
-
-def free():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
@@ -165,7 +161,7 @@ def main():
     names, attache, dashboards = sys.argv[1], sys.argv[2], sys.argv[3:]
     processes = []
     with tempfile.TemporaryDirectory() as folder:
-        ports = {name: free() for name in ("metrics", "out", "in", "tcp", "tcp_in", "plaintext", "tcp_plaintext", "prometheus")}
+        ports = {name: free_port() for name in ("metrics", "out", "in", "tcp", "tcp_in", "plaintext", "tcp_plaintext", "prometheus")}
         ports["app"] = server(http.server.ThreadingHTTPServer, Answers)
         ports["echo"] = server(socketserver.ThreadingTCPServer, Echo)
         with open(f"{folder}/attache.yaml", "w", encoding="utf-8") as file:

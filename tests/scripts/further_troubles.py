@@ -12,7 +12,8 @@ import threading
 import time
 import warnings
 
-from trouble import (FOLDER, Proxy, Server, answers, certificate, command, dns, end, first_call, frame, issue, one, port, row, running, says,
+from free_port import free_port
+from trouble import (FOLDER, Proxy, Server, answers, certificate, command, dns, end, first_call, frame, issue, one, row, running, says,
                      says_grpc_status, tls, write)
 
 warnings.simplefilter("ignore", DeprecationWarning)  # of old TLS, which is wanted here
@@ -78,7 +79,7 @@ def sends(text):
     return lambda proxy: proxy.raw(text)
 
 
-good, closed = Server(answers()), port()
+good, closed = Server(answers()), free_port()
 GOOD = f"http://127.0.0.1:{good.port}"
 certificate("ca", "Shop CA", "DNS:ca", ca=True)
 issue("server", "ca", "localhost", "DNS:localhost,IP:127.0.0.1")

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 
-from beside_envoy import Stub, port, serve, wait_for
+from free_port import free_port
+from beside_envoy import Stub, serve, wait_for
 from istio_cases import CASES
 
 FOLDER = pathlib.Path(tempfile.mkdtemp())
@@ -86,16 +87,16 @@ def imported(attache, objects):
     file = FOLDER / "objects.yaml"
     file.write_text("---\n".join([WORKLOAD, *objects]))
     config = subprocess.run([attache, "import", "--from", "istio", file], capture_output=True, text=True).stdout
-    ports = {"inbound": port(), "outbound": port()}
+    ports = {"inbound": free_port(), "outbound": free_port()}
     for name, bind in [("inbound", "0.0.0.0:15006"), ("outbound", "127.0.0.1:15001")]:
         config = config.replace(f"bind: {bind}\n    transparent: true", f"bind: 127.0.0.1:{ports[name]}")
     config = config.replace("app: original-destination", f"app: http://127.0.0.1:{application('app')}")
-    config = config.replace("anywhere: original-destination", f"anywhere: http://127.0.0.1:{port()}")
+    config = config.replace("anywhere: original-destination", f"anywhere: http://127.0.0.1:{free_port()}")
     config = config.replace("/etc/attache/tls", str(FOLDER))
     for name in set(re.findall(r"http://(\w+)\.shop\.svc\.cluster\.local:9080", config)):
         address = f"http://{name}.shop.svc.cluster.local:9080"
         config = config.replace(address, f"http://127.0.0.1:{application(name)}")
-    return config + f"\nmetrics: 127.0.0.1:{port()}\nadmin: 127.0.0.1:{port()}\n", ports
+    return config + f"\nmetrics: 127.0.0.1:{free_port()}\nadmin: 127.0.0.1:{free_port()}\n", ports
 
 
 def main(attache):

@@ -11,7 +11,8 @@ import ssl
 import subprocess
 import time
 
-from trouble import (ATTACHE, FOLDER, Proxy, Server, answers, certificate, command, dns, end, file, issue, one, opaque, port, row, running, says,
+from free_port import free_port
+from trouble import (ATTACHE, FOLDER, Proxy, Server, answers, certificate, command, dns, end, file, issue, one, opaque, row, running, says,
                      says_grpc_status, tls, write)
 
 LISTENER = "listeners: {{ in: {{ bind: '127.0.0.1:$PORT', tls: {{ {tls} }}, to: app }} }}\nupstreams: {{ app: 'http://127.0.0.1:{port}' }}\n"
@@ -60,7 +61,7 @@ issue("web", "ca", "web", "DNS:web.shop")
 issue("stranger", "ca2", "stranger", "DNS:stranger.shop")
 issue("gone", "ca", "gone", "DNS:gone.shop,IP:127.0.0.1", old=True)
 good = Server(answers())
-closed = port()
+closed = free_port()
 secure = Server(answers(), tls("server"))
 MUTUAL = "certificate: server.crt, key: server.key, client_ca: ca.crt"
 CA = ", tls: { ca: ca.crt }"

@@ -12,7 +12,8 @@ import struct
 import subprocess
 import time
 
-from trouble import (ATTACHE, FOLDER, MISSING, Proxy, Server, answers, certificate, command, dns, end, file, frame, one, port, request, row, running, says,
+from free_port import free_port
+from trouble import (ATTACHE, FOLDER, MISSING, Proxy, Server, answers, certificate, command, dns, end, file, frame, one, request, row, running, says,
                      write)
 
 SAN = "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n"
@@ -101,7 +102,7 @@ issue("short", SAN, key=("rsa:1024",))
 issue("sha1", SAN, digest="sha1")
 good = Server(answers())
 GOOD = one(f"http://127.0.0.1:{good.port}")
-closed = port()
+closed = free_port()
 
 # DNS.
 running("a DNS answer is cut, and there is no TCP", by_name(record(flags=0x8380)), "truncated", "dig", before=1.5)

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 
-from trouble import (Proxy, Server, answers, certificate, command, frame, hangs, issue, literal, one, opaque, port, request, says_grpc_status, tls,
+from free_port import free_port
+from trouble import (Proxy, Server, answers, certificate, command, frame, hangs, issue, literal, one, opaque, request, says_grpc_status, tls,
                      will_reset, write)
 
 WRONG = []
@@ -143,7 +144,7 @@ def half_closes(proxy):
 
 certificate("ca", "Shop CA", "DNS:ca", ca=True)
 issue("server", "ca", "localhost", "DNS:localhost,IP:127.0.0.1")
-closed, good = port(), Server(answers())
+closed, good = free_port(), Server(answers())
 DEAD, GOOD = f"http://127.0.0.1:{closed}", f"http://127.0.0.1:{good.port}"
 LISTENER = "listeners: {{ out: {{ bind: '127.0.0.1:$PORT', {more}routes: [{routes}] }} }}\nupstreams: {{ {upstreams} }}\n"
 

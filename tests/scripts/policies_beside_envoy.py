@@ -13,7 +13,8 @@ import sys
 import tempfile
 import time
 
-from beside_envoy import Stub, cluster, port, serve, wait_for
+from free_port import free_port
+from beside_envoy import Stub, cluster, serve, wait_for
 
 FOLDER = pathlib.Path(tempfile.mkdtemp())
 TYPE = "type.googleapis.com/envoy.extensions"
@@ -191,7 +192,7 @@ def main():
     rsa("bad")
     app = serve(Stub)
     table = policies(keys)
-    ports = {(name, who): port() for name, *_ in table for who in ("attache", "envoy")}
+    ports = {(name, who): free_port() for name, *_ in table for who in ("attache", "envoy")}
     listeners = {f"p{n}": {"bind": f"127.0.0.1:{ports[name, 'attache']}", "authorization": rules, "to": "app"} for n, (name, rules, _) in enumerate(table)}
     ours = {"metrics": "off", "admin": "off", "listeners": listeners, "upstreams": {"app": f"http://127.0.0.1:{app}"},
             "jwt": {"corp": {"issuer": "https://id.test", "audiences": "shop", "keys": {"inline": json.dumps(keys)}}}}

@@ -21,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 
+from free_port import free_port
+
 # What a proxy adds, removes or writes anew: of one connection (RFC 9110 section 7.6.1), of who called, of framing.
 OURS = {
     "connection", "keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade",
@@ -71,18 +73,12 @@ upstreams:
 HTTP = "{ forwarded: replace, path: { dot_segments: false, decode_unreserved: false, parameters: keep } }"
 
 
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 class Readers:
     """Servers, attache in front of them, and what they saw by the client's address."""
 
     def __init__(self, attache):
         self.folder = tempfile.mkdtemp(prefix="readers-")
-        self.ports = {name: port() for name in ("node-direct", "node-behind", "nginx-direct", "nginx-behind", "node", "nginx")}
+        self.ports = {name: free_port() for name in ("node-direct", "node-behind", "nginx-direct", "nginx-behind", "node", "nginx")}
         self.seen, self.ids, self.processes = collections.defaultdict(list), {}, []
         # Why a reader ended a connection of a client that reached it directly.
         self.refused = {}

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from trouble import (FOLDER, Proxy, Server, certificate, command, first_call, frame, issue, literal, one, opaque, port, request, says_grpc_status,
+from trouble import (FOLDER, Proxy, Server, certificate, command, first_call, frame, issue, literal, one, opaque, request, says_grpc_status,
                      tls, will_reset, write)
 
 OK = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 6\r\n\r\nhello\n"

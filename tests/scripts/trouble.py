@@ -13,14 +13,10 @@ import time
 import urllib.error
 import urllib.request
 
+from free_port import free_port
+
 ATTACHE, FOLDER = os.path.abspath(sys.argv[1]), tempfile.mkdtemp(prefix="troubles")
 ROWS, MISSING = [], []
-
-
-def port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def write(name, text):
@@ -234,7 +230,7 @@ def tls(name, client_ca=None):
 
 class Proxy:
     def __init__(self, config, name="attache"):
-        self.at, self.admin = port(), port()
+        self.at, self.admin = free_port(), free_port()
         self.file = write(f"{name}.yaml", f"admin: 127.0.0.1:{self.admin}\nmetrics: off\n" + config.replace("$PORT", str(self.at)))
         self.log = open(os.path.join(FOLDER, "log" if name == "attache" else f"{name}.log"), "w+")
         self.process = subprocess.Popen([ATTACHE, "run", "-c", self.file], stdout=self.log, stderr=self.log, cwd=FOLDER)

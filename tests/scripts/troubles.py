@@ -8,13 +8,14 @@ import socket
 import threading
 import time
 
-from trouble import Server, answers, certificate, dns, end, file, one, port, resets, running, tls
+from free_port import free_port
+from trouble import Server, answers, certificate, dns, end, file, one, resets, running, tls
 
 certificate("self", "attache-trouble.test", "IP:127.0.0.1,DNS:localhost")
 certificate("other", "other.test", "DNS:other.test")
 certificate("old", "localhost", "IP:127.0.0.1", days=None)
 certificate("client", "client", "DNS:client", ca=True)
-closed = port()
+closed = free_port()
 good = Server(answers())
 full = Server(None, backlog=0)
 held = [socket.socket() for _ in range(4)]
