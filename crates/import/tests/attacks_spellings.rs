@@ -104,6 +104,15 @@ fn hosts_that_the_original_compares_as_texts_have_one_spelling() {
     assert_says(&envoy("", &host("'www.test:*'"), ""), "host: { trailing: reject }");
     assert_says(&envoy("strip_any_host_port: true,", &host("www.test"), ""), "host: { trailing: reject }");
     assert!(!envoy("", EVERYTHING, "").text.contains("trailing"));
+    // A port that is taken off first is in no `Host` any more: such a domain takes no request.
+    for off in ["strip_any_host_port: true,", "strip_matching_host_port: true,"] {
+        let two = envoy(off, &host("'www.test:10000', other.test"), "");
+        assert_says(&two, "`www.test:10000` is left out");
+        assert!(!two.text.contains("host: www.test"), "{}", two.text);
+    }
+    // Where the listener's own port alone is taken off, another port is another host.
+    let own = envoy("strip_matching_host_port: true,", &host("'a.test:8443', b.test"), "");
+    assert_says(&own, "[a.test:8443, b.test:80, b.test:10000]");
     let small = "host: { capitals: reject, trailing: reject, default_port: reject }";
     assert_says(&frontend("http-request deny unless { hdr(host) www.test }"), small);
     assert_says(

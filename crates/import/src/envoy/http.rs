@@ -3,9 +3,11 @@
 use crate::plan::{Chain, Listener, Rule, Site};
 use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
+use crate::value::Value;
 
 use super::{
-    Cx, changes, filters, options, rbac::Clients, replies, resources, route, scheme, tokens, tracing, words,
+    Cx, changes, filters, options, rbac::Clients, replies, resources, route, route::Ports, scheme, tokens,
+    tracing, words,
 };
 
 const KNOWN: &[&str] = &[
@@ -150,9 +152,7 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
         chain.sites.push(Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Site::default() });
         return;
     };
-    let ports = config.is("strip_any_host_port")
-        || config.is("strip_matching_host_port")
-        || routes.is("ignore_port_in_host_matching");
+    let ports = ports(config, &routes, listener);
     chain.remarks.rest(
         &routes,
         "the route configuration",
@@ -207,8 +207,25 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
     }
 }
 
+fn ports(config: &Node, routes: &Node, listener: &Listener) -> Ports {
+    if config.is("strip_any_host_port") || routes.is("ignore_port_in_host_matching") {
+        return Ports::Ignored;
+    }
+    if !config.is("strip_matching_host_port") {
+        return Ports::Compared;
+    }
+    // Envoy asks the connection for its local port. With several addresses it is not known here.
+    match listener.keys.get("bind") {
+        Some(Value::Text(bind)) => bind
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok())
+            .map_or(Ports::Compared, Ports::OwnIgnored),
+        _ => Ports::Ignored,
+    }
+}
+
 /// Envoy compares the whole `Host` with the domains: a dot at its end, and a port that they don't have, make it another host.
-fn as_compared(routes: &Node, config: &Node, ports: bool, listener: &mut Listener) {
+fn as_compared(routes: &Node, config: &Node, ports: Ports, listener: &mut Listener) {
     let domains: Vec<&str> = routes
         .list("virtual_hosts")
         .iter()
@@ -225,7 +242,7 @@ fn as_compared(routes: &Node, config: &Node, ports: bool, listener: &mut Listene
         host.set("trailing", "reject");
     }
     let port = |domain: &str| domain.ends_with(":*") || domain.ends_with(":80") || domain.ends_with(":443");
-    if !ports && !domains.into_iter().any(port) {
+    if !matches!(ports, Ports::Ignored) && !domains.into_iter().any(port) {
         host.set("default_port", "reject");
     }
 }

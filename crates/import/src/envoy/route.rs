@@ -24,18 +24,37 @@ pub(crate) struct Shape<'a> {
     pub(crate) clients: &'a super::rbac::Clients,
     /// TLS is terminated.
     pub(crate) secure: bool,
-    /// The port of `Host` doesn't count.
-    pub(crate) ports: bool,
+    pub(crate) ports: Ports,
     pub(crate) manager: &'a Node,
     pub(crate) config: &'a Node,
+}
+
+/// What Envoy does with the port of `Host` before it compares it with the domains.
+#[derive(Clone, Copy)]
+pub(crate) enum Ports {
+    /// It is compared too.
+    Compared,
+    /// It is taken off.
+    Ignored,
+    /// It is taken off where it is the listener's own.
+    OwnIgnored(u64),
 }
 
 pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> Site {
     let mut out = Site::default();
     for domain in node.list("domains").iter().filter_map(Node::text) {
-        match host(domain, shape) {
-            Some(host) if out.hosts.contains(&host) => {}
-            Some(host) => out.hosts.push(host),
+        match hosts(domain, shape) {
+            Some(hosts) if hosts.is_empty() => out.remarks.note(
+                &node.at,
+                format!("the domain `{domain}` is left out: its port was taken off each request's `Host` first, so no request had it."),
+            ),
+            Some(hosts) => {
+                for host in hosts {
+                    if !out.hosts.contains(&host) {
+                        out.hosts.push(host);
+                    }
+                }
+            }
             None => {
                 out.remarks.point(
                     &node.at,
@@ -126,7 +145,7 @@ pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> Site {
 /// Domains of a virtual host that can't be said.
 pub(crate) fn lost(node: &Node, shape: &Shape<'_>) -> Vec<String> {
     let domains = node.list("domains").iter().filter_map(Node::text);
-    domains.filter(|domain| host(domain, shape).is_none()).map(ToOwned::to_owned).collect()
+    domains.filter(|domain| hosts(domain, shape).is_none()).map(ToOwned::to_owned).collect()
 }
 
 /// A refusal of a share of the requests is one of all: the next route would let more pass than before.
@@ -140,11 +159,13 @@ fn route_remark(out: &mut Site, route: &Node, share: f64) {
     );
 }
 
-/// A domain in attache's notation. The whole of `Host` is compared by Envoy: without a port it is the default one that counts.
-fn host(domain: &str, shape: &Shape<'_>) -> Option<String> {
+/// A domain in attache's notation: none where it can't be said, an empty list where no request has it.
+/// The whole of `Host` is compared by Envoy: without a port it is the default one that counts.
+fn hosts(domain: &str, shape: &Shape<'_>) -> Option<Vec<String>> {
     if domain == "*" {
-        return Some("*".to_owned());
+        return Some(vec!["*".to_owned()]);
     }
+    let default = if shape.secure { "443" } else { "80" };
     let (name, port) = match domain.rsplit_once(':') {
         Some((name, "*")) => (name, None),
         Some((name, port))
@@ -154,9 +175,8 @@ fn host(domain: &str, shape: &Shape<'_>) -> Option<String> {
         {
             (name, Some(port.to_owned()))
         }
-        _ if shape.ports => (domain, None),
-        _ if domain.ends_with('*') => (domain, None),
-        _ => (domain, Some(if shape.secure { "443".to_owned() } else { "80".to_owned() })),
+        _ if matches!(shape.ports, Ports::Ignored) || domain.ends_with('*') => (domain, None),
+        _ => (domain, Some(default.to_owned())),
     };
     let name = name.to_ascii_lowercase();
     let labels = |text: &str| !text.contains('*') && !text.is_empty();
@@ -168,9 +188,14 @@ fn host(domain: &str, shape: &Shape<'_>) -> Option<String> {
     if !right {
         return None;
     }
-    Some(match port {
-        Some(port) => format!("{name}:{port}"),
-        None => name,
+    let named = domain.len() > name.len();
+    let with = |port: &str| format!("{name}:{port}");
+    Some(match (port, shape.ports) {
+        (_, Ports::Ignored) if named => Vec::new(),
+        (Some(port), Ports::OwnIgnored(own)) if named && port == own.to_string() => Vec::new(),
+        (Some(port), Ports::OwnIgnored(own)) if !named => vec![with(&port), with(&own.to_string())],
+        (Some(port), _) => vec![with(&port)],
+        (None, _) => vec![name],
     })
 }
 

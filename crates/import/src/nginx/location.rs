@@ -295,7 +295,10 @@ fn rules(
         return vec![rule];
     }
     for (name, weight, what) in LOST {
-        if let Some(one) = scope.get(name, cx).filter(|one| one.word(1) != "off" && one.word(1) != "0") {
+        if let Some(one) = scope
+            .get(name, cx)
+            .filter(|one| !matches!((*name, one.word(1)), (_, "off" | "0") | ("proxy_redirect", "default")))
+        {
             let elsewhere = *name == "error_page"
                 && one.words.iter().any(|word| word.starts_with(['=', '@']) || word.contains("://"));
             if elsewhere {

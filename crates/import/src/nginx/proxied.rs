@@ -142,6 +142,11 @@ pub(super) fn proxied(
         _ => {}
     }
     if !preserve {
+        // `default` is what nginx does without the directive. Another value is said where it stands, and `off` loses nothing.
+        let by_default = scope.get("proxy_redirect", cx).is_none_or(|one| one.word(1) == "default");
+        if pass.name() == "proxy_pass" && by_default {
+            rule.remarks.note(&pass.at, "an answer whose `Location` names the upstream passes as it is; nginx puts its own address there. Let the service redirect by path alone, or send it the client's `Host` (`host: preserve`).");
+        }
         match host {
             Some(host) if upstream::host_like(&host) => {
                 rule.keys.child("rewrite").set("host", host.to_ascii_lowercase());
