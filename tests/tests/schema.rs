@@ -19,10 +19,21 @@ const RIGHT: &[&str] = &[
     "listeners: { l: { bind: ':1', to: a, tls: { mode: off, certificate: x } } }\nupstreams: { a: 'http://a.test' }",
     "listeners: { l: { bind: ':1', to: a, tls: { mode: '${MODE:-off}', key: x } } }\nupstreams: { a: 'http://a.test' }",
     "upstreams: { a: { address: 'https://a.test', tls: { pins: ['sha256//mIkG3eEpVdm+u/ko/cwxzOMo1bk4TyHIlByibiA5Ea='] } } }",
+    "listeners: { l: { bind: ':1', to: a, tls: { certificate: c, key: k, client_optional: false } } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { l: { bind: ':1', to: a, tls: { certificate: c, key: k, client_optional: '${OPTIONAL:-false}' } } }\nupstreams: { a: 'http://a.test' }",
+    "upstreams: { a: { address: 'http://a.test', health_check: { tcp: false, path: /healthz } } }",
 ];
 
 /// Wrong in a way that a schema can tell.
 const WRONG: &[&str] = &[
+    "upstreams: { a: { address: 'https://a.test', credential: { bearer: { file: /t }, header: { name: x-key, file: /t } } } }",
+    "upstreams: { a: { address: 'https://a.test', credential: {} } }",
+    "upstreams: { a: { address: 'http://a.test', health_check: { interval: 5s } } }",
+    "upstreams: { a: { address: 'http://a.test', health_check: { tcp: true, host: a.test } } }",
+    "listeners: { l: { bind: ':1', routes: [{ respond: 204, timeout: 5s }] } }\nupstreams: { a: 'http://a.test' }",
+    "listeners: { l: { bind: ':1', routes: [{ to: a, fault: { header: x-fault } }] } }\nupstreams: { a: 'http://a.test' }",
+    "access_log: { to: { file: /var/log/a, keep: 3 } }\nupstreams: { a: 'http://a.test' }",
+    "access_log: { to: { syslog: 'unix:/dev/log', max_size: 1MiB } }\nupstreams: { a: 'http://a.test' }",
     "listeners: { a: { bind: 15001 } }\nupstreams: { a: 'http://a.test' }",
     "listeners: { a: { bind: 'example.com:1' } }\nupstreams: { a: 'http://a.test' }",
     "listeners: { a: { bnid: ':1' } }\nupstreams: { a: 'http://a.test' }",

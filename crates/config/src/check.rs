@@ -13,6 +13,7 @@ use crate::{
     common_mistakes,
     describe::{Shape, accepts, describe, flag, list, resolve, shapes, title, type_of, words},
     diagnostic::{Place, Problems, Severity},
+    relations::{self, Broken},
     suggest,
     text::Syntax,
     yaml::{Entry, Kind, Node, Scalar},
@@ -367,6 +368,11 @@ impl Checker<'_> {
                 }
                 return None;
             }
+        }
+        let unsure = wrong.iter().any(|key| !known.contains_key(key));
+        for Broken { key, message, help } in relations::broken(schema, &values, &mut wrong, unsure) {
+            let place = entries.iter().find(|entry| Some(entry.key.as_str()) == key);
+            self.problems.wrong(place.map_or(at, |entry| entry.value.place), message, help);
         }
         (self.wrong, self.keys) = (wrong, places);
         Some(Value::Object(values))

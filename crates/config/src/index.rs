@@ -1,7 +1,7 @@
-//! What was seen under a key, found in one step however much was seen.
+//! An index of keys: a look-up takes one step, however many keys there are.
 //!
-//! Rule: whatever grows with the config (keys, upstreams, routes) is looked up here and never searched from its first to its last, so a
-//! config of n parts is checked in n steps. Tests count the look-ups.
+//! Rule: everything that grows with the config (keys, upstreams, routes) is looked up here, and no list of it is searched. So a config of
+//! n parts is checked in n steps. Tests count the look-ups.
 
 use std::{
     borrow::Borrow,

@@ -1,68 +1,167 @@
-//! What the schema tells an editor of keys that belong together: one of several, not both, one that needs another.
+//! Which keys of a section may stand together. A section declares these rules (`rules { … }`), the checker applies them, and an editor
+//! learns them from the schema.
 //!
-//! Rule: only what [`parse`](crate::parse) always refuses, so an editor marks nothing that is right. The code in `build` decides, and
-//! says it better; a test holds each rule to it.
+//! | rule | refuses | is reported at |
+//! | --- | --- | --- |
+//! | `any_of [a, b]` | a section that gives none of them | the section |
+//! | `one_of [a, b]` | a section that gives none or several of them | the section |
+//! | `excludes [a] [b]` | a section that gives `a` and `b` | `a` |
+//! | `needs [a] [b, c]` | a section that gives `a`, and neither `b` nor `c` | `a` |
+//!
+//! A key whose value is `false` counts as not given. `{}` in a message stands for the key; a message without `{}` is about the
+//! section, and is reported there. With `rules unless KEY "WORD"` a section that gives this value has no rules.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// Keys of a section of which there is exactly one.
-const EXACTLY_ONE: &[(&str, &[&str])] = &[
-    ("Route", &["to", "redirect", "respond"]),
-    ("KeySource", &["inline", "file", "upstream"]),
-    ("LogOutput", &["file", "syslog"]),
-    ("OwnFormat", &["template", "json"]),
-];
+use crate::describe::list;
 
-/// Keys of a section that exclude each other.
-const NOT_BOTH: &[(&str, [&str; 2])] = &[
-    ("Match", ["method", "methods"]),
-    ("Rewrite", ["path", "prefix"]),
-    ("TlsClient", ["ca", "ca_pem"]),
-    ("TlsServer", ["client_ca", "client_ca_pem"]),
-    ("Tracing", ["zipkin", "otlp"]),
-    ("Tracing", ["zipkin", "protocol"]),
-];
+/// The rules of a section.
+#[derive(Serialize)]
+pub(crate) struct Rules {
+    /// With this value of this key there are none.
+    pub(crate) unless: &'static [(&'static str, &'static str)],
+    pub(crate) rows: &'static [Rule<'static, &'static [&'static str]>],
+}
 
-/// A key of a section, and those of which it needs one.
-const NEEDS: &[(&str, &str, &[&str])] = &[
-    ("TlsClient", "certificate", &["key"]),
-    ("TlsClient", "key", &["certificate"]),
-    ("TlsServer", "certificate", &["key"]),
-    ("TlsServer", "key", &["certificate"]),
-    ("TlsServer", "ocsp", &["certificate"]),
-    ("TlsServer", "allow", &["client_ca", "client_ca_pem"]),
-    ("TlsServer", "deny", &["client_ca", "client_ca_pem"]),
-    ("KeySource", "path", &["upstream"]),
-    ("KeySource", "upstream", &["path"]),
-];
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Rule<'a, Keys> {
+    kind: Kind,
+    keys: Keys,
+    others: Keys,
+    what: &'a str,
+    help: &'a str,
+}
 
-/// Adds the rules to the sections of a schema.
-pub(crate) fn for_editors(schema: &mut Value) {
-    let Some(sections) = schema.get_mut("$defs").and_then(Value::as_object_mut) else { return };
-    let required = |key: &&str| json!({ "required": [key] });
-    for (section, keys) in EXACTLY_ONE {
-        add(sections, section, json!({ "oneOf": keys.iter().map(required).collect::<Vec<_>>() }));
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Kind {
+    AnyOf,
+    OneOf,
+    Excludes,
+    Needs,
+}
+
+/// What breaks a rule.
+pub(crate) struct Broken<'a> {
+    /// Where it is reported; `None` is the section.
+    pub(crate) key: Option<&'a str>,
+    pub(crate) message: String,
+    pub(crate) help: &'a str,
+}
+
+type Keys = &'static [&'static str];
+
+impl Rule<'static, Keys> {
+    pub(crate) const fn any_of(keys: Keys, others: Keys, what: &'static str, help: &'static str) -> Self {
+        Self { kind: Kind::AnyOf, keys, others, what, help }
     }
-    for (section, keys) in NOT_BOTH {
-        add(sections, section, json!({ "not": { "required": keys } }));
+
+    pub(crate) const fn one_of(keys: Keys, others: Keys, what: &'static str, help: &'static str) -> Self {
+        Self { kind: Kind::OneOf, keys, others, what, help }
     }
-    for (section, key, needed) in NEEDS {
-        let needed: Vec<_> = needed.iter().map(required).collect();
-        add(sections, section, json!({ "if": required(key), "then": { "anyOf": needed } }));
+
+    pub(crate) const fn excludes(keys: Keys, others: Keys, what: &'static str, help: &'static str) -> Self {
+        Self { kind: Kind::Excludes, keys, others, what, help }
+    }
+
+    pub(crate) const fn needs(keys: Keys, others: Keys, what: &'static str, help: &'static str) -> Self {
+        Self { kind: Kind::Needs, keys, others, what, help }
     }
 }
 
-fn add(sections: &mut Map<String, Value>, section: &str, rule: Value) {
-    // With `mode: off` its other keys are ignored.
-    let rule = if section == "TlsServer" {
-        let off = json!({ "required": ["mode"], "properties": { "mode": { "pattern": r"^off$|\$\{" } } });
-        json!({ "anyOf": [off, rule] })
-    } else {
-        rule
-    };
-    let Some(section) = sections.get_mut(section).and_then(Value::as_object_mut) else { return };
-    if let Some(all) = section.entry("allOf").or_insert_with(|| json!([])).as_array_mut() {
-        all.push(rule);
+impl<'a> Rule<'a, Vec<&'a str>> {
+    /// The rules of a section's schema that are in force for these values.
+    fn all(schema: &'a Value, values: &Map<String, Value>) -> Vec<Self> {
+        let rules = schema.get("x-rules");
+        let unless = rules.and_then(|rules| list(rules, "unless")).unwrap_or_default();
+        if unless.iter().any(|one| one[0].as_str().and_then(|key| values.get(key)) == Some(&one[1])) {
+            return Vec::new();
+        }
+        let rows = rules.and_then(|rules| list(rules, "rows")).unwrap_or_default();
+        rows.iter().filter_map(|row| Self::deserialize(row).ok()).collect()
+    }
+
+    /// The same for an editor, which can't tell what a variable stands for.
+    fn for_editors(&self) -> Value {
+        let off = json!({ "anyOf": [{ "const": false }, { "type": "string", "pattern": r"\$\{" }] });
+        let sure = |key: &&str| json!({ "required": [key], "properties": { *key: { "not": off.clone() } } });
+        let sure = |keys: &[&str]| json!({ "anyOf": keys.iter().map(sure).collect::<Vec<_>>() });
+        let any = |keys: &[&str]| json!({ "anyOf": keys.iter().map(|key| json!({ "required": [key] })).collect::<Vec<_>>() });
+        match self.kind {
+            Kind::AnyOf => any(&self.keys),
+            Kind::OneOf => {
+                let pairs = self.keys.iter().enumerate().skip(1).map(|(index, key)| {
+                    let others = self.keys.get(..index).unwrap_or_default();
+                    json!({ "if": sure(&[key]), "then": { "not": sure(others) } })
+                });
+                json!({ "allOf": pairs.chain([any(&self.keys)]).collect::<Vec<_>>() })
+            }
+            Kind::Excludes => json!({ "if": sure(&self.keys), "then": { "not": sure(&self.others) } }),
+            Kind::Needs => json!({ "if": sure(&self.keys), "then": any(&self.others) }),
+        }
+    }
+}
+
+/// What breaks the rules of a section. `wrong` are the keys in which something is wrong, which may be meant as given; the keys that
+/// break a rule are added to them. `unsure`: a key isn't known, and may be one that is missed.
+pub(crate) fn broken<'a>(
+    schema: &'a Value,
+    values: &Map<String, Value>,
+    wrong: &mut Vec<String>,
+    unsure: bool,
+) -> Vec<Broken<'a>> {
+    let given = |key: &str| values.get(key).is_some_and(|value| *value != Value::Bool(false));
+    let mut found = Vec::new();
+    let mut reported: Vec<&str> = Vec::new();
+    for Rule { kind, keys, others, what, help } in Rule::all(schema, values) {
+        let is_wrong = |key: &str| wrong.iter().any(|wrong| wrong == key);
+        let count = keys.iter().filter(|key| given(key)).count();
+        let broken: Vec<&str> = match kind {
+            Kind::AnyOf if count > 0 => continue,
+            Kind::OneOf if count == 1 => continue,
+            Kind::AnyOf | Kind::OneOf if count == 0 && keys.iter().any(|key| is_wrong(key)) => continue,
+            Kind::AnyOf | Kind::OneOf if count == 0 && unsure => break,
+            Kind::AnyOf | Kind::OneOf => keys,
+            Kind::Excludes | Kind::Needs => {
+                let has_other = others.iter().any(|key| given(key) || is_wrong(key));
+                let breaks = |key: &&str| {
+                    has_other == (kind == Kind::Excludes) && given(key) && !reported.contains(key)
+                };
+                keys.into_iter().filter(breaks).collect()
+            }
+        };
+        let of_key = matches!(kind, Kind::Excludes | Kind::Needs) && what.contains("{}");
+        let count_reported = if of_key { broken.len() } else { broken.len().min(1) };
+        found.extend(broken.iter().take(count_reported).map(|key| Broken {
+            key: of_key.then_some(*key),
+            message: what.replace("{}", key),
+            help,
+        }));
+        wrong.extend(broken.iter().map(|key| (*key).to_owned()));
+        reported.extend(broken);
+        if count == 0 && matches!(kind, Kind::AnyOf | Kind::OneOf) {
+            break;
+        }
+    }
+    found
+}
+
+/// Adds the rules to the sections of a schema. `annotated` has them in our own keyword.
+pub(crate) fn for_editors(schema: &mut Value, annotated: &Value) {
+    let Some(sections) = schema.get_mut("$defs").and_then(Value::as_object_mut) else { return };
+    for (name, section) in annotated.get("$defs").and_then(Value::as_object).into_iter().flatten() {
+        let unless = section.get("x-rules").and_then(|rules| list(rules, "unless")).unwrap_or_default();
+        for rule in Rule::all(section, &Map::new()) {
+            let unless = unless.iter().map(|one| {
+                let (key, word) = (one[0].as_str().unwrap_or_default(), one[1].as_str().unwrap_or_default());
+                json!({ "required": [key], "properties": { key: { "pattern": format!(r"^{word}$|\$\{{") } } })
+            });
+            let rule = json!({ "anyOf": unless.chain([rule.for_editors()]).collect::<Vec<_>>() });
+            let Some(section) = sections.get_mut(name).and_then(Value::as_object_mut) else { continue };
+            if let Some(all) = section.entry("allOf").or_insert_with(|| json!([])).as_array_mut() {
+                all.push(rule);
+            }
+        }
     }
 }
 
@@ -72,26 +171,15 @@ mod tests {
 
     #[test]
     fn every_rule_is_about_keys_that_exist() {
-        let schema = crate::described();
-        let has = |section: &str, key: &str| {
-            let key = schema["$defs"][section]["properties"].get(key);
-            assert!(key.is_some(), "{section} has no such key");
-        };
-        for (section, keys) in EXACTLY_ONE {
-            for key in *keys {
-                has(section, key);
+        let mut rules = 0;
+        for (name, section) in crate::schema::annotated()["$defs"].as_object().unwrap() {
+            for rule in Rule::all(section, &Map::new()) {
+                rules += 1;
+                for key in rule.keys.iter().chain(&rule.others) {
+                    assert!(section["properties"].get(*key).is_some(), "{name} has no key {key}");
+                }
             }
         }
-        for (section, keys) in NOT_BOTH {
-            for key in keys {
-                has(section, key);
-            }
-        }
-        for (section, key, needed) in NEEDS {
-            has(section, key);
-            for key in *needed {
-                has(section, key);
-            }
-        }
+        assert!(rules > 20, "{rules}");
     }
 }

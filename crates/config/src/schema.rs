@@ -13,7 +13,7 @@ use crate::{model::Config, patterns, relations, section::Read};
 pub fn schema() -> Value {
     let mut schema = described();
     patterns::for_editors(&mut schema);
-    relations::for_editors(&mut schema);
+    relations::for_editors(&mut schema, annotated());
     schema
 }
 
@@ -83,7 +83,11 @@ fn public(schema: &mut Value) {
             object.insert("enum".into(), json!([word, number]));
         }
         // A property may be called `x-…` only in `properties`, whose members are schemas, never flags.
-        object.retain(|key, value| !matches!(key.as_str(), "x-at" | "x-map" | "x-what") || value.is_object());
+        object.retain(|key, value| match key.as_str() {
+            "x-at" | "x-map" | "x-what" => value.is_object(),
+            "x-rules" => value.get("rows").is_none(),
+            _ => true,
+        });
     }
     children(schema, public);
 }

@@ -110,7 +110,7 @@ fn the_schema_is_draft_2020_12_without_our_own_keywords() {
     let schema = attache_config::schema();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     let text = schema.to_string();
-    for keyword in ["\"x-at\"", "\"x-map\"", "\"x-what\"", "\"null\""] {
+    for keyword in ["\"x-at\"", "\"x-map\"", "\"x-rules\"", "\"x-what\"", "\"null\""] {
         assert!(!text.contains(keyword), "{keyword}");
     }
 }

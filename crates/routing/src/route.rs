@@ -141,7 +141,7 @@ impl CompiledRoute {
 
     /// The route's TLS isn't terminated where the listener's is.
     pub const fn passes_through(&self) -> bool {
-        matches!(&self.kind, Kind::Forward { forward, .. } if forward.passthrough)
+        matches!(&self.kind, Kind::Forward { forward, .. } if forward.passes_tls())
     }
 
     /// A CONNECT becomes a tunnel here: the config asks for tunnels by the route's method or by its upstreams.

@@ -256,7 +256,7 @@ const fn passed_through(client: &Client) -> bool {
 }
 
 fn passes_through(route: &Route) -> bool {
-    matches!(&route.action, Action::Forward(forward) if forward.passthrough)
+    matches!(&route.action, Action::Forward(forward) if forward.passes_tls())
 }
 
 fn guards(route: &Route, listener: &Listener) -> Vec<usize> {

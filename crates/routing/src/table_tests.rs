@@ -1,4 +1,4 @@
-use attache_config::model::{Action, Match, Route, SanPattern, Traffic};
+use attache_config::model::{Action, Match, Route, RouteTls, SanPattern, Traffic};
 use attache_http::{AcceptedTraffic, Client, Proven};
 use http::Method;
 
@@ -323,7 +323,7 @@ fn tls_is_passed_through_by_routes_that_say_so_and_nothing_else_takes_them() {
     let sni = |name: &str| Match { sni: vec![crate::testing::host(name)], ..Match::default() };
     let mut through = route("through", sni("db.internal"));
     if let Action::Forward(forward) = &mut through.action {
-        forward.passthrough = true;
+        forward.tls = RouteTls::Passthrough;
     }
     let mut listener = listener(vec![through, route("inside", sni("*")), route("rest", Match::default())]);
     listener.tls = Some(attache_config::model::TlsServer::default());

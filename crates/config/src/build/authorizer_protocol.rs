@@ -45,7 +45,7 @@ fn asked_by_http<'c>(config: &'c Config, listener: &Listener, route: &Route) -> 
 fn is_opaque(listener: &Listener, route: &Route) -> bool {
     let Action::Forward(forward) = &route.action else { return false };
     matches!(listener.protocol, ListenProtocol::Tcp | ListenProtocol::Tls)
-        || forward.passthrough
+        || forward.passes_tls()
         || forward.traffic == Traffic::Opaque
 }
 

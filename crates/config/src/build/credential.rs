@@ -14,21 +14,12 @@ use crate::{
 pub(crate) fn credential(raw: At<Read<Credential>>, problems: &mut Problems) -> Option<Arc<Credential>> {
     let (given, Read { section: mut credential, rest }) = raw.open();
     credential.secret = match (rest.bearer, rest.basic, rest.header) {
-        (Some(bearer), None, None) => Secret::Bearer(bearer),
-        (None, Some(basic), None) => Secret::Basic(basic),
-        (None, None, Some(header)) => {
-            let at = header.place("name");
-            framing(&header.value.name, at, true, problems);
+        (Some(bearer), ..) => Secret::Bearer(bearer),
+        (_, Some(basic), _) => Secret::Basic(basic),
+        (.., header) => {
+            let header = header?;
+            framing(&header.value.name, header.place("name"), true, problems);
             Secret::Header(header.value)
-        }
-        (bearer, basic, header) => {
-            let none = bearer.is_none() && basic.is_none() && header.is_none();
-            if !none || given.whole() {
-                let what = if none { "this credential has no secret" } else { "a credential is one header" };
-                let help = "exactly one of `bearer: { file: … }`, `basic: { user: …, password_file: … }` and `header: { name: …, file: … }`";
-                problems.wrong(given.at, what, help);
-            }
-            return None;
         }
     };
     if let Some(at) = given.key("insecure_send_in_clear").filter(|_| credential.in_clear) {

@@ -5,7 +5,7 @@ use crate::{
     diagnostic::Problems,
     model::{Descriptor, DescriptorAction, DescriptorKeys, GlobalRateLimit},
     section::Read,
-    shapes::{At, OneOrMany},
+    shapes::OneOrMany,
 };
 
 pub(crate) fn global_limit(
@@ -20,7 +20,7 @@ pub(crate) fn global_limit(
         problems.wrong(at, "the service takes opaque bytes", "it speaks gRPC: `h2c://` or `https://`");
     }
     let descriptors = rest.descriptors.map(OneOrMany::into_vec).unwrap_or_default();
-    limit.descriptors = descriptors.into_iter().filter_map(|raw| descriptor(raw.value, problems)).collect();
+    limit.descriptors = descriptors.into_iter().filter_map(descriptor).collect();
     if limit.descriptors.is_empty() {
         return None;
     }
@@ -28,36 +28,23 @@ pub(crate) fn global_limit(
     Some(Box::new(limit))
 }
 
-fn descriptor(raw: Read<Descriptor>, problems: &mut Problems) -> Option<Vec<DescriptorAction>> {
+fn descriptor(raw: Read<Descriptor>) -> Option<Vec<DescriptorAction>> {
     let actions = raw.rest.actions.map(OneOrMany::into_vec).unwrap_or_default();
-    let actions: Vec<_> = actions.into_iter().filter_map(|raw| action(raw, problems)).collect();
+    let actions: Vec<_> = actions.into_iter().filter_map(action).collect();
     (!actions.is_empty()).then_some(actions)
 }
 
-fn action(raw: At<DescriptorKeys>, problems: &mut Problems) -> Option<DescriptorAction> {
-    let (given, keys) = raw.open();
-    let mut named = [
-        keys.remote_address.then_some(DescriptorAction::RemoteAddress),
-        keys.destination_cluster.then_some(DescriptorAction::DestinationCluster),
-        keys.client_identity.then_some(DescriptorAction::ClientIdentity),
-        keys.route.then_some(DescriptorAction::Route),
-        keys.path.then_some(DescriptorAction::Path),
-        keys.method.then_some(DescriptorAction::Method),
-        keys.generic_key.map(DescriptorAction::GenericKey),
-        keys.request_headers.map(DescriptorAction::RequestHeader),
-    ]
-    .into_iter()
-    .flatten();
-    match (named.next(), named.next()) {
-        (Some(action), None) => Some(action),
-        (None, _) if !given.whole() => None,
-        _ => {
-            problems.wrong(
-                given.at,
-                "an action has exactly one key",
-                "`remote_address: true`, `request_headers: { header_name: x-user }`, `generic_key: { descriptor_value: checkout }`, …",
-            );
-            None
-        }
-    }
+/// The only one of its keys that is given.
+fn action(keys: DescriptorKeys) -> Option<DescriptorAction> {
+    let flags = [
+        (keys.remote_address, DescriptorAction::RemoteAddress),
+        (keys.destination_cluster, DescriptorAction::DestinationCluster),
+        (keys.client_identity, DescriptorAction::ClientIdentity),
+        (keys.route, DescriptorAction::Route),
+        (keys.path, DescriptorAction::Path),
+        (keys.method, DescriptorAction::Method),
+    ];
+    let flag = flags.into_iter().find_map(|(given, action)| given.then_some(action));
+    let text = keys.generic_key.map(DescriptorAction::GenericKey);
+    flag.or(text).or(keys.request_headers.map(DescriptorAction::RequestHeader))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Names, Targets, framing::framing};
 use crate::{
     diagnostic::Problems,
-    model::{JwtKeys, JwtProvider, JwtUse, KeySource},
+    model::{JwtKeys, JwtProvider, JwtUse, KeySource, RemoteKeys},
     section::Read,
     shapes::{At, Entry, Txt},
     text::Label,
@@ -36,41 +36,24 @@ pub(crate) fn provider(
         framing(&name, entry.at, true, problems);
         provider.claim_headers.push((name, entry.value.0));
     }
-    provider.keys = keys(rest.keys?, targets, problems)?;
+    provider.keys = keys(rest.keys?.value, targets, problems)?;
     provider.name = entry.key.into();
     Some(provider)
 }
 
-fn keys(raw: At<Read<KeySource>>, targets: &mut Targets, problems: &mut Problems) -> Option<JwtKeys> {
-    let (given, Read { section: source, rest }) = raw.open();
-    let (mut remote, upstream) = (source.remote, rest.remote.upstream);
-    if let Some(at) = given.key("path").filter(|_| upstream.is_none()) {
-        problems.wrong(at, "`path` without `upstream`", "name the upstream that is asked");
-    }
-    match (source.inline, source.file, upstream) {
-        (Some(text), None, None) => Some(JwtKeys::Inline(text)),
-        (None, Some(file), None) => Some(JwtKeys::File(file)),
-        (None, None, Some(upstream)) => {
-            let id = targets.find(&upstream.value.0, upstream.at, problems);
-            if id.is_some_and(|id| targets.is_opaque(id)) {
-                let help = "an `http` or `https` address";
-                problems.wrong(upstream.at, "the upstream takes opaque bytes", help);
-            }
-            if given.key("path").is_none() {
-                let help = "such as `path: /.well-known/jwks.json`";
-                problems.wrong(given.at, "`upstream` without `path`", help);
-                return None;
-            }
-            remote.upstream = id?;
-            Some(JwtKeys::Remote(remote))
+fn keys(
+    Read { section: source, rest }: Read<KeySource>,
+    targets: &mut Targets,
+    problems: &mut Problems,
+) -> Option<JwtKeys> {
+    if let Some(upstream) = rest.remote.upstream {
+        let id = targets.find(&upstream.value.0, upstream.at, problems)?;
+        if targets.is_opaque(id) {
+            problems.wrong(upstream.at, "the upstream takes opaque bytes", "an `http` or `https` address");
         }
-        (None, None, None) if !given.whole() => None,
-        _ => {
-            let help = "one of `inline`, `file` and `upstream`";
-            problems.wrong(given.at, "the keys must come from exactly one source", help);
-            None
-        }
+        return Some(JwtKeys::Remote(RemoteKeys { upstream: id, ..source.remote }));
     }
+    source.inline.map(JwtKeys::Inline).or(source.file.map(JwtKeys::File))
 }
 
 pub(crate) fn used(raw: Read<JwtUse>, known: &Names, problems: &mut Problems) -> Option<JwtUse> {

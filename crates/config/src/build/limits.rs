@@ -17,18 +17,8 @@ pub(crate) fn rate_limit(raw: RateLimitForm) -> RateLimit {
     }
 }
 
-pub(crate) fn fault(raw: At<Read<Fault>>, problems: &mut Problems) -> Option<Fault> {
-    let (given, Read { section: mut fault, rest }) = raw.open();
-    if fault.delay.is_none() && fault.abort.is_none() && rest.response_rate.is_none() {
-        if given.whole() {
-            problems.wrong(
-                given.at,
-                "this fault does nothing",
-                "give it `delay: { time: 1s }`, `abort: {}` or `response_rate: { limit: 10KiB }`",
-            );
-        }
-        return None;
-    }
+pub(crate) fn fault(raw: Read<Fault>, problems: &mut Problems) -> Option<Fault> {
+    let Read { section: mut fault, rest } = raw;
     if let Some(rate) = rest.response_rate.as_ref().filter(|rate| rate.value.limit == 0) {
         let at = rate.place("limit");
         problems.wrong(at, "at this rate no response would ever end", "at least `1B`");

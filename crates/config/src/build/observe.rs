@@ -22,7 +22,7 @@ pub(crate) fn access_log(
     log.to = match rest.to {
         None => LogTarget::Off,
         Some(LogTo::Path(to)) => to.0,
-        Some(LogTo::Mapping(output)) => log_target(output, problems).unwrap_or_default(),
+        Some(LogTo::Mapping(output)) => log_target(output),
     };
     if let Some(format) = rest.format {
         log.format = log_format(format, problems);
@@ -33,46 +33,10 @@ pub(crate) fn access_log(
     log
 }
 
-fn log_target(raw: At<Read<LogOutput>>, problems: &mut Problems) -> Option<LogTarget> {
-    let (given, Read { section: output, .. }) = raw.open();
-    let mut misplaced = |keys: &[&str], owner: &str| {
-        for key in keys {
-            if let Some(at) = given.key(key) {
-                let message = format!("`{key}` belongs to `{owner}`");
-                problems.wrong(at, message, format!("remove it, or use `{owner}`"));
-            }
-        }
-    };
-    match (given.key("file"), given.key("syslog")) {
-        (Some(_), None) => {
-            misplaced(&["facility", "app"], "syslog");
-            let rotates = output.file.max_size.is_some() || output.file.max_age.is_some();
-            if let Some(at) = given.key("keep").filter(|_| !rotates) {
-                let help = "add `max_size: 100MiB` or `max_age: 24h`, or remove `keep`";
-                let message = "`keep` without `max_size` or `max_age`: the file is never rotated";
-                problems.wrong(at, message, help);
-            }
-            Some(LogTarget::File(output.file))
-        }
-        (None, Some(_)) => {
-            misplaced(&["max_size", "max_age", "keep"], "file");
-            Some(LogTarget::Syslog(output.syslog))
-        }
-        (Some(_), Some(at)) => {
-            problems.wrong(at, "both `file` and `syslog`", "keep one of them");
-            None
-        }
-        (None, None) => {
-            if given.whole() {
-                problems.wrong(
-                    given.at,
-                    "this log has no destination",
-                    "`to: { file: /var/log/access.log }` or `to: { syslog: unix:/dev/log }`",
-                );
-            }
-            None
-        }
-    }
+fn log_target(raw: At<Read<LogOutput>>) -> LogTarget {
+    let syslog = raw.key("syslog").is_some();
+    let output = raw.value.section;
+    if syslog { LogTarget::Syslog(output.syslog) } else { LogTarget::File(output.file) }
 }
 
 fn log_format(raw: LogFormatForm, problems: &mut Problems) -> LogFormat {
@@ -81,20 +45,11 @@ fn log_format(raw: LogFormatForm, problems: &mut Problems) -> LogFormat {
         LogFormatForm::Word(LogFormatWord::Json) => return LogFormat::Json,
         LogFormatForm::Own(own) => own,
     };
-    let (given, own) = own.open();
-    match (own.template, own.json) {
-        (Some(template), None) => LogFormat::Template(template),
-        (None, Some(fields)) if !fields.is_empty() => LogFormat::Fields(fields),
-        (template, _) => {
-            if given.whole() {
-                let both = template.is_some();
-                let what = if both { "both `template` and `json`" } else { "a format without a field" };
-                let help = "`{ template: \"%{status} %{path}\" }` or `{ json: { code: \"%{status}\" } }`";
-                problems.wrong(given.at, what, help);
-            }
-            LogFormat::default()
-        }
+    if let (Some(at), Some([])) = (own.key("json"), own.value.json.as_deref()) {
+        problems.wrong(at, "a format without a field", "such as `{ json: { code: \"%{status}\" } }`");
     }
+    let own = own.value;
+    own.template.map_or_else(|| LogFormat::Fields(own.json.unwrap_or_default()), LogFormat::Template)
 }
 
 fn log_filter(

@@ -51,15 +51,6 @@ pub(crate) fn tracing(raw: Short<Tracing>, env: Env<'_>, problems: &mut Problems
     let (given, Read { section: mut tracing, rest }) = raw.0.open();
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
     let zipkin = rest.zipkin.is_some();
-    if let Some(at) = given.key("zipkin")
-        && (rest.otlp.is_some() || given.key("protocol").is_some())
-    {
-        problems.wrong(
-            at,
-            "`zipkin` together with `otlp` or `protocol`",
-            "spans go to one collector: keep one of them",
-        );
-    }
     if zipkin {
         tracing.collector.protocol = ExportProtocol::Zipkin;
     }

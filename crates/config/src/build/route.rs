@@ -14,10 +14,10 @@ use super::{
 use crate::{
     diagnostic::{Place, Problems},
     model::{
-        Action, Forward, HeaderEdits, HostRewrite, Match, Mirror, MirrorForm, Part, PathPattern, PathRewrite,
-        Redirect, Respond, Rewrite, Route, RouteTls, To, Variable, Web,
+        Action, Destination, Forward, HeaderEdits, HostRewrite, Match, Mirror, MirrorForm, Part, PathPattern,
+        PathRewrite, Redirect, Respond, Rewrite, Route, To, Variable, Web,
     },
-    section::{Read, Short},
+    section::{Read, Section, Short},
     shapes::{At, OneOrMany, OrOff, Txt},
     suggest,
     text::{captures, named_captures},
@@ -53,24 +53,17 @@ pub(crate) fn routes(
         None if index == usize::MAX => format!("{listener}/to").into(),
         None => format!("{listener}/{index}").into(),
     };
-    let paths = rest.r#match.map_or_else(Vec::new, |raw| matcher(raw, &mut route.matcher, problems));
+    let paths = rest.r#match.map_or_else(Vec::new, |raw| matcher(raw.value, &mut route.matcher));
     let known = Captures::of(&paths, !given.is_wrong("match"));
 
     let headers = rest.headers.map(|headers| headers.rest).unwrap_or_default();
     route.request_headers = edits(headers.request, &known, true, problems);
     route.response_headers = edits(headers.response, &known, false, problems);
 
-    let does_one_thing = does_one_thing(&given, rest.to.as_ref().map(|to| to.at), problems);
     route.authorization = rest
         .authorization
         .map(|raw| Arc::new(authorization(raw, &route.name, over.facts, targets, problems)));
     route.web = web::web(rest.web, over.web, problems);
-    let rewrite = rewrite(rest.rewrite, &known, problems);
-    let mirrors = mirrors(rest.mirror, targets, problems);
-    let rate_limit = rest.rate_limit.map(limits::rate_limit);
-    let global_rate_limit =
-        rest.global_rate_limit.and_then(|raw| global_limit::global_limit(raw, targets, problems));
-    let fault = rest.fault.and_then(|raw| limits::fault(raw, problems));
     let mut layer = Layer::new(&given, rest.policy);
     if let Some(raw) = rest.credential {
         let (given, value) = raw.open();
@@ -82,29 +75,15 @@ pub(crate) fn routes(
         layer = layer.with_credential(credential, at);
     }
     let action = if let Some(to) = rest.to {
-        targets.split(&to, Some(&layer), rest.upstream_header.is_some(), problems).map(|to| {
-            let (path, host) = rewrite;
-            let passthrough = rest.tls == Some(RouteTls::Passthrough);
-            if let Some(at) = given.key("upstream_header").filter(|_| passthrough) {
-                let help = "headers inside of the TLS can't be seen here: keep one of them";
-                problems.wrong(at, "`upstream_header` together with `tls: passthrough`", help);
-            }
-            let named = rest.upstream_header.map(|header| {
-                affinity::upstream_header(header.0, given.place("upstream_header"), &to, targets, problems)
-            });
-            let subset = rest.subset.map(|raw| affinity::subset(raw, &to, targets, problems));
-            let session_cookie =
-                rest.session_cookie.map(|raw| affinity::session_cookie(raw, &to, targets, problems));
-            let base = Forward { path, host, mirrors, rate_limit, passthrough, ..Forward::new(to) };
-            let base = Forward { upstream_header: named.map(Box::new), subset, session_cookie, ..base };
-            Action::Forward(Forward { global_rate_limit, fault, ..base })
-        })
+        let by_header = rest.forward.upstream_header.is_some();
+        let split = targets.split(&to, Some(&layer), by_header, problems);
+        forward(rest.forward, split, &given, &known, targets, problems).map(Action::Forward)
     } else if let Some(raw) = rest.redirect {
         redirect(raw, &known, problems).map(Action::Redirect)
     } else {
         rest.respond.and_then(|raw| respond(raw, problems)).map(Action::Respond)
     };
-    route.action = action.filter(|_| does_one_thing)?;
+    route.action = action?;
     if paths.is_empty() {
         return Some(vec![route]);
     }
@@ -112,63 +91,42 @@ pub(crate) fn routes(
     Some(paths.into_iter().map(one).collect())
 }
 
-/// Whether the route does exactly one thing, and what belongs to it. `to` is its place; that of a listener has no key in a route.
-fn does_one_thing(given: &At<()>, to: Option<Place>, problems: &mut Problems) -> bool {
-    let keys = [("to", to), ("redirect", given.key("redirect")), ("respond", given.key("respond"))];
-    let actions: Vec<(&str, Place)> = keys.into_iter().filter_map(|(key, at)| Some((key, at?))).collect();
-    if to.is_none() && !actions.is_empty() {
-        for key in ONLY_FORWARDED {
-            if let Some(at) = given.key(key) {
-                problems.wrong(at, format!("`{key}` has no meaning here"), "it belongs to a route with `to`");
-            }
-        }
+/// What is done to the requests that go to `to`; without that everything else is only checked.
+fn forward(
+    rest: <Forward as Section>::Rest,
+    to: Option<Vec<Destination>>,
+    given: &At<()>,
+    known: &Captures,
+    targets: &mut Targets,
+    problems: &mut Problems,
+) -> Option<Forward> {
+    let mut forward = Forward { tls: rest.tls.unwrap_or_default(), ..Forward::default() };
+    (forward.path, forward.host) = rewrite(rest.rewrite, known, problems);
+    forward.mirrors = mirrors(rest.mirror, targets, problems);
+    forward.rate_limit = rest.rate_limit.map(limits::rate_limit);
+    forward.global_rate_limit =
+        rest.global_rate_limit.and_then(|raw| global_limit::global_limit(raw, targets, problems));
+    forward.fault = rest.fault.and_then(|raw| limits::fault(raw, problems));
+    forward.to = to?;
+    let to = &forward.to;
+    if let Some(at) = given.key("upstream_header").filter(|_| forward.passes_tls()) {
+        let help = "headers inside of the TLS can't be seen here: keep one of them";
+        problems.wrong(at, "`upstream_header` together with `tls: passthrough`", help);
     }
-    match actions.as_slice() {
-        [_] => return true,
-        [] if keys.iter().any(|(key, _)| given.is_wrong(key)) => {}
-        [] => {
-            let help = "give it one of `to`, `redirect` and `respond`";
-            problems.wrong(given.at, "this route does nothing", help);
-        }
-        [(first, _), (second, at), ..] => {
-            let help = "a route does one thing: remove one";
-            problems.wrong(*at, format!("both `{first}` and `{second}`"), help);
-        }
-    }
-    false
+    forward.upstream_header = rest.upstream_header.map(|header| {
+        let at = given.place("upstream_header");
+        Box::new(affinity::upstream_header(header.0, at, to, targets, problems))
+    });
+    forward.subset = rest.subset.map(|raw| affinity::subset(raw, to, targets, problems));
+    forward.session_cookie =
+        rest.session_cookie.map(|raw| affinity::session_cookie(raw, to, targets, problems));
+    Some(forward)
 }
 
-/// Keys that say something of what is sent on.
-const ONLY_FORWARDED: [&str; 16] = [
-    "body_size",
-    "upgrades",
-    "upstream_header",
-    "subset",
-    "session_cookie",
-    "tls",
-    "rewrite",
-    "mirror",
-    "timeout",
-    "idle_timeout",
-    "deadline_header",
-    "retry",
-    "credential",
-    "rate_limit",
-    "global_rate_limit",
-    "fault",
-];
-
 /// What is matched without its paths goes into `to`; the paths.
-fn matcher(raw: At<Read<Match>>, to: &mut Match, problems: &mut Problems) -> Vec<PathPattern> {
-    let (given, Read { section, rest }) = raw.open();
+fn matcher(Read { section, rest }: Read<Match>, to: &mut Match) -> Vec<PathPattern> {
     *to = section;
-    let methods = given.key("methods").is_some();
-    if let Some(at) = given.key("method").filter(|_| methods) {
-        problems.wrong(at, "both `method` and `methods`", "they have the same meaning: keep one of them");
-    }
-    if let Some(method) = rest.method.filter(|_| !methods) {
-        to.methods = method.into_vec().into_iter().map(|method| method.0).collect();
-    }
+    to.methods.extend(rest.method.into_iter().flat_map(OneOrMany::into_vec).map(|method| method.0));
     rest.path.map(OneOrMany::into_vec).unwrap_or_default().into_iter().map(|path| path.0).collect()
 }
 
@@ -246,11 +204,7 @@ fn rewrite(
     let Some(raw) = raw else { return (PathRewrite::Keep, HostRewrite::Auto) };
     let (given, Rewrite { path, prefix, host }) = raw.open();
     let path = match (path, prefix) {
-        (Some(_), Some(_)) => {
-            problems.wrong(given.place("prefix"), "both `path` and `prefix`", "keep one of them");
-            PathRewrite::Keep
-        }
-        (Some(path), None) => {
+        (Some(path), _) => {
             captures.check_path(&path, given.place("path"), problems);
             PathRewrite::Whole(path)
         }
@@ -294,16 +248,6 @@ fn redirect(raw: At<Redirect>, captures: &Captures, problems: &mut Problems) -> 
     if !matches!(status, 301 | 302 | 303 | 307 | 308) {
         let at = given.place("status");
         problems.wrong(at, format!("{status} isn't a redirect"), "301, 302, 303, 307 or 308");
-        return None;
-    }
-    if redirect.scheme.is_none() && redirect.host.is_none() && redirect.path.is_none() {
-        if given.whole() {
-            problems.wrong(
-                given.at,
-                "this redirects to the same URL",
-                "give it a `scheme`, `host` or `path`",
-            );
-        }
         return None;
     }
     if let Some(path) = &redirect.path {

@@ -165,7 +165,7 @@ impl Targets {
         for route in &mut listener.routes {
             let Action::Forward(forward) = &mut route.action else { continue };
             let targets = forward.to.iter().filter_map(|to| self.known.get(to.upstream.0));
-            let mut all = targets.map(|target| target.payload.on(listener.protocol, forward.passthrough));
+            let mut all = targets.map(|target| target.payload.on(listener.protocol, forward.passes_tls()));
             let first = all.next().unwrap_or_default();
             forward.traffic = if all.all(|other| other == first) { first } else { Traffic::Http };
         }

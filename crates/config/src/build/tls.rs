@@ -16,7 +16,7 @@ pub(crate) fn client(
 ) -> Result<TlsClient, Reported> {
     let Some(raw) = raw else { return Ok(TlsClient::default()) };
     let (given, Read { section: mut tls, rest }) = raw.open();
-    let identity = identity(&given, rest.certificate, rest.key, None, problems);
+    tls.identity = identity(rest.certificate, rest.key, None);
     let trust = trust(&given, rest.ca, rest.ca_pem, "ca", problems);
     if let Some(at) = given.key("insecure_skip_verify").filter(|_| tls.insecure) {
         problems.warn(
@@ -25,7 +25,7 @@ pub(crate) fn client(
             "name the authority with `ca` instead",
         );
     }
-    if let (Some(at), true, Ok(Some(_))) = (given.key("spiffe"), tls.spiffe, &identity) {
+    if let (Some(at), true, Some(_)) = (given.key("spiffe"), tls.spiffe, &tls.identity) {
         problems.wrong(
             at,
             "both `spiffe` and a certificate from files",
@@ -34,7 +34,6 @@ pub(crate) fn client(
     }
     // With an own SVID, peers need one of the same trust domain.
     tls.trust = trust?.unwrap_or(if tls.spiffe { Trust::Spiffe } else { Trust::System });
-    tls.identity = identity?;
     Ok(tls)
 }
 
@@ -51,14 +50,9 @@ pub(crate) fn server(
     if tls.mode == TlsMode::Off {
         return Ok(None);
     }
-    let first = identity(&given, rest.certificate, rest.key, rest.ocsp, problems);
-    let first_is_right = first.is_ok();
-    tls.identities.splice(0..0, first.ok().flatten());
-    if tls.identities.is_empty()
-        && !tls.spiffe
-        && first_is_right
-        && !given.wrong.iter().any(|key| key.starts_with("certificate"))
-    {
+    tls.identities.splice(0..0, identity(rest.certificate, rest.key, rest.ocsp));
+    let certificate_is_wrong = ["certificate", "key", "certificates"].iter().any(|key| given.is_wrong(key));
+    if tls.identities.is_empty() && !tls.spiffe && !certificate_is_wrong {
         problems.wrong(
             given.at,
             "`tls` of a listener has no certificate",
@@ -66,19 +60,6 @@ pub(crate) fn server(
         );
     }
     let client_trust = trust(&given, rest.client_ca, rest.client_ca_pem, "client_ca", problems);
-    let verifies = !matches!(client_trust, Ok(None));
-    for key in ["allow", "deny", "crls", "client_optional"] {
-        let at = given.key(key).filter(|_| key != "client_optional" || tls.client_optional);
-        if let Some(at) =
-            at.filter(|_| !verifies && !given.wrong.iter().any(|key| key.starts_with("client_ca")))
-        {
-            problems.wrong(
-                at,
-                format!("`{key}` without `client_ca`: no client is asked for a certificate"),
-                "name who signs the clients' certificates: `client_ca: /certs/ca.crt`",
-            );
-        }
-    }
     if tls.identities.is_empty() && !tls.spiffe {
         return Err(Reported);
     }
@@ -86,28 +67,12 @@ pub(crate) fn server(
     Ok(Some(tls))
 }
 
-/// `None` isn't given.
 fn identity(
-    given: &At<()>,
     certificate: Option<Txt<File>>,
     key: Option<Txt<File>>,
     ocsp: Option<Txt<File>>,
-    problems: &mut Problems,
-) -> Result<Option<Identity>, Reported> {
-    let (there, missing) = match (certificate, key, ocsp) {
-        (Some(certificate), Some(key), ocsp) => {
-            let ocsp = ocsp.map(|ocsp| ocsp.0);
-            return Ok(Some(Identity { certificate: certificate.0, key: key.0, ocsp }));
-        }
-        (None, None, None) => return Ok(None),
-        _ if given.is_wrong("certificate") || given.is_wrong("key") => return Err(Reported),
-        (Some(_), None, _) => ("certificate", "key"),
-        (None, Some(_), _) => ("key", "certificate"),
-        (None, None, Some(_)) => ("ocsp", "certificate"),
-    };
-    let at = given.place(there);
-    problems.wrong(at, format!("`{there}` without `{missing}`"), format!("add `{missing}:` beside it"));
-    Err(Reported)
+) -> Option<Identity> {
+    Some(Identity { certificate: certificate?.0, key: key?.0, ocsp: ocsp.map(|ocsp| ocsp.0) })
 }
 
 /// `None` isn't given.
@@ -119,12 +84,7 @@ fn trust(
     problems: &mut Problems,
 ) -> Result<Option<Trust>, Reported> {
     match (authorities, pem) {
-        (Some(_), Some(_)) => {
-            let pem = format!("{key}_pem");
-            problems.wrong(given.place(&pem), format!("both `{key}` and `{pem}`"), "keep one of them");
-            Err(Reported)
-        }
-        (Some(authorities), None) => {
+        (Some(authorities), _) => {
             let list: Vec<Authority> = authorities.into_vec().into_iter().map(|one| one.0).collect();
             match list.as_slice() {
                 [Authority::System] => return Ok(Some(Trust::System)),

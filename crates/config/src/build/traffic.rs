@@ -27,19 +27,19 @@ pub(super) fn fits(
     let opaque_listener = matches!(protocol, ListenProtocol::Tcp | ListenProtocol::Tls);
     let http_listener =
         matches!(protocol, ListenProtocol::Http | ListenProtocol::Http1 | ListenProtocol::Http2);
-    if forward.passthrough {
+    if forward.passes_tls() {
         passthrough(route, terminates, at, problems);
     }
     let opaque = forward.to.iter().find(|to| targets.is_opaque(to.upstream));
     let http = forward.to.iter().find(|to| targets.is_http(to.upstream));
-    if let Some(to) = http.filter(|_| opaque_listener || forward.passthrough) {
+    if let Some(to) = http.filter(|_| opaque_listener || forward.passes_tls()) {
         problems.wrong(
             at,
             format!("`{}` speaks HTTP, and this route takes opaque bytes", targets.name(to.upstream)),
             "write `tcp://` or `tls://` in the upstream's address, or `protocol: auto` or `http` on the listener",
         );
     } else if let Some(to) = opaque
-        .filter(|_| !forward.passthrough && !route.matcher.only_connects() && (wants_http || http_listener))
+        .filter(|_| !forward.passes_tls() && !route.matcher.only_connects() && (wants_http || http_listener))
     {
         problems.wrong(
             at,
@@ -53,7 +53,7 @@ pub(super) fn fits(
             "give all upstreams of a split HTTP addresses, or all of them `tcp://` or `tls://`",
         );
     }
-    if opaque.is_some() || opaque_listener || forward.passthrough {
+    if opaque.is_some() || opaque_listener || forward.passes_tls() {
         for (key, given) in http_keys(route, forward) {
             if given {
                 problems.warn(

@@ -45,7 +45,7 @@ pub(crate) fn upstream(
         right = false;
     }
     if let Some(check) = rest.health_check {
-        upstream.health_check = health_check(check, &upstream, problems);
+        upstream.health_check = Some(health_check(check, &upstream, problems));
     }
     if let Some(at) = given.key("host").filter(|_| right) {
         let named = matches!(upstream.address, Address::Endpoints(_));
@@ -245,43 +245,18 @@ fn balance(raw: Short<Balance>, problems: &mut Problems) -> Option<Balance> {
     Some(balance)
 }
 
-fn opaque(form: TcpForm) -> Probe {
-    match form {
-        TcpForm::Connection(_) => Probe::connection(),
-        TcpForm::Bytes(TcpBytes { send, expect }) => Probe::Tcp { send, expect },
-    }
-}
-
 fn has_sockets(address: &Address) -> bool {
     matches!(address, Address::Endpoints(sources)
         if sources.iter().any(|source| matches!(source.target, Target::Unix(_))))
 }
 
-fn health_check(
-    raw: At<Read<HealthCheck>>,
-    upstream: &Upstream,
-    problems: &mut Problems,
-) -> Option<HealthCheck> {
+fn health_check(raw: At<Read<HealthCheck>>, upstream: &Upstream, problems: &mut Problems) -> HealthCheck {
     let (given, Read { section: mut check, rest }) = raw.open();
-    let tcp = rest.tcp.filter(|tcp| !matches!(tcp, TcpForm::Connection(false)));
-    check.probe = match (rest.path, tcp, rest.grpc) {
-        (Some(path), None, None) => Probe::Http { path: path.0, host: rest.host.map(|host| host.0) },
-        (None, Some(form), None) => opaque(form),
-        (None, None, Some(service)) => Probe::Grpc { service: service.into() },
-        (None, None, None) if !given.whole() => return None,
-        (path, tcp, grpc) => {
-            let what = if path.is_none() && tcp.is_none() && grpc.is_none() {
-                "a health check needs a probe"
-            } else {
-                "a health check has exactly one probe"
-            };
-            problems.wrong(
-                given.at,
-                what,
-                "exactly one of `path: /healthz`, `tcp: true` and `grpc: SERVICE`",
-            );
-            return None;
-        }
+    check.probe = match (rest.path, rest.grpc, rest.tcp) {
+        (Some(path), ..) => Probe::Http { path: path.0, host: rest.host.map(|host| host.0) },
+        (_, Some(service), _) => Probe::Grpc { service: service.into() },
+        (.., Some(TcpForm::Bytes(TcpBytes { send, expect }))) => Probe::Tcp { send, expect },
+        (.., Some(TcpForm::Connection(true | false)) | None) => Probe::connection(),
     };
     let http = given.key("path").or(given.key("grpc"));
     if let Some(at) = http.filter(|_| upstream.protocol == UpstreamProtocol::Tcp && check.port.is_none()) {
@@ -298,9 +273,6 @@ fn health_check(
             "remove it, or give the upstream `tls`",
         );
     }
-    if let Some(at) = given.key("host").filter(|_| !matches!(check.probe, Probe::Http { .. })) {
-        problems.wrong(at, "`host` has no meaning here", "it belongs to a health check by `path`");
-    }
     if let Some(at) = given.key("port").filter(|_| has_sockets(&upstream.address)) {
         problems.wrong(at, "a Unix socket has no other port", "remove `port`");
     }
@@ -314,5 +286,5 @@ fn health_check(
             format!("`timeout` is {:?}, `interval` is {:?}", check.timeout, check.interval),
         );
     }
-    Some(check)
+    check
 }

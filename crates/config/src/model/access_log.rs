@@ -36,6 +36,17 @@ section! {
         /// What a syslog server has.
         ..syslog: Syslog,
     }
+    rules {
+        any_of [file, syslog]
+            "this log has no destination"
+            "`to: { file: /var/log/access.log }` or `to: { syslog: unix:/dev/log }`";
+        excludes [syslog] [file] "both `file` and `{}`" "keep one of them";
+        needs [facility, app] [syslog] "`{}` belongs to `syslog`" "remove it, or use `syslog`";
+        needs [max_size, max_age, keep] [file] "`{}` belongs to `file`" "remove it, or use `file`";
+        needs [keep] [max_size, max_age]
+            "`{}` without `max_size` or `max_age`: the file is never rotated"
+            "add `max_size: 100MiB` or `max_age: 24h`, or remove `keep`";
+    }
 }
 
 section! {
@@ -188,6 +199,11 @@ section! {
         /// A JSON object: its keys, each with a template. One field and nothing else keeps its type, so that numbers are numbers.
         #[schema(examples = [json!({ "code": "%{status}", "took": "%{total_ms}" })])]
         json: Option<Vec<(Name, LogTemplate)>> as Maybe<Pairs<Word, LogTemplateText>> = None,
+    }
+    rules {
+        one_of [template, json]
+            "a format is either `template` or `json`"
+            "`{ template: \"%{status} %{path}\" }` or `{ json: { code: \"%{status}\" } }`";
     }
 }
 

@@ -37,6 +37,11 @@ section! {
         secret: Secret = Secret::Bearer(BearerSecret::default()),
     }
     shows Self::show_secret
+    rules {
+        one_of [bearer, basic, header]
+            "a credential has exactly one secret"
+            "exactly one of `bearer: { file: … }`, `basic: { user: …, password_file: … }` and `header: { name: …, file: … }`";
+    }
 }
 
 section! {

@@ -47,6 +47,9 @@ section! {
         /// upstream's own, anything else is a host. Without it the upstream's `host` decides.
         host: HostRewrite as HostOrAuto = HostRewrite::Auto,
     }
+    rules {
+        excludes [prefix] [path] "both `path` and `{}`" "keep one of them";
+    }
 }
 
 section! {
@@ -64,6 +67,9 @@ section! {
         path: Option<Name> as Maybe<PathValue> = None,
         /// The query is dropped.
         strip_query: bool = false,
+    }
+    rules {
+        any_of [scheme, host, path] "this redirects to the same URL" "give it a `scheme`, `host` or `path`";
     }
 }
 

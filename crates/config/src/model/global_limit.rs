@@ -20,7 +20,7 @@ section! {
         #[schema(minimum = 1)]
         hits_addend: u32 = 1,
         /// What the service counts. Each descriptor is one bucket of the service; a request needs room in all of them.
-        descriptors(OneOrMany<At<Read<Descriptor>>>): Vec<Vec<DescriptorAction>> as Descriptors = Vec::new(),
+        descriptors(OneOrMany<Read<Descriptor>>): Vec<Vec<DescriptorAction>> as Descriptors = Vec::new(),
     }
     requires service, domain, descriptors
 }
@@ -30,7 +30,7 @@ section! {
     /// One bucket: the values that distinguish it from others.
     pub struct Descriptor {
         /// Its entries, in their order.
-        actions(OneOrMany<At<DescriptorKeys>>),
+        actions(OneOrMany<DescriptorKeys>),
     }
     requires actions
 }
@@ -62,6 +62,13 @@ section! {
         generic_key: Option<GenericKey> as Maybe<Nested> = None,
         /// A header's value.
         request_headers: Option<RequestHeaders> as Maybe<Nested> = None,
+    }
+    rules {
+        one_of [
+            remote_address, destination_cluster, client_identity, route, path, method, generic_key, request_headers
+        ]
+            "an action has exactly one key"
+            "`remote_address: true`, `request_headers: { header_name: x-user }`, `generic_key: { descriptor_value: checkout }`, …";
     }
 }
 

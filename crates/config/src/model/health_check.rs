@@ -43,6 +43,11 @@ section! {
         probe: Probe = Probe::connection(),
     }
     shows Self::show_probe
+    rules {
+        one_of [path, tcp, grpc]
+            "a health check has exactly one probe" "exactly one of `path: /healthz`, `tcp: true` and `grpc: SERVICE`";
+        needs [host] [path] "`{}` has no meaning here" "it belongs to a health check by `path`";
+    }
 }
 
 impl HealthCheck {

@@ -49,6 +49,12 @@ section! {
         /// What `upstream` has.
         ..remote: RemoteKeys,
     }
+    rules {
+        one_of [inline, file, upstream]
+            "the keys must come from exactly one source" "one of `inline`, `file` and `upstream`";
+        needs [path] [upstream] "`{}` without `upstream`" "name the upstream that is asked";
+        needs [upstream] [path] "`upstream` without `path`" "such as `path: /.well-known/jwks.json`";
+    }
 }
 
 section! {
@@ -56,7 +62,7 @@ section! {
     /// A JWK set that an upstream serves.
     pub struct RemoteKeys: Eq {
         /// The upstream that serves the JWK set. If it can't be loaded, attache keeps the last good one.
-        #[schema(examples = ["idp"])]
+        #[schema(default = (), examples = ["idp"])]
         upstream(At<Txt<Label>>): UpstreamId = UpstreamId(0),
         /// With `upstream`: the path.
         #[schema(default = (), examples = ["/.well-known/jwks.json"])]

@@ -39,6 +39,10 @@ section! {
         destination: Vec<AddressMatch> as Ranges = Vec::new(),
     }
     shows only_given
+    rules {
+        excludes [method] [methods]
+            "both `{}` and `methods`" "they have the same meaning: keep one of them";
+    }
 }
 
 impl Match {

@@ -299,6 +299,11 @@ section! {
         /// The bodies of some responses come slowly.
         response_rate(At<FaultRate>): Option<FaultRate> = None,
     }
+    rules {
+        any_of [delay, abort, response_rate]
+            "this fault does nothing"
+            "give it `delay: { time: 1s }`, `abort: {}` or `response_rate: { limit: 10KiB }`";
+    }
 }
 
 /// A header's name, or its name and value.

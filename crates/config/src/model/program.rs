@@ -94,8 +94,8 @@ section! {
         /// The file, and those that it takes values from by `!file`, are followed and read again when they change. SIGHUP
         /// and the admin API reload in any case.
         watch: bool = true,
-        /// Connections of a listener that is gone, or changed in what concerns open connections, may finish for this long before
-        /// they are cut; so may those of a process that handed its sockets over to a newer one.
+        /// How long open connections may continue before they are cut, if a reload has removed their listener or changed it in a way that
+        /// concerns open connections. The same applies to connections of a process that has handed its sockets over to a newer one.
         // As Envoy's `--drain-time-s`.
         drain_timeout: Duration as Length = Duration::from_mins(10),
     }

@@ -13,17 +13,6 @@ section! {
         r#match(At<Read<Match>>) in matcher: Match = Match::default(),
         /// The destination: an upstream, or a split by weight.
         to(At<To>),
-        /// The header that names the one of the upstreams in `to` that a request is for: `to: [orders, billing]`. A request that names none
-        /// of them, or several, is refused with 404 `no-upstream`.
-        #[schema(examples = ["x-upstream"])]
-        upstream_header(Txt<HeaderText>),
-        /// Only endpoints of the upstream with certain labels.
-        subset(At<Subset>),
-        /// A cookie that keeps the requests of a client at one endpoint while that endpoint can serve.
-        session_cookie(At<SessionCookie>),
-        /// On a listener that terminates TLS: what happens to connections whose server name is one of `match.sni`.
-        #[schema(default = RouteTls::default())]
-        tls(RouteTls),
         /// Answered with a redirect.
         redirect(At<Redirect>),
         /// Answered by attache itself: a status, or with a body.
@@ -42,18 +31,9 @@ section! {
         authorization(At<Read<Authorization>>): Option<Arc<Authorization>> as Maybe<Shared<Nested>> = None,
         /// What it does for browsers.
         ..web: Web,
-        /// Changes to the path and the host on the way up.
-        rewrite(At<Rewrite>),
         /// Changes to headers.
         headers(Read<Headers>),
-        /// Copies of the requests, whose answers are dropped: an upstream, or a share for each. A copy has its own upstream's `timeout`.
-        mirror(At<MirrorForm>),
-        /// How many requests are allowed, over all workers; attache answers the others with 429. Write a rate, or a mapping.
-        rate_limit(RateLimitForm),
-        /// A limit over all proxies: attache asks a service that counts before a request continues.
-        global_rate_limit(Read<GlobalRateLimit>),
-        /// Faults injected on purpose, to test how callers handle them.
-        fault(At<Read<Fault>>),
+        ..forward(Forward),
     }
     holds {
         /// What is done.
@@ -66,12 +46,25 @@ section! {
         line: u32 = 0,
     }
     shows Self::show_rest
+    rules {
+        any_of [to, redirect, respond]
+            "this route does nothing" "give it one of `to`, `redirect` and `respond`";
+        excludes [redirect, respond] [to]
+            "both `to` and `{}`" "a route does one thing: remove one";
+        excludes [respond] [redirect]
+            "both `redirect` and `{}`" "a route does one thing: remove one";
+        needs [
+            body_size, upgrades, upstream_header, subset, session_cookie, tls, rewrite, mirror, timeout, idle_timeout,
+            deadline_header, retry, credential, rate_limit, global_rate_limit, fault
+        ] [to]
+            "`{}` has no meaning here" "it belongs to a route with `to`";
+    }
 }
 
 /// TLS of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum RouteTls {
+pub enum RouteTls {
     /// The listener terminates it.
     #[default]
     Terminate,
@@ -111,7 +104,7 @@ impl Route {
             Headers { request: self.request_headers.clone(), response: self.response_headers.clone() };
         shown.insert("headers".into(), json!(headers));
         let (key, action) = match &self.action {
-            Action::Forward(forward) => ("forward", forward.show()),
+            Action::Forward(forward) => ("forward", json!(forward)),
             Action::Redirect(redirect) => ("redirect", json!(redirect)),
             Action::Respond(respond) => ("respond", json!(respond)),
         };
@@ -165,79 +158,70 @@ pub struct UpstreamHeader {
     pub names: Vec<Name>,
 }
 
-/// Sending on.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Forward {
-    /// At least one; weights are relative.
-    pub to: Vec<Destination>,
-    /// Which of them it is says a header of the request, not chance; `None` is by weight.
-    pub upstream_header: Option<Box<UpstreamHeader>>,
-    /// Only endpoints with these labels; `None` is all of them.
-    pub subset: Option<Arc<Subset>>,
-    /// A cookie that keeps a client's requests at one endpoint.
-    pub session_cookie: Option<Arc<SessionCookie>>,
-    /// Changes to the path.
-    pub path: PathRewrite,
-    /// Changes to the host.
-    pub host: HostRewrite,
-    /// Copies, whose answers are dropped.
-    pub mirrors: Vec<Mirror>,
-    /// How much of it is let through; `None` is everything.
-    pub rate_limit: Option<RateLimit>,
-    /// The same, counted by a service for all proxies; `None` asks none.
-    pub global_rate_limit: Option<Box<GlobalRateLimit>>,
-    /// Faults injected on purpose; `None` is none.
-    pub fault: Option<Fault>,
-    /// What may be sent to these upstreams.
-    pub traffic: Traffic,
-    /// TLS whose server name matches is passed through undecrypted, on a listener that terminates TLS elsewhere. Default false.
-    pub passthrough: bool,
+/// As the file writes it.
+impl fmt::Display for UpstreamHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.header.fmt(f)
+    }
+}
+
+section! {
+    "a route with `to`"
+    /// Sending on.
+    pub struct Forward {
+        /// The header that names the one of the upstreams in `to` that a request is for: `to: [orders, billing]`. A request that names none
+        /// of them, or several, is refused with 404 `no-upstream`.
+        #[schema(examples = ["x-upstream"])]
+        upstream_header(Txt<HeaderText>): Option<Box<UpstreamHeader>> as Maybe<Written> = None,
+        /// Only endpoints of the upstream with certain labels.
+        subset(At<Subset>): Option<Arc<Subset>> as Maybe<Shared<Nested>> = None,
+        /// A cookie that keeps the requests of a client at one endpoint while that endpoint can serve.
+        session_cookie(At<SessionCookie>): Option<Arc<SessionCookie>> as Maybe<Shared<Nested>> = None,
+        /// On a listener that terminates TLS: what happens to connections whose server name is one of `match.sni`.
+        tls(RouteTls): RouteTls = RouteTls::Terminate,
+        /// Changes to the path and the host on the way up.
+        rewrite(At<Rewrite>),
+        /// Copies of the requests, whose answers are dropped: an upstream, or a share for each. A copy has its own upstream's `timeout`.
+        mirror(At<MirrorForm>) in mirrors: Vec<Mirror> = Vec::new(),
+        /// How many requests are allowed, over all workers; attache answers the others with 429. Write a rate, or a mapping.
+        rate_limit(RateLimitForm): Option<RateLimit> = None,
+        /// A limit over all proxies: attache asks a service that counts before a request continues.
+        global_rate_limit(Read<GlobalRateLimit>): Option<Box<GlobalRateLimit>> = None,
+        /// Faults injected on purpose, to test how callers handle them.
+        fault(Read<Fault>): Option<Fault> = None,
+    }
+    holds {
+        /// At least one; weights are relative.
+        to: Vec<Destination> = Vec::new(),
+        /// Changes to the path.
+        path: PathRewrite = PathRewrite::Keep,
+        /// Changes to the host.
+        host: HostRewrite = HostRewrite::Auto,
+        /// What may be sent to these upstreams.
+        traffic: Traffic = Traffic::default(),
+    }
+    shows Self::show_rest
 }
 
 impl Forward {
     /// Sending on to these, and nothing else.
     pub fn new(to: Vec<Destination>) -> Self {
-        Self {
-            to,
-            upstream_header: None,
-            subset: None,
-            session_cookie: None,
-            path: PathRewrite::Keep,
-            host: HostRewrite::Auto,
-            mirrors: Vec::new(),
-            rate_limit: None,
-            global_rate_limit: None,
-            fault: None,
-            traffic: Traffic::default(),
-            passthrough: false,
-        }
+        Self { to, ..Self::default() }
     }
 
-    fn show(&self) -> Value {
-        let rewrite = Rewrite {
-            path: if let PathRewrite::Whole(path) = &self.path { Some(path.clone()) } else { None },
-            prefix: if let PathRewrite::Prefix(prefix) = &self.path { Some(prefix.clone()) } else { None },
-            host: self.host.clone(),
+    /// TLS whose server name matches is passed through undecrypted, on a listener that terminates TLS elsewhere.
+    pub const fn passes_tls(&self) -> bool {
+        matches!(self.tls, RouteTls::Passthrough)
+    }
+
+    fn show_rest(&self, shown: &mut Object<String, Value>) {
+        let (path, prefix) = match &self.path {
+            PathRewrite::Keep => (None, None),
+            PathRewrite::Prefix(prefix) => (None, Some(prefix.clone())),
+            PathRewrite::Whole(path) => (Some(path.clone()), None),
         };
-        let mirror = |mirror: &Mirror| {
-            json!({
-                "upstream": mirror.upstream,
-                "ratio": show_ratio(mirror.ratio),
-                "timeout": show_timeout(mirror.timeouts.request),
-            })
-        };
-        json!({
-            "to": self.to.iter().map(Destination::show).collect::<Vec<_>>(),
-            "upstream_header": self.upstream_header.as_ref().map(|by| by.header.as_str()),
-            "subset": self.subset.as_deref(),
-            "session_cookie": self.session_cookie.as_deref(),
-            "rewrite": rewrite,
-            "mirror": self.mirrors.iter().map(mirror).collect::<Vec<_>>(),
-            "rate_limit": self.rate_limit,
-            "global_rate_limit": self.global_rate_limit.as_deref(),
-            "fault": self.fault,
-            "tls": if self.passthrough { RouteTls::Passthrough } else { RouteTls::Terminate },
-        })
+        shown.insert("rewrite".into(), json!(Rewrite { path, prefix, host: self.host.clone() }));
+        shown.insert("to".into(), self.to.iter().map(Destination::show).collect());
     }
 }
 
@@ -288,12 +272,23 @@ impl Destination {
 }
 
 /// A shadow of a route's traffic.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Mirror {
     /// Where copies go.
     pub upstream: UpstreamId,
     /// Share of the requests that are copied, 0 to 1.
+    #[serde(serialize_with = "as_percentage")]
     pub ratio: f64,
     /// How long a copy may take: those of its own upstream.
+    #[serde(rename = "timeout", serialize_with = "as_timeout")]
     pub timeouts: Timeouts,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn as_percentage<S: Serializer>(ratio: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    show_ratio(*ratio).serialize(serializer)
+}
+
+fn as_timeout<S: Serializer>(timeouts: &Timeouts, serializer: S) -> Result<S::Ok, S::Error> {
+    show_timeout(timeouts.request).serialize(serializer)
 }

@@ -41,6 +41,11 @@ section! {
         identity: Option<Identity> = None,
     }
     shows Self::show_identity
+    rules {
+        needs [certificate] [key] "`{}` without `key`" "add `key:` beside it";
+        needs [key] [certificate] "`{}` without `certificate`" "add `certificate:` beside it";
+        excludes [ca_pem] [ca] "both `ca` and `{}`" "keep one of them";
+    }
 }
 
 impl TlsClient {
@@ -85,6 +90,14 @@ section! {
         /// Files of revocation lists.
         #[schema(examples = ["/certs/revoked.crl"])]
         crls: Vec<PathBuf> as List<File> = Vec::new(),
+    }
+    rules unless mode "off" {
+        needs [certificate] [key] "`{}` without `key`" "add `key:` beside it";
+        needs [key, ocsp] [certificate] "`{}` without `certificate`" "add `certificate:` beside it";
+        excludes [client_ca_pem] [client_ca] "both `client_ca` and `{}`" "keep one of them";
+        needs [allow, deny, crls, client_optional] [client_ca, client_ca_pem]
+            "`{}` without `client_ca`: no client is asked for a certificate"
+            "name who signs the clients' certificates: `client_ca: /certs/ca.crt`";
     }
 }
 

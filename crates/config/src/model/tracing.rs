@@ -29,6 +29,11 @@ section! {
     }
     or otlp
     shows Self::show_url
+    rules {
+        excludes [zipkin] [otlp, protocol]
+            "`{}` together with `otlp` or `protocol`"
+            "spans go to one collector: keep one of them";
+    }
 }
 
 impl Tracing {

@@ -166,6 +166,9 @@ macro_rules! keys {
             $(or $short:ident)?
             $(then $($then:ident)::+)?
             $(shows $($shows:ident)::+)?
+            $(rules $(unless $unless:ident $word:literal)? {
+                $($rule:ident [$($of:ident),+ $(,)?] $([$($other:ident),+ $(,)?])? $what:literal $help:literal;)+
+            })?
         ]
         [$({ [$($doc:literal)*] $field:ident: $type:ty = $default:expr })*]
         [$($kept:ident: $written:ty,)*]
@@ -208,6 +211,16 @@ macro_rules! keys {
                 const SHORT: Option<&'static str> = {
                     let short: &[&str] = &[$(stringify!($short))?];
                     short.first().copied()
+                };
+
+                const RULES: $crate::relations::Rules = $crate::relations::Rules {
+                    unless: &[$($((stringify!($unless), $word))?)?],
+                    rows: &[$($($crate::relations::Rule::$rule(
+                        &[$(stringify!($of)),+],
+                        &[$($(stringify!($other)),+)?],
+                        $what,
+                        $help,
+                    )),+)?],
                 };
 
                 fn set(

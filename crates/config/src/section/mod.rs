@@ -28,9 +28,10 @@
 //!
 //! `..field: Section` takes in the keys of another section, and `..field(Section)` those that only `build` makes something of. What follows the keys: `holds { … }` lists fields that are no keys; `requires`
 //! names keys that must be given; `or key` lets a value without a mapping stand for this key; `then` names a function that is run over
-//! what was read, for a key whose default depends on another; `shows` names one that completes what the effective config shows.
+//! what was read, for a key whose default depends on another; `shows` names one that completes what the effective config shows;
+//! `rules` says which keys may stand together ([`crate::relations`]).
 //!
-//! What one key says about another is checked where the section is used (`build`), with the place of each key
+//! What the value of one key says about another is checked where the section is used (`build`), with the place of each key
 //! ([`At::key`](crate::shapes::At::key)).
 
 mod declare;
@@ -40,12 +41,12 @@ use std::{borrow::Cow, fmt::Debug, marker::PhantomData, ops::Deref};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub(crate) use declare::{default_of, keys, property, put, section, show, written};
 pub(crate) use notation::*;
 
-use crate::shapes::At;
+use crate::{relations::Rules, shapes::At};
 
 /// A type that [`section!`] has made.
 pub(crate) trait Section: Default {
@@ -57,6 +58,9 @@ pub(crate) trait Section: Default {
 
     /// The key that a value without a mapping stands for.
     const SHORT: Option<&'static str>;
+
+    /// Which of its keys may stand together.
+    const RULES: Rules;
 
     /// Sets the keys that are given, and leaves the others as they are.
     ///
@@ -181,7 +185,7 @@ impl<'de, S: Section> Deserialize<'de> for Short<S> {
                 keys.insert(key.to_owned(), at);
                 let with = |value: Value| Read::<S>::of(Map::from_iter([(key.to_owned(), value)]));
                 // Some keys want their place, too.
-                let placed = serde_json::json!({ "at": at, "wrong": wrong, "keys": {}, "value": value });
+                let placed = json!({ "at": at, "wrong": wrong, "keys": {}, "value": value });
                 with(value).or_else(|error| with(placed).map_err(|_| error))
             }
         };
@@ -259,6 +263,9 @@ pub(crate) fn schema<S: Section>(
     schema.insert("additionalProperties".into(), false.into());
     if !required.is_empty() {
         schema.insert("required".into(), required.into());
+    }
+    if !S::RULES.rows.is_empty() {
+        schema.insert("x-rules".into(), json!(S::RULES));
     }
     schema
 }

@@ -115,6 +115,9 @@ attache.yaml:12:11: error: `orders.internal:8443` has no scheme, so its protocol
 attache.yaml:13:3: error: the key `address` is missing in an upstream
   13 |   next:
      |   ^^^^ `address:` with an address such as `https://orders.internal:8443`, or a mapping (an address with its weight), or a list of these
+attache.yaml:14:25: error: `certificate` without `key`
+  14 |     tls: { certificate: /certs/tls.crt }
+     |                         ^^^^^^^^^^^^^^ add `key:` beside it
 "#);
 }
 

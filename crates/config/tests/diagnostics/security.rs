@@ -63,10 +63,10 @@ upstreams:
 attache.yaml:5:58: error: the request itself chooses the host of `anywhere`, so any host could get the secret
   5 |       - { match: { path: /a }, to: anywhere, credential: { bearer: { file: /t } } }
     |                                                          ^ make a separate upstream for the host that the secret is for
-attache.yaml:6:54: error: this credential has no secret
+attache.yaml:6:54: error: a credential has exactly one secret
   6 |       - { match: { path: /b }, to: safe, credential: {} }
     |                                                      ^ exactly one of `bearer: { file: … }`, `basic: { user: …, password_file: … }` and `header: { name: …, file: … }`
-attache.yaml:7:54: error: a credential is one header
+attache.yaml:7:54: error: a credential has exactly one secret
   7 |       - { match: { path: /c }, to: safe, credential: { bearer: { file: /t }, header: { name: x-key, file: /t } } }
     |                                                      ^ exactly one of `bearer: { file: … }`, `basic: { user: …, password_file: … }` and `header: { name: …, file: … }`
 attache.yaml:8:72: error: the Host header isn't changed here
