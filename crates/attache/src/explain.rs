@@ -6,7 +6,7 @@ use std::{
 };
 
 use attache_config::model::{Action, Listener};
-use attache_http::{Client, Proven, check_method, check_request, check_spelling, judge_names, normalize_uri};
+use attache_http::{Client, Proven, check_head};
 use attache_routing::{RouteTable, explain, explain_tcp, show_edits};
 use attache_upstream::{SessionSeal, cookie};
 use attache_wire::{RequestHead, header::HOST};
@@ -48,12 +48,7 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
         let mut explanation = if let Some(parts) = &request {
             let client = client(options, listener.tls.is_some());
             let mut parts = parts.clone();
-            let checked = check_request(&mut parts, client.tls, true)
-                .and_then(|_| check_method(&parts, &listener.http))
-                .and_then(|()| check_spelling(&parts.uri, listener.http.host))
-                .and_then(|()| judge_names(&mut parts.headers, listener.http.header_names))
-                .and_then(|_| normalize_uri(&mut parts.uri, listener.http.path));
-            if let Err(refusal) = checked {
+            if let Err(refusal) = check_head(&mut parts, client.tls, true, &listener.http) {
                 let (name, reason, text) = (&*listener.name, refusal.reason.as_str(), refusal.text);
                 if options.format.is_json() {
                     all.push(json!({ "config": options.config, "listener": name, "refused": { "reason": reason, "text": text } }));

@@ -111,7 +111,7 @@ pub(crate) fn meant(error: &clap::Error) -> Option<String> {
     instead(&words.iter().map(String::as_str).collect::<Vec<_>>(), wrong)
 }
 
-/// Takes out what clap suggests of `--`: behind it stands an app to run, which nobody means who misspells an option.
+/// Removes clap's suggestions of `--`: an app to run stands behind it, and a user who misspells an option doesn't mean that.
 pub(crate) fn without_escapes(error: &mut clap::Error) {
     let Some(ContextValue::StyledStrs(tips)) = error.get(ContextKind::Suggested) else { return };
     let tips: Vec<StyledStr> =

@@ -81,8 +81,8 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
         tracing::warn!("{}", warning.to_string().trim_end());
     }
     let wraps = !options.app.is_empty();
-    // Before the workers accept: connections that wait already may take every file descriptor that is left. And before anybody could
-    // signal that it runs: SIGHUP would end it.
+    // Before the workers accept: waiting connections may take every file descriptor that is left. And before a user can see that attache
+    // runs and send SIGHUP, which would end it.
     let runtime = LocalRuntime::new()?;
     let further = if wraps { Signals::OF_AN_APP } else { &[] };
     let mut signals =
@@ -311,7 +311,7 @@ impl Session<'_> {
                 }
                 !last.runs()
             }
-            // It serves without having said so yet, or can't say it.
+            // It may serve without having reported it, or be unable to report it.
             None => !upgrade_folder::runs(successor),
         };
         if has_ended {

@@ -1,12 +1,12 @@
-//! A new program takes over from the one that runs, without a connection being lost: SIGUSR2.
+//! SIGUSR2: a new program takes over from the running one, and no connection is lost.
 //!
 //! The rule: the old process starts its own program file again with its own arguments, and hands the listening sockets themselves over
-//! (SCM_RIGHTS, `unix(7)`). They stay the same sockets, so what waits in their queues is accepted by one or the other. Only when the new
-//! process says that it serves does the old one drain. If it never says so, it is ended and the old one serves on. If the old one is asked
-//! to end meanwhile, both end: who ended the service knows nothing of the new process.
+//! (SCM_RIGHTS, `unix(7)`). They stay the same sockets, so what waits in their queues is accepted by one or the other. The old
+//! process drains when the new one reports that it serves. If the new one doesn't report it in time, it is ended, and the old one continues
+//! to serve. If the old one is asked to end meanwhile, both end, because the service manager doesn't know the new process.
 //! Why so: `docs/decisions/0012-sockets-are-handed-to-a-new-process.md`.
 //!
-//! The two talk over a socket pair that is the new process' standard input, so nobody else can ask for the sockets: messages of a key
+//! The two talk over a socket pair that is the new process' standard input, so no other process can ask for the sockets: messages of a key
 //! and descriptors from the old, [`END`] when that was all, [`READY`] from the new.
 
 use std::{

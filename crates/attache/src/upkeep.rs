@@ -121,7 +121,7 @@ impl Upkeep {
                     let old = known.get(&*config.name).copied();
                     let old = old.filter(|old| old.shared().config.address == config.address);
                     if let Some(old) = old {
-                        Step::Succeed(config, tls, old.clone())
+                        Step::Inherit(config, tls, old.clone())
                     } else {
                         let shared = Arc::new(Shared::new(config));
                         if !is_on_demand(&shared.config) {
@@ -145,44 +145,15 @@ impl Upkeep {
 
         // From here on nothing waits and nothing fails.
         self.running.append(&mut fresh);
+        let start = |shared: &Arc<Shared>, tls: Option<Tls>| {
+            Running::start(shared, tls, &credentials, &resolver, dns)
+        };
         let on_demand = |shared: &Arc<Shared>| {
             let config = shared.config.clone();
             is_on_demand(&config).then(|| Arc::new(OnDemand::start(config, resolver.clone(), dns)))
         };
-        let parts = steps.into_iter().map(|step| match step {
-            Step::Keep(parts) if same_dns => parts,
-            Step::Keep(parts) => {
-                let on_demand = on_demand(parts.shared());
-                if on_demand.is_none() {
-                    self.end(parts.shared());
-                    self.running.push(Running::start(
-                        parts.shared(),
-                        parts.tls.clone(),
-                        &credentials,
-                        &resolver,
-                        dns,
-                    ));
-                }
-                UpstreamParts { on_demand, hosts: Arc::default(), ..parts }
-            }
-            Step::Begin(shared, tls) => UpstreamParts {
-                on_demand: on_demand(&shared),
-                resilience: UpstreamState::new(shared),
-                tls,
-                hosts: Arc::default(),
-            },
-            Step::Succeed(config, tls, old) => {
-                self.end(old.shared());
-                let shared = Arc::new(Shared::inherit_from(config, old.shared()));
-                let on_demand = on_demand(&shared);
-                if on_demand.is_none() {
-                    self.running.push(Running::start(&shared, tls.clone(), &credentials, &resolver, dns));
-                }
-                let resilience = UpstreamState::inherit_from(shared, &old.resilience);
-                UpstreamParts { resilience, tls, on_demand, hosts: Arc::default() }
-            }
-        });
-        let upstreams = parts.collect();
+        let upstreams =
+            steps.into_iter().map(|step| self.complete(step, same_dns, &start, &on_demand)).collect();
         self.resolver = Some((dns.clone(), resolver));
         if workload.is_none() || before.workload.is_none() {
             self.workload = JoinSet::new();
@@ -209,6 +180,44 @@ impl Upkeep {
         })
     }
 
+    /// The parts of an upstream, whose discovery and health checks run from now on. `same_dns`: the resolver is the one of the old
+    /// generation.
+    fn complete(
+        &mut self,
+        step: Step,
+        same_dns: bool,
+        start: &impl Fn(&Arc<Shared>, Option<Tls>) -> Running,
+        on_demand: &impl Fn(&Arc<Shared>) -> Option<Arc<OnDemand>>,
+    ) -> UpstreamParts {
+        match step {
+            Step::Keep(parts) if same_dns => parts,
+            Step::Keep(parts) => {
+                let on_demand = on_demand(parts.shared());
+                if on_demand.is_none() {
+                    self.end(parts.shared());
+                    self.running.push(start(parts.shared(), parts.tls.clone()));
+                }
+                UpstreamParts { on_demand, hosts: Arc::default(), ..parts }
+            }
+            Step::Begin(shared, tls) => UpstreamParts {
+                on_demand: on_demand(&shared),
+                resilience: UpstreamState::new(shared),
+                tls,
+                hosts: Arc::default(),
+            },
+            Step::Inherit(config, tls, old) => {
+                self.end(old.shared());
+                let shared = Arc::new(Shared::inherit_from(config, old.shared()));
+                let on_demand = on_demand(&shared);
+                if on_demand.is_none() {
+                    self.running.push(start(&shared, tls.clone()));
+                }
+                let resilience = UpstreamState::inherit_from(shared, &old.resilience);
+                UpstreamParts { resilience, tls, on_demand, hosts: Arc::default() }
+            }
+        }
+    }
+
     /// Ends what runs for upstreams that `generation` no longer has.
     pub(crate) fn retain(&mut self, generation: &Generation) {
         self.running.retain(|running| {
@@ -225,7 +234,7 @@ impl Upkeep {
 enum Step {
     Keep(UpstreamParts),
     Begin(Arc<Shared>, Option<Tls>),
-    Succeed(Arc<attache_config::model::Upstream>, Option<Tls>, UpstreamParts),
+    Inherit(Arc<attache_config::model::Upstream>, Option<Tls>, UpstreamParts),
 }
 
 async fn first_answers(running: &[Running]) {

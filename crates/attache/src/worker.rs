@@ -30,7 +30,7 @@ use crate::{
     observe::{Observer, OnFinish, on_finish},
     process::Process,
     proxy::sockets::{BindKey, bind_keys},
-    stack::{Http, OwnAddresses, Site, Slot, Tcp, Tunnels, Upstreams},
+    stack::{Http, ListenerStack, OwnAddresses, Slot, Tcp, Tunnels, Upstreams},
 };
 
 /// Longer than a connection may take to be made by default, so that one attempt has ended before the next begins.
@@ -174,7 +174,7 @@ impl Worker {
         }
         let mut before = std::mem::take(&mut self.listening);
         for parts in &generation.listeners {
-            let site = Site::new(
+            let site = ListenerStack::new(
                 parts.config.clone(),
                 &parts.routes,
                 upstreams.clone(),
@@ -213,7 +213,7 @@ impl Worker {
         drop(taken);
     }
 
-    fn settings(&self, parts: &ListenerParts, site: &Rc<Site>, generation: &Generation) -> Settings {
+    fn settings(&self, parts: &ListenerParts, site: &Rc<ListenerStack>, generation: &Generation) -> Settings {
         let routes = site.clone();
         Settings {
             listener: parts.config.clone(),

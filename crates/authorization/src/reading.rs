@@ -137,7 +137,7 @@ pub(crate) fn loosen(path: &str) -> Option<Vec<String>> {
         {
             bytes = decoded;
         }
-        // A control character ends or splits a text for somebody, and `%u0061` is a letter for some.
+        // Some servers end or split a text at a control character, and some read `%u0061` as a letter.
         let wide = bytes.windows(2).any(|pair| pair.eq_ignore_ascii_case(b"%u"));
         if wide || bytes.iter().any(u8::is_ascii_control) {
             return None;

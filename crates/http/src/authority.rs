@@ -136,7 +136,7 @@ impl fmt::Debug for CanonicalHost<'_> {
 ///
 /// # Errors
 /// The authority of `uri` has capital letters, ends with a dot or a colon, or has the default port of its scheme.
-pub fn check_spelling(uri: &Uri, spellings: HostSpellings) -> Result<(), Refusal> {
+pub(crate) fn check_spelling(uri: &Uri, spellings: HostSpellings) -> Result<(), Refusal> {
     if spellings == HostSpellings::default() {
         return Ok(());
     }

@@ -1,7 +1,6 @@
 //! What everything that speaks HTTP shares: one body type, and the rules for headers between two hops.
 //!
-//! A request passes these in order: [`check_request`] (one reading for every parser), [`normalize_uri`] (one form of the
-//! path), routing, then [`strip_request`], [`add_forwarded`], [`Via`], [`request_id`] and [`check_trace_context`]. A response
+//! A request passes these in order: [`check_head`] (one reading for every parser, one form of the path), routing, then [`strip_request`], [`add_forwarded`], [`Via`], [`request_id`] and [`check_trace_context`]. A response
 //! passes [`strip_response`] and [`Via`]; one that attache makes itself comes from [`answer`].
 
 mod abort;
@@ -11,6 +10,7 @@ mod body;
 mod bounded;
 mod certificate;
 mod check;
+mod check_head;
 mod client;
 mod form;
 mod forwarded;
@@ -30,10 +30,11 @@ mod trailers;
 pub use abort::Abort;
 pub use answer::{AnswerContext, AnswerStyle, answer, answer_as_told, percent_encode};
 pub use attache_telemetry::check_trace_context;
-pub use authority::{CanonicalHost, HostPort, check_spelling, default_port, parse_authority};
+pub use authority::{CanonicalHost, HostPort, default_port, parse_authority};
 pub use body::{Body, BodyError};
 pub use certificate::{CLIENT_CERTIFICATE, set_client_certificate};
 pub use check::{Form, check_request};
+pub use check_head::{CheckedHead, check_head};
 pub use client::{AcceptedTraffic, Client, Proven};
 pub use form::form_decoded;
 pub use forwarded::{Via, add_forwarded};
@@ -43,12 +44,10 @@ pub use hop::{
 pub use informational::{Informational, OnInformational};
 pub use local_reply::edit_local_reply;
 pub use max_forwards::take_hop;
-pub use method::check_method;
 pub use path::{normalize_path, normalize_uri, set_path, without_parameters};
 pub use refusal::Refusal;
 pub use sanitize::{
-    is_framing, is_spelling_of, judge_names, remove_fields, remove_underscored, strip_response_trailers,
-    strip_trailers,
+    is_framing, is_spelling_of, remove_fields, remove_underscored, strip_response_trailers, strip_trailers,
 };
 pub use trace::{REQUEST_ID, new_request_id, request_id};
 pub use trailers::may_have_trailers;

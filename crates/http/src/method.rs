@@ -13,7 +13,7 @@ use crate::Refusal;
 /// # Errors
 /// The request has such a method.
 #[inline]
-pub fn check_method(request: &RequestHead, http: &HttpServer) -> Result<(), Refusal> {
+pub(crate) fn check_method(request: &RequestHead, http: &HttpServer) -> Result<(), Refusal> {
     if !http.methods.take(request.method.as_str()) {
         return Err(Refusal::bad_request("This listener does not allow the request's method (`methods`)."));
     }

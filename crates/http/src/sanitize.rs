@@ -84,7 +84,7 @@ pub fn remove_underscored(headers: &mut Fields, also: impl Fn(&str) -> bool) {
 ///
 /// # Errors
 /// A name of a request is not allowed.
-pub fn judge_names(headers: &mut Fields, names: HeaderNames) -> Result<u64, Refusal> {
+pub(crate) fn judge_names(headers: &mut Fields, names: HeaderNames) -> Result<u64, Refusal> {
     if names.keeps_all() || !headers.may_be_underscored() {
         return Ok(0);
     }
@@ -172,11 +172,11 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 /// Takes out of a response's trailers what may not stand there: framing, content, cookies, and what only attache says. Whatever else tells
 /// of the way (`x-request-id`, `via`) is the upstream's to say: gRPC servers do, and the client trusts it for nothing.
 pub fn strip_response_trailers(trailers: &mut HeaderMap) {
-    const TOLD: [&str; 4] = ["forwarded", "via", "x-real-ip", "x-request-id"];
+    const UPSTREAMS_OWN: [&str; 4] = ["forwarded", "via", "x-real-ip", "x-request-id"];
     remove_spelled(trailers, |name| {
         NEVER_TRAILERS.contains(&name)
             || name.starts_with("x-attache-")
-            || (OURS.contains(&name) && !TOLD.contains(&name))
+            || (OURS.contains(&name) && !UPSTREAMS_OWN.contains(&name))
     });
 }
 

@@ -212,9 +212,9 @@ impl Reading<'_> {
     }
 }
 
-/// Blanks around a value are no part of it (RFC 9110 section 5.5). RFC 9113 section 8.2.1 would have such a message
-/// refused. HTTP/1 takes them away, so an answer is not lost for them, and rules and the next hop read one value,
-/// whatever that hop speaks.
+/// Removes blanks around a value, which are no part of it (RFC 9110 section 5.5). RFC 9113 section 8.2.1 says that such a message is
+/// malformed. HTTP/1 removes them, so attache does the same here: an answer is not lost because of them, and rules and the next hop read
+/// the same value in both protocols.
 fn trim(value: &[u8]) -> &[u8] {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let start = value.iter().position(|byte| !is_blank(byte)).unwrap_or(value.len());

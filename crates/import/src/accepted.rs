@@ -16,7 +16,7 @@
 use attache_config::Diagnostic;
 
 use crate::path::Path;
-use crate::plan::{Chain, Listener, Plan, Rule, Site, When};
+use crate::plan::{Chain, Listener, Plan, Rule, VirtualHost, When};
 use crate::tree::At;
 use crate::value::Map;
 use crate::write::{self, Part};
@@ -141,7 +141,7 @@ impl Rule {
 fn listener_is_closed(listener: &Listener) -> bool {
     let only_bind = matches!(listener.keys.0.as_slice(), [] | [_]);
     only_bind
-        && matches!(listener.chains.as_slice(), [Chain { sites, .. }] if matches!(sites.as_slice(), [Site { rules, .. }] if matches!(rules.as_slice(), [rule] if is_closed(rule) && rule.number == 0)))
+        && matches!(listener.chains.as_slice(), [Chain { sites, .. }] if matches!(sites.as_slice(), [VirtualHost { rules, .. }] if matches!(rules.as_slice(), [rule] if is_closed(rule) && rule.number == 0)))
 }
 
 fn close_listener(listener: &mut Listener, message: &str) {
@@ -154,7 +154,7 @@ fn close_listener(listener: &mut Listener, message: &str) {
     listener.opaque = false;
     let mut rule = Rule { when: everything(), ..Rule::default() };
     rule.close(message);
-    let site = Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Site::default() };
+    let site = VirtualHost { hosts: vec!["*".to_owned()], rules: vec![rule], ..VirtualHost::default() };
     listener.chains = vec![Chain { sites: vec![site], ..Chain::default() }];
 }
 
@@ -182,7 +182,7 @@ mod tests {
     fn plan(rules: Vec<Rule>) -> Plan {
         let mut bind = Map::default();
         bind.set("bind", "127.0.0.1:8080");
-        let site = Site { hosts: vec!["*".to_owned()], rules, ..Site::default() };
+        let site = VirtualHost { hosts: vec!["*".to_owned()], rules, ..VirtualHost::default() };
         let mut address = Map::default();
         address.set("address", "http://app.internal:80");
         Plan {

@@ -2,7 +2,7 @@
 //!
 //! attache compares the host first. So each host that a rule names gets every rule that can match it, in the order of the list.
 
-use crate::plan::{Rule, Site};
+use crate::plan::{Rule, VirtualHost};
 
 /// A rule with its hosts. Without a host it matches every host.
 #[derive(Clone, Debug, Default)]
@@ -12,7 +12,7 @@ pub(crate) struct Hosted {
 }
 
 /// The virtual hosts of a list of rules.
-pub(crate) fn sites(rules: &[Hosted]) -> Vec<Site> {
+pub(crate) fn sites(rules: &[Hosted]) -> Vec<VirtualHost> {
     let mut hosts: Vec<String> = Vec::new();
     for host in rules.iter().flat_map(|rule| &rule.hosts) {
         if !hosts.contains(host) {
@@ -21,7 +21,7 @@ pub(crate) fn sites(rules: &[Hosted]) -> Vec<Site> {
     }
     hosts.push("*".to_owned());
     let mut said: Vec<bool> = vec![false; rules.len()];
-    let mut sites: Vec<Site> = Vec::new();
+    let mut sites: Vec<VirtualHost> = Vec::new();
     for host in hosts {
         let mut own = Vec::new();
         for (index, hosted) in rules.iter().enumerate() {
@@ -40,14 +40,14 @@ pub(crate) fn sites(rules: &[Hosted]) -> Vec<Site> {
             }
         }
         // Hosts with the same rules share one virtual host.
-        let same = |site: &&mut Site| {
+        let same = |site: &&mut VirtualHost| {
             host != "*"
                 && site.rules.len() == own.len()
                 && site.rules.iter().zip(&own).all(|(a, b)| a.when == b.when && a.keys == b.keys)
         };
         match sites.iter_mut().find(same) {
             Some(site) => site.hosts.push(host),
-            None => sites.push(Site { hosts: vec![host], rules: own, ..Site::default() }),
+            None => sites.push(VirtualHost { hosts: vec![host], rules: own, ..VirtualHost::default() }),
         }
     }
     sites

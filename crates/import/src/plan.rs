@@ -48,7 +48,7 @@ pub struct Chain {
     /// Remarks about it.
     pub remarks: Remarks,
     /// Virtual hosts. A request belongs to the one with the most specific matching host.
-    pub sites: Vec<Site>,
+    pub sites: Vec<VirtualHost>,
     /// Where opaque bytes go. If it is set, `sites` is empty.
     pub opaque: Option<Rule>,
     /// The chain can't be carried over, and its connections are refused.
@@ -59,7 +59,7 @@ pub struct Chain {
 
 /// A virtual host.
 #[derive(Clone, Debug, Default)]
-pub struct Site {
+pub struct VirtualHost {
     /// Its hosts in attache's notation; `*` is every host.
     pub hosts: Vec<String>,
     /// Remarks about it.

@@ -341,7 +341,7 @@ fn finish(services: Vec<Service>, files: &[File]) -> Result<Plan, Unreadable> {
                 rule.refuse(&service.at, format!("every connection is refused: {why}."));
                 listener.keys.set("protocol", "http");
                 listener.opaque = false;
-                let site = crate::plan::Site {
+                let site = crate::plan::VirtualHost {
                     hosts: vec!["*".to_owned()],
                     rules: vec![rule],
                     ..Default::default()

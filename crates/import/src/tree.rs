@@ -53,12 +53,12 @@ pub struct Node {
     /// Whether it is a scalar in quotes: such a scalar is always a text.
     pub quoted: bool,
     /// Whether an importer has read it, if it is a scalar.
-    seen: Seen,
+    seen: ReadMark,
 }
 
 /// A mark that all clones of a node share: importers read clones, and [`crate::unread`] looks at the original.
 #[derive(Clone, Debug, Default)]
-struct Seen(Arc<AtomicBool>);
+struct ReadMark(Arc<AtomicBool>);
 
 /// What a node is.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ static EMPTY: std::sync::LazyLock<Node> =
 impl Node {
     /// A node that stands in no file, or at this place of one.
     pub fn new(at: At, kind: Kind) -> Self {
-        Self { at, kind, quoted: false, seen: Seen::default() }
+        Self { at, kind, quoted: false, seen: ReadMark::default() }
     }
 
     /// A mapping without keys.

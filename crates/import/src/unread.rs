@@ -1,8 +1,8 @@
-//! Fields of a config that no importer has read. Each is a remark: nothing is passed over in silence.
+//! Fields of a config that no importer has read. Each becomes a remark: no field is ignored silently.
 //!
 //! An importer reads a field by [`Node::text`] and the like, which leaves a mark. What has none at the end was read past:
-//! an extension that is newer than the import, a misspelt name, or a part that somebody forgot. A field that stands below the cause of
-//! a remark about lost requests is told already.
+//! an extension that is newer than the import, a misspelt name, or a part that the importer lacks. A field below the cause of
+//! a remark about lost requests needs no remark of its own.
 
 use crate::remark::{Remarks, Weight};
 use crate::tree::{At, Kind, Node, snake};

@@ -1,6 +1,6 @@
 //! Changes of an object, as data: one list becomes a JSON Patch (RFC 6902), a changed [`Value`], or edits of the text it was written in.
 //!
-//! All of a list's paths and indexes mean the object *before* any of them, so that the three agree whatever their order.
+//! All of a list's paths and indexes mean the object *before* any of them, so that the three agree in any order.
 
 use std::cmp::Reverse;
 

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A review larger than this isn't read; the API server's own limit for an object is 3 MiB.
-pub const LARGEST: usize = 8 << 20;
+pub const MAX_REVIEW_BYTES: usize = 8 << 20;
 
 /// kubectl shows warnings up to this length whole.
 const WARNING: usize = 256;

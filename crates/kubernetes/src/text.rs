@@ -1,4 +1,4 @@
-//! [`Edit`]s made in the text of a document: whatever they don't mean keeps every byte.
+//! Makes [`Edit`]s in the text of a document; everything else keeps every byte.
 //!
 //! In block style whole lines are put in or taken out, in flow style (JSON is flow style) what stands between two commas. Taking out
 //! is the exact inverse of putting in. An edit that has no place of its own, because an alias or a merge key stands there, is refused.
@@ -32,7 +32,7 @@ pub(crate) struct Source<'t> {
 impl<'t> Source<'t> {
     pub(crate) fn new(text: &'t str, documents: &[Document]) -> Self {
         let mut style = Style { crlf: text.contains("\r\n"), ..Style::default() };
-        let mut seen = Seen::default();
+        let mut seen = Indentation::default();
         for document in documents {
             seen.look(&document.root);
         }
@@ -401,12 +401,12 @@ fn take_last_break(text: &str, changes: &mut [Change]) {
 
 /// The first mapping in a mapping, and the first list in one.
 #[derive(Default)]
-struct Seen {
+struct Indentation {
     step: Option<usize>,
     list: Option<(usize, usize)>,
 }
 
-impl Seen {
+impl Indentation {
     fn look(&mut self, node: &Node) {
         match &node.kind {
             Kind::Mapping { flow: false, entries } => {

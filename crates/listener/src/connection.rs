@@ -163,8 +163,8 @@ impl<H: HttpService, T: TcpService> Begin<H, T> {
     }
 }
 
-/// Connects a client that says nothing to the server that may speak first. Gives the client back where it is the first after all, or
-/// where nobody speaks.
+/// Connects a client that sends nothing to the server that may send first. Returns the client if it sends first after all, or if neither
+/// side sends.
 async fn first_to_speak<T: TcpService>(fresh: &mut NewConnection, tcp: T) -> Option<Stream> {
     let stream = std::mem::replace(&mut fresh.stream, Stream::gone());
     let reader = Reader {

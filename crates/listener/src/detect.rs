@@ -19,7 +19,7 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of a ClientHello; with post-quantum keys it is below 2 KiB, with session tickets below 8.
 const MAX_HELLO: usize = 16 << 10;
 
-/// What can be said so far.
+/// What the bytes that have come so far tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// This, and for TLS what its client asked for.
@@ -224,7 +224,7 @@ fn parse_hello(body: &[u8]) -> Option<ClientHello> {
         match u16::from_be_bytes([*a, *b]) {
             0 => {
                 if std::mem::replace(&mut seen[0], true) {
-                    return None; // two names: which one a server takes is anybody's guess
+                    return None; // two names: servers differ in which one they take
                 }
                 hello.sni = Some(server_name(data)?);
             }

@@ -78,7 +78,7 @@ impl Drop for Finish {
 }
 
 /// The response's body on its way to the client: counts, and ends the exchange.
-pub(crate) struct Sent {
+pub(crate) struct CountedBody {
     body: Body,
     /// `None` if the exchange continues as a tunnel.
     finish: Option<Finish>,
@@ -86,7 +86,7 @@ pub(crate) struct Sent {
     expected: Option<u64>,
 }
 
-impl Sent {
+impl CountedBody {
     /// `head`: the request was a HEAD.
     pub(crate) fn new(body: Body, finish: Finish, head: bool, status: StatusCode) -> Self {
         // RFC 9112 section 6.3 rule 1: these have no body, whatever the headers say, so none is read.
@@ -133,7 +133,7 @@ impl Sent {
     }
 }
 
-impl http_body::Body for Sent {
+impl http_body::Body for CountedBody {
     type Data = Bytes;
     type Error = BodyError;
 

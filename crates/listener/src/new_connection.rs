@@ -106,7 +106,7 @@ impl NewConnection {
         (self.settings.on_finish)(&exchange);
     }
 
-    /// The client's first byte may come whenever it likes: nothing has a time limit before it, and nobody else speaks first.
+    /// There is no time limit for the client's first byte, and the server doesn't send first.
     pub(crate) fn may_wait(&self) -> bool {
         let listener = &self.settings.listener;
         if listener.proxy_protocol != ProxyProtocolIn::Off || self.is_server_first() {

@@ -22,7 +22,7 @@ use pin_project_lite::pin_project;
 
 use crate::{
     Hold, HttpRequest, Protocol,
-    exchange::{Finish, Sent},
+    exchange::{CountedBody, Finish},
     reader::Reader,
     registry::OpenConnection,
     request::{Refusal, Settings},
@@ -259,7 +259,7 @@ impl<F> Future for Respond<F>
 where
     F: Future<Output = Result<Response<Body>, Infallible>>,
 {
-    type Output = Result<Response<Sent>, Infallible>;
+    type Output = Result<Response<CountedBody>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -288,7 +288,9 @@ where
         if http_body::Body::is_end_stream(answer.body()) {
             finish.exchange.ended_by_head(answer.headers());
         }
-        Poll::Ready(Ok(answer.map(|body| Sent::new(body, finish, *this.method == Method::HEAD, status))))
+        Poll::Ready(Ok(
+            answer.map(|body| CountedBody::new(body, finish, *this.method == Method::HEAD, status))
+        ))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Listening sockets: from a checked bind to something that accepts.
 //!
-//! The rule: a port that another process listens on is an error, whatever process it is (`tcp`). Every worker has its
+//! The rule: a port that any other process listens on is an error (`tcp`). Every worker has its
 //! own TCP socket for the same address (`SO_REUSEPORT`), so that the kernel spreads connections and no worker wakes for
 //! another's (what that leaves uneven, [`handover`](crate::handover) evens out). A Unix path can be bound only once:
 //! its one socket is duplicated.

@@ -19,7 +19,7 @@
 //! None of them decides about endpoints: the [`Attempt`](attache_upstream::Attempt) below them reports its outcome to
 //! ejection, breakers and the balancer.
 //!
-//! A call for a bare connection ([`CallKind::Connection`](attache_upstream::Wants)) meets the same layers in the same order.
+//! A call for a bare connection ([`CallKind::Connection`](attache_upstream::CallKind)) meets the same layers in the same order.
 
 use std::{rc::Rc, sync::Arc};
 

@@ -64,12 +64,12 @@ type Answer = (u16, Box<dyn FnOnce(Call) -> Pin<Box<dyn Future<Output = Outcome>
 #[derive(Clone, Default)]
 pub(crate) struct Script {
     answers: Rc<RefCell<VecDeque<Answer>>>,
-    pub(crate) seen: Rc<RefCell<Vec<Seen>>>,
+    pub(crate) seen: Rc<RefCell<Vec<RecordedAttempt>>>,
 }
 
 /// One try as the script saw it.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct RecordedAttempt {
     pub(crate) at: Instant,
     pub(crate) headers: attache_wire::Fields,
     pub(crate) tried: Vec<String>,
@@ -118,7 +118,7 @@ impl tower::Service<Call> for Script {
     }
 
     fn call(&mut self, mut call: Call) -> Self::Future {
-        self.seen.borrow_mut().push(Seen {
+        self.seen.borrow_mut().push(RecordedAttempt {
             at: Instant::now(),
             headers: call.request.headers().clone(),
             tried: call.context.tried.to_vec().iter().map(|e| e.label.to_string()).collect(),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use attache_config::model::{CircuitBreaker, FailureBreaker, Policy, Retry};
 use attache_telemetry::Reason;
-use attache_upstream::{Error, Sent};
+use attache_upstream::{Error, SentPart};
 
 use tower::Service;
 
@@ -36,7 +36,7 @@ async fn five_failures_in_a_row_eject_the_endpoint_that_made_them() {
         match n {
             4 => send(&state, Script::default().answer(2, || Ok(respond(200)))).await,
             0 | 5 => {
-                let reset = || Err(Error::new(Reason::UpstreamReset, Sent::Request));
+                let reset = || Err(Error::new(Reason::UpstreamReset, SentPart::Request));
                 send(&state, Script::default().answer(2, reset)).await;
             }
             _ => send(&state, Script::default().answer(2, || Ok(respond(500)))).await,

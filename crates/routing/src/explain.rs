@@ -14,7 +14,7 @@ use http::Method;
 use serde::Serialize;
 
 use crate::{
-    Access, CompiledRoute, Ctx, RequestFacts, RouteTable, Step, UpstreamHost,
+    Access, CompiledRoute, Ctx, Matched, RequestFacts, RouteTable, Step, UpstreamHost,
     access::{access, in_doubt},
     conditions::{destination_holds, sni_holds},
     host, path,
@@ -149,117 +149,11 @@ pub fn explain(
             .or_else(|| connection_failure(alternative, client))
         },
     );
-    let mut preflight = false;
-    let outcome = table.find_http(&facts).map(|matched| {
-        let mut outcome = describe(matched.route, upstreams);
-        let route = matched.route;
-        let web = table.model.get(route.id.0).map(|route| &route.web);
-        outcome.browsers = web.map(|web| browsers(web, request)).unwrap_or_default();
-        preflight = web.is_some_and(|web| is_preflight(web, request));
-        if preflight {
-            let action = "answer the preflight with 200: access rules, limits and the upstream are for the request that follows it";
-            return Outcome {
-                route: outcome.route,
-                browsers: outcome.browsers,
-                action: action.into(),
-                ..Outcome::default()
-            };
-        }
-        if let Some(upgrade) = Upgrade::of(request) {
-            match upgrade.permitted(route.upgrades()) {
-                Permitted::Yes => {}
-                Permitted::Ignored => outcome.limits.push("the upgrade is ignored (`upgrades: ignore`)".into()),
-                Permitted::No => {
-                    let action = format!("refuse with upgrade-denied: `upgrades` allows {}", route.upgrades());
-                    return Outcome { route: outcome.route, action, ..Outcome::default() };
-                }
-            }
-        } else if *route.upgrades() != Upgrades::Any {
-            outcome.limits.push(format!("upgrades: {}", route.upgrades()));
-        }
-        if route.body_size() > 0 {
-            outcome.limits.push(format!("a request's body: {} bytes", route.body_size()));
-        }
-        let mut chosen = 0;
-        if let Step::Forward(forward) = route.step()
-            && let Some(by) = &forward.upstream_header
-        {
-            match route.choose_for(&request.headers, 0) {
-                Ok((id, _)) => chosen = id.0,
-                Err(why) => {
-                    let action = format!("refuse with no-upstream: {}", why.unwrap_or_default());
-                    return Outcome { route: outcome.route, action, ..Outcome::default() };
-                }
-            }
-            outcome.action = format!("forward to the upstream that `{}` names", by.header);
-            for (at, share) in outcome.destinations.iter_mut().enumerate() {
-                share.ratio = if at == chosen { 1.0 } else { 0.0 };
-            }
-        }
-        let first = match route.step() {
-            Step::Forward(forward) => forward.to.get(chosen).and_then(|to| upstreams.get(to.upstream.0)),
-            Step::Direct => None,
-        };
-        let hosts: Vec<UpstreamHost> = match route.step() {
-            Step::Forward(forward) => forward
-                .to
-                .iter()
-                .filter_map(|to| upstreams.get(to.upstream.0))
-                .map(UpstreamHost::of)
-                .collect(),
-            Step::Direct => Vec::new(),
-        };
-        let own = request.uri.authority().map_or("", |authority| authority.as_str());
-        for (share, upstream) in outcome.destinations.iter_mut().zip(&hosts) {
-            let tunnel = request.method == Method::CONNECT;
-            let host = route.host(&facts, upstream).filter(|_| !tunnel);
-            host.unwrap_or(own).clone_into(&mut share.host);
-            share.host_is = match host {
-                Some(host) if host != own => "in place of the request's",
-                _ => "as the request says it",
-            };
-        }
-        let ctx = Ctx {
-            client,
-            captures: &matched.captures,
-            upstream: first.map_or("", |upstream| &upstream.name),
-            host: hosts.get(chosen).and_then(|upstream| route.host(&facts, upstream)),
-        };
-        let (up, down) = route.edits(request, &ctx);
-        outcome.request_headers = up.describe();
-        outcome.response_headers = down.describe();
-        if let Step::Forward(forward) = route.step() {
-            let given = forward.to.get(chosen).and_then(|to| to.policy.credential.as_deref());
-            outcome.request_headers.extend(given.map(secret));
-        }
-        if let Some(response) = route.respond(request, &ctx) {
-            outcome.request_headers.clear();
-            let status = response.status();
-            outcome.action = match response.headers().get(LOCATION) {
-                Some(location) => format!("redirect with {status} to {}", location.as_bytes().escape_ascii()),
-                None => format!("answer with {status}"),
-            };
-            return outcome;
-        }
-        if request.method == Method::CONNECT && request.protocol.is_none() {
-            if route.takes_connect() {
-                outcome.action = "open a tunnel".into();
-                outcome.request_headers.clear();
-                outcome.response_headers.clear();
-            } else {
-                let action = "refuse with connect-denied: nothing asks for a tunnel here; `methods: CONNECT` on a route does";
-                outcome = Outcome { route: outcome.route, action: action.into(), ..Outcome::default() };
-            }
-            return outcome;
-        }
-        let mut sent = request.clone();
-        if let Err(refusal) = route.prepare_request(&mut sent, &ctx) {
-            outcome.action = format!("refuse ({refusal})");
-        } else if sent.uri.path_and_query() != request.uri.path_and_query() {
-            outcome.path = sent.uri.path_and_query().map(ToString::to_string);
-        }
-        outcome
-    });
+    let matched = table.find_http(&facts);
+    let web =
+        matched.as_ref().and_then(|matched| table.model.get(matched.route.id.0)).map(|route| &route.web);
+    let preflight = web.is_some_and(|web| is_preflight(web, request));
+    let outcome = matched.map(|matched| outcome(table, &matched, request, client, &facts, upstreams));
     Explanation {
         no_route: outcome.is_none().then(|| table.no_route(request)),
         request: format!("{} {}", request.method, request.uri),
@@ -282,6 +176,128 @@ pub fn explain(
         },
         outcome,
     }
+}
+
+/// What becomes of a request on its route.
+fn outcome(
+    table: &RouteTable,
+    matched: &Matched<'_>,
+    request: &RequestHead,
+    client: &Client,
+    facts: &RequestFacts<'_>,
+    upstreams: &[Upstream],
+) -> Outcome {
+    let route = matched.route;
+    let mut outcome = describe(route, upstreams);
+    let web = table.model.get(route.id.0).map(|route| &route.web);
+    outcome.browsers = web.map(|web| browsers(web, request)).unwrap_or_default();
+    if web.is_some_and(|web| is_preflight(web, request)) {
+        let action = "answer the preflight with 200: access rules, limits and the upstream are for the request that follows it";
+        return Outcome {
+            route: outcome.route,
+            browsers: outcome.browsers,
+            action: action.into(),
+            ..Outcome::default()
+        };
+    }
+    if let Err(refusal) = upgrade(route, request, &mut outcome.limits) {
+        return Outcome { route: outcome.route, action: refusal, ..Outcome::default() };
+    }
+    if route.body_size() > 0 {
+        outcome.limits.push(format!("a request's body: {} bytes", route.body_size()));
+    }
+    let mut chosen = 0;
+    if let Step::Forward(forward) = route.step()
+        && let Some(by) = &forward.upstream_header
+    {
+        match route.choose_for(&request.headers, 0) {
+            Ok((id, _)) => chosen = id.0,
+            Err(why) => {
+                let action = format!("refuse with no-upstream: {}", why.unwrap_or_default());
+                return Outcome { route: outcome.route, action, ..Outcome::default() };
+            }
+        }
+        outcome.action = format!("forward to the upstream that `{}` names", by.header);
+        for (at, share) in outcome.destinations.iter_mut().enumerate() {
+            share.ratio = if at == chosen { 1.0 } else { 0.0 };
+        }
+    }
+    let first = match route.step() {
+        Step::Forward(forward) => forward.to.get(chosen).and_then(|to| upstreams.get(to.upstream.0)),
+        Step::Direct => None,
+    };
+    let hosts: Vec<UpstreamHost> = match route.step() {
+        Step::Forward(forward) => {
+            forward.to.iter().filter_map(|to| upstreams.get(to.upstream.0)).map(UpstreamHost::of).collect()
+        }
+        Step::Direct => Vec::new(),
+    };
+    let own = request.uri.authority().map_or("", |authority| authority.as_str());
+    for (share, upstream) in outcome.destinations.iter_mut().zip(&hosts) {
+        let tunnel = request.method == Method::CONNECT;
+        let host = route.host(facts, upstream).filter(|_| !tunnel);
+        host.unwrap_or(own).clone_into(&mut share.host);
+        share.host_is = match host {
+            Some(host) if host != own => "in place of the request's",
+            _ => "as the request says it",
+        };
+    }
+    let ctx = Ctx {
+        client,
+        captures: &matched.captures,
+        upstream: first.map_or("", |upstream| &upstream.name),
+        host: hosts.get(chosen).and_then(|upstream| route.host(facts, upstream)),
+    };
+    let (up, down) = route.edits(request, &ctx);
+    outcome.request_headers = up.describe();
+    outcome.response_headers = down.describe();
+    if let Step::Forward(forward) = route.step() {
+        let given = forward.to.get(chosen).and_then(|to| to.policy.credential.as_deref());
+        outcome.request_headers.extend(given.map(secret));
+    }
+    if let Some(response) = route.respond(request, &ctx) {
+        outcome.request_headers.clear();
+        let status = response.status();
+        outcome.action = match response.headers().get(LOCATION) {
+            Some(location) => format!("redirect with {status} to {}", location.as_bytes().escape_ascii()),
+            None => format!("answer with {status}"),
+        };
+        return outcome;
+    }
+    if request.method == Method::CONNECT && request.protocol.is_none() {
+        if route.takes_connect() {
+            outcome.action = "open a tunnel".into();
+            outcome.request_headers.clear();
+            outcome.response_headers.clear();
+        } else {
+            let action = "refuse with connect-denied: nothing asks for a tunnel here; `methods: CONNECT` on a route does";
+            outcome = Outcome { route: outcome.route, action: action.into(), ..Outcome::default() };
+        }
+        return outcome;
+    }
+    let mut sent = request.clone();
+    if let Err(refusal) = route.prepare_request(&mut sent, &ctx) {
+        outcome.action = format!("refuse ({refusal})");
+    } else if sent.uri.path_and_query() != request.uri.path_and_query() {
+        outcome.path = sent.uri.path_and_query().map(ToString::to_string);
+    }
+    outcome
+}
+
+/// What becomes of the request's `Upgrade`; an error is how it is refused.
+fn upgrade(route: &CompiledRoute, request: &RequestHead, limits: &mut Vec<String>) -> Result<(), String> {
+    if let Some(upgrade) = Upgrade::of(request) {
+        match upgrade.permitted(route.upgrades()) {
+            Permitted::Yes => {}
+            Permitted::Ignored => limits.push("the upgrade is ignored (`upgrades: ignore`)".into()),
+            Permitted::No => {
+                return Err(format!("refuse with upgrade-denied: `upgrades` allows {}", route.upgrades()));
+            }
+        }
+    } else if *route.upgrades() != Upgrades::Any {
+        limits.push(format!("upgrades: {}", route.upgrades()));
+    }
+    Ok(())
 }
 
 /// The file of a secret, and never the secret.

@@ -22,7 +22,7 @@ use crate::{
     timeout,
 };
 
-type Sent = Pin<Box<dyn Future<Output = Result<Answer, String>>>>;
+type AnswerFuture = Pin<Box<dyn Future<Output = Result<Answer, String>>>>;
 
 /// What an upstream is asked.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Service {
     name: Name,
     authority: Name,
     /// Sends a question and reads the answer, so many bytes at most.
-    send: Box<dyn Fn(Question, usize) -> Sent>,
+    send: Box<dyn Fn(Question, usize) -> AnswerFuture>,
 }
 
 /// An answer that was read to its end.
@@ -70,7 +70,7 @@ impl Service {
         F: Future<Output = Result<Response<B>, String>> + 'static,
         B: Body<Data = Bytes, Error: fmt::Display> + 'static,
     {
-        let send = move |question, longest| -> Sent {
+        let send = move |question, longest| -> AnswerFuture {
             let answered = send(question);
             Box::pin(async move { read(answered.await?, longest).await })
         };

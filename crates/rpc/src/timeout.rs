@@ -18,7 +18,7 @@ const UNITS: [(u8, u64); 6] = [
     (b'M', 60_000_000_000),
     (b'H', 3_600_000_000_000),
 ];
-const LARGEST: u128 = 99_999_999;
+const MAX_VALUE: u128 = 99_999_999;
 
 /// How long the caller waits, where the header says it.
 pub fn timeout(headers: &Fields) -> Option<Duration> {
@@ -47,8 +47,8 @@ fn format(remaining: Duration) -> HeaderValue {
     let (value, unit) = UNITS
         .iter()
         .map(|(unit, size)| (nanos / u128::from(*size), *unit))
-        .find(|(value, _)| *value <= LARGEST)
-        .unwrap_or((LARGEST, b'H'));
+        .find(|(value, _)| *value <= MAX_VALUE)
+        .unwrap_or((MAX_VALUE, b'H'));
     HeaderValue::try_from(format!("{value}{}", char::from(unit))).unwrap_or(HeaderValue::from_static("0n"))
 }
 

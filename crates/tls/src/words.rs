@@ -30,12 +30,12 @@ pub(crate) struct Untrusted {
     self_signed: bool,
     /// It is marked as an authority's, which no verifier takes for a server's.
     authority: bool,
-    /// Bits of its RSA key, where they are fewer than [`ENOUGH`].
+    /// Bits of its RSA key, where they are fewer than [`MIN_RSA_BITS`].
     weak: Option<usize>,
 }
 
 /// Bits that an RSA key must have.
-const ENOUGH: usize = 2048;
+const MIN_RSA_BITS: usize = 2048;
 
 /// The other side of the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl fmt::Display for Untrusted {
         if let Some(bits) = self.weak {
             return write!(
                 f,
-                "the key of {whose} ({subject:?}) has {bits} bits, and RSA keys of fewer than {ENOUGH} are not accepted: issue one with a \
+                "the key of {whose} ({subject:?}) has {bits} bits, and RSA keys of fewer than {MIN_RSA_BITS} are not accepted: issue one with a \
                  longer key"
             );
         }
@@ -155,7 +155,7 @@ pub(crate) fn note_untrusted(leaf: &CertificateDer<'_>, peer: Peer, error: &rust
 pub(crate) fn note_weak_key(leaf: &CertificateDer<'_>, peer: Peer, error: &rustls::Error) {
     if let rustls::Error::InvalidCertificate(error @ CertificateError::BadSignature) = error
         && let Ok((_, parsed)) = X509Certificate::from_der(leaf)
-        && let Some(bits) = rsa_bits(&parsed).filter(|bits| *bits < ENOUGH)
+        && let Some(bits) = rsa_bits(&parsed).filter(|bits| *bits < MIN_RSA_BITS)
     {
         let untrusted = Untrusted::of(leaf, peer, error);
         UNTRUSTED.replace(untrusted.map(|untrusted| Untrusted { weak: Some(bits), ..untrusted }));

@@ -10,7 +10,7 @@ pub struct Error {
     /// Why.
     pub reason: Reason,
     /// How much the upstream may have seen: what a retry must know.
-    pub sent: Sent,
+    pub sent: SentPart,
     /// The connection had carried a request before: its end may be the peer's idle timeout crossing our request.
     pub reused: bool,
     /// When it is worth trying again, where attache knows: the answer's `Retry-After`.
@@ -22,7 +22,7 @@ pub struct Error {
 
 /// How much of a request an upstream may have seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Sent {
+pub enum SentPart {
     /// No byte reached a peer (no connection, or one that was dead before the first write).
     Nothing,
     /// The peer said that it did no work (REFUSED_STREAM, or a stream above GOAWAY's last).
@@ -36,7 +36,7 @@ pub enum Sent {
 impl Error {
     /// An error of attache's own making.
     #[cold]
-    pub fn new(reason: Reason, sent: Sent) -> Self {
+    pub fn new(reason: Reason, sent: SentPart) -> Self {
         Self { reason, sent, reused: false, retry_after: None, headers: None, source: None }
     }
 
@@ -44,7 +44,7 @@ impl Error {
     #[cold]
     pub fn with_source(
         reason: Reason,
-        sent: Sent,
+        sent: SentPart,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self { reason, sent, reused: false, retry_after: None, headers: None, source: Some(source.into()) }

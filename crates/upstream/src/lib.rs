@@ -42,7 +42,7 @@ pub use call::{Call, CallKind, boxed};
 pub use context::{CallContext, TriedEndpoints};
 pub use count::take;
 pub use endpoint::{Endpoint, EndpointAddress, EndpointSpec};
-pub use error::{Error, Sent};
+pub use error::{Error, SentPart};
 pub use hash::{cookie, session_of};
 pub use id::{Id, IdMap};
 pub use limit::{Charge, Closer, ConnectionPermit, PendingPermit, RequestPermit};

@@ -1,12 +1,13 @@
 //! Which pages may read what a route answers (CORS).
 //!
-//! **Rule.** A preflight (`OPTIONS` with `Origin` and `Access-Control-Request-Method`) is answered here, whoever asks:
-//! a browser sends it without credentials, and nothing of it reaches an upstream. An origin that is not of the list
-//! gets an answer without permission. Any other request continues, whatever its origin: CORS protects readers of pages,
-//! not servers, and a page of a foreign origin only can't read the answer. The upstream's own `Access-Control-*` is
+//! **Rule.** A preflight (`OPTIONS` with `Origin` and `Access-Control-Request-Method`) is answered here for every
+//! client: a browser sends it without credentials, and nothing of it reaches an upstream. An origin that is not in the list gets an answer
+//! without permission. Any other request continues with any origin: CORS protects readers of pages, not servers. A page of a foreign
+//! origin only can't read the answer. The upstream's own `Access-Control-*` is
 //! removed, so that it can't permit what the config doesn't.
 //!
-//! **Vary.** An answer that depends on the origin says so, also where none was sent: else a cache gives one page the permission of another.
+//! **Vary.** An answer that depends on the origin has `Vary`, also if the request has no origin. Otherwise a cache would give one page
+//! the permission of another.
 //!
 //! **Source.** Fetch (fetch.spec.whatwg.org), "CORS protocol"; Private Network Access, section 3. As in Envoy's filter,
 //! the permission names the origin that asked. It is `*` only where every page may read, without credentials.

@@ -41,7 +41,7 @@ impl Bulk {
                 }
             }
         } else if buf.is_empty() && buf.try_reclaim(SIZE) {
-            // The last message is gone: this one goes where it stood, and not behind it through all of the buffer.
+            // The last message was written out, so this one starts at the begin of the buffer and not behind it.
         } else if buf.capacity() == 0 {
             *buf = take();
         } else if room < SIZE / 8 {

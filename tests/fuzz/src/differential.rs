@@ -23,7 +23,7 @@ const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 64 };
 
 /// One message. Fields are in the order of their names, those of one name in the order of the message.
 #[derive(Clone, Debug, PartialEq)]
-struct Seen {
+struct ReadRequest {
     method: String,
     target: String,
     fields: Vec<(String, Vec<u8>)>,
@@ -43,13 +43,13 @@ fn fields(of: &Fields) -> Vec<(String, Vec<u8>)> {
 }
 
 /// What hyper's server sees of a connection that sends these bytes and ends.
-fn hyper_sees(bytes: &[u8]) -> Vec<Seen> {
-    let seen: Rc<RefCell<Vec<Seen>>> = Rc::default();
+fn hyper_sees(bytes: &[u8]) -> Vec<ReadRequest> {
+    let seen: Rc<RefCell<Vec<ReadRequest>>> = Rc::default();
     let service = service_fn(|request: Request<Incoming>| {
         let (head, body) = request.into_parts();
         let all = head.headers.iter();
         let all = all.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
-        seen.borrow_mut().push(Seen {
+        seen.borrow_mut().push(ReadRequest {
             method: head.method.to_string(),
             target: head.uri.to_string(),
             fields: sorted(all),
@@ -77,9 +77,9 @@ fn hyper_sees(bytes: &[u8]) -> Vec<Seen> {
 
 /// What attache sees, and what it writes for the next hop.
 struct Ours {
-    seen: Vec<Seen>,
+    seen: Vec<ReadRequest>,
     /// For each message that is checked and whole: it as it is written, and what the next hop must see.
-    written: Vec<(Vec<u8>, Seen)>,
+    written: Vec<(Vec<u8>, ReadRequest)>,
     /// The connection may have become another protocol's.
     may_switch: bool,
 }
@@ -88,7 +88,7 @@ fn attache_sees(bytes: &[u8]) -> Ours {
     let (mut reader, mut buf) = (Reader::new(Target::Strict), BytesMut::from(bytes));
     let mut ours = Ours { seen: Vec::new(), written: Vec::new(), may_switch: false };
     while let Ok(Some((head, parts))) = reader.head(&mut buf, &LIMITS) {
-        let mut one = Seen {
+        let mut one = ReadRequest {
             method: parts.method.to_string(),
             target: parts.uri.to_string(),
             fields: fields(&parts.headers),
@@ -130,7 +130,7 @@ fn attache_sees(bytes: &[u8]) -> Ours {
 }
 
 /// The message as it is written, and as it must be read.
-fn written(mut head: RequestHead, mut one: Seen, encoder: Encoder) -> (Vec<u8>, Seen) {
+fn written(mut head: RequestHead, mut one: ReadRequest, encoder: Encoder) -> (Vec<u8>, ReadRequest) {
     strip_request(&mut head.headers, None, false);
     let path = head.uri.path_and_query().unwrap().clone();
     let raw = head.raw_query.as_ref().and_then(|raw| raw.target(&path));
@@ -155,7 +155,7 @@ fn written(mut head: RequestHead, mut one: Seen, encoder: Encoder) -> (Vec<u8>, 
 
 /// Methods and targets that hyper refuses and that mean nothing else to anybody: a version above 1.1 (RFC 9110 section 2.5 has it taken for
 /// 1.1), and characters of a query that the `http` crate has no room for.
-fn is_refused_by_hyper(bytes: &[u8], ours: &Seen) -> bool {
+fn is_refused_by_hyper(bytes: &[u8], ours: &ReadRequest) -> bool {
     let version = bytes.windows(8).any(|at| at.starts_with(b"HTTP/1.") && !matches!(at[7], b'0' | b'1'));
     version || ours.target.contains("%22") || ours.target.contains("%3C") || ours.target.contains("%3E")
 }
@@ -194,7 +194,7 @@ fn next_hop(ours: &Ours) {
     for one in &mut seen {
         one.fields.retain(|(name, _)| name != "content-length" && name != "transfer-encoding");
     }
-    let expected: Vec<Seen> = ours.written.iter().map(|(_, one)| one.clone()).collect();
+    let expected: Vec<ReadRequest> = ours.written.iter().map(|(_, one)| one.clone()).collect();
     // Characters that the `http` crate has no room for: hyper refuses them, and what follows.
     let refused =
         expected.iter().position(|one| one.target.contains(['"', '<', '>'])).unwrap_or(expected.len());

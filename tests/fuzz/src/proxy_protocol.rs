@@ -7,7 +7,7 @@ use attache_wire::proxy_protocol::{Header, Read, read};
 use ppp::{v1, v2};
 
 /// The longest header that is taken (`docs/config.md`).
-const LONGEST: usize = 16 + 4096;
+const MAX_HEADER_BYTES: usize = 16 + 4096;
 
 type Addresses = Option<(SocketAddr, SocketAddr)>;
 
@@ -54,7 +54,7 @@ pub fn check(data: &[u8]) {
     }
     match whole {
         Read::Header(Header { addresses, len }) => {
-            assert!(len <= LONGEST.min(data.len()));
+            assert!(len <= MAX_HEADER_BYTES.min(data.len()));
             let header = &data[..len];
             // A proxy that speaks for itself, or for no TCP, may say anything of addresses, which nobody reads.
             let has_addresses = header.starts_with(b"PROXY TCP")
@@ -68,7 +68,7 @@ pub fn check(data: &[u8]) {
             assert_eq!(addresses, theirs);
         }
         // Whoever waits for more has a bound.
-        Read::More => assert!(data.len() < LONGEST),
+        Read::More => assert!(data.len() < MAX_HEADER_BYTES),
         Read::None | Read::Bad(_) => {}
     }
 }

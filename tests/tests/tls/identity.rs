@@ -9,14 +9,14 @@ use crate::{ask, refused};
 const WEB: &str = "spiffe://shop/ns/shop/sa/web";
 const CRON: &str = "spiffe://shop/ns/batch/sa/cron";
 
-struct Site {
+struct TlsListener {
     pki: Pki,
     attache: Attache,
     _app: Process,
 }
 
 /// mTLS in front of an application that says what it was told. `tls` and `rest` are more keys of `tls` and of the listener.
-fn site(tls: &str, rest: &str) -> Site {
+fn site(tls: &str, rest: &str) -> TlsListener {
     let pki = Pki::new();
     let ca = pki.ca("ca");
     pki.issue(&ca, "api", &["api.test", "spiffe://shop/ns/shop/sa/api"]);
@@ -39,10 +39,10 @@ listeners:
 upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
     );
     let attache = Attache::start(&config.replace("PKI", &pki.dir().display().to_string()));
-    Site { pki, attache, _app: app }
+    TlsListener { pki, attache, _app: app }
 }
 
-impl Site {
+impl TlsListener {
     fn ask(&self, client: Option<&str>, path: &str, more: &[&str]) -> String {
         let resolve = format!("api.test:{}:127.0.0.1", self.attache.port);
         let (ca, url) = (self.pki.at("ca.crt"), format!("https://api.test:{}{path}", self.attache.port));

@@ -14,14 +14,14 @@ const API: &str = "api.test";
 const WEB: &str = "spiffe://shop/ns/shop/sa/web";
 
 /// A listener that terminates TLS for `api.test`, and an application that says what it was told of the client.
-struct Site {
+struct TlsListener {
     pki: Pki,
     ca: Ca,
     attache: Attache,
     _app: Process,
 }
 
-impl Site {
+impl TlsListener {
     /// `tls` are more keys of the listener's `tls`; `PKI` in it is the folder.
     fn new(tls: &str) -> Self {
         let pki = Pki::new();
@@ -74,7 +74,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}",
 
 #[test]
 fn the_application_is_told_the_verified_client_and_nothing_that_the_client_made_up() {
-    let site = Site::new("client_ca: PKI/ca.crt");
+    let site = TlsListener::new("client_ca: PKI/ca.crt");
     let forged = ["-H", "x-forwarded-client-cert: URI=spiffe://shop/admin"];
     for version in ["--http1.1", "--http2"] {
         let answer = site.ask(Some("web"), &[&[version][..], &forged].concat());
@@ -83,7 +83,7 @@ fn the_application_is_told_the_verified_client_and_nothing_that_the_client_made_
         assert!(answer.contains("client=By=spiffe://shop/ns/shop/sa/api;Hash="), "{answer}");
         assert!(!answer.contains("admin"), "{answer}");
     }
-    let open = Site::new("client_ca: PKI/ca.crt, client_optional: true");
+    let open = TlsListener::new("client_ca: PKI/ca.crt, client_optional: true");
     let answer = open.ask(None, &forged);
     assert!(answer.ends_with("client= proto=https"), "{answer}");
 }
@@ -92,7 +92,7 @@ fn the_application_is_told_the_verified_client_and_nothing_that_the_client_made_
 fn clients_that_do_not_verify_are_closed_and_counted_with_their_reason() {
     for version in ["--tls-max 1.2", "--tlsv1.3"] {
         let version: Vec<_> = version.split(' ').collect();
-        let site = Site::new("client_ca: PKI/ca.crt, crls: PKI/ca.crl");
+        let site = TlsListener::new("client_ca: PKI/ca.crt, crls: PKI/ca.crl");
         assert!(site.ask(None, &version).contains("curl: ("));
         counted(&site.attache, "tls-no-client-certificate");
         assert!(site.ask(Some("stranger"), &version).contains("curl: ("));
@@ -109,32 +109,32 @@ fn a_denied_identity_is_told_so_over_http() {
         "client_ca: PKI/ca.crt, allow: 'spiffe://shop/ns/shop/sa/admin'",
         "client_ca: PKI/ca.crt, deny: 'spiffe://shop/ns/*/sa/web'",
     ] {
-        let site = Site::new(tls);
+        let site = TlsListener::new(tls);
         for version in ["--http1.1", "--http2"] {
             refused(&site.ask(Some("web"), &[version]), 403, "denied-identity");
         }
         counted(&site.attache, "denied-identity");
     }
-    let allowed = Site::new("client_ca: PKI/ca.crt, allow: 'spiffe://shop/**'");
+    let allowed = TlsListener::new("client_ca: PKI/ca.crt, allow: 'spiffe://shop/**'");
     assert!(allowed.ask(Some("web"), &[]).contains(WEB));
     refused(&allowed.ask(Some("revoked"), &[]), 403, "denied-identity");
 }
 
 #[test]
 fn permissive_takes_both_and_strict_tells_plaintext_why_not() {
-    let permissive = Site::new("mode: permissive, client_ca: PKI/ca.crt");
+    let permissive = TlsListener::new("mode: permissive, client_ca: PKI/ca.crt");
     let forged = ["-H", "x-forwarded-client-cert: URI=spiffe://shop/admin"];
     let plain = ask(&[&forged[..], &[&permissive.attache.url("/")]].concat());
     assert!(plain.ends_with("client= proto=http"), "{plain}");
     assert!(permissive.ask(Some("web"), &[]).contains(WEB));
-    let strict = Site::new("");
+    let strict = TlsListener::new("");
     refused(&ask(&[&strict.attache.url("/")]), 403, "plaintext-denied");
     assert!(strict.ask(None, &[]).ends_with("client= proto=https"));
 }
 
 #[test]
 fn the_server_name_picks_the_certificate() {
-    let site = Site::new("certificates: [{ certificate: PKI/other.crt, key: PKI/other.key }]");
+    let site = TlsListener::new("certificates: [{ certificate: PKI/other.crt, key: PKI/other.key }]");
     let port = site.attache.port;
     assert_eq!(shown_serial(port, API), "A1");
     assert_eq!(shown_serial(port, "other.test"), "B2");
@@ -152,7 +152,7 @@ fn the_server_name_picks_the_certificate() {
 
 #[test]
 fn a_client_that_is_revoked_while_we_run_is_closed_from_then_on() {
-    let site = Site::new("client_ca: PKI/ca.crt, crls: PKI/ca.crl");
+    let site = TlsListener::new("client_ca: PKI/ca.crt, crls: PKI/ca.crl");
     assert!(site.ask(Some("web"), &[]).contains(WEB));
     // The whole list anew, by rename; `web` has the serial number 1.
     fs::write(site.pki.path("new.crl"), site.ca.revoke(1)).unwrap();
@@ -167,7 +167,7 @@ fn a_client_that_is_revoked_while_we_run_is_closed_from_then_on() {
 
 #[test]
 fn a_client_with_an_old_version_only_is_refused() {
-    let site = Site::new("");
+    let site = TlsListener::new("");
     let answer = site.ask(None, &["--tls-max", "1.1", "--ciphers", "ALL:@SECLEVEL=0"]);
     assert!(answer.contains("curl: ("), "{answer}");
     counted(&site.attache, "tls-version");

@@ -1,7 +1,7 @@
 //! The dashboard: one page with its style and script, all of it in the program. It needs no network but this port.
 //!
-//! It may load and ask nothing but its own origin, and nothing in it runs that isn't in its own file: whatever a stranger wrote
-//! into a path or a host is text here, and would stay text if a mistake put it into the page as markup.
+//! It may load from and call only its own origin, and runs no script that isn't in its own file. So text that a client wrote into a path
+//! or a host stays text, even if a mistake puts it into the page as markup.
 
 use http::{HeaderValue, StatusCode, header};
 

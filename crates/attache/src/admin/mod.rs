@@ -41,8 +41,8 @@ pub(crate) enum Bound {
     Unix(UnixListener),
 }
 
-/// Binds to the address of the config. A port in use is an error only if the file names it: whoever tries out a second
-/// attache on one machine gets a proxy without an admin API, and a warning.
+/// Binds to the address of the config. A port in use is an error only if the file names it. So a second attache
+/// on one machine starts without an admin API, and with a warning.
 pub(crate) fn bind(admin: &model::Admin, handed: &mut InheritedSockets) -> Result<Option<Bound>, Error> {
     let Some(at) = &admin.bind else { return Ok(None) };
     let bound = match handed.take_one(KEY) {

@@ -27,7 +27,7 @@ const BOUNDS: Bounds = Bounds {
     connect: Duration::from_hours(1),
     total: Duration::from_hours(24),
     head: 400 << 10,
-    body: health::LONGEST,
+    body: health::MAX_ANSWER_BYTES,
 };
 
 pub(super) type AnyError = Box<dyn Error + Send + Sync>;

@@ -1,9 +1,9 @@
-//! The app's probes and hooks, asked inside the pod.
+//! Sends the app's probes and hooks inside the pod.
 //!
-//! Where calls to the app are intercepted, the kubelet's would be, too, and it has no certificate to show. So `attache inject` has the
-//! kubelet ask here (port 15020), and hands over in `ATTACHE_APP_PROBES` what each asked. Only those questions can be asked; the port is
-//! open to whoever reaches the pod. What is asked, and what counts as healthy, is what the kubelet does ([`ask`], and docs/kubernetes.md).
-//! A question that can't be asked fails as it would from the kubelet; it never keeps attache from starting.
+//! If calls to the app are intercepted, the kubelet's probes are intercepted too, and the kubelet has no certificate. So `attache inject`
+//! points the kubelet's probes to this port (15020), and writes the original probes into `ATTACHE_APP_PROBES`. Only these can be sent:
+//! every client that reaches the pod can use the port. Each is sent as the kubelet would send it, and is healthy by the kubelet's rules
+//! ([`ask`], and docs/kubernetes.md). A probe that can't be sent fails as it would from the kubelet; attache still starts.
 
 mod ask;
 mod target;

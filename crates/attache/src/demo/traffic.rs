@@ -20,7 +20,7 @@ const CALLERS: u32 = 16;
 
 /// What the app saw.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct AppStatistics {
     pub(super) calls: u64,
     pub(super) failed: u64,
     /// Latency of every call, in microseconds.
@@ -30,8 +30,8 @@ pub(super) struct Seen {
 }
 
 /// Calls `proxy` `rate` times a second until the runtime ends.
-pub(super) fn start(proxy: SocketAddr, rate: u32) -> Arc<Mutex<Seen>> {
-    let seen = Arc::new(Mutex::new(Seen::default()));
+pub(super) fn start(proxy: SocketAddr, rate: u32) -> Arc<Mutex<AppStatistics>> {
+    let seen = Arc::new(Mutex::new(AppStatistics::default()));
     for _ in 0..CALLERS {
         let seen = seen.clone();
         let mut ticks = interval(Duration::from_secs(1) * CALLERS / rate.max(1));

@@ -9,7 +9,7 @@ use attache_upstream::Shared;
 
 use serde_json::json;
 
-use super::{traffic::Seen, upstreams::Server};
+use super::{traffic::AppStatistics, upstreams::Server};
 
 /// Everything that is shown.
 pub(super) struct View<'a> {
@@ -17,7 +17,7 @@ pub(super) struct View<'a> {
     pub(super) dashboard: String,
     pub(super) upstream: &'a Shared,
     pub(super) servers: &'a [std::sync::Arc<Server>],
-    pub(super) seen: &'a Mutex<Seen>,
+    pub(super) seen: &'a Mutex<AppStatistics>,
     pub(super) colour: bool,
 }
 

@@ -132,7 +132,7 @@ pub(super) async fn serve(
     spawn_local(attache_telemetry::log_client_errors(process.metrics.clone()));
     spawn_local(overload::Watch::begin(process.clone()).run());
 
-    let (workers, mut ended) = start_workers(process)?;
+    let (workers, ended) = start_workers(process)?;
     let count = workers.count();
     process.hold(&sockets);
     workers.switch(&generation, sockets).recv().await;
@@ -153,9 +153,18 @@ pub(super) async fn serve(
         }
     });
 
-    // A sender that is gone is a program that ends.
+    // If the sender was dropped, the program ends.
     let mut stop = orders.stop;
     let _ = stop.wait_for(|&end| end != End::No).await;
+    drain(process, stop, ended).await;
+    // A process that was being started in place of this one has ended by then.
+    control.orders.closed().await;
+    Ok(())
+}
+
+/// Ends in order: calls to the app, then the app, then the app's calls. Cuts what still runs at the deadline. `ended` closes when each
+/// worker has ended.
+async fn drain(process: &Arc<Process>, stop: watch::Receiver<End>, mut ended: mpsc::Receiver<()>) {
     process.readiness.draining();
     let mut app = process.wrapped.subscribe();
     let is_succeeded = *process.succeeded.borrow();
@@ -195,9 +204,6 @@ pub(super) async fn serve(
         }
     }
     process.last_exports(EXPORTS_TIMEOUT).await;
-    // A process that was being started in place of this one has ended by then.
-    control.orders.closed().await;
-    Ok(())
 }
 
 /// When what still runs is cut.

@@ -80,7 +80,7 @@ impl Control {
     /// asked for before.
     pub(crate) async fn reload(&self, trigger: Trigger) -> Result<Report, String> {
         let (reply, answer) = oneshot::channel();
-        // A queue that is gone drops the order, and with it the reply.
+        // If the queue was dropped, so are the order and its reply.
         let _ = self.orders.send(Order::Reload { trigger, reply });
         answer.await.unwrap_or_else(|_| Err("the program is ending: nothing is reloaded any more".to_owned()))
     }

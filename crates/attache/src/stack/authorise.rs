@@ -17,7 +17,7 @@ use attache_telemetry::{Exchange, Reason};
 use attache_wire::{Fields, RequestHead, header::WWW_AUTHENTICATE};
 use http::HeaderValue;
 
-use super::{Site, exit::Failure};
+use super::{ListenerStack, exit::Failure};
 
 /// The request's claims, and the requirements for its token.
 pub(super) struct Token<'p> {
@@ -25,7 +25,7 @@ pub(super) struct Token<'p> {
     claims: Option<Rc<Claims>>,
 }
 
-impl Site {
+impl ListenerStack {
     /// Allows a request to continue to its route, or says why not.
     pub(super) fn authorise<'r>(
         &'r self,

@@ -4,9 +4,8 @@ use std::rc::Rc;
 
 use attache_config::model::{Destination, DestinationId, Traffic, Upstream};
 use attache_http::{
-    Body, Client, Form, Permitted, add_forwarded, check_method, check_request, check_spelling, judge_names,
-    may_have_trailers, normalize_uri, remove_underscored, request_id, set_client_certificate, strip_request,
-    take_hop,
+    Body, CheckedHead, Client, Form, Permitted, add_forwarded, check_head, may_have_trailers,
+    remove_underscored, request_id, set_client_certificate, strip_request, take_hop,
 };
 use attache_listener::{Hold, OnUpgrade};
 use attache_routing::{CompiledRoute, Ctx, Matched, Named, RequestFacts, Step};
@@ -17,7 +16,7 @@ use attache_wire::{Fields, Request, RequestHead, Response, header::EXPECT};
 use http::Version;
 
 use super::{
-    Site,
+    ListenerStack,
     ask::Ask,
     authorise::Token,
     authorizer_answer::AuthorizerAnswer,
@@ -65,7 +64,7 @@ pub(super) struct Chosen<'a> {
     pub(super) upstream: &'a Upstream,
 }
 
-impl Site {
+impl ListenerStack {
     /// Everything before a request leaves.
     pub(super) fn begin(
         &self,
@@ -100,14 +99,10 @@ impl Site {
         // check
         let ended = http_body::Body::is_end_stream(request.body());
         let parts = request.head_mut();
-        let form = check_request(parts, client.tls, ended)?;
-        check_method(parts, http)?;
-        check_spelling(&parts.uri, http.host)?;
-        let dropped = judge_names(&mut parts.headers, http.header_names)?;
+        let CheckedHead { form, dropped } = check_head(parts, client.tls, ended, http)?;
         if dropped > 0 {
             self.metrics.dropped_headers(&self.listener.name, dropped);
         }
-        normalize_uri(&mut parts.uri, http.path)?;
         request_id(&mut parts.headers, http.request_id, http.trust_request_id);
         self.observer.traced(&context.exchange, &mut parts.headers, client.tls);
         note(&context.exchange, parts);
@@ -193,7 +188,7 @@ impl Site {
         if let Some(asked) = asked {
             asked.apply(parts)?;
         }
-        // Only now: a claim or an authorizer may be what names the upstream, and what the client wrote in its place is gone.
+        // Only now: a claim or an authorizer may name the upstream, and the client's own header of that name has been removed.
         let chosen = self.choose(&shape.ask, route, &parts.headers, &context.exchange)?;
         ctx.upstream = &chosen.upstream.name;
         let upstream_host = self.upstream_hosts.get(chosen.destination.upstream.0);
@@ -274,13 +269,13 @@ impl Site {
         Ok(Chosen { route: service, id, destination, upstream })
     }
 
-    /// What this hop takes off and puts on before a request leaves. Before the route's own changes: what a client nominates or spells
-    /// in another way is taken off, and never what the route or attache adds.
+    /// Removes and adds what this hop has to, before a request leaves. This happens before the route's own changes: it removes headers that
+    /// a client nominates in `Connection` or spells in another way, and never those that the route or attache adds.
     pub(super) fn leave(&self, parts: &mut RequestHead, shape: &RequestShape, client: &Client) {
         strip_request(&mut parts.headers, shape.ask.upgrade(), shape.form.is_proxied());
         if shape.version == Version::HTTP_10 {
-            // Such a client waits for nothing, and what it asks for is ignored (RFC 9110 section 10.1.1). An upstream that was told of
-            // it would hold back the body for a second.
+            // An HTTP/1.0 client doesn't wait for a 100, and its `Expect` is ignored (RFC 9110 section 10.1.1). With it, the call to the
+            // upstream would hold back the body for a second.
             parts.headers.remove(EXPECT);
         }
         remove_underscored(&mut parts.headers, |name| {

@@ -11,12 +11,12 @@ use attache_http::{
 use attache_listener::{Hold, OnUpgrade};
 use attache_routing::ReadyEdits;
 use attache_telemetry::{Class, Exchange, Reason};
-use attache_upstream::{Error, Sent, connected};
+use attache_upstream::{Error, SentPart, connected};
 use attache_web::ResponsePlan;
 use attache_wire::{Fields, Response, ResponseHead, header::CONTENT_LENGTH};
 use http::{HeaderName, StatusCode};
 
-use super::{Site, ask::Ask, session::Session, tunnel::Tunnel};
+use super::{ListenerStack, ask::Ask, session::Session, tunnel::Tunnel};
 
 /// What must be remembered of a request for the way back.
 pub(super) struct RequestShape {
@@ -79,7 +79,7 @@ impl From<Reason> for Failure {
     }
 }
 
-impl Site {
+impl ListenerStack {
     /// What came of a call, on its way to the client.
     pub(super) fn answered(&self, sent: Result<Response<Body>, Error>, sending: Sending) -> Response<Body> {
         let Sending { asker, exchange, back, web } = sending;
@@ -175,7 +175,7 @@ impl Site {
                 (None, _) if !response.status().is_success() => Ok(response),
                 _ => {
                     exchange.fail(Reason::InternalError, "a tunnel without a connection");
-                    Err(Error::new(Reason::InternalError, Sent::Nothing))
+                    Err(Error::new(Reason::InternalError, SentPart::Nothing))
                 }
             };
         }

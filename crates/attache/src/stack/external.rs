@@ -32,7 +32,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::timeout;
 
 use super::{
-    Site,
+    ListenerStack,
     ask::Ask,
     authorizer_answer::{AuthorizerAnswer, unavailable},
     entry::{Admitted, CheckedRequest, EntryProgress},
@@ -48,7 +48,7 @@ pub(super) struct Asking<'r> {
     route: Option<&'r CompiledRoute>,
 }
 
-impl Site {
+impl ListenerStack {
     /// Serves a request on a listener that asks an authorizer.
     pub(super) async fn serve_asked(
         self: Rc<Self>,

@@ -19,7 +19,7 @@ use attache_rpc as rpc;
 use attache_telemetry::Reason;
 use attache_tls::Credential;
 use attache_upstream::{
-    Call, CallKind, Error, IdMap, Sent, Shared, WorkerUpstream,
+    Call, CallKind, Error, IdMap, SentPart, Shared, WorkerUpstream,
     discovery::{Failure, OnDemandHosts},
     outlier,
 };
@@ -139,14 +139,14 @@ impl One {
             let address = call.context.client.original_destination();
             return address
                 .map(CallTarget::Address)
-                .ok_or_else(|| Error::with_source(Reason::NoEndpoint, Sent::Nothing, why));
+                .ok_or_else(|| Error::with_source(Reason::NoEndpoint, SentPart::Nothing, why));
         }
         if parts.tls.is_none() && asks_for_tls(&call.request) {
             let why = "the URL is https and the upstream has no `tls`: nothing is sent in plaintext; use CONNECT, or give the upstream `tls`";
-            return Err(Error::with_source(Reason::ProtocolMismatch, Sent::Nothing, why));
+            return Err(Error::with_source(Reason::ProtocolMismatch, SentPart::Nothing, why));
         }
         let (host, port) = named_host(call).ok_or_else(|| {
-            Error::with_source(Reason::NoEndpoint, Sent::Nothing, "the request names no host")
+            Error::with_source(Reason::NoEndpoint, SentPart::Nothing, "the request names no host")
         })?;
         Ok(CallTarget::Host(host, port))
     }
@@ -301,9 +301,9 @@ impl Upstreams {
         };
         let host = found.map_err(|Failure { reason, detail }| {
             if detail.is_empty() {
-                Error::new(reason, Sent::Nothing)
+                Error::new(reason, SentPart::Nothing)
             } else {
-                Error::with_source(reason, Sent::Nothing, detail)
+                Error::with_source(reason, SentPart::Nothing, detail)
             }
         })?;
         self.own.refuse(&host, call.context.client.local)?;
@@ -324,7 +324,7 @@ impl Upstreams {
     /// The upstream of a destination whose host requests name, with this worker's hosts.
     fn asked(&self, destination: &Destination) -> Result<(&One, &OnDemandHosts), Error> {
         let asked = self.all.get(destination.upstream.0).and_then(|one| Some((one, &**one.hosts.as_ref()?)));
-        asked.ok_or_else(|| Error::new(Reason::InternalError, Sent::Nothing))
+        asked.ok_or_else(|| Error::new(Reason::InternalError, SentPart::Nothing))
     }
 }
 

@@ -23,7 +23,7 @@
 //! 10. **upstream**: an endpoint, a connection; the answer, or the connection itself.
 //! 11. **finish** ([`exit`]): the way back: hop-by-hop headers, `Via`, the route's header changes; a tunnel if there is one now.
 //!
-//! Whatever fails on the way is one [`Reason`], and [`Site::answer`] is where it becomes a response.
+//! Whatever fails on the way is one [`Reason`], and [`ListenerStack::answer`] is where it becomes a response.
 
 mod allowed;
 mod ask;
@@ -73,7 +73,7 @@ pub(crate) use self::{hosts::Upstreams, own_addresses::OwnAddresses, tcp::Tcp, t
 use crate::observe::{Observer, OnFinish};
 
 /// One listener on one worker, ready to serve.
-pub(crate) struct Site {
+pub(crate) struct ListenerStack {
     listener: Arc<model::Listener>,
     table: RouteTable,
     allowed: AllowedCounters,
@@ -98,7 +98,7 @@ pub(crate) struct Site {
     priority_header: Option<HeaderName>,
 }
 
-impl Site {
+impl ListenerStack {
     pub(crate) fn new(
         listener: Arc<model::Listener>,
         states: &[Arc<RouteState>],
@@ -229,24 +229,24 @@ fn naming(route: &model::Route) -> Option<Name> {
 
 /// Where a listener's requests find the site that serves them; a reload puts the next one there.
 #[derive(Clone)]
-pub(crate) struct Slot(Rc<RefCell<Rc<Site>>>);
+pub(crate) struct Slot(Rc<RefCell<Rc<ListenerStack>>>);
 
 impl Slot {
-    pub(crate) fn new(site: Rc<Site>) -> Self {
+    pub(crate) fn new(site: Rc<ListenerStack>) -> Self {
         Self(Rc::new(RefCell::new(site)))
     }
 
     /// From the next request on; those that run finish with the site that they began with.
-    pub(crate) fn put(&self, site: Rc<Site>) {
+    pub(crate) fn put(&self, site: Rc<ListenerStack>) {
         *self.0.borrow_mut() = site;
     }
 
-    fn site(&self) -> Rc<Site> {
+    fn site(&self) -> Rc<ListenerStack> {
         self.0.borrow().clone()
     }
 }
 
-/// [`Site`] as the listener wants it.
+/// [`ListenerStack`] as the listener wants it.
 #[derive(Clone)]
 pub(crate) struct Http(pub(crate) Slot);
 

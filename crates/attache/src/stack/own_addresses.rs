@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use attache_telemetry::Reason;
-use attache_upstream::{EndpointAddress, Error, Sent, Shared};
+use attache_upstream::{EndpointAddress, Error, SentPart, Shared};
 
 /// The addresses that this process listens on.
 #[derive(Clone, Debug, Default)]
@@ -24,11 +24,11 @@ impl OwnAddresses {
         let called = called.map(|called| called.ip().to_canonical());
         for endpoint in &shared.endpoints.load().endpoints {
             let EndpointAddress::Tcp(to) = &endpoint.address else { continue };
-            // An address of this machine that we listen on by a wildcard can be told from anybody else's only by where we were called:
-            // an intercepted call from outside to our own port was called at its own address.
+            // For a listener on a wildcard, only the address that the client called tells whether an address is this machine's: an
+            // intercepted call from outside to our own port has that address as its destination.
             let ours = |own: &SocketAddr| leads_to(*own, *to, |ip| Some(ip) == called);
             if self.listeners.iter().any(ours) {
-                return Err(Error::new(Reason::Loop, Sent::Nothing));
+                return Err(Error::new(Reason::Loop, SentPart::Nothing));
             }
             if self
                 .control
@@ -36,7 +36,7 @@ impl OwnAddresses {
                 .any(|own| leads_to(*own, *to, |ip| Some(ip) == called || is_this_machine(ip)))
             {
                 let why = "the destination is the admin API, the metrics or the probes of this proxy";
-                return Err(Error::with_source(Reason::DeniedDestination, Sent::Nothing, why));
+                return Err(Error::with_source(Reason::DeniedDestination, SentPart::Nothing, why));
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ use attache_resilience::{Front, RouteState, Stack, front_with};
 use attache_routing::mirrors;
 use attache_telemetry::Reason;
 use attache_tls::Credential;
-use attache_upstream::{Call, CallKind, Error, Sent, WorkerUpstream};
+use attache_upstream::{Call, CallKind, Error, SentPart, WorkerUpstream};
 use attache_web::PERMISSIONS;
 use attache_wire::{Fields, Response};
 use http::HeaderName;
@@ -142,7 +142,7 @@ impl DestinationService {
     /// Gives a request its secret, or refuses to send it without.
     fn authenticate(&self, headers: &mut Fields) -> Result<(), Error> {
         let Some(wanted) = &self.destination.policy.credential else { return Ok(()) };
-        let missing = |why: String| Error::with_source(Reason::NoCredential, Sent::Nothing, why);
+        let missing = |why: String| Error::with_source(Reason::NoCredential, SentPart::Nothing, why);
         let credential = self.credential.as_ref().ok_or_else(|| missing("it was not read".to_owned()))?;
         let name = wanted.secret.header();
         remove_underscored(headers, |spelled| spelled == name.as_str());
@@ -163,7 +163,7 @@ impl Service<Call> for Destinations {
         let Inner { mirrors: copies, all, upstreams } = &*self.0;
         let id = call.context.destination;
         let Some(to) = all.get(id.0) else {
-            return DestinationsFuture::refused(Error::new(Reason::InternalError, Sent::Nothing));
+            return DestinationsFuture::refused(Error::new(Reason::InternalError, SentPart::Nothing));
         };
         // A tunnel has no request that could be copied or authenticated.
         if call.wants == CallKind::Answer {
@@ -197,8 +197,10 @@ impl Service<Call> for Destinations {
         DestinationsFuture::Asked {
             // Once for each host, but for those that were forgotten.
             sent: Box::pin(async move {
-                let to =
-                    inner.all.get(id.0).ok_or_else(|| Error::new(Reason::InternalError, Sent::Nothing))?;
+                let to = inner
+                    .all
+                    .get(id.0)
+                    .ok_or_else(|| Error::new(Reason::InternalError, SentPart::Nothing))?;
                 let host = inner.upstreams.host(&to.destination, &call).await?;
                 let mut stack = inner.upstreams.stack_of_host(&to.destination, &host)?;
                 stack.call(call).await

@@ -15,7 +15,7 @@ use attache_upstream::Error;
 use attache_wire::Response;
 use pin_project_lite::pin_project;
 
-use super::{Site, exit::Sending};
+use super::{ListenerStack, exit::Sending};
 
 /// A request's answer, to come.
 pub(super) type Served = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
@@ -25,13 +25,13 @@ pin_project! {
     pub(super) struct Serving<F> {
         #[pin]
         sent: F,
-        site: Rc<Site>,
+        site: Rc<ListenerStack>,
         sending: Option<Sending>,
     }
 }
 
 impl<F> Serving<F> {
-    pub(super) const fn new(sent: F, site: Rc<Site>, sending: Sending) -> Self {
+    pub(super) const fn new(sent: F, site: Rc<ListenerStack>, sending: Sending) -> Self {
         Self { sent, site, sending: Some(sending) }
     }
 }

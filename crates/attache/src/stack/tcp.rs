@@ -21,13 +21,13 @@ use tokio::{
 };
 use tower::Service;
 
-use super::{Site, Slot, ask::Ask, exit::Failure};
+use super::{ListenerStack, Slot, ask::Ask, exit::Failure};
 
 /// How long a client that says nothing is kept with a server that says nothing either, in times of `detect_timeout`. A server that
 /// speaks first has begun by then; a client that connected ahead of use would hold a connection for nothing.
 const SILENCE: u32 = 10;
 
-impl Site {
+impl ListenerStack {
     async fn carry(&self, opaque: Opaque) -> OpaqueOutcome {
         let Opaque { mut io, client, exchange, silent, .. } = opaque;
         let connecting = self.connect_opaque(&client, &exchange, silent);
@@ -131,7 +131,7 @@ fn socket(io: &Stream) -> Option<Socket<'_>> {
     tcp.or_else(|| io.as_unix().map(Socket::Unix)).filter(|_| !io.has_unread())
 }
 
-/// [`Site`] as the listener wants it for opaque connections.
+/// [`ListenerStack`] as the listener wants it for opaque connections.
 #[derive(Clone)]
 pub(crate) struct Tcp(pub(crate) Slot);
 

@@ -217,7 +217,7 @@ async fn answer(
         (&Method::GET, "/healthz" | "/readyz") => return plain(StatusCode::OK, "ok"),
         _ => return plain(StatusCode::NOT_FOUND, "there is /mutate, /healthz and /readyz"),
     }
-    let body = read_body(request.into_body(), permit, review::LARGEST, TIMEOUT).await;
+    let body = read_body(request.into_body(), permit, review::MAX_REVIEW_BYTES, TIMEOUT).await;
     let response = match body {
         Ok(body) => reviewed(&body, webhook),
         Err(error) => {

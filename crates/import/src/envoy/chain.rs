@@ -1,6 +1,6 @@
 //! A filter chain: its conditions, its TLS, and its last filter.
 
-use crate::plan::{Chain, Listener, Rule, Site};
+use crate::plan::{Chain, Listener, Rule, VirtualHost};
 use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
 
@@ -44,7 +44,7 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
 pub(crate) fn closed(sni: Vec<String>, destination: Vec<String>, node: &Node) -> Chain {
     let mut rule = Rule { at: node.at.clone(), ..Rule::default() };
     rule.refuse(&node.at, "what a filter chain took that is left out is refused.");
-    let site = Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Site::default() };
+    let site = VirtualHost { hosts: vec!["*".to_owned()], rules: vec![rule], ..VirtualHost::default() };
     Chain { sni, destination, sites: vec![site], closed: true, ..Chain::default() }
 }
 

@@ -110,7 +110,7 @@ const KNOWN: &[&str] = &[
     "tls_certificate_sds_secret_configs",
 ];
 
-const TOLD: &[(&str, Weight, &str)] = &[
+const REMARKS: &[(&str, Weight, &str)] = &[
     ("track_timeout_budgets", Weight::Soft, "budgets of time are not counted."),
     ("track_cluster_stats", Weight::Soft, "sizes are not counted."),
     ("lrs_server", Weight::Soft, "load is not reported to a control plane."),
@@ -119,7 +119,7 @@ const TOLD: &[(&str, Weight, &str)] = &[
 
 fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
     let mut remarks = std::mem::take(&mut out.remarks);
-    remarks.rest(node, "the cluster", KNOWN, TOLD);
+    remarks.rest(node, "the cluster", KNOWN, REMARKS);
     let mut keys = Map::default();
     let options = http_options(node);
     let h2 = speaks_h2(node, &options);

@@ -1,6 +1,6 @@
 //! The HTTP connection manager: its filters and its virtual hosts.
 
-use crate::plan::{Chain, Listener, Rule, Site};
+use crate::plan::{Chain, Listener, Rule, VirtualHost};
 use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
 use crate::value::Value;
@@ -63,7 +63,7 @@ const KNOWN: &[&str] = &[
     "add_proxy_protocol_connection_state",
 ];
 
-const TOLD: &[(&str, Weight, &str)] = &[
+const REMARKS: &[(&str, Weight, &str)] = &[
     ("server_name", Weight::Note, "the header `server` of answers is the application's own."),
     ("add_user_agent", Weight::Soft, "no `user-agent` is added."),
     (
@@ -90,7 +90,7 @@ const TOLD: &[(&str, Weight, &str)] = &[
 ];
 
 pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain, cx: &mut Cx) {
-    chain.remarks.rest(config, "the HTTP connection manager", KNOWN, TOLD);
+    chain.remarks.rest(config, "the HTTP connection manager", KNOWN, REMARKS);
     options::options(config, listener, &mut chain.remarks);
     cx.upgrades = listener.keys.child("http").get("upgrades").cloned();
     observe(config, &mut chain.remarks, cx);
@@ -149,7 +149,11 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
             &config.at,
             "routes come from a control plane, or a file that isn't here: save them from `/config_dump`, and give them to the import, too.",
         );
-        chain.sites.push(Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Site::default() });
+        chain.sites.push(VirtualHost {
+            hosts: vec!["*".to_owned()],
+            rules: vec![rule],
+            ..VirtualHost::default()
+        });
         return;
     };
     let ports = ports(config, &routes, listener);
@@ -203,7 +207,7 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
     not_said(&routes, &shape, chain);
     // The health check answers for any host.
     if !front.is_empty() && chain.sites.iter().all(|site| site.hosts.iter().all(|host| host != "*")) {
-        chain.sites.push(Site { hosts: vec!["*".to_owned()], rules: front, ..Site::default() });
+        chain.sites.push(VirtualHost { hosts: vec!["*".to_owned()], rules: front, ..VirtualHost::default() });
     }
 }
 
@@ -322,7 +326,11 @@ fn not_said(routes: &Node, shape: &route::Shape<'_>, chain: &mut Chain) {
             }
             chain.sites.retain(|site| !site.hosts.is_empty());
             if known || wide != "*" {
-                chain.sites.push(Site { hosts: vec![wide], rules: vec![rule], ..Site::default() });
+                chain.sites.push(VirtualHost {
+                    hosts: vec![wide],
+                    rules: vec![rule],
+                    ..VirtualHost::default()
+                });
             }
         }
     }

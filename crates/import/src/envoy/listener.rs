@@ -41,7 +41,7 @@ const KNOWN: &[&str] = &[
     "api_listener",
 ];
 
-const TOLD: &[(&str, Weight, &str)] = &[
+const REMARKS: &[(&str, Weight, &str)] = &[
     ("traffic_direction", Weight::Note, "the direction is the listener's name here."),
     (
         "access_log",
@@ -57,7 +57,7 @@ pub(crate) fn listener(node: &Node, cx: &mut Cx) {
         .str("name")
         .map_or_else(|| format!("listener-{}", cx.plan.listeners.len() + 1), ToOwned::to_owned);
     out.name = cx.listeners.of(&original);
-    out.remarks.rest(node, "the listener", KNOWN, TOLD);
+    out.remarks.rest(node, "the listener", KNOWN, REMARKS);
     let Some(bind) = binds(node, &mut out.remarks) else {
         let Remarks(remarks) = out.remarks;
         cx.plan.remarks.0.extend(remarks);
@@ -137,8 +137,11 @@ pub(crate) fn listener(node: &Node, cx: &mut Cx) {
             &node.at,
             "no filter chain of this listener could be carried over: everything is refused here.",
         );
-        let sites =
-            vec![crate::plan::Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Default::default() }];
+        let sites = vec![crate::plan::VirtualHost {
+            hosts: vec!["*".to_owned()],
+            rules: vec![rule],
+            ..Default::default()
+        }];
         out.chains.push(Chain { sites, ..Chain::default() });
     }
     cx.plan.listeners.push(out);

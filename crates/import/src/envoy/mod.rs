@@ -103,7 +103,7 @@ const KNOWN: &[&str] = &[
     "listener_manager",
 ];
 
-const TOLD: &[(&str, Weight, &str)] = &[
+const REMARKS: &[(&str, Weight, &str)] = &[
     (
         "stats_sinks",
         Weight::Soft,
@@ -245,7 +245,7 @@ fn bootstrap(root: &Node, listeners: &mut Vec<Node>, cx: &mut Cx) -> Result<(), 
     if let Some(service) = root.down(&["node"]).str("cluster") {
         cx.service = Some(service.to_owned());
     }
-    cx.plan.remarks.rest(root, "the bootstrap", KNOWN, TOLD);
+    cx.plan.remarks.rest(root, "the bootstrap", KNOWN, REMARKS);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use crate::access::{self, AccessEffect};
 use crate::gate::{Gate, Verdict};
 use crate::path::Path;
-use crate::plan::{Rule, Site};
+use crate::plan::{Rule, VirtualHost};
 use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
 use crate::value::{Map, Value};
@@ -40,8 +40,8 @@ pub(crate) enum Ports {
     OwnIgnored(u64),
 }
 
-pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> Site {
-    let mut out = Site::default();
+pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> VirtualHost {
+    let mut out = VirtualHost::default();
     for domain in node.list("domains").iter().filter_map(Node::text) {
         match hosts(domain, shape) {
             Some(hosts) if hosts.is_empty() => out.remarks.note(
@@ -149,7 +149,7 @@ pub(crate) fn lost(node: &Node, shape: &Shape<'_>) -> Vec<String> {
 }
 
 /// A refusal of a share of the requests is one of all: the next route would let more pass than before.
-fn route_remark(out: &mut Site, route: &Node, share: f64) {
+fn route_remark(out: &mut VirtualHost, route: &Node, share: f64) {
     out.remarks.point(
         &route.at,
         format!(

@@ -28,7 +28,7 @@ pub(super) fn stateful(config: &Node, remarks: &mut Remarks) -> Option<Map> {
 /// A cookie that is set for clients that have none.
 pub(super) fn cookie(node: &Node, remarks: &mut Remarks) -> Option<Map> {
     let mut map = secret::session(node.str("name")?)?;
-    remarks.note(&node.at, secret::TOLD);
+    remarks.note(&node.at, secret::KEY_REMARK);
     map.put("path", node.str("path").filter(|path| *path != "/"));
     if let Some(time) = node.get("ttl").and_then(words::seconds).filter(|time| *time > 0.0) {
         map.set("ttl", words::duration(time));

@@ -1,9 +1,9 @@
 //! Subsets of a cluster: endpoints by their metadata (`lb_subset_config`), and the routes that ask for some of them (`metadata_match`).
 //!
 //! A selector names the keys that are asked for together. Where no selector has a route's keys, or no endpoint has
-//! their values, the fallback decides: nobody, anybody, or the default subset. Endpoints and their metadata stand in
+//! their values, the fallback decides: no endpoint, every endpoint, or the default subset. Endpoints and their metadata stand in
 //! the config, so this is decided here. What is left for a request is one of three: every endpoint, those with certain
-//! labels, or nobody.
+//! labels, or none.
 
 use crate::plan::Rule;
 use crate::tree::Node;

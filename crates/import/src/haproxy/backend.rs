@@ -215,7 +215,7 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
         health(section, tcp, &servers, &mut keys, &mut out.remarks);
     }
     if let Some(line) = section.last("cookie").filter(|line| !tcp && line.has("insert")) {
-        out.remarks.note(&line.at, secret::TOLD);
+        out.remarks.note(&line.at, secret::KEY_REMARK);
     }
     if let Some(line) = section.last("cookie").filter(|line| !line.has("insert")) {
         out.remarks.point(&line.at, "no cookie is set that keeps clients with their server: `balance: { algorithm: maglev, hash: cookie:NAME }` keeps them by the application's.");

@@ -1,7 +1,7 @@
 //! HAProxy's `bind` and its rules about connections.
 
 use crate::hosted::{self, Hosted};
-use crate::plan::{Chain, Listener, Rule, Site};
+use crate::plan::{Chain, Listener, Rule, VirtualHost};
 use crate::remark::Remarks;
 
 use super::{
@@ -110,7 +110,7 @@ fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
 
 /// One chain with one rule for any host.
 fn everything(rule: Rule) -> Chain {
-    let site = Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Site::default() };
+    let site = VirtualHost { hosts: vec!["*".to_owned()], rules: vec![rule], ..VirtualHost::default() };
     Chain { sites: vec![site], ..Chain::default() }
 }
 

@@ -66,7 +66,7 @@ const READ: &[&str] = &[
     "use-small-buffers",
 ];
 
-const TOLD: &[(&str, Side, Weight, &str)] = &[
+const REMARKS: &[(&str, Side, Weight, &str)] = &[
     (
         "accept-invalid-http-request",
         Side::Front,
@@ -229,7 +229,7 @@ pub(super) fn told(section: &Section, side: Side, remarks: &mut Remarks) {
         if READ.contains(&name) || section.option(name).is_none() {
             continue;
         }
-        match TOLD.iter().find(|(known, ..)| *known == name) {
+        match REMARKS.iter().find(|(known, ..)| *known == name) {
             Some((_, own, weight, why)) if *own == side => {
                 remarks.say(*weight, &line.at, format!("`option {name}`: {why}"));
             }

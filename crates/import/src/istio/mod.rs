@@ -16,7 +16,7 @@ mod security;
 mod services;
 mod virtual_service;
 
-use crate::plan::{Plan, Rule, Site, Upstream};
+use crate::plan::{Plan, Rule, Upstream, VirtualHost};
 use crate::remark::Remarks;
 use crate::tree::{At, Node, Unreadable};
 use crate::value::Map;
@@ -395,10 +395,10 @@ fn outbound(mesh: &Mesh, remarks: &mut Remarks) -> Result<Plan, Unreadable> {
         }
         for chain in &mut listener.chains {
             if chain.sites.iter().all(|site| site.hosts.iter().all(|host| host != "*")) {
-                chain.sites.push(Site {
+                chain.sites.push(VirtualHost {
                     hosts: vec!["*".to_owned()],
                     rules: vec![rule.clone()],
-                    ..Site::default()
+                    ..VirtualHost::default()
                 });
             }
         }

@@ -6,7 +6,7 @@
 //! known whether a policy applies to this workload, everything is refused.
 
 use crate::access::{self, Access, AccessEffect};
-use crate::plan::{Chain, Listener, Plan, Rule, Site, Upstream};
+use crate::plan::{Chain, Listener, Plan, Rule, Upstream, VirtualHost};
 use crate::remark::Remarks;
 use crate::tree::{At, Node};
 use crate::value::{Map, Value};
@@ -112,7 +112,7 @@ pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
     }
     out.remarks = remarks;
     out.chains.push(Chain {
-        sites: vec![Site { hosts: vec!["*".to_owned()], rules: vec![rule], ..Site::default() }],
+        sites: vec![VirtualHost { hosts: vec!["*".to_owned()], rules: vec![rule], ..VirtualHost::default() }],
         ..Chain::default()
     });
     out

@@ -4,11 +4,11 @@
 //! characters in both ways (`(?:@|%40)`), and lets attache decode escaped slashes.
 
 use crate::path::Path;
-use crate::plan::Site;
+use crate::plan::VirtualHost;
 use crate::value::Map;
 
 /// Changes the paths of all rules, so that they match the paths that nginx matches.
-pub(super) fn as_nginx_reads_it(sites: &mut [Site], listener: &mut Map) {
+pub(super) fn as_nginx_reads_it(sites: &mut [VirtualHost], listener: &mut Map) {
     let mut chosen = false;
     for rule in sites.iter_mut().flat_map(|site| &mut site.rules) {
         chosen |= !matches!(rule.when.path, Path::All | Path::Any);

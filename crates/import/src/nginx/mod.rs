@@ -225,7 +225,11 @@ fn listeners(servers: &[Directive], cx: &mut Cx) {
             if hosts.is_empty() {
                 continue;
             }
-            sites.push(crate::plan::Site { hosts, rules: std::mem::take(&mut own), ..Default::default() });
+            sites.push(crate::plan::VirtualHost {
+                hosts,
+                rules: std::mem::take(&mut own),
+                ..Default::default()
+            });
         }
         not_said(lost, &mut sites);
         if forwarded != out.secure {
@@ -247,7 +251,7 @@ fn listeners(servers: &[Directive], cx: &mut Cx) {
 }
 
 /// nginx refuses TRACE, and compares parameters of a query as texts, their names without case.
-fn as_compared(sites: &[crate::plan::Site], out: &mut Listener) {
+fn as_compared(sites: &[crate::plan::VirtualHost], out: &mut Listener) {
     let trace = vec![("no-trace".to_owned(), Access::list("methods", vec!["TRACE".to_owned()]))];
     if let AccessEffect::Keys(keys) = access::deny(&trace) {
         out.keys.set("authorization", keys);
@@ -293,7 +297,7 @@ fn name_of(bind: &str) -> String {
 }
 
 /// A name that attache can't express must not reach the default server: the pattern that covers it is refused.
-fn not_said(lost: Vec<(At, String)>, sites: &mut Vec<crate::plan::Site>) {
+fn not_said(lost: Vec<(At, String)>, sites: &mut Vec<crate::plan::VirtualHost>) {
     for (at, name) in lost {
         let wide = suffix(&name).map_or_else(|| "*".to_owned(), |suffix| format!("*{suffix}"));
         // Names with a `*` come before expressions there, too.
@@ -304,7 +308,7 @@ fn not_said(lost: Vec<(At, String)>, sites: &mut Vec<crate::plan::Site>) {
         rule.when.path = crate::path::Path::Any;
         rule.refuse(&at, format!("the server name `{name}` can't be said, so `{wide}`, which covers it, is refused. Name the hosts; then replace the refusal."));
         sites.retain(|site| wide != "*" || site.hosts.iter().all(|host| host != "*"));
-        sites.push(crate::plan::Site { hosts: vec![wide], rules: vec![rule], ..Default::default() });
+        sites.push(crate::plan::VirtualHost { hosts: vec![wide], rules: vec![rule], ..Default::default() });
     }
 }
 

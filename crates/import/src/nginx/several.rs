@@ -5,11 +5,11 @@
 
 use crate::access::{self, Access, AccessEffect};
 use crate::path::Path;
-use crate::plan::{Rule, Site};
+use crate::plan::{Rule, VirtualHost};
 use crate::value::{Map, Value};
 
 /// Adds the guards of a site to the routes that stand behind them.
-pub(super) fn guard(site: &mut Site) {
+pub(super) fn guard(site: &mut VirtualHost) {
     let guards: Vec<(usize, String, Rule)> = site
         .rules
         .iter()

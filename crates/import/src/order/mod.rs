@@ -10,7 +10,7 @@
 use std::cmp::Reverse;
 
 use crate::path::Path;
-use crate::plan::{Chain, Listener, Rule, Site};
+use crate::plan::{Chain, Listener, Rule, VirtualHost};
 use crate::remark::Remarks;
 use crate::value::Map;
 
@@ -117,11 +117,11 @@ fn many_chains(chains: &[&Chain], routes: &mut Vec<Route>) {
 }
 
 /// The site of a host, or the most specific that covers it.
-fn site_for<'s>(sites: &'s [Site], host: &str) -> Option<&'s Site> {
+fn site_for<'s>(sites: &'s [VirtualHost], host: &str) -> Option<&'s VirtualHost> {
     if let Some(site) = sites.iter().find(|site| site.hosts.iter().any(|own| own == host)) {
         return Some(site);
     }
-    let best = |site: &Site| site.hosts.iter().filter(|own| covers(own, host)).map(String::len).max();
+    let best = |site: &VirtualHost| site.hosts.iter().filter(|own| covers(own, host)).map(String::len).max();
     sites
         .iter()
         .filter_map(|site| best(site).map(|length| (length, site)))

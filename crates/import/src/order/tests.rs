@@ -7,12 +7,16 @@ fn rule(path: Path, status: u64) -> Rule {
     rule
 }
 
-fn listener(sites: Vec<Site>) -> Listener {
+fn listener(sites: Vec<VirtualHost>) -> Listener {
     Listener { chains: vec![Chain { sites, ..Chain::default() }], ..Listener::default() }
 }
 
-fn site(hosts: &[&str], rules: Vec<Rule>) -> Site {
-    Site { hosts: hosts.iter().map(|host| (*host).to_owned()).collect(), rules, ..Site::default() }
+fn site(hosts: &[&str], rules: Vec<Rule>) -> VirtualHost {
+    VirtualHost {
+        hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+        rules,
+        ..VirtualHost::default()
+    }
 }
 
 fn patterns(listener: &Listener) -> Vec<Option<String>> {

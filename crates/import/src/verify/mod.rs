@@ -29,7 +29,7 @@ use crate::{File, Grade, Kind};
 pub use client::Answer;
 pub use probe::Probe;
 
-/// What the stubs deny, in whatever header it comes.
+/// The stubs deny a request that has this value in any header.
 const DENIED: &str = "deny-this-probe";
 
 /// Where the programs are.

@@ -7,13 +7,13 @@
 
 use serde_json::Value;
 
-/// A mesh, and what gives it away.
+/// A mesh, and how a pod shows that it is in it.
 pub(crate) struct Mesh {
     pub(crate) name: &'static str,
     containers: &'static [&'static str],
-    /// Annotations and labels, with the values that announce a sidecar; none: whatever the value.
+    /// Annotations and labels, with the values that announce a sidecar; without values, any value does.
     marks: &'static [(&'static str, &'static [&'static str])],
-    /// An annotation or label that keeps the sidecar out, whatever else is there.
+    /// An annotation or label that keeps the sidecar out, even if another one announces it.
     out: &'static [(&'static str, &'static [&'static str])],
     /// Its plugin's name in `k8s.v1.cni.cncf.io/networks`.
     cni: Option<&'static str>,

@@ -399,7 +399,7 @@ impl Plan<'_> {
         self.note_empty_named(object, object, key, empty);
     }
 
-    /// What is to be there again when all that was put into it is gone.
+    /// An empty value that has to be there again after the injected parts are removed from it.
     fn note_empty_named(&mut self, object: &[&str], named: &[&str], key: &str, empty: Option<&Value>) {
         let Some(value) = empty else { return };
         let mut path = self.path(object);

@@ -32,7 +32,7 @@ use http_body::Body as _;
 use pin_project_lite::pin_project;
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::{exchange::Sent, http1::date, registry::OpenConnection, stall::Stalled};
+use crate::{exchange::CountedBody, http1::date, registry::OpenConnection, stall::Stalled};
 
 /// 1xx responses that may wait for the socket for one request.
 const MOST_INFORMATIONAL: usize = 16;
@@ -119,7 +119,7 @@ impl<F> Answer<F> {
     }
 }
 
-impl<F: Future<Output = Result<Response<Sent>, Infallible>>> Future for Answer<F> {
+impl<F: Future<Output = Result<Response<CountedBody>, Infallible>>> Future for Answer<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -216,7 +216,7 @@ fn strip(headers: &mut Fields) {
 /// The body on its way.
 struct Sending {
     out: SendStream,
-    body: Sent,
+    body: CountedBody,
     /// Taken from the body and not yet covered by the client's windows.
     rest: Bytes,
     /// `rest` is the last of it.

@@ -23,8 +23,8 @@ pub(super) fn body(stream: RecvStream, exchange: &Rc<Exchange>) -> Body {
     Body::stream(Received { incoming: Incoming::new(stream), exchange: exchange.clone() })
 }
 
-/// A client that left or broke a rule: never the upstream's fault. RST_STREAM(NO_ERROR) says that it wants the rest not sent, which
-/// nobody may take for an end.
+/// The client left or broke a rule: this is never the upstream's fault. RST_STREAM(NO_ERROR) of a client only stops its body; it is no
+/// clean end of it.
 fn broken(error: Error) -> BodyError {
     let reason = if error.is_rule() && error.is_reset() { Reason::BadRequest } else { Reason::ClientClosed };
     BodyError::with_source(Some(reason), error)

@@ -28,7 +28,7 @@ use std::{
 use attache_http::Body;
 use attache_telemetry::{Reason, metrics};
 pub use attache_upstream::circuit::{Circuit, CircuitStatus, Phase};
-use attache_upstream::{Call, Error, Sent, circuit::Admitted};
+use attache_upstream::{Call, Error, SentPart, circuit::Admitted};
 use attache_wire::Response;
 
 use pin_project_lite::pin_project;
@@ -89,7 +89,7 @@ where
                     count(&self.state.counters.circuit_open);
                     // Looked up here, so that a call which passes carries nothing for it.
                     metrics().overflow(&self.state.shared.config.name, Reason::CircuitOpen);
-                    let mut error = Error::new(Reason::CircuitOpen, Sent::Nothing);
+                    let mut error = Error::new(Reason::CircuitOpen, SentPart::Nothing);
                     error.retry_after = Some(wait);
                     return BreakerFuture { inner: None, refused: Some(Box::new(error)) };
                 }
@@ -119,7 +119,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for BreakerFuture
         }
         let refused = this.refused.take();
         let refused = refused.map(|error| *error);
-        Poll::Ready(Err(refused.unwrap_or_else(|| Error::new(Reason::CircuitOpen, Sent::Nothing))))
+        Poll::Ready(Err(refused.unwrap_or_else(|| Error::new(Reason::CircuitOpen, SentPart::Nothing))))
     }
 }
 

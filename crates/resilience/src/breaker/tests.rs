@@ -24,7 +24,7 @@ async fn an_open_circuit_answers_without_the_upstream_and_is_not_retried() {
     // The retry counts too: two attempts, then the third finds it open.
     let script = Script::default().answer(1, || Ok(respond(503))).answer(2, || Ok(respond(503)));
     let error = stack(&policy, &state, script.clone()).call(get()).await.unwrap_err();
-    assert_eq!((error.reason, error.sent, script.attempts()), (Reason::CircuitOpen, Sent::Nothing, 2));
+    assert_eq!((error.reason, error.sent, script.attempts()), (Reason::CircuitOpen, SentPart::Nothing, 2));
     assert!(error.retry_after.is_some_and(|wait| wait > Duration::ZERO));
 }
 

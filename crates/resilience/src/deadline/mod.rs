@@ -40,7 +40,7 @@ use std::{
 use attache_config::model::Timeouts;
 use attache_http::Body;
 use attache_telemetry::Reason;
-use attache_upstream::{Call, Error, Progress, Sent, boxed};
+use attache_upstream::{Call, Error, Progress, SentPart, boxed};
 use attache_wire::{Response, header::CONTENT_TYPE};
 use body::{TimedBody, Upload};
 use http::{HeaderName, Method, StatusCode};
@@ -196,7 +196,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
         let mut this = self.timed.as_mut().project();
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
             let cause = "the caller's deadline was over before the call began".to_owned();
-            return Poll::Ready(Err(cut(this.state, Reason::RequestTimeout, Sent::Nothing, cause)));
+            return Poll::Ready(Err(cut(this.state, Reason::RequestTimeout, SentPart::Nothing, cause)));
         };
         if let Poll::Ready(outcome) = inner.poll(cx) {
             return Poll::Ready(outcome.map(|response| {
@@ -220,11 +220,11 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
             is_callers: own.is_none(),
         });
         let cause = this.timer.cause(reason, "no answer", limit.as_ref());
-        Poll::Ready(Err(cut(this.state, reason, Sent::Request, cause)))
+        Poll::Ready(Err(cut(this.state, reason, SentPart::Request, cause)))
     }
 }
 
-fn cut(state: &UpstreamState, reason: Reason, sent: Sent, cause: String) -> Error {
+fn cut(state: &UpstreamState, reason: Reason, sent: SentPart, cause: String) -> Error {
     note(state, reason);
     Error::with_source(reason, sent, cause)
 }

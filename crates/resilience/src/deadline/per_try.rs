@@ -13,7 +13,7 @@ use std::{
 
 use attache_http::Body;
 use attache_telemetry::Reason;
-use attache_upstream::{Call, Error, Sent};
+use attache_upstream::{Call, Error, SentPart};
 use attache_wire::Response;
 
 use attache_http::time::{Sleep, sleep_until};
@@ -99,6 +99,6 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for PerTryFuture<
         this.inner.set(None);
         super::note(state, Reason::PerTryTimeout);
         // It is unknown how far it got.
-        Poll::Ready(Err(Error::with_source(Reason::PerTryTimeout, Sent::Request, cause)))
+        Poll::Ready(Err(Error::with_source(Reason::PerTryTimeout, SentPart::Request, cause)))
     }
 }

@@ -55,7 +55,7 @@ async fn a_try_is_cut_at_its_own_deadline() {
     let start = Instant::now();
     let policy = timeouts(Duration::from_secs(2), 300 * MS, Duration::ZERO);
     let error = outcome(&policy, never(), get()).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::PerTryTimeout, Sent::Request));
+    assert_eq!((error.reason, error.sent), (Reason::PerTryTimeout, SentPart::Request));
     assert_eq!(start.elapsed(), 300 * MS);
 }
 

@@ -21,7 +21,7 @@ use attache_config::model;
 use attache_http::Body;
 use attache_http::time::{Sleep, sleep};
 use attache_telemetry::Reason;
-use attache_upstream::{Call, Error, Sent};
+use attache_upstream::{Call, Error, SentPart};
 use attache_wire::{Fields, Response, header::CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
@@ -89,7 +89,7 @@ fn drawn(share: f64) -> bool {
 fn answer(abort: model::FaultAbort, call: &Call) -> Result<StatusCode, Error> {
     let grpc = call.request.headers().get(CONTENT_TYPE);
     if grpc.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        return Err(Error::new(Reason::FaultInjected, Sent::Nothing));
+        return Err(Error::new(Reason::FaultInjected, SentPart::Nothing));
     }
     call.context.exchange.fail(Reason::FaultInjected, "aborted by the route's fault");
     Ok(abort.status)
@@ -145,7 +145,7 @@ where
                     }
                     ready!(waiting.service.poll_ready(cx))?;
                     let Some(call) = waiting.call.take() else {
-                        return Poll::Ready(Err(Error::new(Reason::InternalError, Sent::Nothing)));
+                        return Poll::Ready(Err(Error::new(Reason::InternalError, SentPart::Nothing)));
                     };
                     waiting.service.call(call)
                 }

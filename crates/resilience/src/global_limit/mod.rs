@@ -33,7 +33,7 @@ use attache_config::model::{DescriptorAction, FailureMode, GlobalRateLimit, Name
 use attache_http::{Body, is_framing};
 use attache_rpc::Service;
 use attache_telemetry::{Reason, metrics};
-use attache_upstream::{Call, Error, Sent};
+use attache_upstream::{Call, Error, SentPart};
 use attache_wire::{Fields, Response};
 use http::{HeaderName, HeaderValue};
 use pin_project_lite::pin_project;
@@ -173,7 +173,7 @@ where
             tracing::debug!(service = %limiter.service.name(), why, "the rate limit service gave no answer");
             if limiter.config.failure_mode == FailureMode::Deny {
                 let why = format!("rate limit service {}: {why}", limiter.service.name());
-                return Err(Error::with_source(Reason::RateLimitServiceError, Sent::Nothing, why));
+                return Err(Error::with_source(Reason::RateLimitServiceError, SentPart::Nothing, why));
             }
             messages::Answer::default()
         }
@@ -189,7 +189,7 @@ where
 }
 
 fn over_limit(answer: &messages::Answer) -> Error {
-    let mut error = Error::new(Reason::RateLimited, Sent::Nothing);
+    let mut error = Error::new(Reason::RateLimited, SentPart::Nothing);
     let mut headers = Fields::new();
     headers.insert("x-envoy-ratelimited", HeaderValue::from_static("true"));
     // The one that is longest over its limit: only then is there room in all.

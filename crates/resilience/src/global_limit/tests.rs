@@ -120,7 +120,7 @@ async fn answers_that_are_none_are_failures() {
         || Ok(answers(&FINE[..9], "0")),
         || Ok(Response::new(Body::full(&FINE[..]))),
         || Ok(respond(503)),
-        || Err(Error::new(Reason::ConnectRefused, Sent::Nothing)),
+        || Err(Error::new(Reason::ConnectRefused, SentPart::Nothing)),
     ];
     for answer in bad {
         let service = Script::default().answer(1, answer);

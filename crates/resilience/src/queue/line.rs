@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{gate::Gate, urgency::CLASSES};
 
-/// How often a line looks for permits that came free elsewhere. tokio's timers know nothing shorter.
+/// How often a line looks for permits that other workers have released. tokio's timers have no shorter interval.
 const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 thread_local! {

@@ -1,6 +1,6 @@
 //! Which calls go to an upstream now, which wait for a short time, and which are refused at once with `Retry-After`.
 //!
-//! **Limit.** The adaptive one ([`crate::adaptive`]), where it is on; with a queue also `circuit_breaker.max_requests` (and
+//! **Limit.** The adaptive one ([`crate::adaptive`]), if it is on; with a queue also `circuit_breaker.max_requests` (and
 //! `max_connections`, where a connection carries one call). A call counts from here to its response's end; under an adaptive limit a
 //! response that streams counts to its head, since an open stream is no work.
 //!
@@ -8,14 +8,14 @@
 //!
 //! **With one** it waits, at most `interval`; but once the queue has not been empty for `interval`, at most `target`,
 //! and the newest goes first. So a burst is absorbed whole, while a standing queue, which only adds latency, is kept
-//! near `target`, and what is served is fresh: the caller of an old call has probably gone. What waited too long, or
-//! finds the queue full: 503, `overflow-queue`.
+//! near `target`, and calls that are served are fresh: the caller of an old call has probably given up. A call that waited too long, or
+//! finds the queue full, is refused: 503, `overflow-queue`.
 //!
 //! **Urgency** (`priority_header`): a permit goes to the most urgent call that waits. When one is refused after its wait, those
 //! that are less urgent are refused with it, and a full queue makes room by its least urgent call: within one worker no call is refused
-//! while somebody less urgent waits.
+//! while a less urgent one waits.
 //!
-//! **Deadlines.** A call whose deadline passed is not sent; one that waited tells a gRPC callee what remains.
+//! **Deadlines.** A call whose deadline has passed is not sent. A gRPC call that waited is sent with the time that remains.
 //!
 //! **Sources.** Controlled delay and adaptive LIFO: Maurer, *Fail at Scale* (ACM Queue 13.8, 2015), after Nichols and
 //! Jacobson, *Controlling Queue Delay* (2012), whose 5 ms and 100 ms are the defaults. Urgencies: RFC 9218.
@@ -38,7 +38,7 @@ use std::{
 
 use attache_http::{Body, BodyError};
 use attache_telemetry::Reason;
-use attache_upstream::{Call, Error, Load, Outcome, Sent};
+use attache_upstream::{Call, Error, Load, Outcome, SentPart};
 use attache_wire::Response;
 use bytes::Bytes;
 
@@ -122,7 +122,7 @@ where
 }
 
 fn refusal(reason: Reason) -> Error {
-    Error::new(reason, Sent::Nothing)
+    Error::new(reason, SentPart::Nothing)
 }
 
 struct Waiting<S> {
@@ -145,7 +145,7 @@ impl<S: Service<Call>> Waiting<S> {
         let now = Instant::now();
         if call.context.deadline.is_some_and(|deadline| deadline <= now) {
             let cause = "the deadline came while the call waited in the queue";
-            return Poll::Ready(Err(Error::with_source(Reason::RequestTimeout, Sent::Nothing, cause)));
+            return Poll::Ready(Err(Error::with_source(Reason::RequestTimeout, SentPart::Nothing, cause)));
         }
         let headers = call.request.headers_mut();
         if let Some(timeout) = attache_rpc::timeout::timeout(headers) {

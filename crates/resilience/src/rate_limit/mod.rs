@@ -27,7 +27,7 @@ use std::{
 
 use attache_http::Body;
 use attache_telemetry::Reason;
-use attache_upstream::{Call, Error, Sent};
+use attache_upstream::{Call, Error, SentPart};
 use attache_wire::{Fields, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -38,7 +38,7 @@ use crate::RouteState;
 
 impl From<Limited> for Error {
     fn from(limited: Limited) -> Self {
-        let mut error = Self::new(Reason::RateLimited, Sent::Nothing);
+        let mut error = Self::new(Reason::RateLimited, SentPart::Nothing);
         let mut headers = Fields::new();
         headers.insert("ratelimit-limit", limited.limit);
         headers.insert("ratelimit-remaining", 0_u64);
@@ -103,7 +103,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for RateLimitFutu
         match (this.inner.as_pin_mut(), *this.refused) {
             (_, Some(limited)) => Poll::Ready(Err(limited.into())),
             (Some(inner), None) => inner.poll(cx),
-            (None, None) => Poll::Ready(Err(Error::new(Reason::RateLimited, Sent::Nothing))),
+            (None, None) => Poll::Ready(Err(Error::new(Reason::RateLimited, SentPart::Nothing))),
         }
     }
 }

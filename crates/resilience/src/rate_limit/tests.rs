@@ -51,7 +51,7 @@ async fn the_answer_says_when_and_how_much() {
     let mut service = front(&route, script);
     assert!(service.call(get()).await.is_ok());
     let error = service.call(get()).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::RateLimited, Sent::Nothing));
+    assert_eq!((error.reason, error.sent), (Reason::RateLimited, SentPart::Nothing));
     assert_eq!(error.retry_after, Some(SECOND / 2));
     let headers = error.headers.unwrap();
     assert_eq!(headers.get("ratelimit-limit").unwrap(), "1");

@@ -2,8 +2,8 @@
 //!
 //! **Rule.** Full jitter: a uniform choice below `backoff.base` × 2^(n-1) for the n-th retry, at most `backoff.max`
 //! (Brooker, "Exponential Backoff And Jitter", 2015; Envoy's `retry_back_off`). Two exceptions:
-//! - the first retry of an attempt that nothing was sent of goes at once where there is an endpoint that was not tried:
-//!   the wait is there to spare the failing one, and that one isn't asked again. Envoy waits here too;
+//! - if nothing of an attempt was sent, its first retry starts at once if there is an endpoint that was not tried: the wait spares the
+//!   failing endpoint, which is not asked again. Envoy waits here too;
 //! - the `Retry-After` (RFC 9110 section 10.2.3) of a 429 or 503 is the least wait, whatever `backoff.max`
 //!   says. Where it doesn't fit before the deadline, or is longer than [`LONGEST_ASKED`], the response is the caller's.
 //!   It is a number of seconds or a date; a date counts from the response's own `Date` where it has one, since clocks

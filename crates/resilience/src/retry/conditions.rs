@@ -14,7 +14,7 @@ use std::ops::RangeInclusive;
 
 use attache_config::model::RetryOn;
 use attache_telemetry::{Class, Reason};
-use attache_upstream::{Error, Sent};
+use attache_upstream::{Error, SentPart};
 use attache_wire::{Fields, Known, header};
 use http::{HeaderName, StatusCode};
 
@@ -23,9 +23,9 @@ const GRPC_STATUS: Known = header::GRPC_STATUS;
 /// Whether the request never reached an application: no connection came about, or the peer says that it did no work on it.
 pub(super) fn never_reached(error: &Error) -> bool {
     match error.sent {
-        Sent::Nothing => error.reason.is(Class::NoConnection) || error.reason.is(Class::Unprocessed),
-        Sent::Refused => true,
-        Sent::Request | Sent::Response => false,
+        SentPart::Nothing => error.reason.is(Class::NoConnection) || error.reason.is(Class::Unprocessed),
+        SentPart::Refused => true,
+        SentPart::Request | SentPart::Response => false,
     }
 }
 
@@ -105,19 +105,19 @@ impl Conditions {
 fn is_refused(error: &Error) -> bool {
     match error.reason {
         Reason::UpstreamRefusedStream => true,
-        Reason::UpstreamReset => error.sent == Sent::Refused,
+        Reason::UpstreamReset => error.sent == SentPart::Refused,
         _ => false,
     }
 }
 
 /// The connection ended before a byte of the response.
 fn is_reset(error: &Error) -> bool {
-    error.reason == Reason::UpstreamReset && error.sent != Sent::Refused
+    error.reason == Reason::UpstreamReset && error.sent != SentPart::Refused
 }
 
 /// No connection came about.
 fn is_unconnected(error: &Error) -> bool {
-    error.sent == Sent::Nothing && error.reason.is(Class::NoConnection)
+    error.sent == SentPart::Nothing && error.reason.is(Class::NoConnection)
 }
 
 fn is_any(error: &Error) -> bool {
@@ -141,37 +141,44 @@ fn is_overload(headers: &Fields) -> bool {
 mod tests {
     use super::*;
 
-    fn meets(on: RetryOn, reason: Reason, sent: Sent) -> bool {
+    fn meets(on: RetryOn, reason: Reason, sent: SentPart) -> bool {
         Conditions::new(&[on]).error(&Error::new(reason, sent))
     }
 
     #[test]
     fn what_never_reached_an_application_is_told_by_what_was_sent_and_why_it_failed() {
         let never = |reason, sent| never_reached(&Error::new(reason, sent));
-        assert!(never(Reason::ConnectRefused, Sent::Nothing) && never(Reason::UpstreamReset, Sent::Nothing));
         assert!(
-            never(Reason::UpstreamRefusedStream, Sent::Refused)
-                && never(Reason::UpstreamReset, Sent::Refused)
+            never(Reason::ConnectRefused, SentPart::Nothing)
+                && never(Reason::UpstreamReset, SentPart::Nothing)
         );
-        assert!(!never(Reason::CircuitOpen, Sent::Nothing), "no other endpoint helps");
         assert!(
-            !never(Reason::UpstreamReset, Sent::Request) && !never(Reason::UpstreamReset, Sent::Response)
+            never(Reason::UpstreamRefusedStream, SentPart::Refused)
+                && never(Reason::UpstreamReset, SentPart::Refused)
+        );
+        assert!(!never(Reason::CircuitOpen, SentPart::Nothing), "no other endpoint helps");
+        assert!(
+            !never(Reason::UpstreamReset, SentPart::Request)
+                && !never(Reason::UpstreamReset, SentPart::Response)
         );
     }
 
     #[test]
     fn each_condition_is_met_by_its_own_errors_alone() {
         assert!(
-            meets(RetryOn::RefusedStream, Reason::UpstreamReset, Sent::Refused),
+            meets(RetryOn::RefusedStream, Reason::UpstreamReset, SentPart::Refused),
             "a GOAWAY below the stream"
         );
-        assert!(!meets(RetryOn::RefusedStream, Reason::UpstreamReset, Sent::Request));
-        assert!(!meets(RetryOn::ResetBeforeHeaders, Reason::UpstreamReset, Sent::Refused));
-        assert!(meets(RetryOn::Reset, Reason::PerTryTimeout, Sent::Request));
-        assert!(!meets(RetryOn::ConnectFailure, Reason::PerTryTimeout, Sent::Request));
-        assert!(!meets(RetryOn::RefusedStream, Reason::PerTryTimeout, Sent::Request));
-        assert!(meets(RetryOn::ConnectFailure, Reason::ConnectTimeout, Sent::Nothing));
-        assert!(!meets(RetryOn::ConnectFailure, Reason::ConnectTimeout, Sent::Request), "something was sent");
-        assert!(!meets(RetryOn::Reset, Reason::CircuitOpen, Sent::Nothing));
+        assert!(!meets(RetryOn::RefusedStream, Reason::UpstreamReset, SentPart::Request));
+        assert!(!meets(RetryOn::ResetBeforeHeaders, Reason::UpstreamReset, SentPart::Refused));
+        assert!(meets(RetryOn::Reset, Reason::PerTryTimeout, SentPart::Request));
+        assert!(!meets(RetryOn::ConnectFailure, Reason::PerTryTimeout, SentPart::Request));
+        assert!(!meets(RetryOn::RefusedStream, Reason::PerTryTimeout, SentPart::Request));
+        assert!(meets(RetryOn::ConnectFailure, Reason::ConnectTimeout, SentPart::Nothing));
+        assert!(
+            !meets(RetryOn::ConnectFailure, Reason::ConnectTimeout, SentPart::Request),
+            "something was sent"
+        );
+        assert!(!meets(RetryOn::Reset, Reason::CircuitOpen, SentPart::Nothing));
     }
 }

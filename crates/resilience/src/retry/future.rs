@@ -12,7 +12,7 @@ use std::{
 use attache_http::time::{Sleep, sleep_until};
 use attache_http::{Body, BodyError};
 use attache_telemetry::{Reason, metrics};
-use attache_upstream::{Call, Error, Sent};
+use attache_upstream::{Call, Error, SentPart};
 use attache_wire::Response;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -195,7 +195,7 @@ impl Attempts<'_> {
                 if asked.is_some_and(|asked| asked > backoff::LONGEST_ASKED) {
                     return None;
                 }
-                (asked, Sent::Response, Reason::UpstreamError)
+                (asked, SentPart::Response, Reason::UpstreamError)
             }
         };
         if *self.retries >= self.rules.retry.attempts || !self.kept.whole() {
@@ -203,7 +203,7 @@ impl Attempts<'_> {
         }
         let other = self.has_untried();
         let n = *self.retries + 1;
-        let at_once = n == 1 && other && matches!(sent, Sent::Nothing | Sent::Refused);
+        let at_once = n == 1 && other && matches!(sent, SentPart::Nothing | SentPart::Refused);
         let wait = if at_once { Duration::ZERO } else { backoff::wait(&self.rules.retry, n) };
         let now = Instant::now();
         let when = now.checked_add(wait.max(asked.unwrap_or_default()))?;

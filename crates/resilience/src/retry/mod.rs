@@ -2,9 +2,9 @@
 //!
 //! **When.** All of these hold, or the first outcome is the caller's:
 //! 1. the outcome meets a condition of `retry.on` (see [`conditions`], Envoy's words);
-//! 2. it is safe to send the request again: nothing of it reached an application ([`Sent::Nothing`], [`Sent::Refused`]),
+//! 2. it is safe to send the request again: nothing of it reached an application ([`SentPart::Nothing`], [`SentPart::Refused`]),
 //!    or the method is idempotent, or the route vouches for it (`methods: all`). Never when a part of a response came
-//!    and was lost ([`Sent::Response`]);
+//!    and was lost ([`SentPart::Response`]);
 //! 3. what was read of the client's body is still kept (see [`replay`]);
 //! 4. fewer than `attempts` retries were made, and the wait ends before the deadline;
 //! 5. the upstream's budget has room (see `budget`).
@@ -44,7 +44,7 @@ use std::{
 
 use attache_config::model;
 use attache_http::Body;
-use attache_upstream::{Call, Error, Sent};
+use attache_upstream::{Call, Error, SentPart};
 use attache_wire::Response;
 use conditions::Conditions;
 pub use future::RetryFuture;
@@ -140,11 +140,11 @@ impl Rules {
     }
 
     /// Whether it is safe to send again after this error.
-    fn safe(&self, method: &Method, sent: Sent) -> bool {
+    fn safe(&self, method: &Method, sent: SentPart) -> bool {
         match sent {
-            Sent::Nothing | Sent::Refused => true,
-            Sent::Request => self.may_repeat(method),
-            Sent::Response => false,
+            SentPart::Nothing | SentPart::Refused => true,
+            SentPart::Request => self.may_repeat(method),
+            SentPart::Response => false,
         }
     }
 }

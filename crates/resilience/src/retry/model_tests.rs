@@ -23,7 +23,7 @@ use attache_config::model::{
 };
 use attache_http::Body;
 use attache_telemetry::Reason;
-use attache_upstream::{Attempt, Balancer, Call, Error, RequestPermit, Sent, Shared, outlier};
+use attache_upstream::{Attempt, Balancer, Call, Error, RequestPermit, SentPart, Shared, outlier};
 use attache_wire::Response;
 use http::Method;
 use proptest::prelude::*;
@@ -80,12 +80,12 @@ impl Service<Call> for Model {
         Box::pin(async move {
             let tried = call.context.tried.to_vec();
             let picked = this.balancer.borrow_mut().pick(&this.shared, None, &tried);
-            let endpoint = picked.map_err(|reason| Error::new(reason, Sent::Nothing))?;
+            let endpoint = picked.map_err(|reason| Error::new(reason, SentPart::Nothing))?;
             let set = this.shared.endpoints.load_full();
             let at = set.endpoints.iter().position(|other| Arc::ptr_eq(other, &endpoint)).unwrap();
             this.log.asked.borrow_mut().push((at, Instant::now()));
             let permit =
-                RequestPermit::take(&this.shared).map_err(|reason| Error::new(reason, Sent::Nothing))?;
+                RequestPermit::take(&this.shared).map_err(|reason| Error::new(reason, SentPart::Nothing))?;
             let judges = std::mem::take(&mut call.judges);
             let mut attempt = Attempt::begin(permit, endpoint, &call.context, judges);
             let reached = || this.log.reached.set(this.log.reached.get() + 1);
@@ -103,11 +103,13 @@ impl Service<Call> for Model {
                     reached();
                     Ok(respond(503))
                 }
-                Behaviour::Refuses => Err(Error::new(Reason::ConnectRefused, Sent::Nothing)),
-                Behaviour::RefusesStreams => Err(Error::new(Reason::UpstreamRefusedStream, Sent::Refused)),
+                Behaviour::Refuses => Err(Error::new(Reason::ConnectRefused, SentPart::Nothing)),
+                Behaviour::RefusesStreams => {
+                    Err(Error::new(Reason::UpstreamRefusedStream, SentPart::Refused))
+                }
                 Behaviour::Resets => {
                     reached();
-                    Err(Error::new(Reason::UpstreamReset, Sent::Request))
+                    Err(Error::new(Reason::UpstreamReset, SentPart::Request))
                 }
                 Behaviour::Hangs => {
                     reached();
@@ -217,7 +219,7 @@ proptest! {
                 prop_assert!(log.reached.get() <= most, "{} of {most}: {asked:?}", log.reached.get());
                 reached += u64::from(log.reached.get());
                 if let Err(error) = &outcome
-                    && error.sent <= Sent::Refused
+                    && error.sent <= SentPart::Refused
                     && !matches!(error.reason, Reason::CircuitOpen | Reason::RequestTimeout)
                 {
                     let set = state.shared.endpoints.load();

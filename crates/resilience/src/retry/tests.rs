@@ -22,12 +22,12 @@ fn policy(on: &[RetryOn]) -> Policy {
     Policy { retry, ..Policy::default() }
 }
 
-fn fail(reason: Reason, sent: Sent) -> impl FnOnce() -> Outcome {
+fn fail(reason: Reason, sent: SentPart) -> impl FnOnce() -> Outcome {
     move || Err(Error::new(reason, sent))
 }
 
 fn refused() -> impl FnOnce() -> Outcome {
-    fail(Reason::ConnectRefused, Sent::Nothing)
+    fail(Reason::ConnectRefused, SentPart::Nothing)
 }
 
 fn status(status: u16) -> impl FnOnce() -> Outcome {
@@ -61,7 +61,7 @@ async fn what_never_reached_an_application_goes_to_every_other_endpoint_without_
     let retry = model::Retry { attempts: 0, on: Vec::new(), budget_floor: 0, ..model::Retry::default() };
     let policy = Policy { retry, ..Policy::default() };
     let state = state();
-    let refused_stream = fail(Reason::UpstreamRefusedStream, Sent::Refused);
+    let refused_stream = fail(Reason::UpstreamRefusedStream, SentPart::Refused);
     let script = Script::default().answer(2, refused()).answer(3, refused_stream).answer(1, status(200));
     let call = post(Body::full("order"));
     let exchange = call.context.exchange.clone();
@@ -89,7 +89,7 @@ async fn a_request_that_was_admitted_to_retries_may_make_all_of_its_attempts() {
 #[tokio::test(start_paused = true)]
 async fn the_second_retry_waits_and_the_third_is_not_made() {
     let start = Instant::now();
-    let reset = || fail(Reason::UpstreamReset, Sent::Request);
+    let reset = || fail(Reason::UpstreamReset, SentPart::Request);
     let script = Script::default().answer(1, reset()).answer(2, reset()).answer(3, reset());
     fastrand::seed(7);
     let error = send(&Policy::default(), &script, get()).await.unwrap_err();
@@ -109,8 +109,9 @@ async fn a_request_that_may_have_been_worked_on_is_sent_again_only_if_it_is_idem
     {
         let request =
             http::Request::builder().method(method).uri("http://orders/").body(Body::empty()).unwrap();
-        let script =
-            Script::default().answer(1, fail(Reason::UpstreamReset, Sent::Request)).answer(2, status(200));
+        let script = Script::default()
+            .answer(1, fail(Reason::UpstreamReset, SentPart::Request))
+            .answer(2, status(200));
         let outcome = send(&policy(&on), &script, call(request)).await;
         assert_eq!(outcome.is_ok(), sent_again, "{method}");
         assert_eq!(script.attempts(), if sent_again { 2 } else { 1 });
@@ -122,7 +123,7 @@ async fn a_route_may_vouch_for_every_method() {
     let mut policy = policy(&[RetryOn::ResetBeforeHeaders]);
     policy.retry.methods = RetryMethods::All;
     let script =
-        Script::default().answer(1, fail(Reason::UpstreamReset, Sent::Request)).answer(2, status(200));
+        Script::default().answer(1, fail(Reason::UpstreamReset, SentPart::Request)).answer(2, status(200));
     assert_eq!(status_of(&policy, &script, post(Body::full("order"))).await, 200);
 }
 
@@ -130,7 +131,7 @@ async fn a_route_may_vouch_for_every_method() {
 async fn a_response_that_was_lost_is_never_asked_for_again() {
     let mut policy = policy(&[RetryOn::Reset, RetryOn::ServerError]);
     policy.retry.methods = RetryMethods::All;
-    let script = Script::default().answer(1, fail(Reason::UpstreamReset, Sent::Response));
+    let script = Script::default().answer(1, fail(Reason::UpstreamReset, SentPart::Response));
     assert!(send(&policy, &script, get()).await.is_err());
     assert_eq!(script.attempts(), 1);
 }
@@ -147,7 +148,7 @@ async fn limits_and_open_circuits_are_not_tried_again() {
         Reason::ShuttingDown,
     ] {
         let policy = policy(&[RetryOn::Reset, RetryOn::ServerError, RetryOn::ConnectFailure]);
-        let script = Script::default().answer(1, fail(reason, Sent::Nothing));
+        let script = Script::default().answer(1, fail(reason, SentPart::Nothing));
         assert!(send(&policy, &script, get()).await.is_err());
     }
 }
@@ -252,7 +253,7 @@ async fn a_body_that_fits_is_sent_again_whole() {
             // The first attempt breaks in the middle of the upload.
             let frame = crate::testing::next(call.request.body_mut()).await;
             assert!(frame.unwrap().is_ok());
-            Err(Error::new(Reason::UpstreamReset, Sent::Request))
+            Err(Error::new(Reason::UpstreamReset, SentPart::Request))
         })
         .then(move |mut call| async move {
             upload.send(Ok(Bytes::from_static(b"two"))).unwrap();
@@ -277,15 +278,16 @@ async fn a_streamed_body_that_was_not_kept_is_never_replayed() {
             upload.send(Ok(Bytes::from_static(frame.as_bytes()))).unwrap();
         }
         drop(upload);
-        let script =
-            Script::default().answer(1, fail(Reason::UpstreamReset, Sent::Request)).answer(2, status(200));
+        let script = Script::default()
+            .answer(1, fail(Reason::UpstreamReset, SentPart::Request))
+            .answer(2, status(200));
         let _ = send(&policy, &script, post(body)).await;
         assert_eq!(script.attempts(), attempts, "{frames:?}");
     }
     // Nor where nobody worked on it, or a kept connection was closed: what was read of the body is gone.
-    let mut race = Error::new(Reason::UpstreamReset, Sent::Request);
+    let mut race = Error::new(Reason::UpstreamReset, SentPart::Request);
     race.reused = true;
-    for error in [Error::new(Reason::UpstreamRefusedStream, Sent::Refused), race] {
+    for error in [Error::new(Reason::UpstreamRefusedStream, SentPart::Refused), race] {
         let script = Script::default().answer(1, move || Err(error));
         assert!(send(&policy, &script, post(Body::full("12345678"))).await.is_err());
     }
@@ -294,7 +296,7 @@ async fn a_streamed_body_that_was_not_kept_is_never_replayed() {
 #[tokio::test(start_paused = true)]
 async fn a_body_larger_than_the_buffer_is_still_safe_while_none_of_it_was_read() {
     let script = Script::default()
-        .then(|_| async { Err(Error::new(Reason::ConnectRefused, Sent::Nothing)) })
+        .then(|_| async { Err(Error::new(Reason::ConnectRefused, SentPart::Nothing)) })
         .answer(2, status(200));
     let body = Body::full(vec![0; 1 << 20]);
     assert_eq!(status_of(&Policy::default(), &script, post(body)).await, 200);
@@ -306,7 +308,7 @@ async fn a_client_that_broke_off_is_not_sent_for_again() {
     upload.send(Err(BodyError::new(Reason::ClientClosed))).unwrap();
     let mut policy = policy(&[RetryOn::Reset]);
     policy.retry.methods = RetryMethods::All;
-    let script = Script::default().answer(1, fail(Reason::UpstreamReset, Sent::Request));
+    let script = Script::default().answer(1, fail(Reason::UpstreamReset, SentPart::Request));
     assert!(send(&policy, &script, post(body)).await.is_err());
 }
 
@@ -317,7 +319,7 @@ async fn the_body_of_an_earlier_try_gets_no_more_bytes() {
     let script = Script::default()
         .then(move |call| async move {
             *keep.borrow_mut() = call.request.into_body();
-            Err(Error::new(Reason::ConnectRefused, Sent::Nothing))
+            Err(Error::new(Reason::ConnectRefused, SentPart::Nothing))
         })
         .answer(2, status(200));
     assert_eq!(status_of(&Policy::default(), &script, post(Body::full("order"))).await, 200);
@@ -328,7 +330,7 @@ async fn the_body_of_an_earlier_try_gets_no_more_bytes() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_close_race_is_hidden_once_on_a_fresh_connection() {
     let race = || {
-        let mut error = Error::new(Reason::UpstreamReset, Sent::Request);
+        let mut error = Error::new(Reason::UpstreamReset, SentPart::Request);
         error.reused = true;
         Err(error)
     };
@@ -385,7 +387,7 @@ async fn a_retry_is_charged_until_its_response_ends() {
     let retries = |state: &UpstreamState| state.shared.retries.load(std::sync::atomic::Ordering::Relaxed);
     let state = state_of(upstream());
     let (frames, body) = channel();
-    let reset = fail(Reason::UpstreamReset, Sent::Request);
+    let reset = fail(Reason::UpstreamReset, SentPart::Request);
     let script = Script::default().answer(1, reset).then(|_| async { Ok(Response::new(body)) });
     let response = stack(&Policy::default(), &state, script).call(get()).await.unwrap();
     assert_eq!(retries(&state), 1);

@@ -10,7 +10,7 @@ use super::{Frames, Status, request};
 use crate::client::Collected;
 
 /// An answer has a few bytes; longer ones are none.
-pub const LONGEST: usize = 16 << 10;
+pub const MAX_ANSWER_BYTES: usize = 16 << 10;
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 

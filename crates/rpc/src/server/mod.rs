@@ -128,7 +128,7 @@ pub enum Event {
     Evicted,
     /// It took longer than [`Limits::connection_time`].
     TooSlow,
-    /// It has ended, in whatever way.
+    /// It has ended in another way.
     Closed,
 }
 

@@ -6,7 +6,7 @@ use attache_telemetry::{Class, Reason, grpc_as_http, grpc_code};
 use attache_wire::{Fields, Value, header::GRPC_STATUS};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use crate::{Error, Sent};
+use crate::{Error, SentPart};
 
 /// How an attempt at an endpoint ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Outcome {
     pub fn of_error(error: &Error) -> Self {
         let failed = match error.reason {
             // A connection that was kept may lose the close race; one whose peer has gone silent has lost no race.
-            Reason::UpstreamReset => error.sent != Sent::Refused && (!error.reused || error.is_silence()),
+            Reason::UpstreamReset => error.sent != SentPart::Refused && (!error.reused || error.is_silence()),
             reason => reason.is(Class::EndpointFailed) || reason.is(Class::NoConnection),
         };
         if failed { Self::Failed(Failure::NoAnswer(error.reason)) } else { Self::Inconclusive }

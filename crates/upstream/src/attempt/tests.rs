@@ -4,7 +4,7 @@ use attache_config::model::{Balance, CircuitBreaker, FailureBreaker, Upstream};
 
 use super::*;
 use crate::{
-    Sent,
+    SentPart,
     circuit::{Circuit, Phase},
     test_support::{attempt, context, shared, spec, upstream},
 };
@@ -70,8 +70,8 @@ async fn only_the_first_end_counts() {
     let (shared, endpoint) = three();
     for _ in 0..4 {
         let mut attempt = attempt(&shared, &endpoint, &context());
-        attempt.failed(&Error::new(Reason::ConnectRefused, Sent::Nothing));
-        attempt.failed(&Error::new(Reason::ConnectRefused, Sent::Nothing));
+        attempt.failed(&Error::new(Reason::ConnectRefused, SentPart::Nothing));
+        attempt.failed(&Error::new(Reason::ConnectRefused, SentPart::Nothing));
         attempt.cut(Reason::UpstreamReset);
         attempt.end(Outcome::Success);
     }
@@ -82,14 +82,14 @@ async fn only_the_first_end_counts() {
 #[tokio::test(start_paused = true)]
 async fn a_dropped_attempt_is_overdue_from_the_configs_deadline_on_and_before_it_the_callers_doing() {
     #[derive(Debug, Default)]
-    struct Seen(RefCell<Vec<Outcome>>);
-    impl Load for Seen {
+    struct Recorder(RefCell<Vec<Outcome>>);
+    impl Load for Recorder {
         fn answered(&self, outcome: Outcome) {
             self.0.borrow_mut().push(outcome);
         }
     }
     let (shared, endpoint) = three();
-    let seen = Rc::new(Seen::default());
+    let seen = Rc::new(Recorder::default());
     for wait in [SECOND, Duration::from_millis(1999), 2 * SECOND, 3 * SECOND] {
         let mut context = context();
         context.overdue_at(Instant::now() + 5 * SECOND, Reason::RequestTimeout);
@@ -118,7 +118,7 @@ async fn a_probe_has_succeeded_with_its_head_and_its_cut_body_counts_in_what_com
         let judges = OutcomeReceivers { circuit: Some(Admitted::by(&circuit).unwrap()), load: None };
         Attempt::begin(RequestPermit::take(&shared).unwrap(), endpoint.clone(), &context(), judges)
     };
-    begin().failed(&Error::new(Reason::ConnectRefused, Sent::Nothing));
+    begin().failed(&Error::new(Reason::ConnectRefused, SentPart::Nothing));
     assert!(matches!(circuit.phase(), Phase::Open(_)));
     tokio::time::advance(60 * SECOND).await;
     let mut probe = begin();

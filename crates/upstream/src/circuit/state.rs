@@ -1,11 +1,11 @@
 //! The state of a failure breaker: one word, and every change of it one compare-and-swap.
 //!
 //! Phase, generation, failures in a row, the end of the open time, the places of probes and how often it opened in a row change
-//! together, so no thread ever sees half of a transition: who wins the swap has made it, who loses looks again.
-//! A transition begins a generation. A call remembers the generation in which it was let through, and counts in no other.
+//! together, so no thread ever sees half of a transition. The thread whose swap succeeds has made the transition; another one reads the
+//! word again. A transition begins a generation. A call remembers the generation in which it was admitted, and counts in no other.
 //!
-//! **Memory order.** Loads acquire and swaps release. So whoever is let through by a state sees everything that was written before
-//! that state began: the window that was cleared, in particular.
+//! **Memory order.** Loads acquire and swaps release. So a call that a state admits sees everything that was written before that state
+//! began, the cleared window in particular.
 //!
 //! No clock, no log, no metrics, no other crate: `tests/loom` runs this file with every interleaving of its threads.
 
@@ -172,7 +172,7 @@ impl State {
     }
 
     /// A probe has succeeded. `before_closing` runs before any call can be let through by the closed state. Only the last of the probes
-    /// gets there, when no other can be admitted, so nobody else changes the state meanwhile.
+    /// gets there, when no other can be admitted, so no other thread changes the state meanwhile.
     pub(super) fn succeeded(&self, ticket: &Ticket, probes: u64, before_closing: impl Fn()) -> ProbeOutcome {
         loop {
             let word = self.load();

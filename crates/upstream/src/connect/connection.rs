@@ -129,8 +129,8 @@ impl Connection {
         }
     }
 
-    /// The socket, where its bytes are the connection's own. What goes past the connection, it can't count: from now on nobody judges the
-    /// peer's silence.
+    /// The socket, if its bytes are the connection's own. The connection doesn't see bytes that are moved on the socket itself, so from
+    /// now on the peer's silence is not judged.
     pub fn socket(&self) -> Option<Socket<'_>> {
         if self.silence.replace(Silence::Unjudged) == Silence::Kernel {
             self.set_user_timeout(None);

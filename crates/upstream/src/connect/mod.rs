@@ -28,7 +28,7 @@ use tokio::{
 pub use connection::Connection;
 pub use tls::{Offer, Tls};
 
-use crate::{Endpoint, EndpointAddress, Error, Sent};
+use crate::{Endpoint, EndpointAddress, Error, SentPart};
 
 /// How long the steps of a connection took; a step that was not reached has no time.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Times {
 /// settings and the endpoint name none.
 ///
 /// # Errors
-/// The reason says which step failed; `sent` is always [`Sent::Nothing`].
+/// The reason says which step failed; `sent` is always [`SentPart::Nothing`].
 pub async fn connect(
     endpoint: &Endpoint,
     config: &model::Upstream,
@@ -157,11 +157,11 @@ async fn within<T>(limit: Duration, connect: impl Future<Output = io::Result<T>>
                 io::ErrorKind::TimedOut => Reason::ConnectTimeout,
                 _ => Reason::ConnectFailed,
             };
-            Err(Error::with_source(reason, Sent::Nothing, error))
+            Err(Error::with_source(reason, SentPart::Nothing, error))
         }
         Err(_) => Err(Error::with_source(
             Reason::ConnectTimeout,
-            Sent::Nothing,
+            SentPart::Nothing,
             format!("no connection within connect_timeout ({limit:?})"),
         )),
     }
@@ -174,7 +174,7 @@ async fn greet(io: &mut (impl AsyncWrite + Unpin), header: &[u8]) -> Result<(), 
     }
     io.write_all(header)
         .await
-        .map_err(|error| Error::with_source(Reason::ConnectFailed, Sent::Nothing, error))
+        .map_err(|error| Error::with_source(Reason::ConnectFailed, SentPart::Nothing, error))
 }
 
 #[cfg(test)]

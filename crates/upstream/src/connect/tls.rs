@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::{Error, Sent, connect::Connection};
+use crate::{Error, SentPart, connect::Connection};
 
 /// What is offered by ALPN (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,10 +92,10 @@ impl Tls {
         let limit = config.handshake_timeout;
         let io = match timeout(limit, connector.connect(name, io)).await {
             Ok(Ok(io)) => io,
-            Ok(Err(error)) => return Err(Error::with_source(error.reason, Sent::Nothing, error)),
+            Ok(Err(error)) => return Err(Error::with_source(error.reason, SentPart::Nothing, error)),
             Err(_) => {
                 let why = format!("no TLS handshake within handshake_timeout ({limit:?})");
-                return Err(Error::with_source(Reason::TlsTimeout, Sent::Nothing, why));
+                return Err(Error::with_source(Reason::TlsTimeout, SentPart::Nothing, why));
             }
         };
         let Handshake { version, kind, key_exchange } = Handshake::of(io.get_ref().1);
@@ -103,7 +103,7 @@ impl Tls {
         let chosen = io.get_ref().1.alpn_protocol();
         if offer == Offer::Http && config.protocol == UpstreamProtocol::Http2 && chosen != Some(b"h2") {
             let why = "the peer did not choose h2, and `protocol: http2` allows nothing else";
-            return Err(Error::with_source(Reason::TlsAlpn, Sent::Nothing, why));
+            return Err(Error::with_source(Reason::TlsAlpn, SentPart::Nothing, why));
         }
         Ok(io)
     }

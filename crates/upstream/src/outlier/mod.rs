@@ -24,8 +24,8 @@
 //! once, and ends too (Envoy: ends at the next `interval`); multipliers fall by served time; refused streams and lost
 //! close races are no failures, and a caller's own short deadline isn't one either.
 //!
-//! A success costs one load of a flag that nobody writes while all is well ([`failing`]). Ejecting is rare and takes turns
-//! without waiting: a worker that finds another at it leaves its own for the next failure.
+//! A success costs one load of a flag that is not written while no endpoint fails ([`failing`]). Ejections are rare, and only one worker
+//! makes them at a time, without a wait: a worker that finds another one busy leaves its own ejection to the next failure.
 
 pub(crate) mod circuits;
 mod passive;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    EndpointAddress, EndpointSpec, Error, Sent,
+    EndpointAddress, EndpointSpec, Error, SentPart,
     test_support::{attempt, context},
 };
 
@@ -169,16 +169,16 @@ fn only_what_an_endpoint_is_to_blame_for_counts() {
         Outcome::Failed(Failure::Answer(StatusCode::SERVICE_UNAVAILABLE))
     );
     let error = |reason, sent| Outcome::of_error(&Error::new(reason, sent));
-    assert_eq!(error(Reason::OverflowPending, Sent::Nothing), Outcome::Inconclusive);
-    assert_eq!(error(Reason::UpstreamReset, Sent::Refused), Outcome::Inconclusive);
+    assert_eq!(error(Reason::OverflowPending, SentPart::Nothing), Outcome::Inconclusive);
+    assert_eq!(error(Reason::UpstreamReset, SentPart::Refused), Outcome::Inconclusive);
     let reset = Outcome::Failed(Failure::NoAnswer(Reason::UpstreamReset));
-    assert_eq!(error(Reason::UpstreamReset, Sent::Request), reset);
-    let mut race = Error::new(Reason::UpstreamReset, Sent::Request);
+    assert_eq!(error(Reason::UpstreamReset, SentPart::Request), reset);
+    let mut race = Error::new(Reason::UpstreamReset, SentPart::Request);
     race.reused = true;
     assert_eq!(Outcome::of_error(&race), Outcome::Inconclusive);
     let silence = std::io::Error::from(std::io::ErrorKind::TimedOut);
     let silence =
-        Error::with_source(Reason::UpstreamReset, Sent::Request, silence).on_reused_connection(true);
+        Error::with_source(Reason::UpstreamReset, SentPart::Request, silence).on_reused_connection(true);
     assert_eq!(Outcome::of_error(&silence), reset, "the kernel gave it up");
 }
 
@@ -192,7 +192,7 @@ async fn ends_of_tries_are_judged_by_their_outcome() {
         !endpoint.usable()
     };
     let failed = |reason| {
-        attempt(&shared, &endpoint, &context()).failed(&Error::new(reason, Sent::Nothing));
+        attempt(&shared, &endpoint, &context()).failed(&Error::new(reason, SentPart::Nothing));
         !endpoint.usable()
     };
     assert!(!(0..4).any(|_| answered(503)));

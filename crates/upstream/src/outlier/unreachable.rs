@@ -1,13 +1,12 @@
 //! Endpoints that can't be connected to.
 //!
 //! **Out.** An endpoint to which a connection could not be made (refused, timed out, no TLS) gets no requests from then on, after one
-//! failure and whatever share of the endpoints is out already: nothing was lost yet, since the call goes on to another endpoint. The
-//! last endpoint that is usable is never taken out: where nothing can be reached, calls go on to ask.
+//! failure, and independent of how many endpoints are out already: no call is lost, because it goes to another endpoint. The last usable
+//! endpoint is never taken out: if no endpoint can be reached, calls continue to try.
 //!
-//! **Back.** By evidence alone: a connection that succeeds. The worker that took it out makes one, after 250 ms, and
-//! then ever more seldom, up to every 10 s ([`crate::service`]). No caller's request is a probe. Only a call that every
-//! other endpoint has failed may knock, and each endpoint is tried ten times a second at most, whatever the number of
-//! callers.
+//! **Back.** Only a connection that succeeds brings it back. The worker that took it out tries one after 250 ms, then at growing
+//! intervals, up to 10 s ([`crate::service`]). No caller's request is a probe. Only a call that failed at every other endpoint may try
+//! it, and each endpoint is tried at most ten times a second, however many callers there are.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},

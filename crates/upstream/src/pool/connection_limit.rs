@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{Pool, Tick};
 use crate::{
-    Error, Sent, Shared,
+    Error, SentPart, Shared,
     limit::{ConnectionPermit, PendingPermit},
 };
 
@@ -110,7 +110,7 @@ impl<'a> Waiting<'a> {
         let (pool, now) = (self.pool, Instant::now());
         if deadline.is_some_and(|deadline| now >= deadline) {
             let cause = "the deadline came while the request waited for a connection";
-            return Err(Error::with_source(Reason::RequestTimeout, Sent::Nothing, cause));
+            return Err(Error::with_source(Reason::RequestTimeout, SentPart::Nothing, cause));
         }
         if now.duration_since(self.since) >= pool.shared.config.connect_timeout {
             return Err(pool.refused(Reason::OverflowConnections));

@@ -31,7 +31,7 @@ use super::{
     owner::Owner,
 };
 use crate::{
-    Endpoint, EndpointAddress, Error, Sent,
+    Endpoint, EndpointAddress, Error, SentPart,
     connect::{Connection, Offer, Times, Tls, connect},
     limit::{ConnectionPermit, PendingPermit},
 };
@@ -167,7 +167,7 @@ impl Pool {
             if let Some(dialing) = running.filter(|_| want.may_share(home)) {
                 dialing.over.notified().await;
                 if let Some((reason, detail)) = &*dialing.failed.borrow() {
-                    return Err(Error::with_source(*reason, Sent::Nothing, detail.as_str()));
+                    return Err(Error::with_source(*reason, SentPart::Nothing, detail.as_str()));
                 }
                 continue;
             }
@@ -273,7 +273,7 @@ impl Pool {
         let config = &*self.shared.config;
         if leads_back(&to.address, how.client) {
             let text = "the endpoint is the address that the call came in by: it would come in again";
-            return Err(Error::with_source(Reason::Loop, Sent::Nothing, text));
+            return Err(Error::with_source(Reason::Loop, SentPart::Nothing, text));
         }
         let (times, span) = (Times::begin(), how.traced.map(|attempt| attempt.connecting(&to.label)));
         let made = connect(to, config, how.tls, how.offer, how.host, how.client, &times).await;
@@ -310,7 +310,7 @@ impl Pool {
         want: &ConnectionSpec<'_>,
     ) -> Result<(), Error> {
         let permit =
-            ConnectionPermit::take(&self.shared).map_err(|reason| Error::new(reason, Sent::Nothing))?;
+            ConnectionPermit::take(&self.shared).map_err(|reason| Error::new(reason, SentPart::Nothing))?;
         let wire = self.make(home, want, permit).await?;
         if let Kind::H1(connection) = wire.kind {
             wire.home.park(connection);

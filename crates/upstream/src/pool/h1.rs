@@ -41,7 +41,7 @@ use super::{
     upgrade,
     upgraded::H1Tunnel,
 };
-use crate::{Error, Sent, connect::Connection, error::reason_or, limit::ConnectionPermit};
+use crate::{Error, SentPart, connect::Connection, error::reason_or, limit::ConnectionPermit};
 
 /// What to do where a peer ends a plain connection without a word.
 const IF_TLS: &str = "if it expects TLS, write `https://` in its address";
@@ -177,8 +177,8 @@ impl H1 {
         buffers::put(self.out.buffer());
     }
 
-    /// An idle connection's peer has closed it, or sent what nobody asked for. Looked at once it was idle for a whole tick; from then on
-    /// its end wakes the sweep. Not sooner, since busy connections would keep the sweep running.
+    /// The peer of an idle connection has closed it, or sent bytes without a request. It is checked only after it was idle for a whole tick,
+    /// because busy connections would keep the sweep running; from then on its end wakes the sweep.
     pub(super) fn has_ended(&mut self, cx: &mut Context<'_>, tick: u64) -> bool {
         if self.idle_since == tick {
             return false;
@@ -190,13 +190,13 @@ impl H1 {
     }
 
     /// How much of the request the upstream may have seen.
-    const fn sent(&self) -> Sent {
+    const fn sent(&self) -> SentPart {
         if self.read {
-            Sent::Response
+            SentPart::Response
         } else if self.wrote {
-            Sent::Request
+            SentPart::Request
         } else {
-            Sent::Nothing
+            SentPart::Nothing
         }
     }
 
@@ -219,8 +219,8 @@ impl H1 {
         (&mut self.decoder, &mut self.buf)
     }
 
-    /// Begins a request: what comes back is to be waited for with [`Self::answer`]. Two steps, so that the request itself does not stay
-    /// in the future of whoever waits.
+    /// Begins a request; [`Self::answer`] waits for the response. There are two steps so that the future that waits does not hold the
+    /// request.
     pub(super) fn begin(&mut self, request: Request<Body>) {
         self.read = false;
         self.wrote = false;
@@ -425,8 +425,8 @@ impl H1 {
     }
 
     /// A peer of a connection without TLS that has never said anything: one that expects TLS does so.
-    fn never_answered(&self, sent: Sent) -> bool {
-        !self.io.is_tls() && self.requests <= 1 && sent == Sent::Request && !self.read
+    fn never_answered(&self, sent: SentPart) -> bool {
+        !self.io.is_tls() && self.requests <= 1 && sent == SentPart::Request && !self.read
     }
 
     /// What went wrong, in the terms of the proxy.
@@ -456,7 +456,7 @@ impl H1 {
             Stop::Io(error) => {
                 let reason = reason_or(&error, Reason::UpstreamReset);
                 match self.write_error.take() {
-                    Some(write) if sent < Sent::Response => {
+                    Some(write) if sent < SentPart::Response => {
                         Error::with_source(reason, sent, format!("{error}; writing: {write}"))
                     }
                     _ if error.kind() == io::ErrorKind::ConnectionReset && self.never_answered(sent) => {
@@ -489,7 +489,7 @@ impl H1 {
                 "101 to a protocol that the request had not asked for",
             ),
         };
-        let reused = self.requests > 1 && sent < Sent::Response;
+        let reused = self.requests > 1 && sent < SentPart::Response;
         Failed { error: error.on_reused_connection(reused), request: None }
     }
 

@@ -39,7 +39,7 @@ use tokio::{
 };
 
 use super::owner::Owner;
-use crate::{Error, Sent, connect::Connection, error::reason_or, limit::ConnectionPermit};
+use crate::{Error, SentPart, connect::Connection, error::reason_or, limit::ConnectionPermit};
 
 /// Bytes of requests' bodies that may wait in memory for the socket.
 const SEND_BUFFER: usize = 256 << 10;
@@ -219,8 +219,8 @@ impl H2 {
     }
 
     /// How much of a stream the peer may have seen whose connection ended.
-    pub(super) fn sent(&self, stream: u32) -> Sent {
-        if self.caller.is_unsent(stream) { Sent::Nothing } else { Sent::Request }
+    pub(super) fn sent(&self, stream: u32) -> SentPart {
+        if self.caller.is_unsent(stream) { SentPart::Nothing } else { SentPart::Request }
     }
 
     /// Opens a stream. Returns also whether the connection had served others before.
@@ -230,18 +230,18 @@ impl H2 {
         ends: bool,
     ) -> Result<(SendStream, RecvStream, bool), Error> {
         let opened = self.caller.open(request, ends);
-        let (send, received) = opened.map_err(|error| explain(error, Sent::Nothing))?;
+        let (send, received) = opened.map_err(|error| explain(error, SentPart::Nothing))?;
         self.calls.set(self.calls.get() + 1);
         Ok((send, received, self.used.replace(true)))
     }
 }
 
 /// What went wrong with a stream, in the terms of the proxy. `sent` is how much was sent where the peer did not say.
-pub(super) fn explain(error: attache_http2::Error, sent: Sent) -> Error {
+pub(super) fn explain(error: attache_http2::Error, sent: SentPart) -> Error {
     let refused = error.code() == Some(Code::REFUSED_STREAM);
     // A stream fails by the peer's GOAWAY only if it is above the last one that the peer works on.
     if error.is_remote() && (error.is_go_away() || refused) {
-        let sent = if sent == Sent::Nothing { sent } else { Sent::Refused };
+        let sent = if sent == SentPart::Nothing { sent } else { SentPart::Refused };
         return Error::with_source(Reason::UpstreamRefusedStream, sent, error);
     }
     let reason = match error.by() {

@@ -27,7 +27,7 @@ use super::{
     h2_body::{self, AbortOnDrop, Uploaded},
     upgraded,
 };
-use crate::{Error, Sent, attempt::Attempt};
+use crate::{Error, SentPart, attempt::Attempt};
 
 /// Sends a request and waits for the response's head.
 pub(super) async fn send(
@@ -43,7 +43,7 @@ pub(super) async fn send(
         // Gone before anything is waited for.
         let mut request = request.take().unwrap_or_default();
         if let Err(error) = form::http2(&mut request, connection.tls) {
-            return Err(Error::with_source(Reason::BadRequest, Sent::Nothing, error));
+            return Err(Error::with_source(Reason::BadRequest, SentPart::Nothing, error));
         }
         tunnel = request.method() == Method::CONNECT;
         ends = request.body().is_end_stream() && !tunnel;
@@ -57,7 +57,7 @@ pub(super) async fn send(
         if uploaded == Uploaded::Running
             && let Poll::Ready(end) = upload.poll(cx)
         {
-            uploaded = end.map_err(|reason| Error::new(reason, Sent::Request))?;
+            uploaded = end.map_err(|reason| Error::new(reason, SentPart::Request))?;
         }
         if let Some(pass_on) = on_informational {
             while let Some(interim) = received.interim() {

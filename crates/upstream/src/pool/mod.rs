@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! - HTTP/1.1 connections are reused last in, first out: the warmest one is used and the surplus ages out.
-//! - A connection whose peer has closed it, or sent what nobody asked for, is found before a request is written
+//! - A connection whose peer has closed it, or sent bytes without a request, is found before a request is written
 //!   ([`h1::H1::answer`]), and closed by the sweep if it is not used.
 //! - One sweep per pool, while there is something to sweep, in place of a timer per connection. It ticks eight times
 //!   per idle timeout (at most once a second), and is woken when a peer closes a connection that was idle for a whole
@@ -50,7 +50,7 @@ pub use upgraded::{Upgraded, upgraded};
 
 pub(crate) use self::dial::{ConnectionSpec, DialOptions, Protocol};
 use self::{h1::H1, h2::H2, owner::Owner};
-use crate::{Endpoint, Error, IdMap, Sent, Shared};
+use crate::{Endpoint, Error, IdMap, SentPart, Shared};
 
 /// The endpoints' homes, by their endpoint's number.
 type EndpointPools = IdMap<Rc<EndpointPool>>;
@@ -126,7 +126,7 @@ impl Pool {
     /// A call that a limit turns away: counted, and the error for it.
     pub(crate) fn refused(&self, reason: Reason) -> Error {
         self.metrics.overflow(&self.shared.config.name, reason);
-        Error::new(reason, Sent::Nothing)
+        Error::new(reason, SentPart::Nothing)
     }
 
     /// Where the endpoint's connections are.
@@ -194,7 +194,7 @@ impl Pool {
         });
     }
 
-    /// Closes what is dead, too old or to an endpoint that is gone; says whether anything is left.
+    /// Closes connections that are dead, too old, or to an endpoint that discovery no longer names; true if any is left.
     fn sweep(&self, cx: &Context<'_>) -> bool {
         #[cfg(test)]
         self.tick.sweeps.set(self.tick.sweeps.get() + 1);

@@ -26,7 +26,7 @@ impl WaitCount {
         self.0.fetch_sub(1, Relaxed);
     }
 
-    /// Whether somebody must be told of a place that was freed before this.
+    /// Whether a call waits that must be woken for a permit that was released before.
     pub(crate) fn any_to_wake(&self) -> bool {
         fence(SeqCst);
         self.get() > 0

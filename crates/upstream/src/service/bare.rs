@@ -8,7 +8,7 @@ use attache_wire::Response;
 
 use super::Inner;
 use crate::{
-    CallContext, Endpoint, Error, Sent,
+    CallContext, Endpoint, Error, SentPart,
     connect::Connection,
     limit::{Charge, Closer, ConnectionPermit},
 };
@@ -81,7 +81,7 @@ impl Bare {
         let Some(charge) = &mut self.guard.charge else { return Ok(()) };
         charge.count().map_err(|reason| {
             metrics().overflow(&charge.shared().config.name, reason);
-            Error::new(reason, Sent::Nothing)
+            Error::new(reason, SentPart::Nothing)
         })
     }
 }

@@ -38,7 +38,7 @@ use self::bare::Reconnect;
 pub use self::bare::{Bare, Guard, connected};
 
 use crate::{
-    Balancer, Call, CallContext, CallKind, Endpoint, Error, Sent, Shared,
+    Balancer, Call, CallContext, CallKind, Endpoint, Error, SentPart, Shared,
     attempt::{Attempt, OutcomeReceivers},
     balance::request_hash,
     boxed,
@@ -182,10 +182,10 @@ impl Inner {
         let lookups = &self.pool.shared.lookups;
         match lookups.failure() {
             _ if reason == Reason::NoHealthyEndpoint => lookups.want(),
-            Some(detail) => return Error::with_source(reason, Sent::Nothing, detail.as_str()),
+            Some(detail) => return Error::with_source(reason, SentPart::Nothing, detail.as_str()),
             None => {}
         }
-        Error::new(reason, Sent::Nothing)
+        Error::new(reason, SentPart::Nothing)
     }
 
     fn pick(
@@ -232,7 +232,7 @@ impl Inner {
                 let hash = self.hash(&context, request, wants);
                 (hash, self.begin(request, wants, &context, hash, judges)?)
             }
-            None => return Err(Error::new(Reason::InternalError, Sent::Nothing)),
+            None => return Err(Error::new(Reason::InternalError, SentPart::Nothing)),
         };
         let (endpoint, mut attempt) = begun;
         let sent = match wants {
@@ -322,7 +322,7 @@ impl Inner {
         let Self { pool, tls, .. } = &**self;
         let config = &*pool.shared.config;
         let fresh = fresh.then(Instant::now);
-        let Some(whole) = request else { return Err(Error::new(Reason::InternalError, Sent::Nothing)) };
+        let Some(whole) = request else { return Err(Error::new(Reason::InternalError, SentPart::Nothing)) };
         let plan = self.plan(whole)?;
         // Only a forward proxy's certificate names come with the request.
         let host = matches!(config.address, model::Address::Authority { .. })
@@ -361,7 +361,7 @@ impl Inner {
                 && !wire.takes_extended_connect(config.handshake_timeout).await
             {
                 let why = "the upstream's HTTP/2 does not take extended CONNECT (RFC 8441)";
-                return Err(Error::with_source(Reason::ProtocolMismatch, Sent::Nothing, why));
+                return Err(Error::with_source(Reason::ProtocolMismatch, SentPart::Nothing, why));
             }
             let is_fresh = wire.is_fresh();
             context.exchange.handed_to_upstream();
@@ -382,12 +382,12 @@ impl Inner {
         if request.method() == Method::CONNECT && !extended {
             // What comes behind it would be a request that no rule has seen; a tunnel is a connection, and is asked for as one.
             let why = "a CONNECT is never sent as a request";
-            return Err(Error::with_source(Reason::ProtocolMismatch, Sent::Nothing, why));
+            return Err(Error::with_source(Reason::ProtocolMismatch, SentPart::Nothing, why));
         }
         let protocol = match self.pool.shared.config.protocol {
             UpstreamProtocol::Tcp => {
                 let why = "the upstream's protocol is tcp, so HTTP can't be routed to it";
-                return Err(Error::with_source(Reason::ProtocolMismatch, Sent::Nothing, why));
+                return Err(Error::with_source(Reason::ProtocolMismatch, SentPart::Nothing, why));
             }
             UpstreamProtocol::Auto if upgrades || extended => Protocol::Http1,
             _ => self.protocol(Some(request)),
@@ -396,7 +396,7 @@ impl Inner {
             Protocol::Http2 if upgrades => {
                 if !upgrade::is_http1(request) {
                     let why = "HTTP/2 carries no upgrade but WebSocket's (RFC 9113 section 8.6)";
-                    return Err(Error::with_source(Reason::ProtocolMismatch, Sent::Nothing, why));
+                    return Err(Error::with_source(Reason::ProtocolMismatch, SentPart::Nothing, why));
                 }
                 Some(upgrade::to_http2(request))
             }
@@ -432,7 +432,7 @@ fn respond(
 ) -> Result<Response<Body>, Error> {
     if let Some(handshake) = handshake {
         upgrade::answer(&mut response, handshake)
-            .map_err(|why| Error::with_source(Reason::UpstreamProtocolError, Sent::Response, why))?;
+            .map_err(|why| Error::with_source(Reason::UpstreamProtocolError, SentPart::Response, why))?;
     }
     Ok(response)
 }

@@ -28,7 +28,7 @@ use tokio::{task::spawn_local, time::Instant};
 
 use super::Inner;
 use crate::{
-    Affinity, CallContext, Endpoint, Error, Failure, Outcome, Overdue, Sent,
+    Affinity, CallContext, Endpoint, Error, Failure, Outcome, Overdue, SentPart,
     attempt::Attempt,
     connect::Offer,
     limit::ConnectionPermit,
@@ -100,7 +100,7 @@ impl Inner {
                 }
                 Event::Ended(at, Err(error)) => {
                     let failed = racers.swap_remove(at).endpoint;
-                    if !(error.sent == Sent::Nothing && error.reason.is(Class::NoConnection)) {
+                    if !(error.sent == SentPart::Nothing && error.reason.is(Class::NoConnection)) {
                         // Our own limit, or a deadline: another endpoint can't help.
                         if racers.is_empty() {
                             return Err(error);
@@ -238,7 +238,7 @@ impl Inner {
             return pool.preconnect(&pool.home(endpoint), &want).await;
         }
         let permit =
-            ConnectionPermit::take(&pool.shared).map_err(|reason| Error::new(reason, Sent::Nothing))?;
+            ConnectionPermit::take(&pool.shared).map_err(|reason| Error::new(reason, SentPart::Nothing))?;
         let how = DialOptions {
             tls: self.tls.as_ref(),
             offer: Offer::Opaque,

@@ -185,7 +185,7 @@ impl Direction {
                     if self.unflushed && writer.as_mut().poll_flush(cx).map_err(Side::Writer)?.is_ready() {
                         self.unflushed = false;
                     }
-                    // A task that has used up its budget was told to wait, and is known to nobody.
+                    // If the task has used up its budget, the reader was not asked, and will not wake it.
                     self.waits = !self.unflushed && has_budget_remaining();
                     return Poll::Pending;
                 }

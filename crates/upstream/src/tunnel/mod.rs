@@ -1,17 +1,17 @@
-//! Opaque bytes, both ways, until both sides have said their last.
+//! Opaque bytes in both directions, until both sides have ended.
 //!
 //! Rules:
-//! - Whatever is no end of both sides resets both: a transfer that was cut must never look whole.
-//! - One side's end is passed on as an end of writing (half-close); the other direction goes on until its own end.
-//! - What one direction holds, and how its bytes go, is in [`direction`].
-//! - A connection to an upstream that ends before either side's first byte was moved is replaced by one to another
-//!   endpoint, where there is one: nothing of the client's has reached anybody. So a server that goes while its clients
-//!   are silent isn't noticed by them. Each endpoint is asked once.
-//! - A bare connection whose upstream ends it soon after its begin, first and without a byte ([`AT_ONCE`]), is passed on as an end like any
-//!   other, and told as `upstream-reset`: for its client that was no answer. Where the client ended first nothing is said: probes
-//!   and protocols that go one way do so.
-//! - A side that is not read now, since it has ended or the other side takes nothing, is asked four times a second whether it was broken
-//!   off. Where an upstream's end had been passed on, the client has all of its bytes, and is closed in order.
+//! - If a tunnel ends in any other way than by the end of both sides, both are reset: a transfer that was cut must never look whole.
+//! - The end of one side is passed on as an end of writing (half-close); the other direction continues until it ends itself.
+//! - [`direction`] has what one direction buffers, and how it moves bytes.
+//! - If an upstream's connection ends before the first byte of either side was moved, attache connects to another endpoint, if there is
+//!   one: no server has received a byte of the client. So silent clients don't notice that a server has ended. Each endpoint is tried
+//!   once.
+//! - If the upstream ends an opaque connection first, soon after its begin ([`AT_ONCE`]) and without a byte, the end is passed on, and
+//!   reported as `upstream-reset`: its client got no answer. If the client ended first, nothing is reported: probes and one-way
+//!   protocols do this.
+//! - A side may not be read at the moment, because it has ended or the other side accepts no data. Then attache checks four times a
+//!   second whether it was reset. If the upstream's end was passed on before, the client has all bytes and is closed in order.
 //! - The clock is read eight times per idle timeout, not per message.
 
 mod bell;
@@ -180,13 +180,7 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                     !rings,
                 );
                 if let Poll::Ready(Err(side)) = sent {
-                    let side = match side {
-                        Side::Writer(error) if back.is_done() => return Poll::Ready(TunnelEnd::Left(error)),
-                        side => side,
-                    };
-                    let unused = matches!(side, Side::Writer(_)) && out.is_unused() && back.is_unused();
-                    let error = side.map(Reason::ClientClosed, Reason::UpstreamReset);
-                    return Poll::Ready(TunnelEnd::failed(error, unused));
+                    return Poll::Ready(sending_failed(side, &out, &back));
                 }
                 let received = back.poll(
                     cx,
@@ -196,13 +190,7 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                     !rings,
                 );
                 if let Poll::Ready(Err(side)) = received {
-                    let unused = matches!(side, Side::Reader(_)) && out.is_unused() && back.is_unused();
-                    let upstream = match &side {
-                        Side::Reader(error) => reason_or(error, Reason::UpstreamReset),
-                        Side::Writer(_) => Reason::UpstreamReset,
-                    };
-                    let error = side.map(upstream, Reason::ClientClosed);
-                    return Poll::Ready(TunnelEnd::failed(error, unused));
+                    return Poll::Ready(receiving_failed(side, &out, &back));
                 }
                 if back.keeps_an_end() {
                     if out.is_unused() {
@@ -230,19 +218,8 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                 if is_deaf {
                     let ask = ask.get_or_insert_with(|| Box::pin(sleep(ASK)));
                     while ask.as_mut().poll(cx).is_ready() {
-                        if out.is_deaf()
-                            && let Some(error) = client.broken()
-                        {
-                            return Poll::Ready(TunnelEnd::Over(Err((Reason::ClientClosed, Some(error)))));
-                        }
-                        if back.is_deaf()
-                            && let Some(error) = upstream.broken()
-                        {
-                            return Poll::Ready(if back.is_done() {
-                                TunnelEnd::Left(error)
-                            } else {
-                                TunnelEnd::Over(Err((reason_or(&error, Reason::UpstreamReset), Some(error))))
-                            });
+                        if let Some(end) = broken_side(&*client, &*upstream, &out, &back) {
+                            return Poll::Ready(end);
                         }
                         ask.as_mut().reset(Instant::now() + ASK);
                     }
@@ -294,6 +271,46 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
         None => result,
     };
     result.map(|()| copied).map_err(|(reason, source)| TunnelError { reason, copied, source })
+}
+
+/// The client could not be read, or the upstream not be written to.
+fn sending_failed(side: Side, out: &Direction, back: &Direction) -> TunnelEnd {
+    let side = match side {
+        Side::Writer(error) if back.is_done() => return TunnelEnd::Left(error),
+        side => side,
+    };
+    let unused = matches!(side, Side::Writer(_)) && out.is_unused() && back.is_unused();
+    TunnelEnd::failed(side.map(Reason::ClientClosed, Reason::UpstreamReset), unused)
+}
+
+/// The upstream could not be read, or the client not be written to.
+fn receiving_failed(side: Side, out: &Direction, back: &Direction) -> TunnelEnd {
+    let unused = matches!(side, Side::Reader(_)) && out.is_unused() && back.is_unused();
+    let upstream = match &side {
+        Side::Reader(error) => reason_or(error, Reason::UpstreamReset),
+        Side::Writer(_) => Reason::UpstreamReset,
+    };
+    TunnelEnd::failed(side.map(upstream, Reason::ClientClosed), unused)
+}
+
+/// A side that is not read has reset its connection.
+fn broken_side(
+    client: &impl Abort,
+    upstream: &impl Abort,
+    out: &Direction,
+    back: &Direction,
+) -> Option<TunnelEnd> {
+    if out.is_deaf()
+        && let Some(error) = client.broken()
+    {
+        return Some(TunnelEnd::Over(Err((Reason::ClientClosed, Some(error)))));
+    }
+    let error = if back.is_deaf() { upstream.broken()? } else { return None };
+    Some(if back.is_done() {
+        TunnelEnd::Left(error)
+    } else {
+        TunnelEnd::Over(Err((reason_or(&error, Reason::UpstreamReset), Some(error))))
+    })
 }
 
 fn closed_at_once(lasted: Duration) -> io::Error {

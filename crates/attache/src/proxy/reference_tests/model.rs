@@ -54,7 +54,7 @@ pub(super) struct Client {
 
 /// What a client sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum ClientEvent {
     /// Nobody listens.
     Refused,
     /// An answer: when, whether it says that the connection ends, and who answered.
@@ -78,7 +78,7 @@ pub(super) struct History {
 /// What must come of a [`History`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
-    pub(super) clients: Vec<Vec<Seen>>,
+    pub(super) clients: Vec<Vec<ClientEvent>>,
     /// When the program has ended.
     pub(super) end: u64,
 }
@@ -109,14 +109,14 @@ impl History {
     }
 
     /// What the client sees, and when its connection ends.
-    fn live(&self, client: &Client, retires: &[Retire]) -> (Vec<Seen>, u64) {
+    fn live(&self, client: &Client, retires: &[Retire]) -> (Vec<ClientEvent>, u64) {
         let after = || retires.iter().filter(|(told, _)| *told >= client.at);
         let told = after().map(|(told, _)| *told).min().unwrap_or(NEVER);
         let cut = after().map(|(_, cut)| *cut).min().unwrap_or(NEVER);
         let idle_end = told.saturating_add(LAST_CALL).min(cut);
         let (mut seen, mut now) = (Vec::new(), client.at);
-        let ends = |mut seen: Vec<Seen>, at| {
-            seen.push(Seen::End(at));
+        let ends = |mut seen: Vec<ClientEvent>, at| {
+            seen.push(ClientEvent::End(at));
             (seen, at)
         };
         for (n, (wait, service)) in client.requests.iter().enumerate() {
@@ -128,7 +128,11 @@ impl History {
             if now > cut {
                 return ends(seen, cut);
             }
-            seen.push(Seen::Answer { at: now, close: now > told, from: self.answers(client.to, sent) });
+            seen.push(ClientEvent::Answer {
+                at: now,
+                close: now > told,
+                from: self.answers(client.to, sent),
+            });
             if now > told {
                 let has_left = client.leaves && n + 1 == client.requests.len();
                 return if has_left { (seen, now) } else { ends(seen, now) };
@@ -162,7 +166,7 @@ impl History {
             let drains = if client.to == Place::Inbound { drain } else { drain_all };
             let is_there = client.to != Place::Extra || self.times(Change::Extra, client.at) % 2 == 1;
             if client.at > drains || !is_there {
-                clients.push(vec![Seen::Refused]);
+                clients.push(vec![ClientEvent::Refused]);
                 continue;
             }
             let mut retires = self.retired_by_reloads(client.to);

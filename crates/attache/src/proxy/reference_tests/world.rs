@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, advance, sleep, timeout},
 };
 
-use super::model::{Change, Client, History, Outcome, Place, RELOAD_DRAIN, Seen};
+use super::model::{Change, Client, ClientEvent, History, Outcome, Place, RELOAD_DRAIN};
 use crate::{
     inherited::InheritedSockets,
     prepare,
@@ -28,7 +28,7 @@ const SETTLED: usize = 60;
 /// The same where only timers can have made work.
 const QUIET: usize = 12;
 /// Longer than any history.
-const LONGEST: u64 = 4000;
+const LAST_MILLISECOND: u64 = 4000;
 
 impl Place {
     fn file(self) -> &'static str {
@@ -139,7 +139,7 @@ fn connect(client: &Client, dir: &Path) -> Option<UnixStream> {
 }
 
 /// The rest of the client's life.
-async fn follow(stream: UnixStream, client: Client, began: Instant) -> Vec<Seen> {
+async fn follow(stream: UnixStream, client: Client, began: Instant) -> Vec<ClientEvent> {
     let mut stream = tokio::net::UnixStream::from_std(stream).unwrap();
     let now = || u64::try_from(began.elapsed().as_millis()).unwrap();
     let mut seen = Vec::new();
@@ -147,24 +147,24 @@ async fn follow(stream: UnixStream, client: Client, began: Instant) -> Vec<Seen>
         let mut answer = Vec::new();
         while !answer.windows(4).any(|bytes| bytes == b"\r\n\r\n") || answer.ends_with(b"\r\n\r\n") {
             if !matches!(stream.read_buf(&mut answer).await, Ok(1..)) {
-                seen.push(Seen::End(now()));
+                seen.push(ClientEvent::End(now()));
                 return seen;
             }
         }
         let answer = String::from_utf8(answer).unwrap().to_ascii_lowercase();
         let from = if answer.starts_with("http/1.1 200") { answer.chars().last().unwrap() } else { '!' };
-        seen.push(Seen::Answer { at: now(), close: answer.contains("connection: close"), from });
+        seen.push(ClientEvent::Answer { at: now(), close: answer.contains("connection: close"), from });
         let Some((wait, service)) = client.requests.get(n + 1) else { break };
         // Nothing comes between two requests but the end.
         if timeout(Duration::from_millis(*wait), stream.read(&mut [0])).await.is_ok() {
-            seen.push(Seen::End(now()));
+            seen.push(ClientEvent::End(now()));
             return seen;
         }
         stream.write_all(request(*service).as_bytes()).await.unwrap();
     }
     if !client.leaves {
         let _ = stream.read(&mut [0]).await;
-        seen.push(Seen::End(now()));
+        seen.push(ClientEvent::End(now()));
     }
     seen
 }
@@ -196,9 +196,10 @@ pub(super) async fn run(history: &History) -> Outcome {
     });
     settle(SETTLED).await;
 
-    let mut clients: Vec<Option<JoinHandle<Vec<Seen>>>> = history.clients.iter().map(|_| None).collect();
+    let mut clients: Vec<Option<JoinHandle<Vec<ClientEvent>>>> =
+        history.clients.iter().map(|_| None).collect();
     advance(Duration::from_millis(1)).await;
-    for now in (1..LONGEST).step_by(2) {
+    for now in (1..LAST_MILLISECOND).step_by(2) {
         let mut acted = false;
         for (client, task) in history.clients.iter().zip(&mut clients).filter(|(client, _)| client.at == now)
         {
@@ -206,7 +207,7 @@ pub(super) async fn run(history: &History) -> Outcome {
             *task = Some(spawn_local(async move {
                 match stream {
                     Some(stream) => follow(stream, client, began).await,
-                    None => vec![Seen::Refused],
+                    None => vec![ClientEvent::Refused],
                 }
             }));
             if !history.clients.iter().any(|client| client.at == now && client.tied) {
@@ -244,7 +245,7 @@ pub(super) async fn run(history: &History) -> Outcome {
         } else {
             // The program had ended before.
             assert!(connect(client, dir).is_none());
-            vec![Seen::Refused]
+            vec![ClientEvent::Refused]
         });
     }
     Outcome { clients: seen, end }

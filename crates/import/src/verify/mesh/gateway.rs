@@ -3,7 +3,7 @@
 
 use crate::tree::Node;
 
-use super::{Expectation, Mesh, Object, Request, Sent, whole};
+use super::{DeliveredRequest, Expectation, Mesh, Object, Request, whole};
 
 /// How specific a match is: the largest has the request.
 type Specific = (u8, usize, bool, usize, usize);
@@ -86,7 +86,7 @@ fn takes(one: &Node, request: &Request<'_>) -> Option<Specific> {
 }
 
 fn done(rule: &Node, path: Option<&Node>, request: &Request<'_>, object: &Object) -> Expectation {
-    let mut out = Sent { target: request.probe.target.clone(), ..Sent::default() };
+    let mut out = DeliveredRequest { target: request.probe.target.clone(), ..DeliveredRequest::default() };
     for filter in rule.list("filters") {
         match filter.str("type").unwrap_or_default() {
             "RequestHeaderModifier" => {
@@ -135,5 +135,5 @@ fn done(rule: &Node, path: Option<&Node>, request: &Request<'_>, object: &Object
     if out.services.is_empty() {
         return Expectation::Answered { status: 500, location: None, body: None };
     }
-    Expectation::Sent(out)
+    Expectation::DeliveredRequest(out)
 }

@@ -24,7 +24,7 @@ use super::{Answer, probe::Probe, stub::Stubs};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Expectation {
     /// One of these services answers; each by its name and subset.
-    Sent(Sent),
+    DeliveredRequest(DeliveredRequest),
     /// The proxy answers with this status, `Location` and body.
     Answered { status: u16, location: Option<String>, body: Option<String> },
     /// The reading doesn't know: why.
@@ -33,7 +33,7 @@ pub(crate) enum Expectation {
 
 /// What reaches a service.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Sent {
+pub(crate) struct DeliveredRequest {
     /// `NAME.NAMESPACE` or `NAME.NAMESPACE-SUBSET`.
     pub(crate) services: Vec<String>,
     /// The target with its query.
@@ -186,7 +186,11 @@ impl Mesh {
         let (name, namespace) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         if host.ends_with(".svc.cluster.local") && self.service(name, namespace) {
             let services = vec![format!("{name}.{namespace}")];
-            return Expectation::Sent(Sent { services, target: probe.target.clone(), ..Sent::default() });
+            return Expectation::DeliveredRequest(DeliveredRequest {
+                services,
+                target: probe.target.clone(),
+                ..DeliveredRequest::default()
+            });
         }
         Expectation::Unknown("hosts that no object names")
     }
@@ -213,8 +217,10 @@ pub(crate) fn differs(said: &Expectation, own: &Answer, probe: &Probe) -> Option
         (Expectation::Answered { status, .. }, Some(_)) => {
             both("answer", &status.to_string(), &own.summary())
         }
-        (Expectation::Sent(sent), None) => both("answer", &sent.services.join(" or "), &own.summary()),
-        (Expectation::Sent(sent), Some(seen)) => {
+        (Expectation::DeliveredRequest(sent), None) => {
+            both("answer", &sent.services.join(" or "), &own.summary())
+        }
+        (Expectation::DeliveredRequest(sent), Some(seen)) => {
             // An upstream's name ends with the port where its service has several.
             let is = |service: &String| {
                 seen.name == *service

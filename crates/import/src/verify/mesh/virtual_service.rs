@@ -3,7 +3,7 @@
 
 use crate::tree::Node;
 
-use super::{Expectation, Mesh, Object, Request, Sent, matches};
+use super::{DeliveredRequest, Expectation, Mesh, Object, Request, matches};
 
 /// `None` where no `VirtualService` is for the host.
 pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Expectation> {
@@ -120,7 +120,7 @@ fn done(rule: &Node, uri: Option<&Node>, request: &Request<'_>, object: &Object,
 }
 
 fn sent(rule: &Node, uri: Option<&Node>, request: &Request<'_>, object: &Object, mesh: &Mesh) -> Expectation {
-    let mut out = Sent { target: request.probe.target.clone(), ..Sent::default() };
+    let mut out = DeliveredRequest { target: request.probe.target.clone(), ..DeliveredRequest::default() };
     let rewrite = rule.down(&["rewrite"]);
     if rewrite.get("uri_regex_rewrite").is_some() {
         return Expectation::Unknown("rewrites by a regular expression");
@@ -159,10 +159,10 @@ fn sent(rule: &Node, uri: Option<&Node>, request: &Request<'_>, object: &Object,
             None => short.to_owned(),
         });
     }
-    Expectation::Sent(out)
+    Expectation::DeliveredRequest(out)
 }
 
-fn headers(edits: &Node, out: &mut Sent) {
+fn headers(edits: &Node, out: &mut DeliveredRequest) {
     if let Some(host) =
         edits.down(&["set"]).entries().iter().find(|(name, _)| name.eq_ignore_ascii_case("host"))
     {

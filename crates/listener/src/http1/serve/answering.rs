@@ -16,7 +16,7 @@ use attache_config::model::HalfClose;
 
 use super::{Answer, Call, Connection, Ended, State};
 use crate::{
-    exchange::Sent,
+    exchange::CountedBody,
     http1::{
         encode,
         tunnel::{Signals, Tunnel},
@@ -71,7 +71,7 @@ impl<H: HttpService> Connection<H> {
             finish.complete();
             return Some(State::Between);
         }
-        let body = Sent::new(body, finish, asked.head, status);
+        let body = CountedBody::new(body, finish, asked.head, status);
         Some(State::Answering(Answer { body, encoder: plan.encoder, announced }))
     }
 

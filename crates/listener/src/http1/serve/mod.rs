@@ -1,13 +1,13 @@
 //! One HTTP/1 connection: its requests one after the other, each read, called, and answered.
 //!
-//! A future by hand, which moves when the socket, the service or an answer's body can. While it waits for a request it holds the socket and
-//! what belongs to the connection, and no buffer.
+//! It is a hand-written future, which makes progress when the socket, the service or an answer's body is ready. While it waits for a
+//! request it holds the socket and the connection's state, and no buffer.
 //!
-//! - A refused head is answered in its order, after the requests before it, and nothing after it is ever read but thrown away for a
-//!   moment at the end: closing a socket with unread bytes resets it and can destroy the answer on its way.
+//! - A refused head is answered in its order, after the requests before it. Bytes after it are only read and dropped for a moment at the
+//!   end: closing a socket with unread bytes resets it, and can destroy the answer on its way.
 //! - A client that closes its side after its request gets its answer (RFC 9112 section 9.6), unless `http.half_close` says otherwise.
-//! - A body that breaks off is never ended cleanly: what came of it is written, and then the connection is cut. Where only the
-//!   connection's end says that a body is whole (HTTP/1.0), any other end is a reset, whoever wanted it.
+//! - A body that breaks off never ends cleanly: attache writes what it has received, and then cuts the connection. If only the end of the
+//!   connection says that a body is complete (HTTP/1.0), attache resets the connection in every other case.
 
 mod answering;
 mod reading;
@@ -42,7 +42,7 @@ use super::{
 };
 use crate::{
     Protocol,
-    exchange::{Finish, Sent},
+    exchange::{CountedBody, Finish},
     reader::Reader,
     registry::{OpenConnection, Order},
     request::{ListenerPermit, Refusal},
@@ -56,7 +56,7 @@ const LINGER_BYTES: usize = 1 << 20;
 /// Bytes of an unread body that are read so that the connection can be used again.
 const DRAIN_BYTES: usize = 64 << 10;
 
-/// Serves the connection to its end, that of the tunnel that it may become included. With `deny`, whatever comes first is refused.
+/// Serves the connection to its end, including the tunnel that it may become. With `deny`, the first request is refused.
 pub(crate) fn serve<H: HttpService>(
     mut stream: Stream,
     reader: Reader,
@@ -183,7 +183,7 @@ struct Call<F> {
 
 /// An answer's body on its way.
 struct Answer {
-    body: Sent,
+    body: CountedBody,
     encoder: Encoder,
     /// The trailers that were announced, where the client takes any.
     announced: Option<Box<Fields>>,

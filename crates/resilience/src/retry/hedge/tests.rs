@@ -2,7 +2,7 @@ use std::{cell::Cell, sync::atomic::Ordering::Relaxed};
 
 use attache_config::model::{Hedge, Policy, Retry, RetryMethods, RetryOn, Timeouts};
 use attache_telemetry::Reason;
-use attache_upstream::{EndpointSpec, Sent};
+use attache_upstream::{EndpointSpec, SentPart};
 
 use tokio::time::sleep;
 
@@ -188,7 +188,7 @@ async fn a_bad_answer_waits_for_the_other_try() {
     assert_eq!(winner(&after(20), &state(), &script, get()).await, ("200 2".into(), 60 * MS));
     // An error is a bad answer, too.
     let script = slow(Script::default(), 1, 60, 200)
-        .answer(2, || Err(Error::new(Reason::ConnectRefused, Sent::Nothing)));
+        .answer(2, || Err(Error::new(Reason::ConnectRefused, SentPart::Nothing)));
     assert_eq!(winner(&after(20), &state(), &script, get()).await, ("200 1".into(), 60 * MS));
 }
 

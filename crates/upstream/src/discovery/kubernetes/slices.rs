@@ -5,8 +5,8 @@
 //! work, so it is left out while its streams go on; only where no endpoint is ready are those used that still serve while they
 //! terminate (as kube-proxy does, KEP-1669).
 //!
-//! Addresses that the API server itself refuses in an EndpointSlice (loopback, link-local, multicast, unspecified) are never used: whoever
-//! may write slices could otherwise lead calls to this machine or to the node's metadata service.
+//! Addresses that the API server itself refuses in an EndpointSlice (loopback, link-local, multicast, unspecified) are never used.
+//! Otherwise a user who may write slices could lead calls to this machine or to the node's metadata service.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, pause, timeout},
 };
 
-use crate::{Sent, testing::*};
+use crate::{SentPart, testing::*};
 
 /// A server that answers when it is told to.
 async fn held() -> (Server, Rc<Notify>) {
@@ -39,7 +39,7 @@ async fn a_call_above_max_requests_is_refused_at_once() {
     });
     settle().await;
     let error = upstream.send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::OverflowRequests, Sent::Nothing));
+    assert_eq!((error.reason, error.sent), (Reason::OverflowRequests, SentPart::Nothing));
     go.notify_one();
     first.await.unwrap().unwrap();
     go.notify_one();
@@ -80,7 +80,7 @@ async fn a_call_that_waits_too_long_for_a_connection_overflows() {
     pause();
     let start = Instant::now();
     let error = upstream.send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::OverflowConnections, Sent::Nothing));
+    assert_eq!((error.reason, error.sent), (Reason::OverflowConnections, SentPart::Nothing));
     assert!(start.elapsed() >= Duration::from_secs(1), "connect_timeout is how long it waits");
 }
 
@@ -97,7 +97,7 @@ async fn a_call_above_max_pending_is_refused_at_once() {
         settle().await;
     }
     let error = upstream.send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::OverflowPending, Sent::Nothing));
+    assert_eq!((error.reason, error.sent), (Reason::OverflowPending, SentPart::Nothing));
 }
 
 #[tokio::test(flavor = "local")]
@@ -146,7 +146,7 @@ async fn http_can_not_be_routed_to_a_tcp_upstream() {
     let server = answering(OK).await;
     let upstream = to(&server, |c| c.protocol = attache_config::model::UpstreamProtocol::Tcp);
     let error = upstream.send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::ProtocolMismatch, Sent::Nothing));
+    assert_eq!((error.reason, error.sent), (Reason::ProtocolMismatch, SentPart::Nothing));
     let bare = opaque(&upstream).await.unwrap();
     assert_eq!(counts(&upstream), (1, 1));
     drop(bare);

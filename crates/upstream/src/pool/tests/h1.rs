@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{Sent, testing::*};
+use crate::{SentPart, testing::*};
 
 #[tokio::test(flavor = "local")]
 async fn requests_one_after_the_other_share_a_connection() {
@@ -118,7 +118,7 @@ async fn the_close_race_on_a_kept_connection_says_that_it_was_one() {
     let upstream = to(&server, |_| {});
     assert_eq!(text(upstream.send(get("/")).await.unwrap()).await, "ok");
     let error = upstream.send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent, error.reused), (Reason::UpstreamReset, Sent::Request, true));
+    assert_eq!((error.reason, error.sent, error.reused), (Reason::UpstreamReset, SentPart::Request, true));
     assert_eq!(counts(&upstream), (0, 0));
 }
 
@@ -129,7 +129,7 @@ async fn a_new_connection_that_is_closed_without_an_answer_is_no_close_race() {
     })
     .await;
     let error = to(&server, |_| {}).send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent, error.reused), (Reason::UpstreamReset, Sent::Request, false));
+    assert_eq!((error.reason, error.sent, error.reused), (Reason::UpstreamReset, SentPart::Request, false));
 }
 
 #[tokio::test(flavor = "local")]
@@ -140,14 +140,14 @@ async fn a_part_of_a_head_is_a_part_of_a_response() {
     })
     .await;
     let error = to(&server, |_| {}).send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::UpstreamReset, Sent::Response));
+    assert_eq!((error.reason, error.sent), (Reason::UpstreamReset, SentPart::Response));
 }
 
 #[tokio::test(flavor = "local")]
 async fn what_is_not_http_and_a_head_above_the_limit_are_protocol_errors() {
     let server = answering("SSH-2.0-OpenSSH_9.6\r\n\r\n").await;
     let error = to(&server, |_| {}).send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::UpstreamProtocolError, Sent::Response));
+    assert_eq!((error.reason, error.sent), (Reason::UpstreamProtocolError, SentPart::Response));
 
     let server = serve(|mut stream, _| async move {
         head(&mut stream).await;
@@ -157,7 +157,7 @@ async fn what_is_not_http_and_a_head_above_the_limit_are_protocol_errors() {
     })
     .await;
     let error = to(&server, |c| c.pool.headers_size = 8192).send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::UpstreamProtocolError, Sent::Response));
+    assert_eq!((error.reason, error.sent), (Reason::UpstreamProtocolError, SentPart::Response));
 }
 
 #[tokio::test(flavor = "local")]
@@ -167,7 +167,7 @@ async fn a_refused_connection_says_so_and_that_nothing_was_sent() {
     gone.set_port(1);
     let upstream = upstream(config(), vec![endpoint(gone, None)]);
     let error = upstream.send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::ConnectRefused, Sent::Nothing));
+    assert_eq!((error.reason, error.sent), (Reason::ConnectRefused, SentPart::Nothing));
     assert!(error.detail().contains("refused"), "{}", error.detail());
     assert_eq!(counts(&upstream), (0, 0));
 }
@@ -372,7 +372,7 @@ async fn a_connection_that_hangs_times_out() {
         filling.push(io);
     }
     let error = upstream(config(), vec![endpoint(address, None)]).send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::ConnectTimeout, Sent::Nothing));
+    assert_eq!((error.reason, error.sent), (Reason::ConnectTimeout, SentPart::Nothing));
 }
 
 #[tokio::test(flavor = "local")]

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::h2_server::{answer, body, connections, streams};
-use crate::{Sent, WorkerUpstream, testing::*};
+use crate::{SentPart, WorkerUpstream, testing::*};
 
 pub(super) fn h2(server: &Server, change: impl FnOnce(&mut model::Upstream)) -> WorkerUpstream {
     to(server, |config| {
@@ -164,7 +164,7 @@ async fn a_refused_stream_was_not_worked_on() {
     })
     .await;
     let error = h2(&server, |_| {}).send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::UpstreamRefusedStream, Sent::Refused));
+    assert_eq!((error.reason, error.sent), (Reason::UpstreamRefusedStream, SentPart::Refused));
 }
 
 #[tokio::test(flavor = "local")]
@@ -182,7 +182,7 @@ async fn a_stream_above_goaway_s_last_was_not_worked_on() {
     let error = h2(&server, |_| {}).send(get("/")).await.unwrap_err();
     assert_eq!(
         (error.reason, error.sent),
-        (Reason::UpstreamRefusedStream, Sent::Refused),
+        (Reason::UpstreamRefusedStream, SentPart::Refused),
         "{}",
         error.detail()
     );
@@ -195,7 +195,7 @@ async fn a_reset_before_the_response_may_have_been_worked_on() {
     })
     .await;
     let error = h2(&server, |_| {}).send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::UpstreamReset, Sent::Request));
+    assert_eq!((error.reason, error.sent), (Reason::UpstreamReset, SentPart::Request));
 }
 
 #[tokio::test(flavor = "local")]
@@ -209,7 +209,7 @@ async fn a_connection_that_ends_before_the_response_says_whether_it_was_a_kept_o
     let upstream = h2(&server, |_| {});
     assert_eq!(text(upstream.send(get("/")).await.unwrap()).await, "ok");
     let error = upstream.send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent, error.reused), (Reason::UpstreamReset, Sent::Request, true));
+    assert_eq!((error.reason, error.sent, error.reused), (Reason::UpstreamReset, SentPart::Request, true));
     settle().await;
     assert_eq!(counts(&upstream), (0, 0));
 }
@@ -418,7 +418,7 @@ async fn a_peer_that_falls_silent_is_asked_and_then_given_up() {
     pause();
     let start = Instant::now();
     let error = call.await.unwrap().unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::UpstreamReset, Sent::Request));
+    assert_eq!((error.reason, error.sent), (Reason::UpstreamReset, SentPart::Request));
     let after = start.elapsed();
     // Two intervals until it is known to be silent, and one for its answer, since that is shorter than 20 s.
     assert!(after >= Duration::from_secs(15) && after <= Duration::from_secs(31), "{after:?}");
@@ -440,7 +440,7 @@ async fn a_peer_that_never_says_settings_has_not_taken_the_connection() {
     let upstream = h2(&server, |c| c.connect_timeout = Duration::from_millis(200));
     let start = std::time::Instant::now();
     let error = upstream.send(get("/")).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::ConnectTimeout, Sent::Request));
+    assert_eq!((error.reason, error.sent), (Reason::ConnectTimeout, SentPart::Request));
     assert!(
         error.detail().contains("no SETTINGS of HTTP/2 came within `connect_timeout`"),
         "{}",
@@ -469,7 +469,7 @@ async fn a_failed_connection_fails_all_who_waited_for_it_at_once() {
         .collect();
     for call in calls {
         let error = call.await.unwrap().unwrap_err();
-        assert_eq!((error.reason, error.sent), (Reason::ConnectRefused, Sent::Nothing));
+        assert_eq!((error.reason, error.sent), (Reason::ConnectRefused, SentPart::Nothing));
     }
     assert_eq!(counts(&upstream), (0, 0));
 }

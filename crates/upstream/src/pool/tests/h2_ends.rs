@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use super::{h2::h2, h2_frames::frame};
-use crate::{Call, Error, Sent, WorkerUpstream, testing::*};
+use crate::{Call, Error, SentPart, WorkerUpstream, testing::*};
 
 /// `:status: 200` of the static table.
 const OK: &[u8] = &[0x88];
@@ -68,7 +68,7 @@ fn upload() -> Call {
 async fn a_call_of_which_nothing_was_written_when_the_peer_closed_may_go_anywhere() {
     let (upstream, stream) = kept().await;
     let error = meanwhile(&upstream, upload(), || reset(stream)).await.unwrap_err();
-    assert_eq!((error.reason, error.sent, error.reused), (Reason::UpstreamReset, Sent::Nothing, true));
+    assert_eq!((error.reason, error.sent, error.reused), (Reason::UpstreamReset, SentPart::Nothing, true));
 }
 
 #[tokio::test(flavor = "local")]
@@ -79,7 +79,7 @@ async fn a_call_that_was_written_may_have_been_worked_on() {
     assert_eq!(stream.read(&mut [0; 9]).map_err(|error| error.kind()), Ok::<_, ErrorKind>(9));
     drop(stream);
     let error = call.await.unwrap().unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::UpstreamReset, Sent::Request));
+    assert_eq!((error.reason, error.sent), (Reason::UpstreamReset, SentPart::Request));
 }
 
 #[tokio::test(flavor = "local")]
@@ -95,9 +95,9 @@ async fn the_last_words_of_a_peer_that_reset_its_connection_are_heard() {
     })
     .await
     .unwrap_err();
-    assert!(other.sent <= Sent::Refused, "{:?}", other.sent);
+    assert!(other.sent <= SentPart::Refused, "{:?}", other.sent);
     let error = call.await.unwrap().unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::UpstreamRefusedStream, Sent::Refused));
+    assert_eq!((error.reason, error.sent), (Reason::UpstreamRefusedStream, SentPart::Refused));
 
     // An answer: the upload that goes on meanwhile fails.
     let (upstream, mut stream) = kept().await;

@@ -11,7 +11,7 @@ use super::{
     h2::h2,
     h2_server::{answer, streams},
 };
-use crate::{Sent, pool::upgraded, testing::*};
+use crate::{SentPart, pool::upgraded, testing::*};
 
 async fn echoing(answer: &'static str) -> Server {
     serve(move |mut stream, _| async move {
@@ -63,7 +63,7 @@ async fn a_connect_is_never_sent_as_a_request() {
     let upstream = to(&server, |_| {});
     let request = http::Request::builder().method(Method::CONNECT).uri("target.example:443");
     let error = upstream.send(call(request.body(Body::empty()).unwrap())).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::ProtocolMismatch, Sent::Nothing));
+    assert_eq!((error.reason, error.sent), (Reason::ProtocolMismatch, SentPart::Nothing));
     assert_eq!(server.accepted.get(), 0);
 }
 
@@ -148,7 +148,7 @@ async fn an_http1_client_s_websocket_reaches_an_http2_upstream() {
 async fn a_websocket_to_an_http2_upstream_without_extended_connect_is_a_mismatch() {
     let server = streams(Builder::new(), |_, mut respond, _| async move { answer(&mut respond, "ok") }).await;
     let error = h2(&server, |_| {}).send(websocket()).await.unwrap_err();
-    assert_eq!((error.reason, error.sent), (Reason::ProtocolMismatch, Sent::Nothing));
+    assert_eq!((error.reason, error.sent), (Reason::ProtocolMismatch, SentPart::Nothing));
 }
 
 #[tokio::test(flavor = "local")]
