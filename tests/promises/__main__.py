@@ -13,6 +13,7 @@ import time
 import traceback
 
 import floods  # noqa: F401  (registers its attacks)
+import floods_edges  # noqa: F401
 import floods_http2  # noqa: F401
 import floods_services  # noqa: F401
 import lifecycle  # noqa: F401

@@ -86,6 +86,13 @@ class Speaker(End):
             self.changed.notify_all()
 
 
+def read_preface(s):
+    """No byte more: frames follow that say how much may be sent."""
+    left = len(PREFACE)
+    while left and (more := s.recv(left)):
+        left -= len(more)
+
+
 def empty_data(stream):
     return frame(DATA, PADDED, stream, b"\xff" + bytes(255))
 
@@ -123,7 +130,7 @@ async def an_http2_upstream_that_floods_is_ended_at_the_timeout(binary):
             first, block = kinds[name]
 
             def each(s, head):
-                s.recv(4096)
+                read_preface(s)
                 settings = frame(SETTINGS, 0, 0) + frame(SETTINGS, ACK, 0)
                 blocks = block and (repeated(block) if not pause else block * (100 if len(block) < 200 else 1))
                 return Speaker(s, settings + first, blocks, pause, data_on=None if block else 1)

@@ -51,7 +51,8 @@ class End:
         self.largest_gap, self.heard = 0.0, time.monotonic()
         # What is sent between two blocks, by a name, and when it was.
         self.words, self.said = collections.deque(), {}
-        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if s.family != socket.AF_UNIX:
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         Thread(self.send)
         if reads:
             Thread(self.receive)

@@ -32,9 +32,10 @@ def holds(condition, *said):
 
 
 class Attache:
-    """A running program. `$NAME` in its config is a free port, the same one for the same name."""
+    """A running program. `$NAME` in its config is a free port, the same one for the same name. `env` is added to its environment."""
 
-    def __init__(self, binary, config, workers=2, **ports):
+    def __init__(self, binary, config, workers=2, env=None, **ports):
+        self.env = {**os.environ, **(env or {})}
         self.binary, self.folder = binary, pathlib.Path(tempfile.mkdtemp(prefix="promises-"))
         self.ports, self.process, self.others = {"METRICS": free_port(), **ports}, None, []
         self.file, self.log = self.folder / "attache.yaml", self.folder / "log"
@@ -60,7 +61,8 @@ class Attache:
     async def start(self, ready=True, stdout=None):
         with open(self.log, "ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                self.binary, "run", "-c", str(self.file), stdin=asyncio.subprocess.DEVNULL, stdout=stdout or log, stderr=log)
+                self.binary, "run", "-c", str(self.file), env=self.env, stdin=asyncio.subprocess.DEVNULL,
+                stdout=stdout or log, stderr=log)
         while ready and b" 200 " not in (await self.get("/readyz"))[:20]:
             holds(self.process.returncode is None, "it ended at its start:", self.said())
             await asyncio.sleep(0.02)

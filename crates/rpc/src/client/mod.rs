@@ -5,6 +5,7 @@
 //! the answer's head and of its body. The tasks of a connection end when its last user is dropped.
 
 mod error;
+mod paced;
 mod response;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,8 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout_at},
 };
+
+use paced::Paced;
 
 pub use error::Error;
 pub use response::{Collected, ResponseStream};
@@ -171,7 +174,7 @@ impl Client {
     }
 
     async fn handshake(dialled: Dialled, bounds: Bounds) -> Result<Self, hyper::Error> {
-        let io = TokioIo::new(dialled.io);
+        let io = TokioIo::new(Paced::new(dialled.io));
         let tasks = Tasks::default();
         let head = bounds.head.max(SMALLEST_HEAD);
         let sender = match dialled.protocol {
