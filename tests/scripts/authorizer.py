@@ -107,6 +107,18 @@ def check(request, context):
         answer.status.code = 7
         answer.denied_response.status.code = 302
         add(answer.denied_response.headers, "location", "https://id.test/")
+    elif path.startswith("/status/"):
+        answer.status.code = 7
+        answer.denied_response.status.code = int(path.removeprefix("/status/"))
+        answer.denied_response.body = "HTTP/1.1 299 Split\r\ncontent-length: 0\r\n\r\n"
+        for name in ("transfer-encoding", "content-length", "Transfer_Encoding", "trailer", "connection", "keep-alive", ":status"):
+            add(answer.denied_response.headers, name, "chunked")
+    elif path == "/huge":
+        answer.status.code = 7
+        answer.denied_response.body = "x" * (2 << 20)
+    elif path == "/many":
+        for number in range(60_000):
+            add(answer.ok_response.headers, "x-user", f"{number:020}")
     elif path == "/split":
         add(answer.ok_response.headers, "x-user", "ann\r\nx-admin: 1", 2)
     elif path == "/context":

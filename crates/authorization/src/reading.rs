@@ -154,6 +154,17 @@ pub(crate) fn loosen(path: &str) -> Option<Vec<String>> {
     decode_once(&bytes).is_none().then_some(all)
 }
 
+/// Whether every reader finds the path below the prefix, where the path is written behind it.
+pub(crate) fn stays_below(prefix: &str, path: &str) -> bool {
+    if prefix.is_empty() || is_plain(path) {
+        return true;
+    }
+    let below = |reading: &str| {
+        reading.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    loosen(&format!("{prefix}{path}")).is_some_and(|all| all.iter().all(|reading| below(reading)))
+}
+
 /// The path of `//authority/path`, also with more slashes in front (WHATWG's URLs); any other path as it is.
 fn behind_authority(text: &str) -> &str {
     let is_slash = |char: char| matches!(char, '/' | '\\');
@@ -251,6 +262,30 @@ mod tests {
             ["/a%00b", "/a%0Ab", "/%ff", "/%u0061dmin", "/%25U0061dmin", "/%c0%afadmin", "/%25252525252561"]
         {
             assert_eq!(loosen(unreadable), None, "{unreadable}");
+        }
+    }
+
+    #[test]
+    fn no_reader_leaves_a_prefix_by_the_path_behind_it() {
+        for path in ["/a", "/A/b/", "/a%2Fb", "/a//b", "/a;x", "/..a/b", "/a/..%2Fb", "/100%", "/", "/a%3Fb"]
+        {
+            assert!(stays_below("/check", path) && stays_below("", path), "{path}");
+        }
+        for path in [
+            "/..%2Fhealth",
+            "/..%2fhealth",
+            "/a/..%2F..%2Fhealth",
+            "/..;/health",
+            "/%2e%2e%2fhealth",
+            "/..%252Fhealth",
+            "/..%5Chealth",
+            "/..\\health",
+            "/a;x/..;y/..;z/health",
+            "/%EF%BC%8E%EF%BC%8E/health",
+            "/%EF%BC%8E./health",
+            "/a%00",
+        ] {
+            assert!(!stays_below("/check", path), "{path}");
         }
     }
 

@@ -4,8 +4,10 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
+    sync::mpsc::{self, Receiver},
+    thread,
 };
 
 use attache_tests::{
@@ -144,6 +146,90 @@ fn an_answer_changes_what_it_may_and_nothing_stays_of_what_a_client_sends_in_its
     let chunked = "Transfer-Encoding: chunked\r\nTrailer: x-user\r\n\r\n3\r\nabc\r\n0\r\nX-User: root\r\n";
     let answer = ask(&attache, "POST /trailers", chunked);
     assert!(answer.contains("user=, ") && answer.contains("body=abc"), "{answer}");
+    // Nor does a trailer bring back what the authorizer takes out. In HTTP/2 they stand behind the body as they are.
+    let (seen, echo) = echo_of_trailers();
+    let attache = start(&service, "", BY_GRPC, echo);
+    for name in ["x-debug", "X_Debug", "X-Kept"] {
+        let chunked =
+            format!("Transfer-Encoding: chunked\r\nTrailer: {name}\r\n\r\n3\r\nabc\r\n0\r\n{name}: 1\r\n");
+        assert_eq!(status(&ask(&attache, "POST /user", &chunked)), 200);
+        let told = seen.recv().unwrap();
+        assert!(!told.contains("debug"), "{name}: {told}");
+        assert_eq!(told.ends_with("x-kept: 1\r\n\r\n"), name == "X-Kept", "{name}: {told}");
+    }
+}
+
+/// An application that tells what came behind the last chunk.
+fn echo_of_trailers() -> (Receiver<String>, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, seen) = mpsc::channel();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (mut all, mut space) = (String::new(), [0; 4096]);
+            // The end of the chunked body: its trailers end with an empty line.
+            while !all
+                .split_once("\r\n0\r\n")
+                .is_some_and(|(_, rest)| format!("\r\n{rest}").ends_with("\r\n\r\n"))
+            {
+                match stream.read(&mut space) {
+                    Ok(read @ 1..) => all.push_str(&String::from_utf8_lossy(&space[..read])),
+                    _ => break,
+                }
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let behind = all.split_once("\r\n0\r\n").map_or("", |(_, rest)| rest);
+            let _ = tell.send(behind.to_lowercase());
+        }
+    });
+    (seen, port)
+}
+
+#[test]
+fn a_path_never_leads_an_authorizer_out_of_its_prefix() {
+    let (_app, port) = app();
+    let service = Service::start();
+    // The service's own page `/health` is 200 for everybody.
+    let attache = start(&service, "", "authorization: { external: http }\nto: app", port);
+    assert_eq!(status(&ask(&attache, "GET /denied", "")), 401);
+    assert_eq!(status(&ask(&attache, "GET /x/..%2Fdenied/%20", "")), 200, "it stays below the prefix");
+    for path in ["/..%2Fhealth", "/x/..%2f..%2fhealth", "/..%252fhealth", "/..%5Chealth"] {
+        let answer = ask(&attache, &format!("GET {path}"), "");
+        assert!(status(&answer) == 403 && answer.contains("denied-by-authorizer"), "{path}: {answer}");
+    }
+    assert!(!service.process.output().contains("health"), "{}", service.process.output());
+    // A client says nothing in attache's name.
+    ask(&attache, "GET /named", "X_Attache_Context_Area: public\r\nX_Envoy_Auth_Partial_Body: false\r\n");
+    let told = &service.told("/check/named")[0];
+    assert!(!told.to_string().contains("public") && !told.to_string().contains("partial"), "{told}");
+}
+
+#[test]
+fn a_denial_has_a_body_only_where_its_status_may_have_one() {
+    let (_app, port) = app();
+    let service = Service::start();
+    let attache = start(&service, "denial_headers: ['*']", BY_GRPC, port);
+    for code in [204, 205, 304] {
+        // Two requests on one connection: a body that the client doesn't expect would be read as the second answer.
+        let both = format!(
+            "GET /status/{code} HTTP/1.1\r\nHost: app\r\n\r\nGET /plain HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n"
+        );
+        let answers = raw(local(attache.port), both.as_bytes());
+        let (first, second) = answers.split_once("\r\n\r\n").unwrap();
+        assert!(first.starts_with(&format!("HTTP/1.1 {code} ")), "{code}: {answers}");
+        assert!(second.starts_with("HTTP/1.1 200 "), "{code}: {answers}");
+        let head = first.to_lowercase();
+        assert!(!head.contains("transfer-encoding") && !head.contains("x-framing"), "{code}: {answers}");
+    }
+    for code in [0, 99, 101, 199, 600, 999, 70_000, -1] {
+        let answer = ask(&attache, &format!("GET /status/{code}"), "");
+        assert_eq!(status(&answer), 403, "{code}: {answer}");
+    }
+    // No answer of a size that nobody expects, and none that never ends.
+    for path in ["/huge", "/many"] {
+        let answer = ask(&attache, &format!("GET {path}"), "");
+        assert!(status(&answer) == 503 && answer.contains("authorizer-unavailable"), "{path}: {answer}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod heads;
 mod pipe;
 mod property;
 mod rules;
+mod settings;
 mod upgrades;
 
 use std::{

@@ -1,9 +1,12 @@
 //! What an authorizer that was asked changes of a request.
 
+use std::rc::Rc;
+
 use attache_authorization::external::{External, Granted};
 use attache_config::model::Name;
 use attache_telemetry::Reason;
 use attache_wire::RequestHead;
+use http::HeaderName;
 
 use super::exit::Failure;
 
@@ -21,6 +24,15 @@ impl AuthorizerAnswer<'_> {
         let nothing = Granted::default();
         let granted = self.granted.as_deref().unwrap_or(&nothing);
         granted.apply(config, request).map_err(|why| unavailable(&config.name, &why))
+    }
+
+    /// Fields that no trailer of the request brings back: the route's, and those that the authorizer takes out.
+    pub(super) fn withheld(&self, of_route: &Rc<[HeaderName]>) -> Rc<[HeaderName]> {
+        match self.granted.as_deref().map(Granted::removed) {
+            None | Some([]) => Rc::clone(of_route),
+            // Allocated for those requests alone of which an authorizer takes something out.
+            Some(removed) => of_route.iter().chain(removed).cloned().collect(),
+        }
     }
 }
 

@@ -204,7 +204,8 @@ impl ListenerStack {
         }
         if may_have_trailers(shape.version, request.headers()) {
             let body = std::mem::take(request.body_mut());
-            *request.body_mut() = body.without_trailers(withheld, self.listener.http.header_names);
+            let withheld = asked.map_or_else(|| Rc::clone(withheld), |asked| asked.withheld(withheld));
+            *request.body_mut() = body.without_trailers(&withheld, self.listener.http.header_names);
         }
         let changed = Rc::make_mut(&mut context);
         if !withheld_back.is_empty() {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
 
 use attache_config::model::{Authorizer, HeaderMatch, Name};
-use attache_http::{Client, REQUEST_ID, is_framing};
+use attache_http::{Client, REQUEST_ID, is_framing, is_spelling_of};
 use attache_rpc::Service;
 use attache_wire::{
     Fields, Request, RequestHead, Value,
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Version};
 
 use super::messages::{self as m, CheckRequest};
+use crate::reading::stays_below;
 
 /// Envoy's header that says whether the body in the question is only a part.
 const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
@@ -107,7 +108,8 @@ impl Question<'_> {
         }
     }
 
-    /// As an HTTP request. `None` if there is no request, or no path: the authorizer could not distinguish it from another.
+    /// As an HTTP request. `None` if there is no request, or no path: the authorizer could not distinguish it from another. Also where
+    /// the authorizer could read a path outside of `prefix`, which is none of those that it decides by.
     pub(super) fn http_request(
         &self,
         config: &Authorizer,
@@ -117,13 +119,16 @@ impl Question<'_> {
         let Some((head, target)) = self.request.and_then(|head| Some((head, target(head)?))) else {
             return Ok(None);
         };
+        if !stays_below(prefix, head.uri.path()) {
+            return Ok(None);
+        }
         let mut request = Request::new(Bytes::new());
         *request.method_mut() = method(head).clone();
         *request.uri_mut() = service.uri(&format!("{prefix}{target}"))?;
         let headers = request.headers_mut();
         for (name, value) in told(&head.headers, &config.request_headers) {
             let carried = name == "content-type" || !is_of_the_message(&name);
-            if carried && !name.starts_with(CONTEXT) && name != PARTIAL_BODY {
+            if carried {
                 let _ = headers.try_insert(name.as_str(), value.as_bytes());
             }
         }
@@ -163,12 +168,13 @@ fn host(head: &RequestHead) -> String {
     head.headers.get(HOST).map(text).or_else(of_uri).unwrap_or_default()
 }
 
-/// The headers in the question, by their names in lower case. Lines of one name are joined, so that none is hidden.
+/// The headers in the question, by their names in lower case. Lines of one name are joined, so that none is hidden. What attache itself
+/// says in headers, a client can't say, also not to an authorizer that takes `_` for `-`.
 fn told(headers: &Fields, wanted: &[HeaderMatch]) -> BTreeMap<String, String> {
     let mut told: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in headers {
         let name = name.lower();
-        if !wanted.iter().any(|wanted| wanted.matches(&name)) {
+        if !wanted.iter().any(|wanted| wanted.matches(&name)) || is_said_here(&name) {
             continue;
         }
         let value = text(value);
@@ -181,6 +187,12 @@ fn told(headers: &Fields, wanted: &[HeaderMatch]) -> BTreeMap<String, String> {
         }
     }
     told
+}
+
+/// A name, in any spelling, under which attache tells an authorizer something.
+fn is_said_here(name: &str) -> bool {
+    let begin = name.as_bytes().get(..CONTEXT.len());
+    begin.is_some_and(|begin| is_spelling_of(begin, CONTEXT)) || is_spelling_of(name.as_bytes(), PARTIAL_BODY)
 }
 
 /// A value that is not UTF-8 stays in its place, and equals no text.

@@ -139,6 +139,30 @@ fn only_headers_of_the_list_are_told() {
 }
 
 #[test]
+fn a_client_says_nothing_in_attaches_name() {
+    let spoofed = [
+        ("x-envoy-auth-partial-body", "false"),
+        ("x_envoy_auth_partial_body", "false"),
+        ("x-attache-context-area", "public"),
+        ("x_attache_context_area", "public"),
+        ("X-Attache.Context-Area", "public"),
+        ("x-attache-contexts", "1"),
+    ];
+    let head = head("GET", "/", &spoofed);
+    let client = Client::default();
+    let context: [(Name, Name); 1] = [("area".into(), "admin".into())];
+    let question = Question {
+        client: &client,
+        request: Some(&head),
+        body: None,
+        context: &context,
+        listener: &"in".into(),
+    };
+    let http = question.message(&config()).attributes.unwrap().request.unwrap().http.unwrap();
+    assert_eq!(http.headers.into_keys().collect::<Vec<_>>(), ["x-attache-contexts"]);
+}
+
+#[test]
 fn what_a_client_sends_in_the_authorizers_name_never_stays() {
     let spoofed: &[(&str, &str)] =
         &[("X-User", "root"), ("x_user", "root"), ("x-groups", "wheel"), ("x-other", "1")];

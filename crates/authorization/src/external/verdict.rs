@@ -147,7 +147,7 @@ impl Verdict {
             status: StatusCode::FORBIDDEN,
             headers: Vec::new(),
             body: Bytes::new(),
-            detail: "by HTTP an authorizer can only be asked about requests with a path".into(),
+            detail: "by HTTP an authorizer can only be asked about a path, and one that stays below `path_prefix` for every reader".into(),
         }))
     }
 }
@@ -203,6 +203,11 @@ impl Granted {
         }
         remove_fields(&mut request.headers, &self.remove);
         query::edit(request, &self.set_query, &self.remove_query)
+    }
+
+    /// Fields that go no further, neither as headers nor in trailers.
+    pub fn removed(&self) -> &[HeaderName] {
+        &self.remove
     }
 
     /// Changes the response on its way to the client.

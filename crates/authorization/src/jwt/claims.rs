@@ -49,11 +49,12 @@ impl Claims {
     /// Whether the claim, an item of its list, or a word of it is meant.
     fn has(&self, name: &str, pattern: &ValuePattern) -> Truth {
         let word = if is_of_words(name) { Truth::Yes } else { Truth::Unsure };
+        let is_word = |part: &str| matches(pattern, part.as_bytes()) == Truth::Yes;
+        // Some issuers separate words by another sign, and some readers take it for a blank.
+        let separates = |char: char| char.is_whitespace() || matches!(char, ',' | ';' | '|');
         let text = |text: &str| match matches(pattern, text.as_bytes()) {
-            Truth::No if text.contains(' ') => {
-                let any = text.split(' ').any(|part| matches(pattern, part.as_bytes()) == Truth::Yes);
-                if any { word } else { Truth::No }
-            }
+            Truth::No if text.contains(' ') && text.split(' ').any(is_word) => word,
+            Truth::No if text.contains(separates) && text.split(separates).any(is_word) => Truth::Unsure,
             whole => whole,
         };
         // A list or an object among the items has no text.
@@ -155,6 +156,13 @@ mod tests {
             (serde_json::json!({ "name": "administrator x" }), "name", Truth::No),
             (serde_json::json!({ "scope": "read admin" }), "scope", Truth::Yes),
             (serde_json::json!({ "scp": "read admin" }), "scp", Truth::Yes),
+            (serde_json::json!({ "scope": "read,admin" }), "scope", Truth::Unsure),
+            (serde_json::json!({ "scope": "read\tadmin" }), "scope", Truth::Unsure),
+            (serde_json::json!({ "scope": "read write, admin" }), "scope", Truth::Yes),
+            (serde_json::json!({ "scope": "read write; admin|x" }), "scope", Truth::Unsure),
+            (serde_json::json!({ "name": "x\u{a0}admin" }), "name", Truth::Unsure),
+            (serde_json::json!({ "name": ["x,admin"] }), "name", Truth::Unsure),
+            (serde_json::json!({ "name": "x,administrator" }), "name", Truth::No),
             (serde_json::json!({ "realm": { "scope": "read admin" } }), "realm.scope", Truth::Yes),
             (serde_json::json!({ "my_scope": "read admin" }), "my_scope", Truth::Unsure),
             (serde_json::json!({ "name": { "admin": "admin" } }), "name", Truth::No),

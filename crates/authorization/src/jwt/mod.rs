@@ -3,7 +3,8 @@
 //! **Rule.** The key decides how a token is verified, never the token: a key of the set is for one family of algorithms, HMAC and `none`
 //! are for none of them, and `jwk`, `jku`, `x5u` and `x5c` in a token's head are not looked at. A token must name the provider's issuer, an
 //! audience of ours, an end that hasn't come (`exp` must be there) and no begin that hasn't (`nbf`). A token that asks for extensions
-//! (`crit`) is refused, since none is known here (RFC 7515 section 4.1.11). Two tokens where one is meant are refused.
+//! (`crit`) is refused, since none is known here (RFC 7515 section 4.1.11). Two tokens where one is meant are refused, and so is a token
+//! in which a member of an object stands twice.
 //!
 //! A verified token is remembered until it ends or the keys change, so that a client that sends the same one with every request is verified
 //! once on each worker. It is found by a hash with a key of the process's own, and then compared as a whole: a cryptographic digest of a
@@ -18,6 +19,7 @@ mod keys;
 mod place;
 #[cfg(test)]
 mod several_tests;
+mod unique;
 
 use std::{
     cell::RefCell,

@@ -2,8 +2,9 @@
 //!
 //! **Rule.** A token that an upstream could find in one of these places is found here, too: what is overlooked here goes on without
 //! having been verified where no token is required. So bytes are looked at and not text, names are compared as lenient readers do
-//! (decoded, `.` and a space for `_`, blanks around them), and separators that only some readers know (`;` in a query, `,` in a
-//! cookie) separate. The token itself is taken as it stands there: a JWT needs no encoding anywhere.
+//! (decoded, without regard to case, `.`, `[` and a space for `_`, blanks around them, up to a NUL), and separators that only some readers
+//! know (`;` in a query, `,` in a cookie) separate. A scheme is found wherever it stands in a line, whatever separates it from the token.
+//! The token itself is taken as it stands there: a JWT needs no encoding anywhere.
 
 use attache_config::model::TokenPlace;
 use attache_wire::{Fields, RequestHead, header::COOKIE};
@@ -50,19 +51,30 @@ fn in_place<'r>(place: &TokenPlace, request: &'r RequestHead, found: &mut dyn Fn
 
 /// The token of a header's line, behind its scheme where it has one.
 fn of_line<'v>(prefix: &str, line: &'v [u8]) -> Option<&'v [u8]> {
-    if let Some(token) = behind(prefix.trim_ascii_end(), line) {
-        return Some(token);
+    let scheme = prefix.trim_ascii_end();
+    let line = line.trim_ascii();
+    if scheme.is_empty() {
+        return Some(line);
     }
-    // Credentials of two schemes in one line: RFC 9110 section 11.6.2 has no such list.
-    let mut more = line.split(|&byte| byte == b',').skip(1);
-    more.any(|item| behind(prefix.trim_ascii_end(), item).is_some()).then_some(DOUBTFUL)
+    if let Some((head, rest)) = line.split_at_checked(scheme.len())
+        && head.eq_ignore_ascii_case(scheme.as_bytes())
+        && ends_word(rest)
+    {
+        // Blanks that only some readers know, and `:` or `=`, are left in the token, which is then refused.
+        return Some(rest.trim_ascii());
+    }
+    // Credentials of two schemes in one line (RFC 9110 section 11.6.2 has no such list), or a scheme behind what some readers skip.
+    let mut places = line.windows(scheme.len()).enumerate().skip(1);
+    let is_there = places.any(|(at, word)| {
+        let behind = line.get(at + scheme.len()..).unwrap_or_default();
+        word.eq_ignore_ascii_case(scheme.as_bytes()) && !behind.is_empty() && ends_word(behind)
+    });
+    is_there.then_some(DOUBTFUL)
 }
 
-/// What follows a scheme, which has no case (RFC 9110 section 11.1).
-fn behind<'v>(scheme: &str, value: &'v [u8]) -> Option<&'v [u8]> {
-    let (head, rest) = value.trim_ascii().split_at_checked(scheme.len())?;
-    let ends = scheme.is_empty() || rest.first().is_none_or(u8::is_ascii_whitespace);
-    (ends && head.eq_ignore_ascii_case(scheme.as_bytes())).then(|| rest.trim_ascii())
+/// A word ends before these bytes: what comes first isn't a character of a token (RFC 9110 section 5.6.2).
+fn ends_word(behind: &[u8]) -> bool {
+    behind.first().is_none_or(|byte| !byte.is_ascii_alphanumeric() && !b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
 /// The value of a pair of this name, and of what some reader would take for further pairs in it.
@@ -82,8 +94,10 @@ fn in_pair<'v>(name: &str, pair: &'v [u8], separator: u8, found: &mut dyn FnMut(
 /// A name as the most lenient reader would read it.
 fn is_named(name: &str, key: &[u8]) -> bool {
     let key = form_decoded(key);
-    let key = key.trim_ascii();
-    let same = |wanted: u8, found: u8| wanted == found || (wanted == b'_' && matches!(found, b'.' | b' '));
+    let key = key.split(|byte| *byte == 0).next().unwrap_or_default().trim_ascii();
+    let same = |wanted: u8, found: u8| {
+        wanted.eq_ignore_ascii_case(&found) || (wanted == b'_' && matches!(found, b'.' | b' ' | b'['))
+    };
     key.len() == name.len() && name.bytes().zip(key).all(|(wanted, &found)| same(wanted, found))
 }
 

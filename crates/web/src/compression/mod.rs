@@ -42,6 +42,9 @@ use self::{
 /// Bytes that are compressed at once, before anything else has its turn.
 const PIECE: usize = 32 << 10;
 
+/// Fields about bytes that the client doesn't get (RFC 9530, RFC 9110 section 14.3).
+const OF_OTHER_BYTES: [&str; 5] = ["accept-ranges", "content-md5", "content-digest", "repr-digest", "digest"];
+
 /// What is compressed just now, in the whole process.
 static ACTIVE: AtomicUsize = AtomicUsize::new(0);
 
@@ -90,7 +93,7 @@ impl Compress {
         let headers = response.headers_mut();
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
         headers.remove(CONTENT_LENGTH);
-        for name in ["accept-ranges", "content-md5", "content-digest", "repr-digest", "digest"] {
+        for name in OF_OTHER_BYTES {
             headers.remove(name);
         }
         weaken(headers);
@@ -164,6 +167,16 @@ fn weaken(headers: &mut Fields) {
     }
 }
 
+/// Trailers behind the compressed bytes: what is said of the others is left out there as in the head.
+fn of_compressed(mut trailers: HeaderMap) -> HeaderMap {
+    for name in OF_OTHER_BYTES {
+        trailers.remove(name);
+    }
+    // It stands behind the content as well (RFC 9110 section 8.8.3), where no tag of the head can be compared with it.
+    trailers.remove(header::ETAG);
+    trailers
+}
+
 /// One of the answers that are compressed at once.
 #[derive(Debug)]
 struct Permit;
@@ -224,7 +237,7 @@ impl HttpBody for Compressed {
                         this.input = data;
                         continue;
                     }
-                    Err(frame) => this.trailers = frame.into_trailers().ok(),
+                    Err(frame) => this.trailers = frame.into_trailers().ok().map(of_compressed),
                 },
                 Poll::Ready(Some(Err(error))) => {
                     // Cut, not ended: no last block says that this is the whole.
@@ -347,6 +360,23 @@ mod tests {
                 prop_assert_eq!(decoded(coding, &bytes).unwrap(), pieces.concat());
             }
         }
+    }
+
+    #[tokio::test]
+    async fn no_trailer_says_something_of_bytes_that_the_client_does_not_get() {
+        let mut trailers = HeaderMap::new();
+        for name in OF_OTHER_BYTES.iter().chain(&["etag", "server-timing"]) {
+            trailers.insert(*name, HeaderValue::from_static("x"));
+        }
+        let content = http_body_util::Full::new(Bytes::from_static(b"some text"))
+            .map_err(|never| match never {})
+            .with_trailers(std::future::ready(Some(Ok(trailers))));
+        let mut response = Response::new(Body::stream(content));
+        response.headers_mut().insert("content-type", HeaderValue::from_static("text/html"));
+        assert!(Compress::of(&config(9), &request("gzip")).response(&mut response).is_some());
+        let collected = std::mem::take(response.body_mut()).collect().await.unwrap();
+        let left = collected.trailers().unwrap();
+        assert_eq!(left.keys().map(http::HeaderName::as_str).collect::<Vec<_>>(), ["server-timing"]);
     }
 
     #[tokio::test]

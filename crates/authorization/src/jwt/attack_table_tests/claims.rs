@@ -16,11 +16,21 @@ impl Attacks {
             with("exp", true.into()),
             with("exp", json!([9_999_999_999_u64])),
             with("exp", 1e300.into()),
+            with("exp", json!({ "at": 9_999_999_999_u64 })),
+            with("exp", json!([])),
+            with("exp", "".into()),
+            with("exp", "9999999999 ".into()),
+            with("exp", (-0.5).into()),
         ]);
         let early = tokens(&[
             with("nbf", (now() + 120).into()),
             with("nbf", "never".into()),
             with("nbf", 1e300.into()),
+            with("nbf", Value::Null),
+            with("nbf", false.into()),
+            with("nbf", (-1).into()),
+            with("nbf", json!([0])),
+            with("nbf", "0".into()),
         ]);
         let issuers = tokens(&[
             without("iss"),
@@ -29,6 +39,9 @@ impl Attacks {
             with("iss", ISSUER.to_uppercase().into()),
             with("iss", json!(["https://evil.test", ISSUER])),
             with("iss", json!([ISSUER])),
+            with("iss", json!({ "iss": ISSUER })),
+            with("iss", format!(" {ISSUER}").into()),
+            with("iss", format!("{ISSUER}\0").into()),
         ]);
         let audiences = tokens(&[
             without("aud"),
@@ -38,6 +51,12 @@ impl Attacks {
             with("aud", json!([])),
             with("aud", json!({ "shop": true })),
             with("aud", json!([["shop"]])),
+            with("aud", json!(["shop", ["shop"]])),
+            with("aud", json!(["shop", null])),
+            with("aud", json!([7, "shop"])),
+            with("aud", "shop ".into()),
+            with("aud", "shop\0".into()),
+            with("aud", "shop,other".into()),
         ]);
         let text = |extra: &str| {
             self.ours.text_token(&head("RS256", "rsa"), &format!("{{{extra},{}", &claims().to_string()[1..]))
@@ -47,6 +66,10 @@ impl Attacks {
             text(r#""iss":"https://evil.test""#),
             text(r#""aud":"shop""#),
             text(r#""nbf":1"#),
+            text(r#""sub":"root""#),
+            text(r#""\u0073ub":"root""#),
+            text(r#""role":"user","role":"admin""#),
+            text(r#""realm2":{"roles":[{"a":1,"a":2}]}"#),
         ];
         let never = format!(r#"{{"iss":"{ISSUER}","aud":"shop","exp":1e400}}"#);
         let never = self.ours.text_token(&head("RS256", "rsa"), &never);
@@ -71,7 +94,7 @@ impl Attacks {
             "one of the list must be ours",
             audiences,
         );
-        self.tokens("`exp`, `iss`, `aud` or `nbf` twice", "two readers would read two of them", twice);
+        self.tokens("a claim twice, also within another one", "two readers would read two of them", twice);
     }
 
     pub(super) fn places(&mut self) {
@@ -97,7 +120,7 @@ impl Attacks {
         // Each of these would go on unverified where no token is required.
         let bad = "eyJhbGciOiJub25lIn0.e30.";
         self.add(
-            "a bad token that only some readers find: ` session =`, `a=b, session=`, `access%5Ftoken=`, `a;access_token=`, `access.token=`, a tab behind `Bearer`, bytes that are no text in the line",
+            "a bad token that only some readers find: ` session =`, `Session=`, `a=b, session=`, `access%5Ftoken=`, `a;access_token=`, `access.token=`, `access[token=`, `Access_Token=`, `access_token%00x=`; behind `Bearer` a tab, a no-break space, `:` or `=`; `Bearer` behind other credentials; bytes that are no text in the line",
             "what some upstream would find is verified, also where no token is required",
             vec![
                 get("/", &[("cookie", format!("a=b;  session ={bad}").as_bytes())]),
@@ -114,10 +137,24 @@ impl Attacks {
                 get("/", &[("authorization", format!("Basic eDp5, Bearer {bad}").as_bytes())]),
                 get("/", &[("authorization", &[b"Bearer ", bad.as_bytes(), b"\xff"].concat())]),
                 get("/", &[("authorization", b"Bearer")]),
+                get(&format!("/?Access_Token={bad}"), &[]),
+                get(&format!("/?access[token={bad}"), &[]),
+                get(&format!("/?access%5Btoken={bad}"), &[]),
+                get(&format!("/?access_token%00x={bad}"), &[]),
+                get("/", &[("cookie", format!("SESSION={bad}").as_bytes())]),
+                get("/", &[("authorization", &[b"Bearer\xa0", bad.as_bytes()].concat())]),
+                get("/", &[("authorization", format!("Bearer\u{2003}{bad}").as_bytes())]),
+                get("/", &[("authorization", format!("Bearer:{bad}").as_bytes())]),
+                get("/", &[("authorization", format!("Bearer={bad}").as_bytes())]),
+                get("/", &[("authorization", format!("Bearer \"{bad}\"").as_bytes())]),
+                get("/", &[("authorization", format!("Bearer Bearer {bad}").as_bytes())]),
+                get("/", &[("authorization", &[b"\xa0Bearer ", bad.as_bytes()].concat())]),
+                get("/", &[("authorization", format!("Basic eDp5 Bearer {bad}").as_bytes())]),
+                get("/", &[("authorization", format!("xBearer {bad}").as_bytes())]),
             ],
         );
         self.add(
-            "a good token where none is looked for: another scheme or header, `authorization_`, a cookie in other case, a form's body",
+            "a good token where none is looked for: another scheme or header, `authorization_`, another cookie, a form's body",
             "only the places of `from` count",
             vec![
                 get("/", &[]),
@@ -126,7 +163,7 @@ impl Attacks {
                 get("/", &[("x-authorization", one)]),
                 get("/", &[("authorization_", one)]),
                 get("/", &[("proxy-authorization", one)]),
-                get("/", &[("cookie", &[b"S", &cookie(&good)[1..]].concat())]),
+                get("/", &[("cookie", &[b"x", &cookie(&good)[..]].concat())]),
                 get(&format!("/access_token={good}"), &[]),
             ],
         );

@@ -123,6 +123,9 @@ impl Attacks {
         let doubled = [
             r#"{"alg":"none","alg":"RS256"}"#,
             r#"{"alg":"RS256","kid":"ed","kid":"rsa"}"#,
+            r#"{"alg":"RS256","kid":"rsa","x":1,"x":1}"#,
+            r#"{"alg":"RS256","kid":"rsa","b64":false,"b64":true}"#,
+            r#"{"alg":"RS256","kid":"rsa","x":{"y":[{"a":1,"a":2}]}}"#,
             r#"{"alg":["RS256"]}"#,
             r#"{"alg":null}"#,
             "{}",
@@ -134,7 +137,7 @@ impl Attacks {
             format!("{message}.{}", b64(self.ours.sign("RS256", message.as_bytes())))
         });
         self.tokens(
-            "a head with a field twice, without `alg`, or that is no object",
+            "a head with a member twice, at any depth, without `alg`, or that is no object",
             "it has no one meaning",
             doubled,
         );
@@ -196,6 +199,50 @@ impl Attacks {
         self.with_set("an RSA key with exponent 1", why, set(&n, "AQ"), &forged);
         let huge = b64([0xff; 256]);
         self.with_set("an RSA key with an exponent of 2048 bits", why, set(&n, &huge), &forged);
+    }
+
+    /// Keys of the set that are no keys.
+    fn points(&mut self) {
+        let message = format!("{}.{}", b64(head("ES256", "p256").to_string()), b64(claims().to_string()));
+        let zeros = |size: usize| b64(vec![0; size]);
+        let ours = self.ours.set()["keys"][1].clone();
+        let other = self.theirs.set()["keys"][1].clone();
+        let points = [
+            (zeros(32), zeros(32)),
+            // Of two points on the curve, which is none.
+            (ours["x"].as_str().unwrap().to_owned(), other["y"].as_str().unwrap().to_owned()),
+            (b64([0xff; 32]), b64([0xff; 32])),
+            (zeros(0), zeros(0)),
+            (zeros(31), zeros(32)),
+        ];
+        let mut signed = [0_u8; 64];
+        (signed[31], signed[63]) = (1, 1);
+        for (x, y) in points {
+            let mut set = self.ours.set();
+            (set["keys"][1]["x"], set["keys"][1]["y"]) = (x.into(), y.into());
+            for signature in [b64(signed), b64(self.ours.sign("ES256", message.as_bytes()))] {
+                let why = "aws-lc takes no such point for a key";
+                let what = "an EC key that is no point of its curve";
+                self.with_set(what, why, set.clone(), &format!("{message}.{signature}"));
+            }
+        }
+        // With each of these points every fourth or eighth of such signatures is good, whatever is signed.
+        let mut signed = [0_u8; 64];
+        signed[0] = 1;
+        for (point, times) in [(zeros(32), 24), (b64([&[1_u8][..], &[0; 31]].concat()), 1)] {
+            let mut set = self.ours.set();
+            set["keys"][3]["x"] = point.into();
+            for number in 0..times {
+                let message = format!(
+                    "{}.{}",
+                    b64(head("EdDSA", "ed").to_string()),
+                    b64(with("jti", number.into()).to_string())
+                );
+                let why = "with such a key everybody can sign; it is left out of the set";
+                let token = format!("{message}.{}", b64(signed));
+                self.with_set("an Ed25519 key of small order", why, set.clone(), &token);
+            }
+        }
     }
 
     fn signatures(&mut self) {
@@ -275,12 +322,16 @@ impl Attacks {
             json!({ "alg": "RS256", "kid": "rsa", "crit": [] }),
             json!({ "alg": "RS256", "kid": "rsa", "crit": ["b64"], "b64": false }),
             json!({ "alg": "RS256", "kid": "rsa", "b64": false }),
+            json!({ "alg": "RS256", "kid": "rsa", "crit": null }),
+            json!({ "alg": "RS256", "kid": "rsa", "crit": "exp" }),
+            json!({ "alg": "RS256", "kid": "rsa", "b64": "false" }),
         ];
         let tokens = heads.map(|head| self.ours.token(&head, &claims()));
         self.tokens("`crit`, or `b64: false` (RFC 7797), signed well", "no extension is known here", tokens);
         let heads = [
             json!({ "alg": "RS256", "kid": "rsa", "zip": "DEF" }),
             json!({ "alg": "RS256", "kid": "rsa", "enc": "A256GCM" }),
+            json!({ "alg": "RS256", "kid": "rsa", "zip": null, "enc": null }),
         ];
         let tokens = heads.map(|head| self.ours.token(&head, &claims()));
         self.tokens(
@@ -305,6 +356,7 @@ impl Attacks {
         let mut attacks = Self { ours: Signers::new(), theirs: Signers::new(), all: Vec::new() };
         attacks.algorithms();
         attacks.keys();
+        attacks.points();
         attacks.signatures();
         attacks.extensions();
         attacks.claims_and_times();
@@ -339,7 +391,13 @@ impl Attacks {
                 assert!(answers.all(|other| other == answer), "variants of {} differ", attack.what);
                 (attack.what, answer, attack.why)
             })
-            .collect()
+            .fold(Vec::new(), |mut rows, row| {
+                // Attacks with a set each are one row.
+                if rows.last() != Some(&row) {
+                    rows.push(row);
+                }
+                rows
+            })
     }
 }
 
