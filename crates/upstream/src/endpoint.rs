@@ -186,6 +186,12 @@ impl Endpoint {
             && (!self.tripped.is_up() || !self.is_blocked())
     }
 
+    /// Whether new requests might go there again at once: it is out only because connections failed, by a cause of this kind.
+    pub(crate) fn usable_but_for(&self, kind: impl FnOnce(&str) -> bool) -> bool {
+        let why = self.reach_change.standing(self.added, Instant::now()).why;
+        self.unreachable.load(Relaxed) && !self.is_condemned() && why.is_some_and(|why| kind(&why))
+    }
+
     /// It fails its health checks, is ejected, or is no longer named.
     pub(crate) fn is_condemned(&self) -> bool {
         !self.healthy.load(Relaxed) || self.ejected.load(Relaxed) || self.removed.load(Relaxed)

@@ -292,3 +292,26 @@ fn workers_that_eject_at_once_stay_within_the_share() {
         recover(&shared, Instant::now() + Duration::from_hours(1));
     }
 }
+
+#[tokio::test]
+async fn of_endpoints_that_can_not_be_connected_to_the_one_that_answered_is_asked_last() {
+    let shared = shared(2, model::OutlierEjection::default());
+    let (served, closed) = (endpoint(&shared, 0), endpoint(&shared, 1));
+    assert!(unreachable::lost(&shared, &served, Reason::TlsUntrusted));
+    // Nothing listens on the other one: it would hide why no call succeeds.
+    assert!(unreachable::lost(&shared, &closed, Reason::ConnectRefused));
+    assert!(served.usable() && !closed.usable());
+    for _ in 0..3 {
+        assert!(!unreachable::lost(&shared, &served, Reason::TlsUntrusted));
+        assert!(served.usable() && !closed.usable());
+    }
+}
+
+#[tokio::test]
+async fn the_last_of_endpoints_that_nothing_listens_on_stays() {
+    let shared = shared(2, model::OutlierEjection::default());
+    let (first, last) = (endpoint(&shared, 0), endpoint(&shared, 1));
+    assert!(unreachable::lost(&shared, &first, Reason::ConnectRefused));
+    assert!(!unreachable::lost(&shared, &last, Reason::ConnectTimeout));
+    assert!(!first.usable() && last.usable());
+}

@@ -2,7 +2,8 @@
 //!
 //! **Out.** An endpoint to which a connection could not be made (refused, timed out, no TLS) gets no requests from then on, after one
 //! failure, and independent of how many endpoints are out already: no call is lost, because it goes to another endpoint. The last usable
-//! endpoint is never taken out: if no endpoint can be reached, calls continue to try.
+//! endpoint is never taken out: if no endpoint can be reached, calls continue to try. It is one whose server answered and failed in TLS,
+//! if there is one, rather than one on which nothing listens: `localhost` is often both.
 //!
 //! **Back.** Only a connection that succeeds brings it back. The worker that took it out tries one after 250 ms, then at growing
 //! intervals, up to 10 s ([`crate::service`]). No caller's request is a probe. Only a call that failed at every other endpoint may try
@@ -31,9 +32,17 @@ pub(crate) fn lost(shared: &Shared, endpoint: &Endpoint, reason: Reason) -> bool
     let Some(_turn) = EjectionGuard::take(&shared.ejections) else { return false };
     let set = shared.endpoints.load();
     let is_this = |other: &Arc<Endpoint>| std::ptr::eq(Arc::as_ptr(other), endpoint);
-    let another = set.endpoints.iter().any(|other| !is_this(other) && other.usable());
-    if !another || endpoint.removed.load(Relaxed) {
+    let mut others = set.endpoints.iter().filter(|other| !is_this(other));
+    if endpoint.removed.load(Relaxed) {
         return false;
+    }
+    if !others.clone().any(|other| other.usable()) {
+        // Where none is left, one that was connected to says more of the cause than one that nothing listens on.
+        let connected = others.find(|other| !is_tls(reason.as_str()) && other.usable_but_for(is_tls));
+        match connected {
+            Some(other) => back(shared, other, "no other endpoint can be connected to"),
+            None => return false,
+        }
     }
     if endpoint.set_unreachable(true, reason.as_str()) {
         let label = Some(&*endpoint.label);
@@ -43,12 +52,21 @@ pub(crate) fn lost(shared: &Shared, endpoint: &Endpoint, reason: Reason) -> bool
     true
 }
 
+/// A connection was made, and TLS on it was not.
+fn is_tls(reason: &str) -> bool {
+    reason.starts_with("tls-")
+}
+
 /// A connection to the endpoint was made.
 pub(crate) fn found(shared: &Shared, endpoint: &Endpoint) {
-    if endpoint.unreachable.load(Relaxed) && endpoint.set_unreachable(false, "a connection was made") {
+    back(shared, endpoint, "a connection was made");
+}
+
+fn back(shared: &Shared, endpoint: &Endpoint, why: &'static str) {
+    if endpoint.unreachable.load(Relaxed) && endpoint.set_unreachable(false, why) {
         let label = Some(&*endpoint.label);
-        metrics().transition(&shared.config.name, label, "connection", "back", "a connection was made");
-        tracing::info!(upstream = %shared.config.name, endpoint = %endpoint.label, "endpoint back: it can be connected to");
+        metrics().transition(&shared.config.name, label, "connection", "back", why);
+        tracing::info!(upstream = %shared.config.name, endpoint = %endpoint.label, "endpoint back: {why}");
     }
 }
 
