@@ -14,6 +14,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use rustix::io::Errno;
+
 use crate::{proxy::handle::Control, reloads::Trigger, ticks::tick};
 
 /// How often it looks.
@@ -67,6 +69,17 @@ pub(crate) fn digest(files: &[PathBuf]) -> u64 {
     hasher.finish()
 }
 
+/// Whether it can't be said what a file holds, since this process can't open any file now: none has changed because of that.
+fn is_unknown(path: &Path) -> bool {
+    fs::File::open(path).is_err_and(|error| is_for_now(&error))
+}
+
+/// It is this process or the machine that lacks something, and not the file.
+fn is_for_now(error: &io::Error) -> bool {
+    let error = Errno::from_io_error(error);
+    error.is_some_and(|error| matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR))
+}
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = fs::File::open(path)?;
     if !file.metadata()?.is_file() {
@@ -107,6 +120,11 @@ impl Watch {
             return Look::Unchanged;
         }
         self.seen = stats;
+        if files.iter().any(|file| is_unknown(file)) {
+            // As if nothing had been seen: the next look reads it, whatever `stat` says.
+            self.seen.clear();
+            return Look::Unchanged;
+        }
         let found = digest(files);
         if found == tried {
             self.pending = None;
@@ -151,6 +169,18 @@ mod tests {
         // The second file counts too, and so does that it is there at all.
         fs::write(&files[1], "s").unwrap();
         assert_eq!((watch.look(&files, tried), watch.look(&files, tried)), (Look::Settling, Look::Changed));
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_opened_for_now_has_not_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        let folder = dir.path().to_path_buf();
+        // That it is gone is known, and so is that it is no file.
+        assert!(!is_unknown(&missing) && !is_unknown(&folder));
+        assert!(
+            is_for_now(&io::Error::from_raw_os_error(24)) && !is_for_now(&io::Error::from_raw_os_error(2))
+        );
     }
 
     #[test]

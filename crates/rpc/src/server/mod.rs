@@ -191,6 +191,7 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let mut connections = JoinSet::new();
         let mut end = pin!(end);
+        let mut failing = false;
         loop {
             let next = async {
                 let (stream, client) = socket.accept().await?;
@@ -201,10 +202,13 @@ impl Server {
                 () = &mut end => break,
                 next = next => match next {
                     Ok((stream, permit)) => {
+                        if std::mem::take(&mut failing) {
+                            tracing::info!(server = server.name, "connections are accepted again");
+                        }
                         let (server, answer) = (server.clone(), answer.clone());
                         connections.spawn(server.connection(stream, permit, answer, stopping.clone()));
                     }
-                    Err(error) => server.accept_failed(&error).await,
+                    Err(error) => server.accept_failed(&error, &mut failing).await,
                 },
             }
             while connections.try_join_next().is_some() {}
@@ -324,9 +328,12 @@ impl Server {
         }
     }
 
-    async fn accept_failed(&self, error: &io::Error) {
+    /// `failing`: the accept before failed, too. One line says when it begins, and one when it ends.
+    async fn accept_failed(&self, error: &io::Error, failing: &mut bool) {
         if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
-            tracing::warn!(server = self.name, %error, "a connection could not be accepted");
+            if !std::mem::replace(failing, true) {
+                tracing::warn!(server = self.name, %error, "a connection could not be accepted, and none is until it can");
+            }
             sleep(ACCEPT_PAUSE).await;
         }
     }
