@@ -169,6 +169,8 @@ notations! {
 
     /// Mode of a Unix socket, octal.
     SocketMode: u32 = "attache-file-mode", "an octal file mode", ["0660"] {
-        read: words::socket_mode, pattern: r"(0o)?\+?0*[0-7]{1,3}", numbers: Numbers::From(0, 0o777)
+        read: words::socket_mode, pattern: r"(0o)?\+?0*[0-7]{1,3}",
+        // `0660` is 432 for an editor that reads YAML 1.1, and 660 for one of YAML 1.2.
+        numbers: Numbers::From(0, 777)
     }
 }
