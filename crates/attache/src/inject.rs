@@ -176,6 +176,15 @@ struct Input {
     name: String,
     file: Option<PathBuf>,
     text: String,
+    /// Given by itself. A folder of manifests may hold other files, too.
+    is_named: bool,
+}
+
+/// More than comments and marks of documents: a chart may come to nothing.
+fn has_content(text: &str) -> bool {
+    text.lines()
+        .map(str::trim)
+        .any(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with("---"))
 }
 
 /// Everything is read and worked on before anything is written. False if an object was refused.
@@ -196,6 +205,13 @@ fn all(files: &Files, work: impl Fn(&str) -> Result<Done, String>) -> Result<boo
                 inject::convert(&input.text, format).map_err(|wrong| format!("{}: {wrong}", input.name))?;
         }
         let result = work(&input.text).map_err(|wrong| format!("{}: {wrong}", input.name))?;
+        if result.reports.is_empty() && input.is_named && has_content(&input.text) {
+            return Err(format!(
+                "{}: no Kubernetes object in it: one has `apiVersion` and `kind`",
+                input.name
+            )
+            .into());
+        }
         done.push((input, result));
     }
     let mut err = io::stderr().lock();
@@ -243,11 +259,12 @@ fn inputs(files: &[PathBuf]) -> Result<Vec<Input>, AnyError> {
         if file == Path::new("-") {
             let mut text = String::new();
             io::stdin().read_to_string(&mut text).map_err(|error| format!("standard input: {error}"))?;
-            inputs.push(Input { name: "-".to_owned(), file: None, text });
+            inputs.push(Input { name: "-".to_owned(), file: None, text, is_named: true });
             continue;
         }
         let mut found = Vec::new();
-        if file.is_dir() {
+        let is_folder = file.is_dir();
+        if is_folder {
             manifests(file, &mut found)?;
             found.sort();
             if found.is_empty() {
@@ -259,7 +276,7 @@ fn inputs(files: &[PathBuf]) -> Result<Vec<Input>, AnyError> {
         for file in found {
             let name = file.display().to_string();
             let text = fs::read_to_string(&file).map_err(|error| format!("{name}: {error}"))?;
-            inputs.push(Input { name, file: Some(file), text });
+            inputs.push(Input { name, file: Some(file), text, is_named: !is_folder });
         }
     }
     Ok(inputs)
