@@ -1,7 +1,7 @@
 """Outages that begin while attache runs, and end: when one command says cause and remedy, its exit codes, and the log's first and last line.
 
 recoveries.py ATTACHE [--markdown FILE] [--only WORDS]: a table, and exit code 1 where something is missing. FILE gets the table of
-docs/troubleshooting.md. Everything is on loopback; needs openssl.
+docs/troubleshooting.md. Everything is on loopback; needs openssl, and root for a small disk (`unshare --mount`).
 """
 
 import concurrent.futures
@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -123,13 +124,13 @@ def upgrades(proxy):
                      "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 
 
-CASES = []
+CASES, PROXIES = [], {}
 
 
 def case(what, config, fail, mend, cause, remedy, seen=lambda saw: saw not in ("200", "bytes", "101"), call=lambda proxy: proxy.get(), code=2,
-         logged=True, pause=0.2, burst=1, patience=15, unseen=False):
+         logged=True, pause=0.2, burst=1, patience=15, unseen=False, files=None):
     CASES.append(dict(what=what, config=config, fail=fail, mend=mend, cause=cause, remedy=remedy, seen=seen, call=call, code=code, logged=logged,
-                      pause=pause, burst=burst, patience=patience, unseen=unseen))
+                      pause=pause, burst=burst, patience=patience, unseen=unseen, files=files))
 
 
 def switched(what, cause, remedy, before=says(), after=says(), tls_before=None, tls_after=None, scheme="http", more="", route="", whole=None, **rest):
@@ -155,8 +156,8 @@ def timed(wait, condition):
     return None
 
 
-def walk(number, what, config, fail, mend, cause, remedy, seen, call, code, logged, pause, burst, patience, unseen):
-    proxy = Proxy(config, name=f"case{number}")
+def walk(number, what, config, fail, mend, cause, remedy, seen, call, code, logged, pause, burst, patience, unseen, files):
+    proxy = PROXIES[what] = Proxy(config, name=f"case{number}", files=files)
     told = lambda: command("status", "--admin", str(proxy.admin))
     log = lambda: open(proxy.log.name).read()
     wrong, last, broken = [], [None], lambda: last[0] is not None and seen(last[0])
@@ -271,6 +272,126 @@ switched("the external authorizer ends", "authorizer", "authorizer|service", aft
          whole="authorizers: { gate: { service: opa, protocol: http } }\nlisteners: { out: { bind: '127.0.0.1:$PORT', to: app, authorization: { external: gate } } }\n"
          f"upstreams: {{ app: 'http://127.0.0.1:{app.port}', opa: 'http://127.0.0.1:$SERVER' }}\n")
 
+
+
+class Hole:
+    """A server whose queue of connections is full for a while: what a firewall that drops packets looks like."""
+
+    def __init__(self):
+        self.socket = socket.socket()
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.listen(0)
+        self.port, self.held, self.takes = self.socket.getsockname()[1], [], threading.Event()
+        self.takes.set()
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            self.takes.wait()
+            connection, _ = self.socket.accept()
+            threading.Thread(target=self.one, args=(connection,), daemon=True).start()
+
+    def one(self, connection):
+        try:
+            says()(connection)
+        except OSError:
+            pass
+        connection.close()
+
+    def swallows(self):
+        self.takes.clear()
+        # One more is accepted, because it was waited for already.
+        self.held.append(socket.create_connection(("127.0.0.1", self.port), 2))
+        time.sleep(0.2)
+        for _ in range(8):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", self.port))
+            self.held.append(one)
+
+    def serves(self):
+        for one in self.held:
+            one.close()
+        self.takes.set()
+
+
+hole = Hole()
+case("packets to the upstream are lost", one(f"http://127.0.0.1:{hole.port}", ", connect_timeout: 300ms"), hole.swallows, hole.serves, "connect-timeout",
+     "firewall", patience=30)
+# A limit that refuses some of the calls does what it is for: status names it and ends with 0.
+case("more calls than the rate limit", one(f"http://127.0.0.1:{Server(says()).port}", route=", rate_limit: 5/s"), lambda: None, lambda: None, "rate-limited",
+     "raise the limit", burst=6, pause=0.5, code=0)
+
+
+def impatient(proxy):
+    """A client that waits for a second."""
+    try:
+        with socket.create_connection(("127.0.0.1", proxy.at), 1) as s:
+            s.settimeout(1)
+            s.sendall(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            return s.recv(4096).split(b" ")[1].decode()
+    except (OSError, IndexError) as error:
+        return type(error).__name__
+
+
+def slow_paths(connection):
+    head = request(connection)
+    if head.startswith(b"GET /slow"):
+        time.sleep(8)
+    connection.sendall(OK)
+    return False
+
+
+HELD = []
+
+
+def asks(what, number):
+    """Requests that hold two descriptors each for a while: an idle connection would be closed."""
+    for _ in range(number):
+        one = socket.create_connection(("127.0.0.1", PROXIES[what].at), 2)
+        one.sendall(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n")
+        HELD.append(one)
+
+
+EXHAUSTED = "the file descriptors are used up"
+case(EXHAUSTED, "workers: 1\n" + one(f"http://127.0.0.1:{Server(slow_paths).port}", ", outlier_ejection: off"), lambda: asks(EXHAUSTED, 24),
+     lambda: [one.close() for one in HELD], "overload: .*file-descriptors at", "ulimit -n", call=impatient, files=64, unseen=True)
+JWKS = b'{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}'
+switched("the keys of tokens can't be loaded", "`jwt` id: its keys can't be loaded .*500", "last good ones stay", patience=30, unseen=True, seen=lambda saw: saw != "401",
+         before=says(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(JWKS), JWKS)), after=status("500 Oops"),
+         whole="jwt: { id: { issuer: 'https://id.test', audiences: shop, keys: { upstream: keys, path: /jwks, refresh: 1s } } }\n"
+         "listeners: { in: { bind: '127.0.0.1:$PORT', to: app, authorization: { jwt: { issuers: id } } } }\n"
+         f"upstreams: {{ app: 'http://127.0.0.1:{app.port}', keys: 'http://127.0.0.1:$SERVER' }}\n")
+write("secret", "abc\n")
+case("the file of a secret vanishes", one(f"https://127.0.0.1:{Server(says(), GOOD).port}", CA + ", credential: { bearer: { file: secret } }"),
+     lambda: os.remove(f"{FOLDER}/secret"), lambda: write("secret", "abc\n"), "the file of a secret can't be used.*secret: No such file", "check the path",
+     unseen=True)
+write("own.crt", open(f"{FOLDER}/client.crt").read())
+case("a certificate is replaced by nonsense", f"listeners: {{ in: {{ bind: '127.0.0.1:$PORT', tls: {{ mode: permissive, certificate: own.crt, key: client.key }}, "
+     f"to: app }} }}\nupstreams: {{ app: 'http://127.0.0.1:{app.port}' }}\n", lambda: write("own.crt", "nonsense\n"),
+     lambda: write("own.crt", open(f"{FOLDER}/client.crt").read()), "certificate files can't be used.*own.crt", "BEGIN CERTIFICATE", unseen=True)
+
+
+def disk(size="64k"):
+    """A small disk of this process and its children alone: `unshare --mount` is around it."""
+    os.makedirs(f"{FOLDER}/disk")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", f"{FOLDER}/disk"], check=True)
+
+
+def fills():
+    with open(f"{FOLDER}/disk/other", "wb", 0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            pass  # now it is full
+
+
+disk()
+# It has a network of its own, too (`unshare --net`).
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+case("the access log's disk is full", "access_log: { to: disk/access.log }\n" + one(f"http://127.0.0.1:{Server(says()).port}"), fills,
+     lambda: os.remove(f"{FOLDER}/disk/other"), "the access log can't be written .*No space left", "until it can", unseen=True, pause=0.02)
 
 
 def reload():

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import socket
 import ssl
 import struct
@@ -229,11 +230,13 @@ def tls(name, client_ca=None):
 
 
 class Proxy:
-    def __init__(self, config, name="attache"):
+    def __init__(self, config, name="attache", files=None):
+        """`files`: the most files that it may have open."""
         self.at, self.admin = free_port(), free_port()
         self.file = write(f"{name}.yaml", f"admin: 127.0.0.1:{self.admin}\nmetrics: off\n" + config.replace("$PORT", str(self.at)))
         self.log = open(os.path.join(FOLDER, "log" if name == "attache" else f"{name}.log"), "w+")
-        self.process = subprocess.Popen([ATTACHE, "run", "-c", self.file], stdout=self.log, stderr=self.log, cwd=FOLDER)
+        self.process = subprocess.Popen([ATTACHE, "run", "-c", self.file], stdout=self.log, stderr=self.log, cwd=FOLDER,
+                                        preexec_fn=files and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))))
         for _ in range(200):
             try:
                 socket.create_connection(("127.0.0.1", self.admin), 1).close()

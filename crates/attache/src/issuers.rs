@@ -128,19 +128,25 @@ async fn ask(upstreams: &Upstreams, keys: &RemoteKeys) -> Result<KeySet, String>
     KeySet::parse(&answer.body).map_err(|error| error.to_string())
 }
 
+/// What becomes of an issuer's tokens while its keys can't be loaded.
+pub(crate) fn what_serves(issuer: &Issuer) -> &'static str {
+    if issuer.keys.are_there() { "the last good ones stay in use" } else { "its tokens are refused" }
+}
+
 fn put(issuer: &Issuer, set: Result<KeySet, String>) {
     let name = &issuer.config.name;
     let outcome = match set {
         Ok(set) => {
-            issuer.keys.put(set);
+            if issuer.keys.put(set) {
+                tracing::info!(issuer = %name, "the keys can be loaded again");
+            }
             "ok"
         }
-        Err(why) if issuer.keys.are_there() => {
-            tracing::warn!(issuer = %name, why, "the keys can't be loaded; the last good ones stay in use");
-            "failed"
-        }
         Err(why) => {
-            tracing::warn!(issuer = %name, why, "the keys can't be loaded: its tokens are refused");
+            // It is tried again every few seconds: one line says when it begins, one when it ends.
+            if issuer.keys.failed(&why) {
+                tracing::warn!(issuer = %name, why, "the keys can't be loaded: {}", what_serves(issuer));
+            }
             "failed"
         }
     };

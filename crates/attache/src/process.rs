@@ -34,6 +34,8 @@ pub(crate) struct Process {
     pub(crate) reloads: Reloads,
     /// What all threads do less of while memory or file descriptors run out.
     pub(crate) overload: Arc<Overload>,
+    /// What overload refuses now, in words; nothing where every request is served. Only the control thread takes this lock.
+    refusals: Mutex<Option<String>>,
     /// How many workers there are, and how many connections each has.
     pub(crate) workers: Workers,
     /// Follows the files of every certificate and trust store, of all generations.
@@ -81,6 +83,7 @@ impl Process {
             drain: DrainTrigger::new(),
             reloads: Reloads::default(),
             overload: Arc::default(),
+            refusals: Mutex::default(),
             workers: Workers::new(workers),
             certificates: Watcher::default(),
             secrets: Watcher::default(),
@@ -93,6 +96,16 @@ impl Process {
             held: Mutex::default(),
             current: ArcSwap::default(),
         })
+    }
+
+    /// What overload refuses from now on.
+    pub(crate) fn note_refusals(&self, what: Option<String>) {
+        *self.refusals.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    /// What overload refuses now.
+    pub(crate) fn refusals(&self) -> Option<String> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Keeps second handles of new listening sockets, for a process that takes over.

@@ -185,7 +185,8 @@ impl Exchange {
         self.grpc_status.set(Some(status));
         if self.outcome() >= 500 && self.reason.get().is_none() {
             let message = String::from_utf8_lossy(message.unwrap_or_default());
-            *self.detail.borrow_mut() = Some(format!("grpc-status {status} from the upstream: {message}"));
+            let message = if message.is_empty() { message } else { format!(": {message}").into() };
+            *self.detail.borrow_mut() = Some(format!("grpc-status {status} from the upstream{message}"));
         }
     }
 

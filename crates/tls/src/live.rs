@@ -55,7 +55,7 @@ struct Progress {
 }
 
 /// The result of one check of the files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     /// As before.
     Unchanged,
@@ -63,10 +63,10 @@ pub(crate) enum Look {
     Settling,
     /// Changed, and in use from now on.
     Reloaded,
-    /// Changed, and not usable; reported just now.
-    Failed,
+    /// Changed, and not usable because of this; reported just now.
+    Failed(String),
     /// Still not usable, as reported before.
-    StillFailing,
+    StillFailing(String),
 }
 
 /// What the watcher needs of a live value.
@@ -152,7 +152,9 @@ impl<C: Send + Sync> Follow for Live<C> {
         let digest = snapshot.digest();
         if digest == progress.loaded {
             progress.pending = None;
-            progress.failed = None;
+            if progress.failed.take().is_some() {
+                tracing::info!(files = ?self.sources.paths, "the files are again what they were: they can be used");
+            }
             return Look::Unchanged;
         }
         if progress.failed != Some(digest) && progress.pending != Some(digest) {
@@ -166,11 +168,11 @@ impl<C: Send + Sync> Follow for Live<C> {
                 progress.failed = None;
                 Look::Reloaded
             }
-            Err(_) if progress.failed == Some(digest) => Look::StillFailing,
+            Err(error) if progress.failed == Some(digest) => Look::StillFailing(error.to_string()),
             Err(error) => {
                 progress.failed = Some(digest);
                 tracing::error!("changed files can't be used, the last good ones stay in use: {error}");
-                Look::Failed
+                Look::Failed(error.to_string())
             }
         }
     }

@@ -29,7 +29,8 @@ struct Inner {
     followed: Mutex<Vec<Weak<dyn Follow>>>,
     reloads: AtomicU64,
     failures: AtomicU64,
-    failing: AtomicU64,
+    /// What can't be used now, and why.
+    failing: Mutex<Vec<String>>,
     warned: Mutex<HashMap<[u8; 32], Duration>>,
 }
 
@@ -81,7 +82,7 @@ impl Watcher {
                 followed: Mutex::default(),
                 reloads: AtomicU64::new(0),
                 failures: AtomicU64::new(0),
-                failing: AtomicU64::new(0),
+                failing: Mutex::default(),
                 warned: Mutex::default(),
             }),
         }
@@ -116,21 +117,21 @@ impl Watcher {
     /// Looks once, now.
     pub fn look(&self) {
         let now = SystemTime::now();
-        let mut failing = 0;
+        let mut failing = Vec::new();
         for source in self.sources() {
             match source.look(now) {
                 Look::Unchanged | Look::Settling => {}
                 Look::Reloaded => {
                     self.inner.reloads.fetch_add(1, Ordering::Relaxed);
                 }
-                Look::Failed => {
+                Look::Failed(why) => {
                     self.inner.failures.fetch_add(1, Ordering::Relaxed);
-                    failing += 1;
+                    failing.push(why);
                 }
-                Look::StillFailing => failing += 1,
+                Look::StillFailing(why) => failing.push(why),
             }
         }
-        self.inner.failing.store(failing, Ordering::Relaxed);
+        *self.inner.failing.lock().unwrap_or_else(PoisonError::into_inner) = failing;
         self.warn(now);
     }
 
@@ -139,8 +140,13 @@ impl Watcher {
         WatchStatus {
             reloads: self.inner.reloads.load(Ordering::Relaxed),
             reload_failures: self.inner.failures.load(Ordering::Relaxed),
-            failing: self.inner.failing.load(Ordering::Relaxed),
+            failing: self.failing().len() as u64,
         }
+    }
+
+    /// Why files can't be used now, so that an older state serves: one text for each connector, acceptor or credential.
+    pub fn failing(&self) -> Vec<String> {
+        self.inner.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Our own certificates in use, each once, the first to expire first.

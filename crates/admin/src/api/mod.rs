@@ -38,6 +38,10 @@ pub trait AdminTarget: Send + Sync {
     fn certificates(&self) -> Value;
     /// The last reloads of the config.
     fn reloads(&self) -> Value;
+    /// What serves with an older state than it should, or loses something, a line each; calls may succeed all the same.
+    fn degraded(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Begins draining without ending; called once or more.
     fn drain(&self);
     /// Ends the process in an orderly way; called once or more.
@@ -227,6 +231,7 @@ fn stats(api: &Api) -> Value {
         stats.insert("pid".into(), std::process::id().into());
         stats.insert("uptime_seconds".into(), api.started.elapsed().unwrap_or_default().as_secs().into());
         stats.insert("not_ready".into(), not_ready.lines().collect::<Vec<_>>().into());
+        stats.insert("degraded".into(), api.proxy.degraded().into());
     }
     stats
 }

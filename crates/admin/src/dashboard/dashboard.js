@@ -99,7 +99,7 @@ const showNow = (stats, listeners) => {
   if (state.dataset.text !== text) { state.dataset.text = text; const [word, up] = text.split(/(?=, up)/); const node = tag(ready && !failing.length ? 'good' : 'bad', word); if (up) node.append(make('span', 'up', up)); state.replaceChildren(node); }
   document.title = word === 'ready' ? 'attache' : `${word} – attache`;
   const more = failing.length > MOST_SAID ? [`and ${failing.length - MOST_SAID} more`] : [];
-  trouble([...stats.not_ready.map((why) => `not ready: ${why}`), ...failing.slice(0, MOST_SAID), ...more].join('; '));
+  trouble([...stats.not_ready.map((why) => `not ready: ${why}`), ...failing.slice(0, MOST_SAID), ...more, ...stats.degraded].join('; '));
 };
 
 const trouble = (text) => { set($('trouble'), text); $('trouble').hidden = !text; };

@@ -172,6 +172,11 @@ impl AdminTarget for Operator {
         views::certificates(&self.process().generation(), self.process().certificates.status())
     }
 
+    fn degraded(&self) -> Vec<String> {
+        let process = self.process();
+        views::degraded(process)
+    }
+
     fn reloads(&self) -> Value {
         views::reloads(&self.process().reloads)
     }

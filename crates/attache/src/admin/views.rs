@@ -3,6 +3,7 @@
 //! Everything is read from atomics and snapshots. Times are seconds before or after now.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     sync::{PoisonError, Weak, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::{
     generation::{Generation, UpstreamParts},
+    process::Process,
     reloads::{Reloads, Report},
 };
 
@@ -253,6 +255,29 @@ fn certificate(side: &str, name: &str, certificate: &Certificate, now: SystemTim
         "expires_in_seconds": certificate.remaining(now).as_secs(),
         "sha256": hash,
     })
+}
+
+/// What serves with an older state, or loses something, and why: until it is mended it stands before all that was well.
+pub(super) fn degraded(process: &Process) -> Vec<String> {
+    let generation = process.generation();
+    let mut all: Vec<_> = process.refusals().into_iter().collect();
+    let followed = [("certificate files", &process.certificates), ("the file of a secret", &process.secrets)];
+    for (what, watcher) in followed {
+        // Several upstreams may use one file.
+        for why in watcher.failing().into_iter().collect::<BTreeSet<_>>() {
+            all.push(format!("{what} can't be used, and the last good state serves: {why}"));
+        }
+    }
+    for issuer in &generation.issuers {
+        if let Some(why) = issuer.keys.failure() {
+            let serves = crate::issuers::what_serves(issuer);
+            all.push(format!("`jwt` {}: its keys can't be loaded ({why}): {serves}", issuer.config.name));
+        }
+    }
+    if let Some(why) = generation.access_log.failure() {
+        all.push(format!("the access log can't be written ({why}): its lines are lost until it can"));
+    }
+    all
 }
 
 /// The newest first.

@@ -85,13 +85,7 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
             if state == "healthy" {
                 let is_outage = told.iter().any(|group| field(group, "upstream") == name);
                 if fails_in_a_row(endpoint) && !is_outage {
-                    let last = &endpoint["last_failure"];
-                    troubles.push(format!(
-                        "upstream {name}: endpoint {address} failed {} times in a row, the last time {} ago: {}",
-                        endpoint["ejection"]["failures_in_a_row"],
-                        span(last["ago_seconds"].as_u64().unwrap_or(0)),
-                        field(last, "reason")
-                    ));
+                    troubles.push(in_a_row(name, endpoint));
                 }
                 continue;
             }
@@ -102,6 +96,12 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
                 _ => "",
             };
             troubles.push(format!("upstream {name}: endpoint {address} is {state}{why}{what}"));
+        }
+        // Of hosts that requests name, one is an outage for those who call it, whatever becomes of the calls to others.
+        let hosts = list(upstream, "hosts").iter().flat_map(|host| list(host, "endpoints"));
+        let is_outage = told.iter().any(|group| field(group, "upstream") == name);
+        for endpoint in hosts.filter(|endpoint| fails_in_a_row(endpoint) && !is_outage) {
+            troubles.push(in_a_row(name, endpoint));
         }
         for lookup in list(upstream, "dns") {
             let reason = field(&lookup["failure"], "reason");
@@ -132,11 +132,8 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
             troubles.push(format!("{side} {name}: its certificate{file} {when}: renew it"));
         }
     }
-    if seen["certificates"]["serving_an_older_state"].as_u64().is_some_and(|failing| failing > 0) {
-        troubles.push(
-            "changed certificate files can't be used, the older ones serve: the log's warnings below say why"
-                .to_owned(),
-        );
+    for what in list(&seen["stats"], "degraded") {
+        troubles.push(clean(what.as_str().unwrap_or_default(), 400));
     }
     if let Some(last) = seen["reloads"].as_array().and_then(|all| all.first())
         && last["ok"] == false
@@ -148,6 +145,17 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
         troubles.push(trouble);
     }
     (troubles, told)
+}
+
+fn in_a_row(upstream: &str, endpoint: &Value) -> String {
+    let last = &endpoint["last_failure"];
+    format!(
+        "upstream {upstream}: endpoint {} failed {} times in a row, the last time {} ago: {}",
+        field(endpoint, "address"),
+        endpoint["ejection"]["failures_in_a_row"],
+        span(last["ago_seconds"].as_u64().unwrap_or(0)),
+        field(last, "reason")
+    )
 }
 
 /// `localhost` has an address of IPv6 and one of IPv4, and a server often listens on only one of them: it can still be reached.
@@ -367,6 +375,24 @@ mod tests {
             troubles(&seen).0,
             [
                 "upstream orders: each of 7 answers was the upstream's own 4xx in the last 20 s: status 421 at 10.0.0.8:80. Set `host`."
+            ]
+        );
+    }
+
+    #[test]
+    fn an_older_state_that_serves_and_a_host_that_fails_each_call_are_trouble() {
+        let mut seen = seen();
+        seen["certificates"] = json!({});
+        seen["stats"]["degraded"] = json!(["the access log can't be written (No space left on device)"]);
+        let endpoint = json!({ "address": "10.0.0.8:80", "state": "healthy", "ejection": { "failures_in_a_row": 4 },
+            "last_failure": { "reason": "connect-refused", "ago_seconds": 2 } });
+        seen["upstreams"] = json!([{ "name": "internet", "kind": "on-demand", "usable": 0, "breaker": {},
+            "hosts": [{ "endpoints": [endpoint] }] }]);
+        assert_eq!(
+            troubles(&seen).0,
+            [
+                "upstream internet: endpoint 10.0.0.8:80 failed 4 times in a row, the last time 2s ago: connect-refused",
+                "the access log can't be written (No space left on device)",
             ]
         );
     }

@@ -82,6 +82,7 @@ impl Watch {
             None => {
                 *steps = Steps::default();
                 process.overload.set(steps.keeps, false, i64::MAX);
+                process.note_refusals(None);
                 process.metrics.set_overload(OverloadGauges::default());
                 0.0
             }
@@ -112,6 +113,7 @@ fn look(
         steps.say(resource, share);
     }
     process.overload.set(steps.keeps, steps.stop, usage.descriptors_below(config.stop_accepting));
+    process.note_refusals(steps.refusals(resource, share));
     if steps.close {
         process.overload.press();
     }
@@ -189,23 +191,37 @@ impl Steps {
         }
     }
 
+    /// What is done, if anything.
+    fn done(&self) -> Option<&'static str> {
+        match (self.stop, self.shed, self.close) {
+            (true, ..) => Some("no connection is accepted and requests are refused"),
+            (_, true, _) => Some("the least urgent requests are refused"),
+            (.., true) => Some("connections are closed after their answer"),
+            _ => None,
+        }
+    }
+
     fn say(&self, resource: &str, share: f64) {
         let percent = (share * 100.0).round();
-        let hint = if resource == "file-descriptors" {
-            "is the limit of open files (ulimit -n) too low?"
+        if let Some(done) = self.done() {
+            tracing::warn!(resource, percent, "overload: {done}; {}", hint(resource));
         } else {
-            "is the container's memory limit too low?"
-        };
-        let done = match (self.stop, self.shed, self.close) {
-            (true, ..) => "no connection is accepted and requests are refused",
-            (_, true, _) => "the least urgent requests are refused",
-            (.., true) => "connections are closed after their answer",
-            _ => {
-                tracing::info!(resource, percent, "overload is over");
-                return;
-            }
-        };
-        tracing::warn!(resource, percent, "overload: {done}; {hint}");
+            tracing::info!(resource, percent, "overload is over");
+        }
+    }
+
+    /// What callers see of it, for an operator; nothing where every request is served.
+    fn refusals(&self, resource: &str, share: f64) -> Option<String> {
+        let done = self.done().filter(|_| self.shed || self.stop)?;
+        Some(format!("overload: {done} ({resource} at {:.0} %); {}", share * 100.0, hint(resource)))
+    }
+}
+
+fn hint(resource: &str) -> &'static str {
+    if resource == "file-descriptors" {
+        "is the limit of open files (ulimit -n) too low?"
+    } else {
+        "is the container's memory limit too low?"
     }
 }
 

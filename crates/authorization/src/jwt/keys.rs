@@ -29,6 +29,8 @@ static VERSIONS: AtomicU64 = AtomicU64::new(1);
 #[derive(Debug)]
 pub struct Keys {
     now: ArcSwapOption<KeySet>,
+    /// Why the last load failed; nothing where it succeeded.
+    failure: ArcSwapOption<String>,
     wanted: AtomicBool,
     kept: Arc<AtomicBool>,
 }
@@ -103,6 +105,7 @@ impl Keys {
         };
         Ok(Self {
             now: ArcSwapOption::new(set.map(Arc::new)),
+            failure: ArcSwapOption::empty(),
             wanted: AtomicBool::new(false),
             kept: Arc::default(),
         })
@@ -118,9 +121,21 @@ impl Keys {
         self.now.load().is_some()
     }
 
-    /// These are the keys from now on.
-    pub fn put(&self, set: KeySet) {
+    /// These are the keys from now on. True if the load before failed.
+    pub fn put(&self, set: KeySet) -> bool {
         self.now.store(Some(Arc::new(set)));
+        self.failure.swap(None).is_some()
+    }
+
+    /// They could not be loaded; those that are there stay. True if the load before did not fail for the same cause.
+    pub fn failed(&self, why: &str) -> bool {
+        let before = self.failure.swap(Some(Arc::new(why.to_owned())));
+        before.is_none_or(|before| *before != why)
+    }
+
+    /// Why the last load failed; nothing where it succeeded.
+    pub fn failure(&self) -> Option<Arc<String>> {
+        self.failure.load_full()
     }
 
     /// A token has a key that isn't known: the set should be asked for again.

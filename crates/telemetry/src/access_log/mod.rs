@@ -96,6 +96,12 @@ impl AccessLog {
             .map_err(|source| AccessLogError { path: path.cloned(), source })
     }
 
+    /// Why its lines are lost now; nothing where they are written.
+    pub fn failure(&self) -> Option<String> {
+        let (shared, _) = self.0.as_ref()?;
+        shared.queue.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// No access log.
     pub const fn off() -> Self {
         Self(None)

@@ -33,6 +33,8 @@ pub(super) struct Queue {
     pub(super) reopen: AtomicBool,
     /// The writer is to end.
     pub(super) stop: AtomicBool,
+    /// Why the last write failed; nothing where it succeeded.
+    pub(super) failure: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -71,8 +73,14 @@ impl Queue {
             wake,
             reopen: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            failure: Mutex::default(),
         };
         (queue, woken)
+    }
+
+    /// The last write failed because of this, or succeeded.
+    pub(super) fn note_failure(&self, why: Option<String>) {
+        *locked(&self.failure) = why;
     }
 
     /// The buffers of one more worker, for as long as it keeps them.

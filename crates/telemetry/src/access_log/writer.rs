@@ -80,6 +80,7 @@ impl Writer {
         match self.try_write(lines) {
             Ok(()) if self.failing => {
                 self.failing = false;
+                self.queue.note_failure(None);
                 tracing::info!("the access log can be written again");
             }
             Ok(()) => {}
@@ -89,6 +90,7 @@ impl Writer {
                 // This is logged once and not for every line: the log's own disk is often the full one.
                 if !self.failing {
                     tracing::error!(%error, "the access log can't be written; its lines are lost until it can");
+                    self.queue.note_failure(Some(error.to_string()));
                 }
                 self.failing = true;
             }
