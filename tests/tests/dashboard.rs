@@ -211,3 +211,20 @@ fn a_total_outage_stands_at_the_top_and_nothing_of_it_is_green() {
     assert_eq!((&said["axe"], &said["errors"]), (&Value::Array(Vec::new()), &Value::Array(Vec::new())));
     keep(folder.path(), "dashboard-outage");
 }
+
+#[test]
+fn an_upstream_that_answers_all_calls_with_a_4xx_stands_at_the_top_too() {
+    let at = SocketAddr::from((UPSTREAM, free_port_on(UPSTREAM)));
+    let _server = nginx(&format!("server {{ listen {at}; location / {{ return 421; }} }}"), at);
+    let attache = Attache::start(&format!(
+        "admin: 127.0.0.1:$ADMIN\nlisteners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams:\n  orders: 'http://{at}'\n"
+    ));
+    for _ in 0..20 {
+        raw(local(attache.port), b"GET /v1/items HTTP/1.1\r\nhost: orders\r\nconnection: close\r\n\r\n");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let output = browser(&format!("http://localhost:{}/", attache.admin), folder.path(), &["outage"]);
+    let said: Value = serde_json::from_str(&text(&output)).unwrap();
+    assert_eq!(said["trouble"], "upstream orders: every answer is a 4xx", "{said}");
+    assert_eq!((&said["axe"], &said["errors"]), (&Value::Array(Vec::new()), &Value::Array(Vec::new())));
+}
