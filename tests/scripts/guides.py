@@ -3,7 +3,8 @@
 guides.py ATTACHE PAGE...: each page in a folder of its own. It wants a network of its own, since pages name fixed ports (`unshare --net`).
 
 A block of YAML whose first line is `# NAME` is that file. A block of `sh` is run, all of a page in one shell. Each line of a block of `text`
-has to stand in what the commands right above it have printed; `…` stands for what differs from run to run.
+has to stand in what the commands right above it have printed; `…` stands for what differs from run to run. One that begins with `$ ` shows a command
+of its own, and is not looked for.
 """
 
 import os
@@ -35,7 +36,7 @@ def blocks(page):
 
 def script(page):
     """The shell's text, and for each of its blocks the line and what its output must have."""
-    lines, wanted = ["set -u", "exec 2>&1"], []
+    lines, wanted, shown = ["set -u", "exec 2>&1"], [], False
     for kind, start, text in blocks(page):
         name = re.match(r"# ([\w.-]+\.(?:yaml|json))\n", text)
         if kind == "yaml" and name:
@@ -44,7 +45,8 @@ def script(page):
             run = "\n".join(line for line in text.splitlines() if not ELSEWHERE.search(line))
             lines.append(f"{run}\necho '{MARK}'")
             wanted.append((start, []))
-        elif kind == "text" and wanted:
+            shown = bool(run.strip())
+        elif kind == "text" and wanted and shown and not text.startswith("$ "):
             wanted[-1][1].extend((start, line) for line in text.splitlines() if line.strip())
     return "\n".join(lines) + "\nkill $(jobs -p) 2>/dev/null\nwait\n", wanted
 

@@ -90,13 +90,14 @@ fn every_config_and_part_of_one_that_a_page_shows_is_right() {
 }
 
 #[test]
-fn every_command_of_every_guide_does_what_the_guide_says() {
+fn every_command_of_readme_and_of_every_guide_does_what_it_says() {
     let guides = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides");
     let mut arguments = vec![binary().display().to_string()];
     arguments.extend(
         fs::read_dir(guides).unwrap().map(|entry| entry.unwrap().path().to_string_lossy().into_owned()),
     );
-    assert!(arguments.len() > 6, "{arguments:?}");
+    arguments.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md").display().to_string());
+    assert!(arguments.len() > 7, "{arguments:?}");
     // The guides name fixed ports.
     let output = script_alone("guides.py", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
     let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
