@@ -150,7 +150,7 @@ def reloaded(what, change, cause, remedy):
 
 reloaded("a reload with a mistake", lambda text: text.replace("retry:", "rety:"), "unknown key `rety`", "did you mean `retry`")
 reloaded("a reload wants a port that is taken", lambda text: text.replace("upstreams:", "# more\nupstreams:").replace(
-    "listeners: {", f"listeners: {{ more: {{ bind: '127.0.0.1:{secure.port}', to: orders }}, "), "in use", "ss -ltnp|another")
+    "listeners: {", f"listeners: {{ more: {{ bind: '127.0.0.1:{secure.port}', to: orders }}, "), "in use", "ss -tanp|another")
 running("the access log's disk is full", "access_log: { to: /dev/full }\n" + one(f"http://127.0.0.1:{good.port}"), "access log can't be written.*No space",
         "until it can", after=1.5, calls=3)
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -73,6 +73,75 @@ fn check_finds_every_file_that_run_would_refuse_and_run_says_each_once() {
 }
 
 #[test]
+fn check_finds_addresses_keys_of_tokens_revocation_lists_and_sockets_that_run_would_refuse() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("around.yaml");
+    fs::write(dir.path().join("keys"), "{}").unwrap();
+    fs::write(dir.path().join("revoked.crl"), [0x30, 0x03, 0x02, 0x01, 0x00]).unwrap();
+    fs::write(dir.path().join("enc.key"), "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n")
+        .unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    fs::write(
+        &file,
+        format!(
+            "admin: off\nmetrics: 127.0.0.1:{port}\njwt: {{ i: {{ issuer: x, keys: {{ file: keys }} }} }}\n\
+             dns: {{ resolv_conf: /nosuch/resolv.conf }}\noverload: {{ cgroup: /nosuch/group }}\nlisteners:\n  in:\n    bind: [192.0.2.7:80, unix:{}]\n    \
+             tls: {{ spiffe: true }}\n    to: o\nupstreams:\n  o: {{ address: https://a.test, tls: {{ certificate: file, key: enc.key, crls: revoked.crl }} }}\n",
+            dir.path().join("file").display()
+        ),
+    )
+    .unwrap();
+    let path = file.display().to_string();
+    let (ok, _, err) = run(&["check", &path]);
+    assert!(!ok);
+    for part in [
+        "around.yaml:2:10",
+        "is in use by",
+        "around.yaml:3:38",
+        "no JWK set",
+        // A warning is said beside them.
+        "accepted for any audience",
+        "around.yaml:4:21",
+        "around.yaml:5:21",
+        "around.yaml:8:12",
+        "no interface has the address 192.0.2.7",
+        "not a socket",
+        "around.yaml:9:5",
+        "SPIFFE_ENDPOINT_SOCKET",
+        "the key is encrypted",
+        "not a revocation list",
+    ] {
+        assert!(err.contains(part), "{part} in {err}");
+    }
+    assert!(run(&["check", "--without-files", &path]).0);
+}
+
+#[test]
+fn check_says_where_traces_go_that_the_config_leaves_to_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("traces.yaml");
+    fs::write(&file, "tracing: {}\nupstreams: { o: 'http://127.0.0.1:1' }\n").unwrap();
+    let (ok, out, _) = run(&["check", "--without-files", &file.display().to_string()]);
+    assert!(ok && out.contains("tracing: spans are sent to http://localhost:4318/v1/traces"), "{out}");
+}
+
+#[test]
+fn a_file_without_an_object_of_kubernetes_is_no_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let (values, empty) = (dir.path().join("values.yaml"), dir.path().join("empty.yaml"));
+    fs::write(&values, "metadata: { name: shop }\nspec: {}\n").unwrap();
+    fs::write(&empty, "# nothing\n---\n").unwrap();
+    let inject = |path: &Path| run(&["inject", "--image", "x/y:1", &path.display().to_string()]);
+    let (ok, out, err) = inject(&values);
+    assert!(!ok && out.is_empty() && err.contains("no Kubernetes object in it"), "{out}{err}");
+    // What a chart comes to may be nothing, and a folder may hold other files.
+    assert!(inject(&empty).0);
+    assert!(inject(dir.path()).0);
+}
+
+#[test]
 fn the_schema_is_json_and_describes_the_examples_keys() {
     let (ok, schema, _) = run(&["schema"]);
     let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();

@@ -197,7 +197,7 @@ fn a_bad_config_changes_nothing_and_is_told_with_its_place() {
     let no_certificate = "listeners: { outbound: { bind: '127.0.0.1:$PORT', to: two, tls: { certificate: /none.crt, key: /none.key } } }\nupstreams: { two: 'http://127.0.0.1:1' }";
     let bad: [(&str, &[&str]); 3] = [
         ("listeners:\n  outbound: { bnid: 1 }\n", &["attache.yaml:3:15", "bnid", "bind"]),
-        (&in_use, &["in use", "ss -ltnp"]),
+        (&in_use, &["in use", "ss -tanp"]),
         (no_certificate, &["/none.crt"]),
     ];
     for (n, (text, words)) in bad.into_iter().enumerate() {

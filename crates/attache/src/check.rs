@@ -9,14 +9,15 @@ use std::{
     time::SystemTime,
 };
 
+use attache_authorization::jwt::Issuer;
 use attache_config::{
-    Diagnostics, Finding, locate,
-    model::{Action, Address, Bind, Config, LogTarget, Target},
+    Diagnostic, Diagnostics, Finding, locate,
+    model::{Action, Address, Bind, Config, Dns, JwtKeys, LogTarget, Target},
 };
 use attache_tls::check::{FileProblem, client_files, credential_file, server_files, untimely};
 use serde_json::json;
 
-use crate::cli;
+use crate::{cli, surroundings::Surroundings};
 
 /// Prints every problem of a config.
 pub(crate) fn run(options: &cli::Check) -> ExitCode {
@@ -45,19 +46,31 @@ pub(crate) fn run(options: &cli::Check) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // What is said beside problems of files, too; a config that is right has its own.
+    let mut warnings: Vec<Diagnostic> = Vec::new();
+    let mut notes = Vec::new();
     let result = result.and_then(|config| {
-        let looked =
-            if options.without_files { None } else { files(&config, text.as_deref().unwrap_or_default()) };
-        looked.map_or(Ok(config), Err)
+        if options.without_files {
+            return Ok(config);
+        }
+        let around = Surroundings::of(&config);
+        notes = around.notes;
+        let found = [unusable(&config), around.problems].concat();
+        warnings.clone_from(&config.warnings);
+        locate(found, text.as_deref().unwrap_or_default(), config.file.as_deref()).map_or(Ok(config), Err)
     });
+    let summary = |config: &Config| {
+        let mut lines = summary(config, options.without_files);
+        lines.append(&mut notes.clone());
+        lines
+    };
     match (options.format.is_json(), result) {
         (true, result) => {
             let (ok, found) = match &result {
                 Ok(config) => (true, json!(config.warnings)),
-                Err(found) => (false, json!(found)),
+                Err(found) => (false, json!(warnings.iter().chain(found.iter()).collect::<Vec<_>>())),
             };
-            let summary =
-                result.as_ref().map(|config| summary(config, options.without_files)).unwrap_or_default();
+            let summary = result.as_ref().map(summary).unwrap_or_default();
             let said = json!({ "ok": ok, "problems": found, "summary": summary });
             print(&format!("{said:#}\n"), if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
@@ -71,12 +84,15 @@ pub(crate) fn run(options: &cli::Check) -> ExitCode {
                 count(config.listeners.len(), "listener"),
                 count(config.upstreams.len(), "upstream")
             );
-            for line in summary(&config, options.without_files) {
+            for line in summary(&config) {
                 said.extend(["  ", &line, "\n"]);
             }
             print(&said, ExitCode::SUCCESS)
         }
         (false, Err(found)) => {
+            for warning in &warnings {
+                let _ = writeln!(io::stderr(), "{}", warning.display(coloured()));
+            }
             let _ = writeln!(io::stderr(), "{}", found.display(coloured()));
             ExitCode::FAILURE
         }
@@ -97,6 +113,12 @@ fn print(said: &str, code: ExitCode) -> ExitCode {
 /// What a person should know of a config that is right.
 fn summary(config: &Config, without_files: bool) -> Vec<String> {
     let mut lines = attache_routing::summary(config);
+    // The config may leave it to the environment, or to OpenTelemetry's default.
+    let tracing = config.tracing.iter().map(|tracing| ("tracing: spans", &tracing.collector));
+    let metrics = config.otlp.metrics.iter().map(|metrics| ("otlp: metrics", &metrics.collector));
+    let logs = config.otlp.logs.iter().map(|logs| ("otlp: log records", &logs.collector));
+    let sent = tracing.chain(metrics).chain(logs);
+    lines.extend(sent.map(|(what, collector)| format!("{what} are sent to {}", collector.url())));
     if !without_files {
         let listeners = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         let upstreams = config.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
@@ -117,8 +139,12 @@ fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// What can't be used of the files and folders that a config names. `text` is the config's.
+/// What can't be used of the files and folders that a config names, with places. `text` is the config's.
 pub(crate) fn files(config: &Config, text: &str) -> Option<Diagnostics> {
+    locate(unusable(config), text, config.file.as_deref())
+}
+
+fn unusable(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
     for (listener, upstream, at) in loops(config) {
         found.push(Finding {
@@ -182,7 +208,34 @@ pub(crate) fn files(config: &Config, text: &str) -> Option<Diagnostics> {
     if let Some(problem) = config.admin.bind.as_ref().and_then(socket) {
         add(&["admin"], problem);
     }
-    locate(found, text, config.file.as_deref())
+    for provider in &config.jwt {
+        if let Err(error) = Issuer::new(provider.clone()) {
+            let file = match &provider.keys {
+                JwtKeys::File(path) => Some(path.clone()),
+                JwtKeys::Inline(_) | JwtKeys::Remote(_) => None,
+            };
+            add(&["jwt", &provider.name, "keys"], FileProblem { file, what: error.to_string() });
+        }
+    }
+    // Without the system's own file the servers are those of the loopback; one that the config names is meant.
+    let resolv_conf = &config.dns.resolv_conf;
+    if *resolv_conf != Dns::default().resolv_conf
+        && let Err(error) = fs::read_to_string(resolv_conf)
+    {
+        let what = format!("{} can't be read: {error}", resolv_conf.display());
+        add(&["dns", "resolv_conf"], FileProblem { file: Some(resolv_conf.clone()), what });
+    }
+    if let Some(folder) = config
+        .overload
+        .as_ref()
+        .and_then(|overload| overload.cgroup.as_ref())
+        .filter(|folder| !folder.is_dir())
+    {
+        let what =
+            format!("{} is no folder: name one of a control group, such as /sys/fs/cgroup", folder.display());
+        add(&["overload", "cgroup"], FileProblem { file: Some(folder.clone()), what });
+    }
+    found
 }
 
 /// Upstreams that a listener's routes go to and that are that listener: its name, the upstream's, and the address.

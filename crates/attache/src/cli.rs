@@ -159,7 +159,7 @@ pub(crate) struct Check {
     /// The same, as the other commands take it. Without either: what the environment's ATTACHE_CONFIG names.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Check only the config, and not the certificates, keys, secrets and folders that it names: for another machine's config.
+    /// Check only the config, and not the certificates, keys, secrets, folders and addresses that it names: for another machine's config.
     #[arg(long)]
     pub(crate) without_files: bool,
     #[command(flatten)]

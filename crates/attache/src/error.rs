@@ -42,12 +42,19 @@ impl fmt::Display for Error {
             Self::Bind { listener, source } => write!(f, "listener `{listener}`: {source}"),
             Self::Probes { address, source } => write!(
                 f,
-                "probes and metrics can't listen on {address}: {source}; set `metrics:` to another address, or to `off`"
+                "probes and metrics can't listen on {address}: {source}{}; set `metrics:` to another address, or to `off`",
+                who_has(source, *address)
             ),
-            Self::Admin { at, source } => write!(
-                f,
-                "the admin API can't listen on {at}: {source}; set `admin:` to another address, or to `off`"
-            ),
+            Self::Admin { at, source } => {
+                let who = match at {
+                    Bind::Tcp(address) => who_has(source, *address),
+                    Bind::Unix { .. } => String::new(),
+                };
+                write!(
+                    f,
+                    "the admin API can't listen on {at}: {source}{who}; set `admin:` to another address, or to `off`"
+                )
+            }
             Self::Spiffe(source) => source.fmt(f),
             Self::Keys { issuer, source } => write!(f, "the keys of `{issuer}` in `jwt`: {source}"),
             Self::Tls { what, name, source } => write!(f, "{what} `{name}`: {source}"),
@@ -59,6 +66,16 @@ impl fmt::Display for Error {
                 "the process before this one ended while it handed its sockets over ({source}): this one ends, too; start attache again"
             ),
         }
+    }
+}
+
+/// How to find out which program has a port.
+fn who_has(error: &io::Error, address: SocketAddr) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!(" (`ss -tanp sport = :{}` shows which program has it)", address.port())
+        }
+        _ => String::new(),
     }
 }
 

@@ -38,6 +38,7 @@ mod resident;
 mod run;
 mod signals;
 mod stack;
+mod surroundings;
 mod ticks;
 mod tls;
 mod upgrade;

@@ -18,14 +18,23 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How long the start waits for the SPIFFE agent's first answer.
 const SVID_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The listeners and upstreams whose TLS has something of the SPIFFE agent: their section of the config, and their name.
+pub(crate) fn uses_spiffe(config: &Config) -> Vec<(&'static str, &Name)> {
+    let listeners = config.listeners.iter().filter_map(|listener| {
+        let tls = listener.tls.as_ref()?;
+        (tls.spiffe || tls.client_trust == Some(Trust::Spiffe)).then_some(("listeners", &listener.name))
+    });
+    let upstreams = config.upstreams.iter().filter_map(|upstream| {
+        let tls = upstream.tls.as_ref()?;
+        (tls.spiffe || tls.trust == Trust::Spiffe).then_some(("upstreams", &upstream.name))
+    });
+    listeners.chain(upstreams).collect()
+}
+
 /// The SPIFFE agent with its first SVID, where the config uses it: nothing is served before there is an identity. One that is
 /// there already is kept.
 pub(crate) fn workload(config: &Config, before: Option<&Workload>) -> Result<Option<Workload>, Error> {
-    let clients = config.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
-    let servers = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    let uses = clients.into_iter().any(|tls| tls.spiffe || tls.trust == Trust::Spiffe)
-        || servers.into_iter().any(|tls| tls.spiffe || tls.client_trust == Some(Trust::Spiffe));
-    if !uses {
+    if uses_spiffe(config).is_empty() {
         return Ok(None);
     }
     if let Some(before) = before {

@@ -136,6 +136,24 @@ pub fn bind(bind: &Bind, workers: &Workers) -> Result<Vec<Socket>, BindError> {
     Ok(seated(kinds, workers))
 }
 
+/// Whether an address could be bound now. Nothing listens on it, so that no client notices.
+///
+/// # Errors
+/// As [`bind`].
+pub fn could_bind(bind: &Bind) -> Result<(), BindError> {
+    let could = match bind {
+        Bind::Tcp(address) => open(*address, false)
+            .map_err(|e| ("open a socket", e))
+            .and_then(|socket| socket.bind(&(*address).into()).map_err(|e| ("bind", e))),
+        Bind::Unix { path, .. } => match fs::symlink_metadata(path) {
+            Ok(metadata) if !metadata.file_type().is_socket() => Err(not_a_socket()),
+            Ok(_) if !is_stale(path) => Err(("bind", io::ErrorKind::AddrInUse.into())),
+            _ => Ok(()),
+        },
+    };
+    could.map_err(|(step, source)| BindError { bind: bind.clone(), step, source })
+}
+
 /// Takes over listening sockets that another process made for one address: its predecessor, or a supervisor. The result is in the order
 /// of the workers, and goes round more than once where there are more sockets than workers; where there are fewer, workers share
 /// some. `ours`: the path of a Unix socket is to be removed at the end.
@@ -209,26 +227,26 @@ fn is_ours(address: SocketAddr) -> bool {
 /// `shared`: other sockets of this process have the port. Without it the port must be free: the kernel would let a
 /// second process of the same user join (`SO_REUSEPORT`), which then got a share of the connections by mistake.
 fn tcp(address: SocketAddr, shared: bool) -> Result<std::net::TcpListener, (&'static str, io::Error)> {
-    let open = || -> io::Result<RawSocket> {
-        let socket =
-            RawSocket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        if address.is_ipv6() {
-            // `[::]` is IPv6 alone; `0.0.0.0` is its own bind. Otherwise the two would collide.
-            socket.set_only_v6(true)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared)?;
-        // Accepted sockets inherit it on Linux: one system call here, none per connection.
-        socket.set_tcp_nodelay(true)?;
-        Ok(socket)
-    };
-    let socket = open().map_err(|e| ("open a socket", e))?;
+    let socket = open(address, shared).map_err(|e| ("open a socket", e))?;
     socket.bind(&address.into()).map_err(|e| ("bind", e))?;
     // From now on this process' other workers may join.
     socket.set_reuse_port(true).map_err(|e| ("share the port among workers", e))?;
     socket.listen(BACKLOG).map_err(|e| ("listen", e))?;
     Ok(socket.into())
+}
+
+fn open(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        // `[::]` is IPv6 alone; `0.0.0.0` is its own bind. Otherwise the two would collide.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    // Accepted sockets inherit it on Linux: one system call here, none per connection.
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
 }
 
 fn unix(path: &Path, mode: u32) -> Result<std::os::unix::net::UnixListener, (&'static str, io::Error)> {
@@ -247,14 +265,23 @@ fn unix(path: &Path, mode: u32) -> Result<std::os::unix::net::UnixListener, (&'s
 fn remove_stale(path: &Path) -> Result<(), (&'static str, io::Error)> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
     if !metadata.file_type().is_socket() {
-        return Err(("bind", io::Error::new(io::ErrorKind::AlreadyExists, "the path is not a socket")));
+        return Err(not_a_socket());
     }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|e| ("remove the stale socket", e))
-        }
-        _ => Err(("bind", io::ErrorKind::AddrInUse.into())),
+    if is_stale(path) {
+        fs::remove_file(path).map_err(|e| ("remove the stale socket", e))
+    } else {
+        Err(("bind", io::ErrorKind::AddrInUse.into()))
     }
+}
+
+fn not_a_socket() -> (&'static str, io::Error) {
+    ("bind", io::Error::new(io::ErrorKind::AlreadyExists, "the path is not a socket"))
+}
+
+/// No process listens on this socket.
+fn is_stale(path: &Path) -> bool {
+    let connected = std::os::unix::net::UnixStream::connect(path);
+    connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn inode(path: &Path) -> Option<u64> {
@@ -293,7 +320,7 @@ impl fmt::Display for BindError {
         match (self.source.kind(), &self.bind) {
             (io::ErrorKind::AddrInUse, Bind::Tcp(address)) => write!(
                 f,
-                "; another program has the port (`ss -ltnp sport = :{}` shows which): end it, or bind another port; a running attache is replaced without a gap by SIGUSR2",
+                "; another program has the port (`ss -tanp sport = :{}` shows which): end it, or bind another port; a running attache is replaced without a gap by SIGUSR2",
                 address.port()
             ),
             (io::ErrorKind::AddrInUse, Bind::Unix { .. }) => {
@@ -316,6 +343,13 @@ impl fmt::Display for BindError {
             (io::ErrorKind::AlreadyExists, _) => f.write_str("; remove it, or bind another path"),
             _ => Ok(()),
         }
+    }
+}
+
+impl BindError {
+    /// What kind of failure it was.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
     }
 }
 
@@ -361,7 +395,7 @@ mod tests {
             error.starts_with(&format!("cannot listen on 127.0.0.1:{port}: could not bind: ")),
             "{error}"
         );
-        assert!(error.contains(&format!("ss -ltnp sport = :{port}")), "{error}");
+        assert!(error.contains(&format!("ss -tanp sport = :{port}")), "{error}");
     }
 
     #[test]

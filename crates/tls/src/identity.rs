@@ -67,7 +67,10 @@ pub(crate) fn read(identity: &Identity, files: &Snapshot) -> Result<Loaded, Stri
             key_file.display(),
             cert_file.display()
         ),
-        error => format!("{} with {}: {error}", key_file.display(), cert_file.display()),
+        _ => format!(
+            "{} is of a kind that can't be used: make an RSA key of 2048 bits or more, an ECDSA key on P-256, P-384 or P-521, or Ed25519",
+            key_file.display()
+        ),
     })?;
     if let Some(ocsp_file) = &identity.ocsp {
         let response = files.get(ocsp_file)?;
@@ -85,10 +88,11 @@ fn chain(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    // Of two forms of encrypted keys one is PKCS#8, the other has a head of its own (RFC 1421 section 4.6.1.1).
+    if find(bytes, b"ENCRYPTED PRIVATE KEY") || find(bytes, b"Proc-Type: 4,ENCRYPTED") {
+        return Err("the key is encrypted: decrypt it with `openssl pkey`".into());
+    }
     PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
-        pem::Error::NoItemsFound if find(bytes, b"ENCRYPTED PRIVATE KEY") => {
-            "the key is encrypted: decrypt it with `openssl pkey`".into()
-        }
         pem::Error::NoItemsFound if find(bytes, b"BEGIN CERTIFICATE") => {
             "it is a certificate: expected a private key as PEM with PKCS#8, PKCS#1 or SEC1".into()
         }

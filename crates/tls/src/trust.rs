@@ -112,7 +112,7 @@ pub(crate) fn crls(
             lists.push(list.map_err(|error| Error::trust(at(path, broken(&error))))?);
         }
         if lists.len() == before {
-            // A DER CertificateList is a SEQUENCE (RFC 5280 section 5.1); the verifier reads the rest.
+            // A DER CertificateList is a SEQUENCE (RFC 5280 section 5.1).
             if bytes.first() != Some(&0x30) {
                 return Err(Error::trust(at(
                     path,
@@ -120,6 +120,12 @@ pub(crate) fn crls(
                 )));
             }
             lists.push(CertificateRevocationListDer::from(bytes.to_vec()));
+        }
+        // The verifier would refuse it without the name of its file.
+        for list in lists.get(before..).unwrap_or_default() {
+            CertificateRevocationList::from_der(list).map_err(|error| {
+                Error::trust(at(path, format!("not a revocation list (RFC 5280 section 5.1): {error}")))
+            })?;
         }
     }
     for list in &lists {

@@ -31,6 +31,11 @@ pub(crate) fn listener(
     let (given, Read { section: mut listener, rest }) = entry.value.open();
     (listener.name, listener.line) = (entry.key.into(), at.line);
     listener.bind = binds(rest.bind?, rest.unix_mode.map(|mode| mode.0));
+    if let (Some(at), false) =
+        (given.key("unix_mode"), listener.bind.iter().any(|bind| matches!(bind, Bind::Unix { .. })))
+    {
+        problems.wrong(at, "`unix_mode` without a Unix socket in `bind`", "remove it, or bind `unix:PATH`");
+    }
     let tls_place = given.key("tls");
     let tls = rest.tls.map_or(Ok(None), |tls| tls::server(tls, problems));
     // What is only wrong in `tls` shall not make routes look wrong, too.

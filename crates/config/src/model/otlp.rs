@@ -41,7 +41,7 @@ impl Collector {
     pub const ENDPOINT: &str = "http://localhost:4318";
 
     /// Its URL, without a query.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}:{}{}", self.host, self.port, without_query(&self.path))
     }
