@@ -6,7 +6,6 @@ use attache_config::model::{
     AccessConditions, AccessHost, AddressMatch, ClaimCondition, HostPattern, IdentityMatch,
 };
 use attache_http::{CanonicalHost, pattern::host_matches};
-use http::Method;
 
 use crate::{
     facts::{Facts, Http, Kind},
@@ -14,6 +13,7 @@ use crate::{
     header::Header,
     host,
     jwt::ClaimForm,
+    methods::Methods,
     networks::Networks,
     path::Path,
     reading::{Reading, path_of},
@@ -26,9 +26,11 @@ pub(crate) struct Conditions(Vec<Condition>);
 
 /// One key of a rule: of its values one must hold.
 #[derive(Debug)]
+// Which key it is stands in a byte of its own, not in the spare values of another field: every request reads it.
+#[repr(u8)]
 pub(crate) enum Condition {
     Ports(Vec<u16>),
-    Methods(Vec<Method>),
+    Methods(Methods),
     Clients(Networks),
     Identities(Vec<IdentityMatch>),
     Paths(Vec<Path>),
@@ -50,7 +52,7 @@ impl Conditions {
         let paths: Vec<Path> = config.paths.iter().map(Path::new).collect();
         let all = [
             some(&config.ports, Condition::Ports),
-            some(&config.methods, Condition::Methods),
+            (!config.methods.is_empty()).then(|| Condition::Methods(Methods::new(&config.methods))),
             networks(&config.clients, Condition::Clients),
             some(&config.identities, Condition::Identities),
             (!paths.is_empty()).then_some(Condition::Paths(paths)),
@@ -84,7 +86,8 @@ impl Conditions {
         self.0.is_empty()
     }
 
-    /// All of them hold.
+    /// All of them hold. One function for a whole rule: a call for each condition cost more than what most conditions compare.
+    #[inline(never)]
     pub(crate) fn all(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         let mut found = Truth::Yes;
         for condition in &self.0 {
@@ -122,11 +125,15 @@ impl Conditions {
 
 impl Condition {
     /// Frequent conditions stand here in their usual form; everything else is behind a call.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "it is the body of three loops; left to itself, it becomes a call for each condition"
+    )]
     fn holds(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         match (self, &facts.http) {
             (Self::Paths(paths), Some(http)) => path(paths, http),
-            (Self::Methods(methods), Some(http)) => method(methods, http),
+            (Self::Methods(methods), Some(http)) => methods.hold(http),
             (Self::Clients(networks), _) => client(networks, facts.client.address.as_ref()),
             _ => self.holds_otherwise(facts, trusted),
         }
@@ -242,38 +249,4 @@ fn client(networks: &Networks, address: Option<&SocketAddr>) -> Truth {
 #[inline(never)]
 fn among(networks: &Networks, address: Option<IpAddr>) -> Truth {
     address.map_or(Truth::Unsure, |address| networks.contains(address).into())
-}
-
-/// Methods have case (RFC 9110 section 9.1), but not to every upstream; some take another method from a header.
-#[inline]
-fn method(methods: &[Method], http: &Http<'_>) -> Truth {
-    if http.is_what_it_says() && methods.contains(http.method()) {
-        return Truth::Yes;
-    }
-    other_method(methods, http)
-}
-
-#[inline(never)]
-fn other_method(methods: &[Method], http: &Http<'_>) -> Truth {
-    let listed = |name: &[u8]| {
-        if methods.iter().any(|method| method.as_str().as_bytes() == name) {
-            Truth::Yes
-        } else if methods.iter().any(|method| method.as_str().as_bytes().eq_ignore_ascii_case(name)) {
-            Truth::Unsure
-        } else {
-            Truth::No
-        }
-    };
-    let asked = http.method();
-    let found = match http.kind() {
-        Kind::Request => listed(asked.as_str().as_bytes()),
-        Kind::Tunnel => listed(b"CONNECT").no_is_unsure(),
-        Kind::Extended if methods.contains(&Method::GET) => Truth::Yes,
-        Kind::Extended if methods.contains(&Method::CONNECT) => Truth::Unsure,
-        Kind::Extended => Truth::No,
-    };
-    // Programs differ about a list, or a method with something behind it.
-    let is_one = |value: &[u8]| value.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
-    let other = |value: &[u8]| if is_one(value) { listed(value) } else { Truth::Unsure };
-    http.overrides().fold(found, |found, value| found.agree(other(value)))
 }

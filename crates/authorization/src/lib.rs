@@ -21,6 +21,7 @@ mod forwarded;
 mod header;
 mod host;
 pub mod jwt;
+mod methods;
 mod networks;
 mod path;
 mod policy;

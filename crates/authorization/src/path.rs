@@ -3,8 +3,10 @@
 //! Each pattern is asked about the path as it was sent, and about every [`Reading`] of it, with both sides of the comparison read alike.
 //! Where the answers differ, attache can't know which resource is meant.
 
+use std::sync::Arc;
+
 use attache_config::model::{PathPattern, Segment};
-use attache_http::pattern::path_matches;
+use attache_http::pattern::{behind_prefix, path_matches};
 use regex::{Regex, RegexBuilder};
 
 use crate::{
@@ -15,8 +17,20 @@ use crate::{
 /// A pattern and how it is read.
 #[derive(Debug)]
 pub(crate) struct Path {
+    plain: Plain,
     pattern: PathPattern,
     loose: Loose,
+}
+
+/// How it is compared with a path that has no second reading, which most paths have not. The two usual patterns stand here a second
+/// time, since to find out what the pattern is took longer than to compare it.
+#[derive(Debug)]
+#[repr(u8)]
+enum Plain {
+    Exact(Arc<str>),
+    Prefix(Arc<str>),
+    /// As [`Path::matches`] does.
+    Otherwise,
 }
 
 #[derive(Debug)]
@@ -54,15 +68,21 @@ impl Path {
                 Loose::Regex(build.ok())
             }
         };
-        Self { pattern: pattern.clone(), loose }
+        let plain = match (pattern, &loose) {
+            (PathPattern::Exact(path), Loose::Same) => Plain::Exact((**path).into()),
+            (PathPattern::Prefix(prefix), Loose::Same) => Plain::Prefix((**prefix).into()),
+            _ => Plain::Otherwise,
+        };
+        Self { plain, pattern: pattern.clone(), loose }
     }
 
     /// Whether a path that has no second reading is meant.
     #[inline]
     pub(crate) fn matches_plain(&self, path: &str) -> Truth {
-        match self.loose {
-            Loose::Same => path_matches(&self.pattern, path).into(),
-            _ => self.matches(path, &Reading::Plain),
+        match &self.plain {
+            Plain::Exact(exact) => (**exact == *path).into(),
+            Plain::Prefix(prefix) => behind_prefix(prefix, path).is_some().into(),
+            Plain::Otherwise => self.matches(path, &Reading::Plain),
         }
     }
 

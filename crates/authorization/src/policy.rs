@@ -49,6 +49,7 @@ impl Rule {
         }
     }
 
+    #[inline]
     pub(crate) fn matches(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         let when = self.when.all(facts, trusted);
         if when == Truth::No || self.unless.is_empty() {
@@ -98,6 +99,7 @@ impl AccessPolicy {
     }
 
     /// Decides. Allocates nothing for a plain request.
+    #[inline]
     pub fn decide(&self, facts: &Facts<'_>) -> Decision<'_> {
         for rule in &self.deny {
             let found = rule.matches(facts, &self.trusted);
