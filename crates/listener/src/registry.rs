@@ -5,7 +5,6 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::HashMap,
     rc::Rc,
     task::{Context, Waker},
 };
@@ -154,8 +153,7 @@ const GIVES: u8 = 3;
 /// All connections of one listener on one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    next: Cell<u64>,
-    all: RefCell<HashMap<u64, Rc<OpenConnection>>>,
+    all: RefCell<Seats>,
     empty: Notify,
     /// The first connection has come.
     entered: Notify,
@@ -166,21 +164,19 @@ pub(crate) struct Registry {
 impl Registry {
     /// Enters a new connection; it leaves when the entry is dropped.
     pub(crate) fn enter(self: &Rc<Self>) -> Entry {
-        let id = self.next.get();
-        self.next.set(id + 1);
         let live = Rc::new(OpenConnection::default());
         let mut all = self.all.borrow_mut();
-        if all.is_empty() {
+        if all.taken == 0 {
             self.entered.notify_one();
         }
-        all.insert(id, live.clone());
+        let seat = all.take(live.clone());
         drop(all);
-        Entry { id, live, registry: self.clone() }
+        Entry { seat, live, registry: self.clone() }
     }
 
     /// Gives every connection an order.
     pub(crate) fn give_all(&self, order: Order) {
-        for live in self.all.borrow().values() {
+        for live in self.all.borrow().open() {
             live.give(order);
         }
     }
@@ -188,7 +184,7 @@ impl Registry {
     /// Called four times in an idle timeout: a connection on which no exchange ran from one call to the fourth
     /// after it is told to close, so between one and one and a quarter of the timeout, and no clock is read.
     pub(crate) fn sweep(&self) {
-        for live in self.all.borrow().values().filter(|live| live.sweepable.get()) {
+        for live in self.all.borrow().open().filter(|live| live.sweepable.get()) {
             let activity = live.activity.get();
             let (before, times) = live.swept.get();
             let times =
@@ -203,7 +199,7 @@ impl Registry {
     /// The process is short of something: clients are told with the next answer that the connection ends, and what was idle
     /// since the last call is closed.
     pub(crate) fn relieve(&self) {
-        for live in self.all.borrow().values().filter(|live| live.sweepable.get()) {
+        for live in self.all.borrow().open().filter(|live| live.sweepable.get()) {
             let activity = live.activity.get();
             let idle = live.is_idle() && live.relieved.replace(activity) == activity;
             live.give(if idle { Order::Idle } else { Order::LastCall });
@@ -220,7 +216,7 @@ impl Registry {
 
     /// Notes connections that have become idle since the last call: what their requests needed is free.
     pub(crate) fn rest(&self) {
-        for live in self.all.borrow().values().filter(|live| live.sweepable.get()) {
+        for live in self.all.borrow().open().filter(|live| live.sweepable.get()) {
             let activity = live.activity.get();
             if live.is_idle() && activity > 0 && live.rested.replace(activity) != activity {
                 self.gave.set(GIVES);
@@ -236,14 +232,14 @@ impl Registry {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.all.borrow().is_empty()
+        self.all.borrow().taken == 0
     }
 
     /// Called twenty times in a maximum age: a connection is told to end at 80 to 100 % of it, at random, so that clients that
     /// came together do not go together. First with its next answer, so that no request crosses the end; one look later also
     /// while it is idle.
     pub(crate) fn age(&self) {
-        for live in self.all.borrow().values().filter(|live| live.sweepable.get()) {
+        for live in self.all.borrow().open().filter(|live| live.sweepable.get()) {
             match live.left.get() {
                 0 => live.give(Order::Finish),
                 left => {
@@ -258,16 +254,57 @@ impl Registry {
 
     /// Waits until no connection is left.
     pub(crate) async fn emptied(&self) {
-        while !self.all.borrow().is_empty() {
+        while !self.is_empty() {
             self.empty.notified().await;
         }
+    }
+}
+
+/// The connections by number. A number that is free again is used again, so that a connection takes one pointer here and no more:
+/// memory per idle connection counts.
+#[derive(Debug, Default)]
+struct Seats {
+    all: Vec<Option<Rc<OpenConnection>>>,
+    free: Vec<u32>,
+    taken: usize,
+}
+
+impl Seats {
+    fn take(&mut self, live: Rc<OpenConnection>) -> usize {
+        self.taken += 1;
+        let free = self.free.pop().map(|seat| seat as usize);
+        if let Some(seat) = free
+            && let Some(place) = self.all.get_mut(seat)
+        {
+            *place = Some(live);
+            return seat;
+        }
+        self.all.push(Some(live));
+        self.all.len() - 1
+    }
+
+    fn free(&mut self, seat: usize) {
+        if let Some(place) = self.all.get_mut(seat)
+            && place.take().is_some()
+        {
+            self.taken -= 1;
+            self.free.extend(u32::try_from(seat));
+        }
+        // The most that were open at once may be many.
+        if self.taken == 0 {
+            *self = Self::default();
+        }
+    }
+
+    fn open(&self) -> impl Iterator<Item = &Rc<OpenConnection>> {
+        self.all.iter().flatten()
     }
 }
 
 /// A connection's place in the [`Registry`].
 #[derive(Debug)]
 pub(crate) struct Entry {
-    id: u64,
+    seat: usize,
     pub(crate) live: Rc<OpenConnection>,
     registry: Rc<Registry>,
 }
@@ -275,9 +312,9 @@ pub(crate) struct Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut all = self.registry.all.borrow_mut();
-        all.remove(&self.id);
+        all.free(self.seat);
         self.registry.gave.set(GIVES);
-        if all.is_empty() {
+        if all.taken == 0 {
             self.registry.empty.notify_waiters();
             self.registry.empty.notify_one();
         }
@@ -356,6 +393,24 @@ mod tests {
             assert!((16..=18).contains(&told), "{told}");
             assert_eq!(tunnel.live.order(), Order::Serve, "what has its own timeouts is left alone");
         }
+    }
+
+    #[test]
+    fn a_number_is_used_again_and_is_one_connection_s_at_a_time() {
+        let registry = Rc::new(Registry::default());
+        let mut open: Vec<Entry> = (0..3).map(|_| registry.enter()).collect();
+        let left = open.remove(1);
+        let seat = left.seat;
+        drop(left);
+        open.push(registry.enter());
+        assert_eq!(open[2].seat, seat);
+        open.push(registry.enter());
+        assert_eq!(registry.all.borrow().all.len(), 4);
+        registry.give_all(Order::Finish);
+        assert!(open.iter().all(|entry| entry.live.order() == Order::Finish));
+        drop(open);
+        assert!(registry.is_empty());
+        assert_eq!(registry.all.borrow().all.capacity(), 0);
     }
 
     #[test]
