@@ -6,19 +6,20 @@ Each peer runs alone under valgrind, with one worker and every default on. Eight
 fields in lockstep and read an answer of 1 KiB; over HTTP/2 h2load sends the same on eight streams of each. The difference between a run of `calls` and one of three times as many is what the calls cost;
 the start and the end of the process drop out. An allocation is a call of the allocator from outside of it.
 
-With `--time` the peers run without valgrind, twenty times as many calls are made, and the table has the proxy's CPU time in microseconds
-of user code and of the kernel. Only a quiet machine gives the same figures twice.
+With `--time` the peers run without valgrind, all at once, and the rows take turns: `--rounds` times `calls` calls of each. The table
+has the median of the proxy's CPU time for a call in microseconds (`/proc/PID/task/*/schedstat`), user code and kernel together, and the
+median of its ratio to the first row of the same round. Compare the figures of one table only.
 """
 
 import argparse
 import os
 import pathlib
 import re
-import resource
 import shutil
 import signal
 import socket
 import ssl
+import statistics
 import subprocess
 import tempfile
 import time
@@ -109,34 +110,83 @@ def talk(port, calls, connections, encrypted, request):
         connection.close()
 
 
+def make_calls(row, calls, options, folder, ports):
+    """Makes the calls of a row."""
+    if row in HTTP2:
+        return talk_http2(ports[row], calls, options.connections, HTTP2[row])
+    authorization = f"Bearer {peers.token(folder)}".encode() if row == "token" else TOKEN
+    request = REQUEST.replace(TOKEN, authorization).replace(b"service.test", peers.host(row, ports).encode())
+    talk(ports[row], calls, options.connections, row == "tls-in", request)
+
+
+def end(process):
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(40)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def cpu_us(process):
+    """The CPU time of a process so far, in microseconds."""
+    tasks = pathlib.Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1000
+
+
+def take_times(names, options, folder, ports):
+    """Prints the CPU time of a call of each row through each peer; the rows take turns."""
+    lanes, processes, names_of_rows = {}, {}, options.rows.split(",")
+    try:
+        for row in names_of_rows:
+            for peer in names:
+                if (peer, row) in CANNOT:
+                    continue
+                # One process has every row but those that change its whole config.
+                kind = (peer, row if row in ("log", "routes") else "")
+                if kind not in processes:
+                    own = folder / "-".join(("own", *kind))
+                    shutil.copytree(folder, own, ignore=shutil.ignore_patterns("own-*"))
+                    held = peers.ports() | {name: port for name, port in ports.items() if name.startswith("upstream")}
+                    with (own / "log").open("w") as text:
+                        command = peers.command(peer, row, options.attache, own, held)
+                        processes[kind] = (subprocess.Popen(command, stdout=text, stderr=subprocess.STDOUT), own, held)
+                    wait_for(held[row], processes[kind][0], own / "log")
+                lanes[row, peer] = (*processes[kind], [])
+        for turn in range(options.rounds + 1):
+            for (row, _), (process, own, held, times) in lanes.items():
+                before = cpu_us(process)
+                make_calls(row, options.calls, options, own, held)
+                # The first round fills pools and caches.
+                if turn:
+                    times.append((cpu_us(process) - before) / options.calls)
+    finally:
+        for process, _, _ in processes.values():
+            end(process)
+    print(f"| µs of CPU of a call, and the ratio to the first row | {' | '.join(names)} |")
+    print(f"| --- |{' ---: |' * len(names)}")
+    for row in names_of_rows:
+        cells = []
+        for peer in names:
+            times, first = (lanes.get((one, peer), ((), (), (), []))[3] for one in (row, names_of_rows[0]))
+            ratio = statistics.median(a / b for a, b in zip(times, first)) if times and first else None
+            cells.append(f"{statistics.median(times):.1f} ({ratio:.3f})" if ratio else "-")
+        print(f"| {ROWS[row]} | {' | '.join(cells)} |", flush=True)
+
+
 def count(peer, row, calls, options, folder, ports):
-    """The instructions and allocations of one run from start to end, or its microseconds of user code and of the kernel."""
+    """The instructions and allocations of one run from start to end."""
     out, log = folder / "callgrind", folder / f"{peer}.log"
-    command = [] if options.time else ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}.%p"]
+    command = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={out}.%p"]
     command += peers.command(peer, row, options.attache, folder, ports)
     with log.open("w") as text:
         process = subprocess.Popen(command, stdout=text, stderr=subprocess.STDOUT)
     try:
         wait_for(ports[row], process, log)
         time.sleep(1)
-        if row in HTTP2:
-            talk_http2(ports[row], calls, options.connections, HTTP2[row])
-        else:
-            authorization = f"Bearer {peers.token(folder)}".encode() if row == "token" else TOKEN
-            request = REQUEST.replace(TOKEN, authorization).replace(b"service.test", peers.host(row, ports).encode())
-            talk(ports[row], calls, options.connections, row == "tls-in", request)
+        make_calls(row, calls, options, folder, ports)
     finally:
-        process.send_signal(signal.SIGTERM)
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        try:
-            process.wait(40)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if options.time:
-        # The process is the only child that ended between the two.
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return (after.ru_utime - before.ru_utime) * 1e6, (after.ru_stime - before.ru_stime) * 1e6
+        end(process)
     total = allocations = 0
     for file in folder.glob("callgrind.*"):
         text = file.read_text()
@@ -176,9 +226,8 @@ def main():
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--calls", type=int, default=800)
     parser.add_argument("--time", action="store_true")
+    parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args()
-    if options.time:
-        options.calls *= 20
     names = options.peers.split(",")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="instructions-"))
     ports = peers.ports()
@@ -188,8 +237,9 @@ def main():
         upstream = subprocess.Popen(peers.upstream(folder, ports), stdout=text, stderr=subprocess.STDOUT)
     try:
         wait_for(ports["upstream"], upstream, log)
-        kinds = ("µs of user code", "µs of the kernel") if options.time else ("user instructions", "allocations")
-        print(f"| {kinds[0]} of a call | {' | '.join(names)} |")
+        if options.time:
+            return take_times(names, options, folder, ports)
+        print(f"| user instructions of a call | {' | '.join(names)} |")
         print(f"| --- |{' ---: |' * len(names)}")
         for row in options.rows.split(","):
             firsts, seconds = [], []
@@ -200,10 +250,10 @@ def main():
                     continue
                 few, many = (count(peer, row, n * options.calls, options, folder, ports) for n in (1, 3))
                 a_call = [(more - less) / (2 * options.calls) for less, more in zip(few, many)]
-                firsts.append(f"{a_call[0]:,.{1 if options.time else 0}f}")
+                firsts.append(f"{a_call[0]:,.0f}")
                 seconds.append(f"{a_call[1]:,.1f}")
             print(f"| {ROWS[row]} | {' | '.join(firsts)} |", flush=True)
-            print(f"| {ROWS[row]}, {kinds[1]} | {' | '.join(seconds)} |", flush=True)
+            print(f"| {ROWS[row]}, allocations | {' | '.join(seconds)} |", flush=True)
     finally:
         upstream.terminate()
         upstream.wait()
