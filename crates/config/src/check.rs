@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     common_mistakes,
-    describe::{Shape, accepts, describe, flag, list, resolve, shapes, title, type_of, words},
+    describe::{Shape, accepts, describe, flag, list, quoted, resolve, shapes, shown, title, type_of, words},
     diagnostic::{Place, Problems, Severity},
     relations::{self, Broken},
     suggest,
@@ -485,20 +485,3 @@ impl Checker<'_> {
 /// What a file that is no mapping could have meant.
 const SMALLEST: &str =
     "a config is a mapping of keys: the smallest is `upstreams: { orders: https://orders.internal:8443 }`";
-
-/// A scalar for a message; content of a file is never shown.
-fn quoted(scalar: &Scalar) -> String {
-    if scalar.secret {
-        return "the file's content".to_owned();
-    }
-    format!("`{}`", shown(scalar))
-}
-
-/// The beginning of its first line.
-fn shown(scalar: &Scalar) -> String {
-    let mut short: String = scalar.text.lines().next().unwrap_or_default().chars().take(60).collect();
-    if short.len() < scalar.text.len() {
-        short.push('…');
-    }
-    short
-}

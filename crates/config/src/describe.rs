@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     suggest,
-    yaml::{Kind, Node},
+    yaml::{Kind, Node, Scalar},
 };
 
 /// The three shapes of YAML.
@@ -123,4 +123,21 @@ pub(crate) fn list<'a>(schema: &'a Value, key: &str) -> Option<&'a [Value]> {
 
 pub(crate) fn flag(schema: &Value, key: &str) -> bool {
     schema.get(key).and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// A scalar for a message; content of a file is never shown.
+pub(crate) fn quoted(scalar: &Scalar) -> String {
+    if scalar.secret {
+        return "the file's content".to_owned();
+    }
+    format!("`{}`", shown(scalar))
+}
+
+/// The beginning of its first line.
+pub(crate) fn shown(scalar: &Scalar) -> String {
+    let mut short: String = scalar.text.lines().next().unwrap_or_default().chars().take(60).collect();
+    if short.len() < scalar.text.len() {
+        short.push('…');
+    }
+    short
 }

@@ -30,6 +30,10 @@ fn refused() -> impl FnOnce() -> Outcome {
     fail(Reason::ConnectRefused, SentPart::Nothing)
 }
 
+fn reset() -> impl FnOnce() -> Outcome {
+    fail(Reason::UpstreamReset, SentPart::Request)
+}
+
 fn status(status: u16) -> impl FnOnce() -> Outcome {
     move || Ok(respond(status))
 }
@@ -89,7 +93,6 @@ async fn a_request_that_was_admitted_to_retries_may_make_all_of_its_attempts() {
 #[tokio::test(start_paused = true)]
 async fn the_second_retry_waits_and_the_third_is_not_made() {
     let start = Instant::now();
-    let reset = || fail(Reason::UpstreamReset, SentPart::Request);
     let script = Script::default().answer(1, reset()).answer(2, reset()).answer(3, reset());
     fastrand::seed(7);
     let error = send(&Policy::default(), &script, get()).await.unwrap_err();
@@ -109,9 +112,7 @@ async fn a_request_that_may_have_been_worked_on_is_sent_again_only_if_it_is_idem
     {
         let request =
             http::Request::builder().method(method).uri("http://orders/").body(Body::empty()).unwrap();
-        let script = Script::default()
-            .answer(1, fail(Reason::UpstreamReset, SentPart::Request))
-            .answer(2, status(200));
+        let script = Script::default().answer(1, reset()).answer(2, status(200));
         let outcome = send(&policy(&on), &script, call(request)).await;
         assert_eq!(outcome.is_ok(), sent_again, "{method}");
         assert_eq!(script.attempts(), if sent_again { 2 } else { 1 });
@@ -122,8 +123,7 @@ async fn a_request_that_may_have_been_worked_on_is_sent_again_only_if_it_is_idem
 async fn a_route_may_vouch_for_every_method() {
     let mut policy = policy(&[RetryOn::ResetBeforeHeaders]);
     policy.retry.methods = RetryMethods::All;
-    let script =
-        Script::default().answer(1, fail(Reason::UpstreamReset, SentPart::Request)).answer(2, status(200));
+    let script = Script::default().answer(1, reset()).answer(2, status(200));
     assert_eq!(status_of(&policy, &script, post(Body::full("order"))).await, 200);
 }
 
@@ -278,9 +278,7 @@ async fn a_streamed_body_that_was_not_kept_is_never_replayed() {
             upload.send(Ok(Bytes::from_static(frame.as_bytes()))).unwrap();
         }
         drop(upload);
-        let script = Script::default()
-            .answer(1, fail(Reason::UpstreamReset, SentPart::Request))
-            .answer(2, status(200));
+        let script = Script::default().answer(1, reset()).answer(2, status(200));
         let _ = send(&policy, &script, post(body)).await;
         assert_eq!(script.attempts(), attempts, "{frames:?}");
     }
@@ -308,7 +306,7 @@ async fn a_client_that_broke_off_is_not_sent_for_again() {
     upload.send(Err(BodyError::new(Reason::ClientClosed))).unwrap();
     let mut policy = policy(&[RetryOn::Reset]);
     policy.retry.methods = RetryMethods::All;
-    let script = Script::default().answer(1, fail(Reason::UpstreamReset, SentPart::Request));
+    let script = Script::default().answer(1, reset());
     assert!(send(&policy, &script, post(body)).await.is_err());
 }
 
@@ -387,8 +385,7 @@ async fn a_retry_is_charged_until_its_response_ends() {
     let retries = |state: &UpstreamState| state.shared.retries.load(std::sync::atomic::Ordering::Relaxed);
     let state = state_of(upstream());
     let (frames, body) = channel();
-    let reset = fail(Reason::UpstreamReset, SentPart::Request);
-    let script = Script::default().answer(1, reset).then(|_| async { Ok(Response::new(body)) });
+    let script = Script::default().answer(1, reset()).then(|_| async { Ok(Response::new(body)) });
     let response = stack(&Policy::default(), &state, script).call(get()).await.unwrap();
     assert_eq!(retries(&state), 1);
     drop((response, frames));

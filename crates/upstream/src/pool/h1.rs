@@ -219,8 +219,7 @@ impl H1 {
         (&mut self.decoder, &mut self.buf)
     }
 
-    /// Begins a request; [`Self::answer`] waits for the response. There are two steps so that the future that waits does not hold the
-    /// request.
+    /// Begins a request; [`Self::answer`] waits for the response, in a future that does not hold the request.
     pub(super) fn begin(&mut self, request: Request<Body>) {
         self.read = false;
         self.wrote = false;
