@@ -16,3 +16,26 @@ pub(crate) fn matches(pattern: &ValuePattern, value: &[u8]) -> Truth {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_pattern_takes_its_values_and_no_others() {
+        let regex = regex::Regex::new("^(?:a+)$").unwrap();
+        for (pattern, value, expected) in [
+            (ValuePattern::Present, "", Truth::Yes),
+            (ValuePattern::Exact("ab".into()), "ab", Truth::Yes),
+            (ValuePattern::Exact("ab".into()), "abc", Truth::No),
+            (ValuePattern::Prefix("ab".into()), "abc", Truth::Yes),
+            (ValuePattern::Prefix("ab".into()), "xab", Truth::No),
+            (ValuePattern::Suffix("ab".into()), "xab", Truth::Yes),
+            (ValuePattern::Suffix("ab".into()), "abx", Truth::No),
+            (ValuePattern::Regex(regex.clone().into()), "aa", Truth::Yes),
+            (ValuePattern::Regex(regex.into()), "ab", Truth::No),
+        ] {
+            assert_eq!(matches(&pattern, value.as_bytes()), expected, "{pattern} {value}");
+        }
+    }
+}

@@ -96,4 +96,9 @@ mod tests {
         );
         assert_eq!(edited("?keep=%20", &[], &[]), "/p?keep=%20");
     }
+
+    #[test]
+    fn nothing_in_a_value_ends_it() {
+        assert_eq!(edited("", &[("a", "x&ad=1#ab%zz%az")], &[]), "/p?a=x%26ad=1%23ab%25zz%25az");
+    }
 }
