@@ -192,6 +192,10 @@ impl Reading<'_> {
                 if value.contains(&b'#') {
                     return Some("`:path` has a fragment");
                 }
+                // RFC 9113 section 8.3.1: a path comes first. Some would read none here, and others `/`.
+                if value.first() == Some(&b'?') {
+                    return Some("`:path` is a query alone");
+                }
                 let Some((path, raw)) = attache_wire::path_and_query(value) else {
                     return Some("`:path` is not one");
                 };
