@@ -86,10 +86,10 @@ fn check_finds_addresses_keys_of_tokens_revocation_lists_and_sockets_that_run_wo
     fs::write(
         &file,
         format!(
-            "admin: off\nmetrics: 127.0.0.1:{port}\njwt: {{ i: {{ issuer: x, keys: {{ file: keys }} }} }}\n\
-             dns: {{ resolv_conf: /nosuch/resolv.conf }}\noverload: {{ cgroup: /nosuch/group }}\nlisteners:\n  in:\n    bind: [192.0.2.7:80, unix:{}]\n    \
-             tls: {{ spiffe: true }}\n    to: o\nupstreams:\n  o: {{ address: https://a.test, tls: {{ certificate: file, key: enc.key, crls: revoked.crl }} }}\n",
-            dir.path().join("file").display()
+            "admin: off\nmetrics: 127.0.0.1:{port}\njwt: {{ i: {{ issuer: x, keys: {{ file: {at}/keys }} }} }}\n\
+             dns: {{ resolv_conf: /nosuch/resolv.conf }}\noverload: {{ cgroup: /nosuch/group }}\nlisteners:\n  in:\n    bind: [192.0.2.7:80, unix:{at}/file]\n    \
+             tls: {{ spiffe: true }}\n    to: o\nupstreams:\n  o: {{ address: https://a.test, tls: {{ certificate: {at}/file, key: {at}/enc.key, crls: {at}/revoked.crl }} }}\n",
+            at = dir.path().display()
         ),
     )
     .unwrap();

@@ -10,7 +10,9 @@ use std::{
     process::ExitCode,
 };
 
-use attache_kubernetes::inject::{self, Done, Format, Mode, Outcome, PodTemplate, SETTINGS, Settings};
+use attache_kubernetes::inject::{
+    self, Done, Format, Mode, Outcome, PodTemplate, Report, SETTINGS, Settings,
+};
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, ValueEnum};
 use similar::TextDiff;
 
@@ -205,7 +207,7 @@ fn all(files: &Files, work: impl Fn(&str) -> Result<Done, String>) -> Result<boo
                 inject::convert(&input.text, format).map_err(|wrong| format!("{}: {wrong}", input.name))?;
         }
         let result = work(&input.text).map_err(|wrong| format!("{}: {wrong}", input.name))?;
-        if result.reports.is_empty() && input.is_named && has_content(&input.text) {
+        if input.is_named && !result.reports.iter().any(Report::is_known) && has_content(&input.text) {
             return Err(format!(
                 "{}: no Kubernetes object in it: one has `apiVersion` and `kind`",
                 input.name

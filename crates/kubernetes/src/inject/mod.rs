@@ -62,6 +62,13 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
+impl Report {
+    /// Whether the text says what it is: without a `kind` it is no object, unless a setting says where its pods are.
+    pub fn is_known(&self) -> bool {
+        !self.object.starts_with(object::NO_KIND) || !matches!(self.outcome, Outcome::Skipped(_))
+    }
+}
+
 /// What was done to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
