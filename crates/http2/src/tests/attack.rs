@@ -295,7 +295,15 @@ fn blanks_around_a_value_stay_in_a_request_and_are_no_part_of_it_elsewhere() {
 
 #[test]
 fn a_query_alone_is_no_path() {
-    for (path, is_one) in [("/?a", true), ("/", true), ("?a", false), ("?", false), ("/a#b", false), ("admin", false), (".", false)] {
+    for (path, is_one) in [
+        ("/?a", true),
+        ("/", true),
+        ("?a", false),
+        ("?", false),
+        ("/a#b", false),
+        ("admin", false),
+        (".", false),
+    ] {
         let mut state = server();
         let block = [&[0x82, 0x86, 0x04, path.len() as u8], path.as_bytes(), b"\x41\x01h"].concat();
         give(&mut state, &[frame(kind::HEADERS, 5, 1, &block)]);
