@@ -48,5 +48,6 @@ upstreams:
         assert_eq!(text(&upload).trim(), GIB.to_string(), "up {version}");
     }
     let after = attache.process.allocated_kib();
-    assert!(after < before + 24 * 1024, "memory grew from {before} KiB to {after} KiB");
+    // Of four GiB. How much waits in windows and free pages depends on who had the processors last: 3 to 26 MiB were seen.
+    assert!(after < before + 64 * 1024, "memory grew from {before} KiB to {after} KiB");
 }
