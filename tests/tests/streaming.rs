@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use attache_tests::{Attache, curl, free_port, local, nginx, script_server, text};
+use attache_tests::{Attache, curl, eventually, free_port, local, nginx, script_server, text};
 
 const GIB: u64 = 1 << 30;
 
@@ -47,7 +47,8 @@ upstreams:
             .unwrap();
         assert_eq!(text(&upload).trim(), GIB.to_string(), "up {version}");
     }
-    let after = attache.process.allocated_kib();
-    // Of four GiB. How much waits in windows and free pages depends on who had the processors last: 3 to 26 MiB were seen.
-    assert!(after < before + 64 * 1024, "memory grew from {before} KiB to {after} KiB");
+    // What waited in windows is free once the last stream has ended, and given back a moment later.
+    eventually(&format!("memory is within 24 MiB of the {before} KiB before"), || {
+        attache.process.allocated_kib() < before + 24 * 1024
+    });
 }
