@@ -142,16 +142,13 @@ pub(crate) fn whole(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| float().map(|number| number as u64))
 }
 
-/// What stands for the kind of an object that says none.
-pub(crate) const NO_KIND: &str = "object";
-
 /// `Deployment/web`, as people name objects; with the namespace where one is given.
 pub(crate) fn name(object: &Value, kind: &Kind) -> String {
     let text = |path: &[&str]| {
         let path: Vec<String> = path.iter().map(ToString::to_string).collect();
         find(object, &path).and_then(Value::as_str)
     };
-    let kind = if kind.kind.is_empty() { NO_KIND } else { &kind.kind };
+    let kind = if kind.kind.is_empty() { "object" } else { &kind.kind };
     let name =
         text(&["metadata", "name"]).or_else(|| text(&["metadata", "generateName"])).unwrap_or("(no name)");
     match text(&["metadata", "namespace"]) {

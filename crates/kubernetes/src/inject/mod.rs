@@ -56,6 +56,8 @@ pub struct Done {
 pub struct Report {
     /// `Deployment/web`
     pub object: String,
+    /// Whether it has a `kind`.
+    pub has_kind: bool,
     /// What was done, or why nothing was.
     pub outcome: Outcome,
     /// What is worth knowing about it.
@@ -65,7 +67,7 @@ pub struct Report {
 impl Report {
     /// Whether the text says what it is: without a `kind` it is no object, unless a setting says where its pods are.
     pub fn is_known(&self) -> bool {
-        !self.object.starts_with(object::NO_KIND) || !matches!(self.outcome, Outcome::Skipped(_))
+        self.has_kind || !matches!(self.outcome, Outcome::Skipped(_))
     }
 }
 
@@ -276,7 +278,8 @@ fn ordered(
                 object = format!("{object} ({})", pod.join("."));
             }
             let warnings = warned.remove(&place).unwrap_or_default();
-            Some(Report { object, outcome: reports.remove(&place)?, warnings })
+            let has_kind = !place.kind.kind.is_empty();
+            Some(Report { object, has_kind, outcome: reports.remove(&place)?, warnings })
         })
         .collect()
 }
