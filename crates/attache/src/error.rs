@@ -73,7 +73,7 @@ impl fmt::Display for Error {
 fn who_has(error: &io::Error, address: SocketAddr) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            format!(" (`ss -tanp sport = :{}` shows which program has it)", address.port())
+            format!(" (`{}` shows which program has it)", attache_listener::who_has(address.port()))
         }
         _ => String::new(),
     }

@@ -39,7 +39,7 @@ pub use drain::{Drain, DrainTrigger, Phase};
 pub use handover::Workers;
 pub use overload::Overload;
 pub use request::{Connections, Hold, HttpRequest, Opaque, OpaqueOutcome, Settings};
-pub use socket::{BindError, Socket, SocketHandle, adopt, bind, could_bind};
+pub use socket::{BindError, Socket, SocketHandle, adopt, bind, could_bind, who_has};
 pub use stream::Stream;
 pub use transport::{ClientHello, Protocol};
 pub use upgrade::{NotUpgraded, OnUpgrade, Upgraded};

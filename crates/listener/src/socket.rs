@@ -301,6 +301,11 @@ pub(crate) fn original_destination(
     (Some(original) != local).then_some(original)
 }
 
+/// The command that shows which program has a port.
+pub fn who_has(port: u16) -> String {
+    format!("ss -tanp sport = :{port}")
+}
+
 /// A socket that could not be listened on.
 #[derive(Debug)]
 pub struct BindError {
@@ -320,8 +325,8 @@ impl fmt::Display for BindError {
         match (self.source.kind(), &self.bind) {
             (io::ErrorKind::AddrInUse, Bind::Tcp(address)) => write!(
                 f,
-                "; another program has the port (`ss -tanp sport = :{}` shows which): end it, or bind another port; a running attache is replaced without a gap by SIGUSR2",
-                address.port()
+                "; another program has the port (`{}` shows which): end it, or bind another port; a running attache is replaced without a gap by SIGUSR2",
+                who_has(address.port())
             ),
             (io::ErrorKind::AddrInUse, Bind::Unix { .. }) => {
                 f.write_str("; another program listens on it: end it, or bind another path")
