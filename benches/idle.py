@@ -20,40 +20,12 @@ import tempfile
 import threading
 import time
 
+from calls import free_port, read_answer, wait_for
+
 REQUEST = (
     b"GET /1k HTTP/1.1\r\nHost: service.test\r\nUser-Agent: python-requests/2.32\r\n"
     b"Accept-Encoding: gzip, deflate\r\nAccept: application/json\r\nConnection: keep-alive\r\n\r\n"
 )
-
-
-def free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
-
-
-def wait_for(port):
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        try:
-            return socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-    raise SystemExit(f"nobody listens on port {port}")
-
-
-def read_answer(connection):
-    """Reads one answer; its status."""
-    answer = b""
-    while True:
-        head, end, body = answer.partition(b"\r\n\r\n")
-        length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
-        if end and length and len(body) >= int(length[1]):
-            return head[9:12].decode()
-        piece = connection.recv(65536)
-        if not piece:
-            raise SystemExit(f"closed early: {answer[:200]!r}")
-        answer += piece
 
 
 class Memory:
@@ -108,8 +80,8 @@ upstreams:
     try:
         with (folder / "log").open("w") as log:
             processes.append(subprocess.Popen([options.attache, "run", "-c", str(folder / "attache.yaml")], stderr=log))
-        wait_for(upstream)
-        wait_for(port)
+        wait_for(upstream, processes[0], folder / "error.log")
+        wait_for(port, processes[1], folder / "log")
         # What only the start needed is given back after a second.
         time.sleep(3)
         memory = Memory(processes[1])
@@ -128,7 +100,7 @@ upstreams:
             connection.sendall(REQUEST)
         statuses = {}
         for connection in opened:
-            status = read_answer(connection)
+            status = read_answer(connection)[0][9:12].decode()
             statuses[status] = statuses.get(status, 0) + 1
         memory.say("a call on all of them at once", memory.peak, options.connections)
         time.sleep(6)

@@ -21,10 +21,14 @@ import socket
 import ssl
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
-import peers
+sys.path.append(str(pathlib.Path(__file__).parent.parent))
+
+import peers  # noqa: E402
+from calls import read_answer, wait_for  # noqa: E402
 
 REQUEST = (
     b"GET /1k HTTP/1.1\r\nHost: service.test\r\nUser-Agent: python-requests/2.32\r\n"
@@ -54,31 +58,9 @@ HTTP2 = {"h2c": "http", "h2-in": "https"}
 CANNOT = {("nginx", "h2c")} | {(peer, row) for peer in ("haproxy", "nginx") for row in ("named", "rule", "token", "external")}
 
 
-def wait_for(port, process, log):
-    """Waits until somebody listens; a process that ended before says why."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        try:
-            socket.create_connection(("127.0.0.1", port), 0.5).close()
-            return
-        except OSError:
-            if process.poll() is not None:
-                break
-            time.sleep(0.1)
-    raise SystemExit(f"{process.args[-1]} does not listen:\n{log.read_text()[-800:]}")
-
-
-def read_answer(connection):
+def read_right_answer(connection):
     """Reads one answer, and insists that it is the right one."""
-    answer = b""
-    while True:
-        head, end, body = answer.partition(b"\r\n\r\n")
-        if end and len(body) >= BODY:
-            break
-        piece = connection.recv(65536)
-        if not piece:
-            raise SystemExit(f"closed early: {answer[:200]!r}")
-        answer += piece
+    head, body = read_answer(connection)
     if not head.startswith(b"HTTP/1.1 200") or len(body) != BODY:
         raise SystemExit(f"a wrong answer: {head!r}")
 
@@ -105,7 +87,7 @@ def talk(port, calls, connections, encrypted, request):
         for connection in opened:
             connection.sendall(request)
         for connection in opened:
-            read_answer(connection)
+            read_right_answer(connection)
     for connection in opened:
         connection.close()
 

@@ -2,9 +2,10 @@
 
 import base64
 import json
-import socket
 import subprocess
 import time
+
+from calls import free_port
 
 HOSTS = [f"h{n}.test" for n in range(5000)]
 
@@ -12,13 +13,7 @@ HOSTS = [f"h{n}.test" for n in range(5000)]
 def ports():
     """A free port for every listener."""
     names = ["plain", "log", "routes", "named", "tls-up", "tls-in", "h2c", "h2-in", "upstream", "upstream-tls", "upstream-h2c", "metrics", "rule", "token", "external"]
-    held = [socket.socket() for _ in names]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    found = {name: one.getsockname()[1] for name, one in zip(names, held)}
-    for one in held:
-        one.close()
-    return found
+    return {name: free_port() for name in names}
 
 
 def certificates(folder):
