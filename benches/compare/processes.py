@@ -57,11 +57,12 @@ class Process:
                 total += int((task / "schedstat").read_text().split()[0])
         return total
 
-    def rss_kib(self):
+    def memory_kib(self, what):
+        """Of all its processes: `VmRSS`, or `RssAnon`, behind which no file stands (proc(5))."""
         total = 0
         for pid in self.pids():
             status = pathlib.Path(f"/proc/{pid}/status").read_text()
-            found = re.search(r"VmRSS:\s+(\d+)", status)
+            found = re.search(rf"{what}:\s+(\d+)", status)
             total += int(found.group(1)) if found else 0
         return total
 

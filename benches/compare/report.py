@@ -88,8 +88,8 @@ def page(lines, memory, held, options, names):
                 for line in timed]
     if memory:
         out += ["", f"Memory, and the start (until the port answers):", "",
-                f"| proxy | idle, MiB | for each of {held:,} idle connections, KiB | start, ms |", "| --- | --- | --- | --- |"]
-        out += [f"| {name} | {empty / 1024:.1f} | {each:.1f} | {ready:.0f} |" for name, (empty, each, ready) in memory.items()]
+                f"| proxy | idle, MiB | for each of {held:,} idle connections, anonymous, KiB | start, ms |", "| --- | --- | --- | --- |"]
+        out += [f"| {name} | {empty / 1024:.1f} | {each:.2f} | {ready:.0f} |" for name, (empty, each, ready) in memory.items()]
     return "\n".join(out) + "\n"
 
 
