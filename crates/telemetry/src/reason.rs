@@ -92,40 +92,40 @@ reasons! {
         for_clients "Renew the client's certificate; check this machine's clock.";
     /// The upstream's certificate is not valid yet.
     TlsNotYetValid = "tls-not-yet-valid", 502, "UF", 14, [NoConnection], "Check the clocks of both sides.";
-    /// A revocation list of the config revokes the certificate.
-    TlsRevoked = "tls-revoked", 502, "UF", 14, [NoConnection], "Issue a new certificate."
+    /// The certificate is on a revocation list of the config.
+    TlsRevoked = "tls-revoked", 502, "UF", 14, [NoConnection], "Issue a new certificate to the upstream's endpoint."
         for_clients "Issue a new certificate to the client.";
-    /// The peer asked for a client certificate and did not accept ours, or got none.
+    /// The other side requires a client certificate: it got none, or did not accept the one it got.
     TlsNoClientCertificate = "tls-no-client-certificate", 502, "UF", 14, [NoConnection], "Set `tls.certificate` and `tls.key` of the upstream to a certificate that its CA signed."
         for_clients "Give the client a certificate that `tls.client_ca` of the listener signed; `client_optional: true` lets clients without one in.";
     /// The two sides have no TLS version in common.
-    TlsVersion = "tls-version", 502, "UF", 14, [NoConnection], "The peer supports only versions below `tls.min_version`; attache never uses TLS 1.1 or older."
-        for_clients "The client speaks only versions below the listener's `tls.min_version`; attache never uses TLS 1.1 or older.";
+    TlsVersion = "tls-version", 502, "UF", 14, [NoConnection], "The peer supports only versions below `tls.min_version`: update the peer, or set `min_version: 1.2`. attache never uses TLS 1.1 or older."
+        for_clients "The client supports only versions below the listener's `tls.min_version`: update the client, or set `min_version: 1.2`. attache never uses TLS 1.1 or older.";
     /// The peer chose no protocol that attache offered by ALPN.
     TlsAlpn = "tls-alpn", 502, "UF", 14, [NoConnection], "The upstream doesn't speak the configured `protocol`; set it to `auto`."
-        for_clients "None of the protocols that the client offers by ALPN is one of the listener: compare with the listener's `protocol`.";
+        for_clients "The client offers by ALPN no protocol that the listener speaks: compare with the listener's `protocol`.";
     /// The peer's key is not one of the pinned ones.
-    TlsPinMismatch = "tls-pin-mismatch", 502, "UF", 14, [NoConnection], "Add the new key's pin before the peer rotates.";
+    TlsPinMismatch = "tls-pin-mismatch", 502, "UF", 14, [NoConnection], "If the peer's key was replaced on purpose, add the new key's pin to `tls.pins`; next time add it before the key is replaced.";
     /// The TLS handshake failed for another reason.
     TlsHandshakeFailed = "tls-handshake-failed", 502, "UF", 14, [NoConnection], "The access log has the alert; is the port really TLS?"
-        for_clients "The cause has the client's alert, or what its first bytes were. A client that does not accept the listener's certificate needs its CA, and must call it by a name that is in it.";
+        for_clients "The cause has the client's alert, or what its first bytes were. A client that does not accept the listener's certificate must trust the CA of that certificate, and must call attache by a name in it.";
     /// The TLS handshake was not finished in time.
     TlsTimeout = "tls-timeout", 503, "UF", 14, [NoConnection], "Is the port really TLS? Raise `handshake_timeout` if the path is slow."
-        for_clients "The client connected and did not finish its handshake: a probe that only opens the port, or a client that waits for the server to speak first.";
+        for_clients "The client connected and did not finish its handshake. It may be a probe that only opens the port, or a client that waits until the server speaks first.";
     /// attache has no valid certificate to show.
     TlsNoIdentity = "tls-no-identity", 503, "UF", 14, [], "Check the certificate and key files; the log says why they were not loaded.";
-    /// The request needs a secret from a file (`credential`), and there is none yet: attache did not send it without the secret.
+    /// The request needs a secret from a file (`credential`), and attache could not read one yet. attache did not send the request without the secret.
     NoCredential = "no-credential", 503, "-", 16, [], "The log names the file and says why it can't be used; is the agent that writes it running?";
     /// The client's verified identity is not allowed here.
     DeniedIdentity = "denied-identity", 403, "UAEX", 7, [], "Add the identity to `tls.allow`, or remove it from `tls.deny`.";
-    /// The rules of the listener or route (`authorization`) don't allow this.
+    /// The rules of the listener or route (`authorization`) don't allow this request or connection.
     DeniedByRule = "denied-by-rule", 403, "UAEX", 7, [HidesCause], "The access log names the rule, and `attache explain` shows the result of each rule.";
     /// The authorizer of the config (`authorizers`) denied the request. The authorizer chose the status, headers and text of the answer.
     DeniedByAuthorizer = "denied-by-authorizer", 403, "UAEX", 7, [HidesCause], "The access log has what the authorizer said; its own log says why.";
     /// The authorizer of the config (`authorizers`) gave no valid answer, and attache refuses requests without one.
     AuthorizerUnavailable = "authorizer-unavailable", 503, "UAEX", 14, [HidesCause], "The access log says why. Is the authorizer's upstream reachable, and its `timeout` long enough?";
     /// The request's body is longer than the route or listener allows (`body_size`), or than its authorizer accepts.
-    BodyTooLarge = "body-too-large", 413, "-", 8, [], "Raise `body_size` of the route or of the listener's `http.limits`. For an authorizer raise its `body.max`, say `partial: true` there, or `body: false` on the route.";
+    BodyTooLarge = "body-too-large", 413, "-", 8, [], "Raise `body_size` of the route or of the listener's `http.limits`. If the authorizer refuses the body: raise the authorizer's `body.max`, set `partial: true` beside it, or set `body: false` on the route.";
     /// The request needs a token (`jwt`) and has none.
     TokenMissing = "token-missing", 401, "UAEX", 16, [], "Send a token at a place that `from` of the issuer names; with `required: false` the rules decide about requests without a token.";
     /// The request's token is not valid.
@@ -136,78 +136,78 @@ reasons! {
     PlaintextDenied = "plaintext-denied", 403, "UAEX", 7, [], "Connect with TLS, or set `tls.mode: permissive` without `allow`: plaintext proves no identity.";
     /// The upstream's concurrency limit for requests is reached.
     OverflowRequests = "overflow-requests", 503, "UO", 14, [Overload RetryLater], "The upstream is slower than its load; raise `circuit_breaker.max_requests` only if it can take more.";
-    /// The client has as many requests running on the upstream as one client may have.
+    /// The client already has as many running requests to the upstream as one client may have.
     OverflowClient = "overflow-client", 429, "UO", 8, [Overload RetryLater], "The client has more requests at the same time than `circuit_breaker.max_requests_per_client` allows for one address. A client that sends the requests of many, such as a load balancer, needs a higher limit.";
-    /// The upstream's queue for a connection is full.
+    /// Too many calls already wait for a connection to the upstream.
     OverflowPending = "overflow-pending", 503, "UO", 14, [Overload RetryLater], "Raise `circuit_breaker.max_connections` or `max_pending` only if the upstream can take more.";
     /// The upstream's concurrency limit for connections is reached.
     OverflowConnections = "overflow-connections", 503, "UO", 14, [Overload RetryLater], "Raise `circuit_breaker.max_connections` only if the upstream can take more.";
-    /// The upstream's adaptive concurrency limit is reached: it has become slow under its load.
+    /// The upstream's adaptive concurrency limit is reached: the upstream has become slow under its load.
     OverflowAdaptive = "overflow-adaptive", 503, "UO", 14, [Overload RetryLater], "The upstream is slower than without load. Compare `attache_upstream_concurrency_limit` with the running calls, and the latency with `attache_upstream_min_round_trip_time_seconds`. Give it more capacity, or a `queue` for bursts.";
-    /// The call waited too long in the upstream's queue, the queue was full, or it made room for a more urgent call.
+    /// The call waited too long in the upstream's queue, the queue was full, or a more urgent call took its place in the queue.
     OverflowQueue = "overflow-queue", 503, "UO", 14, [Overload RetryLater], "The upstream gets more calls than it can process. Give it more capacity; mark urgent calls with `priority: u=0`.";
     /// The circuit breaker is open: the upstream has just failed too often.
-    CircuitOpen = "circuit-open", 503, "UO", 14, [Overload RetryLater], "Look at the reasons just before it opened; it closes by itself.";
-    /// A retry was due and the budget had none left.
+    CircuitOpen = "circuit-open", 503, "UO", 14, [Overload RetryLater], "Look at the reasons of the failures just before it opened. It closes by itself once calls succeed again.";
+    /// A retry was due, and the retry budget allowed no more retries.
     RetryBudgetExhausted = "retry-budget-exhausted", 503, "URX", 14, [Overload], "Many calls to the upstream fail; more retries would make it worse. Repair the upstream.";
     /// The whole request took longer than its deadline.
     RequestTimeout = "request-timeout", 504, "UT", 4, [Timeout], "The upstream is slow, or `timeout` is too short for this route.";
     /// An attempt took longer than `per_try_timeout`.
     PerTryTimeout = "per-try-timeout", 504, "UT", 4, [Timeout], "The endpoint is slow, or `per_try_timeout` is too short.";
-    /// A stream had no byte either way for too long.
+    /// A stream or tunnel was idle for too long: no byte in either direction.
     IdleTimeout = "idle-timeout", 504, "SI", 4, [Timeout], "Raise `idle_timeout` of the route, or send keepalives in the application.";
     /// The upstream closed or reset the connection before a response.
-    UpstreamReset = "upstream-reset", 502, "UC", 14, [EndpointFailed Unprocessed], "The upstream's log says why: a crash, a program that refuses what it accepted, a keep-alive shorter than attache's `pool.idle_timeout`, or another protocol than its address says (`https://` for TLS).";
-    /// The endpoint of a tunnel turned unhealthy, was ejected, or is no longer named, and the upstream says `on_unhealthy: close`.
-    EndpointUnhealthy = "endpoint-unhealthy", 503, "UC", 14, [], "The client should connect again, and gets a healthy endpoint. `attache status` says what is wrong with this one.";
-    /// The upstream refused the stream (REFUSED_STREAM, GOAWAY) without working on it.
-    UpstreamRefusedStream = "upstream-refused-stream", 503, "UR", 14, [Unprocessed], "The upstream sheds load or restarts.";
+    UpstreamReset = "upstream-reset", 502, "UC", 14, [EndpointFailed Unprocessed], "The upstream's log says why: a crash, a program that accepts a connection and then closes it, a keep-alive timeout shorter than attache's `pool.idle_timeout`, or a protocol other than the one in its address (`https://` for TLS).";
+    /// The endpoint of a tunnel became unhealthy, was ejected, or is no longer one of the upstream's, and the upstream has `on_unhealthy: close`.
+    EndpointUnhealthy = "endpoint-unhealthy", 503, "UC", 14, [], "The client should connect again: it then gets a healthy endpoint. `attache status` says what is wrong with the old one.";
+    /// The upstream refused the stream (REFUSED_STREAM, GOAWAY) without processing it.
+    UpstreamRefusedStream = "upstream-refused-stream", 503, "UR", 14, [Unprocessed], "The upstream sheds load or restarts: see its log.";
     /// The upstream closed the connection in the middle of the response's body.
-    UpstreamClosedMidBody = "upstream-closed-mid-body", 502, "UC", 14, [EndpointFailed], "The upstream crashed or lost the connection; attache resets the client's connection too, so that the client can't take the part for the whole body.";
+    UpstreamClosedMidBody = "upstream-closed-mid-body", 502, "UC", 14, [EndpointFailed], "The upstream crashed or lost the connection; attache resets the client's connection too, so that the client can't mistake a part of the body for the whole.";
     /// The upstream's answer is not valid HTTP, or larger than allowed.
-    UpstreamProtocolError = "upstream-protocol-error", 502, "UPE", 14, [EndpointFailed], "Is it the right port and `protocol`? The access log has the parser's message.";
+    UpstreamProtocolError = "upstream-protocol-error", 502, "UPE", 14, [EndpointFailed], "Is it the right port and `protocol`? The access log has the parser's error message.";
     /// The upstream's answer is a failure: a 5xx, a grpc-status with the same meaning, or another answer that the route's `retry` names.
     /// This reason explains a retry or an ejection; the client gets the answer unchanged.
-    UpstreamError = "upstream-error", 502, "-", 14, [], "The upstream's log says why; the access log has the status that it answered with.";
+    UpstreamError = "upstream-error", 502, "-", 14, [], "The upstream's log says why; the access log has the status of the answer.";
     /// The client's request is not valid, or can be read in two ways (RFC 9112 section 6.3, 11.2).
     BadRequest = "bad-request", 400, "DPE", 3, [ClosesClient], "The response's text names the rule; correct the client. A client that does not speak HTTP needs a listener with `protocol: tcp` and a `tcp://` upstream.";
-    /// An HTTP/2 client sent too many frames that are no part of an answered request.
+    /// An HTTP/2 client sent too many frames that cost attache more than the client: resets, PINGs, empty frames.
     Http2Flood = "http2-flood", 429, "DPE", 8, [], "The access log names the frames. If the client needs them, raise the limit of `http.limits` that the log names; see docs/http2.md.";
     /// The request line is longer than allowed.
-    UriTooLong = "uri-too-long", 414, "DPE", 3, [ClosesClient], "Raise `limits.request_line` if the client is right.";
-    /// The request's headers are larger or more than allowed.
-    HeadersTooLarge = "headers-too-large", 431, "DPE", 3, [ClosesClient], "Raise `limits.headers_size` or `limits.headers_count` if the client is right.";
+    UriTooLong = "uri-too-long", 414, "DPE", 3, [ClosesClient], "Raise `http.limits.request_line` if the client needs such requests.";
+    /// The request has more headers than allowed, or larger ones.
+    HeadersTooLarge = "headers-too-large", 431, "DPE", 3, [ClosesClient], "Raise `http.limits.headers_size` or `http.limits.headers_count` if the client needs such requests.";
     /// The request's body has a transfer coding other than `chunked`, which attache doesn't know (RFC 9112 section 6.1).
     UnknownCoding = "unknown-transfer-coding", 501, "DPE", 12, [ClosesClient], "Send the body with `Transfer-Encoding: chunked` alone; name a compression in `Content-Encoding`.";
     /// The request's head took too long to arrive.
-    HeaderTimeout = "header-timeout", 408, "DT", 4, [ClosesClient], "The client is slow, or it is an attack; raise `header_timeout` if the client is right.";
-    /// The client ended the connection or the stream before the response's end. The cause says how long it had waited.
+    HeaderTimeout = "header-timeout", 408, "DT", 4, [ClosesClient], "The client is slow, or this is an attack; raise `http.header_timeout` if the client needs more time.";
+    /// The client ended the connection or the stream before the response's end. The cause says how long the client had waited.
     ClientClosed = "client-closed", 499, "DC", 1, [NoFailure], "If the client had waited, the upstream hangs or is slower than the client's timeout: look at the upstream, and compare the client's timeout with the route's.";
-    /// The client read nothing of the answer, while other requests needed its permit or its memory.
-    ClientStalled = "client-stalled", 499, "DC", 1, [], "The client asks for more than it reads. attache resets its answers first when three quarters of `max_requests` are in use or memory is short; otherwise `http.write_timeout` ends them.";
+    /// The client read nothing of its answer, while other requests needed the permit or the memory that the answer holds.
+    ClientStalled = "client-stalled", 499, "DC", 1, [], "The client asks for more than it reads. attache resets such answers when three quarters of `circuit_breaker.max_requests` are in use or memory is short; otherwise `http.write_timeout` ends them.";
     /// The request came over a protocol that the route's upstream can't carry.
     ProtocolMismatch = "protocol-mismatch", 502, "UPE", 12, [], "For example HTTP to a `tcp` upstream, or an upgrade that the upstream's HTTP/2 does not support.";
-    /// The client asked for a tunnel (CONNECT), and the config allows none there: no rule could see the tunnel's content.
-    ConnectDenied = "connect-denied", 403, "NR", 7, [], "Send the request itself. A tunnel is made to `authority` and `tcp` upstreams, and by routes with `match: { methods: CONNECT }`.";
-    /// The request asks for a protocol inside of an HTTP/2 stream (`:protocol`, RFC 8441) that attache does not carry.
-    UpgradeUnsupported = "upgrade-unsupported", 501, "DPE", 12, [], "Only `websocket` is carried; correct the client.";
+    /// The client asked for a tunnel (CONNECT), and the config allows none there, because no rule can check a tunnel's content.
+    ConnectDenied = "connect-denied", 403, "NR", 7, [], "Send the request itself. attache makes tunnels to `authority` and `tcp` upstreams, and on routes with `match: { methods: CONNECT }`.";
+    /// The request asks for a protocol within an HTTP/2 stream (`:protocol`, RFC 8441) that attache does not support.
+    UpgradeUnsupported = "upgrade-unsupported", 501, "DPE", 12, [], "attache supports only `websocket` there; correct the client.";
     /// The request asks to switch to a protocol (`Upgrade`, or `:protocol` in HTTP/2) that `upgrades` of the route or listener doesn't
     /// allow.
     UpgradeDenied = "upgrade-denied", 403, "-", 7, [ClosesClient], "Add the protocol to `upgrades` of the route or of the listener's `http`, or correct the client.";
     /// Forwarding to this destination is not allowed.
-    DeniedDestination = "denied-destination", 403, "UAEX", 7, [], "Name the destination as an upstream, or change `deny`.";
+    DeniedDestination = "denied-destination", 403, "UAEX", 7, [], "Name the destination as an upstream of the config, or change the upstream's `deny`. attache's own ports (metrics, probes, admin API) are never a destination: call them directly.";
     /// The request would come back to attache itself.
     Loop = "loop-detected", 508, "-", 9, [], "The upstream's address, or the host that the request names, is this listener itself. Name the service's own address; a forward proxy is called with `curl -x`, not by its own address.";
     /// The name does not exist (NXDOMAIN).
     DnsNxdomain = "dns-nxdomain", 503, "UH", 14, [], "Check the name, the search domains and `ndots`.";
     /// The first look-up of the upstream's name has not ended yet.
-    DnsPending = "dns-pending", 503, "UH", 14, [], "attache has just started, or its config is new. `/readyz` waits for this look-up; if it lasts, see whether the DNS server answers.";
+    DnsPending = "dns-pending", 503, "UH", 14, [], "attache has just started, or its config is new. `/readyz` waits for this look-up; if that takes long, check whether the DNS server answers.";
     /// No DNS server answered in time.
     DnsTimeout = "dns-timeout", 503, "UH", 14, [], "Is the server of resolv.conf reachable from this pod? Check network policies for UDP and TCP 53.";
     /// The DNS servers answered with an error, or without an address.
     DnsFailed = "dns-failed", 503, "UH", 14, [], "Query the same server for the same name with `dig`; an alias (CNAME) must lead to an address.";
     /// The Kubernetes API server has not named the Service's endpoints yet.
-    DiscoveryPending = "discovery-pending", 503, "UH", 14, [], "attache has just started, or its config is new. `/readyz` waits for the first answer; if it lasts, see whether the pod reaches the API server.";
+    DiscoveryPending = "discovery-pending", 503, "UH", 14, [], "attache has just started, or its config is new. `/readyz` waits for the first answer; if that takes long, check whether the pod reaches the API server.";
     /// The Kubernetes API server did not name the Service's endpoints, or none of them has the port.
     DiscoveryFailed = "discovery-failed", 503, "UH", 14, [], "The log has the API server's message. Does a Role allow `list` and `watch` of `endpointslices`, is the service account's token mounted, and is the port one of the Service's?";
     /// A rate limit is reached.
@@ -221,7 +221,7 @@ reasons! {
     /// attache is shutting down and accepts no new requests.
     ShuttingDown = "shutting-down", 503, "-", 14, [RetryLater ClosesClient NoFailure], "The pod is terminating; its load balancer should have stopped sending requests to it.";
     /// A bug in attache ended this request; other requests are not affected.
-    InternalError = "internal-error", 500, "-", 13, [ClosesClient], "Please report it with the log's lines.";
+    InternalError = "internal-error", 500, "-", 13, [ClosesClient], "Please report it, with the lines of the log.";
 }
 
 /// What several reasons have in common and code decides by. The classes of a reason are a column of its row.

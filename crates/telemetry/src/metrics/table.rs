@@ -175,7 +175,7 @@ metrics! {
         count pub fn overflow(upstream: &Name, reason: Reason)
         from zero |of| of.upstream_reasons(OF_OVERFLOW, &[]);
     Counter "attache_upstream_ejections_total"
-        "Endpoints that were ejected as outliers, by the reason of the failure that caused it."
+        "Ejections of endpoints, by the reason of the failure that caused them."
         count pub fn ejected(upstream: &Name, reason: Reason)
         from zero |of| of.upstream_reasons(OF_RETRIES, &[]);
     Gauge "attache_upstream_endpoints"
@@ -282,7 +282,7 @@ metrics! {
         "Exports of metrics to a collector: ok, rejected (in part), or failed. The values of a failed export are sent with the next one."
         count pub(crate) fn metric_export(outcome: &'static str);
     Counter "attache_trace_spans_dropped_total"
-        "Spans that were lost: queue-full (more than the export keeps up with), export-failed (the log has the error) or rejected by the collector."
+        "Spans that were lost: queue-full (the export is slower than the traffic), export-failed (the log has the error) or rejected by the collector."
         count pub(crate) fn spans_dropped(cause: &'static str) add spans
         from zero |_config| words(&["export-failed", "queue-full", "rejected"]);
     Counter "attache_panics_total"
@@ -290,7 +290,7 @@ metrics! {
         count pub fn panic_caught()
         from zero |_config| vec![[]];
     Gauge "attache_overload_pressure"
-        "Share in use of the process's limits: memory (of the container's limit), memory-stall (time that all of it waited for memory), file-descriptors (of ulimit -n)."
+        "Share in use of the process's limits: memory (of the container's limit), memory-stall (share of time in which all its processes waited for memory), file-descriptors (of ulimit -n)."
         read [resource] |now| { numbers(now.overload.pressure.iter().map(|(resource, share)| ([Name::from(*resource)], *share))) };
     Gauge "attache_overload_action_active"
         "1 while overload protection does this: disable-keepalive, shed-requests, stop-accepting."
