@@ -73,28 +73,28 @@ impl Attacks {
         ];
         let never = format!(r#"{{"iss":"{ISSUER}","aud":"shop","exp":1e400}}"#);
         let never = self.ours.text_token(&head("RS256", "rsa"), &never);
-        self.tokens("`exp` that has passed", "also for a token that was verified before", ended);
+        self.tokens("`exp` in the past", "this also holds for a token that was verified before", ended);
         self.tokens(
             "no `exp`, or one that is text, negative, null, a list, or beyond any number",
-            "it must be there and be a time",
+            "`exp` must be present and be a time",
             none.into_iter().chain([never]),
         );
         self.tokens(
-            "`nbf` that hasn't come, further than `clock_skew`, or is none",
-            "it isn't valid yet",
+            "`nbf` in the future by more than `clock_skew`, or not a time",
+            "the token isn't valid yet",
             early,
         );
         self.tokens(
-            "another `iss`: `/` at its end, other case, a list with ours in it",
-            "it is compared as it stands",
+            "another `iss`: `/` at its end, other case, a list that has the issuer",
+            "attache compares the text exactly",
             issuers,
         );
         self.tokens(
             "another `aud`, in other case, as a part of a text, or none",
-            "one of the list must be ours",
+            "one `aud` must be one of `audiences`",
             audiences,
         );
-        self.tokens("a claim twice, also within another one", "two readers would read two of them", twice);
+        self.tokens("a claim twice, also within another one", "two programs could read two different values", twice);
     }
 
     pub(super) fn places(&mut self) {
@@ -121,7 +121,7 @@ impl Attacks {
         let bad = "eyJhbGciOiJub25lIn0.e30.";
         self.add(
             "a bad token that only some readers find: ` session =`, `Session=`, `a=b, session=`, `access%5Ftoken=`, `a;access_token=`, `access.token=`, `access[token=`, `Access_Token=`, `access_token%00x=`; behind `Bearer` a tab, a no-break space, `:` or `=`; `Bearer` behind other credentials; bytes that are no text in the line",
-            "what some upstream would find is verified, also where no token is required",
+            "attache verifies what some upstream would find, even if no token is required",
             vec![
                 get("/", &[("cookie", format!("a=b;  session ={bad}").as_bytes())]),
                 get("/", &[("cookie", format!("a=b, session={bad}").as_bytes())]),
@@ -154,7 +154,7 @@ impl Attacks {
             ],
         );
         self.add(
-            "a good token where none is looked for: another scheme or header, `authorization_`, another cookie, a form's body",
+            "a valid token in a place where attache looks for none: another scheme or header, `authorization_`, another cookie, a form's body",
             "only the places of `from` count",
             vec![
                 get("/", &[]),

@@ -76,7 +76,7 @@ impl Attacks {
             ["", "AA"].map(|sig| format!("{}.{payload}.{sig}", b64(json!({ "alg": alg }).to_string())))
         });
         let none: Vec<_> = none.collect();
-        self.tokens("`alg` is `none`, in any case, or empty", "no key is for it", none);
+        self.tokens("`alg` is `none`, in any case, or empty", "no key is for this algorithm", none);
         let set = self.ours.set();
         let pem = b64(self.ours.rsa.public_key().as_ref()).into_bytes();
         let secrets = [
@@ -96,7 +96,7 @@ impl Attacks {
                 confused.push(format!("{message}.{}", b64(tag)));
             }
         }
-        let why = "HMAC is for no key, also not for one of the set with `kty: oct`";
+        let why = "attache never verifies HMAC, not even with a key of the set with `kty: oct`";
         self.tokens("`HS256` with the public key, or with a secret of the set, as the secret", why, confused);
         let renamed = [
             (head("PS256", "rsa"), "RS256"),
@@ -112,14 +112,14 @@ impl Attacks {
         });
         self.tokens(
             "a good signature under another algorithm's or key's name",
-            "the key says which",
+            "the key decides the algorithm",
             renamed,
         );
         let unknown = ["RS1", "ES256K", "ES512", "HS1", "A256KW", "dir", "RSA-OAEP"].map(|alg| {
             let message = format!("{}.{payload}", b64(head(alg, "rsa").to_string()));
             format!("{message}.{}", b64(self.ours.sign("RS256", message.as_bytes())))
         });
-        self.tokens("an algorithm that isn't known", "it is in no list", unknown);
+        self.tokens("an unknown algorithm", "attache supports only the algorithms listed above", unknown);
         let doubled = [
             r#"{"alg":"none","alg":"RS256"}"#,
             r#"{"alg":"RS256","kid":"ed","kid":"rsa"}"#,
@@ -138,7 +138,7 @@ impl Attacks {
         });
         self.tokens(
             "a head with a member twice, at any depth, without `alg`, or that is no object",
-            "it has no one meaning",
+            "such a head has more than one meaning, or none",
             doubled,
         );
     }
@@ -153,11 +153,11 @@ impl Attacks {
             json!({ "alg": "RS256", "kid": "rsa", "x5c": ["MIIB"] }),
         ];
         let tokens = heads.map(|head| self.theirs.token(&head, &claims()));
-        let why = "keys that a token brings or names are not looked at";
-        self.tokens("a key of the attacker's in `jwk`, `jku`, `x5u`, `x5c`", why, tokens);
+        let why = "attache ignores keys that a token contains or names";
+        self.tokens("the attacker's key in `jwk`, `jku`, `x5u`, `x5c`", why, tokens);
         let kids = ["../../../../dev/null", "' OR 1=1 --", "http://evil.test/", "", "RSA", "rsa "];
         let tokens = kids.map(|kid| self.theirs.token(&head("RS256", kid), &claims()));
-        let why = "it is compared with those of the set, and nothing else is done with it";
+        let why = "attache only compares the `kid` with those of the set";
         self.tokens("a `kid` that is a path, an address, SQL, or unknown", why, tokens);
         let doubled = {
             let mut set = self.ours.set();
@@ -185,17 +185,17 @@ impl Attacks {
         let good = self.ours.good();
         self.with_set(
             "a key whose `kty` isn't that of its parameters",
-            "it is left out of the set",
+            "attache ignores this key of the set",
             renamed,
             &good,
         );
         let set = |n: &str, e: &str| json!({ "keys": [{ "kty": "RSA", "kid": "weak", "n": n, "e": e }] });
-        let why = "fewer than 2048 bits are not verified";
-        self.with_set("a token of an RSA key of 1024 bits", why, set(WEAK, "AQAB"), WEAK_TOKEN);
+        let why = "attache uses no RSA key below 2048 bits";
+        self.with_set("a token that is signed with an RSA key of 1024 bits", why, set(WEAK, "AQAB"), WEAK_TOKEN);
         let message = format!("{}.{}", b64(head("RS256", "weak").to_string()), b64(claims().to_string()));
         let forged = format!("{message}.{}", b64(padded(message.as_bytes(), 256)));
         let n = b64(self.ours.modulus());
-        let why = "with exponent 1 everybody can sign; one of more than 33 bits only costs time";
+        let why = "with exponent 1 everybody can sign; an exponent of more than 33 bits only costs time";
         self.with_set("an RSA key with exponent 1", why, set(&n, "AQ"), &forged);
         let huge = b64([0xff; 256]);
         self.with_set("an RSA key with an exponent of 2048 bits", why, set(&n, &huge), &forged);
@@ -221,8 +221,8 @@ impl Attacks {
             let mut set = self.ours.set();
             (set["keys"][1]["x"], set["keys"][1]["y"]) = (x.into(), y.into());
             for signature in [b64(signed), b64(self.ours.sign("ES256", message.as_bytes()))] {
-                let why = "aws-lc takes no such point for a key";
-                let what = "an EC key that is no point of its curve";
+                let why = "aws-lc accepts no such point as a key";
+                let what = "an EC key that is not a point of its curve";
                 self.with_set(what, why, set.clone(), &format!("{message}.{signature}"));
             }
         }
@@ -238,7 +238,7 @@ impl Attacks {
                     b64(head("EdDSA", "ed").to_string()),
                     b64(with("jti", number.into()).to_string())
                 );
-                let why = "with such a key everybody can sign; it is left out of the set";
+                let why = "with such a key everybody can sign; attache ignores it";
                 let token = format!("{message}.{}", b64(signed));
                 self.with_set("an Ed25519 key of small order", why, set.clone(), &token);
             }
@@ -251,7 +251,7 @@ impl Attacks {
         let cut = &signed[..signed.len() - 4];
         self.tokens(
             "a signature that is missing, empty, cut, or longer",
-            "it is verified as a whole",
+            "attache verifies the whole signature",
             [
                 format!("{first}.{payload}"),
                 format!("{first}.{payload}."),
@@ -264,7 +264,7 @@ impl Attacks {
         let changed = [format!("{first}.{other}.{signed}"), format!("{head_of}.{payload}.{signed}")];
         self.tokens(
             "other claims, or another head, under a good signature",
-            "it is over these bytes",
+            "the signature is over exactly these bytes",
             changed,
         );
         let zeros =
@@ -273,7 +273,7 @@ impl Attacks {
                     format!("{}.{payload}.{}", b64(head(alg, kid).to_string()), b64(vec![0; size]))
                 },
             );
-        self.tokens("a signature of zeros (CVE-2022-21449)", "aws-lc looks at `r` and `s`", zeros);
+        self.tokens("a signature of zeros (CVE-2022-21449)", "aws-lc checks `r` and `s`", zeros);
         let spellings = [
             format!("{good}="),
             format!("{good}%3D"),
@@ -284,7 +284,7 @@ impl Attacks {
         ];
         self.tokens(
             "padding, blanks, quotes, `+`, `/` or `%` in a token",
-            "a JWT is written in one way",
+            "a JWT has only one spelling",
             spellings,
         );
         let parts = [
@@ -309,10 +309,10 @@ impl Attacks {
             format!("{}.{payload}.{signed}", b64(deep)),
             self.ours.text_token(&head("RS256", "rsa"), &deep_claims),
         ];
-        self.tokens("JSON that is nested thousandfold", "it is read to a depth of 128", deep);
+        self.tokens("JSON with a thousand levels", "attache reads JSON to a depth of 128", deep);
         let long = with("pad", "x".repeat(16 << 10).into());
         let long = self.ours.token(&head("RS256", "rsa"), &long);
-        self.tokens("a token of more than 16 KiB", "it is refused before anything is read", [long]);
+        self.tokens("a token of more than 16 KiB", "attache refuses it before it reads it", [long]);
     }
 
     fn extensions(&mut self) {
@@ -327,7 +327,7 @@ impl Attacks {
             json!({ "alg": "RS256", "kid": "rsa", "b64": "false" }),
         ];
         let tokens = heads.map(|head| self.ours.token(&head, &claims()));
-        self.tokens("`crit`, or `b64: false` (RFC 7797), signed well", "no extension is known here", tokens);
+        self.tokens("`crit`, or `b64: false` (RFC 7797), signed well", "attache supports no extension", tokens);
         let heads = [
             json!({ "alg": "RS256", "kid": "rsa", "zip": "DEF" }),
             json!({ "alg": "RS256", "kid": "rsa", "enc": "A256GCM" }),
@@ -336,7 +336,7 @@ impl Attacks {
         let tokens = heads.map(|head| self.ours.token(&head, &claims()));
         self.tokens(
             "`zip` or `enc` in the head of a JWS, signed well",
-            "another reader would unpack the claims first",
+            "another program would unpack the claims first",
             tokens,
         );
         let nested = [
