@@ -94,7 +94,11 @@ impl Attacks {
             "one `aud` must be one of `audiences`",
             audiences,
         );
-        self.tokens("a claim twice, also within another one", "two programs could read two different values", twice);
+        self.tokens(
+            "a claim twice, also within another one",
+            "two programs could read two different values",
+            twice,
+        );
     }
 
     pub(super) fn places(&mut self) {

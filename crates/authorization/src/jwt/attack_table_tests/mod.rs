@@ -191,7 +191,12 @@ impl Attacks {
         );
         let set = |n: &str, e: &str| json!({ "keys": [{ "kty": "RSA", "kid": "weak", "n": n, "e": e }] });
         let why = "attache uses no RSA key below 2048 bits";
-        self.with_set("a token that is signed with an RSA key of 1024 bits", why, set(WEAK, "AQAB"), WEAK_TOKEN);
+        self.with_set(
+            "a token that is signed with an RSA key of 1024 bits",
+            why,
+            set(WEAK, "AQAB"),
+            WEAK_TOKEN,
+        );
         let message = format!("{}.{}", b64(head("RS256", "weak").to_string()), b64(claims().to_string()));
         let forged = format!("{message}.{}", b64(padded(message.as_bytes(), 256)));
         let n = b64(self.ours.modulus());
@@ -327,7 +332,11 @@ impl Attacks {
             json!({ "alg": "RS256", "kid": "rsa", "b64": "false" }),
         ];
         let tokens = heads.map(|head| self.ours.token(&head, &claims()));
-        self.tokens("`crit`, or `b64: false` (RFC 7797), signed well", "attache supports no extension", tokens);
+        self.tokens(
+            "`crit`, or `b64: false` (RFC 7797), signed well",
+            "attache supports no extension",
+            tokens,
+        );
         let heads = [
             json!({ "alg": "RS256", "kid": "rsa", "zip": "DEF" }),
             json!({ "alg": "RS256", "kid": "rsa", "enc": "A256GCM" }),
