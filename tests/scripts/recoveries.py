@@ -420,7 +420,7 @@ for what, wrong in missed:
     print(f"\n--- {what}\n" + "\n".join(wrong))
 if "--markdown" in sys.argv:
     with open(sys.argv[sys.argv.index("--markdown") + 1], "w") as out:
-        out.write("| what begins | the client sees | `attache status` says | after | green again after | end in the log after |\n| --- | --- | --- | --- | --- | --- |\n")
+        out.write("| outage | the client sees | `attache status` says | after | exit code 0 again after | last line of the log after |\n| --- | --- | --- | --- | --- | --- |\n")
         out.writelines(f"| {' | '.join(row)} |\n" for row, _ in results)
 print(f"\n{'each outage has a cause, a remedy, a beginning and an end' if not missed else f'{len(missed)} of {len(results)} lack something'}")
 sys.exit(bool(missed))
