@@ -1,21 +1,21 @@
-//! The end of a connection that must not look like one.
+//! Ends a connection in a way that the peer can't take for an orderly end.
 
 use std::io;
 
 use tokio::io::Interest;
 
-/// Ends a byte stream so that the peer can't take it for a whole one (RFC 9113 section 8.5, RFC 9293 section 3.10.7): TCP by RST, a
+/// Ends a byte stream so that the peer can't take it for a complete one (RFC 9113 section 8.5, RFC 9293 section 3.10.7): TCP by RST, a
 /// stream of HTTP/2 by RST_STREAM(CONNECT_ERROR).
 pub trait Abort {
-    /// From now on, dropping the stream is a reset. What was written and has not gone may be lost.
+    /// After this call, dropping the stream resets it. Bytes that were written but not yet sent may be lost.
     fn abort(&mut self);
 
-    /// The peer has reset the stream. This is noticed without reading, so also after an orderly end and after bytes
-    /// that are not read. It is reported once; the receiver ends the stream.
+    /// Returns the error if the peer has reset the stream. This needs no read, so it also works after an orderly end and while bytes wait
+    /// to be read. It is reported once; the caller then ends the stream.
     fn broken(&self) -> Option<io::Error>;
 
-    /// Nothing has come since a read had to wait, so that the task which was told to wait is still the one that will be woken. `false`
-    /// where this can't be known without reading.
+    /// Whether nothing has arrived since a read had to wait; then the task that waits for the read will still be woken. `false` if this
+    /// can't be known without a read.
     fn is_quiet(&self) -> bool {
         false
     }
@@ -23,7 +23,7 @@ pub trait Abort {
 
 impl Abort for tokio::net::TcpStream {
     fn abort(&mut self) {
-        // RST with the close. A socket that has gone needs none.
+        // The socket sends RST when it is closed. If it is closed already, the error doesn't matter.
         let _ = self.set_zero_linger();
     }
 
@@ -32,12 +32,12 @@ impl Abort for tokio::net::TcpStream {
     }
 
     fn is_quiet(&self) -> bool {
-        // Asks the runtime for what the kernel has told it, and not the kernel.
+        // This asks the runtime what the kernel has reported to it; it makes no system call.
         self.try_io(Interest::READABLE, || Ok(())).is_err()
     }
 }
 
-/// A stream in memory knows no reset.
+/// A stream in memory has no reset.
 impl Abort for tokio::io::DuplexStream {
     fn abort(&mut self) {}
 

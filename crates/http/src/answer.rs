@@ -1,8 +1,8 @@
 //! A response that attache makes itself, in a format that the client understands.
 //!
-//! Rule: the answer says what happened, where, after how many attempts, and what to look at. A browser or curl gets text, who
-//! accepts JSON gets a problem object (RFC 9457), a gRPC client gets a trailers-only response with HTTP 200 (gRPC over
-//! HTTP2, "Responses"), since it would turn any other status into a bare `UNKNOWN`.
+//! Rule: the answer says what happened, where, after how many attempts, and what to look at. A browser or curl gets text. A client that
+//! accepts JSON gets a problem object (RFC 9457). A gRPC client gets a trailers-only response with HTTP 200 (gRPC over HTTP2, "Responses"),
+//! because it would report any other status as a bare `UNKNOWN`.
 
 use std::{cell::Ref, fmt::Write, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::Body;
 
 const ATTACHE_REASON: Known = header::X_ATTACHE_REASON;
 
-/// What must be known of a request to answer it; taken before the request is sent on.
+/// What attache must know of a request to answer it. It is taken before the request is sent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswerContext {
     language: Language,
@@ -31,12 +31,12 @@ pub struct AnswerContext {
 enum Language {
     Text,
     Json,
-    /// With the content type of its responses.
+    /// gRPC, with the content type of its responses.
     Grpc(&'static str),
 }
 
 impl AnswerContext {
-    /// Reads what the request tells about its sender.
+    /// Reads from a request which format its sender understands.
     pub fn of(request: &RequestHead) -> Self {
         let content_type = request.headers.get(CONTENT_TYPE).map_or(&b""[..], Value::as_bytes);
         let accept = request.headers.get(ACCEPT).map_or(&b""[..], Value::as_bytes);
@@ -54,20 +54,20 @@ impl AnswerContext {
         Self { language, head: request.method == Method::HEAD, http1: request.version < Version::HTTP_2 }
     }
 
-    /// A client of whose request nothing could be read: text, and the connection is closed.
+    /// For a client whose request could not be read: the answer is text, and the connection is closed.
     pub const fn unknown() -> Self {
         Self { language: Language::Text, head: false, http1: true }
     }
 
-    /// A gRPC call.
+    /// Whether the request is a gRPC call.
     pub const fn is_grpc(self) -> bool {
         matches!(self.language, Language::Grpc(_))
     }
 }
 
-/// JSON is named before anything that people read. Weights are ignored: clients don't use them for JSON.
+/// Whether JSON comes before any format for people. Weights are ignored: clients don't use them for JSON.
 fn prefers_json(accept: &[u8]) -> bool {
-    // What most clients send.
+    // The values that most clients send.
     match accept {
         b"" | b"*/*" => return false,
         b"application/json" => return true,
@@ -80,17 +80,17 @@ fn prefers_json(accept: &[u8]) -> bool {
         .is_some_and(|range| range == b"application/json" || range.ends_with(b"+json"))
 }
 
-/// How a listener's own answers look.
+/// The form of a listener's own answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswerStyle {
-    /// `x-attache-reason` and the details in the body (`HttpServer::reason_header`). Without it the client learns the
-    /// status and nothing else.
+    /// Whether the answer has `x-attache-reason` and the details in its body (`HttpServer::reason_header`). Without them the client learns
+    /// only the status.
     pub details: bool,
-    /// `Retry-After`, rounded up to seconds, where something knows it; some reasons have a default.
+    /// The time for `Retry-After`, rounded up to seconds, if it is known. Some reasons have a default.
     pub retry_after: Option<Duration>,
 }
 
-/// The response for a failure. Upstream, endpoint, attempts and the cause are those of `exchange`, whose status it notes.
+/// The answer for a failure. It takes upstream, endpoint, attempts and cause from `exchange`, and notes the status there.
 pub fn answer(
     reason: Reason,
     asker: AnswerContext,
@@ -125,7 +125,7 @@ pub fn answer(
         Language::Json => ("application/problem+json", json(reason, style, exchange)),
     };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    // 404, 414 and 501 may be cached without being asked (RFC 9110 section 15.1); these would outlive their cause.
+    // Clients may cache 404, 414 and 501 without a `Cache-Control` (RFC 9110 section 15.1); such answers would outlive their cause.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if asker.head {
         headers.insert(CONTENT_LENGTH, body.len());
@@ -135,8 +135,8 @@ pub fn answer(
     response
 }
 
-/// Gives a response the status, fields and body of another service, in a format that the client understands: a gRPC
-/// client gets the status that stands for it (grpc/doc/http-grpc-status-mapping.md), and the body as its message.
+/// Gives a response the status, fields and body of another service, in a format that the client understands. A gRPC client gets the gRPC
+/// status for that HTTP status (grpc/doc/http-grpc-status-mapping.md), and the body as its message.
 pub fn answer_as_told(
     response: &mut Response<Body>,
     asker: AnswerContext,
@@ -181,7 +181,7 @@ pub fn answer_as_told(
     }
 }
 
-/// RFC 9110 sections 15.3.5, 15.3.6, 15.4.5.
+/// Whether a response with this status may have a body (RFC 9110 sections 15.3.5, 15.3.6, 15.4.5).
 fn may_have_body(status: StatusCode) -> bool {
     !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
 }
@@ -208,7 +208,7 @@ fn place(exchange: &Exchange) -> String {
         if !place.is_empty() {
             place.push_str(", ");
         }
-        // A String takes everything.
+        // Writing to a String never fails.
         let _ = place.write_fmt(text);
     };
     if let Some(route) = &*exchange.route.borrow() {
@@ -228,7 +228,7 @@ fn place(exchange: &Exchange) -> String {
     place
 }
 
-/// The cause, as far as the client may know it.
+/// The cause, as far as the client may learn it.
 fn told(reason: Reason, exchange: &Exchange) -> Ref<'_, Option<String>> {
     static NOTHING: Option<String> = None;
     Ref::map(exchange.detail.borrow(), |detail| if reason.is(Class::HidesCause) { &NOTHING } else { detail })
@@ -289,7 +289,7 @@ fn grpc_message(reason: Reason, style: AnswerStyle, exchange: &Exchange) -> Stri
     message
 }
 
-/// The Percent-Encoded form of grpc-message: everything but printable ASCII, and `%` itself, as `%XX`.
+/// The Percent-Encoded form of grpc-message: everything except printable ASCII, and also `%`, is written as `%XX`.
 pub fn percent_encode(text: &str) -> String {
     const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
     utf8_percent_encode(text, ESCAPED).to_string()
@@ -388,7 +388,7 @@ Is the upstream listening on that port? Try `curl -v` to the endpoint from the s
     }
 
     #[test]
-    fn without_details_nothing_of_the_inside_is_told() {
+    fn without_details_an_answer_has_only_its_status() {
         let style = AnswerStyle { details: false, retry_after: None };
         let response = answer(Reason::ConnectRefused, asker("GET", &[]), style, &failed());
         assert!(!response.headers().contains_key("x-attache-reason"));

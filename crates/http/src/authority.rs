@@ -1,8 +1,8 @@
-//! `host[:port]`, read strictly.
+//! Reads `host[:port]`, strictly.
 //!
-//! Rule: what routing compares, TLS verifies and DNS looks up must be the same name for every parser on the way, so the
-//! grammar of RFC 3986 section 3.2.2 is cut down to what names a server: letters, digits, `-`, `.`, `_`, `~`, or an
-//! IPv6 literal in brackets. Userinfo, percent-escapes, sub-delims, zone identifiers and non-ASCII bytes are refused.
+//! Rule: routing compares a name, TLS verifies it and DNS looks it up; every parser on the way must read the same name. So the grammar of
+//! RFC 3986 section 3.2.2 is reduced to what names a server: letters, digits, `-`, `.`, `_`, `~`, or an IPv6 literal in brackets. Userinfo,
+//! percent-escapes, sub-delims, zone identifiers and non-ASCII bytes are refused.
 
 use std::{borrow::Cow, fmt, net::Ipv6Addr};
 
@@ -17,22 +17,22 @@ use crate::Refusal;
 pub struct HostPort<'a> {
     /// The host as it was written; an IPv6 literal without its brackets.
     pub host: &'a str,
-    /// The port, where one was written.
+    /// The port, if one was written.
     pub port: Option<u16>,
 }
 
-/// Reads `host`, `host:port`, `[v6]` or `[v6]:port`; `None` if it is anything else. An empty port (`host:`) is none,
-/// as in RFC 3986 section 3.2.3; port 0 is refused.
+/// Reads `host`, `host:port`, `[v6]` or `[v6]:port`; `None` if it is anything else. An empty port (`host:`) counts as no port, as in RFC
+/// 3986 section 3.2.3; port 0 is refused.
 pub fn parse_authority(text: &str) -> Option<HostPort<'_>> {
     let (host, rest) = if let Some(literal) = text.strip_prefix('[') {
         let (host, rest) = literal.split_once(']')?;
         host.parse::<Ipv6Addr>().ok()?;
         (host, rest)
     } else {
-        // One look at each byte, since every request has one of these: the first that no name has ends the name.
+        // One pass over the bytes, because every request has an authority: the name ends at the first byte that names don't contain.
         let end = chars::first_other(text.as_bytes(), &NAME).unwrap_or(text.len());
         let (host, rest) = text.split_at_checked(end)?;
-        // 253 is the longest name that DNS carries, and one more for the final dot.
+        // The longest name in DNS has 253 bytes; a final dot is one more.
         if host.is_empty() || host.len() > 254 || host == "." {
             return None;
         }
@@ -46,7 +46,7 @@ pub fn parse_authority(text: &str) -> Option<HostPort<'_>> {
     Some(HostPort { host, port })
 }
 
-/// 1 to 5 digits that are a port, and not port 0.
+/// Reads 1 to 5 digits as a port; port 0 is refused.
 fn port(digits: &[u8]) -> Option<u16> {
     if digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -55,7 +55,7 @@ fn port(digits: &[u8]) -> Option<u16> {
     u16::try_from(number).ok().filter(|port| *port != 0)
 }
 
-/// What the name of a server has: letters, digits, `-`, `.`, `_` and `~`.
+/// The characters of a server's name: letters, digits, `-`, `.`, `_` and `~`.
 static NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0_u8;
@@ -66,24 +66,24 @@ static NAME: [bool; 256] = {
     table
 };
 
-/// The port that a scheme means where none is written.
+/// The port that a scheme implies if none is written.
 pub fn default_port(scheme: &str) -> u16 {
     if scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss") { 443 } else { 80 }
 }
 
-/// A host in the one form that hosts are compared in: lower case, no final dot, IPv6 in its shortest text (RFC 5952). Allocates only
-/// where it is written in another form.
+/// A host in the one form that hosts are compared in: lower case, no final dot, IPv6 in its shortest text (RFC 5952). It allocates only if
+/// the host is written in another form.
 #[derive(Clone)]
 pub struct CanonicalHost<'a> {
     text: Cow<'a, str>,
     v6: bool,
 }
 
-/// No name that DNS carries is longer.
+/// The longest name in DNS, in bytes.
 const MAX_NAME_BYTES: usize = 255;
 
 impl<'a> CanonicalHost<'a> {
-    /// The canonical form of a host with or without brackets; `None` if it is longer than any name can be.
+    /// The canonical form of a host with or without brackets; `None` if it is longer than any name.
     pub fn new(host: &'a str) -> Option<Self> {
         let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
         let bare = host.strip_suffix('.').unwrap_or(host);
@@ -99,7 +99,7 @@ impl<'a> CanonicalHost<'a> {
         Some(Self { text: bare.to_ascii_lowercase().into(), v6: false })
     }
 
-    /// A text that is canonical already, and no IPv6 address.
+    /// A text that is canonical already and is not an IPv6 address.
     pub const fn of_canonical(text: &'a str) -> Self {
         Self { text: Cow::Borrowed(text), v6: false }
     }
@@ -109,13 +109,13 @@ impl<'a> CanonicalHost<'a> {
         &self.text
     }
 
-    /// It is an IPv6 address, which no wildcard matches.
+    /// Whether it is an IPv6 address; no wildcard matches one.
     pub const fn is_v6(&self) -> bool {
         self.v6
     }
 }
 
-/// Characters of names that are lower case already.
+/// The characters of canonical names.
 static CANONICAL: [bool; 256] = {
     let mut table = NAME;
     let mut byte = b'A';
@@ -132,7 +132,7 @@ impl fmt::Debug for CanonicalHost<'_> {
     }
 }
 
-/// Refuses a host in a spelling that `spellings` does not allow.
+/// Refuses a host whose spelling `spellings` does not allow.
 ///
 /// # Errors
 /// The authority of `uri` has capital letters, ends with a dot or a colon, or has the default port of its scheme.
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_names_a_server_is_read_and_everything_else_is_refused() {
+    fn names_of_servers_are_read_and_everything_else_is_refused() {
         let read = |text| parse_authority(text).map(|a| (a.host, a.port));
         assert_eq!(read("orders"), Some(("orders", None)));
         assert_eq!(read("Orders.internal.:8443"), Some(("Orders.internal.", Some(8443))));

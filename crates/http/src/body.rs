@@ -1,4 +1,4 @@
-//! One body type from the listener to the upstream and back: streamed, never gathered.
+//! One body type from the listener to the upstream and back: bodies are streamed, never collected.
 
 use std::{
     fmt,
@@ -26,18 +26,18 @@ enum Kind {
 }
 
 impl Body {
-    /// A body without a byte.
+    /// A body without content.
     pub const fn empty() -> Self {
         Self(Kind::Empty)
     }
 
-    /// A body that is whole already.
+    /// A body whose bytes are all here.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         Self(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
     }
 
-    /// Nothing of it is waited for.
+    /// Whether all of its bytes are here.
     pub const fn is_whole(&self) -> bool {
         matches!(self.0, Kind::Empty | Kind::Full(_))
     }
@@ -93,16 +93,16 @@ impl fmt::Debug for Body {
     }
 }
 
-/// A body that was cut off. Code that forwards it must cut the other side too, and never end it cleanly.
+/// A body that was cut off. Code that forwards it must also cut the other side, and must never end that side cleanly.
 #[derive(Debug)]
 pub struct BodyError {
-    /// Why, where it is known; `None` from a peer's connection whose side the reader knows.
+    /// Why it was cut, if that is known. `None` from a connection to a peer: the reader knows which side that peer is.
     pub reason: Option<Reason>,
     source: Option<Source>,
 }
 
 impl BodyError {
-    /// An error of attache's own making.
+    /// An error that attache itself causes.
     pub fn new(reason: Reason) -> Self {
         Self { reason: Some(reason), source: None }
     }

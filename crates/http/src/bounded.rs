@@ -1,7 +1,7 @@
-//! Bodies with a largest size.
+//! Bodies with a size limit.
 //!
-//! A body that says its length is refused before anything reads it. One without a length streams, and is cut at the first byte too many: its
-//! upstream sees a body that never ends cleanly.
+//! A body whose head gives a length above the limit is refused before anything is read. A body without a length is streamed and is cut at
+//! the first byte above the limit: the upstream sees a body that never ends cleanly.
 
 use std::{
     pin::Pin,
@@ -20,10 +20,10 @@ const TOO_LARGE: Refusal = Refusal {
 };
 
 impl Body {
-    /// The same body with at most this many bytes. One allocation, where its length isn't known.
+    /// The same body with a limit of `bytes`. It costs one allocation if the body's length isn't known.
     ///
     /// # Errors
-    /// It says that it is larger.
+    /// The length of the body is above the limit.
     pub fn at_most(self, bytes: u64) -> Result<Self, Refusal> {
         let hint = self.size_hint();
         if hint.lower() > bytes {
@@ -89,7 +89,7 @@ mod tests {
         }
     }
 
-    /// How many bytes came, and how it ended.
+    /// How many bytes were read, and how the body ended.
     fn read(pieces: &[&'static str], most: u64) -> (usize, Option<Reason>) {
         let mut body = Body::stream(Pieces(pieces.iter().copied().collect())).at_most(most).unwrap();
         let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_says_its_length_is_refused_before_it_is_read() {
+    fn a_body_with_too_large_a_length_is_refused_before_it_is_read() {
         let whole = || Body::full(Bytes::from_static(b"abcdef"));
         assert_eq!(whole().at_most(5).err().map(|refusal| refusal.reason), Some(Reason::BodyTooLarge));
         assert!(whole().at_most(6).is_ok());

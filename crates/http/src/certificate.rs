@@ -1,9 +1,8 @@
-//! `X-Forwarded-Client-Cert`: who the client proved to be, for the application.
+//! `X-Forwarded-Client-Cert`: tells the application which identity the client has proven.
 //!
-//! Rule: the value of this header in a request is removed, because any client can write it; the client whose
-//! certificate attache itself verified is written in its place. The config may believe what a client in front sends,
-//! then that client must have proven who it is. Source: Envoy's HTTP header manipulation
-//! (`forward_client_cert_details`).
+//! Rule: the value of this header in a request is removed, because any client can write it. attache writes the client whose certificate it
+//! has verified itself. The config can make attache trust the value from a client in front; then that client must have proven its identity.
+//! Source: Envoy's HTTP header manipulation (`forward_client_cert_details`).
 
 use attache_config::model::ForwardClientCert;
 use attache_wire::{Fields, Known, Value, header};
@@ -14,8 +13,8 @@ use crate::{Client, forwarded::split_quoted};
 /// The header's name.
 pub const CLIENT_CERTIFICATE: Known = header::X_FORWARDED_CLIENT_CERT;
 
-/// Removes what the request brought, or keeps it, and writes what attache knows of its client. Allocates nothing where the
-/// client showed no certificate.
+/// Removes or keeps the request's value, as `mode` says, and writes what attache knows of its client. It allocates nothing if the client
+/// showed no certificate.
 pub fn set_client_certificate(headers: &mut Fields, client: &Client, mode: ForwardClientCert) {
     use ForwardClientCert as F;
     match (mode, client.certificate()) {
@@ -26,17 +25,18 @@ pub fn set_client_certificate(headers: &mut Fields, client: &Client, mode: Forwa
     }
 }
 
-/// One line, as Envoy writes it: there are applications that read only the first. One allocation, where proxies are chained.
+/// Writes one line, as Envoy does, because some applications read only the first. It costs one allocation, and only where proxies are
+/// chained.
 fn append(headers: &mut Fields, own: &HeaderValue) {
     let mut line = Vec::new();
-    // An open quote would take our element into the one before it.
+    // After a value with an open quote, a parser would read our element as a part of that value.
     let whole = |kept: &Value<'_>| !kept.is_empty() && split_quoted(kept.as_bytes(), b',').is_some();
     for kept in headers.get_all(CLIENT_CERTIFICATE).filter(whole) {
         line.extend_from_slice(kept.as_bytes());
         line.push(b',');
     }
     line.extend_from_slice(own.as_bytes());
-    // Parts that were values make one.
+    // Two valid values with a comma between them are a valid value.
     if headers.try_insert(CLIENT_CERTIFICATE, &line).is_err() {
         headers.insert(CLIENT_CERTIFICATE, own);
     }
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_quote_does_not_swallow_the_client_itself() {
+    fn an_open_quote_does_not_hide_the_client_itself() {
         let mut headers = Fields::new();
         headers.append(CLIENT_CERTIFICATE, HeaderValue::from_static("URI=spiffe://d/admin;Subject=\"x"));
         set_client_certificate(&mut headers, &client(true), F::AppendForward);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_client_that_has_proven_who_it_is_is_believed() {
+    fn only_a_client_with_a_proven_identity_is_trusted() {
         for mode in [F::SanitizeSet, F::AppendForward, F::ForwardOnly, F::Sanitize] {
             assert!(left(mode, false).is_empty(), "{mode:?}");
         }

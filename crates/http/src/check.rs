@@ -1,27 +1,26 @@
-//! A request that every parser behind attache reads the same way, or a refusal.
+//! Checks that every parser after attache reads a request in the same way, and refuses it otherwise.
 //!
-//! Rule: a message that two parsers could read in two ways is refused with 400 or rewritten into one form (RFC 9112
-//! sections 3.2, 6.3 and 11.2; RFC 9113 sections 8.2 and 8.3). hyper and h2 have refused much before: names that aren't
-//! tokens, CR, LF and NUL in values, whitespace before the colon, folded lines, differing content lengths in HTTP/1,
-//! duplicated or misplaced pseudo-headers. What they let through is looked at here:
-//!
+//! Rule: a message that two parsers could read differently is refused with 400 or rewritten into one form (RFC 9112 sections 3.2, 6.3 and
+//! 11.2; RFC 9113 sections 8.2 and 8.3). The readers of both protocols have refused much before: names that aren't tokens, CR, LF and NUL
+//! in values, whitespace before the colon, folded lines, differing content lengths in HTTP/1, duplicated or misplaced pseudo-headers. This
+//! module checks what they let through:
 //! | what | rule |
 //! | --- | --- |
-//! | `Host` missing (HTTP/1.1), more than once, or not `host[:port]` | 400 (RFC 9112 section 3.2); a CONNECT without it is let through, since its target says the same |
+//! | `Host` missing (HTTP/1.1), more than once, or not `host[:port]` | 400 (RFC 9112 section 3.2); a CONNECT without it is accepted, because its target names the host |
 //! | absolute-form or CONNECT, and another `Host` | the target wins, `Host` is rewritten (section 3.2.2) |
 //! | HTTP/2 `:authority` and another `Host` | 400 (RFC 9113 section 8.3.1) |
 //! | userinfo, escapes, zone ids in an authority | 400 (RFC 9110 section 4.2.4, and see [`parse_authority`]) |
 //! | a target in another form than the method's | 400 (RFC 9112 section 3.2) |
 //! | a scheme that isn't `http` or `https` | 400 |
-//! | `Transfer-Encoding` that isn't exactly `chunked`, once | 400: hyper takes the outer coding off, nobody the inner |
+//! | `Transfer-Encoding` that isn't exactly `chunked`, once | 400: only the chunked coding would be removed, not an inner one |
 //! | `Transfer-Encoding` with `Content-Length` | 400 (RFC 9112 section 6.1) where it can still be seen |
 //! | several `Content-Length`, or one that isn't digits | 400; HTTP/2 `END_STREAM` with a length above 0 is 400 too |
-//! | HTTP/2 connection-specific fields; `TE` but `trailers` | 400 (RFC 9113 section 8.2.2) |
-//! | an extended CONNECT (RFC 8441) for another `:protocol` than `websocket` | 501 (RFC 9220 section 3) |
+//! | HTTP/2 connection-specific fields; `TE` other than `trailers` | 400 (RFC 9113 section 8.2.2) |
+//! | an extended CONNECT (RFC 8441) for a `:protocol` other than `websocket` | 501 (RFC 9220 section 3) |
 //! | HTTP/2 values that begin or end with whitespace | 400 (section 8.2.1) |
 //! | HTTP/2 cookie crumbs | joined with `; ` (section 8.2.3) |
 //!
-//! A fragment (`GET /#x`) never gets here: the `http` crate cuts it off, so route and upstream both see the rest.
+//! A fragment (`GET /#x`) never gets here: the `http` crate cuts it off, so the route and the upstream both see the target without it.
 
 use attache_telemetry::Reason;
 use attache_wire::{
@@ -35,7 +34,7 @@ use http::{
 
 use crate::{CONNECTION_SPECIFIC, HostPort, Refusal, authority::default_port, parse_authority};
 
-/// The form of a request's target (RFC 9112 section 3.2), or the HTTP/2 equal of it.
+/// The form of a request's target (RFC 9112 section 3.2), or what corresponds to it in HTTP/2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// `/path?query`.
@@ -49,18 +48,18 @@ pub enum Form {
 }
 
 impl Form {
-    /// The client knows that it talks to a proxy.
+    /// Whether the client uses attache as its proxy.
     pub const fn is_proxied(self) -> bool {
         matches!(self, Self::Absolute | Self::Authority)
     }
 }
 
-/// Checks a request as hyper gave it, and brings it into one form: the URI is absolute (`scheme://host[:port]/path`; of
-/// a CONNECT just `host:port`), and `Host`, where it is left, says the same. Only an HTTP/1.0 request without `Host` keeps a
-/// URI without authority. The path is not touched: [`normalize_uri`](crate::normalize_uri) comes next.
+/// Checks a request as it was read, and brings it into one form. The URI becomes absolute (`scheme://host[:port]/path`; for a CONNECT just
+/// `host:port`), and `Host`, if it is kept, names the same host. Only an HTTP/1.0 request without `Host` keeps a URI without authority. The
+/// path doesn't change: [`normalize_uri`](crate::normalize_uri) comes next.
 ///
-/// `tls`: the client's connection is encrypted, so that an origin-form URI is `https`. `body_ended`: the body has its end
-/// already (`Body::is_end_stream`).
+/// `tls`: the client's connection is encrypted, so an origin-form URI becomes `https`. `body_ended`: the body has ended already
+/// (`Body::is_end_stream`).
 ///
 /// # Errors
 /// A [`Refusal`] as the module's table says. The connection of an HTTP/1 client is closed after it.
@@ -75,10 +74,10 @@ pub fn check_request(request: &mut RequestHead, tls: bool, body_ended: bool) -> 
     check_target(request, h2, tls)
 }
 
-/// What frames a body.
+/// The fields that frame a body.
 const FRAMING: KnownSet = KnownSet::of(&[CONTENT_LENGTH, TRANSFER_ENCODING]);
 
-// Not inlined, like what only some requests need: it would stand in the way of all others.
+// Not inlined, because only some requests need it: inlined, its code would slow down all others.
 #[inline(never)]
 fn check_framing(request: &RequestHead, h2: bool, body_ended: bool) -> Result<(), Refusal> {
     let mut lengths = request.headers.get_all(CONTENT_LENGTH);
@@ -88,7 +87,7 @@ fn check_framing(request: &RequestHead, h2: bool, body_ended: bool) -> Result<()
             return Err(Refusal::bad_request("There is more than one Content-Length."));
         }
         let digits = length.as_bytes();
-        // 19 digits fit into 64 bits; longer bodies don't exist.
+        // A number of 19 digits fits into 64 bits; no body is longer.
         if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
             return Err(Refusal::bad_request("Content-Length is not a decimal number."));
         }
@@ -101,7 +100,7 @@ fn check_framing(request: &RequestHead, h2: bool, body_ended: bool) -> Result<()
     let mut codings = request.headers.get_all(TRANSFER_ENCODING);
     if let Some(coding) = codings.next() {
         if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(Refusal::bad_request("Transfer-Encoding is something else than one `chunked`."));
+            return Err(Refusal::bad_request("Transfer-Encoding is not exactly `chunked`."));
         }
         if length.is_some() {
             return Err(Refusal::bad_request("There are both Transfer-Encoding and Content-Length."));
@@ -113,10 +112,10 @@ fn check_framing(request: &RequestHead, h2: bool, body_ended: bool) -> Result<()
     Ok(())
 }
 
-/// RFC 9113 sections 8.2.1 to 8.2.3.
+/// The rules of RFC 9113 sections 8.2.1 to 8.2.3.
 #[inline(never)]
 fn check_http2(headers: &mut Fields) -> Result<(), Refusal> {
-    // That one is not there is one bit.
+    // Testing that none of these fields exists is a test of bits.
     if CONNECTION_SPECIFIC.into_iter().any(|name| headers.contains_key(name)) {
         return Err(Refusal::bad_request("HTTP/2 has no connection-specific header fields."));
     }
@@ -131,13 +130,13 @@ fn check_http2(headers: &mut Fields) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// RFC 9113 section 8.2.3: HTTP/1.1 knows only one Cookie line.
+/// RFC 9113 section 8.2.3: HTTP/1.1 allows only one Cookie line.
 fn join_cookies(headers: &mut Fields) {
     let mut crumbs = headers.get_all(COOKIE);
     if crumbs.next().is_none() || crumbs.next().is_none() {
         return;
     }
-    // One allocation, for clients that split their cookies for the sake of HPACK.
+    // One allocation, only for clients that split their cookies to compress them better with HPACK.
     let mut joined = Vec::new();
     for crumb in headers.get_all(COOKIE) {
         if !joined.is_empty() {
@@ -161,7 +160,7 @@ fn bad_host() -> Refusal {
 
 #[cold]
 fn bad_form() -> Refusal {
-    Refusal::bad_request("The request's target has not the form that its method needs.")
+    Refusal::bad_request("The request's target does not have the form that its method needs.")
 }
 
 const UNKNOWN_PROTOCOL: Refusal = Refusal {
@@ -171,7 +170,7 @@ const UNKNOWN_PROTOCOL: Refusal = Refusal {
 
 fn check_target(request: &mut RequestHead, h2: bool, tls: bool) -> Result<Form, Refusal> {
     let form = form(request)?;
-    // `WebSocket` means the same (RFC 9110 section 7.8): later code sees one spelling.
+    // `WebSocket` is the same protocol (RFC 9110 section 7.8); after this, all code sees one spelling.
     if let Some(protocol) = &mut request.protocol {
         *protocol = Protocol::from_static("websocket");
     }
@@ -202,7 +201,7 @@ fn check_target(request: &mut RequestHead, h2: bool, tls: bool) -> Result<Form, 
     if !h2 {
         request.headers.try_insert(HOST, authority.as_str().as_bytes()).map_err(|_| bad_authority())?;
     } else if same(host_of(host)?, target, scheme.as_str()) {
-        // One spelling is enough, and it is `:authority`.
+        // One of the two is enough, and `:authority` is kept.
         request.headers.remove(HOST);
     } else {
         return Err(Refusal::bad_request(":authority and Host name different hosts."));
@@ -217,7 +216,7 @@ fn form(request: &RequestHead) -> Result<Form, Refusal> {
         return connect_form(request);
     }
     match uri.path_and_query().map(PathAndQuery::as_str) {
-        // What came as `OPTIONS http://host` (RFC 9112 section 3.2.4).
+        // The request was sent as `OPTIONS http://host` (RFC 9112 section 3.2.4).
         Some("*") if request.method == Method::OPTIONS && uri.scheme().is_some() && !h2 => Ok(Form::Absolute),
         Some("*") if request.method == Method::OPTIONS => Ok(Form::Asterisk),
         Some(_) if !uri.path().starts_with('/') => Err(bad_form()),
@@ -231,11 +230,11 @@ fn form(request: &RequestHead) -> Result<Form, Refusal> {
 fn connect_form(request: &RequestHead) -> Result<Form, Refusal> {
     let uri = &request.uri;
     if let Some(protocol) = &request.protocol {
-        // No hop on the way knows what another protocol means, so no rule could be enforced in it (RFC 9220 section 3).
+        // No program on the way understands the requests of another protocol, so no rule could be enforced on them (RFC 9220 section 3).
         if !protocol.as_str().eq_ignore_ascii_case("websocket") {
             return Err(UNKNOWN_PROTOCOL);
         }
-        // RFC 8441 section 4: scheme, path and authority are all there.
+        // RFC 8441 section 4: scheme, path and authority must all be present.
         if uri.path().starts_with('/') && uri.authority().is_some() {
             Ok(Form::Origin)
         } else {
@@ -252,7 +251,7 @@ fn check_host_lines(request: &RequestHead, h2: bool, form: Form) -> Result<(), R
     let mut lines = request.headers.get_all(HOST);
     match (lines.next(), lines.next()) {
         (Some(_), Some(_)) => Err(Refusal::bad_request("There is more than one Host.")),
-        // It becomes the target's authority, and is checked there.
+        // Host becomes the target's authority and is checked as such.
         (Some(_), None) if request.uri.authority().is_none() => Ok(()),
         (Some(host), None) => host_of(host).map(|_| ()),
         (None, _) if h2 && request.uri.authority().is_none() => {
@@ -266,20 +265,20 @@ fn check_host_lines(request: &RequestHead, h2: bool, form: Form) -> Result<(), R
 }
 
 fn host_of(value: Value<'_>) -> Result<HostPort<'_>, Refusal> {
-    // Its parser lets no byte pass that is not ASCII.
+    // The parser accepts only ASCII.
     std::str::from_utf8(value.as_bytes()).ok().and_then(parse_authority).ok_or_else(bad_host)
 }
 
-/// The same host and port, whichever way they are spelled.
+/// Whether both are the same host and port, in any spelling.
 fn same(a: HostPort<'_>, b: HostPort<'_>, scheme: &str) -> bool {
     let port = |of: HostPort<'_>| of.port.unwrap_or_else(|| default_port(scheme));
     a.host.eq_ignore_ascii_case(b.host) && port(a) == port(b)
 }
 
-/// An origin-form URI becomes absolute with the authority of `Host`.
+/// Makes an origin-form URI absolute, with `Host` as its authority.
 fn take_host(request: &mut RequestHead, scheme: Scheme) -> Result<(), Refusal> {
     let Some(host) = request.headers.get(HOST) else { return Ok(()) };
-    // Both are bytes of one read buffer where they came by HTTP/1.
+    // In HTTP/1, both are parts of one read buffer.
     let authority = match request.headers.shared(host.as_bytes()) {
         Some(shared) => Authority::from_maybe_shared(shared),
         None => Authority::try_from(host.as_bytes()),
@@ -304,7 +303,7 @@ mod tests {
     type Seen = (Form, String, Option<String>);
 
     fn h1(method: &str, target: &'static str, headers: &[(&'static str, &'static str)]) -> Try {
-        // As hyper reads a request line.
+        // Built as the reader of HTTP/1 builds it from a request line.
         let uri = Uri::from_maybe_shared(bytes::Bytes::from_static(target.as_bytes())).expect(target);
         let mut parts = RequestHead { method: method.parse().unwrap(), uri, ..RequestHead::default() };
         for (name, value) in headers {
@@ -313,7 +312,7 @@ mod tests {
         Try(parts, false)
     }
 
-    /// As h2 puts the pseudo-headers together.
+    /// Built as the reader of HTTP/2 builds it from the pseudo-headers.
     fn h2(
         authority: Option<&'static str>,
         path: &'static str,
@@ -383,12 +382,12 @@ mod tests {
     }
 
     #[test]
-    fn http_1_0_may_come_without_a_host() {
+    fn http_1_0_may_have_no_host() {
         assert_eq!(h1("GET", "/x", &[]).version(Version::HTTP_10).go(), ok(Form::Origin, "/x", None));
     }
 
     #[test]
-    fn an_absolute_form_wins_over_host() {
+    fn the_host_of_an_absolute_form_replaces_host() {
         assert_eq!(
             h1("GET", "http://real:81/x", &[("host", "claimed")]).go(),
             ok(Form::Absolute, "http://real:81/x", Some("real:81"))
@@ -452,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn http_2_fields_that_http_1_would_read_otherwise_are_refused() {
+    fn http_2_fields_that_http_1_would_read_differently_are_refused() {
         for (name, value) in [
             ("connection", "close"),
             ("transfer-encoding", "chunked"),

@@ -1,4 +1,4 @@
-//! Every check of a request's head before it is routed, in order. The pipe and `attache explain` both call this one list.
+//! Every check of a request's head before routing, in order. The pipe and `attache explain` both call this one function.
 
 use attache_config::model::HttpServer;
 use attache_wire::RequestHead;
@@ -13,15 +13,15 @@ use crate::{
 pub struct CheckedHead {
     /// The form of its target.
     pub form: Form,
-    /// Header fields that the listener's `header_names` removed.
+    /// How many header fields the listener's `header_names` removed.
     pub dropped: u64,
 }
 
-/// Checks a head by the rules of its listener's `http`, and brings it into one form. `tls` and `body_ended` are those of
+/// Checks a head by the rules of its listener's `http` section, and brings it into one form. `tls` and `body_ended` mean the same as in
 /// [`check_request`].
 ///
 /// # Errors
-/// The refusal of the first check that it fails.
+/// The refusal of the first check that the head fails.
 #[inline]
 pub fn check_head(
     request: &mut RequestHead,

@@ -1,25 +1,25 @@
-//! Who is calling: what the accepted connection tells about the other side.
+//! The client of an accepted connection: what the connection tells about it.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use attache_config::model::CertificateNames;
 use http::HeaderValue;
 
-/// The downstream side of one connection, made once at accept and shared by its requests.
+/// The client of one connection. It is made once when the connection is accepted, and all requests of the connection share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Client {
-    /// Its address, that of the PROXY protocol header where one was read; `None` on Unix sockets.
+    /// Its address; the one in the PROXY protocol header, if there was one. `None` on Unix sockets.
     pub address: Option<SocketAddr>,
-    /// The address it connected to (of the PROXY header, where one was read).
+    /// The address that it connected to; the one in the PROXY protocol header, if there was one.
     pub local: Option<SocketAddr>,
-    /// Where it wanted to go before the kernel redirected it (`SO_ORIGINAL_DST`).
-    /// Boxed, since only redirected connections have it.
+    /// The address that it wanted before the kernel redirected the connection (`SO_ORIGINAL_DST`). Boxed, because only redirected
+    /// connections have it.
     pub original_destination: Option<Box<SocketAddr>>,
-    /// The TLS server name it asked for.
+    /// The TLS server name that it sent.
     pub sni: Option<Arc<str>>,
-    /// Its connection to attache is encrypted.
+    /// Whether its connection to attache is encrypted.
     pub tls: bool,
-    /// What it has proven by its certificate. Boxed, since most connections that wait have none.
+    /// What its certificate has proven. Boxed, because most waiting connections have none.
     pub proven: Option<Box<Proven>>,
 }
 
@@ -28,16 +28,16 @@ pub struct Client {
 pub struct Proven {
     /// Subject alternative names, URIs first.
     pub identities: Arc<[Arc<str>]>,
-    /// How many of `identities` are URIs; the others are DNS names.
+    /// How many of `identities` are URIs; the others are DNS names, after the URIs.
     pub uris: usize,
     /// The subject (RFC 4514); may be empty.
     pub subject: Arc<str>,
-    /// The certificate in the form for the application: the value of `X-Forwarded-Client-Cert`, made once for the connection.
+    /// The certificate in the form for the application: the value of `X-Forwarded-Client-Cert`. It is made once for the connection.
     pub certificate: Option<HeaderValue>,
 }
 
 impl Proven {
-    /// These names, of which so many are URIs.
+    /// A client with these names, of which the first `uris` are URIs.
     pub fn names(identities: impl IntoIterator<Item: Into<Arc<str>>>, uris: usize) -> Option<Box<Self>> {
         let identities = identities.into_iter().map(Into::into).collect();
         Some(Box::new(Self { identities, uris, ..Self::default() }))
@@ -45,29 +45,29 @@ impl Proven {
 }
 
 impl Client {
-    /// Where it wanted to go before the kernel redirected it.
+    /// The address that it wanted before the kernel redirected the connection.
     pub fn original_destination(&self) -> Option<SocketAddr> {
         self.original_destination.as_deref().copied()
     }
 
-    /// Where it wanted to go: its original destination, or else the address it connected to.
+    /// The address that it wanted: its original destination, or else the address that it connected to.
     pub fn destination(&self) -> Option<SocketAddr> {
         self.original_destination().or(self.local)
     }
 
-    /// The verified names of its certificate, URIs first; empty without one.
+    /// The verified names of its certificate, URIs first; empty without a certificate.
     pub fn identities(&self) -> &[Arc<str>] {
         self.proven.as_ref().map_or(&[], |proven| &proven.identities)
     }
 
-    /// What patterns of identities are matched against.
+    /// The names that patterns of identities are matched against.
     pub fn names(&self) -> CertificateNames<'_> {
         let Some(proven) = &self.proven else { return CertificateNames::default() };
         let (uris, dns) = proven.identities.split_at_checked(proven.uris).unwrap_or_default();
         CertificateNames { uris, dns, subject: &proven.subject }
     }
 
-    /// The name that it is known by: its first, or its subject; `None` where it has proven nothing.
+    /// The name that logs and metrics use for it: its first identity, or its subject. `None` if it has proven nothing.
     pub fn identity(&self) -> Option<Arc<str>> {
         let proven = self.proven.as_ref()?;
         let subject = || Some(&proven.subject).filter(|subject| !subject.is_empty());
@@ -80,11 +80,11 @@ impl Client {
     }
 }
 
-/// What connections of one client may carry, by the routes that they could take.
+/// What the connections of one client may carry, according to the routes that could match them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AcceptedTraffic {
     /// A route for HTTP could match.
     pub http: bool,
-    /// A route takes opaque bytes of it.
+    /// A route accepts opaque bytes from this client.
     pub opaque: bool,
 }

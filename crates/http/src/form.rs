@@ -1,8 +1,8 @@
-//! Names and values of a query, as a reader of HTML forms decodes them.
+//! Decodes the names and values of a query as a reader of HTML forms does.
 
 use std::borrow::Cow;
 
-/// With `%61` as `a`, and `+` as a space. A `%` without two hex digits behind it stays. Borrowed where there is nothing to decode.
+/// Decodes `%61` as `a`, and `+` as a space. A `%` that isn't followed by two hex digits stays. Borrowed if there is nothing to decode.
 pub fn form_decoded(text: &[u8]) -> Cow<'_, [u8]> {
     if text.contains(&b'+') {
         let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();

@@ -1,8 +1,9 @@
-//! Who called, and through whom: `X-Forwarded-*`, `Forwarded` (RFC 7239) and `Via` (RFC 9110 section 7.6.3).
+//! Tells the upstream who the client is and through which proxies the request came: `X-Forwarded-*`, `Forwarded` (RFC 7239) and `Via` (RFC
+//! 9110 section 7.6.3).
 //!
-//! Rule: the listener's [`ForwardedMode`] decides whether each family is passed on, extended, started again or removed.
-//! `Append` adds this hop to the lists (`X-Forwarded-For`, `Forwarded`) and leaves `-Proto` and `-Host` as they are if
-//! the client sent them, because they describe the first hop. `Replace` writes only what attache itself knows.
+//! Rule: for each family of headers, the listener's [`ForwardedMode`] decides whether it is passed on, extended, started again or removed.
+//! `Append` adds this hop to the lists (`X-Forwarded-For`, `Forwarded`). It leaves `-Proto` and `-Host` unchanged if the client sent them,
+//! because they describe the first hop. `Replace` writes only what attache itself knows.
 
 use std::fmt::Write;
 
@@ -19,8 +20,8 @@ const FOR: Known = header::X_FORWARDED_FOR;
 const PROTO: Known = header::X_FORWARDED_PROTO;
 const HOST: Known = header::X_FORWARDED_HOST;
 
-/// Does to the forwarding headers of a request what the listener says. `scheme` and `host` are those that the client
-/// used (`host` with its port, if it had one), before any rewrite.
+/// Changes the forwarding headers of a request as the listener's modes say. `scheme` and `host` are those that the client used (`host` with
+/// its port, if it had one), before any rewrite.
 pub fn add_forwarded(headers: &mut Fields, modes: &Forwarded, client: &Client, scheme: &str, host: &str) {
     x_forwarded(headers, modes.x_forwarded, client, host);
     told(headers, PROTO, modes.x_forwarded_proto, scheme);
@@ -38,7 +39,7 @@ fn x_forwarded(headers: &mut Fields, mode: ForwardedMode, client: &Client, host:
     if mode != ForwardedMode::Remove
         && let Some(address) = client.address
     {
-        // One line, since many applications read only one: the allocation is what the mode asks for.
+        // All values become one line, because many applications read only one; the mode needs this allocation.
         let mut list = joined(headers, FOR);
         if !list.is_empty() {
             list.extend_from_slice(b", ");
@@ -49,7 +50,7 @@ fn x_forwarded(headers: &mut Fields, mode: ForwardedMode, client: &Client, host:
     told(headers, HOST, mode, host);
 }
 
-/// A header that tells of the first hop: the next hops leave it as it is.
+/// Writes a header that describes the first hop: later hops don't change it.
 fn told(headers: &mut Fields, name: Known, mode: ForwardedMode, value: &str) {
     match mode {
         ForwardedMode::Pass => return,
@@ -75,19 +76,19 @@ fn rfc7239(headers: &mut Fields, mode: ForwardedMode, client: &Client, scheme: &
         }
     }
     let mut element = String::new();
-    // Section 6: an IPv6 address is bracketed and therefore quoted; who has no address is `unknown`.
+    // RFC 7239 section 6: an IPv6 address is in brackets and therefore quoted; a client without an address is `unknown`.
     let written = match client.address.map(|address| address.ip().to_canonical()) {
         Some(std::net::IpAddr::V4(v4)) => write!(element, "for={v4}"),
         Some(std::net::IpAddr::V6(v6)) => write!(element, "for=\"[{v6}]\""),
         None => write!(element, "for=unknown"),
     };
-    debug_assert!(written.is_ok(), "a String takes everything");
+    debug_assert!(written.is_ok(), "writing to a String never fails");
     if !host.is_empty() {
         element.push_str(";host=");
         if host.bytes().all(is_token) {
             element.push_str(host);
         } else {
-            // A checked host has neither quotes nor backslashes.
+            // A host that was checked contains neither quotes nor backslashes.
             element.push('"');
             element.push_str(host);
             element.push('"');
@@ -96,7 +97,7 @@ fn rfc7239(headers: &mut Fields, mode: ForwardedMode, client: &Client, scheme: &
     element.push_str(";proto=");
     element.push_str(scheme);
     let mut list = joined(headers, FORWARDED);
-    // An open quote would make our element a part of the client's: a value that can't be parsed is not passed on.
+    // After an open quote, a parser would read our element as a part of the client's. So a value that can't be parsed is not passed on.
     if !is_forwarded(&list) {
         list.clear();
     }
@@ -107,7 +108,8 @@ fn rfc7239(headers: &mut Fields, mode: ForwardedMode, client: &Client, scheme: &
     set(headers, FORWARDED, &list);
 }
 
-/// RFC 7239 section 4: elements of `token=value` pairs; blanks are forgiven where lists have them (RFC 9110 section 5.6.1).
+/// Whether a list matches RFC 7239 section 4: elements of `token=value` pairs. Whitespace is allowed where lists allow it (RFC 9110 section
+/// 5.6.1).
 fn is_forwarded(list: &[u8]) -> bool {
     split_quoted(list, b',').is_some_and(|elements| {
         elements.into_iter().all(|element| {
@@ -122,7 +124,7 @@ fn is_pair(pair: &[u8]) -> bool {
     let Some(at) = pair.iter().position(|byte| *byte == b'=') else { return false };
     let (name, value) = (pair.get(..at).unwrap_or_default(), pair.get(at + 1..).unwrap_or_default());
     let token = |text: &[u8]| !text.is_empty() && text.iter().all(|byte| is_token(*byte));
-    // Many write addresses without the quotes that their colons ask for.
+    // Many programs write addresses without quotes, although the colons require them.
     let bare = |text: &[u8]| {
         !text.is_empty() && text.iter().all(|byte| is_token(*byte) || matches!(byte, b':' | b'[' | b']'))
     };
@@ -149,12 +151,12 @@ pub(crate) fn split_quoted(list: &[u8], separator: u8) -> Option<Vec<&[u8]>> {
     (!quoted).then_some(parts)
 }
 
-/// RFC 9110 section 5.6.2.
+/// Whether a byte may be in a token (RFC 9110 section 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// All lines of a list header as one (RFC 9110 section 5.3).
+/// Joins all lines of a list header into one (RFC 9110 section 5.3).
 fn joined(headers: &Fields, name: Known) -> Vec<u8> {
     let mut out = Vec::new();
     for value in headers.get_all(name).filter(|value| !value.is_empty()) {
@@ -167,7 +169,7 @@ fn joined(headers: &Fields, name: Known) -> Vec<u8> {
 }
 
 fn set(headers: &mut Fields, name: Known, value: &[u8]) {
-    // Parts that were values, and what was checked, make one.
+    // The parts are valid values or were checked, so the whole is a valid value.
     let _ = headers.try_insert(name, value);
 }
 
@@ -189,7 +191,7 @@ impl Via {
         Some(Self { h10: line("1.0")?, h11: line("1.1")?, h2: line("2")? })
     }
 
-    /// Adds this hop to a message that was received in `version`, either way.
+    /// Adds this hop to a request or a response that was received in `version`.
     pub fn add(&self, headers: &mut Fields, version: Version) {
         let line = match version {
             Version::HTTP_2 => &self.h2,
@@ -232,7 +234,7 @@ mod tests {
     ];
 
     #[test]
-    fn the_scheme_is_treated_for_itself() {
+    fn the_scheme_has_a_mode_of_its_own() {
         let all = |mode, sent: bool| {
             let modes = Forwarded { x_forwarded_proto: mode, ..Forwarded::default() };
             let mut headers = Fields::new();
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_can_read_does_not_swallow_this_hop() {
+    fn a_list_that_can_not_be_parsed_does_not_hide_this_hop() {
         for open in [
             "for=1.1.1.1;by=\"",
             "for=\"1.1.1.1",
@@ -289,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn replace_believes_nothing_that_the_client_sent() {
+    fn replace_trusts_nothing_that_the_client_sent() {
         assert_eq!(
             lines(ForwardedMode::Replace, &client("[::ffff:10.0.0.7]:999"), SENT),
             [
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn via_tells_the_version_that_was_received() {
+    fn via_names_the_version_that_was_received() {
         let via = Via::new("attache").unwrap();
         let mut headers = Fields::new();
         via.add(&mut headers, Version::HTTP_10);

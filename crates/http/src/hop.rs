@@ -1,17 +1,17 @@
-//! What belongs to one connection and stays there.
+//! Handles the fields that belong to one connection and end there.
 //!
-//! Rule (RFC 9110 section 7.6.1): `Connection` and every field it names, and the fields that are known to be meant for one
-//! connection, end here in both directions. Two things differ from the letter:
-//! - `Connection` can't take away what the next hop relies on (`Connection: authorization` would strip credentials that
-//!   a check behind attache asks for, `Connection: x-forwarded-for` the addresses of those before: CVE-2022-31813, CVE-2024-45410). Envoy
-//!   refuses some of these names, Go removes them all; here the named field survives, since RFC 9110 forbids naming end-to-end fields in
-//!   the first place. What a route or attache itself adds is added behind this, so that no client can name it away.
-//! - `Proxy-Authorization` and `Proxy-Authenticate` are for the next proxy. They end here if attache was used as that proxy
-//!   (absolute-form, CONNECT), else they travel on to the one they are meant for.
+//! Rule (RFC 9110 section 7.6.1): `Connection`, every field that it names, and the fields that are known to be for one connection end here,
+//! in both directions. attache differs from the RFC in two points:
+//! - `Connection` can't remove a field that the next hop relies on. `Connection: authorization` would remove credentials that a check after
+//!   attache needs; `Connection: x-forwarded-for` would remove the addresses of earlier hops (CVE-2022-31813, CVE-2024-45410). Envoy
+//!   refuses some of these names, and Go removes all named fields. attache keeps such a field, because RFC 9110 forbids naming end-to-end
+//!   fields anyway. Fields that a route or attache adds are added after this step, so a client can't remove them by naming them.
+//! - `Proxy-Authorization` and `Proxy-Authenticate` are for the next proxy. They end here if attache was used as that proxy (absolute-form,
+//!   CONNECT). Otherwise they are passed on to the proxy that they are meant for.
 //!
-//! An upgrade (section 7.8) that attache carries keeps `Upgrade` and `Connection: upgrade`.
-//! attache never carries an upgrade to a protocol with requests of its own, since they would avoid routes and rules: `h2c` (withdrawn
-//! by RFC 9113 section 3.1) and HTTP of any version, also in TLS (RFC 2817).
+//! An upgrade (section 7.8) that attache carries keeps `Upgrade` and `Connection: upgrade`. attache never carries an upgrade to a protocol
+//! with requests of its own, because those requests would avoid routes and rules: `h2c` (withdrawn by RFC 9113 section 3.1) and HTTP of any
+//! version, also in TLS (RFC 2817).
 
 use attache_config::model::Upgrades;
 use attache_wire::{
@@ -24,7 +24,7 @@ use attache_wire::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
-/// A request that asks for the connection (or the stream) to become something else than HTTP.
+/// A request that asks to change the connection (or the stream) to another protocol than HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Upgrade {
     /// HTTP/1.1 `Upgrade` with its protocols, for example `websocket`; accepted with 101.
@@ -35,7 +35,7 @@ pub enum Upgrade {
     Extended(Protocol),
 }
 
-/// What becomes of a request that asks for an upgrade.
+/// What happens to a request that asks for an upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permitted {
     /// The upgrade is passed on.
@@ -47,8 +47,8 @@ pub enum Permitted {
 }
 
 impl Upgrade {
-    /// What the request asks for; `None` is plain HTTP. An `Upgrade` that is not named in `Connection`, comes with
-    /// HTTP/1.0 or offers a protocol that has requests inside is no upgrade (RFC 9110 section 7.8).
+    /// The upgrade that a request asks for; `None` for plain HTTP. An `Upgrade` is ignored if `Connection` doesn't name it, if the request
+    /// is HTTP/1.0 (RFC 9110 section 7.8), or if it offers a protocol that carries requests.
     pub fn of(request: &RequestHead) -> Option<Self> {
         if request.method == Method::CONNECT {
             return Some(match &request.protocol {
@@ -67,10 +67,10 @@ impl Upgrade {
         carried.then(|| Self::Http1(protocol.to_header_value()))
     }
 
-    /// Whether these settings let it through. A CONNECT is a matter of routes, and asks for none of these protocols.
+    /// Whether these settings allow it. A CONNECT is allowed or refused by routes, so these settings always allow it.
     pub fn permitted(&self, upgrades: &Upgrades) -> Permitted {
         let allowed = match self {
-            // What is no text names no protocol that could be allowed.
+            // A value that isn't text names no protocol that could be allowed.
             Self::Http1(protocols) => {
                 let all = || tokens(protocols.as_bytes());
                 *upgrades == Upgrades::Any || all().next().is_some() && upgrades.allow(all())
@@ -80,13 +80,13 @@ impl Upgrade {
         };
         match (allowed, self) {
             (true, _) => Permitted::Yes,
-            // Without its protocol an extended CONNECT is no request.
+            // An extended CONNECT without its protocol would not be a request, so it can't be served without the upgrade.
             (false, Self::Http1(_)) if *upgrades == Upgrades::Ignore => Permitted::Ignored,
             (false, _) => Permitted::No,
         }
     }
 
-    /// It becomes a WebSocket (RFC 6455, RFC 8441), whichever version asks.
+    /// Whether it becomes a WebSocket, in HTTP/1 (RFC 6455) or HTTP/2 (RFC 8441).
     pub fn is_websocket(&self) -> bool {
         match self {
             Self::Http1(protocols) => {
@@ -98,18 +98,18 @@ impl Upgrade {
     }
 }
 
-/// A protocol of `Upgrade`, with a version or without, that carries requests which routes and rules can't see.
+/// Whether a protocol in `Upgrade`, with or without a version, carries requests that routes and rules can't see.
 fn has_requests(protocol: &str) -> bool {
     attache_config::has_requests(protocol.split('/').next().unwrap_or_default())
 }
 
-/// Takes the hop-by-hop fields off a request. `upgrade` is what [`Upgrade::of`] said, if it is passed on; `proxied` says
+/// Removes the hop-by-hop fields from a request. `upgrade` is the result of [`Upgrade::of`], if the upgrade is passed on. `proxied` says
 /// that the client used attache as its proxy ([`Form::is_proxied`](crate::Form::is_proxied)).
 pub fn strip_request(headers: &mut Fields, upgrade: Option<&Upgrade>, proxied: bool) {
     let trailers = headers.contains_key(TE) && lists(headers, TE, "trailers");
     let switches = matches!(upgrade, Some(Upgrade::Http1(_)));
     strip(headers, switches, trailers);
-    // `TE: trailers` says that the trailers will be read: true of every hop that passes them on, and gRPC asks for it.
+    // `TE: trailers` says that the sender will read trailers. That is true of every hop that passes trailers on, and gRPC requires it.
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -125,9 +125,9 @@ pub fn strip_request(headers: &mut Fields, upgrade: Option<&Upgrade>, proxied: b
 const REASON: Known = header::X_ATTACHE_REASON;
 const UPSTREAM_REASON: Known = header::X_ATTACHE_UPSTREAM_REASON;
 
-/// Takes the hop-by-hop fields off an upstream's response. With `upgrade` (a 101 that is passed on, or a 426, which
-/// must say to what) `Upgrade` stays. The reason of another attache is passed on as that of the upstream, so that it
-/// isn't mistaken for ours.
+/// Removes the hop-by-hop fields from an upstream's response. If `upgrade` is set, `Upgrade` stays: for a 101 that is passed on, and for a
+/// 426, which must name the protocol. The reason of another attache is passed on under the name for an upstream's reason, so that nobody
+/// takes it for ours.
 pub fn strip_response(headers: &mut Fields, upgrade: bool, proxied: bool) {
     let protocol = if upgrade { headers.get(UPGRADE).map(Value::to_header_value) } else { None };
     strip(headers, protocol.is_some(), false);
@@ -144,8 +144,8 @@ pub fn strip_response(headers: &mut Fields, upgrade: bool, proxied: bool) {
     }
 }
 
-/// Leaves of trailers what may be sent in HTTP/1: what the head's `Trailer` announces (RFC 9110 section 6.6.2), without fields that
-/// speak of framing, routing, content or the cache, which must not follow a message (section 6.5.1).
+/// Keeps only the trailers that may be sent in HTTP/1: those that the head's `Trailer` announces (RFC 9110 section 6.6.2), without fields
+/// about framing, routing, content or caching, which must not be trailers (section 6.5.1).
 pub fn announced_trailers(trailers: &mut HeaderMap, head: &Fields) {
     const FORBIDDEN: [Known; 12] = [
         AUTHORIZATION,
@@ -177,18 +177,18 @@ const KEEP_ALIVE: Known = header::KEEP_ALIVE;
 const PROXY_CONNECTION: Known = header::PROXY_CONNECTION;
 const HTTP2_SETTINGS: Known = header::HTTP2_SETTINGS;
 
-/// What HTTP/2 does not have: the fields of one connection (RFC 9113 section 8.2.2), `TE` aside.
+/// The fields that HTTP/2 doesn't have: those of one connection (RFC 9113 section 8.2.2), except `TE`.
 pub const CONNECTION_SPECIFIC: [Known; 5] =
     [CONNECTION, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION];
 
-/// What ends here whether `Connection` names it or not.
+/// The fields that end here even if `Connection` doesn't name them.
 const HOP_BY_HOP: [Known; 6] = [TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS];
 
-/// With `switches`, `Upgrade` and `Connection` are left to be set anew by the caller, and so is `TE` with `trailers`: they stay where they
-/// stand, with their names as they were spelt.
+/// If `switches` is set, `Upgrade` and `Connection` stay, because the caller sets them again; `trailers` does the same for `TE`. They keep
+/// their position and their spelling.
 fn strip(headers: &mut Fields, switches: bool, trailers: bool) {
     if headers.contains_key(CONNECTION) {
-        // `keep-alive` and `close` name no field that is there.
+        // `keep-alive` and `close` are not names of fields in the message.
         let usual = |line: Value<'_>| matches!(line.as_bytes(), b"keep-alive" | b"Keep-Alive" | b"close");
         if !switches && headers.get_all(CONNECTION).all(usual) {
             headers.remove(CONNECTION);
@@ -211,8 +211,8 @@ fn is_set_anew(name: Known, switches: bool, trailers: bool) -> bool {
 
 /// Removes `Connection` and the fields that it names.
 fn strip_named(headers: &mut Fields, switches: bool, trailers: bool) {
-    // Copied, so that the fields can be removed while the names are read. All lines count: an empty first one must not hide the second
-    // (golang/go#46313).
+    // The lines are copied, so that fields can be removed while the names are read. All lines count: an empty first line must not hide the
+    // second (golang/go#46313).
     let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).map(Value::to_header_value).collect();
     if !switches {
         headers.remove(CONNECTION);
@@ -227,7 +227,7 @@ fn strip_named(headers: &mut Fields, switches: bool, trailers: bool) {
     }
 }
 
-/// Fields that no `Connection` header can take away.
+/// Whether a field can't be removed by naming it in `Connection`.
 fn survives(name: &str) -> bool {
     const NAMES: &[&str] = &[
         "authorization",
@@ -263,7 +263,8 @@ fn survives(name: &str) -> bool {
     let begins =
         |prefix: &str| name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix));
     NAMES.iter().any(|kept| kept.eq_ignore_ascii_case(name))
-        // The way so far and its trace; `Sec-…` is the browser's word that no script forged a request; `grpc-…` and `:…` are protocol.
+        // `x-…`: the path of the request so far, and its trace. `sec-…`: the browser guarantees that no script wrote it. `grpc-…` and `:…`:
+        // parts of the protocol.
         || ["x-forwarded-", "x-envoy-", "x-b3-", "sec-", "grpc-", ":"].into_iter().any(begins)
 }
 
@@ -274,7 +275,7 @@ pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &str> {
     text.split(',').map(|token| token.trim_matches([' ', '\t'])).filter(|token| !token.is_empty())
 }
 
-/// Whether one of a list header's lines has this element.
+/// Whether one line of a list header contains this element.
 pub(crate) fn lists(headers: &Fields, name: Known, element: &str) -> bool {
     headers
         .get_all(name)
@@ -282,12 +283,12 @@ pub(crate) fn lists(headers: &Fields, name: Known, element: &str) -> bool {
         .any(|token| token.eq_ignore_ascii_case(element))
 }
 
-/// Brings a request into the shape that HTTP/1.1 wants: `Host` from the URI's authority (RFC 9113 section 8.3.1),
-/// first in the map where it was missing. The code that writes the request uses it.
+/// Gives a request the `Host` that HTTP/1.1 needs, from the URI's authority (RFC 9113 section 8.3.1). The code that writes the request
+/// calls this.
 pub fn host_from_uri(request: &mut RequestHead) {
     if let Some(authority) = request.uri.authority()
         && !request.headers.contains_key(HOST)
-        // An authority has only bytes that a header may hold.
+        // A header value may contain every byte of an authority.
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
         request.headers.insert(HOST, host);
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_connection_header_takes_what_it_names_with_it() {
+    fn the_fields_that_connection_names_are_removed() {
         assert_eq!(
             left(&[
                 ("connection", ""),
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_next_hop_relies_on_survives_being_named() {
+    fn fields_that_the_next_hop_relies_on_stay_though_connection_names_them() {
         assert_eq!(
             left(&[
                 (
@@ -350,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_known_hop_by_hop_fields_end_here_without_being_named() {
+    fn the_known_hop_by_hop_fields_are_removed_without_being_named() {
         assert_eq!(
             left(&[
                 ("keep-alive", "timeout=5"),
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_anew_keeps_its_place_and_its_spelling() {
+    fn fields_that_are_set_again_keep_their_position_and_spelling() {
         let read = |text: &str| {
             let limits = attache_wire::Limits { line: 100, size: 1000, count: 10 };
             let mut buf = bytes::BytesMut::from(text);
@@ -394,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxys_own_credentials_go_no_further() {
+    fn credentials_for_attache_as_a_proxy_are_not_passed_on() {
         let mut request = parts(Version::HTTP_11, Method::GET, &[("proxy-authorization", "x")]);
         strip_request(&mut request.headers, None, true);
         assert!(request.headers.is_empty());
@@ -422,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_upgrade_is_not_carried() {
+    fn an_invalid_upgrade_is_not_carried() {
         let websocket = ("upgrade", "websocket");
         let named = ("connection", "upgrade");
         for request in [
@@ -443,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_to_what_is_no_text_is_allowed_by_no_list() {
+    fn no_list_allows_an_upgrade_that_is_not_text() {
         let only = Upgrades::Only(vec!["websocket".into()]);
         for (protocol, permitted) in [
             (&b"websocket"[..], Permitted::Yes),
@@ -465,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn extended_connect_is_told_from_connect() {
+    fn extended_connect_and_connect_are_distinguished() {
         let mut request = parts(Version::HTTP_2, Method::CONNECT, &[]);
         assert_eq!(Upgrade::of(&request), Some(Upgrade::Connect));
         request.protocol = Some(Protocol::from_static("websocket"));

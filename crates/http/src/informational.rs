@@ -7,7 +7,7 @@ use http::{HeaderName, StatusCode};
 
 use crate::{remove_fields, strip_response};
 
-/// Called for every 1xx response but 100 and 101 (RFC 9110 section 15.2), in the order they came.
+/// Called for every 1xx response except 100 and 101 (RFC 9110 section 15.2), in the order of their arrival.
 #[derive(Clone)]
 pub struct OnInformational {
     to: Rc<dyn Informational>,
@@ -15,9 +15,9 @@ pub struct OnInformational {
     withheld: Option<Rc<[HeaderName]>>,
 }
 
-/// Who passes 1xx responses on to a client.
+/// A connection that passes 1xx responses on to its client.
 pub trait Informational {
-    /// Passes on one of this request's.
+    /// Passes on a 1xx response to this request.
     fn pass_on(&self, request: u64, status: StatusCode, headers: &Fields);
 }
 
@@ -28,23 +28,23 @@ impl<F: Fn(StatusCode, &Fields)> Informational for F {
 }
 
 impl OnInformational {
-    /// Wraps what passes a 1xx response on.
+    /// Wraps a function that passes a 1xx response on.
     pub fn new(pass_on: impl Fn(StatusCode, &Fields) + 'static) -> Self {
         Self::of(Rc::new(pass_on), 0)
     }
 
-    /// What passes on the 1xx responses of one of the requests of a connection: no allocation of its own.
+    /// Passes on the 1xx responses to one request of a connection. It needs no allocation of its own.
     pub fn of(connection: Rc<dyn Informational>, request: u64) -> Self {
         Self { to: connection, request, withheld: None }
     }
 
-    /// Fields that no 1xx response may have, since the route removes or sets them in the answer itself.
+    /// Sets the fields that are removed from 1xx responses, because the route removes them from the final response or sets them there.
     #[must_use]
     pub fn without(self, fields: Rc<[HeaderName]>) -> Self {
         Self { withheld: Some(fields), ..self }
     }
 
-    /// Passes one on, without what belongs to the upstream's hop. 101 is none of them: it is an answer, and never comes in between.
+    /// Passes one on, without the fields of the upstream's hop. A 101 is never passed on here: it is a final response.
     pub fn call(&self, status: StatusCode, mut headers: Fields) {
         if status.as_u16() <= StatusCode::SWITCHING_PROTOCOLS.as_u16() {
             return;
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_1xx_has_nothing_of_the_hop_and_nothing_that_the_route_takes_out() {
+    fn a_1xx_has_no_field_of_the_hop_and_none_that_the_route_removes() {
         let heard = Rc::new(RefCell::new(Vec::new()));
         let told = heard.clone();
         let pass_on = OnInformational::new(move |status, headers: &Fields| {

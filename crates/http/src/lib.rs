@@ -1,7 +1,8 @@
-//! What everything that speaks HTTP shares: one body type, and the rules for headers between two hops.
+//! What all code for HTTP shares: one body type, and the rules for headers between two hops.
 //!
-//! A request passes these in order: [`check_head`] (one reading for every parser, one form of the path), routing, then [`strip_request`], [`add_forwarded`], [`Via`], [`request_id`] and [`check_trace_context`]. A response
-//! passes [`strip_response`] and [`Via`]; one that attache makes itself comes from [`answer`].
+//! A request passes these in order: [`check_head`] (so that every parser reads it the same way, with one form of the path), routing, then
+//! [`strip_request`], [`add_forwarded`], [`Via`], [`request_id`] and [`check_trace_context`]. A response passes [`strip_response`] and
+//! [`Via`]. A response that attache makes itself comes from [`answer`].
 
 mod abort;
 mod answer;

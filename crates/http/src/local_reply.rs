@@ -1,7 +1,7 @@
-//! Header changes of answers that attache makes itself (`local_reply`).
+//! Header changes of answers (responses that attache makes itself, `local_reply`).
 //!
-//! Rule: removals, then sets, then additions, as those of routes. Values come from the exchange's record, since a request that could
-//! not be read has nothing else. A value that turns out empty is not written, and a `set` then removes the header.
+//! Rule: removals come first, then sets, then additions, as for routes. Values come from the exchange's record, because a request that
+//! could not be read has nothing else. An empty value is not written, and a `set` with an empty value removes the header.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use attache_telemetry::Exchange;
 use attache_wire::Fields;
 use http::HeaderValue;
 
-/// Makes the changes.
+/// Applies the changes to `headers`.
 pub fn edit_local_reply(edits: &HeaderEdits, exchange: &Exchange, headers: &mut Fields) {
     for name in &edits.remove {
         headers.remove(name);
@@ -36,7 +36,7 @@ fn value(template: &Template, exchange: &Exchange) -> Option<HeaderValue> {
             Part::Variable(variable) => push(&mut value, variable, exchange),
         }
     }
-    // What a peer sent begins no new line.
+    // The peer's bytes must not begin a new line.
     value.retain(|byte| !byte.is_ascii_control() || *byte == b'\t');
     let value = value.trim_ascii();
     if value.is_empty() { None } else { HeaderValue::from_bytes(value).ok() }
@@ -58,7 +58,7 @@ fn push(value: &mut Vec<u8>, variable: &Variable, exchange: &Exchange) {
         Variable::RequestId => value.extend_from_slice(exchange.request_id.borrow().as_bytes()),
         Variable::ClientAddress | Variable::ClientPort => {
             if let Some(client) = exchange.client {
-                // A String takes everything.
+                // Writing to a String never fails.
                 _ = match variable {
                     Variable::ClientPort => write!(number, "{}", client.port()),
                     _ => write!(number, "{}", client.ip().to_canonical()),
@@ -66,7 +66,7 @@ fn push(value: &mut Vec<u8>, variable: &Variable, exchange: &Exchange) {
             }
             value.extend_from_slice(number.as_bytes());
         }
-        // `check` refuses these here.
+        // `check` refuses these variables here.
         Variable::Scheme | Variable::Header(_) | Variable::Capture(_) => {}
     }
 }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_sent_begins_no_line_and_nothing_is_written_of_what_is_not_known() {
+    fn a_peer_s_bytes_begin_no_line_and_an_unknown_value_is_not_written() {
         let exchange = Exchange::new("in".into(), "http1", None);
         exchange.host.replace(Text::of(b"a\r\nset-cookie: b"));
         let yaml = "{ set: { x-host: '%{request.host}', cache-control: '%{client.address}', x-id: '%{request.id}' } }";

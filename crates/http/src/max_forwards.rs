@@ -8,8 +8,8 @@ use http::{HeaderValue, Method, StatusCode};
 
 use crate::Body;
 
-/// Takes one hop off what a TRACE or OPTIONS has left; the answer to one that may not be passed on. A value that is no number is left
-/// alone, as is the field of any other method. A larger number than we know becomes the largest that we do.
+/// Subtracts one from the hops that a TRACE or OPTIONS has left. Returns the answer if it must not be passed on. A value that is no number
+/// stays, and so does the field of any other method. A number above the largest that attache can hold becomes that largest number.
 pub fn take_hop(request: &mut RequestHead) -> Option<Response<Body>> {
     if request.method != Method::OPTIONS && request.method != Method::TRACE {
         return None;
@@ -34,8 +34,7 @@ pub fn take_hop(request: &mut RequestHead) -> Option<Response<Body>> {
     Some(answer)
 }
 
-/// The request as it was received, without the fields that must not be revealed to a page that makes a browser send it
-/// (section 9.3.8).
+/// The request as it was received, without the fields that must not be revealed to a page that makes a browser send it (section 9.3.8).
 fn reflected(request: &RequestHead) -> Vec<u8> {
     let mut text = format!("{} {} HTTP/1.1\r\n", request.method, request.uri).into_bytes();
     let secret = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
@@ -62,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn options_and_trace_lose_a_hop_and_end_here_without_one() {
+    fn options_and_trace_lose_one_hop_and_are_answered_here_at_zero() {
         for method in ["OPTIONS", "TRACE"] {
             let mut passed = parts(method, "3");
             assert!(take_hop(&mut passed).is_none());
@@ -78,14 +77,14 @@ mod tests {
     }
 
     #[test]
-    fn a_number_beyond_ours_becomes_a_smaller_one() {
+    fn a_number_above_the_largest_becomes_the_largest() {
         let mut passed = parts("OPTIONS", "18446744073709551616");
         assert!(take_hop(&mut passed).is_none());
         assert_eq!(passed.headers.get("max-forwards").unwrap(), "18446744073709551614");
     }
 
     #[test]
-    fn a_trace_is_shown_without_its_secrets() {
+    fn a_trace_is_reflected_without_its_secrets() {
         let shown = String::from_utf8(reflected(&parts("TRACE", "0"))).unwrap();
         assert_eq!(shown, "TRACE http://a/ HTTP/1.1\r\nmax-forwards: 0\r\n\r\n");
         assert!(!take_hop(&mut parts("TRACE", "0")).unwrap().body().is_end_stream());

@@ -1,4 +1,4 @@
-//! Methods that a listener doesn't take.
+//! Methods that a listener does not accept.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use attache_wire::RequestHead;
 
 use crate::Refusal;
 
-/// Refuses a method that `methods` of the listener does not have, and an extended CONNECT where `extended_connect` is off.
+/// Refuses a method that is not in the listener's `methods`, and an extended CONNECT if `extended_connect` is off.
 ///
 /// # Errors
 /// The request has such a method.
@@ -20,7 +20,7 @@ pub(crate) fn check_method(request: &RequestHead, http: &HttpServer) -> Result<(
     if request.protocol.is_some() && !http.extended_connect {
         return Err(Refusal {
             reason: Reason::UpgradeUnsupported,
-            text: Cow::Borrowed("This listener takes no extended CONNECT (`extended_connect`)."),
+            text: Cow::Borrowed("This listener does not allow an extended CONNECT (`extended_connect`)."),
         });
     }
     Ok(())

@@ -1,19 +1,18 @@
-//! One form of a path, made once, before it is matched.
+//! Brings a path into one form, once, before it is matched.
 //!
-//! Rule: the route and the upstream must read the same path, or a route's protection can be walked around
-//! (`/public/..%2fadmin`). [`PathPolicy`] says what is made equal; here is how, in one pass over the bytes:
-//! 1. refused: raw control bytes, NUL in any form, a raw backslash (some servers take it for `/`), and a `%` without two
-//!    hex digits behind it. Other escaped control bytes (`%0A`) are data and stay; non-ASCII UTF-8 stays.
-//! 2. `%2F` and `%5C` as the policy says, then unreserved bytes are decoded (RFC 3986 section 6.2.2.2). Nothing is
-//!    decoded twice: `%2541` stays.
-//! 3. segment by segment: empty ones are dropped if slashes are merged, then dot segments are resolved (section 5.2.4).
-//!    `%2e` counts as a dot here even where unreserved bytes are not decoded, since the upstream would decode it.
+//! Rule: the route and the upstream must read the same path. Otherwise a client could bypass a route's protection (`/public/..%2fadmin`).
+//! [`PathPolicy`] says what is normalised. This is how, in one pass over the bytes:
+//! 1. Refused are raw control bytes, NUL in any form, a raw backslash (some servers read it as `/`), and a `%` that isn't followed by two
+//!   hex digits. Other escaped control bytes (`%0A`) are data and stay; non-ASCII UTF-8 stays.
+//! 2. `%2F` and `%5C` are handled as the policy says, then unreserved bytes are decoded (RFC 3986 section 6.2.2.2). Nothing is decoded
+//!   twice: `%2541` stays.
+//! 3. The segments are handled one by one: if slashes are merged, empty segments are dropped; then dot segments are resolved (section
+//!   5.2.4). `%2e` counts as a dot here even if unreserved bytes are not decoded, because the upstream would decode it.
+//! 4. Path parameters (`;name=value` after a segment, RFC 3986 section 3.3): servers that support them remove them before they resolve dot
+//!   segments and choose a handler; other servers don't know them. Unless the policy keeps them, a dot segment or an empty segment with
+//!   parameters is refused, and routes are matched without parameters ([`without_parameters`]).
 //!
-//! 4. path parameters (`;name=value` behind a segment, RFC 3986 section 3.3): servers that know them take them away before they resolve
-//!    dot segments and choose a handler, others don't know them. Unless the policy keeps them as they are, a dot segment or an empty
-//!    one with parameters is refused, and routes are matched without any ([`without_parameters`]).
-//!
-//! A path that is in its form already is borrowed: the usual request costs one scan and no allocation.
+//! A path that is in this form already is borrowed: the usual request costs one scan and no allocation.
 
 use std::borrow::Cow;
 
@@ -23,10 +22,10 @@ use http::{Uri, uri::PathAndQuery};
 
 use crate::Refusal;
 
-/// The path's one form. `path` begins with `/` (or is `*` or empty: those are returned as they are).
+/// Returns the path in its one form. `path` begins with `/`, or is `*` or empty; those two are returned unchanged.
 ///
 /// # Errors
-/// [`Refusal`] with `bad-request` as the module says.
+/// [`Refusal`] with `bad-request`, by the rules of this module.
 pub fn normalize_path(path: &str, policy: PathPolicy) -> Result<Cow<'_, str>, Refusal> {
     if !path.starts_with('/') {
         return Ok(Cow::Borrowed(path));
@@ -36,7 +35,7 @@ pub fn normalize_path(path: &str, policy: PathPolicy) -> Result<Cow<'_, str>, Re
         if policy.parameters == PathParameters::Reject {
             return Err(PARAMETERS);
         }
-        // `/;jsessionid=1` is the root with a session; only before another segment does an empty name hide one.
+        // `/;jsessionid=1` is the root with a session. An empty name hides a segment only if another segment follows.
         let mut segments = decoded.split('/').skip(1).peekable();
         while let Some(segment) = segments.next() {
             let Some((name, _)) = segment.split_once(';') else { continue };
@@ -51,7 +50,7 @@ pub fn normalize_path(path: &str, policy: PathPolicy) -> Result<Cow<'_, str>, Re
     }
 }
 
-/// The path that routes are matched against: without the parameters of its segments, unless the policy keeps them.
+/// The path that routes are matched against. It has no parameters in its segments, unless the policy keeps them.
 pub fn without_parameters(path: &str, policy: PathPolicy) -> Cow<'_, str> {
     if policy.parameters == PathParameters::Keep || !has_parameters(path) {
         return Cow::Borrowed(path);
@@ -66,12 +65,12 @@ pub fn without_parameters(path: &str, policy: PathPolicy) -> Cow<'_, str> {
     Cow::Owned(bare)
 }
 
-/// The standard library's search: most paths are shorter than what a faster one costs to set up.
+/// This uses the standard library's search: a faster one costs more to set up than the search of most paths.
 fn has_parameters(path: &str) -> bool {
     path.as_bytes().contains(&b';')
 }
 
-/// Puts a URI's path into its one form; the query stays.
+/// Brings a URI's path into its one form. The query doesn't change.
 ///
 /// # Errors
 /// As [`normalize_path`].
@@ -97,15 +96,16 @@ pub fn set_path(uri: &mut Uri, mut path: String) -> Result<(), Refusal> {
 
 const INVALID: Refusal = Refusal::bad_request("The path has a byte that no URI may hold.");
 const CLIMB: Refusal = Refusal::bad_request("The path climbs above the root with `..` segments.");
-const ESCAPE: Refusal = Refusal::bad_request("The path has a `%` without two hexadecimal digits behind it.");
+const ESCAPE: Refusal =
+    Refusal::bad_request("The path has a `%` that is not followed by two hexadecimal digits.");
 const PARAMETERS: Refusal = Refusal::bad_request("The path has parameters (`;`); write them as %3B.");
 const HIDDEN: Refusal =
-    Refusal::bad_request("The path hides a dot segment or an empty segment behind parameters (`..;`).");
-const NUL: Refusal = Refusal::bad_request("The path holds a NUL byte.");
-const BACKSLASH: Refusal = Refusal::bad_request("The path holds a backslash; write it as %5C.");
-const SLASH: Refusal = Refusal::bad_request("The path holds an escaped slash or backslash (%2F, %5C).");
+    Refusal::bad_request("The path hides a dot segment or an empty segment with parameters (`..;`).");
+const NUL: Refusal = Refusal::bad_request("The path contains a NUL byte.");
+const BACKSLASH: Refusal = Refusal::bad_request("The path contains a backslash; write it as %5C.");
+const SLASH: Refusal = Refusal::bad_request("The path contains an escaped slash or backslash (%2F, %5C).");
 
-/// Bytes that neither mean nor hide anything.
+/// Bytes that have no meaning of their own and can't hide one.
 static PLAIN: [bool; 256] = {
     let mut table = [true; 256];
     let mut byte = 0;
@@ -116,7 +116,7 @@ static PLAIN: [bool; 256] = {
     table
 };
 
-/// Steps 1 and 2.
+/// Steps 1 and 2 of the module's rule.
 fn decode(path: &str, policy: PathPolicy) -> Result<Cow<'_, str>, Refusal> {
     let bytes = path.as_bytes();
     if chars::all(bytes, &PLAIN) {
@@ -163,19 +163,19 @@ fn decode(path: &str, policy: PathPolicy) -> Result<Cow<'_, str>, Refusal> {
     })
 }
 
-/// Step 3; `None` if nothing changes.
+/// Step 3 of the module's rule; `None` if nothing changes.
 fn resolve(path: &str, policy: PathPolicy) -> Result<Option<String>, Refusal> {
     let body = path.strip_prefix('/').unwrap_or(path);
     let special = |segment: &str, last: bool| {
         (policy.dot_segments && dots(segment).is_some())
             || (policy.merge_slashes && segment.is_empty() && !last)
     };
-    // The usual path has no such segment, which each byte and the one before it show: a segment that is empty, or begins with a dot.
+    // The usual path has no segment that is empty or begins with a dot. Each pair of neighbouring bytes shows that.
     let suspect = |pair: &[u8]| matches!(pair, [b'/', b'/' | b'.' | b'%']);
     if !path.as_bytes().windows(2).any(suspect) {
         return Ok(None);
     }
-    // The last segment of `/` or `/a/` is empty and stays.
+    // The last segment of `/` or `/a/` is empty; it stays.
     let mut rest = body;
     loop {
         match rest.split_once('/') {
@@ -202,7 +202,7 @@ fn resolve(path: &str, policy: PathPolicy) -> Result<Option<String>, Refusal> {
                 continue;
             }
         }
-        // `/a/.` and `/a/b/..` are the directory `/a/`.
+        // `/a/.` and `/a/b/..` both mean the directory `/a/`.
         if last {
             out.push('/');
         }
@@ -218,9 +218,9 @@ enum Dots {
     Up,
 }
 
-/// `.` or `..`, each dot plain or escaped.
+/// Whether a segment is `.` or `..`, each dot plain or escaped.
 fn dots(segment: &str) -> Option<Dots> {
-    // The longest is `%2e%2e`.
+    // The longest such segment is `%2e%2e`.
     if segment.is_empty() || segment.len() > 6 {
         return None;
     }
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_upstreams_could_read_in_two_ways_is_refused() {
+    fn a_path_that_upstreams_could_read_differently_is_refused() {
         for path in [
             "/..",
             "/a/../..",
@@ -392,7 +392,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_second_time_changes_nothing(path in paths(), policy in policies()) {
+        fn a_second_pass_changes_nothing(path in paths(), policy in policies()) {
             if let Ok(once) = normalize_path(&path, policy) {
                 let twice = normalize_path(&once, policy);
                 prop_assert_eq!(twice.as_deref(), Ok(&*once));

@@ -1,7 +1,7 @@
-//! Patterns of the config against parts of a request: paths, hosts, networks.
+//! Matches patterns of the config against parts of a request: paths, hosts, networks.
 //!
-//! One place, so that a route and an access rule never read the same pattern in two ways. What has many patterns at once (the route
-//! table) has indices of its own and is tested against these.
+//! They are matched in this one place, so that a route and an access rule never read the same pattern differently. The route table matches
+//! many patterns at once by indexes of its own; its tests compare it with these functions.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use attache_config::model::{AddressMatch, HostName, HostPattern, Name, PathPatte
 
 use crate::CanonicalHost;
 
-/// Whether a path (without its query) matches. A CONNECT has no path and `*` is none: only an exact pattern can match them.
+/// Whether a path (without its query) matches. A CONNECT has no path, and `*` is not a path: only an exact pattern can match them.
 #[inline]
 pub fn path_matches(pattern: &PathPattern, path: &str) -> bool {
     match pattern {
@@ -19,7 +19,7 @@ pub fn path_matches(pattern: &PathPattern, path: &str) -> bool {
     }
 }
 
-/// In a function of its own, so that the two usual patterns are compared without a call.
+/// A separate function, so that the two usual kinds of patterns are compared without a call.
 #[inline(never)]
 fn walked(pattern: &PathPattern, path: &str) -> bool {
     match pattern {
@@ -29,14 +29,14 @@ fn walked(pattern: &PathPattern, path: &str) -> bool {
     }
 }
 
-/// What follows a prefix: empty, or beginning with `/`; `None` if it isn't one.
+/// The rest of a path after a prefix: empty, or beginning with `/`. `None` if the path doesn't have this prefix.
 #[inline]
 pub fn behind_prefix<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
     let prefix = if prefix == "/" { "" } else { prefix };
     path.strip_prefix(prefix).filter(|rest| (rest.is_empty() && !prefix.is_empty()) || rest.starts_with('/'))
 }
 
-/// Walks a template along a path and hands out what its captures take; false if it doesn't match.
+/// Matches a template against a path and passes each captured segment on; false if it doesn't match.
 pub fn capture_segments<'p>(
     segments: &[Segment],
     path: &'p str,
@@ -61,9 +61,9 @@ pub fn capture_segments<'p>(
     rest.is_none()
 }
 
-/// The first segment of a path without its leading slash, and what follows the next slash.
+/// The first segment of a path without its leading slash, and the rest after the next slash.
 pub fn first_segment(path: &str) -> (&str, Option<&str>) {
-    // Byte by byte: most segments are shorter than what a search of whole words costs to set up.
+    // The search goes byte by byte: a search by whole words costs more to set up than most segments are long.
     let slash = path.bytes().position(|byte| byte == b'/');
     match slash.and_then(|at| path.split_at_checked(at)) {
         Some((segment, behind)) => (segment, behind.get(1..)),
@@ -71,7 +71,7 @@ pub fn first_segment(path: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether a host and port match. `None` is a request that names no host (HTTP/1.0).
+/// Whether a host and port match. The host is `None` if the request names no host (HTTP/1.0).
 pub fn host_matches(pattern: &HostPattern, host: Option<&CanonicalHost<'_>>, port: u16) -> bool {
     if pattern.port.is_some_and(|wanted| wanted != port) {
         return false;
@@ -80,7 +80,7 @@ pub fn host_matches(pattern: &HostPattern, host: Option<&CanonicalHost<'_>>, por
     match &pattern.name {
         HostName::Any => true,
         HostName::Exact(wanted) => host.is_some_and(|host| {
-            // No host is that long, so the name matches nothing.
+            // No host is that long, so this pattern matches nothing.
             CanonicalHost::new(wanted).is_some_and(|wanted| wanted.as_str() == host.as_str())
         }),
         HostName::Suffix(suffix) => {
@@ -92,7 +92,7 @@ pub fn host_matches(pattern: &HostPattern, host: Option<&CanonicalHost<'_>>, por
     }
 }
 
-/// An address without its host bits.
+/// An address with its host bits set to zero.
 pub fn network(address: IpAddr, prefix: u8) -> IpAddr {
     match address {
         IpAddr::V4(v4) => {
@@ -106,10 +106,10 @@ pub fn network(address: IpAddr, prefix: u8) -> IpAddr {
     }
 }
 
-/// Whether an address is in a range; its port is not looked at. An IPv4 address that is mapped into IPv6 counts as IPv4.
+/// Whether an address is in a range. The port of the range is ignored. An IPv4 address that is mapped into IPv6 counts as IPv4.
 pub fn in_network(range: &AddressMatch, address: IpAddr) -> bool {
     let address = address.to_canonical();
-    // A range of one family never holds an address of the other.
+    // A range of one family never contains an address of the other.
     address.is_ipv4() == range.network.is_ipv4()
         && network(address, range.prefix) == network(range.network, range.prefix)
 }

@@ -1,20 +1,20 @@
-//! A request that attache does not pass on.
+//! Why attache refuses a request.
 
 use std::{borrow::Cow, fmt};
 
 use attache_telemetry::Reason;
 
-/// Why a request is answered by attache and goes nowhere. The text is shown to the client.
+/// Why attache answers a request itself instead of passing it on. The client sees the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The word for metrics, logs and the answer's header.
+    /// The reason in metrics, logs and the answer's header.
     pub reason: Reason,
-    /// Which rule was broken, as a whole sentence. It repeats nothing that the client sent, but for the identity that it proved.
+    /// Which rule was broken, as a whole sentence. It repeats nothing that the client sent, except the identity that the client proved.
     pub text: Cow<'static, str>,
 }
 
 impl Refusal {
-    /// A request that is not valid, or that two parsers could read in two ways.
+    /// Refuses a request that is invalid, or that two parsers could read differently.
     #[cold]
     #[inline(never)]
     pub const fn bad_request(text: &'static str) -> Self {

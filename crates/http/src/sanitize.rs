@@ -1,11 +1,9 @@
-//! What a message may not bring along: fields that only this hop may write, however they are spelled, and trailers that would be taken
-//! for header fields.
+//! Removes what a message must not bring along: fields that only this hop may write, in any spelling, and trailers that an application
+//! could take for header fields.
 //!
-//! Applications behind CGI, WSGI and their kind see `X-Name` and `X_Name` as one variable, and some of them `X.Name` and `X+Name` too
-//! (lighttpd).
-//! So a field that is removed or set here is also removed where something else stands for a hyphen.
-//! Some applications merge trailers into the headers (RFC 9110 section 6.5.1).
-//! So a trailer never carries framing, routing, credentials or who the client is.
+//! CGI, WSGI and similar interfaces give applications one variable for `X-Name` and `X_Name`; some also take `X.Name` and `X+Name` for it
+//! (lighttpd). So a field that is removed or set here is also removed if another character stands for a hyphen. Some applications merge
+//! trailers into the headers (RFC 9110 section 6.5.1). So a trailer never carries framing, routing, credentials or the client's identity.
 
 use attache_config::model::{HeaderNames, OddNames};
 use attache_wire::Fields;
@@ -13,10 +11,10 @@ use http::{HeaderMap, HeaderName};
 
 use crate::Refusal;
 
-/// Prefixes of names that tell the upstream about the client or the path; only proxies write them.
+/// Prefixes of names that tell the upstream about the client or the path of the request; only proxies write such fields.
 const FORWARDING: [&str; 4] = ["x-forwarded-", "x-envoy-", "x-attache-", "x-b3-"];
 
-/// Names that end at this hop or are its to write: forwarding, identity, framing.
+/// Names of fields that end at this hop, or that only this hop may write: forwarding, identity, framing.
 const OURS: [&str; 16] = [
     "connection",
     "content-length",
@@ -36,7 +34,7 @@ const OURS: [&str; 16] = [
     "x-request-id",
 ];
 
-/// Names beside [`OURS`] that no trailer may have: they would be read as if they had stood in the head.
+/// Names, in addition to [`OURS`], that no trailer may have: an application would read them as fields of the head.
 const NEVER_TRAILERS: [&str; 16] = [
     "authorization",
     "cache-control",
@@ -49,7 +47,7 @@ const NEVER_TRAILERS: [&str; 16] = [
     "range",
     "set-cookie",
     "www-authenticate",
-    // Some frameworks take another method or path from these, which rules looked for in the head.
+    // Some frameworks take the method or the path from these, but rules check them only in the head.
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
@@ -57,19 +55,19 @@ const NEVER_TRAILERS: [&str; 16] = [
     "x-rewrite-url",
 ];
 
-/// A field that says how a message travels, where it ends (RFC 9112 section 11.2) or where it goes. No service that
-/// attache asks may set one.
+/// Whether a field says how a message is sent, where it ends (RFC 9112 section 11.2) or where it goes. No service that attache calls may
+/// set such a field.
 pub fn is_framing(name: &str) -> bool {
     name == "host" || attache_config::is_framing(name)
 }
 
-/// A field that this hop removes or writes.
+/// Whether this hop removes or writes the field.
 pub(crate) fn is_ours(name: &str) -> bool {
     OURS.contains(&name) || FORWARDING.iter().any(|begin| name.starts_with(begin))
 }
 
-/// Removes every field with an underscore, or another such character, in its name that spells another name: one of this hop's, or one
-/// that `also` has. Nothing is done where there is no such name, which the reader has noted.
+/// Removes every field whose name has an underscore, or another character instead of a hyphen, and is a spelling of another name: one of
+/// this hop's, or one for which `also` returns true. The reader has noted whether there is such a name; if not, this does nothing.
 pub fn remove_underscored(headers: &mut Fields, also: impl Fn(&str) -> bool) {
     if !headers.may_be_underscored() {
         return;
@@ -80,10 +78,10 @@ pub fn remove_underscored(headers: &mut Fields, also: impl Fn(&str) -> bool) {
     });
 }
 
-/// Removes the fields, or refuses the request, whose names `names` says so of. How many were removed.
+/// Removes the fields whose names `names` does not allow, or refuses the request, as `names` says. Returns how many were removed.
 ///
 /// # Errors
-/// A name of a request is not allowed.
+/// The request has a name that is not allowed.
 pub(crate) fn judge_names(headers: &mut Fields, names: HeaderNames) -> Result<u64, Refusal> {
     if names.keeps_all() || !headers.may_be_underscored() {
         return Ok(0);
@@ -103,10 +101,11 @@ pub(crate) fn judge_names(headers: &mut Fields, names: HeaderNames) -> Result<u6
     if refused { Err(ODD_NAME) } else { Ok(dropped) }
 }
 
-const ODD_NAME: Refusal =
-    Refusal::bad_request("A header's name has a sign that this listener does not allow (`header_names`).");
+const ODD_NAME: Refusal = Refusal::bad_request(
+    "A header's name has a character that this listener does not allow (`header_names`).",
+);
 
-/// Removes them from trailers, where it is too late to refuse the request.
+/// Removes such names from trailers, because it is too late to refuse the request.
 pub(crate) fn remove_odd_names(trailers: &mut HeaderMap, names: HeaderNames) {
     let odd = |name: &HeaderName| names.of(name.as_str().as_bytes()) != OddNames::Keep;
     if trailers.keys().any(odd) {
@@ -117,26 +116,27 @@ pub(crate) fn remove_odd_names(trailers: &mut HeaderMap, names: HeaderNames) {
     }
 }
 
-/// A name with hyphens for all that is neither a letter nor a digit; `None` where it has them already.
+/// A name with hyphens instead of all characters that are neither letters nor digits; `None` if it has that form already.
 fn hyphened(name: &str) -> Option<String> {
     let other = |c: char| !c.is_ascii_alphanumeric() && c != '-';
     name.contains(other).then(|| name.replace(other, "-"))
 }
 
-/// Removes these fields, also where an underscore, or another character that is no letter or digit, stands for a hyphen, or the other way
-/// round.
+/// Removes these fields, also in other spellings: `_`, or another character that is neither a letter nor a digit, instead of `-`, or the
+/// other way round.
 pub fn remove_fields(headers: &mut Fields, fields: &[HeaderName]) {
     if !fields.is_empty() {
         headers.retain(|name, _| !is_spelled(&name.lower(), fields));
     }
 }
 
-/// The same for trailers.
+/// Like [`remove_fields`], for trailers.
 pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap, fields: &[HeaderName]) {
     remove_spelled(trailers, |name| is_spelled(name, fields));
 }
 
-/// Two names are one to those who can't tell `_`, or another character that is no letter or digit, from `-`. Names have no case.
+/// Whether two names are the same for a program that can't tell `-` from `_` or from another character that is neither a letter nor a
+/// digit. Case is ignored.
 pub fn is_spelling_of(name: &[u8], other: &str) -> bool {
     let same = |(a, b): (&u8, u8)| {
         a.eq_ignore_ascii_case(&b) || !(a.is_ascii_alphanumeric() || b.is_ascii_alphanumeric())
@@ -144,12 +144,12 @@ pub fn is_spelling_of(name: &[u8], other: &str) -> bool {
     name.len() == other.len() && name.iter().zip(other.bytes()).all(same)
 }
 
-/// One of these fields has this name, or one that differs in hyphens and what stands for them alone.
+/// Whether one of these fields has this name, in any such spelling.
 fn is_spelled(name: &str, fields: &[HeaderName]) -> bool {
     fields.iter().any(|field| is_spelling_of(name.as_bytes(), field.as_str()))
 }
 
-/// Removes what `refused` says of a name, as it is or with hyphens for its underscores.
+/// Removes the fields for whose name `refused` returns true, as it is written or with hyphens for underscores.
 fn remove_spelled(headers: &mut HeaderMap, refused: impl Fn(&str) -> bool) {
     let refused = |name: &HeaderName| {
         let name = name.as_str();
@@ -164,13 +164,14 @@ fn remove_spelled(headers: &mut HeaderMap, refused: impl Fn(&str) -> bool) {
     }
 }
 
-/// Removes the fields from a request's trailers that are not allowed there.
+/// Removes the fields that are not allowed in a request's trailers.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
     remove_spelled(trailers, |name| is_ours(name) || NEVER_TRAILERS.contains(&name));
 }
 
-/// Takes out of a response's trailers what may not stand there: framing, content, cookies, and what only attache says. Whatever else tells
-/// of the way (`x-request-id`, `via`) is the upstream's to say: gRPC servers do, and the client trusts it for nothing.
+/// Removes the fields that are not allowed in a response's trailers: framing, content, cookies, and fields that only attache may write.
+/// Other fields about the path of the message (`x-request-id`, `via`) stay: gRPC servers send them in trailers, and the client does not
+/// trust them.
 pub fn strip_response_trailers(trailers: &mut HeaderMap) {
     const UPSTREAMS_OWN: [&str; 4] = ["forwarded", "via", "x-real-ip", "x-request-id"];
     remove_spelled(trailers, |name| {
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_underscore_for_a_hyphen_hides_no_field_of_this_hop() {
+    fn an_underscore_instead_of_a_hyphen_hides_no_field_of_this_hop() {
         let mut headers = Fields::from(map(&[
             "x_forwarded_client_cert",
             "x-forwarded_for",
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trailer_says_nothing_that_only_the_head_may_say() {
+    fn a_trailer_has_no_field_that_is_for_the_head_only() {
         let mut trailers = map(&[
             "x-forwarded-client-cert",
             "x_forwarded_client_cert",
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_s_trailers_keep_what_the_upstream_says_of_the_way() {
+    fn a_response_s_trailers_keep_the_upstream_s_fields_about_the_path() {
         let mut trailers = map(&[
             "grpc-status",
             "x-request-id",

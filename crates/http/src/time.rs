@@ -1,10 +1,10 @@
-//! A sleep that a busy task can't starve.
+//! A sleep that also ends in a busy task.
 //!
-//! Tokio gives each poll of a task a budget of operations. Once it is used up, every further resource of the runtime says that it is
-//! not ready, [`tokio::time::Sleep`] too. A task that first moves bytes and then looks at its deadline would never see the deadline
-//! of a peer that sends faster than the task reads. So limits of time that are polled behind anything else use these.
+//! Tokio gives each poll of a task a budget of operations. When the budget is used up, every other resource of the runtime reports that it
+//! is not ready, and so does [`tokio::time::Sleep`]. A task that first moves bytes and then checks its deadline would never see the
+//! deadline if its peer sends faster than the task reads. So timeouts that are polled after other work use these types.
 
-#![expect(clippy::disallowed_types, reason = "the one place that may name it")]
+#![expect(clippy::disallowed_types, reason = "this module wraps it")]
 
 use std::{
     future::Future,
@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 use tokio::{task::unconstrained, time::Instant};
 
 pin_project! {
-    /// [`tokio::time::Sleep`] outside of the task's budget.
+    /// A [`tokio::time::Sleep`] that ignores the task's budget.
     #[derive(Debug)]
     pub struct Sleep {
         #[pin]
@@ -25,7 +25,7 @@ pin_project! {
     }
 }
 
-/// Waits for a duration. As [`tokio::time::sleep`] it ends at the millisecond behind it.
+/// Waits for a duration. Like [`tokio::time::sleep`], it ends at the next full millisecond.
 #[must_use]
 pub fn sleep(duration: Duration) -> Sleep {
     Sleep { inner: tokio::time::sleep(duration) }
@@ -38,13 +38,13 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 }
 
 impl Sleep {
-    /// When it ends.
+    /// The instant at which it ends.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.inner.deadline()
     }
 
-    /// Makes it end at another instant, also if it has ended.
+    /// Makes it end at another instant, even if it has ended already.
     pub fn reset(self: Pin<&mut Self>, deadline: Instant) {
         self.project().inner.reset(deadline);
     }
@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    /// Polls a sleep in a task that has used up its budget.
+    /// Polls a sleep in a task that has used up its budget. Returns whether the sleep ended.
     async fn is_seen(mut sleep: Pin<&mut impl Future<Output = ()>>) -> bool {
         poll_fn(|cx| {
             while pin!(tokio::task::consume_budget()).poll(cx).is_ready() {}
@@ -85,7 +85,10 @@ mod tests {
         assert!(!is_seen(ours.as_mut()).await);
         tokio::time::advance(2 * second).await;
         assert!(is_seen(ours.as_mut()).await);
-        assert!(!is_seen(tokios.as_mut()).await, "the reason for this module is gone");
+        assert!(
+            !is_seen(tokios.as_mut()).await,
+            "tokio's own sleep ends too: this module is no longer needed"
+        );
         ours.as_mut().reset(Instant::now() + second);
         assert!(!is_seen(ours.as_mut()).await);
         tokio::time::advance(second).await;

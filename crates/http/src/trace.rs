@@ -1,6 +1,6 @@
-//! `X-Request-Id`, which ties the logs of every hop together. (Traces are `attache-telemetry`'s.)
+//! `X-Request-Id`: the same id in the logs of every hop. (Traces are in `attache-telemetry`.)
 //!
-//! Rule: a request id goes into logs and headers of every hop, so only harmless ones are kept: 1 to 128 of letters,
+//! Rule: a request id is written to the logs and headers of every hop, so only harmless ids are kept: 1 to 128 characters out of letters,
 //! digits and `-_.:/+=@~`.
 
 use attache_wire::{Fields, Known, Value, chars, header};
@@ -8,8 +8,8 @@ use attache_wire::{Fields, Known, Value, chars, header};
 /// `x-request-id`.
 pub const REQUEST_ID: Known = header::X_REQUEST_ID;
 
-/// Keeps the client's `X-Request-Id` if it is trusted and harmless, drops it otherwise; then makes one where there is
-/// none, if `make` says so.
+/// Keeps the client's `X-Request-Id` if it is trusted and harmless, and removes it otherwise. Then, if `make` is set and there is no id, it
+/// makes one.
 pub fn request_id(headers: &mut Fields, make: bool, trust: bool) {
     if headers.contains_key(REQUEST_ID) {
         let mut lines = headers.get_all(REQUEST_ID);
@@ -20,7 +20,7 @@ pub fn request_id(headers: &mut Fields, make: bool, trust: bool) {
         headers.remove(REQUEST_ID);
     }
     if make {
-        // Of no use in HPACK's table: it never comes again, and would push out what does (RFC 7541 section 6.2.3).
+        // This must not enter HPACK's table: the value never occurs again, and it would replace useful entries (RFC 7541 section 6.2.3).
         let _ = headers.try_insert_sensitive(REQUEST_ID, &uuid(fastrand::u128(..)));
     }
 }
@@ -46,15 +46,15 @@ fn is_harmless(id: Value<'_>) -> bool {
     (1..=128).contains(&id.len()) && chars::all(id, &HARMLESS)
 }
 
-/// A random UUID (RFC 9562 section 5.4) from the worker's fast generator: unique, not secret.
+/// A random UUID (RFC 9562 section 5.4) from the worker's fast generator. It is unique but not secret.
 pub fn new_request_id() -> String {
     String::from_utf8_lossy(&uuid(fastrand::u128(..))).into_owned()
 }
 
-/// The text of a version 4 UUID made of these bits. By hand: the formatter took a twentieth of a request's instructions.
+/// The text of a version 4 UUID with these bits. The standard formatter took a twentieth of a request's instructions.
 fn uuid(bits: u128) -> [u8; 36] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    /// Where the two digits of each byte stand.
+    /// The positions of the two digits of each byte.
     const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let bits = bits & !(0xf << 76) & !(0b11 << 62) | 4 << 76 | 0b10 << 62;
     let mut text = [b'-'; 36];

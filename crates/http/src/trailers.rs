@@ -1,7 +1,7 @@
-//! Bodies whose trailers lack what the head was cleared of.
+//! Bodies without the trailers that were removed from the head.
 //!
-//! An application that merges trailers into the headers (RFC 9110 section 6.5.1) would find a field there that the route removed from the
-//! head, or that it set to something else.
+//! Some applications merge trailers into the headers (RFC 9110 section 6.5.1). Such an application would find a field in the trailers that
+//! the route removed from the head or set to another value.
 
 use std::{
     pin::Pin,
@@ -20,14 +20,14 @@ use crate::{
     sanitize::{remove_from_trailers, remove_odd_names},
 };
 
-/// Trailers can follow such a head: in HTTP/1 only behind chunks (RFC 9112 section 7.1.2).
+/// Whether trailers can follow such a head. In HTTP/1 they can only follow a chunked body (RFC 9112 section 7.1.2).
 pub fn may_have_trailers(version: Version, headers: &Fields) -> bool {
     version == Version::HTTP_2 || !headers.contains_key(CONTENT_LENGTH)
 }
 
 impl Body {
-    /// The same body without these fields in its trailers, also where an underscore stands for a hyphen, and without those whose names
-    /// are not kept. One allocation, where there is more to come.
+    /// The same body without these fields in its trailers, in any spelling with an underscore for a hyphen, and without the fields whose
+    /// names `names` removes. It costs one allocation if the body has more to come.
     #[must_use]
     pub fn without_trailers(self, fields: &Rc<[HeaderName]>, names: HeaderNames) -> Self {
         if (fields.is_empty() && names.keeps_all()) || http_body::Body::is_end_stream(&self) {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn trailers_lack_what_the_head_was_cleared_of() {
+    fn trailers_lack_the_fields_that_the_head_lost() {
         let names = ["x-tenant", "x_tenant", "x-sum"].map(HeaderName::from_static);
         let trailers: HeaderMap =
             names.into_iter().map(|name| (name, HeaderValue::from_static("1"))).collect();

@@ -1,4 +1,4 @@
-//! The checks behind the real parser: bytes as a client sends them, and what is made of them.
+//! Tests of the checks together with a real parser: bytes as a client sends them, and the request that results.
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::convert::Infallible;
@@ -10,7 +10,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// The status of the first answer to these bytes, and what was read of the request.
+/// The status of the first response to these bytes, and what was read of the request.
 async fn answer(bytes: &str) -> (u16, String) {
     let (mut client, server) = tokio::io::duplex(1 << 16);
     client.write_all(bytes.as_bytes()).await.unwrap();
@@ -49,7 +49,7 @@ async fn unambiguous_requests_get_one_form() {
 }
 
 #[tokio::test]
-async fn whatever_could_be_read_in_two_ways_is_a_400() {
+async fn a_request_that_could_be_read_in_two_ways_gets_400() {
     for request in [
         // RFC 9112 sections 3.2 and 3.2.2: the host.
         "GET / HTTP/1.1\r\n\r\n",
@@ -60,8 +60,8 @@ async fn whatever_could_be_read_in_two_ways_is_a_400() {
         "GET a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
         "CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n",
-        // Sections 6.1 to 6.3: the length. (hyper hides a length beside `chunked`, and bare LF; `crates/wire` refuses
-        // them, with a corpus of its own.)
+        // Sections 6.1 to 6.3: the length. (hyper accepts a length beside `chunked`, and a bare LF; `crates/wire` refuses them and has a
+        // corpus of its own.)
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\nx",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",

@@ -1,7 +1,7 @@
-//! Where a body ends, and what of its bytes is content.
+//! Finds where a body ends, and which of its bytes are content.
 //!
-//! A machine that takes pieces off the front of what was read. Content is cut out of the read buffer, not copied. Chunk sizes and
-//! extensions go byte by byte through a table of states, so that it doesn't matter how they were split; trailers are read whole.
+//! The decoder takes pieces off the front of the read buffer. It cuts content out of that buffer without copying it. It sends chunk sizes
+//! and extensions byte by byte through a table of states, so it doesn't matter how reads split them. It reads trailers as a whole.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -9,11 +9,12 @@ use http::HeaderMap;
 
 use crate::{Fault, Fields, chars::TOKEN, field, header::Known, request, response, value};
 
-/// Bytes of one chunk's extension; the only known uses are smuggling and exhaustion of memory (CVE-2023-39326).
+/// The most bytes of one chunk's extension. Nobody is known to use extensions except for request smuggling and to exhaust memory
+/// (CVE-2023-39326).
 const MAX_EXTENSION: u32 = 256;
-/// Bytes of all extensions of one body.
+/// The most bytes of all extensions of one body.
 const MAX_EXTENSIONS: u32 = 8 << 10;
-/// Bytes and lines of trailers.
+/// The most bytes, and the most lines, of trailers.
 const MAX_TRAILERS: usize = 8 << 10;
 const MAX_TRAILER_LINES: usize = 64;
 
@@ -39,8 +40,8 @@ enum State {
     Broken(Fault),
 }
 
-/// Where in the extensions of a chunk the reader is: `*( ";" name [ "=" ( token / quoted-string ) ] )` (RFC 9112 section 7.1.1). The blanks
-/// that the grammar allows and calls bad are refused, as by other parsers.
+/// The reader's position in the extensions of a chunk: `*( ";" name [ "=" ( token / quoted-string ) ] )` (RFC 9112 section 7.1.1). The
+/// grammar allows bad whitespace here (BWS); it is refused, as other parsers refuse it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extension {
     BeforeName,
@@ -67,18 +68,18 @@ impl Extension {
         }
     }
 
-    /// The line may end here.
+    /// Whether the line may end here.
     const fn is_whole(self) -> bool {
         matches!(self, Self::Name | Self::Value | Self::BehindQuoted)
     }
 }
 
-/// What the front of the buffer was.
+/// What was found at the front of the buffer.
 #[derive(Debug)]
 pub enum Piece {
     /// Content, never empty.
     Data(Bytes),
-    /// Trailers. The body ends behind them.
+    /// Trailers. The body ends after them.
     Trailers(HeaderMap),
     /// The body has ended; the rest of the buffer doesn't belong to it.
     End,
@@ -112,17 +113,17 @@ impl Decoder {
         Self { state, extensions: 0 }
     }
 
-    /// A body without a byte.
+    /// The body of a message that has none.
     pub const fn none() -> Self {
         Self::new(State::Done)
     }
 
-    /// Nothing of the body is to come.
+    /// Whether the whole body has been read.
     pub const fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
-    /// Bytes to come, where that is known.
+    /// How many bytes are still to come, if that is known.
     pub const fn remaining(&self) -> Option<u64> {
         match self.state {
             State::Done => Some(0),
@@ -131,7 +132,7 @@ impl Decoder {
         }
     }
 
-    /// The sender has closed its side: whether the body is whole by that.
+    /// The sender has closed its side. Returns whether the body is complete then.
     pub fn end(&mut self) -> bool {
         if self.state == State::UntilEnd {
             self.state = State::Done;
@@ -139,10 +140,10 @@ impl Decoder {
         self.state == State::Done
     }
 
-    /// Takes the next piece off the buffer.
+    /// Takes the next piece out of the buffer.
     ///
     /// # Errors
-    /// The framing is broken: the body is not whole, and nothing behind it can be read.
+    /// The framing is invalid: the body is not complete, and nothing after it can be read.
     pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Piece, Fault> {
         let piece = self.step(buf);
         if let Err(fault) = piece {
@@ -189,7 +190,7 @@ impl Decoder {
         let read = field::fields(buf, 0, MAX_TRAILERS, MAX_TRAILER_LINES, check)?;
         let Some((len, index)) = read else { return Ok(Piece::More) };
         self.state = State::Done;
-        // `http_body` carries trailers in the crate's map.
+        // `http_body` carries trailers as the `http` crate's map.
         Ok(Piece::Trailers(Fields::of_head(buf.split_to(len).freeze(), index).into()))
     }
 
@@ -197,7 +198,7 @@ impl Decoder {
         let bad = |rule| Err(Fault::invalid(rule));
         Ok(match (state, byte) {
             (State::ChunkSize { size, digits }, byte) if byte.is_ascii_hexdigit() => {
-                // 15 digits are 2^60 bytes: enough, and no sum of it overflows.
+                // 15 digits allow 2^60 bytes: more than anybody sends, and sums of such sizes don't overflow.
                 if digits == 15 {
                     return bad("A chunk's size has too many digits.");
                 }

@@ -1,4 +1,4 @@
-//! Exactly at a bound, and one beyond it.
+//! Tests of each limit: exactly at it, and one above it.
 
 use bytes::{Bytes, BytesMut};
 
@@ -17,7 +17,7 @@ fn head(fields: &str, size: usize, count: usize) -> Result<bool, Fault> {
 
 #[test]
 fn a_head_may_be_as_large_as_its_limit_and_not_a_byte_larger() {
-    // The usual form of a line, and one that is read by the slow way.
+    // A line that the fast reader takes, and one that only the slow reader takes.
     for line in ["X-Name: value\r\n", "X!Name:\tvalue \r\n"] {
         let whole = format!("{line}\r\n");
         assert_eq!(head(&whole, line.len(), 9), Ok(true), "{line:?}");
@@ -27,7 +27,7 @@ fn a_head_may_be_as_large_as_its_limit_and_not_a_byte_larger() {
         assert!(head(&twice, 2 * line.len() - 1, 2).is_err(), "{line:?}");
         assert!(head(&twice, 2 * line.len(), 1).is_err(), "{line:?}");
     }
-    // Without its end: as long as the end may still come.
+    // The head is not complete: it is accepted as long as its end may still arrive within the limit.
     let part = "X-Name: value";
     assert_eq!(head(part, part.len() - 2, 9), Ok(false));
     assert!(head(part, part.len() - 3, 9).is_err());
@@ -87,7 +87,7 @@ fn a_query_that_the_uri_has_no_room_for_is_kept_beside_it() {
     let (path, raw) = path_and_query(b"/a?b=<\"c\">").unwrap();
     assert_eq!(path, "/a?b=%3C%22c%22%3E");
     assert_eq!(raw.unwrap().target(&path).as_deref(), Some(&b"/a?b=<\"c\">"[..]));
-    // A query that was changed since is written as it is.
+    // A query that was changed after it was read is written as it is now.
     let (_, raw) = path_and_query(b"/a?<").unwrap();
     assert_eq!(raw.unwrap().target(&"/a?b".parse().unwrap()), None);
 }

@@ -1,4 +1,4 @@
-//! Which bytes may stand where.
+//! Tables that say which bytes each part of a message may contain.
 
 const fn table(extra: &[u8], visible: bool) -> [bool; 256] {
     let mut table = [false; 256];
@@ -16,7 +16,7 @@ const fn table(extra: &[u8], visible: bool) -> [bool; 256] {
     table
 }
 
-/// Whether all bytes are in a table. Eight at once without a branch: most texts have nothing to find.
+/// Whether all bytes are in a table. It checks eight bytes at once without a branch, because almost every text passes.
 #[inline]
 pub fn all(bytes: &[u8], table: &[bool; 256]) -> bool {
     let (eights, rest) = bytes.as_chunks::<8>();
@@ -24,7 +24,7 @@ pub fn all(bytes: &[u8], table: &[bool; 256]) -> bool {
     eights.iter().all(|eight| eight.iter().fold(true, in_table)) && rest.iter().fold(true, in_table)
 }
 
-/// Where the first byte stands that is not in a table.
+/// The position of the first byte that is not in a table.
 #[inline]
 pub fn first_other(bytes: &[u8], table: &[bool; 256]) -> Option<usize> {
     let (eights, _) = bytes.as_chunks::<8>();
@@ -35,12 +35,13 @@ pub fn first_other(bytes: &[u8], table: &[bool; 256]) -> Option<usize> {
 
 /// Letters, digits and `-`: the names of most fields.
 pub(crate) static USUAL_NAME: [bool; 256] = table(b"-", false);
-/// RFC 9110 section 5.6.2.
+/// The bytes of a token (RFC 9110 section 5.6.2).
 pub static TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~", false);
-/// A target before its `?`: RFC 3986's characters and those that clients nevertheless send unescaped. Not `#`, which some parsers cut off;
-/// not `\`, which some read as `/`; not `"`, `<`, `>` and the backtick, which are nowhere legal.
+/// The bytes of a target before its `?`: RFC 3986's characters and those that clients send unescaped although they must not. It excludes
+/// `#`, which some parsers cut off; `\`, which some read as `/`; and `"`, `<`, `>` and the backtick, which are legal nowhere.
 pub(crate) static PATH: [bool; 256] = table(b"#\\\"<>`", true);
-/// A target behind its `?`: every visible character but `#`. Query languages are full of the others, and clients send them as they are.
+/// The bytes of a target after its `?`: every visible character except `#`. Queries contain most of the others, and clients send them
+/// unescaped.
 pub(crate) static QUERY: [bool; 256] = table(b"#", true);
-/// RFC 3986 section 3.2: a registered name, an address or an IP literal, and a port.
+/// The bytes of a host (RFC 3986 section 3.2): a registered name, an address or an IP literal, and a port.
 pub(crate) static HOST: [bool; 256] = table(b"-._~%!$&'()*+;=:[]", false);

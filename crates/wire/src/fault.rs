@@ -2,20 +2,20 @@
 
 use std::fmt;
 
-/// Which kind of rule was broken; it decides on the answer's status.
+/// Which kind of rule was broken. It decides the status of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The bytes are no valid message, or can be read in two ways: 400 for a request, 502 for an answer.
+    /// The bytes are no valid message, or two parsers could read them differently: 400 for a request, 502 for a response.
     Invalid,
     /// The first line is longer than allowed: 414.
     LineTooLong,
-    /// The fields are larger, or more, than allowed: 431.
+    /// The fields are too large or too many: 431.
     FieldsTooLarge,
     /// A transfer coding that is not implemented: 501 (RFC 9112 section 6.1).
     UnknownCoding,
 }
 
-/// The byte that a rule forbids.
+/// The byte that breaks a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {
     /// The byte.
@@ -24,14 +24,14 @@ pub struct At {
     pub position: u32,
 }
 
-/// A message that is refused.
+/// Why a message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Which kind of rule was broken.
     pub kind: Kind,
-    /// The rule, as a whole sentence that repeats nothing of the message.
+    /// The rule, as a whole sentence that contains no part of the message.
     pub rule: &'static str,
-    /// The byte that broke it, where one byte did.
+    /// The byte that broke the rule, if a single byte did.
     pub at: Option<At>,
 }
 

@@ -12,28 +12,29 @@ use crate::{
     scan,
 };
 
-/// Bounds on one head.
+/// Limits for one head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the first line.
+    /// The most bytes of the first line.
     pub line: usize,
-    /// Bytes of all field lines.
+    /// The most bytes of all field lines together.
     pub size: usize,
-    /// Field lines.
+    /// The most field lines.
     pub count: usize,
 }
 
-/// The `http` crate's bound on a name.
+/// The longest name that the `http` crate accepts, in bytes.
 pub(crate) const MAX_NAME: usize = (1 << 16) - 1;
 pub(crate) const TOO_LARGE: Fault = Fault::of(Kind::FieldsTooLarge, "The headers are larger than allowed.");
 pub(crate) const TOO_MANY: Fault = Fault::of(Kind::FieldsTooLarge, "There are more headers than allowed.");
 pub(crate) const BARE_LF: Fault = Fault::invalid("A line ends in LF without CR.");
 const CONTROL: Fault = Fault::invalid("A header value has a control character (or a bare CR).");
 
-/// Reads field lines from `start` up to and with the empty line that ends them; where they end, or `None` while that isn't there.
+/// Reads field lines from `start` up to and including the empty line that ends them. Returns where they end, or `None` while that empty
+/// line has not arrived.
 ///
-/// The usual line is read in one pass, sixteen bytes at a time. One that has anything unusual is read again, by the rules one after the
-/// other, which say what is wrong with it.
+/// A usual line is read in one pass, sixteen bytes at a time. A line with anything unusual is read again by one rule after the other, so
+/// that the error can name the broken rule.
 pub(crate) fn fields(
     bytes: &[u8],
     start: usize,
@@ -41,7 +42,7 @@ pub(crate) fn fields(
     max_count: usize,
     mut field: impl FnMut(Known, &[u8]) -> Result<(), Fault>,
 ) -> Result<Option<(usize, Index)>, Fault> {
-    // Most heads have fewer lines.
+    // Most heads have fewer than 16 lines, so the index grows once at most.
     let mut index = Index { lines: Vec::with_capacity(16), known: 0, underscored: false };
     let mut at = start;
     loop {
@@ -78,7 +79,7 @@ pub(crate) fn fields(
         }
         at += read.len;
     }
-    // `\r\n` of the end is not counted.
+    // The `\r\n` that ends the head doesn't count.
     if bytes.len() - start > max_size + 2 { Err(TOO_LARGE) } else { Ok(None) }
 }
 
@@ -91,20 +92,20 @@ struct Read<'a> {
     value: &'a [u8],
     /// Where the next line begins.
     len: usize,
-    /// The name has a `_`.
+    /// The name contains `_` or another unusual character.
     underscored: bool,
-    /// There is nothing but `: ` between name and value, and nothing behind it.
+    /// Exactly `: ` separates the name and the value, and nothing follows the value.
     plain: bool,
 }
 
-/// A line whose name is longer is read the careful way.
+/// A line with a longer name is read by the slow reader.
 const LONGEST_USUAL: usize = 256;
 
 const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// The line that these bytes begin with, if it has nothing that must be looked at twice; `None` where it has, or has no end yet.
+/// Reads the line that these bytes begin with, if it is a usual one. `None` if it contains anything unusual, or if its end has not arrived.
 #[expect(clippy::inline_always, reason = "once for each line of each head, and its result is large")]
 #[inline(always)]
 fn usual(bytes: &[u8]) -> Option<Read<'_>> {
@@ -126,7 +127,7 @@ fn usual(bytes: &[u8]) -> Option<Read<'_>> {
     Some(Read { known, name_len, behind_name, value, len, underscored, plain: true })
 }
 
-/// Where the first control character but HTAB stands.
+/// The position of the first control character other than HTAB.
 #[inline]
 fn end_of(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
@@ -139,7 +140,7 @@ fn end_of(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Any line that these bytes begin with, and what is wrong with it. `None` while its end is not there.
+/// Reads any line that these bytes begin with, or says which rule it breaks. `None` while its end has not arrived.
 #[cold]
 fn unusual(bytes: &[u8], max_size: usize, max_count: usize, count: usize) -> Result<Option<Read<'_>>, Fault> {
     let Some(end) = memchr(b'\n', bytes) else { return Ok(None) };
@@ -157,8 +158,8 @@ fn unusual(bytes: &[u8], max_size: usize, max_count: usize, count: usize) -> Res
     }
     let name = line.get(..colon).unwrap_or_default();
     let known = Known::of(name);
-    // RFC 9110 section 5.6.3 has a tab taken off. nginx and llhttp refuse such a field, and others leave it unread: who stands in front
-    // of attache may have seen another end of the message, or another host.
+    // RFC 9110 section 5.6.3 says that a recipient removes the tab. nginx and llhttp refuse such a field, and other parsers ignore it: a
+    // proxy in front of attache may have seen another end of the message, or another host.
     let decides = matches!(known, Some(header::TRANSFER_ENCODING | header::CONTENT_LENGTH | header::HOST));
     let before = line.get(colon..value.start).unwrap_or_default();
     let behind = line.get(value.end..).unwrap_or_default();
@@ -178,7 +179,7 @@ fn unusual(bytes: &[u8], max_size: usize, max_count: usize, count: usize) -> Res
     }))
 }
 
-/// Where the colon and the value stand.
+/// The positions of the colon and of the value.
 fn split(line: &[u8]) -> Result<(usize, Range<usize>), Fault> {
     let Some(colon) = line.iter().position(|b| !TOKEN[usize::from(*b)]) else {
         return Err(Fault::invalid("A header line has no colon."));
@@ -197,7 +198,7 @@ fn split(line: &[u8]) -> Result<(usize, Range<usize>), Fault> {
     Ok((colon, colon + 1 + start..colon + 1 + end))
 }
 
-/// Whether there is a control character but HTAB.
+/// Whether there is a control character other than HTAB.
 #[inline]
 pub(crate) fn has_control(value: &[u8]) -> bool {
     end_of(value).is_some()
@@ -209,7 +210,7 @@ fn bad_name(at: usize, byte: Option<&u8>) -> Fault {
         (0, Some(b' ' | b'\t')) => "A header is folded over two lines.",
         (0, _) => "A header has no name.",
         (_, Some(b' ' | b'\t')) => "There is whitespace between a header's name and its colon.",
-        _ => "A header's name has a character it may not have.",
+        _ => "A header's name has a character that is not allowed in names.",
     })
 }
 
@@ -227,9 +228,9 @@ mod tests {
             prop_assert_eq!(has_control(&value), slowly);
         }
 
-        /// The fast way reads what the careful one reads, and nothing else.
+        /// The fast reader accepts only what the slow reader accepts, and reads it the same way.
         #[test]
-        fn a_usual_line_is_read_as_by_the_rules_one_after_the_other(
+        fn the_fast_reader_reads_a_line_as_the_slow_reader_does(
             name in "[A-Za-z_^~!-]{0,20}",
             known in prop::sample::select(&["Host", "content-LENGTH", "x-request-id", ""][..]),
             middle in prop::sample::select(&[":", ": ", ":\t ", " :", ""][..]),

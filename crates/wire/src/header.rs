@@ -1,7 +1,7 @@
-//! Field names that the proxy itself cares about, or that most messages have: each is a small number.
+//! The names of fields that attache uses itself or that most messages contain. Each has a small number.
 //!
-//! The reader looks a name up once, by its length and a few comparisons of eight bytes; from then on it is compared by its number
-//! ([`Known`]). A name that isn't in the list is compared by its bytes without case. Nothing is hashed.
+//! The reader looks a name up once, by its length and a few comparisons of eight bytes. From then on it is compared by its number
+//! ([`Known`]). A name that isn't in the list is compared by its bytes, without case. Nothing is hashed.
 
 use http::HeaderName;
 
@@ -9,7 +9,7 @@ use http::HeaderName;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Known(u8);
 
-/// What stands in the place of a number where the name is none of the list.
+/// The number of a name that is not in the list.
 pub(crate) const UNKNOWN: u8 = u8::MAX;
 
 macro_rules! known {
@@ -111,7 +111,7 @@ known! {
 
 const COUNT: usize = TEXTS.len();
 
-// A set of them is the bits of one `u128`.
+// A set of names is stored as the bits of one `u128`.
 const _: () = assert!(COUNT <= 128);
 
 impl Known {
@@ -120,7 +120,7 @@ impl Known {
         TEXTS[self.0 as usize]
     }
 
-    /// The `http` crate's name.
+    /// The name as the `http` crate's type.
     pub fn to_header_name(self) -> HeaderName {
         NAMES.get(usize::from(self.0)).cloned().unwrap_or(http::header::HOST)
     }
@@ -139,7 +139,7 @@ impl Known {
         if (number as usize) < COUNT { Some(Self(number)) } else { None }
     }
 
-    /// The name among the list, whatever its case. What is found has only bytes that a name may have.
+    /// Finds a name in the list, in any case of letters. A name that is found contains only bytes that names may contain.
     #[inline]
     pub fn of(name: &[u8]) -> Option<Self> {
         let (first, last) = words(name)?;
@@ -150,19 +150,19 @@ impl Known {
             return None;
         }
         let known = Self(number);
-        // Of a long one, what stands between these words.
+        // The two words cover the first and the last eight bytes; a longer name is compared as a whole.
         (key.len <= 16 || is_name(name, known.as_str().as_bytes())).then_some(known)
     }
 }
 
-/// The first and the last eight bytes of a name, the first one lowest. Of a shorter one the rest is 0, and the second word is the first
-/// one.
+/// The first and the last eight bytes of a name, the first byte lowest. For a name of eight bytes or fewer, the rest is 0 and the second
+/// word equals the first.
 #[inline]
 fn words(name: &[u8]) -> Option<(u64, u64)> {
     if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
         return Some((u64::from_le_bytes(*first), u64::from_le_bytes(*last)));
     }
-    // Of four to seven bytes, two halves that overlap; of fewer, one by one.
+    // A name of four to seven bytes is read as two halves that overlap; a shorter one byte by byte.
     let short = if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
         let last = u64::from(u32::from_le_bytes(*last));
         u64::from(u32::from_le_bytes(*first)) | last << (8 * (name.len() - 4))
@@ -179,7 +179,7 @@ struct Key {
     len: usize,
 }
 
-/// The bits of a word that must be the same: all but that of the case where a letter stands.
+/// The bits of a word that must be equal: all except the bit for the case of each letter.
 #[inline]
 const fn mask(word: u64) -> u64 {
     !((word & 0x4040_4040_4040_4040) >> 1)
@@ -205,10 +205,10 @@ static KEYS: [Key; COUNT] = {
     keys
 };
 
-/// Places in the table of names. With so many, a factor that leads each name to a place of its own is soon found.
+/// The size of the hash table of names, as a power of two. With so many places the search for the factor below ends soon.
 const BITS: u32 = 9;
 
-/// Where a name of the list would stand, whatever its case.
+/// The place in the table for a name of the list, in any case of letters.
 #[inline]
 const fn place(first: u64, last: u64) -> usize {
     place_by(first, last, FACTOR)
@@ -216,13 +216,13 @@ const fn place(first: u64, last: u64) -> usize {
 
 #[inline]
 const fn place_by(first: u64, last: u64, factor: u64) -> usize {
-    // The bit of the case is set in letters, and in the digits and hyphens that it makes no difference to.
+    // The bit for the case. It is set in lower-case letters, and also in digits and hyphens, which have no case.
     const CASE: u64 = 0x2020_2020_2020_2020;
     let mixed = (first | CASE) ^ (last | CASE).rotate_left(29);
     (mixed.wrapping_mul(factor) >> (64 - BITS)) as usize
 }
 
-/// A factor by which no two names have the same place. It is looked for when this is compiled.
+/// A factor that gives each name a place of its own. The compiler searches for it.
 const FACTOR: u64 = {
     // 2^64 over the golden ratio (Knuth, TAOCP 6.4), then any odd numbers.
     let mut factor: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -246,7 +246,7 @@ const fn is_perfect(factor: u64) -> bool {
     true
 }
 
-/// The number of the name that may stand at each place.
+/// For each place, the number of the name that may be there.
 static PLACES: [u8; 1 << BITS] = {
     let mut places = [UNKNOWN; 1 << BITS];
     let mut number = 0;
@@ -257,12 +257,12 @@ static PLACES: [u8; 1 << BITS] = {
     places
 };
 
-/// Several names.
+/// A set of names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KnownSet(u128);
 
 impl KnownSet {
-    /// These names.
+    /// The set of these names.
     pub const fn of(names: &[Known]) -> Self {
         let (mut bits, mut at) = (0, 0);
         while at < names.len() {
@@ -295,8 +295,8 @@ impl std::fmt::Display for Known {
     }
 }
 
-/// Whether `name` is `known`, whatever its case. `known` has letters in lower case, digits and `-` alone; `name` may be any bytes. Eight
-/// bytes are compared at once: they may differ in the bit of the case where `known` has a letter, and nowhere else.
+/// Whether `name` is `known`, in any case of letters. `known` contains only lower-case letters, digits and `-`; `name` may be any bytes.
+/// Eight bytes are compared at once. They may differ only in the bit for the case, and only where `known` has a letter.
 #[inline]
 fn is_name(name: &[u8], known: &[u8]) -> bool {
     let word = |bytes: &[u8], at: usize| {

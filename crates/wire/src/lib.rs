@@ -1,17 +1,18 @@
 //! HTTP/1 messages as bytes, without input or output (RFC 9112), for a server and for a client.
 //!
-//! Bytes that were read go in, and out come heads, pieces of bodies and verdicts; messages go in, and out come bytes to be written.
-//! Nothing here waits, reads a clock or touches a socket, so that every rule can be tested at every split of its bytes, fuzzed, and
-//! held against other people's parsers.
+//! Bytes that were read go in; heads, pieces of bodies and errors come out. In the other direction messages go in, and bytes to write come
+//! out. Nothing here waits, reads a clock or touches a socket. So every rule can be tested at every split of its bytes, fuzzed, and
+//! compared with other people's parsers.
 //!
 //! - [`request`] and [`response`] read a head: one piece of the connection's read buffer, and an index of its fields.
-//! - [`Fields`] is that index, with what is changed on the way; [`Request`] and [`Response`] are what is passed on.
-//! - [`body`] finds where a message ends and takes its framing off; [`outbox`] puts framing on.
+//! - [`Fields`] is that index together with all later changes. [`Request`] and [`Response`] are what the layers pass on.
+//! - [`body`] finds where a message ends and removes its framing; [`outbox`] adds framing.
 //! - [`server`] reads the requests of one connection, with pipelining and upgrades.
-//! - [`proxy_protocol`] reads and writes the header that may stand before all of it.
-//! - [`write`] copies them to the next hop, with the field names as the sender spelt them.
+//! - [`proxy_protocol`] reads and writes the header that a connection may begin with.
+//! - [`write`] writes heads for the next hop, with the field names as the sender spelt them.
 //!
-//! Whatever two parsers could read in two ways is refused (a [`Fault`]) or rewritten into one form, in requests and in answers.
+//! If two parsers could read a message differently, it is refused (a [`Fault`]) or rewritten into one form. This is true for requests and
+//! for responses.
 
 pub mod body;
 #[cfg(test)]

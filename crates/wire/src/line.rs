@@ -1,8 +1,8 @@
-//! One line of a head as bytes.
+//! Writes one line of a head as bytes.
 
 use bytes::{BufMut as _, BytesMut};
 
-/// A number's digits, by hand: the formatter is a function call for each digit or two.
+/// Writes a number's digits. The standard formatter would need a function call for each digit or two.
 pub fn decimal(n: u64, write: impl FnOnce(&[u8])) {
     let mut digits = [0; 20];
     let mut at = digits.len();
@@ -20,7 +20,7 @@ pub fn decimal(n: u64, write: impl FnOnce(&[u8])) {
     write(digits.get(at..).unwrap_or_default());
 }
 
-/// One field line.
+/// Writes one field line.
 #[inline]
 pub(crate) fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);

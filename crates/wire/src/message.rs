@@ -1,7 +1,7 @@
-//! A request and an answer, as the proxy passes them on: what was read of the head, and a body.
+//! A request and a response, as the proxy passes them on: what was read of the head, and a body.
 //!
-//! Like the `http` crate's types, with [`Fields`] instead of its map and with a place for each thing that else would be an extension.
-//! Method, target and status are that crate's. Conversions to its types are for HTTP/2, whose implementation speaks in them.
+//! These types are like the `http` crate's, but with [`Fields`] instead of its map, and with a field for each thing that would be an
+//! extension there. Method, target and status are that crate's types. The conversions to its types are for HTTP/2, which uses them.
 
 use std::{any::Any, borrow::Cow, fmt, rc::Rc};
 
@@ -17,11 +17,11 @@ pub struct RequestHead {
     pub method: Method,
     /// The target.
     pub uri: Uri,
-    /// The version that it came with.
+    /// The HTTP version that it was received with.
     pub version: Version,
     /// The fields.
     pub headers: Fields,
-    /// The query as the client sent it, where the URI has no room for it.
+    /// The query as the client sent it, if the URI can't hold it.
     pub raw_query: Option<RawQuery>,
     /// `:protocol` of an extended CONNECT (RFC 8441).
     pub protocol: Option<Protocol>,
@@ -45,24 +45,24 @@ impl Default for RequestHead {
 pub struct ResponseHead {
     /// The status.
     pub status: StatusCode,
-    /// The version that it came with.
+    /// The HTTP version that it was received with.
     pub version: Version,
     /// The fields.
     pub headers: Fields,
-    /// The reason phrase, where it isn't the usual one of the status.
+    /// The reason phrase, if it isn't the usual one of the status.
     pub reason: Option<Bytes>,
-    /// What an answer carries beside its body: the connection that it opened.
+    /// What a response carries beside its body: the connection that it opened.
     pub carried: Option<Box<dyn Any>>,
 }
 
-/// A request. Code that may have to send it again keeps its head, which is copied only if one of the two is changed.
+/// A request. Code that may have to send it again keeps its head. The head is copied only if one of the two changes.
 #[derive(Clone, Debug, Default)]
 pub struct Request<B> {
     head: Rc<RequestHead>,
     body: B,
 }
 
-/// A response. Its head is boxed, because it is large and moved often.
+/// A response. Its head is boxed, because it is large and is moved often.
 #[derive(Debug, Default)]
 pub struct Response<B> {
     head: Box<ResponseHead>,
@@ -72,12 +72,12 @@ pub struct Response<B> {
 macro_rules! message {
     ($message:ident, $head:ident, $held:ident, $mut:expr) => {
         impl<B> $message<B> {
-            /// A message with a usual head, without fields.
+            /// A message with a default head, without fields.
             pub fn new(body: B) -> Self {
                 Self { head: $held::default(), body }
             }
 
-            /// A message of its parts.
+            /// A message from its parts.
             pub fn from_parts(head: impl Into<$held<$head>>, body: B) -> Self {
                 Self { head: head.into(), body }
             }
@@ -92,17 +92,17 @@ macro_rules! message {
                 &self.head
             }
 
-            /// The head, to be changed.
+            /// The head, for changes.
             pub fn head_mut(&mut self) -> &mut $head {
                 $mut(&mut self.head)
             }
 
-            /// The version that it came with.
+            /// The HTTP version that it was received with.
             pub fn version(&self) -> Version {
                 self.head.version
             }
 
-            /// The version, to be changed.
+            /// The HTTP version, for changes.
             pub fn version_mut(&mut self) -> &mut Version {
                 &mut self.head_mut().version
             }
@@ -112,7 +112,7 @@ macro_rules! message {
                 &self.head.headers
             }
 
-            /// The fields, to be changed.
+            /// The fields, for changes.
             pub fn headers_mut(&mut self) -> &mut Fields {
                 &mut self.head_mut().headers
             }
@@ -122,7 +122,7 @@ macro_rules! message {
                 &self.body
             }
 
-            /// The body, to be changed.
+            /// The body, for changes.
             pub const fn body_mut(&mut self) -> &mut B {
                 &mut self.body
             }
@@ -149,7 +149,7 @@ impl<B> Request<B> {
         &self.head.method
     }
 
-    /// The method, to be changed.
+    /// The method, for changes.
     pub fn method_mut(&mut self) -> &mut Method {
         &mut self.head_mut().method
     }
@@ -159,12 +159,12 @@ impl<B> Request<B> {
         &self.head.uri
     }
 
-    /// The same head, shared, before another body.
+    /// A request with the same head, which both share, and another body.
     pub fn with_body<T>(&self, body: T) -> Request<T> {
         Request { head: Rc::clone(&self.head), body }
     }
 
-    /// The target, to be changed.
+    /// The target, for changes.
     pub fn uri_mut(&mut self) -> &mut Uri {
         &mut self.head_mut().uri
     }
@@ -176,7 +176,7 @@ impl<B> Response<B> {
         self.head.status
     }
 
-    /// The status, to be changed.
+    /// The status, for changes.
     pub fn status_mut(&mut self) -> &mut StatusCode {
         &mut self.head.status
     }
@@ -253,7 +253,7 @@ impl<B> From<Response<B>> for http::Response<B> {
 pub struct Protocol(Cow<'static, str>);
 
 impl Protocol {
-    /// A name of the program's own.
+    /// A protocol that attache itself names.
     pub const fn from_static(name: &'static str) -> Self {
         Self(Cow::Borrowed(name))
     }
@@ -276,13 +276,13 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// The query as the client sent it, where it holds bytes that [`Uri`] has no room for (`"`, `<`, `>`): in the URI they stand
+/// The query as the client sent it. It is kept if it contains bytes that [`Uri`] can't hold (`"`, `<`, `>`); the URI has them
 /// percent-encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawQuery(pub(crate) Bytes);
 
 impl RawQuery {
-    /// The path and query to be written for `uri`: with the raw query, where the URI's is still its encoded form.
+    /// The path and query to write for `path`. The raw query is used if the URI's query is still its encoded form.
     pub fn target(&self, path: &PathAndQuery) -> Option<Vec<u8>> {
         if encoded(&self.0) != path.query()?.as_bytes() {
             return None;
@@ -311,7 +311,7 @@ pub(crate) fn encoded(query: &[u8]) -> Vec<u8> {
     out
 }
 
-/// `:path` of HTTP/2, and its query where the URI has no room for that. `None` where it is no path.
+/// The value of `:path` of HTTP/2, and its raw query if the URI can't hold that. `None` if the value is no path.
 pub fn path_and_query(path: &[u8]) -> Option<(PathAndQuery, Option<RawQuery>)> {
     if path.is_empty() {
         return None;
@@ -327,7 +327,7 @@ pub fn path_and_query(path: &[u8]) -> Option<(PathAndQuery, Option<RawQuery>)> {
     Some((PathAndQuery::from_maybe_shared(bytes).ok()?, raw))
 }
 
-/// A target as a URI; `None` where its grammar is broken.
+/// A target as a URI; `None` if it doesn't match the grammar.
 pub(crate) fn uri_of(target: &[u8]) -> Option<Uri> {
     if target.iter().copied().any(needs_encoding) {
         return Uri::try_from(encoded(target)).ok();

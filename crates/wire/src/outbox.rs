@@ -1,40 +1,40 @@
-//! Bytes on their way out: heads, and bodies with their framing.
+//! Bytes to be written: heads, and bodies with their framing.
 //!
-//! Small pieces are gathered in one buffer, so that an answer with a small body is one write. A large piece of a body is not copied: it
-//! stands behind the buffer, and nothing is added before it has gone, which is also what holds its source back.
+//! Small pieces are gathered in one buffer, so that a message with a small body is one write. A large piece of a body is not copied: it
+//! waits after the buffer, and nothing is added until it has been written. This also holds back the source of the body.
 
 use std::io::{IoSlice, Write as _};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
-/// A piece of a body up to this size is copied behind the head.
+/// A piece of a body up to this size, in bytes, is copied into the buffer with the head.
 const SMALL: usize = 4096;
-/// Gathered bytes above which nothing more is taken.
+/// When so many bytes are gathered, no more are accepted.
 const FULL: usize = 16 << 10;
 
-/// How a body is framed on its way out.
+/// How a body is framed when it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoder {
-    /// There is none, whatever the head says.
+    /// There is no body, whatever the head says.
     None,
-    /// So many bytes are to come.
+    /// So many bytes are still to come.
     Length(u64),
     /// In chunks.
     Chunked,
-    /// By the connection's end.
+    /// The body ends when the connection ends.
     UntilEnd,
 }
 
-/// A body that is longer or shorter than its head said. The connection must be cut.
+/// The body is longer or shorter than its head said. The connection must be cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WrongLength;
 
-/// What is to be written, in its order.
+/// What is to be written, in order.
 #[derive(Debug, Default)]
 pub struct Outbox {
     flat: BytesMut,
-    /// Boxed, since connections that wait have none: an allocation for each large piece, which costs far more to write.
+    /// Boxed, because waiting connections have none. It costs one allocation for each large piece; writing such a piece costs far more.
     large: Option<Box<Large>>,
 }
 
@@ -42,33 +42,33 @@ pub struct Outbox {
 #[derive(Debug)]
 struct Large {
     data: Bytes,
-    /// What ends its chunk.
+    /// The bytes that end its chunk.
     tail: &'static [u8],
 }
 
 impl Outbox {
-    /// Everything has been written.
+    /// Whether everything has been written.
     pub fn is_empty(&self) -> bool {
         self.flat.is_empty() && self.large.is_none()
     }
 
-    /// Another piece of a body may be given.
+    /// Whether another piece of a body can be added.
     pub fn has_room(&self) -> bool {
         self.flat.len() < FULL && self.large.is_none()
     }
 
-    /// Bytes that wait.
+    /// How many bytes wait to be written.
     pub fn len(&self) -> usize {
         self.flat.len() + self.large.as_ref().map_or(0, |large| large.data.len() + large.tail.len())
     }
 
-    /// Where heads are written. Only while [`has_room`](Self::has_room).
+    /// The buffer that heads are written to. Use it only while [`has_room`](Self::has_room) is true.
     pub fn head(&mut self) -> &mut BytesMut {
         debug_assert!(self.large.is_none());
         &mut self.flat
     }
 
-    /// The buffer itself, to be taken away or put back while nothing waits.
+    /// The buffer itself. It can be taken away or put back while nothing waits to be written.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.flat
     }
@@ -76,7 +76,7 @@ impl Outbox {
     /// Adds a piece of a body.
     ///
     /// # Errors
-    /// It is more than the head promised; nothing of it is added.
+    /// The piece is longer than the head promised. No part of it is added.
     pub fn body(&mut self, encoder: &mut Encoder, data: Bytes) -> Result<(), WrongLength> {
         if data.is_empty() {
             return Ok(());
@@ -109,7 +109,7 @@ impl Outbox {
     /// Ends a body.
     ///
     /// # Errors
-    /// It is less than the head promised.
+    /// The body was shorter than the head promised.
     pub fn end(&mut self, encoder: Encoder, trailers: Option<&HeaderMap>) -> Result<(), WrongLength> {
         match encoder {
             Encoder::None | Encoder::UntilEnd | Encoder::Length(0) => Ok(()),
@@ -130,7 +130,7 @@ impl Outbox {
         }
     }
 
-    /// The buffer with everything that waits in it.
+    /// The buffer, after everything that waits has been moved into it.
     fn settled(&mut self) -> &mut BytesMut {
         if let Some(large) = self.large.take() {
             self.flat.extend_from_slice(&large.data);
@@ -139,22 +139,22 @@ impl Outbox {
         &mut self.flat
     }
 
-    /// What is to be written next, where it is one piece.
+    /// The bytes to write next, if they are one piece.
     pub fn single(&self) -> Option<&[u8]> {
         if self.large.is_none() { Some(&self.flat) } else { None }
     }
 
-    /// What is to be written next.
+    /// The bytes to write next.
     pub fn slices(&self) -> [IoSlice<'_>; 3] {
         let (data, tail) =
             self.large.as_ref().map_or((&b""[..], &b""[..]), |large| (&large.data, large.tail));
         [IoSlice::new(&self.flat), IoSlice::new(data), IoSlice::new(tail)]
     }
 
-    /// So many bytes were written.
+    /// Notes that `n` bytes were written.
     pub fn advance(&mut self, n: usize) {
         if n == self.flat.len() {
-            // The usual case: the buffer begins anew.
+            // The usual case: everything was written, and the buffer starts again at its beginning.
             self.flat.clear();
             return;
         }

@@ -1,8 +1,7 @@
-//! One request head, read strictly.
+//! Reads one request head, strictly.
 //!
-//! Decides whether a head can be read in one way only, and how its body is framed. The rules are RFC 9112 sections 2.2, 3, 5 and 6.3
-//! and RFC 9110 section 5.6.2, each without the leniency that they allow a recipient: what another parser may read differently is
-//! refused.
+//! This module decides whether a head has only one meaning, and how its body is framed. The rules are RFC 9112 sections 2.2, 3, 5 and 6.3
+//! and RFC 9110 section 5.6.2, without the leniency that they allow a recipient. What another parser may read differently is refused.
 
 use std::{ops::Range, rc::Rc};
 
@@ -20,57 +19,57 @@ use crate::{
     value::{self, Connection},
 };
 
-/// How a body ends.
+/// How a body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
+    /// There is no body.
     None,
-    /// After so many bytes.
+    /// By its length in bytes.
     Length(u64),
     /// By its chunks.
     Chunked,
 }
 
-/// What is done about raw UTF-8 in a target, which no RFC allows and some clients send.
+/// What to do with raw UTF-8 in a target. No RFC allows it, and some clients send it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Target {
-    /// It is refused.
+    /// Refuse it.
     #[default]
     Strict,
-    /// It passes as it is.
+    /// Pass it on unchanged.
     Lenient,
 }
 
-/// What is known of a good head.
+/// What is known of a valid head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Bytes up to its last.
+    /// Its length in bytes, with the empty line that ends it.
     pub len: usize,
-    /// Where the method stands.
+    /// The position of the method.
     pub method: Range<usize>,
-    /// Where the target stands.
+    /// The position of the target.
     pub target: Range<usize>,
-    /// HTTP/1.1 or a later HTTP/1, which is to be taken for 1.1 (RFC 9110 section 2.5); else HTTP/1.0.
+    /// The version is HTTP/1.1, or a later HTTP/1, which counts as 1.1 (RFC 9110 section 2.5). Otherwise it is HTTP/1.0.
     pub http11: bool,
-    /// Its body.
+    /// How its body is framed.
     pub framing: Framing,
-    /// What follows may not be HTTP: CONNECT, or an `Upgrade` was asked for.
+    /// The bytes after this message may be another protocol: it is a CONNECT, or it asks for an `Upgrade`.
     pub may_switch: bool,
-    /// Another request may follow.
+    /// Another request may follow on this connection.
     pub persists: bool,
-    /// The client waits for 100 before it sends the body (RFC 9110 section 10.1.1).
+    /// The client waits for status 100 before it sends the body (RFC 9110 section 10.1.1).
     pub expects: bool,
-    /// The client takes trailers (`TE: trailers`).
+    /// The client accepts trailers (`TE: trailers`).
     pub takes_trailers: bool,
 }
 
 const TOO_LONG: Fault = Fault::of(Kind::LineTooLong, "The request line is longer than allowed.");
-/// The longest registered method has 17 bytes.
+/// The most bytes of a method. The longest registered method has 17 bytes.
 const MAX_METHOD: usize = 64;
-const FORM: Fault = Fault::invalid("The request's target is not one that its method may have.");
-const BYTE: &str = "The request's target has a byte that it may not have; write it percent-encoded.";
+const FORM: Fault = Fault::invalid("The request's target has a form that its method does not allow.");
+const BYTE: &str = "The request's target has a byte that is not allowed there; write it percent-encoded.";
 
-/// Takes the head that the buffer begins with off it; `None` while its end is not there.
+/// Takes the head off the front of the buffer; `None` while its end has not arrived.
 ///
 /// # Errors
 /// The rule that was broken. Nothing after the head can be trusted.
@@ -86,7 +85,7 @@ pub fn read(
 }
 
 fn parse(bytes: &[u8], limits: &Limits, target: Target) -> Result<Option<(Head, Index)>, Fault> {
-    // A line of something else entirely need not be waited for.
+    // Bytes that can't be a request are refused at once, without waiting for the end of the line.
     let method = check_method(bytes)?;
     let Some(end) = memchr(b'\n', bytes) else {
         return if bytes.len() > limits.line + 2 { Err(TOO_LONG) } else { Ok(None) };
@@ -119,7 +118,7 @@ fn parse(bytes: &[u8], limits: &Limits, target: Target) -> Result<Option<(Head, 
     Ok(Some((head, index)))
 }
 
-/// What the fields that matter here said.
+/// What the fields that decide the framing say.
 #[derive(Default)]
 struct HeadFields {
     hosts: u32,
@@ -141,7 +140,9 @@ impl HeadFields {
             header::HOST => {
                 self.hosts += 1;
                 if !chars::all(value, &HOST) {
-                    return Err(Fault::invalid("The Host header has a character that no host has."));
+                    return Err(Fault::invalid(
+                        "The Host header has a character that is not allowed in hosts.",
+                    ));
                 }
             }
             header::EXPECT => {
@@ -189,15 +190,15 @@ impl HeadFields {
             Some(n) => Framing::Length(n),
         };
         if connect && framing != Framing::None {
-            // RFC 9110 section 9.3.6: it has no meaning, and the bytes could be taken for the tunnel's.
+            // RFC 9110 section 9.3.6: content has no meaning here, and its bytes could be taken for bytes of the tunnel.
             return Err(Fault::invalid("A CONNECT has a body."));
         }
         Ok(framing)
     }
 }
 
-/// A list of codings that ends in `chunked` has a known end, so it can be said that the others are not implemented (RFC 9112
-/// section 6.1); where `chunked` is not the last, the body's end is not known (section 6.3).
+/// Which fault a bad list of codings is. If the list ends in `chunked`, the end of the body is known, so the answer can say that the other
+/// codings are not implemented (RFC 9112 section 6.1). If `chunked` is not the last coding, the end of the body is unknown (section 6.3).
 #[cold]
 fn bad_coding(value: &[u8]) -> Fault {
     let mut codings: Vec<&[u8]> = value.split(|b| *b == b',').map(value::trim).collect();
@@ -212,10 +213,10 @@ fn bad_coding(value: &[u8]) -> Fault {
     Fault::invalid("The Transfer-Encoding is not exactly `chunked`.")
 }
 
-/// What a client speaks whose first bytes are no request, where they tell.
+/// Which other protocol a client speaks, if its first bytes show that.
 #[cold]
 pub(crate) fn another_protocol(bytes: &[u8]) -> Option<Fault> {
-    /// The signature of the PROXY protocol's version 2, without the line ends that it begins with.
+    /// The signature of version 2 of the PROXY protocol, without the line ends at its beginning.
     const PROXY: &[u8] = b"\0\r\nQUIT\n";
     match bytes {
         [b'P', b'R', b'O', b'X', b'Y', b' ', ..] => Some(UNEXPECTED_PROXY),
@@ -232,7 +233,7 @@ const UNEXPECTED_PROXY: Fault = Fault::invalid(
     "The connection begins with a PROXY protocol header, which only a listener with `proxy_protocol` accepts.",
 );
 
-/// Checks the bytes of the method that have arrived; returns its length.
+/// Checks the bytes of the method that have arrived. Returns the method's length.
 fn check_method(bytes: &[u8]) -> Result<usize, Fault> {
     let window = bytes.get(..bytes.len().min(MAX_METHOD + 1)).unwrap_or_default();
     match window.iter().position(|b| !TOKEN[usize::from(*b)]) {
@@ -241,7 +242,7 @@ fn check_method(bytes: &[u8]) -> Result<usize, Fault> {
                 .unwrap_or(Fault::invalid("The request does not begin with a method.")))
         }
         Some(n) if window.get(n) != Some(&b' ') => {
-            Err(Fault::invalid("The method has a character it may not have."))
+            Err(Fault::invalid("The method has a character that is not allowed in methods."))
         }
         None if window.len() > MAX_METHOD => Err(Fault::invalid("The method is longer than 64 bytes.")),
         Some(n) => Ok(n),
@@ -255,7 +256,7 @@ struct Line {
     target: Range<usize>,
 }
 
-/// Parses a line whose method was checked.
+/// Parses a request line whose method has been checked.
 fn request_line(line: &[u8], method: usize, policy: Target) -> Result<Line, Fault> {
     const SHAPE: Fault =
         Fault::invalid("The request line is not `METHOD TARGET VERSION` with single spaces.");
@@ -278,7 +279,7 @@ fn request_line(line: &[u8], method: usize, policy: Target) -> Result<Line, Faul
     let good = match target.first() {
         Some(b'/') => !connect,
         Some(b'*') => target.len() == 1 && method == b"OPTIONS",
-        // The forms of a forward proxy, rarer and with more grammar.
+        // The forms of a forward proxy. They are rarer, and their grammar is larger.
         Some(_) => uri_of(target).is_some_and(|uri| {
             let authority =
                 uri.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'));
@@ -300,7 +301,7 @@ fn check_target(target: &[u8], policy: Target) -> Result<(), Fault> {
     }
 }
 
-/// The first byte that isn't allowed is at `at`.
+/// Handles a target whose first unusual byte is at `at`.
 #[cold]
 fn unusual_target(target: &[u8], at: usize, question: usize, policy: Target) -> Result<(), Fault> {
     let refused = |at: usize| {
@@ -323,13 +324,13 @@ fn unusual_target(target: &[u8], at: usize, question: usize, policy: Target) -> 
     }
 }
 
-const TARGET: Fault = Fault::invalid("The request's target is not one that its method may have.");
-const METHOD: Fault = Fault::invalid("The method has a character it may not have.");
+const TARGET: Fault = Fault::invalid("The request's target has a form that its method does not allow.");
+const METHOD: Fault = Fault::invalid("The method has a character that is not allowed in methods.");
 
-/// The head of a request that was read: nothing of it is copied.
+/// The head of a request that was read. Its bytes are shared, not copied.
 ///
 /// # Errors
-/// The target is nothing that [`Uri`] can hold.
+/// [`Uri`] can't hold the target.
 fn message(head: &Head, bytes: Bytes, index: Index) -> Result<Rc<RequestHead>, Fault> {
     let method = method(bytes.get(head.method.clone()).unwrap_or_default())?;
     let target = bytes.slice(head.target.clone());
@@ -343,7 +344,7 @@ fn message(head: &Head, bytes: Bytes, index: Index) -> Result<Rc<RequestHead>, F
         Uri::from_maybe_shared(target).map_err(|_| TARGET)?
     };
     if no_path {
-        // RFC 9112 section 3.2.4: it is sent on as `OPTIONS *`. The crate would make `/` of it.
+        // RFC 9112 section 3.2.4: such a target is sent on as `OPTIONS *`. The `http` crate would make it `/`.
         let mut parts = uri.into_parts();
         parts.path_and_query = Some(PathAndQuery::from_static("*"));
         uri = Uri::from_parts(parts).map_err(|_| TARGET)?;
@@ -359,7 +360,7 @@ fn message(head: &Head, bytes: Bytes, index: Index) -> Result<Rc<RequestHead>, F
     }))
 }
 
-/// `http://host`.
+/// Whether the target has the form `http://host`, without a path.
 fn has_no_path(target: &[u8]) -> bool {
     let authority =
         target.iter().position(|b| *b == b':').and_then(|at| target.get(at..)?.strip_prefix(b"://"));

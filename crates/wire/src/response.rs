@@ -1,8 +1,8 @@
-//! One head of an answer, read strictly.
+//! Reads one response head, strictly.
 //!
-//! Answers have the same care as requests, since what an upstream and a client read in two ways is an answer that one of them takes for
-//! two (RFC 9112 sections 6.3 and 11.1). Two things are rewritten into one form, as section 6.3 asks for: a `Content-Length` beside
-//! `Transfer-Encoding` is dropped and the connection ends with the answer, and equal lengths become one.
+//! Responses are checked as carefully as requests. If an upstream and a client read a response differently, one of them takes it for two
+//! responses (RFC 9112 sections 6.3 and 11.1). Two things are rewritten into one form, as section 6.3 asks. A `Content-Length` beside
+//! `Transfer-Encoding` is dropped, and the connection ends with the response. Several equal lengths become one.
 
 use std::ops::Range;
 
@@ -18,62 +18,62 @@ use crate::{
     value::{self, Connection},
 };
 
-/// How an answer's body ends.
+/// How the body of a response is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
+    /// There is no body.
     None,
-    /// After so many bytes.
+    /// By its length in bytes.
     Length(u64),
     /// By its chunks.
     Chunked,
-    /// With the connection.
+    /// The body ends when the connection ends.
     UntilEnd,
 }
 
-/// What was asked, as far as the answer's body depends on it (RFC 9112 section 6.3).
+/// The kind of the request's method, because the framing of the response depends on it (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MethodKind {
-    /// HEAD: whatever the head says, there is no body.
+    /// HEAD: there is no body, whatever the head says.
     Head,
-    /// CONNECT: a success has no body, and is a tunnel.
+    /// CONNECT: a success has no body and opens a tunnel.
     Connect,
-    /// Anything else.
+    /// Any other method.
     Other,
 }
 
-/// What is known of a good head.
+/// What is known of a valid head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Bytes up to its last.
+    /// Its length in bytes, with the empty line that ends it.
     pub len: usize,
     /// The status.
     pub status: u16,
-    /// Where the reason phrase stands.
+    /// The position of the reason phrase.
     pub reason: Range<usize>,
-    /// HTTP/1.1 or a later HTTP/1; else HTTP/1.0.
+    /// The version is HTTP/1.1 or a later HTTP/1. Otherwise it is HTTP/1.0.
     pub http11: bool,
-    /// Its body.
+    /// How its body is framed.
     pub framing: Framing,
-    /// The one length that all `Content-Length` lines stand for.
+    /// The one length that all `Content-Length` lines mean.
     pub length: Option<u64>,
-    /// The `Content-Length` lines are not to be passed on as they are: [`length`](Self::length) stands for them, or nothing does
-    /// where the body is chunked.
+    /// The `Content-Length` lines must not be passed on as they are. [`length`](Self::length) replaces them; for a chunked body nothing
+    /// does.
     pub rewrite_length: bool,
-    /// Another answer may follow.
+    /// Another response may follow on this connection.
     pub persists: bool,
 }
 
-const LINE: Fault = Fault::invalid("The answer does not begin with `HTTP/1.x STATUS REASON`.");
-const TOO_LONG: Fault = Fault::invalid("The answer's status line is longer than allowed.");
-const LENGTH: Fault = Fault::invalid("The answer's Content-Length is not one decimal number.");
-const LENGTHS: Fault = Fault::invalid("The answer has Content-Length headers that differ.");
-const CODING: Fault = Fault::invalid("The answer's Transfer-Encoding is something else than one `chunked`.");
+const LINE: Fault = Fault::invalid("The response does not begin with `HTTP/1.x STATUS REASON`.");
+const TOO_LONG: Fault = Fault::invalid("The response's status line is longer than allowed.");
+const LENGTH: Fault = Fault::invalid("The response's Content-Length is not one decimal number.");
+const LENGTHS: Fault = Fault::invalid("The response has Content-Length headers that differ.");
+const CODING: Fault = Fault::invalid("The response's Transfer-Encoding is not exactly `chunked`.");
 
-/// Takes the head that the buffer begins with off it; `None` while its end is not there.
+/// Takes the head off the front of the buffer; `None` while its end has not arrived.
 ///
 /// # Errors
-/// The rule that was broken. Nothing of the connection can be trusted any more.
+/// The rule that was broken. Nothing else on this connection can be trusted.
 pub fn read(
     buf: &mut BytesMut,
     limits: &Limits,
@@ -107,7 +107,7 @@ fn parse(bytes: &[u8], limits: &Limits, asked: MethodKind) -> Result<Option<(Hea
         return Ok(None);
     };
     if seen.chunked && !http11 {
-        return Err(Fault::invalid("The answer is HTTP/1.0 and has a Transfer-Encoding."));
+        return Err(Fault::invalid("The response is HTTP/1.0 and has a Transfer-Encoding."));
     }
     let bodiless = matches!(status, 100..=199 | 204 | 304)
         || asked == MethodKind::Head
@@ -166,7 +166,7 @@ impl HeadFields {
         Ok(())
     }
 
-    /// Equal lengths, in one line or several, are one (RFC 9110 section 8.6).
+    /// Takes equal lengths, in one line or several, as one (RFC 9110 section 8.6).
     #[cold]
     fn fold(&mut self, value: &[u8]) -> Result<(), Fault> {
         self.folded = true;
@@ -181,7 +181,7 @@ impl HeadFields {
 }
 
 fn status_line(line: &[u8]) -> Result<(u16, bool, Range<usize>), Fault> {
-    // `HTTP/1.x ` and three digits, and a reason that may be missing with its space (clients have always taken that).
+    // `HTTP/1.x `, three digits, and a reason phrase. The phrase may be missing together with its space; clients have always accepted that.
     let [_, _, _, _, _, _, _, minor, b' ', a, b, c, rest @ ..] = line else { return Err(LINE) };
     if !minor.is_ascii_digit() || !matches!(a, b'1'..=b'9') || !b.is_ascii_digit() || !c.is_ascii_digit() {
         return Err(LINE);
@@ -195,13 +195,13 @@ fn status_line(line: &[u8]) -> Result<(u16, bool, Range<usize>), Fault> {
     Ok((status, *minor != b'0', line.len().min(13)..line.len()))
 }
 
-/// The head of an answer that was read.
+/// The head of a response that was read.
 ///
 /// # Errors
-/// The status is below 100, which no head that was read has.
+/// The status is below 100. A head that was read never has such a status.
 fn message(head: &Head, bytes: Bytes, index: Index) -> Result<Box<ResponseHead>, Fault> {
     let status = StatusCode::from_u16(head.status)
-        .map_err(|_| Fault::invalid("The answer's status is not one of three digits."))?;
+        .map_err(|_| Fault::invalid("The response's status is not a number of three digits."))?;
     let phrase = bytes.get(head.reason.clone()).unwrap_or_default();
     let usual = status.canonical_reason().unwrap_or("Unknown").as_bytes() == phrase;
     let reason = (!usual).then(|| bytes.slice(head.reason.clone()));

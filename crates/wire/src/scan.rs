@@ -1,12 +1,12 @@
-//! Sixteen bytes at once: where a byte of some kind stands.
+//! Searches sixteen bytes at once for a byte of some kind.
 //!
-//! Every byte of a head is looked at, so this is what reading one costs. x86-64 compares sixteen bytes by one instruction (SSE2, which
-//! every such processor has); elsewhere a plain loop does.
+//! Every byte of a head is scanned, so this decides the cost of reading a head. On x86-64 one instruction compares sixteen bytes (SSE2,
+//! which every such processor has). On other processors a plain loop does it.
 
-/// As many bytes as are looked at at once.
+/// The bytes that are scanned at once.
 type Sixteen = [u8; 16];
 
-/// Where the first byte from `at` on stands for which `find` sets its bit, the lowest bit being the first byte's.
+/// The position of the first byte, from `at` on, for which `find` sets its bit. The lowest bit belongs to the first byte.
 #[expect(clippy::inline_always, reason = "twice for each line of each head, and mostly done after one step")]
 #[inline(always)]
 pub(crate) fn first(bytes: &[u8], mut at: usize, find: impl Fn(&Sixteen) -> u32) -> Option<usize> {
@@ -20,7 +20,7 @@ pub(crate) fn first(bytes: &[u8], mut at: usize, find: impl Fn(&Sixteen) -> u32)
     last(bytes, at, find)
 }
 
-/// The same where fewer than sixteen bytes are left: the last sixteen are looked at, without those before `at`.
+/// Like [`first`], when fewer than sixteen bytes are left: it scans the last sixteen and ignores those before `at`.
 #[inline(never)]
 fn last(bytes: &[u8], at: usize, find: impl Fn(&Sixteen) -> u32) -> Option<usize> {
     let rest = bytes.get(at..)?;
@@ -48,17 +48,17 @@ mod by_vector {
 
     use super::Sixteen;
 
-    /// The bits of the colons.
+    /// One bit for each colon.
     #[inline]
     pub(crate) fn colons(bytes: &Sixteen) -> u32 {
-        // SAFETY: all that it needs is SSE2, without which this module is not compiled.
+        // SAFETY: the function needs only SSE2, and this module is compiled only with SSE2.
         unsafe { equal(load(bytes), b':') }
     }
 
-    /// The bits of the bytes below 0x20, and of 0x7F.
+    /// One bit for each byte below 0x20, and for each 0x7F.
     #[inline]
     pub(crate) fn controls(bytes: &Sixteen) -> u32 {
-        // SAFETY: as above.
+        // SAFETY: the function needs only SSE2, and this module is compiled only with SSE2.
         unsafe { below_or_delete(load(bytes)) }
     }
 

@@ -1,7 +1,7 @@
-//! The requests of one connection, one after the other.
+//! Reads the requests of one connection, one after the other.
 //!
-//! The rule: after a refusal no further byte is interpreted. After a request that may switch protocols, no further byte is
-//! interpreted until it is known whether the connection did switch.
+//! The rule: after a refusal no further byte is interpreted. After a request that may switch protocols, no further byte is interpreted
+//! until it is known whether the connection did switch.
 
 use std::rc::Rc;
 
@@ -13,7 +13,7 @@ use crate::{
     request::{self, Head, Target},
 };
 
-/// Where one connection's requests are.
+/// How far the requests of one connection have been read.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader {
     target: Target,
@@ -26,47 +26,47 @@ pub struct Reader {
 enum State {
     /// Before a head; one empty line is allowed here (RFC 9112 section 2.2).
     Start { line_skipped: bool },
-    /// A body is read.
+    /// A body is being read.
     Body,
-    /// The bytes are kept until it is known whether the protocol changes.
+    /// The bytes are kept until it is known whether the connection switches protocols.
     Switching,
-    /// A head was refused.
+    /// A head was refused, or the connection can't be read any further.
     Refused(Fault),
 }
 
 impl Reader {
-    /// A connection without a byte.
+    /// The state of a new connection.
     pub const fn new(target: Target) -> Self {
         Self { target, state: State::Start { line_skipped: false }, body: Decoder::none(), may_switch: false }
     }
 
-    /// Between two messages.
+    /// Whether the reader is between two messages.
     pub const fn at_start(&self) -> bool {
         matches!(self.state, State::Start { .. })
     }
 
-    /// What follows may not be HTTP.
+    /// Whether the next bytes may be another protocol.
     pub fn is_switching(&self) -> bool {
         self.state == State::Switching
     }
 
-    /// The body that is read.
+    /// The body that is being read.
     pub const fn body(&self) -> &Decoder {
         &self.body
     }
 
-    /// The protocol did not change: the kept bytes are HTTP.
+    /// The connection did not switch protocols: the kept bytes are HTTP.
     pub fn resume(&mut self) {
         if self.state == State::Switching {
             self.state = State::Start { line_skipped: false };
         }
     }
 
-    /// Whether a look at `buf` can say more than the last one, when it had `seen` bytes: a client that sends byte by byte must not make
-    /// every byte cost a look at all of them.
+    /// Whether reading `buf` can find more than last time, when `buf` had `seen` bytes. A client that sends byte by byte must not cause a
+    /// scan of all bytes for every byte.
     pub fn is_worth_a_look(&self, buf: &[u8], seen: usize, limits: &Limits) -> bool {
         let line = memchr::memchr(b'\n', buf.get(seen..).unwrap_or_default()).is_some();
-        // A method is short, and shows at once what is no HTTP.
+        // A method is short, and its bytes show at once if this is not HTTP.
         line || memchr::memchr(b' ', buf.get(..seen).unwrap_or_default()).is_none()
             || Self::is_too_much(buf, limits)
     }
@@ -79,10 +79,10 @@ impl Reader {
         buf.len() > most
     }
 
-    /// Takes the next head off the buffer; `None` while its end is not there, or no head may stand here.
+    /// Takes the next head off the buffer. `None` while its end has not arrived, or while the state allows no head.
     ///
     /// # Errors
-    /// The head is refused, and everything after it.
+    /// The head is refused, and with it everything after it.
     pub fn head(
         &mut self,
         buf: &mut BytesMut,
@@ -112,7 +112,7 @@ impl Reader {
         read
     }
 
-    /// Skips the one empty line that is allowed before a head; returns whether that needs more bytes.
+    /// Skips the one empty line that is allowed before a head. Returns whether more bytes are needed to decide.
     #[cold]
     fn skip(&mut self, buf: &mut BytesMut, line_skipped: bool) -> Result<bool, Fault> {
         match &**buf {
@@ -136,20 +136,21 @@ impl Reader {
         Err(fault)
     }
 
-    /// Takes the next piece of the body off the buffer.
+    /// Takes the next piece of the body out of the buffer.
     ///
     /// # Errors
-    /// The body's framing is broken; nothing behind it can be read.
+    /// The body's framing is invalid; nothing after it can be read.
     pub fn piece(&mut self, buf: &mut BytesMut) -> Result<Piece, Fault> {
         let piece = self.body.decode(buf);
         self.ended();
         piece
     }
 
-    /// The rest of the body is not read, so nothing can follow.
+    /// Gives up the rest of the body. No other request can be read on this connection.
     pub fn abandon(&mut self) {
         if self.state == State::Body {
-            self.state = State::Refused(Fault::invalid("The request before was not read to its end."));
+            self.state =
+                State::Refused(Fault::invalid("The body of the request before was not read to its end."));
         }
     }
 

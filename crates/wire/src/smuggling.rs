@@ -1,5 +1,5 @@
-//! Requests that two parsers read in two ways: the known corpus (CL.TE, TE.CL, TE.TE, CL.0, bare LF, folded and disguised headers, chunk
-//! extensions), each at every split point, and hyper as the second parser.
+//! Requests that two parsers read differently. The corpus has the known forms (CL.TE, TE.CL, TE.TE, CL.0, bare LF, folded and disguised
+//! headers, chunk extensions). Each is tried at every split point, and hyper is the second parser.
 
 use std::{cell::RefCell, convert::Infallible, rc::Rc};
 
@@ -18,21 +18,21 @@ const LIMITS: Limits = Limits { line: 200, size: 400, count: 10 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Expect {
-    /// So many whole messages pass.
+    /// This many complete messages are accepted.
     Pass(u64),
-    /// So many heads pass, the next is refused.
+    /// This many heads are accepted, and the next one is refused.
     Refused(u64, Kind),
-    /// So many heads pass, the body of the last is cut.
+    /// This many heads are accepted, and the body of the last one is cut.
     Broken(u64),
 }
 use Expect::{Broken, Pass, Refused};
 
 const BAD: Kind = Kind::Invalid;
 
-/// A request that was read: its method and target, and its body, or `CUT` where that broke.
+/// A request that was read: its method and target, and its body, or `CUT` if the body was invalid.
 type Message = (String, Vec<u8>);
 
-/// What is read of the bytes, given in these pieces.
+/// Reads the bytes, given in these pieces.
 fn frame(pieces: &[&[u8]]) -> (Expect, Vec<Message>) {
     let (mut reader, mut buf) = (Reader::new(Target::Strict), BytesMut::new());
     let (mut heads, mut messages) = (0, Vec::<Message>::new());
@@ -74,7 +74,7 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, Expect)> {
     let one = |headers: &str| format!("GET / HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
     let chunked = |body: &str| post("Transfer-Encoding: chunked\r\n", body);
     let text: Vec<(&'static str, String, Expect)> = vec![
-        // What must pass.
+        // These must be accepted.
         ("two requests", format!("{get}{get}"), Pass(2)),
         ("an empty line between", format!("{get}\r\n{get}"), Pass(2)),
         ("a length", post("Content-Length: 3\r\n", "abc"), Pass(2)),
@@ -242,7 +242,7 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, Expect)> {
         ("a trailer with a length", chunked("0\r\nContent-Length: 3\r\n\r\n"), Broken(1)),
         ("a trailer with an encoding", chunked("0\r\nTransfer-Encoding: chunked\r\n\r\n"), Broken(1)),
         ("a trailer with a host", chunked("0\r\nHost: i\r\n\r\n"), Broken(1)),
-        // Behind a good one.
+        // A bad request after a good one.
         ("a bad one behind a good one", format!("{get}GET / HTTP/1.1\n"), Refused(1, BAD)),
         ("a smuggled one behind a length", post("Content-Length: 3\r\n", "abcGPOST"), Pass(2)),
     ];
@@ -264,7 +264,7 @@ fn every_known_smuggling_form_is_refused_at_every_split() {
 
 type Seen = Rc<RefCell<Vec<Message>>>;
 
-/// What hyper reads of the bytes: for every request its method and target, and its body if it came whole.
+/// What hyper reads in the bytes: the method and target of every request, and its body if that is complete.
 async fn hyper_reads(bytes: &[u8]) -> Vec<Message> {
     let seen: Seen = Rc::default();
     let (mut client, server) = UnixStream::pair().unwrap();
@@ -297,13 +297,14 @@ fn local<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// What is read here, hyper reads the same way: as many messages with the same bodies. What is refused here, hyper may read.
+/// hyper must read what this crate accepts in the same way: as many messages, with the same bodies. hyper may accept what this crate
+/// refuses.
 async fn hyper_agrees(bytes: &[u8], piece: usize) {
     let pieces: Vec<_> = bytes.chunks(piece).collect();
     let (_, mut messages) = frame(&pieces);
     let mut others = hyper_reads(bytes).await;
     others.truncate(messages.len());
-    // A broken body is the last that is read here; how much of it hyper took doesn't matter.
+    // An invalid body is the last thing that this crate reads; it doesn't matter how much of it hyper accepted.
     if messages.last().is_some_and(|(_, body)| body == b"CUT") {
         messages.last_mut().unwrap().1.clear();
         others.last_mut().unwrap().1.clear();
@@ -315,7 +316,7 @@ async fn hyper_agrees(bytes: &[u8], piece: usize) {
 fn hyper_reads_the_corpus_the_same_way() {
     local(async {
         for (_, bytes, _) in corpus() {
-            // hyper closes after a CONNECT or upgrade that nobody answers with 101.
+            // hyper closes the connection after a CONNECT or an upgrade that isn't answered with 101.
             if !bytes.starts_with(b"CONNECT") {
                 hyper_agrees(&bytes, bytes.len()).await;
                 hyper_agrees(&bytes, 1).await;
@@ -376,7 +377,7 @@ proptest! {
             let end = if replace { (at + 1).min(bytes.len()) } else { at };
             bytes.splice(at..end, trick.iter().copied());
         }
-        // After HTTP/1.0 without keep-alive hyper reads nothing more, and after these it waits.
+        // After HTTP/1.0 without keep-alive hyper reads nothing more, and after an upgrade or a CONNECT it waits.
         let ends = [&b"HTTP/1.0"[..], b"Upgrade", b"CONNECT"];
         if !ends.iter().any(|end| memchr::memmem::find(&bytes, end).is_some()) {
             local(hyper_agrees(&bytes, piece));
@@ -384,7 +385,7 @@ proptest! {
     }
 
     #[test]
-    fn the_reader_never_panics_and_pieces_don_t_matter(
+    fn the_reader_never_panics_and_the_split_does_not_matter(
         bytes in proptest::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"\r\n :;0123abGETHTTP/.".to_vec())], 0..300),
         good in 0_usize..3,
         piece in 1_usize..40,

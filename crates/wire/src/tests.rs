@@ -1,4 +1,4 @@
-//! Heads of answers, and messages that go in and come out again.
+//! Tests of response heads, and of messages that are read and written again.
 
 use std::rc::Rc;
 
@@ -17,16 +17,20 @@ use crate::{
 
 const LIMITS: Limits = Limits { line: 200, size: 4000, count: 30 };
 
-fn answer(bytes: &str, asked: MethodKind) -> Result<Option<(response::Head, Box<ResponseHead>)>, Fault> {
+fn read_response(
+    bytes: &str,
+    asked: MethodKind,
+) -> Result<Option<(response::Head, Box<ResponseHead>)>, Fault> {
     response::read(&mut BytesMut::from(bytes), &LIMITS, asked)
 }
 
 fn framing(fields: &str) -> Result<Framing, Fault> {
-    answer(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), MethodKind::Other).map(|head| head.unwrap().0.framing)
+    read_response(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), MethodKind::Other)
+        .map(|head| head.unwrap().0.framing)
 }
 
 #[test]
-fn an_answer_s_body_ends_in_one_way_only() {
+fn the_body_of_a_response_has_only_one_end() {
     assert_eq!(framing("Content-Length: 5\r\n"), Ok(Framing::Length(5)));
     assert_eq!(framing("Content-Length: 5, 5\r\n"), Ok(Framing::Length(5)));
     assert_eq!(framing("Content-Length: 5\r\nContent-Length: 5\r\n"), Ok(Framing::Length(5)));
@@ -57,14 +61,16 @@ fn an_answer_s_body_ends_in_one_way_only() {
     ] {
         assert!(framing(fields).is_err(), "{fields:?}");
     }
-    assert!(answer("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", MethodKind::Other).is_err());
+    assert!(
+        read_response("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", MethodKind::Other).is_err()
+    );
 }
 
 #[test]
 fn a_length_that_is_passed_on_is_one_number_or_none() {
     let lengths = |fields: &str| {
         let (head, parts) =
-            answer(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), MethodKind::Other).unwrap().unwrap();
+            read_response(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), MethodKind::Other).unwrap().unwrap();
         let all: Vec<_> =
             parts.headers.get_all("content-length").map(|v| v.to_str().unwrap().to_owned()).collect();
         (all.join("|"), head.persists)
@@ -72,14 +78,14 @@ fn a_length_that_is_passed_on_is_one_number_or_none() {
     assert_eq!(lengths("Content-Length: 5, 5\r\n"), ("5".into(), true));
     assert_eq!(lengths("Content-Length: 5\r\nContent-Length: 5\r\n"), ("5".into(), true));
     let both = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
-    assert_eq!(lengths(both), (String::new(), false), "and nothing is read behind it");
+    assert_eq!(lengths(both), (String::new(), false), "nothing is read after it");
 }
 
 #[test]
-fn some_answers_have_no_body_whatever_they_say() {
+fn some_responses_have_no_body_whatever_their_head_says() {
     let none = |line: &str, asked| {
         let bytes = format!("{line}\r\nContent-Length: 5\r\n\r\n");
-        answer(&bytes, asked).unwrap().unwrap().0.framing == Framing::None
+        read_response(&bytes, asked).unwrap().unwrap().0.framing == Framing::None
     };
     assert!(none("HTTP/1.1 200 OK", MethodKind::Head));
     assert!(none("HTTP/1.1 200 OK", MethodKind::Connect));
@@ -99,7 +105,7 @@ fn a_status_line_is_read_strictly_and_its_phrase_is_kept() {
         ("HTTP/1.1 200 ", Version::HTTP_11),
         ("HTTP/1.1 200 Very well", Version::HTTP_11),
     ] {
-        let (_, parts) = answer(&format!("{line}\r\n\r\n"), MethodKind::Other).unwrap().unwrap();
+        let (_, parts) = read_response(&format!("{line}\r\n\r\n"), MethodKind::Other).unwrap().unwrap();
         assert_eq!((parts.status.as_u16(), parts.version), (200, version), "{line}");
         let mut out = BytesMut::new();
         let status = (parts.status, parts.reason.as_deref());
@@ -116,10 +122,10 @@ fn a_status_line_is_read_strictly_and_its_phrase_is_kept() {
         "SSH-2.0-x",
         "HTTP/1.1 099 X",
     ] {
-        assert!(answer(&format!("{line}\r\n\r\n"), MethodKind::Other).is_err(), "{line}");
+        assert!(read_response(&format!("{line}\r\n\r\n"), MethodKind::Other).is_err(), "{line}");
     }
-    assert!(answer("SSH", MethodKind::Other).is_err(), "it need not be waited for");
-    assert!(answer("HTT", MethodKind::Other).unwrap().is_none());
+    assert!(read_response("SSH", MethodKind::Other).is_err(), "refused before the end of the line");
+    assert!(read_response("HTT", MethodKind::Other).unwrap().is_none());
 }
 
 fn asked(bytes: &str) -> RequestHead {
@@ -141,7 +147,7 @@ fn written(parts: &RequestHead, encoder: Encoder) -> String {
 fn names_are_written_as_they_were_spelt_and_new_ones_in_lower_case() {
     let text = "GET /a HTTP/1.1\r\nHost: h\r\nX-FOO: 1\r\nx-bar: 2\r\nx-Foo: 3\r\nETag: 4\r\n\r\n";
     let mut parts = asked(text);
-    assert_eq!(written(&parts, Encoder::None), text, "and in their order");
+    assert_eq!(written(&parts, Encoder::None), text, "names and order are unchanged");
     parts.headers.remove("x-bar");
     parts.headers.insert("x-new", HeaderValue::from_static("5"));
     parts.headers.insert("etag", HeaderValue::from_static("6"));
@@ -152,7 +158,7 @@ fn names_are_written_as_they_were_spelt_and_new_ones_in_lower_case() {
 }
 
 #[test]
-fn a_query_that_a_uri_has_no_room_for_is_written_as_it_came() {
+fn a_query_that_a_uri_can_not_hold_is_written_as_it_was_read() {
     let target = r#"/api?q=up{job="x"}<>\^|`"#;
     let mut parts = asked(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
     assert_eq!(parts.uri.query(), Some(r"q=up{job=%22x%22}%3C%3E\^|`"));
@@ -164,7 +170,7 @@ fn a_query_that_a_uri_has_no_room_for_is_written_as_it_came() {
 }
 
 #[test]
-fn options_of_a_host_without_a_path_is_options_of_all() {
+fn options_of_a_host_without_a_path_is_written_as_options_asterisk() {
     for (target, written) in
         [("http://h", "*"), ("http://h:81", "*"), ("http://h/", "/"), ("http://h?a", "/?a"), ("*", "*")]
     {
@@ -174,7 +180,7 @@ fn options_of_a_host_without_a_path_is_options_of_all() {
 }
 
 #[test]
-fn framing_is_the_writer_s_alone() {
+fn only_the_encoder_decides_the_framing_fields() {
     let parts = asked("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n");
     assert!(written(&parts, Encoder::Length(7)).ends_with("Content-Length: 7\r\n\r\n"));
     let chunked = written(&parts, Encoder::Chunked);
@@ -208,7 +214,7 @@ fn whitespace_around_a_value_is_written_in_one_form() {
 }
 
 #[test]
-fn a_body_of_another_length_than_promised_is_never_ended() {
+fn a_body_with_a_wrong_length_is_never_ended_cleanly() {
     let mut out = Outbox::default();
     let mut encoder = Encoder::Length(3);
     assert!(out.body(&mut encoder, Bytes::from_static(b"ab")).is_ok());
@@ -217,7 +223,7 @@ fn a_body_of_another_length_than_promised_is_never_ended() {
     assert!(out.body(&mut Encoder::None, Bytes::from_static(b"x")).is_err());
 }
 
-/// Writes everything, so many bytes at a time.
+/// Writes everything, `step` bytes at a time.
 fn drain(out: &mut Outbox, step: usize, to: &mut Vec<u8>) {
     while !out.is_empty() {
         let all: Vec<u8> = out.slices().iter().flat_map(|slice| slice.iter().copied()).collect();
@@ -265,7 +271,7 @@ proptest! {
         prop_assert_eq!(read, with_trailers.then_some(trailers));
     }
 
-    /// Parse, edit, write, parse with another parser: the same message.
+    /// Parse, edit, write, and parse with another parser: the message is the same.
     #[test]
     fn hyper_s_parser_reads_what_is_written_as_the_same_message(
         names in proptest::collection::vec("[A-Za-z][A-Za-z0-9-]{0,12}", 0..12),
@@ -298,7 +304,7 @@ proptest! {
     }
 
     #[test]
-    fn answers_never_panic_and_pieces_don_t_matter(
+    fn responses_never_panic_and_the_split_does_not_matter(
         bytes in proptest::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"\r\n :;0123abHTP/.".to_vec())], 0..200),
         good in 0_usize..3,
         cut in any::<prop::sample::Index>(),
@@ -312,7 +318,7 @@ proptest! {
         let early = response::read(&mut part, &LIMITS, MethodKind::Other).map(|r| r.map(|(h, _)| h));
         match early {
             Ok(None) => {}
-            // What is decided by a part is decided the same way by the whole.
+            // If a part of the bytes decides the result, the whole has the same result.
             decided => prop_assert_eq!(decided.is_err(), first.is_err()),
         }
     }

@@ -1,4 +1,4 @@
-//! Values that framing depends on.
+//! Values that decide the framing.
 
 use crate::{
     Fault,
@@ -25,7 +25,7 @@ pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
     bytes.get(start..end).unwrap_or_default()
 }
 
-/// What `Connection` says of the connection itself.
+/// What `Connection` says about the connection itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Connection {
     pub(crate) close: bool,
@@ -34,7 +34,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn add(&mut self, value: &[u8]) {
-        // What nearly all say.
+        // The values that nearly all messages have.
         match value {
             b"keep-alive" | b"Keep-Alive" => {
                 self.keep_alive = true;
@@ -52,16 +52,16 @@ impl Connection {
         }
     }
 
-    /// Another message may follow (RFC 9112 section 9.3).
+    /// Whether another message may follow (RFC 9112 section 9.3).
     pub(crate) fn persists(self, http11: bool) -> bool {
         !self.close && (http11 || self.keep_alive)
     }
 }
 
-/// A name that trailers may not have (RFC 9110 section 6.5.1: framing and routing are not for trailers).
+/// Refuses a name that trailers must not have (RFC 9110 section 6.5.1: trailers have no fields for framing or routing).
 pub(crate) fn check_trailer(name: Known) -> Result<(), Fault> {
     if matches!(name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::HOST) {
-        return Err(Fault::invalid("A trailer has a name that is for headers only."));
+        return Err(Fault::invalid("A trailer has a name that is allowed in headers only."));
     }
     Ok(())
 }

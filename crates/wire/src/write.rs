@@ -1,7 +1,7 @@
-//! Heads as bytes.
+//! Writes heads as bytes.
 //!
-//! The lines of a head go out as they came in, their names as the sender spelt them: some old servers look for `Content-Length` and no
-//! other spelling. What was added on the way is in lower case.
+//! The lines of a head are written as they were read, with names as the sender spelt them: some old servers accept only the spelling
+//! `Content-Length`. Lines that were added on the way have names in lower case.
 
 use bytes::{BufMut as _, BytesMut};
 use http::{Method, StatusCode};
@@ -14,7 +14,7 @@ use crate::{
     value,
 };
 
-/// A request's head, framing included. Fields of the message that speak of framing are replaced.
+/// Writes a request's head with its framing. Fields of the message about framing are replaced.
 pub fn request(out: &mut BytesMut, method: &Method, target: &[u8], headers: &Fields, encoder: Encoder) {
     out.reserve(128 + target.len() + headers.lines().size());
     out.put_slice(method.as_str().as_bytes());
@@ -26,20 +26,20 @@ pub fn request(out: &mut BytesMut, method: &Method, target: &[u8], headers: &Fie
     out.put_slice(b"\r\n");
 }
 
-/// What an answer's head says of the connection.
+/// What a response's head says about the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connection {
-    /// Nothing: it goes on, as HTTP/1.1 does by itself.
+    /// Nothing: the connection persists, which is the default of HTTP/1.1.
     Persists,
     /// `close`.
     Closes,
     /// `keep-alive`, for an HTTP/1.0 client that asked for it.
     KeepAlive,
-    /// What the message says itself.
+    /// The `Connection` field of the message itself.
     AsItIs,
 }
 
-/// An answer's head, framing included. `reason` is the phrase where it is not the usual one of the status.
+/// Writes a response's head with its framing. `reason` is the phrase if it is not the usual one of the status.
 pub fn response(
     out: &mut BytesMut,
     http11: bool,
@@ -83,7 +83,7 @@ fn connection_lines(out: &mut BytesMut, headers: &Fields) {
     lines.flush(out);
 }
 
-/// The fields but `Connection`; whether one is `Upgrade`.
+/// Writes all fields except `Connection`. Returns whether one of them is `Upgrade`.
 fn message(out: &mut BytesMut, headers: &Fields, encoder: Encoder) -> bool {
     const LENGTH: u8 = CONTENT_LENGTH.number();
     const CODING: u8 = TRANSFER_ENCODING.number();
@@ -94,14 +94,14 @@ fn message(out: &mut BytesMut, headers: &Fields, encoder: Encoder) -> bool {
         match line.known {
             LENGTH => match encoder {
                 _ if framed => {}
-                // A length of a body that isn't sent says what GET would have.
+                // The length of a body that isn't sent: it says how long the body of a GET would be.
                 Encoder::None => {
                     framed = true;
                     lines.copy(out, line);
                 }
                 Encoder::Length(n) => {
                     framed = true;
-                    // With zeros before it, it could be read as an octal number.
+                    // A number with leading zeros could be read as an octal number.
                     let digits = lines.value(line);
                     if value::number(digits) == Some(n) && (digits.len() == 1 || !digits.starts_with(b"0")) {
                         lines.copy(out, line);
@@ -132,7 +132,7 @@ fn length(out: &mut BytesMut, name: &[u8], n: u64) {
     out.put_slice(b"\r\n");
 }
 
-/// A 1xx answer: never framed, and nothing of one connection in it (RFC 9110 section 15.2).
+/// Writes a 1xx response. It has no framing and no fields about one connection (RFC 9110 section 15.2).
 pub fn informational(out: &mut BytesMut, status: StatusCode, headers: &Fields) {
     const NOT_OURS: [Known; 4] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE];
     out.extend_from_slice(b"HTTP/1.1 ");

@@ -1,4 +1,4 @@
-//! From and to the `http` crate's map: for HTTP/2, whose implementation speaks in it, and for trailers, which `http_body` carries in it.
+//! Conversions from and to the `http` crate's map. HTTP/2 uses that map, and `http_body` carries trailers in it.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
@@ -39,10 +39,10 @@ impl From<Fields> for HeaderMap {
             if range.end > bytes.len() {
                 continue;
             }
-            // A slice: no copy.
+            // This shares the bytes and doesn't copy them.
             let Ok(mut value) = HeaderValue::from_maybe_shared(bytes.slice(range)) else { continue };
             value.set_sensitive(line.flags & SENSITIVE != 0);
-            // A message has far fewer than the map can hold.
+            // The map can hold far more fields than a message has.
             if map.try_append(name, value).is_err() {
                 break;
             }
@@ -52,12 +52,12 @@ impl From<Fields> for HeaderMap {
 }
 
 impl Fields {
-    /// The `http` crate's map of the same fields.
+    /// The same fields as the `http` crate's map.
     pub fn to_map(&self) -> HeaderMap {
         self.clone().into()
     }
 
-    /// Writes a map's fields as lines: trailers.
+    /// Writes a map's fields as lines; trailers come as such a map.
     pub(crate) fn write_map(out: &mut bytes::BytesMut, map: &HeaderMap) {
         for (name, value) in map {
             crate::line::field(out, name.text(), value.as_bytes());

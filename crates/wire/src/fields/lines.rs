@@ -2,17 +2,17 @@
 
 use super::{ADDED, Fields, Line, PLAIN};
 
-/// Writes lines; consecutive ones in one piece.
+/// Writes lines. It copies consecutive lines of the head as one piece.
 pub(crate) struct Lines<'a> {
     fields: &'a Fields,
     /// The flags of the lines that are to be copied next, or [`NO_RUN`].
     kind: u8,
-    /// Where they begin and end.
+    /// Where those lines begin and end.
     start: u32,
     end: u32,
 }
 
-/// No line has all flags.
+/// A value that the flags of a line never have.
 const NO_RUN: u8 = u8::MAX;
 
 impl<'a> Lines<'a> {
@@ -33,7 +33,7 @@ impl<'a> Lines<'a> {
         self.fields.value(line).as_bytes()
     }
 
-    /// About as many bytes as all lines have.
+    /// About how many bytes all lines have.
     pub(crate) fn size(&self) -> usize {
         self.fields.head.len() + self.fields.added.len() + self.fields.len()
     }

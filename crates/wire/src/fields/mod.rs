@@ -1,10 +1,10 @@
-//! The fields of one message: the one type that routing, edits, hop rules, retries, logs and both protocols see.
+//! The fields of one message. Routing, edits, hop rules, retries, logs and both protocols all use this one type.
 //!
-//! Every field is a line, `name: value`, somewhere in one of two pieces of bytes: the head as it was read from the connection, which is
-//! never changed, and what was added since. The fields are an index of such lines, sixteen bytes each. To remove a field is to take its
-//! line out of the index; to change one is to let the index point to a new line. The next hop is written by copying the lines, as many at
-//! once as stand behind each other in the head. So names keep their case, values are never copied one by one, and a copy for a second
-//! attempt shares the head. Fields that came by HTTP/2 are written down as such lines once.
+//! Every field is a line, `name: value`, in one of two byte buffers: the head as it was read from the connection, which never changes, and
+//! the lines that were added later. The fields are an index of such lines, sixteen bytes per line. Removing a field removes its line from
+//! the index; changing a field makes the index point to a new line. To write the message for the next hop, the lines are copied; lines that
+//! follow each other in the head are copied together. So names keep their case, values are never copied one by one, and a copy for a second
+//! attempt shares the head. Fields of an HTTP/2 message are written as such lines once, when they are read.
 
 mod convert;
 mod iter;
@@ -27,7 +27,7 @@ pub(crate) use lines::Lines;
 pub use name::{FieldName, Name};
 pub use value::{FieldValue, InvalidValue, Value};
 
-/// Where a field stands.
+/// The position of a field.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Line {
     /// Where its name begins.
@@ -37,31 +37,32 @@ pub(crate) struct Line {
     /// Where its value ends.
     pub(crate) end: u32,
     pub(crate) name_len: u16,
-    /// The number of its name, or [`UNKNOWN`].
+    /// The number of its name in the list of known names, or [`UNKNOWN`].
     pub(crate) known: u8,
     pub(crate) flags: u8,
 }
 
-/// The line is one of the added ones, otherwise it is in the head.
+/// The line is in the added buffer; without this flag it is in the head.
 const ADDED: u8 = 1;
 /// The line is exactly `name: value` and CR LF.
 pub(crate) const PLAIN: u8 = 2;
 /// HPACK must keep the value out of its table.
 const SENSITIVE: u8 = 4;
 
-/// What was added. Most messages get a `Via` and nothing else, which costs no allocation: this is as large as a `Vec` and a word more.
+/// The lines that were added. Most messages get a `Via` and nothing else. That costs no allocation: the type is only one word larger than a
+/// `Vec`.
 pub(crate) type Added = TinyVec<[u8; INLINE]>;
 const INLINE: usize = 24;
-/// Bytes of a short value, with what stands around it.
+/// Bytes of a short value, with its separators.
 const SHORT: usize = 20;
 
-/// An index of lines, as the reader makes it.
+/// An index of lines, as the reader builds it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
     pub(crate) lines: Vec<Line>,
-    /// The names of the list that are there: a bit each.
+    /// Which names of the list occur: one bit per name.
     pub(crate) known: u128,
-    /// A name may be there that has something else than letters, digits and `-`.
+    /// Some name may contain something other than letters, digits and `-`.
     pub(crate) underscored: bool,
 }
 
@@ -88,32 +89,32 @@ impl Fields {
         Self { head, added: Added::Inline(ArrayVec::from_array_empty([0; INLINE])), index }
     }
 
-    /// How many lines there are.
+    /// The number of lines.
     pub const fn len(&self) -> usize {
         self.index.lines.len()
     }
 
-    /// There are none.
+    /// Whether there are no fields.
     pub const fn is_empty(&self) -> bool {
         self.index.lines.is_empty()
     }
 
-    /// A name with `_` may be there, or with anything else that isn't a letter, a digit or `-`.
+    /// Whether some name may contain `_`, or anything else that isn't a letter, a digit or `-`.
     pub const fn may_be_underscored(&self) -> bool {
         self.index.underscored
     }
 
-    /// There is such a field.
+    /// Whether there is a field with this name.
     #[inline]
     pub fn contains_key(&self, name: impl FieldName) -> bool {
         match name.known() {
-            // The set is exact: removing a name's last line clears its bit.
+            // The set is exact: when the last line of a name is removed, its bit is cleared.
             Some(known) => self.index.known & known.bit() != 0,
             None => self.position(&name, 0).is_some(),
         }
     }
 
-    /// One of these is there.
+    /// Whether there is a field with one of these names.
     pub const fn contains_any(&self, names: KnownSet) -> bool {
         self.index.known & names.bits() != 0
     }
@@ -145,7 +146,7 @@ impl Fields {
         self.index.lines.iter().map(|line| self.value(line))
     }
 
-    /// A part of the head that these fields were read from, without a copy; `None` for any other bytes.
+    /// Returns a part of the head that these fields were read from, without a copy. `None` if the bytes are not part of that head.
     pub fn shared(&self, part: &[u8]) -> Option<Bytes> {
         let (head, part) = (self.head.as_ptr_range(), part.as_ptr_range());
         if part.start < head.start || part.end > head.end {
@@ -155,22 +156,22 @@ impl Fields {
         Some(self.head.slice(start..start + (part.end.addr() - part.start.addr())))
     }
 
-    /// Makes this the field's only value. It stands where the first one stood, with the name as that was spelt.
+    /// Makes this the field's only value. The line keeps the position and the spelling of the field's first line.
     pub fn insert(&mut self, name: impl FieldName, value: impl FieldValue) {
         self.insert_with(&name, value.is_sensitive(), |out| value.write(out));
     }
 
-    /// The same for a value that is not known to be one.
+    /// Like [`insert`](Self::insert), for bytes that may not be a valid value.
     ///
     /// # Errors
-    /// It has a byte that no value may have. Nothing is changed.
+    /// The value contains a byte that is not allowed in values. Nothing is changed.
     pub fn try_insert(&mut self, name: impl FieldName, value: &[u8]) -> Result<(), InvalidValue> {
         value::check(value)?;
         self.insert_with(&name, false, |out| out.extend_from_slice(value));
         Ok(())
     }
 
-    /// The same for a value that HPACK must keep out of its table.
+    /// Like [`try_insert`](Self::try_insert), for a value that HPACK must keep out of its table.
     ///
     /// # Errors
     /// As [`try_insert`](Self::try_insert).
@@ -180,7 +181,7 @@ impl Fields {
         Ok(())
     }
 
-    /// Adds a line behind all others.
+    /// Adds a line after all others.
     pub fn append(&mut self, name: impl FieldName, value: impl FieldValue) {
         if name.is_token() {
             let line = self.add(name.known(), name.text(), value.is_sensitive(), |out| value.write(out));
@@ -188,7 +189,7 @@ impl Fields {
         }
     }
 
-    /// A place for fields that come one by one (HTTP/2): so many lines, and so many bytes of names and values.
+    /// An empty index for fields that arrive one by one (HTTP/2), with room for this many lines and this many bytes of names and values.
     pub fn with_capacity(lines: usize, bytes: usize) -> Self {
         let mut fields = Self::new();
         fields.added.reserve(bytes + 4 * lines);
@@ -196,8 +197,8 @@ impl Fields {
         fields
     }
 
-    /// Adds a line of a message that was read. `known` is the name's number, where it is in the list. False where the name is not one in
-    /// lower case, or the value has a byte that no value may have (RFC 9113 section 8.2.1): nothing is added.
+    /// Adds a line of a message that was read. `known` is the name's number if the name is in the list. Returns false, and adds nothing, if
+    /// the name is not in lower case or the value contains a forbidden byte (RFC 9113 section 8.2.1).
     #[inline]
     pub fn append_read(&mut self, known: Option<Known>, name: &[u8], value: &[u8], sensitive: bool) -> bool {
         let is_name = known.is_some()
@@ -213,7 +214,7 @@ impl Fields {
             self.push(line);
             return true;
         };
-        // As `add` does, with one check of the capacity.
+        // Like `add`, but with one check of the capacity.
         out.reserve(name.len() + value.len() + 4);
         let start = out.len();
         out.extend_from_slice(name);
@@ -226,7 +227,7 @@ impl Fields {
         true
     }
 
-    /// Removes all lines of a field; whether there was one.
+    /// Removes all lines of a field. Returns whether there was one.
     pub fn remove(&mut self, name: impl FieldName) -> bool {
         let Some(first) = self.position(&name, 0) else { return false };
         self.remove_from(&name, first);
@@ -236,7 +237,7 @@ impl Fields {
         true
     }
 
-    /// Keeps the fields that `keep` says.
+    /// Keeps the fields for which `keep` returns true.
     pub fn retain(&mut self, mut keep: impl FnMut(Name<'_>, Value<'_>) -> bool) {
         let Self { head, added, index } = self;
         let mut left = 0;
@@ -256,7 +257,7 @@ impl Fields {
         *self = Self::new();
     }
 
-    /// Adds all lines of others, in place of those that have their names.
+    /// Adds all lines of `others`. They replace the fields here that have the same names.
     pub fn replace_by(&mut self, others: &Self) {
         for name in others.keys() {
             self.remove(name);
@@ -266,7 +267,7 @@ impl Fields {
         }
     }
 
-    /// Gives a field another name: its first value becomes the only one of that.
+    /// Renames a field: its first value becomes the only value of the new name.
     pub fn rename(&mut self, from: Known, to: Known) {
         if let Some(value) = self.get(from).map(Value::to_header_value) {
             self.remove(from);
@@ -293,7 +294,7 @@ impl Fields {
         self.remove_from(name, at + 1);
     }
 
-    /// Appends a line after the added ones.
+    /// Writes a line to the end of the added ones.
     fn add(
         &mut self,
         known: Option<Known>,
@@ -303,7 +304,7 @@ impl Fields {
     ) -> Line {
         let out = &mut self.added;
         if out.is_inline() && out.len() + name.len() + SHORT > INLINE {
-            // What gets more than one short one gets a few.
+            // A message that gets more than one short line usually gets a few, so this reserves room for them at once.
             out.reserve(192);
         }
         let start = out.len();
@@ -331,7 +332,7 @@ impl Fields {
         self.index.lines.push(line);
     }
 
-    /// The first line of a field from `from` on.
+    /// The first line of a field, searched from line `from`.
     #[inline]
     fn position(&self, name: &impl FieldName, from: usize) -> Option<usize> {
         let lines = self.index.lines.get(from..)?;
@@ -347,7 +348,7 @@ impl Fields {
         found.map(|at| from + at)
     }
 
-    /// Whether a line has this name, which is none of the list.
+    /// Whether a line has this name. The name is not one of the list.
     fn is(&self, line: &Line, name: &[u8]) -> bool {
         line.known == UNKNOWN
             && usize::from(line.name_len) == name.len()
@@ -381,7 +382,7 @@ impl Fields {
 }
 
 impl Line {
-    /// An added line: `name: value` with CR LF, from `start` on.
+    /// The index entry of an added line (`name: value` with CR LF) that begins at `start`.
     fn added(start: usize, known: Option<Known>, name: &[u8], value_len: usize, sensitive: bool) -> Self {
         let value = start + name.len() + 2;
         Self {
@@ -407,7 +408,7 @@ impl Line {
     }
 }
 
-/// The same names with the same values, each name's in the same order.
+/// Equal if both have the same names with the same values, in the same order for each name.
 impl PartialEq for Fields {
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len() && self.keys().all(|name| self.get_all(name).eq(other.get_all(name)))

@@ -10,15 +10,15 @@ use crate::{
     header::{Known, UNKNOWN},
 };
 
-/// What names a field: compared without case.
+/// The name of a field, as code gives it. Names are compared without case.
 pub trait FieldName {
-    /// Its number, where it is in the list.
+    /// Its number, if it is in the list of known names.
     fn known(&self) -> Option<Known>;
 
-    /// Its bytes, in any case.
+    /// Its bytes, in any case of letters.
     fn text(&self) -> &[u8];
 
-    /// Its bytes are those of a token (RFC 9110 section 5.1): a field with this name may be written.
+    /// Whether its bytes form a token (RFC 9110 section 5.1). Only then may a field with this name be written.
     #[inline]
     fn is_token(&self) -> bool {
         true
@@ -46,7 +46,7 @@ impl FieldName for HeaderName {
     }
 }
 
-/// Any text. To look for one that is no token finds nothing, and a field with such a name is not added.
+/// Any text. A search for a text that is no token finds nothing, and a field with such a name is not added.
 impl FieldName for &str {
     fn known(&self) -> Option<Known> {
         Known::of(self.as_bytes())
@@ -76,7 +76,7 @@ impl<N: FieldName> FieldName for &N {
     }
 }
 
-/// The name of a field that is there, spelt as its sender did.
+/// The name of an existing field, as its sender spelt it.
 #[derive(Clone, Copy)]
 pub struct Name<'a> {
     known: u8,
@@ -88,7 +88,7 @@ impl<'a> Name<'a> {
         Self { known, bytes }
     }
 
-    /// The bytes, as they were spelt.
+    /// The bytes of the name, as the sender spelt them.
     pub const fn as_bytes(self) -> &'a [u8] {
         self.bytes
     }
@@ -98,7 +98,7 @@ impl<'a> Name<'a> {
         if let Some(known) = Known::of_number(self.known) {
             return Cow::Borrowed(known.as_str());
         }
-        // A name has ASCII alone.
+        // A name contains only ASCII.
         let text = std::str::from_utf8(self.bytes).unwrap_or_default();
         if self.bytes.iter().any(u8::is_ascii_uppercase) {
             Cow::Owned(text.to_ascii_lowercase())
@@ -107,7 +107,7 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// The `http` crate's name.
+    /// The name as the `http` crate's type.
     pub fn to_header_name(self) -> Option<HeaderName> {
         match Known::of_number(self.known) {
             Some(known) => Some(known.to_header_name()),
@@ -115,7 +115,7 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// Whether it is one of these.
+    /// Whether it is one of these names.
     pub fn is_in(self, names: &[Known]) -> bool {
         self.known != UNKNOWN && names.iter().any(|name| name.number() == self.known)
     }

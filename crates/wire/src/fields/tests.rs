@@ -54,7 +54,7 @@ fn no_name_and_no_value_can_begin_another_line() {
 }
 
 #[test]
-fn a_secret_stays_one_on_the_way_to_hpack() {
+fn a_sensitive_value_stays_sensitive_for_hpack() {
     let mut secret = value("s");
     secret.set_sensitive(true);
     let mut fields = Fields::new();
@@ -73,9 +73,9 @@ enum Change {
 }
 
 proptest! {
-    /// Whatever is done, the same is left as in the crate's map.
+    /// After any edits, the fields are the same as in the `http` crate's map after the same edits.
     #[test]
-    fn changes_leave_the_same_as_in_a_map(
+    fn edits_have_the_same_result_as_in_a_map(
         changes in proptest::collection::vec(
             prop_oneof![
                 (0..6_usize, any::<u8>()).prop_map(|(name, value)| Change::Insert(name, value)),

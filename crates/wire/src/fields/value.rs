@@ -5,12 +5,12 @@ use std::fmt;
 
 use http::HeaderValue;
 
-/// What can be a field's value: only bytes that RFC 9110 section 5.5 allows.
+/// The value of a field, as code gives it. It contains only bytes that RFC 9110 section 5.5 allows.
 pub trait FieldValue {
-    /// Adds its bytes.
+    /// Writes its bytes.
     fn write(&self, out: &mut Added);
 
-    /// HPACK must keep it out of its table (RFC 7541 section 7.1.3).
+    /// Whether HPACK must keep it out of its table (RFC 7541 section 7.1.3).
     fn is_sensitive(&self) -> bool {
         false
     }
@@ -60,7 +60,7 @@ impl FieldValue for usize {
     }
 }
 
-/// A value that is there.
+/// The value of an existing field.
 #[derive(Clone, Copy)]
 pub struct Value<'a> {
     bytes: &'a [u8],
@@ -82,7 +82,7 @@ impl<'a> Value<'a> {
         self.bytes.len()
     }
 
-    /// It has no byte.
+    /// Whether it is empty.
     pub const fn is_empty(self) -> bool {
         self.bytes.is_empty()
     }
@@ -90,7 +90,7 @@ impl<'a> Value<'a> {
     /// The value as text.
     ///
     /// # Errors
-    /// It has other bytes than visible ASCII, SP and HTAB.
+    /// The value contains bytes other than visible ASCII, SP and HTAB.
     pub fn to_str(self) -> Result<&'a str, InvalidValue> {
         if !self.bytes.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
             return Err(InvalidValue);
@@ -98,19 +98,19 @@ impl<'a> Value<'a> {
         std::str::from_utf8(self.bytes).map_err(|_| InvalidValue)
     }
 
-    /// The value as one decimal number of at most 18 digits.
+    /// The value as one decimal number of at most 18 digits; `None` if it is anything else.
     pub fn to_number(self) -> Option<u64> {
         crate::value::number(self.bytes)
     }
 
-    /// The `http` crate's value.
+    /// The value as the `http` crate's type.
     pub fn to_header_value(self) -> HeaderValue {
         let mut value = HeaderValue::from_bytes(self.bytes).unwrap_or_else(|_| HeaderValue::from_static(""));
         value.set_sensitive(self.sensitive);
         value
     }
 
-    /// HPACK must keep it out of its table.
+    /// Whether HPACK must keep it out of its table.
     pub const fn is_sensitive(self) -> bool {
         self.sensitive
     }
@@ -126,13 +126,13 @@ impl FieldValue for Value<'_> {
     }
 }
 
-/// Bytes that no value may have.
+/// The value contains bytes that are not allowed in values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidValue;
 
 impl fmt::Display for InvalidValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a header's value has a byte that it may not have")
+        f.write_str("a header's value contains a byte that is not allowed there")
     }
 }
 

@@ -1,9 +1,8 @@
 //! The PROXY protocol (haproxy.org, proxy-protocol.txt): the addresses of a client, sent before its first byte. Both
 //! versions, 1 (a line of text) and 2 (binary), in both directions.
 //!
-//! Own code rather than the `ppp` crate: the whole format is two screens, and here it has to be incremental, bounded, and
-//! strict about every byte that two parsers could see differently (`ppp` takes any line end, leading zeros and text after
-//! the ports).
+//! This is code of our own instead of the `ppp` crate. The whole format fits on two screens. Here the reader must be incremental, bounded,
+//! and strict about every byte that two parsers could read differently; `ppp` accepts any line end, leading zeros and text after the ports.
 
 mod read;
 mod write;

@@ -1,5 +1,5 @@
-//! Reads the header that a connection begins with: incremental, bounded, and strict about every byte that two parsers
-//! could see differently.
+//! Reads the header that a connection begins with. The reader is incremental and bounded, and it is strict about every byte that two
+//! parsers could read differently.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,28 +7,28 @@ use memchr::memchr;
 
 use super::{V1, V1_MAX, V2};
 
-/// Addresses and TLVs of version 2 beyond this are refused; real ones are below 1 KiB.
+/// The most bytes of addresses and TLVs in version 2. A longer header is refused; real ones are below 1 KiB.
 const V2_MAX: usize = 4096;
 
 /// A complete header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Source and destination; `None` where the proxy speaks for itself (`LOCAL`, `UNKNOWN`).
+    /// Source and destination. `None` if the proxy opened the connection for itself (`LOCAL`, `UNKNOWN`).
     pub addresses: Option<(SocketAddr, SocketAddr)>,
-    /// Its length, bytes.
+    /// Its length in bytes.
     pub len: usize,
 }
 
-/// The verdict on the bytes so far. More bytes change only [`Read::More`].
+/// What the bytes received so far are. More bytes can only change [`Read::More`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// A header.
+    /// They begin with a complete header.
     Header(Header),
-    /// It may become one.
+    /// They may become a header.
     More,
-    /// It does not begin like one.
+    /// They are not the beginning of a header.
     None,
-    /// It begins like one and is malformed, for this reason.
+    /// They are the beginning of a header that is malformed, for this reason.
     Bad(&'static str),
 }
 
@@ -69,7 +69,7 @@ fn v1(bytes: &[u8]) -> Read {
     };
     match addresses {
         Some(addresses) => header(Some(addresses)),
-        None => Read::Bad("the addresses or ports are not what the family says"),
+        None => Read::Bad("the addresses or ports don't match the family"),
     }
 }
 
@@ -103,7 +103,7 @@ fn v2(bytes: &[u8]) -> Read {
     let needed = match family {
         0x11 => 12,
         0x21 => 36,
-        // UNSPEC, UDP and Unix sockets: nothing that a TCP client's address could be.
+        // UNSPEC, UDP and Unix sockets: a TCP client can't have such an address.
         0x00 | 0x12 | 0x22 | 0x31 | 0x32 => 0,
         _ => return Read::Bad("the address family is unknown"),
     };
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
     use crate::proxy_protocol::{Version, write};
 
-    /// Version 2 with what may follow the addresses.
+    /// A header of version 2 with TLVs after the addresses.
     fn with_tlvs(mut header: Vec<u8>, tlvs: &[u8]) -> Vec<u8> {
         header.extend(tlvs);
         let len = (header.len() - V2.len() - 4) as u16;
@@ -150,7 +150,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics_and_no_length_lies(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..3) {
+        fn no_bytes_cause_a_panic_or_a_wrong_length(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..3) {
             let start: &[u8] = match kind { 0 => b"", 1 => V1, _ => V2 };
             let all = [start, &bytes].concat();
             if let Read::Header(header) = read(&all) {
@@ -159,7 +159,7 @@ mod tests {
         }
 
         #[test]
-        fn what_was_written_is_read_back_and_a_part_of_it_never_is(
+        fn a_written_header_is_read_back_and_a_part_of_it_is_not(
             (source, destination) in pair(), tlvs in proptest::collection::vec(any::<u8>(), 0..40),
         ) {
             let [v1, v2] = [Version::V1, Version::V2].map(|version| write(version, Some((source, destination))));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_speaks_for_itself_names_no_client() {
+    fn local_and_unknown_headers_have_no_addresses() {
         for (version, len) in [(Version::V1, 15), (Version::V2, 16)] {
             assert_eq!(read(&write(version, None)), Read::Header(Header { addresses: None, len }));
         }
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn an_application_that_begins_otherwise_is_left_alone() {
+    fn bytes_of_another_protocol_are_not_a_header() {
         assert_eq!(read(b"GET / HTTP/1.1\r\n"), Read::None);
         assert_eq!(read(b"PROXX"), Read::None);
         assert_eq!(read(b"PRO"), Read::More);

@@ -2,7 +2,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{V1_MAX, V2};
 
-/// The form of a header.
+/// Which version of the header is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// A line of text (section 2.1).
@@ -11,10 +11,10 @@ pub enum Version {
     V2,
 }
 
-/// The header for a connection from the first to the second address. Without addresses, or where the two are of different families,
-/// version 1 says `UNKNOWN` and version 2 `LOCAL`.
+/// The header for a connection from the first address to the second. Without addresses, or if the two are of different families, it is
+/// `UNKNOWN` in version 1 and `LOCAL` in version 2.
 ///
-/// An IPv4 address of a dual-stack socket (`::ffff:a.b.c.d`) counts as IPv4 only if the caller has made it one
+/// An IPv4 address of a dual-stack socket (`::ffff:a.b.c.d`) counts as IPv4 only if the calling code has converted it
 /// ([`IpAddr::to_canonical`]).
 pub fn write(version: Version, addresses: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
     let addresses = addresses.filter(|(from, to)| from.is_ipv4() == to.is_ipv4());
