@@ -141,7 +141,7 @@ running("https:// to a server that answers in plaintext", one(f"https://127.0.0.
 running("the upstream is a mail server", one(f"http://127.0.0.1:{mail.port}"), "begins with `220 mail",
         "right port")
 running("the upstream is a database", one(f"http://127.0.0.1:{database.port}"), "begins with `J", "right port")
-running("the upstream answers h2c:// with an alert of TLS", one(f"h2c://127.0.0.1:{Server(at_once(bytes.fromhex('15030300020246'))).port}"), "answer is TLS",
+running("the upstream answers h2c:// with an alert of TLS", one(f"h2c://127.0.0.1:{Server(at_once(bytes.fromhex('15030300020246'))).port}"), "response is TLS",
         "https://")
 running("http:// to a server of HTTP/2 alone", one(f"http://127.0.0.1:{Server(at_once(frame(4, 0, 0) + frame(7, 0, 0, bytes(8)))).port}"),
         "speaks HTTP/2", "h2c://")

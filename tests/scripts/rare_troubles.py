@@ -100,7 +100,7 @@ running("a client speaks TLS to a plaintext listener", one(GOOD), "TLS", "http:/
 
 # HTTP and gRPC.
 running("the upstream closes without an answer", one(f"http://127.0.0.1:{Server(closes).port}"), "closed .*before|without an answer", "log|https")
-running("a gRPC call to a service of HTTP/1", one(f"http://127.0.0.1:{good.port}"), "answer is HTTP/1, and gRPC", "http://", call=curl(*GRPC))
+running("a gRPC call to a service of HTTP/1", one(f"http://127.0.0.1:{good.port}"), "response is HTTP/1, and gRPC", "http://", call=curl(*GRPC))
 no_size = Server(says(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc"))
 two_lengths = Server(says(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab"))
 running("a chunk's size is no number", one(f"http://127.0.0.1:{no_size.port}"), "chunk", "right port")

@@ -43,7 +43,7 @@ codes! {
 }
 
 impl Code {
-    /// It says that the receiver of the frame broke a rule. The others are the sender's own affair.
+    /// Whether the code says that the receiver of the frame broke a rule. The other codes are about the sender itself.
     pub const fn blames(self) -> bool {
         matches!(self.0, 1 | 3..=7 | 9 | 11)
     }

@@ -1,11 +1,11 @@
-//! One connection on its socket: bytes that were read go into the [state](crate::state), and its frames are written.
+//! One connection on its socket: it passes the bytes that it reads to the [state](crate::state), and writes the state's frames.
 //!
-//! Frames of all streams go out in one write: a task that sends only wakes the connection's task, which runs when everything that was ready
-//! before it has run.
+//! Frames of all streams are written together. A task that sends only wakes the connection's task, and that task runs after all other tasks
+//! that were ready.
 //!
-//! Before a server closes its connection it may have sent responses, or a GOAWAY that says which calls it did not process.
-//! These bytes are still in the kernel when a write fails. So on a client's side a failed write doesn't end the
-//! connection: it is read to its end, which comes soon after such a failure (RFC 9113 section 6.8).
+//! Before a server closes its connection, it may have sent responses, or a GOAWAY that says which calls it did not process. These bytes may
+//! still be in the kernel when a write fails. So a failed write doesn't end a connection to a server: the connection is read to its end,
+//! which comes soon after such a failure (RFC 9113 section 6.8).
 
 use std::{
     cell::RefCell,
@@ -28,36 +28,36 @@ use crate::{
     stream::register,
 };
 
-/// A read that brings this much is probably one of many.
+/// A read of this many bytes is probably one of many.
 const BULK: usize = 8 << 10;
 const BULK_READ: usize = 64 << 10;
 
-/// Reads in one poll, so that one peer does not block the worker.
+/// The most reads in one poll, so that one peer does not block the worker.
 const READS: usize = 16;
 
-/// Pieces of one write.
+/// The most pieces in one write.
 const SLICES: usize = 16;
 
-/// How much is read and thrown away behind the last GOAWAY: closing a socket with unread bytes resets it, and can destroy the
-/// GOAWAY on its way.
+/// How many bytes are read and thrown away after the last GOAWAY. Closing a socket with unread bytes resets it, and the reset can destroy
+/// the GOAWAY on its way.
 const LINGER: usize = 256 << 10;
 
-/// A connection, to be polled until it has ended.
+/// A connection. It must be polled until it has ended.
 #[derive(Debug)]
 pub struct Connection<I> {
     state: Shared,
     io: I,
     read: BytesMut,
     bulk: bool,
-    /// The peer has ended what it sends.
+    /// The peer sends nothing more.
     ended: bool,
-    /// It was not read, since too much waited for the socket.
+    /// The connection was not read, because too many bytes wait for the socket.
     held_back: bool,
-    /// The peer has stopped reading: bytes that are written are dropped.
-    deaf: bool,
-    /// The socket's own buffers (TLS) may hold something.
+    /// The peer has stopped reading. Bytes for it are dropped.
+    peer_stopped_reading: bool,
+    /// The socket's own buffers (TLS) may hold bytes.
     unflushed: bool,
-    /// Reads that returned bytes.
+    /// How many reads returned bytes.
     heard: u64,
 }
 
@@ -66,11 +66,11 @@ pub struct Connection<I> {
 pub struct IncomingRequest {
     /// Its head.
     pub head: Rc<RequestHead>,
-    /// Where its answer goes.
+    /// The stream for its response.
     pub send: SendStream,
     /// Its body.
     pub body: RecvStream,
-    /// Its fields are larger than [`Settings::head_size`]; those beyond it are missing.
+    /// Its fields are larger than [`Settings::head_size`]. The fields beyond that size are missing.
     pub too_large: bool,
 }
 
@@ -84,7 +84,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         Self::new(io, State::new(true, settings, meter))
     }
 
-    /// Calls a server. Its SETTINGS are not waited for.
+    /// Calls a server. It does not wait for the server's SETTINGS.
     pub fn client(io: I, settings: Settings, meter: Box<dyn Meter>) -> (Self, Caller) {
         let connection = Self::new(io, State::new(false, settings, meter));
         let caller = Caller(Rc::clone(&connection.state));
@@ -100,21 +100,21 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             bulk: false,
             ended: false,
             held_back: false,
-            deaf: false,
+            peer_stopped_reading: false,
             unflushed: false,
             heard: 0,
         }
     }
 
-    /// Moves frames both ways. It is ready when the connection has ended.
+    /// Moves frames in both directions. It is ready when the connection has ended.
     ///
     /// # Errors
-    /// The connection did not end in order.
+    /// The connection ended with an error.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         {
             let state = &mut *self.state.borrow_mut();
             register(&mut state.task, cx.waker());
-            // Changes that this poll makes itself need no wake-up.
+            // This poll handles changes that it makes itself; they need no wake-up.
             state.woken = true;
         }
         self.ended = self.ended || self.poll_read(cx);
@@ -126,7 +126,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         if self.ended && state.end.is_none() {
             if state.active == 0 {
                 if state.is_server && !state.out.is_empty() {
-                    // The peer may have ended only its own side. Frames for it are written as long as it reads.
+                    // The peer may have ended only its own side. As long as the peer reads, frames are written to it.
                     state.woken = false;
                     return Poll::Pending;
                 }
@@ -161,7 +161,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         Poll::Pending
     }
 
-    /// True at the end of what the peer sends.
+    /// Returns true if the peer sends nothing more.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
         for _ in 0..READS {
             {
@@ -203,9 +203,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let state = &mut *self.state.borrow_mut();
-        if self.deaf {
+        if self.peer_stopped_reading {
             state.out.clear();
-            state.serve_line();
+            state.serve_waiting();
             return Poll::Ready(Ok(()));
         }
         let mut wrote = false;
@@ -233,7 +233,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             }
         };
         if wrote {
-            state.serve_line();
+            state.serve_waiting();
         }
         let result = match result {
             Poll::Ready(Ok(())) if self.unflushed => {
@@ -249,11 +249,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                 if !state.is_server
                     && matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
             {
-                self.deaf = true;
+                self.peer_stopped_reading = true;
                 state.out.clear();
-                // The socket accepts nothing more. Senders don't wait for buffer space: their data is dropped.
-                state.serve_line();
-                state.went_away.get_or_insert(u32::MAX);
+                // The socket accepts nothing more. Streams that wait for buffer space are served: their data is dropped.
+                state.serve_waiting();
+                state.received_go_away.get_or_insert(u32::MAX);
                 cx.waker().wake_by_ref();
                 Poll::Ready(Ok(()))
             }
@@ -261,7 +261,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         }
     }
 
-    /// The next request that has come. Its stream may have been reset since then.
+    /// The next request that has arrived. Its stream may have been reset since then.
     pub fn accept(&self) -> Option<IncomingRequest> {
         let accepted = self.state.borrow_mut().take_request()?;
         let (send, body) = sides(&self.state, accepted.key);
@@ -273,17 +273,17 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         Rc::clone(&self.state)
     }
 
-    /// The error of a request that was reset because of its head, for the log. Each is returned once.
+    /// The error of a request that was reset because of its head, for the log. Each error is returned once.
     pub fn refused(&self) -> Option<&'static str> {
         self.state.borrow_mut().refused.pop()
     }
 
-    /// The peer's preface and SETTINGS have come.
+    /// Whether the peer's preface and SETTINGS have arrived.
     pub fn is_settled(&self) -> bool {
         self.state.borrow().peer.known
     }
 
-    /// A head, or the first frames of the connection, is incomplete: the number of heads before it.
+    /// If a head, or the beginning of the connection, is incomplete: the number of heads before it.
     pub fn unfinished_head(&self) -> Option<u64> {
         let state = self.state.borrow();
         let is_unfinished = !state.peer.known
@@ -291,7 +291,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             || (!self.read.is_empty()
                 && match self.read.get(3) {
                     Some(&kind) => matches!(kind, kind::HEADERS | kind::CONTINUATION),
-                    // It delays only itself.
+                    // An incomplete head delays only its own stream.
                     None => state.active == 0,
                 });
         is_unfinished.then_some(state.blocks)
@@ -302,28 +302,27 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
         self.state.borrow_mut().fail(Error::go_away(code, Initiator::Us, words));
     }
 
-    /// No new streams are taken; the connection ends with the last one (RFC 9113 section 6.8).
+    /// Accepts no new streams. The connection ends when its last stream ends (RFC 9113 section 6.8).
     pub fn say_goodbye(&self) {
         self.state.borrow_mut().say_goodbye();
     }
 
-    /// The process is short of memory: the streams' windows become small.
+    /// The process is short of memory, so the streams' windows become small.
     pub fn shrink(&self) {
         self.state.borrow_mut().shrink();
     }
 
-    /// Sends a PING to see whether the peer still answers.
+    /// Sends a PING to test whether the peer still answers.
     pub fn ask(&self) {
         self.state.borrow_mut().ask(PingPurpose::Life);
     }
 
-    /// Reads so far that returned bytes. If the number changes, the peer is alive.
+    /// How many reads have returned bytes. If this number changes, the peer is alive.
     pub const fn heard(&self) -> u64 {
         self.heard
     }
 
-    /// Writes the last frames of a connection that ended with an error, and waits until the peer has read them.
-    /// The caller limits the time.
+    /// Writes the last frames of a connection that ended with an error, and waits until the peer has read them. The caller limits the time.
     pub async fn linger(&mut self) {
         let mut left = LINGER;
         std::future::poll_fn(|cx| {
@@ -347,7 +346,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
 impl<I> Drop for Connection<I> {
     fn drop(&mut self) {
-        // Tasks that still wait are woken: what they wait for won't come.
+        // Wakes the tasks that still wait, because what they wait for won't come.
         let state = &mut *self.state.borrow_mut();
         if state.end.is_none() {
             state.fail(Error::closed());
@@ -360,49 +359,49 @@ impl Caller {
     /// Opens a stream. `ends`: the request has no body.
     ///
     /// # Errors
-    /// The connection has ended, or [takes no new streams](Self::goes_away).
+    /// The connection has ended, or it [accepts no new streams](Self::goes_away).
     pub fn open(&self, head: &RequestHead, ends: bool) -> Result<(SendStream, RecvStream), Error> {
         let key = self.0.borrow_mut().open(head, ends)?;
         Ok(sides(&self.0, key))
     }
 
-    /// Streams that the server allows at once; `None` before its SETTINGS.
+    /// How many streams the server allows at once; `None` before its SETTINGS.
     pub fn allowed(&self) -> Option<u32> {
         let state = self.0.borrow();
         (state.peer.known || state.end.is_some()).then_some(state.peer.streams)
     }
 
-    /// The server takes no new streams: it sent GOAWAY, stopped reading, or no stream number is left.
+    /// Whether the server accepts no new streams: it sent GOAWAY, it stopped reading, or no stream number is left.
     pub fn goes_away(&self) -> bool {
         let state = self.0.borrow();
         state.takes_none() || state.end.is_some()
     }
 
-    /// The server's SETTINGS allow extended CONNECT (RFC 8441 section 3).
+    /// Whether the server's SETTINGS allow extended CONNECT (RFC 8441 section 3).
     pub fn takes_extended_connect(&self) -> bool {
         self.0.borrow().peer.extended_connect
     }
 
-    /// No byte of this stream was given to the socket.
+    /// Whether no byte of this stream was written to the socket.
     pub fn is_unsent(&self, stream: u32) -> bool {
         stream > self.0.borrow().written
     }
 
-    /// No further stream will be opened: the connection ends with the last one.
+    /// Opens no more streams. The connection ends when its last stream ends.
     pub fn retire(&self) {
         let state = &mut *self.0.borrow_mut();
-        if state.end.is_none() && state.goodbye.is_none() {
-            state.goodbye = Some(0);
+        if state.end.is_none() && state.sent_go_away.is_none() {
+            state.sent_go_away = Some(0);
             state.write_go_away(0, Code::NO_ERROR, "");
         }
     }
 
-    /// Ends the connection with GOAWAY, and all its streams.
+    /// Ends the connection and all its streams with GOAWAY.
     pub fn give_up(&self, code: Code, words: &'static str) {
         self.0.borrow_mut().fail(Error::go_away(code, Initiator::Us, words));
     }
 
-    /// The process is short of memory: the streams' windows become small.
+    /// The process is short of memory, so the streams' windows become small.
     pub fn shrink(&self) {
         self.0.borrow_mut().shrink();
     }

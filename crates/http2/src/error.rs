@@ -7,15 +7,15 @@ use crate::Code;
 /// Who ended it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Initiator {
-    /// The proxy, without a fault of the peer.
+    /// The proxy, without an error of the peer.
     Us,
-    /// The proxy, since the peer broke a rule of the protocol.
+    /// The proxy, because the peer broke a rule of the protocol.
     Rule,
     /// The peer, by RST_STREAM or GOAWAY.
     Peer,
 }
 
-/// The end of a stream, or of its connection, that is no END_STREAM.
+/// Why a stream or its connection ended, if not by END_STREAM.
 #[derive(Clone, Debug)]
 pub struct Error(Kind);
 
@@ -24,12 +24,12 @@ enum Kind {
     Reset(Code, Initiator, &'static str),
     GoAway(Code, Initiator, Arc<str>),
     Io(Arc<io::Error>),
-    /// The connection ended in order, before the stream did.
+    /// The connection ended without an error, but before the stream.
     Closed,
 }
 
 impl Error {
-    /// The stream was reset. `why` is what a peer did wrong, or empty.
+    /// The stream was reset. `why` is the rule that the peer broke, or empty.
     pub(crate) const fn reset(code: Code, by: Initiator, why: &'static str) -> Self {
         Self(Kind::Reset(code, by, why))
     }
@@ -39,7 +39,7 @@ impl Error {
         Self(Kind::GoAway(code, by, words.into()))
     }
 
-    /// The peer broke a rule that ends the connection (RFC 9113 section 5.4.1).
+    /// The peer broke a rule whose violation ends the connection (RFC 9113 section 5.4.1).
     pub(crate) fn rule(code: Code, words: &'static str) -> Self {
         Self::go_away(code, Initiator::Rule, words)
     }
@@ -52,7 +52,7 @@ impl Error {
         Self(Kind::Closed)
     }
 
-    /// The code, where a frame said or would say one.
+    /// The error code, if a frame carried one or would carry one.
     pub const fn code(&self) -> Option<Code> {
         match &self.0 {
             Kind::Reset(code, ..) | Kind::GoAway(code, ..) => Some(*code),
@@ -60,7 +60,7 @@ impl Error {
         }
     }
 
-    /// Who ended it; `None` where the connection did not end by a frame.
+    /// Who ended it; `None` if no frame ended the connection.
     pub const fn by(&self) -> Option<Initiator> {
         match &self.0 {
             Kind::Reset(_, by, _) | Kind::GoAway(_, by, _) => Some(*by),
@@ -68,27 +68,27 @@ impl Error {
         }
     }
 
-    /// One stream was reset.
+    /// Whether one stream was reset.
     pub const fn is_reset(&self) -> bool {
         matches!(self.0, Kind::Reset(..))
     }
 
-    /// The connection was ended with GOAWAY.
+    /// Whether the connection was ended with GOAWAY.
     pub const fn is_go_away(&self) -> bool {
         matches!(self.0, Kind::GoAway(..))
     }
 
-    /// The peer ended it.
+    /// Whether the peer ended it.
     pub fn is_remote(&self) -> bool {
         self.by() == Some(Initiator::Peer)
     }
 
-    /// The peer broke a rule.
+    /// Whether the peer broke a rule.
     pub fn is_rule(&self) -> bool {
         self.by() == Some(Initiator::Rule)
     }
 
-    /// The connection was ended because of a flood: see [`Flood`](crate::Flood).
+    /// Whether the connection was ended because of a flood, see [`Flood`](crate::Flood).
     pub fn is_flood(&self) -> bool {
         self.is_rule() && self.code() == Some(Code::ENHANCE_YOUR_CALM)
     }
@@ -110,7 +110,7 @@ impl Error {
         }
     }
 
-    /// The same as an error of a byte stream.
+    /// The error as an error of a byte stream.
     pub(crate) fn into_io(self) -> io::Error {
         match &self.0 {
             Kind::Io(error) => io::Error::new(error.kind(), self),
@@ -131,7 +131,7 @@ impl fmt::Display for Error {
         match by {
             Initiator::Peer => write!(f, "the peer ended the {what} with {code}")?,
             Initiator::Us => write!(f, "the {what} was ended with {code}")?,
-            Initiator::Rule => write!(f, "the peer broke HTTP/2: {code}")?,
+            Initiator::Rule => write!(f, "the peer broke the rules of HTTP/2: {code}")?,
         }
         if why.is_empty() { Ok(()) } else { write!(f, ": {why}") }
     }

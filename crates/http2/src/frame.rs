@@ -3,7 +3,7 @@
 /// Bytes of a frame's head.
 pub const HEAD: usize = 9;
 
-/// What a client sends first (RFC 9113 section 3.4).
+/// The first bytes that a client sends (RFC 9113 section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Types of frames (RFC 9113 section 6).
@@ -32,12 +32,12 @@ pub(crate) mod setting {
     pub(crate) const ENABLE_CONNECT_PROTOCOL: u16 = 8;
 }
 
-/// The largest payload that we take, and the smallest that a peer may refuse (section 4.2).
+/// The largest payload that attache accepts, and the smallest limit that a peer may set (section 4.2).
 pub(crate) const MAX_FRAME: usize = 16 << 10;
 
-/// END_STREAM of DATA and HEADERS; of SETTINGS and PING the same bit is ACK.
+/// The flag END_STREAM of DATA and HEADERS. In SETTINGS and PING the same bit is ACK.
 pub(crate) const END_STREAM: u8 = 1;
-/// The same bit of SETTINGS and PING.
+/// The flag ACK of SETTINGS and PING; the same bit as END_STREAM.
 pub(crate) const ACK: u8 = 1;
 /// Flags of HEADERS, CONTINUATION and DATA (sections 6.1, 6.2).
 pub(crate) const END_HEADERS: u8 = 4;
@@ -49,9 +49,9 @@ const PRIORITY: u8 = 0x20;
 pub struct Head {
     /// Bytes of the payload.
     pub length: usize,
-    /// One of [`kind`], or something unknown.
+    /// One of [`kind`], or an unknown type.
     pub kind: u8,
-    /// Flags, by kind.
+    /// Flags. Their meaning depends on the type.
     pub flags: u8,
     /// The stream; 0 is the connection.
     pub stream: u32,
@@ -76,27 +76,27 @@ impl Head {
         [high, middle, low, self.kind, self.flags, first, second, third, last]
     }
 
-    /// SETTINGS and PING: it answers one of ours.
+    /// Whether a SETTINGS or PING frame acknowledges one of ours.
     pub const fn is_ack(self) -> bool {
         self.flags & END_STREAM != 0
     }
 
-    /// DATA and HEADERS: nothing follows on this stream.
+    /// Whether a DATA or HEADERS frame is the last one on its stream.
     pub const fn ends_stream(self) -> bool {
         self.flags & END_STREAM != 0
     }
 
-    /// HEADERS and CONTINUATION: the block is whole.
+    /// Whether a HEADERS or CONTINUATION frame ends its block.
     pub(crate) const fn ends_headers(self) -> bool {
         self.flags & END_HEADERS != 0
     }
 
-    /// HEADERS: it begins with a priority.
+    /// Whether a HEADERS frame begins with a priority.
     pub(crate) const fn has_priority(self) -> bool {
         self.flags & PRIORITY != 0
     }
 
-    /// DATA and HEADERS: a part of the payload is padding.
+    /// Whether a part of the payload of a DATA or HEADERS frame is padding.
     pub const fn is_padded(self) -> bool {
         self.flags & PADDED != 0
     }

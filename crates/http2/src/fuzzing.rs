@@ -1,5 +1,5 @@
-//! What tests here and `tests/fuzz` need beside the public interface: frames without a price, the recount of a connection's state, and
-//! header compression by itself.
+//! What the tests of this crate and `tests/fuzz` need beside the public interface: frames without a price, a check of all counts in a
+//! connection's state, and header compression alone.
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -9,7 +9,7 @@ use crate::{
     hpack::{Decoder, Encoder, Field, Tag},
 };
 
-/// Frames are free: what is charged for them has tests of its own, and would end most of the runs.
+/// Frames cost nothing: prices have tests of their own, and would end most of the test runs.
 #[derive(Debug)]
 pub struct Unlimited;
 
@@ -31,18 +31,18 @@ impl Meter for Unlimited {
     fn asked(&mut self) {}
 }
 
-/// Recounts the state of a connection.
+/// Compares the counts in a connection's state with what they count.
 ///
 /// # Panics
-/// A count is not what the recount says.
+/// A count is wrong.
 pub fn audit<I: AsyncRead + AsyncWrite + Unpin>(connection: &Connection<I>) {
     connection.shared().borrow().audit();
 }
 
-/// Recounts the state of a connection that is no longer used.
+/// Compares the counts in the state of a connection that is no longer used.
 ///
 /// # Panics
-/// A count is not what the recount says, or a stream is left.
+/// A count is wrong, or a stream is left.
 pub fn audit_rest<I: AsyncRead + AsyncWrite + Unpin>(connection: &Connection<I>) {
     connection.shared().borrow().audit_rest();
 }
@@ -52,7 +52,7 @@ pub fn audit_rest<I: AsyncRead + AsyncWrite + Unpin>(connection: &Connection<I>)
 pub struct Reader(Decoder);
 
 impl Reader {
-    /// The fields of the next block, or `None` where it is not valid.
+    /// The fields of the next block, or `None` if it is not valid.
     pub fn read(&mut self, block: &[u8]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut all = Vec::new();
         self.0.decode(block, |field| all.push((field.name.to_vec(), field.value.to_vec()))).ok()?;
@@ -70,7 +70,7 @@ impl Writer {
         self.0.limit(size);
     }
 
-    /// The next block, with these fields.
+    /// The next block with these fields.
     pub fn write(&mut self, fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
         let mut out = BytesMut::new();
         self.0.begin(&mut out);

@@ -19,7 +19,7 @@ use crate::{
 
 pub(crate) type Shared = Rc<RefCell<State>>;
 
-/// One of a stream's handles. The last one that is dropped resets the stream, if it has not ended.
+/// A handle of a stream. When the last handle is dropped, the stream is reset if it has not ended.
 #[derive(Debug)]
 struct Handle {
     state: Shared,
@@ -42,15 +42,15 @@ impl Drop for Handle {
     }
 }
 
-/// The side of a stream that is sent.
+/// The sending side of a stream.
 #[derive(Debug)]
 pub struct SendStream(Handle);
 
-/// The side of a stream that is received.
+/// The receiving side of a stream.
 #[derive(Debug)]
 pub struct RecvStream(Handle);
 
-/// Both sides of the stream with this place, whose one handle is taken over.
+/// Both sides of the stream with this key. They take over its only handle.
 pub(crate) fn sides(state: &Shared, key: usize) -> (SendStream, RecvStream) {
     let id = state.borrow().streams.get(key).map_or(0, |stream| stream.id);
     let one = Handle { state: Rc::clone(state), key, id };
@@ -64,17 +64,17 @@ impl SendStream {
         self.0.id
     }
 
-    /// Sends the head of an answer, also of one of 1xx. `ends`: nothing follows. False where the stream has ended.
+    /// Sends the head of a response, or a 1xx response. `ends`: the stream ends with it. Returns false if the stream has ended.
     pub fn answer(&self, status: StatusCode, fields: &Fields, ends: bool) -> bool {
         self.0.state.borrow_mut().answer(self.0.key, status, fields, ends)
     }
 
-    /// The stream was broken off, or its connection has ended.
+    /// Whether the stream was broken off, or its connection has ended.
     pub fn is_broken(&self) -> bool {
         self.0.state.borrow().streams.get(self.0.key).is_none_or(|stream| stream.end.is_some())
     }
 
-    /// How the stream was broken off, or its connection has ended.
+    /// Why the stream was broken off, or why its connection has ended.
     pub fn broken(&self) -> Option<Error> {
         match self.0.state.borrow().streams.get(self.0.key) {
             None => Some(Error::closed()),
@@ -82,7 +82,7 @@ impl SendStream {
         }
     }
 
-    /// Is ready when the stream was broken off, or its connection has ended.
+    /// Ready when the stream was broken off, or when its connection has ended.
     pub fn poll_end(&self, cx: &Context<'_>) -> Poll<Error> {
         let state = &mut *self.0.state.borrow_mut();
         let Some(stream) = state.streams.get_mut(self.0.key) else { return Poll::Ready(Error::closed()) };
@@ -93,10 +93,10 @@ impl SendStream {
         Poll::Pending
     }
 
-    /// How many of `wanted` bytes (at least one) may be sent now. Pending while none may.
+    /// How many of `wanted` bytes (at least one) may be sent now. Pending as long as the answer is none.
     ///
     /// # Errors
-    /// The stream was broken off, or its connection or this side has ended.
+    /// The stream was broken off, its connection has ended, or its sending side has ended.
     pub fn poll_capacity(&self, cx: &Context<'_>, wanted: usize) -> Poll<Result<usize, Error>> {
         let state = &mut *self.0.state.borrow_mut();
         let Some(stream) = state.streams.get(self.0.key) else { return Poll::Ready(Err(Error::closed())) };
@@ -113,18 +113,18 @@ impl SendStream {
         }
     }
 
-    /// It is the peer's window that lets nothing be sent now, and not the socket.
+    /// Whether the peer's window is what stops the sender now, and not the socket.
     pub fn lacks_window(&self) -> bool {
         let state = self.0.state.borrow();
         state.send_window <= 0 || state.streams.get(self.0.key).is_some_and(|stream| stream.send_window <= 0)
     }
 
-    /// Sends data, no more than [`poll_capacity`](Self::poll_capacity) said. False where the stream has ended.
+    /// Sends data, at most as much as [`poll_capacity`](Self::poll_capacity) allowed. Returns false if the stream has ended.
     pub fn send(&self, data: Bytes, ends: bool) -> bool {
         self.0.state.borrow_mut().data_out(self.0.key, data, ends)
     }
 
-    /// Ends this side with trailers. False where the stream has ended.
+    /// Ends this side with trailers. Returns false if the stream has ended.
     pub fn trail(&self, trailers: &HeaderMap) -> bool {
         self.0.state.borrow_mut().trail(self.0.key, trailers)
     }
@@ -141,12 +141,12 @@ impl RecvStream {
         self.0.id
     }
 
-    /// The next 1xx answer that was not taken yet.
+    /// The next 1xx response that was not taken yet.
     pub fn interim(&self) -> Option<Box<ResponseHead>> {
         self.0.state.borrow_mut().streams.get_mut(self.0.key)?.interim.pop_front()
     }
 
-    /// The head of the answer.
+    /// The head of the response.
     ///
     /// # Errors
     /// The stream was broken off, or its connection has ended.
@@ -165,10 +165,10 @@ impl RecvStream {
         Poll::Pending
     }
 
-    /// The next data; `None` where no more comes.
+    /// The next data; `None` if there is no more.
     ///
     /// # Errors
-    /// As [`poll_head`](Self::poll_head). What came before is given first.
+    /// As for [`poll_head`](Self::poll_head). Data that arrived before the error is returned first.
     pub fn poll_data(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         let state = &mut *self.0.state.borrow_mut();
         let Some(stream) = state.streams.get_mut(self.0.key) else {
@@ -187,12 +187,12 @@ impl RecvStream {
         Poll::Pending
     }
 
-    /// The trailers, behind all data.
+    /// The trailers, after all data has been taken.
     pub fn trailers(&self) -> Option<HeaderMap> {
         self.0.state.borrow_mut().streams.get_mut(self.0.key)?.trailers.take()
     }
 
-    /// The reader has processed so many bytes: the peer may send more.
+    /// The reader has processed so many bytes, so the peer may send more.
     pub fn took(&self, bytes: usize) {
         let state = &mut *self.0.state.borrow_mut();
         let bytes = bytes as u32;
@@ -205,7 +205,7 @@ impl RecvStream {
         }
     }
 
-    /// Nothing follows what was taken.
+    /// Whether no more data follows.
     pub fn is_ended(&self) -> bool {
         let state = self.0.state.borrow();
         state.streams.get(self.0.key).is_none_or(|stream| {
@@ -213,7 +213,7 @@ impl RecvStream {
         })
     }
 
-    /// Bytes that are still to come by the message's `content-length`.
+    /// How many bytes are still to come according to the message's `content-length`.
     pub fn left(&self) -> Option<u64> {
         let state = self.0.state.borrow();
         let stream = state.streams.get(self.0.key)?;
@@ -224,7 +224,7 @@ impl RecvStream {
 impl Drop for RecvStream {
     fn drop(&mut self) {
         if let Some(stream) = self.0.state.borrow_mut().streams.get_mut(self.0.key) {
-            // What still comes is dropped as it comes.
+            // Data that still arrives is dropped.
             stream.unread = true;
             stream.received.clear();
         }

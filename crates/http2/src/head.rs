@@ -1,8 +1,8 @@
-//! Heads of messages: from a block, and into one (RFC 9113 section 8).
+//! Reads heads of messages from blocks, and writes them to blocks (RFC 9113 section 8).
 //!
-//! What a block may not have makes its message malformed (sections 8.1.1, 8.2.1, 8.2.2 and 8.3): pseudo-fields that
-//! stand twice, behind others, in the wrong kind of message or in trailers; names in upper case; fields of the
-//! connection; a fragment in `:path`. Nothing is dropped silently, because the next hop could read what this one ignores.
+//! Forbidden parts of a block make its message malformed (sections 8.1.1, 8.2.1, 8.2.2 and 8.3): pseudo-fields that occur twice, come after
+//! other fields, or are in the wrong kind of message or in trailers; names in upper case; fields of the connection; a fragment in `:path`.
+//! Nothing is dropped silently, because the next hop could read what this one ignores.
 
 use std::rc::Rc;
 
@@ -21,20 +21,20 @@ use http::{
 
 use crate::hpack::{Decoder, Encoder, Field, Invalid, OVERHEAD, Pseudo, Tag};
 
-/// Fields that most messages have no more of, and bytes of their names and values.
+/// Room for the fields of most messages, and (the constant below) for the bytes of their names and values.
 const LINES: usize = 16;
 const BYTES: usize = 512;
 
-/// What a block held.
+/// The contents of a block.
 #[derive(Debug, Default)]
 pub(crate) struct Block {
     pub(crate) kind: BlockKind,
     pub(crate) fields: Fields,
-    /// Its fields are larger than the limit (SETTINGS_MAX_HEADER_LIST_SIZE); those beyond it were not kept.
+    /// Its fields are larger than the limit (SETTINGS_MAX_HEADER_LIST_SIZE). The fields beyond the limit were not kept.
     pub(crate) too_large: bool,
-    /// Why the message is malformed.
+    /// Why the message is malformed, if it is.
     pub(crate) malformed: Option<&'static str>,
-    /// The one `content-length`.
+    /// The value of the only `content-length`.
     pub(crate) length: Option<u64>,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct BlockKind {
     status: Option<StatusCode>,
 }
 
-/// What a block is the head of.
+/// The kind of message that a block belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Request,
@@ -62,19 +62,19 @@ pub(crate) enum Place {
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     decoder: Decoder,
-    /// The last authority: most requests of a connection have the same.
+    /// The last authority, because most requests of a connection have the same one.
     authority: Option<Authority>,
-    /// Bytes that the last head had.
+    /// The size of the last head, in bytes.
     usual: usize,
-    /// The last block. It is read here and taken from here, since it is large.
+    /// The last block. Because it is large, it is filled in place and taken from here.
     block: Block,
 }
 
 impl Reader {
-    /// Reads a whole block.
+    /// Reads a complete block.
     ///
     /// # Errors
-    /// It is no block.
+    /// The block is invalid.
     pub(crate) fn read(&mut self, bytes: &[u8], place: Place, limit: usize) -> Result<&mut Block, Invalid> {
         let Self { decoder, authority, usual, block } = self;
         *block = Block::default();
@@ -86,10 +86,10 @@ impl Reader {
         Ok(block)
     }
 
-    /// A block of a message that is ignored. It is read to keep the compression table in step with the peer.
+    /// Reads a block of a message that is ignored. This keeps the compression table in step with the peer's.
     ///
     /// # Errors
-    /// It is no block.
+    /// The block is invalid.
     pub(crate) fn skip(&mut self, block: &[u8]) -> Result<(), Invalid> {
         self.decoder.decode(block, |_| {})
     }
@@ -100,7 +100,7 @@ struct Reading<'a> {
     place: Place,
     size: usize,
     limit: usize,
-    /// A field that is no pseudo-field has come.
+    /// A field that is no pseudo-field was read.
     regular: bool,
     authority: &'a mut Option<Authority>,
 }
@@ -130,12 +130,12 @@ impl Reading<'_> {
     fn add(&mut self, known: Option<Known>, field: Field<'_>) -> Option<&'static str> {
         self.regular = true;
         let value = match field.value {
-            // A request with them is refused later, where the reason for the answer is known.
+            // A request with such a value is refused later, where the answer can give the reason.
             [b' ' | b'\t', ..] | [.., b' ' | b'\t'] if self.place != Place::Request => trim(field.value),
             value => value,
         };
         let added = self.block.fields.append_read(known, field.name, value, field.sensitive);
-        (!added).then_some("a field's name is not in lower case, or it has a byte that it may not have")
+        (!added).then_some("a field's name is not in lower case, or it contains a byte that is not allowed")
     }
 
     fn known(&mut self, known: Known, field: Field<'_>) -> Option<&'static str> {
@@ -143,7 +143,7 @@ impl Reading<'_> {
             CONNECTION | KEEP_ALIVE | PROXY_CONNECTION | TRANSFER_ENCODING | UPGRADE | HTTP2_SETTINGS => {
                 return Some("a field of the connection, which HTTP/2 does not have");
             }
-            TE if field.value != b"trailers" => return Some("`te` is something else than `trailers`"),
+            TE if field.value != b"trailers" => return Some("`te` is not exactly `trailers`"),
             CONTENT_LENGTH if self.place != Place::Trailers => {
                 let digits = field.value;
                 let length =
@@ -167,10 +167,10 @@ impl Reading<'_> {
             Place::Trailers => false,
         };
         if !belongs {
-            return Some("a pseudo-field where none of its kind belongs");
+            return Some("a pseudo-field that is not allowed in this kind of message");
         }
         if self.regular {
-            return Some("a pseudo-field behind other fields");
+            return Some("a pseudo-field after other fields");
         }
         let kind = &mut self.block.kind;
         let twice = match pseudo {
@@ -179,11 +179,11 @@ impl Reading<'_> {
             Pseudo::Authority => {
                 let authority = match self.authority {
                     Some(last) if last.as_str().as_bytes() == value => last.clone(),
-                    // Some clients send it empty where there is none.
+                    // Some clients send an empty `:authority` instead of none.
                     _ if value.is_empty() => return None,
                     _ => match Authority::from_maybe_shared(Bytes::copy_from_slice(value)) {
                         Ok(authority) => self.authority.insert(authority).clone(),
-                        Err(_) => return Some("`:authority` is not one"),
+                        Err(_) => return Some("`:authority` is not a valid authority"),
                     },
                 };
                 kind.authority.replace(authority).is_some()
@@ -192,33 +192,33 @@ impl Reading<'_> {
                 if value.contains(&b'#') {
                     return Some("`:path` has a fragment");
                 }
-                // RFC 9113 section 8.3.1: a path comes first. Some would read none here, and others `/`.
+                // RFC 9113 section 8.3.1: the value begins with a path. For a query alone, some parsers would read no path, and others `/`.
                 if value.first() == Some(&b'?') {
-                    return Some("`:path` is a query alone");
+                    return Some("`:path` is only a query");
                 }
                 let Some((path, raw)) = attache_wire::path_and_query(value) else {
-                    return Some("`:path` is not one");
+                    return Some("`:path` is not a valid path");
                 };
                 kind.raw_query = raw;
                 kind.path.replace(path).is_some()
             }
             Pseudo::Protocol => match std::str::from_utf8(value) {
                 Ok(name) => kind.protocol.replace(Protocol::from(name)).is_some(),
-                Err(_) => return Some("`:protocol` is not a name"),
+                Err(_) => return Some("`:protocol` is not a valid name"),
             },
             Pseudo::Status => match StatusCode::from_bytes(value) {
                 Ok(status) => kind.status.replace(status).is_some(),
-                Err(_) => return Some("`:status` is not one of three digits"),
+                Err(_) => return Some("`:status` is not a number of three digits"),
             },
             Pseudo::Unknown => false,
         };
-        twice.then_some("a pseudo-field stands twice")
+        twice.then_some("a pseudo-field occurs twice")
     }
 }
 
-/// Removes blanks around a value, which are no part of it (RFC 9110 section 5.5). RFC 9113 section 8.2.1 says that such a message is
-/// malformed. HTTP/1 removes them, so attache does the same here: an answer is not lost because of them, and rules and the next hop read
-/// the same value in both protocols.
+/// Removes whitespace around a value; it is not a part of the value (RFC 9110 section 5.5). RFC 9113 section 8.2.1 says that such a message
+/// is malformed. But HTTP/1 removes this whitespace, and attache does the same here. So no response is lost because of it, and rules and
+/// the next hop read the same value in both protocols.
 fn trim(value: &[u8]) -> &[u8] {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let start = value.iter().position(|byte| !is_blank(byte)).unwrap_or(value.len());
@@ -226,7 +226,7 @@ fn trim(value: &[u8]) -> &[u8] {
     value.get(start..end).unwrap_or_default()
 }
 
-/// A method or a scheme that is none is taken for missing, which is as malformed.
+/// An invalid method counts as missing; both make the message malformed. The same is true of a scheme.
 fn method(value: &[u8]) -> Option<Method> {
     match value {
         b"GET" => Some(Method::GET),
@@ -247,30 +247,30 @@ impl Block {
     /// The head of a request (section 8.3.1, RFC 8441 section 4).
     ///
     /// # Errors
-    /// Why it is malformed.
+    /// Why the request is malformed.
     pub(crate) fn request(&mut self) -> Result<Rc<RequestHead>, &'static str> {
         let Self { kind, fields, malformed, .. } = self;
         if let Some(why) = malformed {
             return Err(why);
         }
-        let method = kind.method.take().ok_or("`:method` is missing, or none")?;
+        let method = kind.method.take().ok_or("`:method` is missing or invalid")?;
         let mut parts = http::uri::Parts::default();
         let is_connect = method == Method::CONNECT;
         if is_connect && kind.protocol.is_none() {
             if kind.scheme.is_some() || kind.path.is_some() || kind.authority.is_none() {
-                return Err("CONNECT has `:authority` and neither `:scheme` nor `:path`");
+                return Err("CONNECT needs `:authority`, without `:scheme` and `:path`");
             }
         } else {
             if kind.protocol.is_some() && !is_connect {
                 return Err("`:protocol` without CONNECT");
             }
-            let scheme = kind.scheme.take().ok_or("`:scheme` is missing, or none")?;
+            let scheme = kind.scheme.take().ok_or("`:scheme` is missing or invalid")?;
             parts.path_and_query = Some(kind.path.take().ok_or("`:path` is missing")?);
-            // The crate has no scheme without an authority.
+            // The `http` crate has no scheme without an authority.
             parts.scheme = kind.authority.is_some().then_some(scheme);
         }
         parts.authority = kind.authority.take();
-        let uri = Uri::from_parts(parts).map_err(|_| "the pseudo-fields make no URI")?;
+        let uri = Uri::from_parts(parts).map_err(|_| "the pseudo-fields don't form a URI")?;
         Ok(Rc::new(RequestHead {
             method,
             uri,
@@ -281,10 +281,10 @@ impl Block {
         }))
     }
 
-    /// The head of an answer (section 8.3.2).
+    /// The head of a response (section 8.3.2).
     ///
     /// # Errors
-    /// Why it is malformed.
+    /// Why the response is malformed.
     pub(crate) fn response(&mut self) -> Result<Box<ResponseHead>, &'static str> {
         let Self { kind, fields, malformed, .. } = self;
         if let Some(why) = malformed {
@@ -298,10 +298,10 @@ impl Block {
         Ok(Box::new(ResponseHead { status, version: Version::HTTP_2, headers, reason: None, carried: None }))
     }
 
-    /// Trailers, as bodies carry them.
+    /// Trailers, as the map that bodies carry.
     ///
     /// # Errors
-    /// Why they are malformed.
+    /// Why the trailers are malformed.
     pub(crate) fn trailers(&mut self) -> Result<HeaderMap, &'static str> {
         match self.malformed {
             Some(why) => Err(why),
@@ -326,7 +326,7 @@ pub(crate) fn write_request(encoder: &mut Encoder, head: &RequestHead, out: &mut
     {
         match head.raw_query.as_ref().and_then(|raw| raw.target(path)) {
             Some(raw) => encoder.pseudo(out, Pseudo::Path, &raw),
-            // Of `?query` alone the crate shows the `/` that belongs before it, and does not hold it.
+            // For `?query` alone, the `http` crate shows a `/` before it that it does not hold.
             None if path.as_str().starts_with('?') => {
                 encoder.pseudo(out, Pseudo::Path, &[b"/", path.as_str().as_bytes()].concat());
             }
@@ -339,7 +339,7 @@ pub(crate) fn write_request(encoder: &mut Encoder, head: &RequestHead, out: &mut
     write_fields(encoder, &head.headers, out);
 }
 
-/// Writes the block of an answer.
+/// Writes the block of a response.
 pub(crate) fn write_response(encoder: &mut Encoder, status: StatusCode, fields: &Fields, out: &mut BytesMut) {
     encoder.begin(out);
     encoder.pseudo(out, Pseudo::Status, status.as_str().as_bytes());

@@ -1,4 +1,4 @@
-//! The body of a message on its way in.
+//! The body of a message that is received.
 
 use std::task::{Context, Poll, ready};
 
@@ -7,13 +7,13 @@ use http_body::{Frame, SizeHint};
 
 use crate::{Error, RecvStream};
 
-/// A body that is read frame by frame: what was taken opens the peer's window again, so that a reader that stops stops the peer (RFC 9113
-/// section 5.2).
+/// A body that is read frame by frame. When the reader takes data, the peer's window opens again; so a reader that stops also stops the
+/// peer (RFC 9113 section 5.2).
 #[derive(Debug)]
 pub struct Incoming(RecvStream);
 
 impl Incoming {
-    /// The body of a stream whose head was taken.
+    /// The body of a stream whose head has been taken.
     pub const fn new(stream: RecvStream) -> Self {
         Self(stream)
     }
@@ -34,17 +34,17 @@ impl Incoming {
         })
     }
 
-    /// Nothing follows.
+    /// Whether nothing follows.
     pub fn is_end_stream(&self) -> bool {
         self.0.is_ended()
     }
 
-    /// All bytes that were announced have come.
+    /// Whether all announced bytes have arrived.
     pub fn is_whole(&self) -> bool {
         self.0.left().is_none_or(|left| left == 0)
     }
 
-    /// What is still to come, where that is known.
+    /// How much is still to come, if that is known.
     pub fn size_hint(&self) -> SizeHint {
         self.0.left().map_or_else(SizeHint::default, SizeHint::with_exact)
     }

@@ -1,16 +1,16 @@
 //! HTTP/2 (RFC 9113) and header compression (RFC 7541), for a server and for a client.
 //!
-//! A connection's [state](state) has no input or output: bytes that were read go in, and bytes to be written come out.
-//! A [`Connection`] puts a socket under it, and is polled by one task. The code that serves or calls holds the two sides of a
-//! stream, [`SendStream`] and [`RecvStream`], on any task of the same worker: nothing is locked, and no stream costs a
-//! task or a channel.
+//! A connection's [state](state) does no input or output: bytes that were read go in, and bytes to write come out. A [`Connection`]
+//! connects the state to a socket; one task polls it. The code that serves or calls holds the two sides of a stream, [`SendStream`] and
+//! [`RecvStream`], on any task of the same worker. There is no lock, and a stream costs no task and no channel.
 //!
 //! - [`Connection`] serves a client or calls a server; a [`Caller`] opens streams.
-//! - [`Incoming`] is a stream's body, [`Tunnel`] a stream that is a tunnel: both open the peer's window with what was taken.
-//! - [`Flood`] charges the peer for frames that cost us more than they cost it.
-//! - [`Window`] lets the streams' receive window grow where the path is long and the reader is fast.
+//! - [`Incoming`] is the body of a stream; [`Tunnel`] is a stream used as a tunnel. Both open the peer's window when data is taken.
+//! - [`Flood`] charges the peer for frames that cost attache more than they cost the peer.
+//! - [`Window`] lets the streams' receive window grow if the round trip is long and the reader is fast.
 //!
-//! Heads go between frames and [`Fields`](attache_wire::Fields) directly. `docs/http2.md` has the whole picture.
+//! Heads are read from frames into [`Fields`](attache_wire::Fields), and written from them, directly. `docs/http2.md` has the whole
+//! picture.
 
 mod code;
 mod connection;

@@ -1,20 +1,20 @@
-//! Queues of bytes: of a stream for its reader, of a connection for its socket.
+//! Queues of bytes: from a stream to its reader, and from a connection to its socket.
 
 use std::{collections::VecDeque, io::IoSlice};
 
 use attache_wire::buffers;
 use bytes::{Buf as _, Bytes, BytesMut};
 
-/// Pieces from here on are kept as they are, since copying them costs more than keeping an entry for them.
+/// Pieces of this size or more are not copied: copying them costs more than an entry of their own.
 const LARGE: usize = 4 << 10;
 
-/// Small pieces are joined, large ones are not copied: so what waits costs about its bytes, in pieces of any size.
+/// Small pieces are joined, and large pieces are not copied. So the memory for waiting bytes is about their number, for pieces of any size.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    /// Before all others.
+    /// The piece before all others.
     first: Bytes,
     parts: VecDeque<Bytes>,
-    /// Behind all others.
+    /// Bytes after all others.
     tail: BytesMut,
     len: usize,
 }
@@ -28,10 +28,10 @@ impl Queue {
         self.len == 0
     }
 
-    /// Adds bytes that are copied.
+    /// Adds bytes by copying them.
     pub(crate) fn copy(&mut self, bytes: &[u8]) {
         if self.is_empty() {
-            // What waits alone needs no room to grow.
+            // If these bytes are the only ones, they need no room to grow.
             self.first = Bytes::copy_from_slice(bytes);
         } else {
             self.tail.extend_from_slice(bytes);
@@ -39,7 +39,7 @@ impl Queue {
         self.len += bytes.len();
     }
 
-    /// Adds bytes that are copied only if they are few.
+    /// Adds bytes. They are copied only if they are few.
     pub(crate) fn push(&mut self, bytes: Bytes) {
         if bytes.len() < LARGE && !self.is_empty() {
             self.copy(&bytes);
@@ -61,7 +61,7 @@ impl Queue {
         len >= LARGE
     }
 
-    /// Where bytes can be written behind all others; [`wrote`](Self::wrote) says how many there were.
+    /// The buffer for bytes after all others. [`wrote`](Self::wrote) must be told how many were written.
     pub(crate) fn tail(&mut self) -> &mut BytesMut {
         if self.tail.capacity() == 0 {
             self.tail = buffers::take();
@@ -69,7 +69,7 @@ impl Queue {
         &mut self.tail
     }
 
-    /// The queue is empty: its memory can be used by others.
+    /// The queue is empty. Releases its memory for other connections.
     pub(crate) fn rest(&mut self) {
         if self.is_empty() {
             buffers::put(&mut self.tail);
@@ -80,21 +80,21 @@ impl Queue {
         self.len += bytes;
     }
 
-    /// Takes the next piece; an empty one where there is none.
+    /// Takes the next piece; an empty one if there is none.
     pub(crate) fn pop(&mut self) -> Bytes {
         let next = if !self.first.is_empty() {
             std::mem::take(&mut self.first)
         } else if let Some(part) = self.parts.pop_front() {
             part
         } else {
-            // Whole: the rest of its room isn't needed by a reader that has caught up.
+            // All of it: a reader that has caught up doesn't need the rest of its room.
             std::mem::take(&mut self.tail).freeze()
         };
         self.len -= next.len();
         next
     }
 
-    /// Pieces that were not copied.
+    /// How many pieces were not copied.
     #[cfg(test)]
     pub(crate) fn parts(&self) -> usize {
         self.parts.len()
@@ -117,12 +117,12 @@ impl Queue {
         n
     }
 
-    /// The only piece, where there is one alone.
+    /// The only piece, if there is exactly one.
     pub(crate) fn single(&self) -> Option<&[u8]> {
         (self.first.is_empty() && self.parts.is_empty()).then_some(&self.tail[..])
     }
 
-    /// Drops bytes at the front.
+    /// Drops `n` bytes at the front.
     pub(crate) fn advance(&mut self, mut n: usize) {
         self.len = self.len.saturating_sub(n);
         let now = n.min(self.first.len());
@@ -151,7 +151,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_comes_out_is_what_went_in(pieces in proptest::collection::vec((0_usize..9000, any::<bool>()), 0..30), takes in proptest::collection::vec(0_usize..9000, 0..30)) {
+        fn bytes_come_out_as_they_went_in(pieces in proptest::collection::vec((0_usize..9000, any::<bool>()), 0..30), takes in proptest::collection::vec(0_usize..9000, 0..30)) {
             let (mut queue, mut model) = (Queue::default(), Vec::new());
             for (n, (len, copied)) in pieces.into_iter().enumerate() {
                 let bytes = vec![n as u8; len];

@@ -1,4 +1,4 @@
-//! Frames that go out for streams.
+//! Frames that are sent for streams.
 
 use attache_wire::{Fields, RequestHead};
 use bytes::Bytes;
@@ -12,14 +12,14 @@ use crate::{
     stream::{Expects, Stream},
 };
 
-/// A larger payload is split, although the peer would accept it, so that frames of other streams can go between the parts.
+/// A larger payload is split even if the peer would accept it, so that frames of other streams can go between the parts.
 const MOST_FRAME: usize = 64 << 10;
 
 impl State {
-    /// Opens a stream with a request; the stream's place.
+    /// Opens a stream with a request. Returns the stream's key.
     ///
     /// # Errors
-    /// The connection has ended, or takes no new streams.
+    /// The connection has ended, or it accepts no new streams.
     pub(crate) fn open(&mut self, request: &RequestHead, ends: bool) -> Result<usize, Error> {
         if let Some(error) = &self.end {
             return Err(error.clone());
@@ -42,7 +42,7 @@ impl State {
         Ok(key)
     }
 
-    /// Sends an answer's head, or one of 1xx before it. False where the stream has ended.
+    /// Sends a response's head, or a 1xx response before it. Returns false if the stream has ended.
     pub(crate) fn answer(&mut self, key: usize, status: StatusCode, fields: &Fields, ends: bool) -> bool {
         let Some(id) = self.sendable(key) else { return false };
         self.write_block(id, ends, |state| {
@@ -52,7 +52,7 @@ impl State {
         true
     }
 
-    /// Sends trailers, which end our side. False where the stream has ended.
+    /// Sends trailers, which end our side. Returns false if the stream has ended.
     pub(crate) fn trail(&mut self, key: usize, trailers: &HeaderMap) -> bool {
         let Some(id) = self.sendable(key) else { return false };
         self.write_block(id, true, |state| {
@@ -62,7 +62,7 @@ impl State {
         true
     }
 
-    /// Sends data, no more than [`capacity`](Self::capacity) said. False where the stream has ended.
+    /// Sends data, at most as much as [`capacity`](Self::capacity) allowed. Returns false if the stream has ended.
     pub(crate) fn data_out(&mut self, key: usize, mut data: Bytes, ends: bool) -> bool {
         let Some(id) = self.sendable(key) else { return false };
         self.spend(key, data.len() as u32);
@@ -88,12 +88,12 @@ impl State {
         true
     }
 
-    /// The peer takes no new streams, or there is no number left for one.
+    /// Whether the peer accepts no new streams, or no stream number is left.
     pub(crate) const fn takes_none(&self) -> bool {
-        self.went_away.is_some() || self.next > (1 << 31) - 1
+        self.received_go_away.is_some() || self.next > (1 << 31) - 1
     }
 
-    /// The stream's number, while our side of it is open.
+    /// The stream's number, as long as our side of it is open.
     fn sendable(&self, key: usize) -> Option<u32> {
         let stream = self.streams.get(key)?;
         (!stream.sent_end && stream.end.is_none()).then_some(stream.id)
@@ -110,7 +110,7 @@ impl State {
         }
     }
 
-    /// Writes HEADERS, and CONTINUATION where the block is larger than the peer takes at once.
+    /// Writes HEADERS, and CONTINUATION if the block is larger than the peer accepts in one frame.
     fn write_block(&mut self, stream: u32, ends: bool, write: impl FnOnce(&mut Self)) {
         let start = self.out.tail().len();
         let flags = END_HEADERS | if ends { END_STREAM } else { 0 };

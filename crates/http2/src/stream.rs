@@ -10,7 +10,7 @@ use crate::{Error, queue::Queue};
 /// What may come next from the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expects {
-    /// The head of an answer.
+    /// The head of a response.
     Head,
     /// Data, or trailers.
     Data,
@@ -21,50 +21,50 @@ pub(crate) enum Expects {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) id: u32,
-    /// Handles that refer to it. It is kept as long as there is one.
+    /// How many handles refer to the stream. It is kept as long as there is one.
     pub(crate) handles: u32,
-    /// A request that was not looked at yet.
+    /// The stream is a request that was not handled yet.
     pub(crate) is_pending: bool,
-    /// How it ended, if not by END_STREAM of both sides.
+    /// How the stream ended, if not by END_STREAM of both sides.
     pub(crate) end: Option<Error>,
 
     pub(crate) expects: Expects,
-    /// The head of an answer, until it is taken.
+    /// The head of a response, until it is taken.
     pub(crate) head: Option<Box<ResponseHead>>,
-    /// 1xx answers before it.
+    /// 1xx responses before the head.
     pub(crate) interim: VecDeque<Box<ResponseHead>>,
     pub(crate) received: Queue,
     pub(crate) trailers: Option<HeaderMap>,
-    /// Bytes that the peer may send (RFC 9113 section 6.9); below 0 where the window was made smaller.
+    /// How many bytes the peer may send (RFC 9113 section 6.9). It is below 0 after the window became smaller.
     pub(crate) receive_window: i64,
-    /// Bytes that were read, or were padding, and for which no WINDOW_UPDATE was sent yet.
+    /// Bytes that were read, or were padding, and for which no WINDOW_UPDATE has been sent yet.
     pub(crate) unreleased: u32,
-    /// Bytes that are still to come by `content-length`.
+    /// How many bytes are still to come according to `content-length`.
     pub(crate) left: Option<u64>,
-    /// Its response has no body, even if it has a `content-length`.
+    /// The response has no body, even if it has a `content-length`.
     pub(crate) asks_head: bool,
     /// A 2xx response opens a tunnel, even if it has a `content-length`.
     pub(crate) asks_tunnel: bool,
-    /// What comes is a tunnel's: bytes without trailers (RFC 9113 section 8.5).
+    /// The received bytes belong to a tunnel: they have no trailers (RFC 9113 section 8.5).
     pub(crate) is_tunnel: bool,
-    /// Its message is defined as having no content.
+    /// The message must not have content.
     pub(crate) without_body: bool,
-    /// Its data is dropped: it has no reader.
+    /// The stream has no reader, so its data is dropped.
     pub(crate) unread: bool,
-    /// Bytes that its reader took: see [`Window`](crate::Window).
+    /// Bytes that the reader took, see [`Window`](crate::Window).
     pub(crate) taken: u64,
     pub(crate) reader: Option<Waker>,
 
-    /// Our side was ended.
+    /// Our side has ended.
     pub(crate) sent_end: bool,
-    /// Bytes that we may send.
+    /// How many bytes attache may send.
     pub(crate) send_window: i64,
-    /// Bytes of the connection's room that are kept for it.
+    /// How many bytes of the connection's capacity are reserved for this stream.
     pub(crate) granted: u32,
-    /// Bytes that it wants to send, while it waits for that room.
+    /// How many bytes the stream wants to send, while it waits for capacity.
     pub(crate) wanted: u32,
-    /// It is in the queue for it.
-    pub(crate) in_line: bool,
+    /// The stream is in the queue for capacity.
+    pub(crate) is_waiting: bool,
     pub(crate) writer: Option<Waker>,
 }
 
@@ -94,12 +94,12 @@ impl Stream {
             send_window: send_window.into(),
             granted: 0,
             wanted: 0,
-            in_line: false,
+            is_waiting: false,
             writer: None,
         }
     }
 
-    /// Both sides have ended it, or one has broken it off.
+    /// Whether both sides have ended the stream, or one has broken it off.
     pub(crate) fn is_closed(&self) -> bool {
         self.end.is_some() || (self.sent_end && self.expects == Expects::Nothing)
     }
@@ -122,7 +122,7 @@ impl Stream {
     }
 }
 
-/// Stores the waker of a task. It rarely changes, so this is mostly a comparison.
+/// Stores the waker of a task. It rarely changes, so this is usually only a comparison.
 pub(crate) fn register(slot: &mut Option<Waker>, waker: &Waker) {
     match slot {
         Some(known) if known.will_wake(waker) => {}

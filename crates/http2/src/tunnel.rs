@@ -1,5 +1,5 @@
-//! One side of a tunnel in a stream of HTTP/2 (RFC 9113 section 8.5, RFC 8441): bytes are DATA, the end is END_STREAM,
-//! and a connection that breaks off is a reset in either direction.
+//! One side of a tunnel in a stream of HTTP/2 (RFC 9113 section 8.5, RFC 8441): bytes are DATA, the end is END_STREAM, and a connection
+//! that breaks off is a reset, in both directions.
 
 use std::{
     io,
@@ -12,13 +12,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{Code, Error, RecvStream, SendStream};
 
-/// The stream.
+/// A stream that is used as a tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
     out: SendStream,
     received: RecvStream,
     rest: Bytes,
-    /// It is dropped as a reset.
+    /// Dropping it resets the stream.
     aborted: bool,
 }
 
@@ -28,12 +28,12 @@ impl Tunnel {
         Self { out, received, rest: Bytes::new(), aborted: false }
     }
 
-    /// From here on the stream ends with RST_STREAM(CONNECT_ERROR), so that a transfer that was cut never looks whole.
+    /// From now on the stream ends with RST_STREAM(CONNECT_ERROR), so that a transfer that was cut never looks complete.
     pub const fn abort(&mut self) {
         self.aborted = true;
     }
 
-    /// The stream was broken off, or its connection has ended before both sides were through.
+    /// Why the stream was broken off, or why its connection ended before both sides had ended.
     pub fn broken(&self) -> Option<io::Error> {
         self.out.broken().map(Error::into_io)
     }
@@ -72,7 +72,7 @@ impl AsyncWrite for Tunnel {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        // A reset is also seen here, by a side that only writes.
+        // A side that only writes sees a reset here.
         let n = ready!(self.out.poll_capacity(cx, buf.len())).map_err(Error::into_io)?;
         let part = buf.get(..n).unwrap_or_default();
         if self.out.send(Bytes::copy_from_slice(part), false) {

@@ -1,16 +1,17 @@
 //! Lets the streams' receive window grow where it limits a transfer.
 //!
-//! **The rule.** Where one reader has taken half a window, a PING goes with the next data that comes for it, and measures one round trip.
-//! If two thirds of a window or more came before the answer, the sender had to wait for the window. If the reader has taken all of it
-//! within one more round trip, it keeps up, and the window becomes twice the received bytes, up to a limit. If not, the next measurement waits for
-//! [`PAUSE`]. A reader that does not keep up never lets it grow, and so a slow client costs no more memory than with windows that stay.
+//! **The rule.** When one reader has taken half a window, a PING is sent with the next data that arrives for it; the PING measures one
+//! round trip. If two thirds of a window or more arrived before the answer, the sender had to wait for the window. If the reader has taken
+//! all of that within one more round trip, it keeps up, and the window becomes twice the received bytes, up to a limit. If not, the next
+//! measurement waits for [`PAUSE`]. A reader that does not keep up never lets the window grow, so a slow client costs no more memory than
+//! with windows of a fixed size.
 //!
-//! The PING goes before the window is opened by what the reader takes: so its answer comes before what that lets the sender send, and
-//! what came until then is what was under way. What came is counted, and not what was taken: a whole window and the answer behind it may
-//! come in one turn of the connection's task, before the reader has its own.
+//! The PING is sent before the window is opened by what the reader takes. So its answer arrives before the data that this allows, and the
+//! data until then is what was under way. Received bytes are counted, not taken ones: a whole window and the answer after it may arrive in
+//! one turn of the connection's task, before the reader's task runs.
 //!
-//! What comes in the round trip after a window has grown was sent while the sender did not know of it. That round trip is not
-//! measured: it would look as if the window were large enough.
+//! What arrives in the round trip after a window has grown was sent while the sender did not know of it. That round trip is not measured:
+//! the result would look as if the window were large enough.
 //!
 //! A PING is sent only after data arrived, because gRPC's servers count PINGs without data as abuse (gRFC A8).
 //!
@@ -20,10 +21,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time between two measurements if the window did not limit the transfer. Short, because a busy machine delays a reader now and then.
+/// The time between two measurements if the window did not limit the transfer. It is short, because a busy machine delays a reader now and
+/// then.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The smallest that a window shrinks to: what RFC 9113 section 6.5.2 begins with.
+/// The smallest size that a window shrinks to: the initial size in RFC 9113 section 6.5.2.
 const MIN_WINDOW: u32 = 65_535;
 
 /// The receive window of one connection's streams.
@@ -39,10 +41,10 @@ pub struct Window {
     measured: Option<u32>,
     /// When the PING was sent.
     since: Option<Instant>,
-    /// Bytes that were received for that reader since then, and bytes that it has not read yet.
+    /// Bytes that were received for that reader since then, and (the field below) bytes that it has not read yet.
     came: u64,
     waiting: u64,
-    /// A stream whose reader took more than half a window, and should be measured.
+    /// A stream whose reader took more than half a window. It should be measured next.
     candidate: Option<u32>,
     /// A window that was not sent to the peer yet.
     wanted: Option<u32>,
@@ -56,16 +58,16 @@ enum Awaited {
     /// Nothing.
     #[default]
     Nothing,
-    /// A PING's answer: the round trip in which the sender receives a larger window is not measured.
+    /// The answer to a PING. In this round trip the sender learns of a larger window, so it is not measured.
     Passing,
-    /// A PING's answer: bytes of one round trip are counted.
+    /// The answer to a PING. The bytes of this round trip are counted.
     Measuring,
-    /// The reader, to read what was received until then.
+    /// The reader, until it has read what was received.
     Taking { until: Instant },
 }
 
 impl Window {
-    /// Begins with `initial` and never exceeds `most`.
+    /// A window that begins with `initial` and never exceeds `most`, in bytes.
     pub fn new(initial: u32, most: u32) -> Self {
         Self {
             size: initial,
@@ -83,12 +85,12 @@ impl Window {
         }
     }
 
-    /// The window now.
+    /// The window's present size, in bytes.
     pub const fn size(&self) -> u32 {
         self.size
     }
 
-    /// So many bytes were received for a stream, beside others that wait for its reader.
+    /// Notes that so many bytes were received for a stream, while `waiting` others wait for its reader.
     #[inline]
     pub fn came(&mut self, stream: u32, bytes: u32, waiting: usize) {
         let bytes = u64::from(bytes);
@@ -102,7 +104,7 @@ impl Window {
         }
     }
 
-    /// Begins to measure. Reads no clock but for a stream whose reader took enough.
+    /// Begins a measurement. It reads the clock only for a stream whose reader took enough.
     fn begin(&mut self, stream: u32, bytes: u64, waiting: u64) {
         let now = Instant::now();
         if self.size >= self.most || self.next.is_some_and(|next| now < next) {
@@ -118,7 +120,7 @@ impl Window {
         (self.came, self.waiting) = (bytes, waiting + bytes);
     }
 
-    /// A stream's reader read so many bytes, `all` in total. True if there is a window to send.
+    /// Notes that a stream's reader read so many bytes, `all` in total. Returns true if there is a window to send.
     pub fn took(&mut self, stream: u32, bytes: u32, all: u64) -> bool {
         if self.measured == Some(stream) {
             self.waiting = self.waiting.saturating_sub(u64::from(bytes));
@@ -142,7 +144,7 @@ impl Window {
         self.candidate = self.candidate.filter(|candidate| *candidate != stream);
     }
 
-    /// A PING is to be sent now.
+    /// Whether a PING must be sent now. It is returned once.
     pub const fn take_ping(&mut self) -> bool {
         std::mem::replace(&mut self.wants_ping, false)
     }
@@ -163,7 +165,7 @@ impl Window {
         self.settle();
     }
 
-    /// Grows if the reader has read everything in time.
+    /// Grows the window if the reader has read everything in time.
     fn settle(&mut self) {
         let Awaited::Taking { until } = self.asked else { return };
         if self.waiting > 0 {
@@ -183,7 +185,7 @@ impl Window {
         (self.asked, self.measured, self.next) = (Awaited::Nothing, None, Some(now + PAUSE));
     }
 
-    /// The process is short of memory: windows become as small as they may be, and don't grow any more on this connection.
+    /// The process is short of memory: the windows become as small as allowed, and never grow again on this connection.
     pub fn shrink(&mut self) {
         self.most = MIN_WINDOW.min(self.size);
         self.resize(self.most);
@@ -196,7 +198,7 @@ impl Window {
         }
     }
 
-    /// The window to send to the peer now.
+    /// The window to send to the peer now. It is returned once.
     pub const fn take_wanted(&mut self) -> Option<u32> {
         self.wanted.take()
     }
@@ -206,7 +208,7 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// One stream, whose reader takes what comes.
+    /// One stream whose reader takes everything that arrives.
     struct Reader(u32, u64);
 
     impl Reader {
@@ -228,12 +230,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_doubles_while_a_reader_waits_for_the_window_and_not_beyond_its_bound() {
+    async fn it_doubles_up_to_its_limit_while_a_reader_waits_for_the_window() {
         let mut window = Window::new(100_000, 300_000);
         let mut reader = Reader(1, 0);
         reader.took(&mut window, 49_999);
         reader.took(&mut window, 1);
-        assert!(!window.take_ping(), "half a window was not reached when it came");
+        assert!(!window.take_ping(), "half a window was not reached when the data arrived");
         reader.took(&mut window, 1);
         assert!(window.take_ping() && !window.take_ping());
         reader.took(&mut window, 99_999);
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reader_that_takes_less_than_the_window_lets_it_stay() {
+    async fn the_window_does_not_change_for_a_reader_that_takes_less_than_it() {
         let mut window = Window::new(100_000, 300_000);
         let (mut slow, mut other) = (Reader(1, 0), Reader(3, 0));
         slow.took(&mut window, 60_000);
@@ -261,7 +263,7 @@ mod tests {
         assert!(window.take_ping());
         other.took(&mut window, 1_000_000);
         slow.took(&mut window, 60_000);
-        assert_eq!(answered(&mut window), None, "only the measured one counts");
+        assert_eq!(answered(&mut window), None, "only the measured stream counts");
         slow.took(&mut window, 1);
         slow.took(&mut window, 1);
         assert!(!window.take_ping(), "not again at once");
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_came_before_the_answer_counts_when_it_is_taken_soon_and_not_when_late() {
+    async fn data_before_the_answer_counts_only_if_it_is_taken_soon() {
         for (late, grows) in [(50, Some(200_000)), (51, None)] {
             let mut window = Window::new(100_000, 300_000);
             let mut reader = Reader(1, 0);
@@ -282,7 +284,7 @@ mod tests {
             window.came(1, 1, 10_000);
             assert!(window.take_ping());
             tokio::time::advance(Duration::from_millis(50)).await;
-            // The rest of a window and the answer in one turn.
+            // The rest of a window and the answer arrive in one turn.
             window.came(1, 99_999, 10_001);
             assert_eq!(answered(&mut window), None, "nothing is taken yet");
             assert_eq!(reader.takes(&mut window, 109_999), None);
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_that_ends_while_it_is_measured_leaves_room_for_the_next() {
+    async fn after_a_measured_stream_ends_the_next_one_is_measured() {
         let mut window = Window::new(100_000, 300_000);
         let (mut one, mut other) = (Reader(1, 0), Reader(3, 0));
         one.took(&mut window, 60_000);
@@ -307,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn under_pressure_it_shrinks_for_good() {
+    async fn it_shrinks_for_good_when_memory_is_short() {
         let mut window = Window::new(100_000, 300_000);
         window.shrink();
         assert_eq!(window.take_wanted(), Some(65_535));

@@ -6,7 +6,7 @@
 //! A stream error that the client provokes makes us send a reset (CVE-2025-8671).
 //! A WINDOW_UPDATE of one byte makes us send a frame of one byte (CVE-2019-9511).
 //! Each has a price, in units of the work for one PING.
-//! Ordinary peers send all of these frames beside their requests and data. So requests and data earn credit:
+//! Ordinary peers send all of these frames too, beside their requests and data. So requests and data earn credit:
 //!
 //! | frame | price |
 //! | --- | --- |
@@ -20,11 +20,11 @@
 //! | **earned:** a request, by its answer or by being sent | 200 |
 //! | **earned:** DATA that was sent to the peer | 1 for each 256 bytes |
 //!
-//! What exceeds the credit is taken from a token bucket of the connection, which fills with time, and is reported to the
-//! connection's [`Payer`].
+//! If the costs exceed the credit, the rest is taken from a token bucket of the connection, which fills with time, and is also reported to
+//! the connection's [`Payer`].
 //! When the bucket is empty, the connection ends with GOAWAY(ENHANCE_YOUR_CALM).
 //! `docs/http2.md` has the cost of a flood for both sides.
-//! The clock is read once for [`PART`] of a burst.
+//! The clock is read once for each [`PART`] of a burst.
 
 use std::fmt;
 
@@ -32,23 +32,23 @@ use tokio::time::Instant;
 
 use crate::{Head, kind};
 
-/// A payload below this costs more to handle than its bytes are.
+/// The handling of a payload below this size costs more than its bytes do.
 const SMALL: usize = 256;
 
-/// What padding adds to a frame, with its length, at most (RFC 9113 section 6.1).
+/// The most bytes that padding and its length add to a frame (RFC 9113 section 6.1).
 const MOST_PADDING: usize = 256;
 
-/// The part of a burst that may be spent before the bucket is updated.
+/// The part of a burst, in units, that may be spent before the bucket is updated.
 pub const PART: u64 = 100;
 
 const REQUEST: u64 = 200;
 const BYTES_FOR_ONE: usize = 256;
 
-/// Small DATA frames for the price of a PING. They are joined as they come, which makes one a few dozen instructions
-/// where a PING is several hundred; and a good peer sends a hundred thousand of them in a second.
+/// So many small DATA frames cost as much as a PING. They are joined when they arrive, so one costs a few dozen instructions while a PING
+/// costs several hundred; and a well-behaved peer sends a hundred thousand of them in a second.
 const SMALL_FOR_ONE: u8 = 16;
 
-/// What a price is for.
+/// What the peer pays for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PricedEvent {
     Ping,
@@ -108,16 +108,16 @@ impl PricedEvent {
     }
 }
 
-/// What one connection may spend beyond its credit.
+/// What one connection may spend in addition to its credit.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Units (the price of a PING) per second.
+    /// Units per second; one unit is the price of a PING.
     pub rate: u64,
     /// Units at once.
     pub burst: u64,
 }
 
-/// A bucket of prices that fills with time.
+/// A token bucket for prices. It fills with time.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenBucket {
     left: u64,
@@ -130,7 +130,7 @@ impl TokenBucket {
         Self { left: bounds.burst, since: now }
     }
 
-    /// Adds what the time since the last call is worth; says whether the bucket is full.
+    /// Adds the tokens for the time since the last call. Returns whether the bucket is full.
     pub fn fill(&mut self, bounds: Bounds, now: Instant) -> bool {
         let earned = (now.duration_since(self.since).as_millis() as u64).saturating_mul(bounds.rate) / 1000;
         if earned > 0 {
@@ -140,7 +140,7 @@ impl TokenBucket {
         self.left >= bounds.burst
     }
 
-    /// Takes what was spent; false where there is less.
+    /// Takes this amount; false if the bucket has less.
     pub fn spend(&mut self, amount: u64, bounds: Bounds, now: Instant) -> bool {
         self.fill(bounds, now);
         let enough = self.left >= amount;
@@ -149,49 +149,50 @@ impl TokenBucket {
     }
 }
 
-/// Whose frames these are.
+/// The peer that sends the frames.
 pub trait Payer: fmt::Debug {
-    /// The frames are a server's: the requests are ours.
+    /// Whether the peer is a server; then the requests are attache's.
     const IS_SERVER: bool;
 
     /// The config's section with the keys `h2_flood_rate` and `h2_flood_burst`.
     const SECTION: &'static str;
 
-    /// Requests so far that pay: of a client those that were answered, to a server those that were sent.
+    /// How many requests have earned credit: for a client those that were answered, for a server those that were sent.
     fn requests(&self) -> u64;
 
-    /// The connection spends this much of its own; the key of a bound that is exceeded with it, if there is one, and whose.
+    /// Notes that the connection takes this amount from its bucket. The error is the key of a limit that is exceeded by it, and whose limit
+    /// that is.
     ///
-    /// By default a connection has no limit beside its own.
+    /// By default only the connection itself has a limit.
     fn spend(&self, _amount: u64, _now: Instant) -> Result<(), (&'static str, &'static str)> {
         Ok(())
     }
 }
 
-/// Follows what a connection's frames cost.
+/// Counts what a connection's frames cost.
 pub trait Meter: fmt::Debug {
-    /// A frame of the peer.
+    /// Charges for a frame of the peer.
     ///
     /// # Errors
-    /// The connection has spent more than it may, and is to be ended.
+    /// The connection has spent more than it may, and must be ended.
     fn received(&mut self, head: Head) -> Result<(), Flooded>;
 
-    /// A reset of ours says that the peer broke a rule.
+    /// Charges for a reset that attache sends because the peer broke a rule.
     ///
     /// # Errors
     /// As [`received`](Self::received).
     fn charged(&mut self) -> Result<(), Flooded>;
 
-    /// A frame for a closed stream: read and dropped.
+    /// Charges for a frame for a closed stream. Such a frame is read and dropped.
     ///
     /// # Errors
     /// As [`received`](Self::received).
     fn late(&mut self, head: Head) -> Result<(), Flooded>;
 
-    /// Bytes of DATA were sent.
+    /// Notes that so many bytes of DATA were sent.
     fn sent(&mut self, bytes: usize);
 
-    /// A PING was sent.
+    /// Notes that a PING was sent.
     fn asked(&mut self);
 }
 
@@ -214,7 +215,7 @@ impl fmt::Display for Flooded {
 
 impl std::error::Error for Flooded {}
 
-/// What one connection spent and earned.
+/// What one connection has spent and earned.
 #[derive(Debug)]
 pub struct Flood<P: Payer> {
     bounds: Bounds,
@@ -222,19 +223,19 @@ pub struct Flood<P: Payer> {
     /// Units that may be spent before the bucket is updated.
     left: u64,
     own: TokenBucket,
-    /// Bytes of DATA that were sent, and requests, at the last update of the bucket.
+    /// The bytes of DATA that had been sent, and (the field below) the requests, at the last update of the bucket.
     sent: usize,
     requests: u64,
-    /// PINGs of ours that were not answered yet.
+    /// PINGs of attache that are not answered yet.
     asked: u32,
-    /// Small DATA frames that were not charged yet.
+    /// Small DATA frames that are not charged yet.
     small: u8,
-    /// How often each was, since then.
+    /// How often each event has occurred since the last update.
     counts: [u64; PricedEvent::ALL.len()],
 }
 
 impl<P: Payer> Flood<P> {
-    /// A new connection.
+    /// The costs of a new connection.
     pub fn new(bounds: Bounds, payer: P) -> Self {
         Self {
             own: TokenBucket::full(bounds, Instant::now()),
@@ -262,14 +263,14 @@ impl<P: Payer> Flood<P> {
         }
     }
 
-    /// Takes what was spent from the credit and the bucket; an error if both are used up.
+    /// Takes what was spent out of the credit and the bucket. An error if that is not enough.
     fn settle(&mut self, next: u64) -> Result<(), Flooded> {
         let part = (self.bounds.burst / PART).max(next);
         let (now, requests) = (Instant::now(), self.payer.requests());
         let earned = (requests - self.requests) * REQUEST + (self.sent / BYTES_FOR_ONE) as u64;
         let unpaid = part.saturating_sub(earned);
         (self.requests, self.sent) = (requests, 0);
-        // Credit that was not needed fills the bucket, up to a burst.
+        // Unused credit fills the bucket, up to the size of a burst.
         self.left = part - next + earned.saturating_sub(part).min(self.bounds.burst);
         let exceeded = if unpaid == 0 {
             None
@@ -305,8 +306,8 @@ impl<P: Payer> Meter for Flood<P> {
                 return Ok(());
             }
             kind::HEADERS if P::IS_SERVER => PricedEvent::Headers,
-            // HEADERS of a client pay by being answered, and those of its trailers are one more for a stream.
-            // CONTINUATION is bounded for each block, and an ACK of SETTINGS that were not sent ends the connection.
+            // HEADERS of a client are charged when the request is answered; those of trailers are at most one more for each stream. The
+            // number of CONTINUATION frames is limited for each block, and an ACK for SETTINGS that were not sent ends the connection.
             kind::SETTINGS if head.is_ack() => return Ok(()),
             kind::DATA | kind::HEADERS | kind::PUSH_PROMISE | kind::CONTINUATION => return Ok(()),
             kind::PING => PricedEvent::Ping,
@@ -324,7 +325,7 @@ impl<P: Payer> Meter for Flood<P> {
 
     fn late(&mut self, head: Head) -> Result<(), Flooded> {
         match head.kind {
-            // What was received has charged it.
+            // They are charged when they are received.
             kind::HEADERS if P::IS_SERVER => Ok(()),
             kind::DATA if !head.ends_stream() || head.length >= SMALL => Ok(()),
             _ => self.charge(PricedEvent::Late),
@@ -342,7 +343,7 @@ impl<P: Payer> Meter for Flood<P> {
 
 impl<P: Payer> Drop for Flood<P> {
     fn drop(&mut self) {
-        // Units that were spent since the last update count for the payer: many short connections don't avoid its limit.
+        // The payer also counts the units spent since the last update, so that many short connections can't avoid its limit.
         let spent: u64 =
             PricedEvent::ALL.iter().zip(self.counts).map(|(what, count)| what.price() * count).sum();
         let requests = self.payer.requests() - self.requests;

@@ -1,12 +1,12 @@
-//! Reads blocks.
+//! Reads header blocks.
 
 use super::{Field, TABLE, Tag, fixed, huffman, integer, table::Table};
 
-/// A block that breaks the rules: the connection can't go on (section 2.2, RFC 9113 section 4.3).
+/// The block breaks a rule. The connection can't continue (section 2.2, RFC 9113 section 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Invalid;
 
-/// One direction's table.
+/// The table of one direction.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     table: Table,
@@ -20,12 +20,12 @@ impl Default for Decoder {
     }
 }
 
-/// Where a literal's name stands.
+/// Where the name of a literal field comes from.
 enum Named {
     Fixed(Field<'static>),
-    /// An entry of the dynamic table.
+    /// From an entry of the dynamic table.
     Entry(usize),
-    /// In the block, or decoded.
+    /// From the block itself; it was decoded if necessary.
     New(Tag),
 }
 
@@ -40,10 +40,10 @@ impl Decoder {
         self.table.size()
     }
 
-    /// Reads a whole block; `each` gets its fields in their order.
+    /// Reads a complete block, and calls `each` with its fields in order.
     ///
     /// # Errors
-    /// The block is no block; what follows it can't be read either.
+    /// The block is invalid. What follows it can't be read either.
     pub(crate) fn decode(&mut self, mut rest: &[u8], mut each: impl FnMut(Field<'_>)) -> Result<(), Invalid> {
         let mut begun = false;
         while let Some(first) = rest.first() {
@@ -53,7 +53,7 @@ impl Decoder {
                     each(self.entry(index).ok_or(Invalid)?);
                 }
                 0x20..0x40 => {
-                    // Section 4.2: only in front of all fields.
+                    // Section 4.2: a change of the size is allowed only before all fields.
                     let size = integer::read(&mut rest, 5).filter(|size| *size <= TABLE && !begun);
                     self.table.resize(size.ok_or(Invalid)?);
                     continue;
@@ -64,7 +64,7 @@ impl Decoder {
             }
             begun = true;
         }
-        // One very long field is no reason to hold its size for the connection's life.
+        // One very long field must not keep that much memory for the rest of the connection.
         self.name.shrink_to(1 << 10);
         self.value.shrink_to(4 << 10);
         Ok(())
@@ -122,7 +122,7 @@ impl Decoder {
     }
 }
 
-/// Section 5.2: in the block itself, or decoded into `space`.
+/// A string (section 5.2), either from the block itself or decoded into `space`.
 #[inline]
 fn string<'s, 'b: 's>(rest: &mut &'b [u8], space: &'s mut Vec<u8>) -> Option<&'s [u8]> {
     let coded = rest.first()? & 0x80 != 0;

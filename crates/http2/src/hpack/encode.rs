@@ -1,10 +1,10 @@
-//! Writes blocks.
+//! Writes header blocks.
 //!
-//! **What is indexed.** A field goes into the table when it is sent for the second time: what differs from message to message (a path, a
-//! trace's context, a length) never takes the place of what does not, and no list of names has to say which is which.
+//! **What is indexed.** A field enters the table when it is sent for the second time. So a value that differs from message to message (a
+//! path, a trace context, a length) never replaces one that stays the same, and no list of names has to say which is which.
 //!
-//! **What is not.** Credentials (RFC 7541 section 7.1.3): `authorization`, `proxy-authorization`, short cookies, and
-//! fields that were received as never indexed.
+//! **What is not indexed.** Credentials (RFC 7541 section 7.1.3): `authorization`, `proxy-authorization`, short cookies, and fields that
+//! were received as never indexed.
 
 use attache_wire::{
     Known,
@@ -14,25 +14,26 @@ use bytes::BytesMut;
 
 use super::{Field, OVERHEAD, Pseudo, TABLE, Tag, fixed, integer, table::Table};
 
-/// Fields that were sent once and may be sent again are remembered by their hash, each at one place.
+/// How many hashes of fields are remembered. Such a field was sent once and may be sent again. Each hash has one place.
 const SEEN: usize = 64;
 
-/// So are the entries of the table, which has at most 128. What takes another one's place makes that be sent literally, no more.
+/// The number of places for hashes of the table's entries; the table has at most 128. If two hashes have the same place, the older entry is
+/// sent literally, and nothing worse happens.
 const HASH_SLOTS: usize = 256;
 
-/// Cookies shorter than this can be guessed.
+/// Cookies shorter than this, in bytes, can be guessed.
 const SHORT_COOKIE: usize = 20;
 
-/// One direction's table.
+/// The table of one direction.
 #[derive(Debug)]
 pub(crate) struct Encoder {
     table: Table,
-    /// How many entries were added so far.
+    /// How many entries have been added.
     added: u32,
-    /// The entry that was added as this one, counted from 1, at the place of its hash.
+    /// For each place of a hash, which entry it is: the number of its addition, counted from 1.
     places: Box<[u32; HASH_SLOTS]>,
     seen: [u32; SEEN],
-    /// The smallest size since the last block, where the size has changed (section 4.2).
+    /// The smallest size since the last block, if the size has changed (section 4.2).
     smallest: Option<usize>,
 }
 
@@ -49,7 +50,7 @@ impl Default for Encoder {
 }
 
 impl Encoder {
-    /// The peer's SETTINGS_HEADER_TABLE_SIZE. Of a larger one no more is used than it begins with.
+    /// Takes the peer's SETTINGS_HEADER_TABLE_SIZE. A table larger than the initial size is not used.
     pub(crate) fn limit(&mut self, size: u32) {
         let size = (size as usize).min(TABLE);
         if size == self.table.most() {
@@ -69,7 +70,7 @@ impl Encoder {
         }
     }
 
-    /// Writes a pseudo-field that most messages have from the static table.
+    /// Writes a pseudo-field. Most messages have one of the values of the static table.
     pub(crate) fn pseudo(&mut self, out: &mut BytesMut, pseudo: Pseudo, value: &[u8]) {
         let index = match (pseudo, value) {
             (Pseudo::Method, b"GET") => 2,
@@ -101,7 +102,7 @@ impl Encoder {
         integer::write(out, 0x80, 7, index);
     }
 
-    /// Writes a field. Its name must be in lower case, or is written so.
+    /// Writes a field. If its name isn't in lower case, it is written in lower case.
     pub(crate) fn field(&mut self, out: &mut BytesMut, field: Field<'_>) {
         let Field { tag, name, value, sensitive } = field;
         if sensitive || is_secret(tag, value) {
@@ -134,7 +135,7 @@ impl Encoder {
 
     fn find(&self, hash: u32, field: Field<'_>) -> Option<usize> {
         let place = *self.places.get(hash as usize >> 8 & (HASH_SLOTS - 1))?;
-        // Of one that was evicted, or of none, this is more than the table has.
+        // For an entry that was evicted, or for no entry, this is larger than the table.
         let back = self.added.wrapping_sub(place) as usize;
         let entry = self.table.get(back)?;
         let same = entry.tag == field.tag
@@ -152,7 +153,7 @@ fn is_secret(tag: Tag, value: &[u8]) -> bool {
     }
 }
 
-/// Section 6.2: with the name's index, or with the name.
+/// Writes a literal field (section 6.2), with the index of its name or with the name itself.
 fn literal(out: &mut BytesMut, flags: u8, prefix: u8, index: usize, name: &[u8], value: &[u8]) {
     integer::write(out, flags, prefix, index);
     if index == 0 {
@@ -167,7 +168,8 @@ fn literal(out: &mut BytesMut, flags: u8, prefix: u8, index: usize, name: &[u8],
     out.extend_from_slice(value);
 }
 
-/// Eight bytes at a time. Entries are compared, so two fields with one hash only cause one of them to be sent as a literal.
+/// Hashes eight bytes at a time. The entries themselves are compared too, so if two fields have the same hash, one of them is sent as a
+/// literal and nothing else happens.
 fn hash(tag: Tag, name: &[u8], value: &[u8]) -> u32 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(FACTOR).rotate_left(29);
@@ -182,7 +184,7 @@ fn hash(tag: Tag, name: &[u8], value: &[u8]) -> u32 {
     let begin = match tag {
         Tag::Known(known) => mix(1, u64::from(Known::number(known))),
         Tag::Pseudo(pseudo) => mix(2, pseudo as u64),
-        // In any case: it is compared without.
+        // Independent of case, because names are compared without case.
         Tag::Other => mix(3, name.len() as u64 | u64::from(name.last().copied().unwrap_or(0) | 0x20) << 16),
     };
     (mix_all(begin, value) >> 32) as u32

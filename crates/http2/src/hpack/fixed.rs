@@ -4,10 +4,10 @@ use attache_wire::header;
 
 use super::{Field, Pseudo, Tag};
 
-/// Entries of the static table.
+/// How many entries the static table has.
 pub(super) const COUNT: usize = 61;
 
-/// An entry: what its name is, the name, the value.
+/// An entry: the tag of its name, the name, the value.
 type Entry = (Tag, &'static str, &'static str);
 
 static ENTRIES: [Entry; COUNT] = [
@@ -74,14 +74,14 @@ static ENTRIES: [Entry; COUNT] = [
     (Tag::Known(header::WWW_AUTHENTICATE), "www-authenticate", ""),
 ];
 
-/// The entry of an index from 1 on.
+/// The entry with this index, counted from 1.
 #[inline]
 pub(super) fn entry(index: usize) -> Option<Field<'static>> {
     let (tag, name, value) = ENTRIES.get(index.checked_sub(1)?)?;
     Some(Field { tag: *tag, name: name.as_bytes(), value: value.as_bytes(), sensitive: false })
 }
 
-/// The index of each known name; 0 where it has none.
+/// The index of each known name, or 0 for a name without an entry.
 static OF_KNOWN: [u8; 128] = {
     let mut indices = [0; 128];
     let mut at = 0;
@@ -104,7 +104,7 @@ pub(super) fn index_of(tag: Tag, name: &[u8]) -> usize {
         Tag::Pseudo(Pseudo::Scheme) => 6,
         Tag::Pseudo(Pseudo::Status) => 8,
         Tag::Pseudo(Pseudo::Protocol | Pseudo::Unknown) => 0,
-        // Few of the table's are not known, and few messages have them.
+        // Few names of the table are not in our list, and few messages have them.
         Tag::Other => match name {
             b"access-control-allow-origin" => 20,
             b"content-disposition" => 25,

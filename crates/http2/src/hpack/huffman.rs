@@ -1,6 +1,7 @@
-//! The code of strings (RFC 7541 section 5.2 and Appendix B).
+//! The Huffman code of strings (RFC 7541 section 5.2 and Appendix B).
 
-/// Bits of each byte's code (Appendix B). The code is canonical: codes of one length follow each other in the order of the bytes.
+/// The length in bits of each byte's code (Appendix B). The code is canonical: codes of the same length are consecutive, in the order of
+/// their bytes.
 const BITS: [u8; 256] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28,
     28, 28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6,
@@ -14,10 +15,10 @@ const BITS: [u8; 256] = [
     27, 27, 26,
 ];
 
-/// The longest code of a byte.
+/// The longest code of a byte, in bits.
 const MAX_CODE_BITS: usize = 30;
 
-/// The code by lengths: the first code of each, how many there are, and where their bytes stand in `bytes`.
+/// The code by lengths: the first code of each length, how many codes have that length, and where their bytes are in `bytes`.
 struct Code {
     first: [u32; MAX_CODE_BITS + 1],
     count: [u32; MAX_CODE_BITS + 1],
@@ -55,7 +56,8 @@ const fn code() -> Code {
     code
 }
 
-/// The byte whose code the next eight bits begin with, and the bits of that code; no bits where the code is longer.
+/// For each value of the next eight bits: the byte whose code they begin with, and the length of that code. The length is 0 if the code is
+/// longer than eight bits.
 static SHORT: [(u8, u8); 256] = short();
 
 #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler")]
@@ -65,7 +67,7 @@ const fn short() -> [(u8, u8); 256] {
     while length <= 8 {
         let mut n = 0;
         while n < CODE.count[length] {
-            // Every continuation of the code to eight bits.
+            // Every way to extend the code to eight bits.
             let (code, free) = ((CODE.first[length] + n) << (8 - length), 1 << (8 - length));
             let mut next = 0;
             while next < free {
@@ -79,15 +81,15 @@ const fn short() -> [(u8, u8); 256] {
     short
 }
 
-/// Codes of eight bits or less are looked up as long as there are so many bits before the next ones are taken in.
+/// Codes of up to eight bits are looked up as long as at least this many bits are held; then more bits are read.
 const AHEAD: u32 = 8;
 
-/// Decodes a string into `out`, in place of what is there; `None` where it is no code of any (section 5.2).
+/// Decodes a string into `out`, replacing its contents. `None` if the string is invalid (section 5.2).
 pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
     // The shortest code has five bits.
     out.resize(bytes.len() * 8 / 5 + 1, 0);
     let mut slots = out.iter_mut();
-    // The lowest `held` bits wait to be decoded; what stands above them has been.
+    // The lowest `held` bits are still to be decoded; the bits above them have been decoded.
     let (mut bits, mut held) = (0_u64, 0_u32);
     let mut rest = bytes;
     loop {
@@ -119,7 +121,7 @@ pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
         if held < AHEAD {
             continue;
         }
-        // A longer one, for which there may not be enough bits yet.
+        // The code is longer than eight bits, and there may not be enough bits for it yet.
         match long(bits, held) {
             Some((byte, length)) => {
                 *slots.next()? = byte;
@@ -129,7 +131,7 @@ pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
             None => {}
         }
     }
-    // The codes at the end, and the padding: less than a byte, all ones.
+    // The last codes, and the padding: less than a byte, all ones.
     while held > 0
         && let Some((byte, length)) = long(bits, held)
     {
@@ -141,7 +143,7 @@ pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
     (held < 8 && bits & ((1 << held) - 1) == (1 << held) - 1).then_some(())
 }
 
-/// The next code, bit by bit; `None` where it isn't complete.
+/// Decodes the next code bit by bit; `None` if it isn't complete.
 fn long(bits: u64, held: u32) -> Option<(u8, u32)> {
     for length in 1..=held.min(MAX_CODE_BITS as u32) {
         let code = (bits >> (held - length)) as u32 & ((1 << length) - 1);

@@ -1,8 +1,8 @@
-//! Integers (RFC 7541 section 5.1).
+//! Reads and writes integers (RFC 7541 section 5.1).
 
 use bytes::{BufMut as _, BytesMut};
 
-/// Reads an integer that begins in the low `prefix` bits of the next byte. `None` where it is cut, or larger than anything that may come.
+/// Reads an integer that begins in the low `prefix` bits of the next byte. `None` if it is incomplete, or larger than any valid value.
 #[inline]
 pub(super) fn read(rest: &mut &[u8], prefix: u8) -> Option<usize> {
     let (first, mut after) = rest.split_first()?;
@@ -27,7 +27,7 @@ pub(super) fn read(rest: &mut &[u8], prefix: u8) -> Option<usize> {
     Some(value)
 }
 
-/// Writes an integer into the low `prefix` bits of a byte with `flags`, and as many more as it takes.
+/// Writes an integer into the low `prefix` bits of a byte with `flags`, and into as many further bytes as it needs.
 #[inline]
 pub(super) fn write(out: &mut BytesMut, flags: u8, prefix: u8, value: usize) {
     let most = (1_usize << prefix) - 1;

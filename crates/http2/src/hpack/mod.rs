@@ -1,10 +1,10 @@
 //! Header compression (RFC 7541).
 //!
-//! Names are looked up once: what a name is ([`Tag`]) is kept in the tables beside it, so that a field that comes by its index costs a copy
-//! of its bytes and nothing else.
+//! A name is looked up only once: the tables keep its [`Tag`] beside it. So a field that is sent as an index costs only a copy of its
+//! bytes.
 //!
-//! Our own blocks refer to the dynamic table for fields that have been sent before, and have no Huffman coding: what repeats is
-//! one byte, what does not is not worth the work on either side.
+//! The blocks that attache writes refer to the dynamic table for fields that were sent before, and don't use Huffman coding. A repeated
+//! field is one byte; for other fields Huffman coding is not worth the work on either side.
 
 mod decode;
 mod encode;
@@ -18,10 +18,11 @@ pub(crate) use encode::Encoder;
 
 use attache_wire::Known;
 
-/// The dynamic table's bound, both ways (SETTINGS_HEADER_TABLE_SIZE, RFC 9113 section 6.5.2: the initial value).
+/// The size limit of the dynamic table in both directions, in bytes (SETTINGS_HEADER_TABLE_SIZE, RFC 9113 section 6.5.2: the initial
+/// value).
 pub(crate) const TABLE: usize = 4096;
 
-/// What an entry costs beside its bytes (section 4.1).
+/// What an entry counts in addition to its bytes (section 4.1).
 pub(crate) const OVERHEAD: usize = 32;
 
 /// A pseudo-field (RFC 9113 section 8.3).
@@ -33,11 +34,11 @@ pub(crate) enum Pseudo {
     Scheme,
     Status,
     Protocol,
-    /// A name that begins with a colon and is none of these.
+    /// A name that begins with a colon and is none of the above.
     Unknown,
 }
 
-/// What a name is.
+/// Which name a field has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tag {
     Pseudo(Pseudo),
@@ -58,7 +59,7 @@ impl Tag {
                 _ => Pseudo::Unknown,
             });
         }
-        // In upper case it is none: HTTP/2 has no such names.
+        // A name in upper case counts as unknown: HTTP/2 has no such names.
         match Known::of(name).filter(|known| known.as_str().as_bytes() == name) {
             Some(known) => Self::Known(known),
             None => Self::Other,
@@ -72,7 +73,7 @@ pub(crate) struct Field<'a> {
     pub(crate) tag: Tag,
     pub(crate) name: &'a [u8],
     pub(crate) value: &'a [u8],
-    /// It is to be sent on as one that is never indexed (section 6.2.3).
+    /// It must be sent on as a field that is never indexed (section 6.2.3).
     pub(crate) sensitive: bool,
 }
 

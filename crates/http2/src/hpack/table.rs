@@ -1,8 +1,7 @@
 //! The dynamic table (RFC 7541 section 2.3.2).
 //!
-//! The entries' bytes stand one behind the other in one piece of memory. What is evicted stays there until the piece is
-//! twice as large as the table may be; then the rest moves to its front. So an entry costs no allocation, and is found
-//! without a search.
+//! The bytes of the entries are stored one after the other in one buffer. Bytes of evicted entries stay there until the buffer is twice as
+//! large as the table may be; then the remaining bytes move to its front. So an entry costs no allocation, and is found without a search.
 
 use std::collections::VecDeque;
 
@@ -10,7 +9,7 @@ use super::{Field, OVERHEAD, Tag};
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// Where its name begins; the value stands behind it.
+    /// The position of its name; the value follows the name.
     at: u32,
     name: u16,
     value: u16,
@@ -26,7 +25,7 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct Table {
     bytes: Vec<u8>,
-    /// The newest is the last.
+    /// The entries. The newest is the last.
     entries: VecDeque<Entry>,
     size: usize,
     most: usize,
@@ -46,13 +45,13 @@ impl Table {
         self.most
     }
 
-    /// The table's size changes (section 4.3); at most 64 KiB.
+    /// Changes the table's size (section 4.3), to at most 64 KiB.
     pub(super) fn resize(&mut self, most: usize) {
         self.most = most.min(usize::from(u16::MAX));
         self.evict(0);
     }
 
-    /// The entry that was added as the last but `back`.
+    /// Returns the entry that was added `back` entries before the last one.
     #[inline]
     pub(super) fn get(&self, back: usize) -> Option<Field<'_>> {
         let at = self.entries.len().checked_sub(back + 1)?;
@@ -67,7 +66,7 @@ impl Table {
         })
     }
 
-    /// Adds an entry whose name is that of another one (section 4.4: which may be evicted for it).
+    /// Adds an entry with the name of another entry. Adding it may evict that other entry (section 4.4).
     pub(super) fn add_named_by(&mut self, back: usize, value: &[u8]) -> Option<()> {
         self.compact();
         let at = self.entries.len().checked_sub(back + 1)?;
@@ -81,7 +80,7 @@ impl Table {
         Some(())
     }
 
-    /// Adds an entry; one that is larger than the table empties it (section 4.4).
+    /// Adds an entry. An entry that is larger than the table empties the table (section 4.4).
     pub(super) fn add(&mut self, tag: Tag, name: &[u8], value: &[u8]) {
         self.compact();
         let size = name.len() + value.len() + OVERHEAD;
@@ -108,7 +107,7 @@ impl Table {
         }
     }
 
-    /// Takes away the bytes of evicted entries, once there are as many as the table may hold.
+    /// Removes the bytes of evicted entries when they are as many as the table may hold.
     fn compact(&mut self) {
         let gone = self.entries.front().map_or(self.bytes.len(), |oldest| oldest.at as usize);
         if gone >= self.most {

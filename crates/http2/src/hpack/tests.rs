@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, reason = "a test may end on what it did not expect")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use bytes::BytesMut;
 use proptest::prelude::*;
@@ -31,7 +31,7 @@ fn pairs(text: &str) -> Vec<Pair> {
 }
 
 #[test]
-fn the_rfc_s_requests_are_read_and_leave_the_tables_that_it_says() {
+fn the_rfc_s_requests_are_read_and_fill_the_tables_as_in_the_rfc() {
     // Appendix C.3 without and C.4 with Huffman coding.
     let wanted = [
         (":method: GET\n:scheme: http\n:path: /\n:authority: www.example.com", 57),
@@ -62,7 +62,7 @@ fn the_rfc_s_requests_are_read_and_leave_the_tables_that_it_says() {
 }
 
 #[test]
-fn the_rfc_s_answers_evict_what_it_says() {
+fn the_rfc_s_responses_evict_the_entries_as_in_the_rfc() {
     // Appendix C.6, in a table of 256 bytes.
     let mut decoder = Decoder::with_table(256);
     for (block, status, size) in [
@@ -84,15 +84,15 @@ fn the_rfc_s_answers_evict_what_it_says() {
 }
 
 #[test]
-fn what_is_no_block_is_refused() {
+fn an_invalid_block_is_refused() {
     for block in [
         "80",            // index 0
-        "be",            // an entry that is not there
-        "7f80808080 01", // an integer without end
+        "be",            // an entry that doesn't exist
+        "7f80808080 01", // an integer that doesn't end
         "40 0a 61",      // a cut string
         "3f e2 1f",      // a table above SETTINGS_HEADER_TABLE_SIZE
-        "82 20",         // a change of size behind a field
-        "04 82 ff ff",   // a code's end within a string (EOS is padding of more than 7 bits)
+        "82 20",         // a change of size after a field
+        "04 82 ff ff",   // EOS within a string (padding of more than 7 bits)
         "04 81 00",      // padding of zeros
     ] {
         assert_eq!(read(&mut Decoder::default(), &bytes(block)), None, "{block}");
@@ -142,9 +142,9 @@ fn a_field() -> impl Strategy<Value = (String, String)> {
 }
 
 proptest! {
-    /// The model is the list of fields itself: what one side writes the other one reads, whatever the tables' sizes.
+    /// The list of fields is the model: what one side writes, the other side reads, for any sizes of the tables.
     #[test]
-    fn what_is_written_is_read(
+    fn a_written_block_is_read_back(
         messages in proptest::collection::vec((proptest::collection::vec(a_field(), 0..12), prop::option::of(0_u32..6000)), 1..40),
     ) {
         let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());

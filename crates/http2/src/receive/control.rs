@@ -1,4 +1,4 @@
-//! Frames that carry nothing of a message (RFC 9113 sections 6.3 to 6.9).
+//! Frames that carry no part of a message (RFC 9113 sections 6.3 to 6.9).
 
 use super::{Wrong, depends_on, frame_size, protocol};
 use crate::{
@@ -14,10 +14,10 @@ impl State {
 
     pub(super) fn rst_stream(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
         let Ok(code) = payload.try_into().map(u32::from_be_bytes) else {
-            return Err(frame_size("RST_STREAM has not four bytes"));
+            return Err(frame_size("RST_STREAM must have four bytes"));
         };
         if head.stream == 0 || (self.is_idle(head.stream) && !self.is_beyond(head.stream)) {
-            return Err(protocol("RST_STREAM for no stream"));
+            return Err(protocol("RST_STREAM on stream 0"));
         }
         let Some((key, stream)) = self.stream(head.stream) else { return Ok(()) };
         stream.end = Some(Error::reset(Code(code), Initiator::Peer, ""));
@@ -30,14 +30,14 @@ impl State {
 
     pub(super) fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
         if head.stream != 0 {
-            return Err(protocol("SETTINGS for a stream"));
+            return Err(protocol("SETTINGS on a stream other than 0"));
         }
         if head.is_ack() {
             return self.settings_acknowledged(payload);
         }
         let (all, rest) = payload.as_chunks::<6>();
         if !rest.is_empty() {
-            return Err(frame_size("SETTINGS has not six bytes for each"));
+            return Err(frame_size("SETTINGS must have six bytes for each setting"));
         }
         let mut window = self.peer.window;
         for &[high, low, value @ ..] in all {
@@ -64,31 +64,29 @@ impl State {
         match name {
             setting::HEADER_TABLE_SIZE => self.encoder.limit(value),
             setting::ENABLE_PUSH if value > 1 || (value == 1 && !self.is_server) => {
-                return Err(protocol("SETTINGS_ENABLE_PUSH has a value that it may not have"));
+                return Err(protocol("SETTINGS_ENABLE_PUSH has an invalid value"));
             }
             setting::MAX_CONCURRENT_STREAMS => self.peer.streams = value,
             setting::MAX_FRAME_SIZE => {
                 if !(MAX_FRAME..1 << 24).contains(&(value as usize)) {
-                    return Err(protocol("SETTINGS_MAX_FRAME_SIZE has a value that it may not have"));
+                    return Err(protocol("SETTINGS_MAX_FRAME_SIZE has an invalid value"));
                 }
                 self.peer.frame = value as usize;
             }
             setting::ENABLE_CONNECT_PROTOCOL => {
                 if value > 1 || (value == 0 && self.peer.extended_connect) {
-                    return Err(protocol(
-                        "SETTINGS_ENABLE_CONNECT_PROTOCOL has a value that it may not have",
-                    ));
+                    return Err(protocol("SETTINGS_ENABLE_CONNECT_PROTOCOL has an invalid value"));
                 }
                 self.peer.extended_connect = value == 1;
             }
-            // SETTINGS_MAX_HEADER_LIST_SIZE is advice, and what is unknown is ignored.
+            // SETTINGS_MAX_HEADER_LIST_SIZE is only advice, and unknown settings are ignored.
             _ => {}
         }
         Ok(())
     }
 
-    /// The streams' windows follow SETTINGS_INITIAL_WINDOW_SIZE (section 6.9.2): once for a frame, however often it says another one, since
-    /// each stream is looked at.
+    /// Changes the streams' windows after a new SETTINGS_INITIAL_WINDOW_SIZE (section 6.9.2). This is done once for each frame, even if the
+    /// frame sets it several times, because it visits every stream.
     fn resize_windows(&mut self, window: u32) -> Result<(), Wrong> {
         let change = i64::from(window) - i64::from(self.peer.window);
         if change == 0 {
@@ -114,13 +112,13 @@ impl State {
 
     fn settings_acknowledged(&mut self, payload: &[u8]) -> Result<(), Wrong> {
         if !payload.is_empty() {
-            return Err(frame_size("an acknowledgement of SETTINGS with a payload"));
+            return Err(frame_size("an acknowledgement of SETTINGS has a payload"));
         }
         let Some(size) = self.unacknowledged.pop_front() else {
-            return Err(protocol("an acknowledgement of SETTINGS that were not sent"));
+            return Err(protocol("an acknowledgement of SETTINGS that attache did not send"));
         };
         self.grant_window(size);
-        self.tell_window();
+        self.announce_window();
         Ok(())
     }
 
@@ -128,10 +126,10 @@ impl State {
 
     pub(super) fn ping(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
         if head.stream != 0 {
-            return Err(protocol("PING for a stream"));
+            return Err(protocol("PING on a stream other than 0"));
         }
         if payload.len() != 8 {
-            return Err(frame_size("PING has not eight bytes"));
+            return Err(frame_size("PING must have eight bytes"));
         }
         if !head.is_ack() {
             self.frame(Head { flags: ACK, ..head }, payload);
@@ -142,8 +140,8 @@ impl State {
                 self.window.answered();
             }
             [b'a', b't', b't', b'a', b'c', b'h', b'e', what] if *what == PingPurpose::Goodbye as u8 => {
-                if self.goodbye.is_some_and(|last| last > self.last) {
-                    self.goodbye = Some(self.last);
+                if self.sent_go_away.is_some_and(|last| last > self.last) {
+                    self.sent_go_away = Some(self.last);
                     self.write_go_away(self.last, Code::NO_ERROR, "");
                 }
                 self.wake();
@@ -157,19 +155,19 @@ impl State {
 
     pub(super) fn go_away(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
         if head.stream != 0 {
-            return Err(protocol("GOAWAY for a stream"));
+            return Err(protocol("GOAWAY on a stream other than 0"));
         }
         let (Some(&last), Some(&code)) =
             (payload.first_chunk(), payload.get(4..).and_then(<[u8]>::first_chunk))
         else {
-            return Err(frame_size("GOAWAY has less than eight bytes"));
+            return Err(frame_size("GOAWAY must have at least eight bytes"));
         };
         let (last, code) = (u32::from_be_bytes(last) & CONNECTION_WINDOW, Code(u32::from_be_bytes(code)));
         let words = String::from_utf8_lossy(payload.get(8..).unwrap_or_default());
         let error = Error::go_away(code, Initiator::Peer, words.trim().chars().take(200).collect::<String>());
-        let last = self.went_away.map_or(last, |before| before.min(last));
-        self.went_away = Some(last);
-        // Those that the peer won't work on; another connection may take them.
+        let last = self.received_go_away.map_or(last, |before| before.min(last));
+        self.received_go_away = Some(last);
+        // The peer won't process these streams; they may be sent on another connection.
         let refused: Vec<_> = self
             .streams
             .iter()
@@ -191,7 +189,7 @@ impl State {
 
     pub(super) fn window_update(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
         let Ok(bytes) = payload.try_into().map(u32::from_be_bytes) else {
-            return Err(frame_size("WINDOW_UPDATE has not four bytes"));
+            return Err(frame_size("WINDOW_UPDATE must have four bytes"));
         };
         let (id, bytes) = (head.stream, bytes & CONNECTION_WINDOW);
         if id == 0 {
@@ -206,11 +204,11 @@ impl State {
                 )
                 .into());
             }
-            self.serve_line();
+            self.serve_waiting();
             return Ok(());
         }
         if self.is_idle(id) && !self.is_beyond(id) {
-            return Err(protocol("WINDOW_UPDATE for no stream"));
+            return Err(protocol("WINDOW_UPDATE for a stream that was never opened"));
         }
         let Some((_, stream)) = self.stream(id) else { return Ok(()) };
         if bytes == 0 {
@@ -231,10 +229,10 @@ impl State {
 
 pub(super) fn priority(head: Head, payload: &[u8]) -> Result<(), Wrong> {
     if head.stream == 0 {
-        return Err(protocol("PRIORITY for no stream"));
+        return Err(protocol("PRIORITY on stream 0"));
     }
     if payload.len() != 5 {
-        return Err(Wrong::Stream(head.stream, Code::FRAME_SIZE_ERROR, "PRIORITY has not five bytes"));
+        return Err(Wrong::Stream(head.stream, Code::FRAME_SIZE_ERROR, "PRIORITY must have five bytes"));
     }
     if depends_on(payload) == Some(head.stream) {
         return Err(Wrong::Stream(head.stream, Code::PROTOCOL_ERROR, "a stream that depends on itself"));

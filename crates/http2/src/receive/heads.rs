@@ -10,19 +10,19 @@ use crate::{
     stream::Expects,
 };
 
-/// Bytes of a block beyond what its fields may have. Huffman codes can be longer than what they stand for.
+/// How many more bytes a block may have than its fields. Huffman codes can be longer than the bytes that they encode.
 const SPARE_BLOCK: usize = 16 << 10;
 
-/// CONTINUATION frames for a block of the smallest size (CVE-2024-27316); larger limits allow more.
+/// The most CONTINUATION frames for a block of the smallest limit (CVE-2024-27316); larger limits allow more.
 const CONTINUATIONS: usize = 8;
 
-/// 1xx answers that wait for one request's reader.
+/// The most 1xx responses that may wait for the reader of one request.
 const MOST_INTERIM: usize = 16;
 
 impl State {
     pub(super) fn headers(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
         if head.stream == 0 {
-            return Err(protocol("HEADERS for no stream"));
+            return Err(protocol("HEADERS on stream 0"));
         }
         let (start, len) = without_padding(head, payload)?;
         let mut block = payload.get(start..start + len).unwrap_or_default();
@@ -31,7 +31,7 @@ impl State {
                 block.split_at_checked(5).ok_or_else(|| frame_size("HEADERS is too short"))?;
             block = rest;
             if depends_on(priority) == Some(head.stream) {
-                // Its block must still be read.
+                // The block must still be read, for the compression table.
                 self.skip(block, head)?;
                 if self.is_server && head.stream % 2 == 1 {
                     self.last = self.last.max(head.stream);
@@ -53,16 +53,18 @@ impl State {
     pub(super) fn continuation(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
         let limit = self.settings.head_size as usize;
         let Some(begun) = self.begun.as_mut().filter(|begun| begun.head.stream == head.stream) else {
-            return Err(protocol("CONTINUATION without a block"));
+            return Err(protocol("CONTINUATION without a header block before it"));
         };
         begun.parts += 1;
         begun.block.extend_from_slice(payload);
         if begun.block.len() > limit.saturating_mul(2).saturating_add(SPARE_BLOCK)
             || begun.parts > CONTINUATIONS + limit / (4 << 10)
         {
-            return Err(
-                Error::rule(Code::ENHANCE_YOUR_CALM, "a block in too many CONTINUATION frames").into()
-            );
+            return Err(Error::rule(
+                Code::ENHANCE_YOUR_CALM,
+                "a header block in too many CONTINUATION frames",
+            )
+            .into());
         }
         if !head.ends_headers() {
             return Ok(());
@@ -100,17 +102,17 @@ impl State {
             return if self.was_reset(id) {
                 self.late(head)
             } else if !self.is_server {
-                Err(Wrong::Stream(id, Code::STREAM_CLOSED, "HEADERS behind the end"))
+                Err(Wrong::Stream(id, Code::STREAM_CLOSED, "HEADERS after END_STREAM"))
             } else if self.was_closed(id) {
-                Err(Error::rule(Code::STREAM_CLOSED, "HEADERS behind the end").into())
+                Err(Error::rule(Code::STREAM_CLOSED, "HEADERS after END_STREAM").into())
             } else {
-                Err(protocol("HEADERS for a stream below the last one"))
+                Err(protocol("HEADERS for a stream number below the last one"))
             };
         };
         match self.streams.get(key).map_or(Expects::Nothing, |stream| stream.expects) {
             Expects::Nothing => {
                 self.heads.skip(block).map_err(|_| compression())?;
-                Err(Wrong::Stream(id, Code::STREAM_CLOSED, "HEADERS behind the end"))
+                Err(Wrong::Stream(id, Code::STREAM_CLOSED, "HEADERS after END_STREAM"))
             }
             Expects::Head => self.response(key, head, block),
             Expects::Data => self.trailers(key, head, block),
@@ -120,7 +122,7 @@ impl State {
     fn request(&mut self, head: Head, block: &[u8]) -> Result<(), Wrong> {
         let id = head.stream;
         if self.is_beyond(id) {
-            // Section 6.8: it is as if it had never been sent.
+            // Section 6.8: such a stream is treated as if it had never been sent.
             self.heads.skip(block).map_err(|_| compression())?;
             return self.late(head);
         }
@@ -157,13 +159,13 @@ impl State {
         let (too_large, length) = (block.too_large, block.length);
         let malformed = |why| Wrong::Stream(id, Code::PROTOCOL_ERROR, why);
         if too_large {
-            return Err(malformed("the answer's head is larger than `pool.headers_size`"));
+            return Err(malformed("the response's head is larger than `pool.headers_size`"));
         }
         let answer = block.response().map_err(malformed)?;
         let Some(stream) = self.streams.get_mut(key) else { return Ok(()) };
         if answer.status.is_informational() {
             if head.ends_stream() {
-                return Err(malformed("an answer of 1xx that ends its stream"));
+                return Err(malformed("a 1xx response that ends its stream"));
             }
             if stream.interim.len() < MOST_INTERIM {
                 stream.interim.push_back(answer);
@@ -171,7 +173,7 @@ impl State {
             stream.wake_reader();
             return Ok(());
         }
-        // Section 8.1.1. A length says what there would be, or nothing (RFC 9110 section 9.3.6).
+        // Section 8.1.1. Such a length is what a GET would return, or has no meaning (RFC 9110 section 9.3.6).
         let opens_tunnel = stream.asks_tunnel && answer.status.is_success();
         let without_body = !opens_tunnel
             && (stream.asks_head

@@ -1,10 +1,10 @@
-//! Frames that come in (RFC 9113 sections 4 to 6).
+//! Frames that are received (RFC 9113 sections 4 to 6).
 //!
 //! Rules:
-//! - What breaks the connection's rules ends it with GOAWAY; what breaks a stream's rules resets that stream alone (section 5.4).
-//! - A frame for a stream that we reset was under way, and is dropped; its block is read for the tables' sake, its data counts for the
-//!   connection's window.
-//! - PUSH_PROMISE is an error: we never allow it.
+//! - An error of the connection ends it with GOAWAY; an error of a stream resets only that stream (section 5.4).
+//! - A frame for a stream that attache has reset was sent before the peer knew it, and is dropped. A header block is still read for the
+//!   compression table, and data still counts for the connection's window.
+//! - PUSH_PROMISE is an error, because attache never allows it.
 
 mod control;
 mod heads;
@@ -22,10 +22,10 @@ use crate::{
     stream::Expects,
 };
 
-/// Pieces of one size that wait for a reader without having been copied. Each holds the buffer that it was read into, which is larger.
+/// How many uncopied pieces of one size may wait for a reader. Each piece keeps the larger buffer that it was read into.
 const MAX_UNCOPIED_PIECES: usize = 4;
 
-/// What a frame leads to: the connection's end, or a stream's.
+/// The consequence of a bad frame: the connection ends, or its stream ends.
 enum Wrong {
     Connection(Error),
     Stream(u32, Code, &'static str),
@@ -45,21 +45,21 @@ fn frame_size(why: &'static str) -> Wrong {
     Error::rule(Code::FRAME_SIZE_ERROR, why).into()
 }
 
-/// The protocol of a server whose first bytes are not a frame: read as one, it would be too long.
+/// Recognises the protocol of a server whose first bytes are not a frame. Read as a frame, they would be too long.
 fn another_protocol(first: &[u8]) -> Option<&'static str> {
     match first {
         [b'H', b'T', b'T', b'P', b'/', b'1', ..] => Some(
-            "the answer is HTTP/1, and gRPC, `h2c://` and `protocol: http2` need HTTP/2: for a service of HTTP/1 \
+            "the response is HTTP/1, and gRPC, `h2c://` and `protocol: http2` need HTTP/2: for a service of HTTP/1 \
              write `http://` or `https://` in the upstream's address, without `protocol: http2`",
         ),
-        // A record of TLS, an alert above all (RFC 8446 section 5.1).
-        [0x15 | 0x16, 3, ..] => Some("the answer is TLS: write `https://` in the upstream's address"),
+        // A record of TLS, usually an alert (RFC 8446 section 5.1).
+        [0x15 | 0x16, 3, ..] => Some("the response is TLS: write `https://` in the upstream's address"),
         _ => None,
     }
 }
 
 impl State {
-    /// Takes whole frames out of what was read. What is left is the begin of one; the answer is how many bytes it will have.
+    /// Takes complete frames out of what was read. The rest is the beginning of a frame. Returns how many bytes that frame will have.
     pub(crate) fn receive(&mut self, bytes: &mut BytesMut) -> usize {
         while self.end.is_none() {
             if self.preface {
@@ -69,7 +69,7 @@ impl State {
                     None => {
                         self.fail(Error::rule(
                             Code::PROTOCOL_ERROR,
-                            "it did not begin with the preface of HTTP/2",
+                            "the connection does not begin with the preface of HTTP/2",
                         ));
                         break;
                     }
@@ -126,7 +126,7 @@ impl State {
         HEAD
     }
 
-    /// 0 where it has come; else how many bytes there must be.
+    /// Returns 0 if the preface has arrived, or else how many bytes are needed.
     fn read_preface(&mut self, bytes: &mut BytesMut) -> Option<usize> {
         let preface = crate::PREFACE;
         let known = bytes.len().min(preface.len());
@@ -146,7 +146,7 @@ impl State {
             return Err(Error::go_away(Code::ENHANCE_YOUR_CALM, Initiator::Rule, flooded.to_string()).into());
         }
         if self.begun.is_some() && head.kind != kind::CONTINUATION {
-            return Err(protocol("another frame within a block"));
+            return Err(protocol("another frame within a header block"));
         }
         if !self.peer.known && head.kind != kind::SETTINGS {
             return Err(protocol("the first frame is not SETTINGS"));
@@ -162,14 +162,14 @@ impl State {
             kind::GOAWAY => self.go_away(head, payload),
             kind::WINDOW_UPDATE => self.window_update(head, payload),
             kind::CONTINUATION => self.continuation(head, payload),
-            // Section 4.1: ignored.
+            // Section 4.1: a frame of an unknown type is ignored.
             _ => Ok(()),
         }
     }
 
-    /// The client opened it after it was told that no more are taken, or before it read that (section 6.8).
+    /// Whether the client opened the stream after attache had sent its last GOAWAY, or before the client read that (section 6.8).
     fn is_beyond(&self, id: u32) -> bool {
-        self.is_server && id % 2 == 1 && self.goodbye.is_some_and(|last| id > last)
+        self.is_server && id % 2 == 1 && self.sent_go_away.is_some_and(|last| id > last)
     }
 
     /// A frame for a closed stream.
@@ -179,7 +179,7 @@ impl State {
         })
     }
 
-    /// The stream was never opened. Those of an even number are a server's, which never opens one.
+    /// Whether the stream was never opened. Streams with even numbers belong to the server, which never opens one.
     const fn is_idle(&self, id: u32) -> bool {
         id.is_multiple_of(2) || (if self.is_server { id > self.last } else { id >= self.next })
     }
@@ -189,9 +189,9 @@ impl State {
     fn data(&mut self, head: Head, payload: &[u8], shared: Option<&Bytes>) -> Result<(), Wrong> {
         let id = head.stream;
         if id == 0 || (self.is_idle(id) && !self.is_beyond(id)) {
-            return Err(protocol("DATA for no stream"));
+            return Err(protocol("DATA on stream 0"));
         }
-        // The connection's window is opened again at once, when the data is received.
+        // The connection's window is opened again as soon as data is received.
         self.taken += head.length as u32;
         if self.taken >= CONNECTION_WINDOW / 2 {
             let taken = std::mem::take(&mut self.taken);
@@ -202,24 +202,24 @@ impl State {
             return if self.is_beyond(id) || self.was_reset(id) {
                 self.late(head)
             } else {
-                Err(Wrong::Stream(id, Code::STREAM_CLOSED, "DATA behind the end"))
+                Err(Wrong::Stream(id, Code::STREAM_CLOSED, "DATA after END_STREAM"))
             };
         };
         match stream.expects {
-            Expects::Head => return Err(Wrong::Stream(id, Code::PROTOCOL_ERROR, "DATA before the head")),
-            Expects::Nothing => return Err(Wrong::Stream(id, Code::STREAM_CLOSED, "DATA behind the end")),
+            Expects::Head => return Err(Wrong::Stream(id, Code::PROTOCOL_ERROR, "DATA before HEADERS")),
+            Expects::Nothing => return Err(Wrong::Stream(id, Code::STREAM_CLOSED, "DATA after END_STREAM")),
             Expects::Data => {}
         }
         stream.receive_window -= i64::from(head.length as u32);
         if stream.receive_window < 0 {
-            return Err(Wrong::Stream(
-                id,
-                Code::FLOW_CONTROL_ERROR,
-                "more DATA than the window has room for",
-            ));
+            return Err(Wrong::Stream(id, Code::FLOW_CONTROL_ERROR, "more DATA than the window allows"));
         }
         if stream.without_body && len > 0 {
-            return Err(Wrong::Stream(id, Code::PROTOCOL_ERROR, "a body where there is none"));
+            return Err(Wrong::Stream(
+                id,
+                Code::PROTOCOL_ERROR,
+                "a body in a message that must not have one",
+            ));
         }
         if let Some(left) = &mut stream.left {
             let rest = left.checked_sub(len as u64).filter(|rest| *rest == 0 || !head.ends_stream());
@@ -230,13 +230,13 @@ impl State {
             ))?;
         }
         let before = (!stream.unread).then(|| stream.received.len());
-        // Padding is taken as soon as it has come.
+        // Padding counts as taken when it arrives.
         let padding = (head.length - len) as u32;
         if stream.unread {
             stream.unreleased += len as u32;
         } else if len > 0 {
             match shared {
-                // A reader that has fallen behind would hold the whole of what each was read with.
+                // For a reader that has fallen behind, uncopied pieces would keep all the buffers that they were read into.
                 Some(shared) if Queue::keeps(len) && stream.received.len() < MAX_UNCOPIED_PIECES * len => {
                     stream.received.push(shared.slice(start..start + len));
                 }
@@ -259,14 +259,14 @@ impl State {
         Ok(())
     }
 
-    /// Opens a stream's window by what was taken from it, once that is worth a frame.
+    /// Opens a stream's window by the bytes that were taken, when they are enough for a frame.
     pub(crate) fn release_window(&mut self, key: usize, bytes: u32) {
-        // A larger window counts once it was sent to the peer: until then the peer can't send more.
+        // A larger window counts only after it was sent to the peer: until then the peer can't send more.
         let size = self.window.size().min(self.granted_window);
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.unreleased += bytes;
-        // Not for one that has ended; and not while the window, which was made smaller, is still too large. Initiator quarters, so that a sender
-        // that waits for the window has most of it under way at any time, which the window's measurement looks for.
+        // Not for a stream that has ended, and not while a window that became smaller is still too large. The window is opened in quarters:
+        // a sender that waits for the window then always has most of it under way, and the window's measurement depends on that.
         if stream.expects != Expects::Data || stream.end.is_some() || stream.unreleased < size / 4 {
             return;
         }
@@ -278,22 +278,25 @@ impl State {
 }
 
 fn compression() -> Wrong {
-    Error::rule(Code::COMPRESSION_ERROR, "a block that is none (RFC 7541)").into()
+    Error::rule(Code::COMPRESSION_ERROR, "an invalid header block (RFC 7541)").into()
 }
 
-/// Where the payload begins that is no padding, and how long it is.
+/// Where the payload without padding begins, and its length.
 fn without_padding(head: Head, payload: &[u8]) -> Result<(usize, usize), Wrong> {
     if !head.is_padded() {
         return Ok((0, payload.len()));
     }
-    let (padding, rest) =
-        payload.split_first().ok_or_else(|| frame_size("a padded frame without the padding's length"))?;
-    let len =
-        rest.len().checked_sub((*padding).into()).ok_or_else(|| protocol("more padding than payload"))?;
+    let (padding, rest) = payload
+        .split_first()
+        .ok_or_else(|| frame_size("a padded frame without the length of its padding"))?;
+    let len = rest
+        .len()
+        .checked_sub((*padding).into())
+        .ok_or_else(|| protocol("the padding is longer than the payload"))?;
     Ok((1, len))
 }
 
-/// The stream of a priority (RFC 7540 section 5.3, which RFC 9113 section 5.3.2 has still to be read).
+/// The stream that a priority depends on (RFC 7540 section 5.3). RFC 9113 section 5.3.2 says that it must still be read.
 fn depends_on(priority: &[u8]) -> Option<u32> {
     priority.first_chunk().map(|stream| u32::from_be_bytes(*stream) & CONNECTION_WINDOW)
 }

@@ -1,20 +1,26 @@
-//! Recounts a connection's state, for tests and fuzzing.
+//! Checks the counts in a connection's state, for tests and fuzzing.
 
 use super::{CLOSED_REMEMBERED, CONNECTION_WINDOW, RESETS_REMEMBERED, State};
 
 impl State {
-    /// All counts are what a recount says. Panics where one is not.
+    /// Checks that every count is right. Panics if one is not.
     pub(crate) fn audit(&self) {
-        let Self { streams, places, line, accepted, .. } = self;
+        let Self { streams, places, waiting, accepted, .. } = self;
         for (id, key) in places {
             let stream = streams.get(*key);
             assert!(stream.is_some_and(|stream| stream.id == *id && !stream.is_closed()), "{id}: {stream:?}");
         }
         assert_eq!(self.active as usize, places.len(), "{self:?}");
         assert_eq!(self.reserved, streams.iter().map(|(_, stream)| stream.granted).sum::<u32>(), "{self:?}");
-        assert_eq!(line.len(), streams.iter().filter(|(_, stream)| stream.in_line).count(), "{self:?}");
-        assert!(line.iter().all(|key| streams.get(*key).is_some_and(|stream| stream.in_line)), "{self:?}");
-        assert!(line.is_empty() || self.available() == 0, "somebody waits for what there is: {self:?}");
+        assert_eq!(waiting.len(), streams.iter().filter(|(_, stream)| stream.is_waiting).count(), "{self:?}");
+        assert!(
+            waiting.iter().all(|key| streams.get(*key).is_some_and(|stream| stream.is_waiting)),
+            "{self:?}"
+        );
+        assert!(
+            waiting.is_empty() || self.available() == 0,
+            "a stream waits although there is capacity: {self:?}"
+        );
         let reset = accepted
             .iter()
             .filter(|request| streams.get(request.key).is_some_and(|stream| stream.end.is_some()));
@@ -29,14 +35,14 @@ impl State {
             assert!(stream.is_closed() || held <= i64::from(self.granted_window), "{stream:?}");
         }
         if self.end.is_some() {
-            assert!(places.is_empty() && line.is_empty() && self.reserved == 0, "{self:?}");
+            assert!(places.is_empty() && waiting.is_empty() && self.reserved == 0, "{self:?}");
         } else {
             assert!(self.active <= self.settings.streams || !self.is_server);
             assert!(self.send_window <= i64::from(CONNECTION_WINDOW));
         }
     }
 
-    /// No stream is left, nothing is kept for one, and none waits. Panics where that is not so.
+    /// Checks that no stream is left and no capacity is reserved for one. Panics otherwise.
     pub(crate) fn audit_rest(&self) {
         self.audit();
         assert!(self.streams.is_empty() && self.places.is_empty() && self.active == 0, "{self:?}");
@@ -49,7 +55,7 @@ impl State {
     }
 
     #[cfg(test)]
-    pub(crate) fn line_len(&self) -> usize {
-        self.line.len()
+    pub(crate) fn waiting_len(&self) -> usize {
+        self.waiting.len()
     }
 }

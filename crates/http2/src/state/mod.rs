@@ -1,4 +1,4 @@
-//! One connection's state, without input or output: bytes that were read go in, bytes that are to be written come out.
+//! One connection's state, without input or output: bytes that were read go in, bytes to write come out.
 
 #[cfg(any(test, feature = "fuzzing"))]
 mod audit;
@@ -24,40 +24,39 @@ use crate::{
     stream::{Expects, Stream},
 };
 
-/// The connection's receive window: the largest that there is (RFC 9113 section 6.9.1).
+/// The connection's receive window: the largest that RFC 9113 section 6.9.1 allows.
 ///
-/// So a stream whose reader is slow delays only itself (section 5.2.2): its bytes wait within its own window, and the
-/// connection's window is opened again when they are received.
-/// One connection can make us hold at most the streams' windows times the number of streams.
+/// A stream with a slow reader delays only itself (section 5.2.2): its bytes wait within its own window, and the connection's window is
+/// opened again when they are received. So one connection can make attache hold at most the streams' windows times the number of streams.
 pub const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
-/// Where both windows begin (section 6.9.2).
+/// The initial size of both windows (section 6.9.2).
 pub(crate) const FIRST_WINDOW: u32 = 65_535;
 
-/// Beyond the room for DATA, bytes of answers to frames that may wait for the socket: above it the peer lets us answer without reading the
-/// answers, and no frame is read until it does.
+/// How many bytes of answers to frames may wait for the socket, in addition to the room for DATA. Above this limit the peer makes attache
+/// answer but doesn't read the answers; no more frames are read until it does.
 const MOST_ANSWERS: usize = 64 << 10;
 
-/// Streams that have ended, and those that we reset, are remembered for a time: frames that were under way to them are no error.
+/// How many ended streams, and how many streams that attache reset, are remembered: frames for them that were under way are no error.
 const CLOSED_REMEMBERED: usize = 32;
 const RESETS_REMEMBERED: usize = 1024;
 
-/// How a connection is set up.
+/// The settings of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Streams that a client may have open.
+    /// How many streams a client may have open.
     pub streams: u32,
-    /// A stream's first receive window, in bytes.
+    /// The initial receive window of a stream, in bytes.
     pub window: u32,
-    /// What it may grow to.
+    /// The largest window that it may grow to, in bytes.
     pub window_most: u32,
-    /// Bytes of a head's fields, with 32 for each (SETTINGS_MAX_HEADER_LIST_SIZE).
+    /// The most bytes of a head's fields, with 32 added for each field (SETTINGS_MAX_HEADER_LIST_SIZE).
     pub head_size: u32,
-    /// Requests that were reset before they were looked at, at one moment.
+    /// How many requests may have been reset before attache handled them, at one moment.
     pub pending_resets: usize,
-    /// Bytes of DATA that may wait for the socket, of all streams together.
+    /// The most bytes of DATA, of all streams together, that may wait for the socket.
     pub send_buffer: usize,
-    /// A server tells its clients that they may open WebSockets (SETTINGS_ENABLE_CONNECT_PROTOCOL, RFC 8441).
+    /// Whether a server tells its clients that they may open WebSockets (SETTINGS_ENABLE_CONNECT_PROTOCOL, RFC 8441).
     pub extended_connect: bool,
 }
 
@@ -68,11 +67,11 @@ pub(crate) struct Peer {
     pub(crate) window: u32,
     pub(crate) frame: usize,
     pub(crate) extended_connect: bool,
-    /// They have come.
+    /// They have arrived.
     pub(crate) known: bool,
 }
 
-/// Hashes a stream's number: a client can choose only odd numbers that grow.
+/// Hashes a stream's number. This is safe, because a client can choose only odd numbers that grow.
 #[derive(Default)]
 pub(crate) struct NumberHasher(u64);
 
@@ -92,7 +91,7 @@ impl Hasher for NumberHasher {
     }
 }
 
-/// A request that has come.
+/// A request that has arrived.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) key: usize,
@@ -101,7 +100,7 @@ pub(crate) struct Accepted {
     pub(crate) too_large: bool,
 }
 
-/// A block whose end has not come.
+/// A header block whose end has not arrived.
 #[derive(Debug)]
 pub(crate) struct UnfinishedBlock {
     pub(crate) head: Head,
@@ -109,14 +108,14 @@ pub(crate) struct UnfinishedBlock {
     pub(crate) parts: usize,
 }
 
-/// What a PING of ours is for.
+/// The purpose of a PING that attache sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PingPurpose {
-    /// To measure the path: see [`Window`].
+    /// To measure the round trip, see [`Window`].
     Path = 1,
-    /// To see whether the peer still answers.
+    /// To test whether the peer still answers.
     Life = 2,
-    /// To know that the peer has read a GOAWAY (section 6.8).
+    /// To learn that the peer has read a GOAWAY (section 6.8).
     Goodbye = 3,
 }
 
@@ -126,11 +125,11 @@ pub(crate) struct State {
     pub(crate) settings: Settings,
     pub(crate) peer: Peer,
     pub(crate) streams: Slab<Stream>,
-    /// Their places by number.
+    /// The streams' keys, by number.
     pub(crate) places: HashMap<u32, usize, BuildHasherDefault<NumberHasher>>,
-    /// Streams that the peer opened and that are not closed.
+    /// How many streams the peer opened that are not closed.
     pub(crate) active: u32,
-    /// The highest stream that the peer opened, and that we did.
+    /// The highest stream that the peer opened, and the highest that attache opened.
     pub(crate) last: u32,
     pub(crate) next: u32,
     /// Requests that were not taken yet.
@@ -139,50 +138,50 @@ pub(crate) struct State {
     pub(crate) end: Option<Error>,
     pub(crate) meter: Box<dyn Meter>,
     pub(crate) window: Window,
-    /// Requests that were reset and still stand in `accepted`.
+    /// How many requests in `accepted` were reset.
     pub(crate) pending_resets: usize,
 
-    // What comes in.
-    /// The preface is still to come.
+    // What is received.
+    /// The preface has not arrived yet.
     pub(crate) preface: bool,
     pub(crate) heads: head::Reader,
-    /// A block whose end has not come.
+    /// A header block whose end has not arrived.
     pub(crate) begun: Option<UnfinishedBlock>,
-    /// Blocks that were read.
+    /// How many header blocks were read.
     pub(crate) blocks: u64,
-    /// Errors of requests that were reset because of their head, not reported yet.
+    /// Errors of requests that were reset because of their head and are not reported yet.
     pub(crate) refused: Vec<&'static str>,
-    /// Bytes that came since the connection's window was opened the last time.
+    /// Bytes that arrived since the connection's window was last opened.
     pub(crate) taken: u32,
-    /// SETTINGS of ours that the peer has not acknowledged: the streams' windows in them.
+    /// The SETTINGS of attache that the peer has not acknowledged: the streams' window in each of them.
     pub(crate) unacknowledged: VecDeque<u32>,
-    /// The streams' window that the peer must keep to.
+    /// The streams' window that the peer must respect.
     pub(crate) granted_window: u32,
     closed: VecDeque<u32>,
     resets: VecDeque<u32>,
 
-    // What goes out.
+    // What is sent.
     pub(crate) out: Queue,
     pub(crate) encoder: hpack::Encoder,
-    /// Bytes of DATA that the peer takes from all streams together.
+    /// How many bytes of DATA the peer accepts from all streams together.
     pub(crate) send_window: i64,
-    /// Of these, and of the room before the socket, bytes that are kept for streams.
+    /// How many bytes, of that window and of the room before the socket, are reserved for streams.
     reserved: u32,
-    /// Streams that wait for either.
-    line: VecDeque<usize>,
-    /// The highest stream whose head was written, and of which the socket may have a byte.
+    /// Streams that wait for capacity.
+    waiting: VecDeque<usize>,
+    /// The highest stream whose head was written; the socket may already have bytes of it.
     pub(crate) queued: u32,
     pub(crate) written: u32,
     /// The connection's task.
     pub(crate) task: Option<Waker>,
-    /// It was woken since it ran.
+    /// It was woken since its last run.
     pub(crate) woken: bool,
 
-    // The end.
-    /// The last stream of the GOAWAY that we sent.
-    pub(crate) goodbye: Option<u32>,
-    /// The last stream of the GOAWAY that came.
-    pub(crate) went_away: Option<u32>,
+    // The end of the connection.
+    /// The last stream in the GOAWAY that attache sent.
+    pub(crate) sent_go_away: Option<u32>,
+    /// The last stream in the GOAWAY that was received.
+    pub(crate) received_go_away: Option<u32>,
 }
 
 impl State {
@@ -221,19 +220,19 @@ impl State {
             encoder: hpack::Encoder::default(),
             send_window: FIRST_WINDOW.into(),
             reserved: 0,
-            line: VecDeque::new(),
+            waiting: VecDeque::new(),
             queued: 0,
             written: 0,
             task: None,
             woken: false,
-            goodbye: None,
-            went_away: None,
+            sent_go_away: None,
+            received_go_away: None,
         };
         state.begin();
         state
     }
 
-    /// The preface and the first SETTINGS (RFC 9113 section 3.4).
+    /// Writes the preface and the first SETTINGS (RFC 9113 section 3.4).
     fn begin(&mut self) {
         let mut all = vec![
             (setting::INITIAL_WINDOW_SIZE, self.settings.window),
@@ -249,11 +248,11 @@ impl State {
             all.push((setting::ENABLE_PUSH, 0));
         }
         self.write_settings(&all);
-        self.tell(self.settings.window);
+        self.announce(self.settings.window);
         self.write_window_update(0, CONNECTION_WINDOW - FIRST_WINDOW);
     }
 
-    /// Asks the connection's task to write what is there, or to see what has changed.
+    /// Wakes the connection's task, to write what is queued or to notice a change.
     pub(crate) fn wake(&mut self) {
         if !std::mem::replace(&mut self.woken, true)
             && let Some(task) = &self.task
@@ -262,7 +261,7 @@ impl State {
         }
     }
 
-    /// No more frames are read until some of what waits was written.
+    /// Whether no more frames should be read until some of the waiting bytes are written.
     pub(crate) fn is_full(&self) -> bool {
         self.out.len() > self.settings.send_buffer + MOST_ANSWERS
     }
@@ -286,7 +285,7 @@ impl State {
         key
     }
 
-    /// The next request that has come; its one handle is the caller's.
+    /// The next request that has arrived. The caller gets its only handle.
     pub(crate) fn take_request(&mut self) -> Option<Accepted> {
         let accepted = self.accepted.pop_front()?;
         if let Some(stream) = self.streams.get_mut(accepted.key) {
@@ -298,7 +297,7 @@ impl State {
         Some(accepted)
     }
 
-    /// A stream has come to its end: it no longer counts.
+    /// A stream has ended, so it no longer counts.
     pub(crate) fn close(&mut self, key: usize) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let id = stream.id;
@@ -307,8 +306,8 @@ impl State {
         }
         let granted = std::mem::take(&mut stream.granted);
         let unused = stream.handles == 0;
-        if std::mem::take(&mut stream.in_line) {
-            self.line.retain(|waits| *waits != key);
+        if std::mem::take(&mut stream.is_waiting) {
+            self.waiting.retain(|waits| *waits != key);
         }
         if stream.is_pending && stream.end.is_some() {
             self.pending_resets += 1;
@@ -324,9 +323,9 @@ impl State {
             self.streams.remove(key);
         }
         if granted > 0 {
-            self.serve_line();
+            self.serve_waiting();
         }
-        if self.goodbye.is_some() && self.active == 0 {
+        if self.sent_go_away.is_some() && self.active == 0 {
             self.wake();
         }
     }
@@ -354,17 +353,17 @@ impl State {
         self.close(key);
     }
 
-    /// Whether we reset this stream, so that what comes for it was under way.
+    /// Whether attache reset this stream. Frames for it were under way and are no error.
     pub(crate) fn was_reset(&self, id: u32) -> bool {
         self.resets.iter().rev().any(|reset| *reset == id)
     }
 
-    /// Whether it was open and has ended not long ago.
+    /// Whether the stream was open and ended a short time ago.
     pub(crate) fn was_closed(&self, id: u32) -> bool {
         self.closed.contains(&id)
     }
 
-    /// A handle was dropped. With the last one the stream is removed.
+    /// A handle was dropped. When the last one is dropped, the stream is removed.
     pub(crate) fn release(&mut self, key: usize) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.handles = stream.handles.saturating_sub(1);
@@ -380,25 +379,25 @@ impl State {
             }
             return;
         }
-        // RFC 9113 section 8.1: the answer is whole, and no more of the request is wanted.
+        // RFC 9113 section 8.1: the response is complete, and the rest of the request is not needed.
         let code = if self.is_server && stream.sent_end { Code::NO_ERROR } else { Code::CANCEL };
         self.reset(key, code, Initiator::Us, "");
     }
 
-    /// The connection ends, and all its streams. If we end it, the peer gets a GOAWAY (section 6.8).
+    /// Ends the connection and all its streams. If attache ends it, the peer gets a GOAWAY (section 6.8).
     pub(crate) fn fail(&mut self, error: Error) {
         if self.end.is_some() {
             return;
         }
         if let (Some(code), Some(Initiator::Us | Initiator::Rule)) = (error.code(), error.by()) {
-            self.write_go_away(self.goodbye.unwrap_or(u32::MAX).min(self.last), code, error.words());
+            self.write_go_away(self.sent_go_away.unwrap_or(u32::MAX).min(self.last), code, error.words());
         }
         self.end = Some(error.clone());
         for (_, stream) in &mut self.streams {
             if !stream.is_closed() {
                 stream.end = Some(error.clone());
             }
-            (stream.in_line, stream.granted) = (false, 0);
+            (stream.is_waiting, stream.granted) = (false, 0);
             stream.wake();
         }
         self.places.clear();
@@ -407,19 +406,19 @@ impl State {
             self.streams.try_remove(request.key);
         }
         self.pending_resets = 0;
-        // Their handles keep the others until they have seen it.
+        // The other streams stay until their handles have seen the end.
         self.streams.retain(|_, stream| stream.handles > 0);
-        self.line.clear();
+        self.waiting.clear();
         self.reserved = 0;
         self.wake();
     }
 
-    /// Says that no more streams are taken, and which were (section 6.8). The first time the number is left open, since requests are
-    /// under way.
+    /// Tells the peer that no more streams are accepted, and which ones were accepted (section 6.8). The first such GOAWAY names no stream,
+    /// because requests may be under way.
     pub(crate) fn say_goodbye(&mut self) {
-        if self.goodbye.is_none() {
+        if self.sent_go_away.is_none() {
             let open = (1 << 31) - 1;
-            self.goodbye = Some(open);
+            self.sent_go_away = Some(open);
             self.write_go_away(open, Code::NO_ERROR, "");
             self.ask(PingPurpose::Goodbye);
         }
@@ -434,39 +433,40 @@ impl State {
         );
     }
 
-    /// The streams' windows become as small as they may be.
+    /// Makes the streams' windows as small as allowed.
     pub(crate) fn shrink(&mut self) {
         self.window.shrink();
         self.wake();
     }
 
-    /// Starts a measurement of the path if it may limit a reader, and sends the peer a new window.
+    /// Starts a measurement of the round trip if the window may limit a reader, and sends the peer a new window.
     pub(crate) fn follow_window(&mut self) {
         if self.window.take_ping() {
             self.ask(PingPurpose::Path);
         }
-        self.tell_window();
+        self.announce_window();
     }
 
-    /// The streams' window to send to the peer once it has acknowledged the last one.
-    pub(crate) fn tell_window(&mut self) {
+    /// Sends the peer a new window for the streams, after the peer has acknowledged the last one.
+    pub(crate) fn announce_window(&mut self) {
         if self.unacknowledged.is_empty()
             && let Some(size) = self.window.take_wanted()
         {
             self.write_settings(&[(setting::INITIAL_WINDOW_SIZE, size)]);
-            self.tell(size);
+            self.announce(size);
         }
     }
 
-    /// A window was sent to the peer. It may use a larger one at once, and must keep to a smaller one after its acknowledgement.
-    fn tell(&mut self, size: u32) {
+    /// Notes that a window was sent to the peer. The peer may use a larger one at once, and must respect a smaller one after it has
+    /// acknowledged it.
+    fn announce(&mut self, size: u32) {
         self.unacknowledged.push_back(size);
         if size > self.granted_window {
             self.grant_window(size);
         }
     }
 
-    /// The window that the peer is held to.
+    /// Sets the window that the peer must respect.
     pub(crate) fn grant_window(&mut self, size: u32) {
         let change = i64::from(size) - i64::from(self.granted_window);
         self.granted_window = size;
@@ -475,8 +475,10 @@ impl State {
         }
     }
 
-    /// Everything was written, and nothing more will be received.
+    /// Whether everything was written and nothing more will be received.
     pub(crate) fn is_done(&self) -> bool {
-        self.goodbye.is_some_and(|last| last < (1 << 31) - 1) && self.active == 0 && self.accepted.is_empty()
+        self.sent_go_away.is_some_and(|last| last < (1 << 31) - 1)
+            && self.active == 0
+            && self.accepted.is_empty()
     }
 }

@@ -1,4 +1,4 @@
-//! Writing the frames that the connection itself has to say.
+//! Writes the frames of the connection itself.
 
 use bytes::BytesMut;
 
@@ -6,13 +6,13 @@ use super::{RESETS_REMEMBERED, State};
 use crate::{Code, Error, Head, error::Initiator, frame::HEAD, kind};
 
 impl State {
-    /// Bytes that are no frame.
+    /// Writes bytes that are not a frame.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.out.tail().extend_from_slice(bytes);
         self.out.wrote(bytes.len());
     }
 
-    /// A whole frame, which the connection's task is woken for.
+    /// Writes a complete frame and wakes the connection's task.
     pub(crate) fn frame(&mut self, head: Head, payload: &[u8]) {
         let out = self.out.tail();
         out.reserve(HEAD + payload.len());
@@ -40,7 +40,7 @@ impl State {
         self.frame(Head { length: payload.len(), kind: kind::GOAWAY, flags: 0, stream: 0 }, &payload);
     }
 
-    /// RST_STREAM, also for a stream that is none any more.
+    /// Writes RST_STREAM, also for a stream that no longer exists.
     pub(crate) fn write_reset(&mut self, id: u32, code: Code) {
         if self.resets.len() >= RESETS_REMEMBERED {
             self.resets.pop_front();

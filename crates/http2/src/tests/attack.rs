@@ -1,5 +1,5 @@
-//! What a peer may try, against the state alone: each was, or might have been, a stream that hangs, a count that is
-//! wrong, or memory that stays.
+//! What a peer may try, against the state alone. Each test is a case that caused, or could have caused, a stream that hangs, a count that
+//! is wrong, or memory that is not released.
 
 use std::{
     sync::{
@@ -16,11 +16,11 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&Head { length: payload.len(), kind, flags, stream }.bytes()[..], payload].concat()
 }
 
-/// `GET http://h/x`, and an answer of 200.
+/// `GET http://h/x`, and a response with status 200.
 const GET: &[u8] = b"\x82\x86\x04\x02/x\x41\x01h";
 const OK: &[u8] = &[0x88];
 
-/// Counts frames for streams that are gone.
+/// Counts frames for streams that no longer exist.
 #[derive(Debug, Default, Clone)]
 struct Late(Rc<std::cell::Cell<usize>>);
 
@@ -82,7 +82,7 @@ fn update(stream: u32, bytes: u32) -> Vec<u8> {
     frame(kind::WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
 }
 
-/// What waits for the socket, as kind and stream.
+/// The frames that wait for the socket, as type and stream.
 fn said(state: &mut State) -> Vec<(u8, u32)> {
     let mut all = Vec::new();
     while !state.out.is_empty() {
@@ -98,7 +98,7 @@ fn said(state: &mut State) -> Vec<(u8, u32)> {
 }
 
 #[test]
-fn a_burst_that_fills_the_room_for_answers_is_read_on() {
+fn after_a_burst_that_fills_the_room_for_answers_reading_continues() {
     run(async {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut ours, theirs) = tokio::io::duplex(1 << 20);
@@ -117,7 +117,7 @@ fn a_burst_that_fills_the_room_for_answers_is_read_on() {
 }
 
 #[test]
-fn what_was_said_is_written_to_a_client_that_ended_its_side() {
+fn frames_are_still_written_to_a_client_that_ended_its_side() {
     run(async {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut ours, theirs) = tokio::io::duplex(1000);
@@ -135,7 +135,7 @@ fn what_was_said_is_written_to_a_client_that_ended_its_side() {
 }
 
 #[test]
-fn a_window_that_shrinks_below_what_was_promised_is_waited_for() {
+fn a_stream_waits_again_after_its_window_became_smaller_than_its_reserved_bytes() {
     let mut state = server();
     give(
         &mut state,
@@ -148,7 +148,7 @@ fn a_window_that_shrinks_below_what_was_promised_is_waited_for() {
     );
     let (one, two) = (state.place(1).unwrap(), state.place(3).unwrap());
     let (_, idle) = count();
-    // The whole connection's window goes to one stream; both wait for more.
+    // One stream gets the whole window of the connection; then both wait for more.
     for key in [one, two] {
         state.answer(key, StatusCode::OK, &Fields::new(), false);
     }
@@ -162,21 +162,21 @@ fn a_window_that_shrinks_below_what_was_promised_is_waited_for() {
     assert_eq!(state.capacity(two, 1000, &waker), 0);
     give(&mut state, &[update(0, 1500)]);
     assert_eq!(woken.0.load(Ordering::Relaxed), 2);
-    // One had a promise, and loses its window before it can use it.
+    // The first stream has reserved bytes, and loses its window before it can use them.
     give(&mut state, &[initial_window(0)]);
     assert_eq!(state.capacity(one, 1000, &waker), 0);
     assert_eq!(state.capacity(two, 1000, &waker), 0);
     let before = woken.0.load(Ordering::Relaxed);
-    assert_eq!(state.reserved(), 0, "what can't be used is given back");
+    assert_eq!(state.reserved(), 0, "bytes that can't be used are released");
     give(&mut state, &[initial_window(1 << 20)]);
-    assert_eq!(woken.0.load(Ordering::Relaxed), before + 2, "both are told");
+    assert_eq!(woken.0.load(Ordering::Relaxed), before + 2, "both are woken");
     assert_eq!(state.capacity(one, 1000, &waker), 1000);
     state.data_out(one, vec![0; 1000].into(), false);
     assert_eq!(state.capacity(two, 1000, &waker), 500);
 }
 
 #[test]
-fn streams_that_were_cancelled_while_they_waited_leave_nothing_in_the_line() {
+fn streams_that_were_cancelled_while_they_waited_leave_the_queue() {
     let mut state = server();
     give(&mut state, &[initial_window(1 << 20)]);
     let (_, idle) = count();
@@ -196,18 +196,18 @@ fn streams_that_were_cancelled_while_they_waited_leave_nothing_in_the_line() {
         state.release(key);
         state.out.clear();
     }
-    assert!(state.line_len() <= 1 && state.streams.is_empty(), "{}", state.line_len());
+    assert!(state.waiting_len() <= 1 && state.streams.is_empty(), "{}", state.waiting_len());
 }
 
 #[test]
-fn frames_for_streams_beyond_the_last_goodbye_are_passed_over() {
+fn frames_for_streams_above_the_last_goaway_are_ignored() {
     let mut state = server();
     give(&mut state, &[frame(kind::HEADERS, 4, 1, GET)]);
     state.say_goodbye();
     state.out.clear();
     give(&mut state, &[frame(kind::PING, 1, 0, b"attache\x03")]);
     assert_eq!(said(&mut state), [(kind::GOAWAY, 0)]);
-    // They crossed it.
+    // These frames and the GOAWAY crossed on the way.
     give(
         &mut state,
         &[
@@ -216,12 +216,12 @@ fn frames_for_streams_beyond_the_last_goodbye_are_passed_over() {
             update(3, 10),
             frame(kind::HEADERS, 5, 3, &[0x00, 1, b'a', 1, b'b']),
             frame(kind::RST_STREAM, 0, 3, &[0; 4]),
-            frame(kind::DATA, 1, 1, b"the last one goes on"),
+            frame(kind::DATA, 1, 1, b"the last stream continues"),
         ],
     );
     assert!(state.end.is_none(), "{:?}", state.end);
     assert_eq!(said(&mut state), []);
-    // No GOAWAY ever names a higher stream than the one before.
+    // No GOAWAY names a higher stream than the GOAWAY before it.
     give(&mut state, &[frame(kind::PING, 0, 0, &[])]);
     let mut all = Vec::new();
     while !state.out.is_empty() {
@@ -231,7 +231,7 @@ fn frames_for_streams_beyond_the_last_goodbye_are_passed_over() {
 }
 
 #[test]
-fn frames_for_streams_that_are_gone_have_a_price() {
+fn frames_for_closed_streams_have_a_price() {
     let late = Late::default();
     let mut state = State::new(true, SETTINGS, Box::new(late.clone()));
     give(&mut state, &[PREFACE.to_vec(), frame(kind::SETTINGS, 0, 0, &[])]);
@@ -243,7 +243,7 @@ fn frames_for_streams_that_are_gone_have_a_price() {
 }
 
 #[test]
-fn a_window_of_a_stream_that_has_ended_overflows_for_nobody() {
+fn a_window_overflow_of_an_ended_stream_is_no_error() {
     let mut state = server();
     give(&mut state, &[frame(kind::HEADERS, 5, 1, GET), update(1, (1 << 31) - 1 - 65_535)]);
     let key = state.take_request().unwrap().key;
@@ -255,7 +255,7 @@ fn a_window_of_a_stream_that_has_ended_overflows_for_nobody() {
 }
 
 #[test]
-fn requests_that_we_reset_before_they_were_looked_at_count_as_pending() {
+fn requests_that_were_reset_before_they_were_handled_count_as_pending() {
     let mut state = State::new(true, Settings { pending_resets: 10, ..SETTINGS }, Box::new(Unlimited));
     give(&mut state, &[PREFACE.to_vec(), frame(kind::SETTINGS, 0, 0, &[])]);
     for id in (1..100).step_by(2) {
@@ -265,21 +265,22 @@ fn requests_that_we_reset_before_they_were_looked_at_count_as_pending() {
 }
 
 #[test]
-fn a_side_that_has_ended_gets_no_room() {
+fn a_side_that_has_ended_gets_no_capacity() {
     let mut state = server();
     give(&mut state, &[frame(kind::HEADERS, 5, 1, GET), update(0, 1 << 20)]);
     let key = state.take_request().unwrap().key;
     let (_, waker) = count();
     state.settings.send_buffer = 0;
     state.answer(key, StatusCode::OK, &Fields::new(), true);
-    assert_eq!((state.capacity(key, 10, &waker), state.line_len()), (0, 0));
+    assert_eq!((state.capacity(key, 10, &waker), state.waiting_len()), (0, 0));
     state.release(key);
     state.audit();
 }
 
 #[test]
-fn blanks_around_a_value_stay_in_a_request_and_are_no_part_of_it_elsewhere() {
-    // A request with them is refused later, with words. Answers have them, and are read as HTTP/1's are (RFC 9110 section 5.5).
+fn whitespace_around_a_value_stays_in_a_request_and_is_removed_elsewhere() {
+    // A request with such a value is refused later, with a reason. Some responses have such values; they are read as HTTP/1's are (RFC 9110
+    // section 5.5).
     let blanks = b"\x00\x01a\x04 b\t \x00\x01c\x02\t ";
     let mut state = server();
     give(&mut state, &[frame(kind::HEADERS, 5, 1, &[GET, blanks].concat())]);
@@ -294,7 +295,7 @@ fn blanks_around_a_value_stay_in_a_request_and_are_no_part_of_it_elsewhere() {
 }
 
 #[test]
-fn a_query_alone_is_no_path() {
+fn a_query_alone_is_not_a_path() {
     for (path, is_one) in [
         ("/?a", true),
         ("/", true),
@@ -315,7 +316,7 @@ fn get(method: http::Method) -> RequestHead {
     RequestHead { method, ..post("/") }
 }
 
-/// What the answer's body is, or why there is none.
+/// The length of the response's body, or the error that the frames cause.
 fn answered(request: &RequestHead, frames: &[Vec<u8>]) -> Result<usize, Code> {
     let mut state = client();
     let key = state.open(request, false).unwrap();
@@ -328,13 +329,13 @@ fn answered(request: &RequestHead, frames: &[Vec<u8>]) -> Result<usize, Code> {
 }
 
 #[test]
-fn lengths_of_answers_that_have_no_body_or_are_tunnels() {
+fn lengths_of_responses_without_a_body_and_of_tunnels() {
     let length = |status: &[u8], n: u8| [status, &[0x0f, 0x0d, 1, b'0' + n]].concat();
     let headers = |flags, block: &[u8]| frame(kind::HEADERS, flags, 1, block);
     let data = frame(kind::DATA, 1, 1, b"body");
     let (no_content, unmodified) = (&[0x89][..], &[0x8b][..]);
     let (get, head, connect) = (get(http::Method::GET), get(http::Method::HEAD), get(http::Method::CONNECT));
-    // RFC 9113 section 8.1.1: defined as having no content.
+    // RFC 9113 section 8.1.1: these responses are defined to have no content.
     for (request, status) in [(&get, no_content), (&get, unmodified), (&head, OK)] {
         assert_eq!(answered(request, &[headers(5, &length(status, 4))]), Ok(0), "{status:x?}");
         assert_eq!(answered(request, &[headers(4, &length(status, 4)), frame(kind::DATA, 1, 1, b"")]), Ok(0));
@@ -343,17 +344,17 @@ fn lengths_of_answers_that_have_no_body_or_are_tunnels() {
         assert_eq!(answered(request, &[headers(4, status), data.clone()]), Err(Code::PROTOCOL_ERROR));
     }
     assert_eq!(answered(&get, &[headers(5, &length(OK, 4))]), Err(Code::PROTOCOL_ERROR));
-    // RFC 9110 section 9.3.6: ignored where it opens a tunnel.
+    // RFC 9110 section 9.3.6: the length is ignored if the response opens a tunnel.
     assert_eq!(answered(&connect, &[headers(4, &length(OK, 0)), data.clone()]), Ok(4));
     assert_eq!(answered(&connect, &[headers(4, &length(&[0x8d], 3)), data]), Err(Code::PROTOCOL_ERROR));
-    // RFC 9113 section 8.5: a tunnel has no trailers, which would look as its orderly end. A refusal is a message as any other.
+    // RFC 9113 section 8.5: a tunnel has no trailers; they would look like its orderly end. A refusal is a message like any other.
     let trailers = headers(5, b"\x00\x01x\x01y");
     assert_eq!(answered(&connect, &[headers(4, OK), trailers.clone()]), Err(Code::PROTOCOL_ERROR));
     assert_eq!(answered(&connect, &[headers(4, &[0x8d]), trailers]), Ok(0));
 }
 
 #[test]
-fn no_stream_is_opened_that_the_server_will_not_take() {
+fn no_stream_is_opened_that_the_server_will_not_accept() {
     let mut state = client();
     assert!(state.open(&post("/"), true).is_ok());
     give(&mut state, &[frame(kind::GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])]);
@@ -361,16 +362,16 @@ fn no_stream_is_opened_that_the_server_will_not_take() {
     let mut state = client();
     state.next = (1 << 31) - 1;
     assert!(state.open(&post("/"), true).is_ok());
-    assert!(state.open(&post("/"), true).is_err(), "there is no number left");
+    assert!(state.open(&post("/"), true).is_err(), "no stream number is left");
 }
 
 #[test]
-fn what_waits_for_a_reader_holds_few_of_the_buffers_that_it_came_in() {
+fn waiting_data_keeps_few_of_the_buffers_that_it_was_read_into() {
     let mut state = server();
     state.grant_window(1 << 20);
     give(&mut state, &[frame(kind::HEADERS, 4, 1, GET)]);
     for _ in 0..100 {
-        // The rest of the buffer is somebody else's, and goes at once.
+        // The rest of the buffer is another frame, which is processed at once.
         give(&mut state, &[frame(kind::DATA, 0, 1, &[0; 5000]), frame(99, 0, 0, &[0; 16_000])]);
     }
     let (_, stream) = state.stream(1).unwrap();
@@ -379,11 +380,11 @@ fn what_waits_for_a_reader_holds_few_of_the_buffers_that_it_came_in() {
 }
 
 #[test]
-fn a_window_that_the_peer_was_not_told_of_holds_nothing_back() {
+fn a_window_that_was_not_sent_yet_delays_no_window_update() {
     let mut state = server();
     give(&mut state, &[frame(kind::HEADERS, 4, 1, GET), frame(kind::DATA, 0, 1, &[0; 16_000])]);
     let key = state.take_request().unwrap().key;
-    // It has grown, and waits for the peer to acknowledge the last one.
+    // The window has grown, and waits until the peer acknowledges the last one.
     state.window = crate::Window::new(1 << 20, 1 << 20);
     let before = state.out.len();
     state.release_window(key, 16_000);

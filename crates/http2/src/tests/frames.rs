@@ -1,4 +1,4 @@
-//! Raw frames against the server: what RFC 9113 says each of them leads to.
+//! Raw frames against the server, with the reaction that RFC 9113 requires for each.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -9,17 +9,17 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&Head { length: payload.len(), kind, flags, stream }.bytes()[..], payload].concat()
 }
 
-/// `GET http://h/x`, and one that never is answered.
+/// `GET http://h/x`, and a request that is never answered.
 const GET: &[u8] = b"\x82\x86\x04\x02/x\x41\x01h";
 const NEVER: &[u8] = b"\x82\x86\x04\x06/never\x41\x01h";
 
-/// What the server says to these frames behind a preface: each frame but SETTINGS, WINDOW_UPDATE and PING.
+/// The server's frames after the preface and these frames: all except SETTINGS, WINDOW_UPDATE and PING.
 async fn said(frames: &[Vec<u8>]) -> Vec<(u8, u32, Vec<u8>)> {
     let (mut ours, theirs) = tokio::io::duplex(1 << 20);
     let server = spawn_local(serve(theirs, SETTINGS));
     let begin = [PREFACE, &frame(kind::SETTINGS, 0, 0, &[])].concat();
     ours.write_all(&begin).await.unwrap();
-    // In pieces of three bytes, so that nothing depends on where a read ends.
+    // The frames are sent in pieces of three bytes, so that the result can't depend on where a read ends.
     for piece in frames.concat().chunks(3) {
         if ours.write_all(piece).await.is_err() {
             break;
@@ -42,7 +42,7 @@ async fn said(frames: &[Vec<u8>]) -> Vec<(u8, u32, Vec<u8>)> {
     said
 }
 
-/// The code of the GOAWAY or the RST_STREAM that it ends with.
+/// The code of the GOAWAY or RST_STREAM at the end.
 fn end(said: &[(u8, u32, Vec<u8>)]) -> Option<(u8, u32, Code)> {
     let (kind, stream, payload) = said.last()?;
     let at = if *kind == kind::GOAWAY { 4 } else { 0 };
@@ -72,11 +72,15 @@ fn frames_that_break_a_rule_end_the_connection_or_their_stream() {
         ("DATA on an idle stream", vec![frame(kind::DATA, 0, 1, b"x")], (goaway, 0, C::PROTOCOL_ERROR)),
         ("DATA on stream 0", vec![frame(kind::DATA, 0, 0, b"x")], (goaway, 0, C::PROTOCOL_ERROR)),
         (
-            "DATA behind the end",
+            "DATA after END_STREAM",
             vec![headers(1, NEVER), frame(kind::DATA, 0, 1, b"x")],
             (reset, 1, C::STREAM_CLOSED),
         ),
-        ("HEADERS behind the end", vec![headers(1, NEVER), headers(1, NEVER)], (reset, 1, C::STREAM_CLOSED)),
+        (
+            "HEADERS after END_STREAM",
+            vec![headers(1, NEVER), headers(1, NEVER)],
+            (reset, 1, C::STREAM_CLOSED),
+        ),
         ("HEADERS on an even stream", vec![headers(2, GET)], (goaway, 0, C::PROTOCOL_ERROR)),
         (
             "HEADERS on a lower stream",
@@ -104,7 +108,7 @@ fn frames_that_break_a_rule_end_the_connection_or_their_stream() {
             (reset, 1, C::PROTOCOL_ERROR),
         ),
         (
-            "WINDOW_UPDATE of 0 for all",
+            "WINDOW_UPDATE of 0 for the connection",
             vec![frame(kind::WINDOW_UPDATE, 0, 0, &[0; 4])],
             (goaway, 0, C::PROTOCOL_ERROR),
         ),
@@ -114,7 +118,7 @@ fn frames_that_break_a_rule_end_the_connection_or_their_stream() {
             (reset, 1, C::FLOW_CONTROL_ERROR),
         ),
         (
-            "the same for all",
+            "a window overflow of the connection",
             vec![frame(kind::WINDOW_UPDATE, 0, 0, &[127, 255, 255, 255])],
             (goaway, 0, C::FLOW_CONTROL_ERROR),
         ),
@@ -142,7 +146,7 @@ fn frames_that_break_a_rule_end_the_connection_or_their_stream() {
             (goaway, 0, C::FLOW_CONTROL_ERROR),
         ),
         (
-            "an ACK that nobody waits for",
+            "an ACK of SETTINGS that were not sent",
             vec![frame(kind::SETTINGS, 1, 0, &[]), frame(kind::SETTINGS, 1, 0, &[])],
             (goaway, 0, C::PROTOCOL_ERROR),
         ),
@@ -171,7 +175,7 @@ fn frames_that_break_a_rule_end_the_connection_or_their_stream() {
             [vec![frame(kind::HEADERS, 0, 1, GET)], vec![frame(kind::CONTINUATION, 0, 1, &[]); 100]].concat(),
             (goaway, 0, C::ENHANCE_YOUR_CALM),
         ),
-        ("a block that is none", vec![headers(1, &[0x80])], (goaway, 0, C::COMPRESSION_ERROR)),
+        ("an invalid block", vec![headers(1, &[0x80])], (goaway, 0, C::COMPRESSION_ERROR)),
         (
             "more padding than payload",
             vec![open(1), frame(kind::DATA, 8, 1, &[5, 0])],
@@ -213,7 +217,7 @@ fn frames_that_break_a_rule_end_the_connection_or_their_stream() {
         ("a pseudo-field of answers", vec![with(&[(":status", "200")])], (reset, 1, C::PROTOCOL_ERROR)),
         ("a pseudo-field twice", vec![with(&[(":method", "GET")])], (reset, 1, C::PROTOCOL_ERROR)),
         (
-            "a pseudo-field behind others",
+            "a pseudo-field after other fields",
             vec![headers(1, &block(&[base[0], base[1], base[3], ("a", "b"), base[2]]))],
             (reset, 1, C::PROTOCOL_ERROR),
         ),
@@ -278,7 +282,7 @@ fn frames_that_break_a_rule_end_the_connection_or_their_stream() {
 }
 
 #[test]
-fn what_a_good_client_may_send_is_served() {
+fn unusual_but_valid_frames_are_served() {
     let cases = [
         ("unknown frames", vec![frame(99, 255, 7, b"what"), frame(kind::HEADERS, 5, 1, GET)]),
         (
@@ -331,7 +335,7 @@ fn what_a_good_client_may_send_is_served() {
 }
 
 #[test]
-fn what_does_not_begin_with_the_preface_is_told_so() {
+fn a_connection_without_the_preface_gets_an_error() {
     run(async {
         let (mut ours, theirs) = socket();
         let server = spawn_local(serve(theirs, SETTINGS));
@@ -341,9 +345,9 @@ fn what_does_not_begin_with_the_preface_is_told_so() {
 }
 
 #[test]
-fn padding_is_given_back_and_a_window_is_held_to() {
+fn padding_opens_the_window_again_and_the_window_is_enforced() {
     run(async {
-        // 300 frames of one byte and 255 of padding are more than a window of 65,535.
+        // 300 frames with one byte and 255 of padding are more than a window of 65,535.
         let padded = frame(kind::DATA, 8, 1, &[&[254, b'x'][..], &[0; 254]].concat());
         let frames =
             [vec![frame(kind::HEADERS, 4, 1, GET)], vec![padded; 300], vec![frame(kind::DATA, 1, 1, b"")]]

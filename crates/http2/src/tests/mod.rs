@@ -1,6 +1,6 @@
-//! A server and a client of this crate against each other and against the h2 crate, and raw frames against both.
+//! A server and a client of this crate against each other and against the h2 crate, and raw frames against the server and the client.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may end on what it did not expect")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 mod attack;
 mod frames;
@@ -60,7 +60,7 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin + 'static>(io: I, settings: Set
     ended
 }
 
-/// The server's reaction goes by the path.
+/// The path of a request selects the server's reaction.
 async fn echo(request: IncomingRequest) {
     let IncomingRequest { head, send, body, .. } = request;
     let mut fields = Fields::new();
@@ -120,7 +120,7 @@ fn post(path: &str) -> RequestHead {
     head
 }
 
-/// Sends a body and reads the answer's.
+/// Sends a body and reads the body of the response.
 async fn exchange(
     caller: &Caller,
     path: &str,

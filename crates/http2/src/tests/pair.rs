@@ -1,5 +1,5 @@
-//! A client and a server of this crate, with any windows, any pieces and any streams on them: what was sent whole
-//! arrives whole, what was cut is seen as cut, nothing hangs, and nothing is left of it.
+//! A client and a server of this crate, with any windows, any pieces and any streams. What was sent completely arrives completely, what was
+//! cut is seen as cut, nothing hangs, and no state is left.
 
 #![allow(
     clippy::similar_names,
@@ -11,15 +11,15 @@ use tokio::{task::JoinSet, time::sleep};
 
 use super::*;
 
-/// How a side treats its part of a stream.
+/// How one side handles its part of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Whole,
     /// It reads slowly.
     Slow,
-    /// RST_STREAM after so many bytes.
+    /// It sends RST_STREAM after so many bytes.
     Reset(usize),
-    /// Both handles are dropped after so many bytes.
+    /// It drops both handles after so many bytes.
     Drop(usize),
     /// It does not read.
     Unread,
@@ -56,7 +56,7 @@ fn plan() -> impl Strategy<Value = Plan> {
             request,
             answer,
             piece: piece.max((request.max(answer)) / 500),
-            // Where neither reads, neither has a window to send, as both want it.
+            // If neither side reads, no window opens, and both would wait forever.
             client: if server == Way::Unread && client == Way::Unread { Way::Whole } else { client },
             server,
         },
@@ -74,12 +74,12 @@ fn settings() -> impl Strategy<Value = Settings> {
     )
 }
 
-/// The byte at a place of a stream's body.
+/// The byte at a position of a stream's body.
 fn byte(stream: usize, at: usize) -> u8 {
     (stream * 31 + at % 251 + at / 4096) as u8
 }
 
-/// Sends a body; false where it was cut, by whom ever.
+/// Sends a body; false if it was cut by either side.
 async fn give(send: &SendStream, stream: usize, len: usize, piece: usize, way: Way) -> bool {
     let mut at = 0;
     while at < len {
@@ -110,7 +110,7 @@ async fn give(send: &SendStream, stream: usize, len: usize, piece: usize, way: W
     send.trail(&trailers)
 }
 
-/// Reads a body; how many bytes came, and whether its end did.
+/// Reads a body. Returns how many bytes arrived, and whether the body ended.
 async fn take(body: &mut Incoming, stream: usize, way: Way) -> (usize, bool) {
     let (mut at, mut ended) = (0, false);
     loop {
@@ -133,7 +133,7 @@ async fn take(body: &mut Incoming, stream: usize, way: Way) -> (usize, bool) {
     }
 }
 
-/// One side of a stream, both ways at once: whether it sent everything, and what it got.
+/// One side of a stream in both directions at once: whether it sent everything, and what it received.
 async fn side(
     send: SendStream,
     received: crate::RecvStream,
@@ -149,7 +149,7 @@ async fn side(
     let mut body = Incoming::new(received);
     let reads = async move { take(&mut body, n, way).await };
     if matches!(way, Way::Reset(_) | Way::Drop(_)) {
-        // Gone with the other half.
+        // It ends together with the other half.
         let reads = std::pin::pin!(reads);
         let sent = give(&send, n, len, piece, way);
         return tokio::select! {
@@ -219,7 +219,7 @@ async fn scenario(plans: Vec<Plan>, client: Settings, server: Settings, pipe: us
     while let Some(call) = calls.join_next().await {
         let (n, (sent, (got, whole))) = call.unwrap();
         let plan = &plans[n];
-        // The server may still be at it.
+        // The server may still be at work.
         let mut waited = 0;
         let (answered, (came, came_whole)) = loop {
             if let Some(done) = answered.borrow()[n] {
@@ -248,7 +248,7 @@ async fn scenario(plans: Vec<Plan>, client: Settings, server: Settings, pipe: us
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
     #[test]
-    fn what_was_sent_whole_arrives_whole_and_nothing_hangs(
+    fn a_complete_body_arrives_completely_and_nothing_hangs(
         plans in proptest::collection::vec(plan(), 1..12),
         client in settings(),
         server in settings(),

@@ -6,7 +6,7 @@ fn bytes(len: usize) -> Bytes {
     (0..len).map(|n| (n % 251) as u8).collect()
 }
 
-/// Bodies of many lengths up to `most`, and trailers, come back as they went.
+/// Bodies of many lengths up to `most`, and trailers, come back unchanged.
 async fn echoes(caller: &Caller, most: usize) {
     for len in [0, 1, 1000, 5000, 70_000, most] {
         let (head, body, trailers) = exchange(caller, "/x", bytes(len)).await.unwrap();
@@ -31,7 +31,7 @@ fn both_sides_of_this_crate_understand_each_other() {
 }
 
 #[test]
-fn many_streams_share_the_connection_and_none_is_stuck() {
+fn many_streams_share_the_connection_and_none_hangs() {
     run(async {
         let (ours, theirs) = socket();
         spawn_local(serve(theirs, SETTINGS));
@@ -138,7 +138,7 @@ fn the_h2_crate_s_server_is_called() {
 }
 
 #[test]
-fn a_goodbye_lets_what_runs_end_and_then_the_connection() {
+fn after_goaway_running_streams_end_and_then_the_connection() {
     run(async {
         let (ours, theirs) = socket();
         let server = spawn_local(async move {
@@ -165,7 +165,7 @@ fn a_goodbye_lets_what_runs_end_and_then_the_connection() {
 }
 
 #[test]
-fn a_client_that_retires_ends_when_its_last_stream_has() {
+fn a_retired_client_ends_with_its_last_stream() {
     run(async {
         let (ours, theirs) = socket();
         let server = spawn_local(serve(theirs, SETTINGS));
@@ -182,7 +182,7 @@ fn a_client_that_retires_ends_when_its_last_stream_has() {
 }
 
 #[test]
-fn a_reader_that_stops_holds_back_its_own_stream_alone() {
+fn a_reader_that_stops_delays_only_its_own_stream() {
     run(async {
         let (ours, theirs) = socket();
         spawn_local(serve(theirs, SETTINGS));
@@ -204,7 +204,7 @@ fn a_reader_that_stops_holds_back_its_own_stream_alone() {
 }
 
 #[test]
-fn who_waits_for_room_goes_on_when_the_server_reads_no_more() {
+fn a_sender_that_waits_continues_when_the_server_stops_reading() {
     let (reads, _server) = tokio::io::duplex(100);
     let (writes, server) = tokio::io::duplex(100);
     let settings = Settings { send_buffer: 100, ..SETTINGS };
@@ -212,7 +212,7 @@ fn who_waits_for_room_goes_on_when_the_server_reads_no_more() {
         Connection::client(tokio::io::join(reads, writes), settings, Box::new(Unlimited));
     let (send, _received) = caller.open(&post("/"), false).unwrap();
     let cx = &mut Context::from_waker(Waker::noop());
-    assert!(send.poll_capacity(cx, 1000).is_pending(), "what the connection says first takes the room");
+    assert!(send.poll_capacity(cx, 1000).is_pending(), "the connection's first frames fill the buffer");
     drop(server);
     assert!(connection.poll(cx).is_pending());
     connection.shared().borrow().audit();
