@@ -1,4 +1,4 @@
-//! A listener that answers every request with 1 KiB: what accepting, detecting, reading and writing cost without an upstream.
+//! A listener that answers every request with 1 KiB. It shows what accepting, detecting, reading and writing cost without an upstream.
 //!
 //! `strace -c -f target/debug/examples/answer 127.0.0.1:8080` counts its system calls.
 

@@ -1,7 +1,7 @@
 //! The accept loop of one listener on one worker, from its first connection to the end of its last.
 //!
-//! The rule: a new connection costs an accept and a task, and never more than the limit allows. When the process or the system is
-//! out of files or memory, accepting waits instead of spinning: the kernel keeps the queue.
+//! The rule: a new connection costs one accept and one task, and the limit is never exceeded. When the process or the system has no files
+//! or memory left, accepting waits instead of trying again and again; the kernel keeps the queue.
 
 use std::{
     any::Any,
@@ -39,20 +39,19 @@ use crate::{
 
 /// How long accepting waits after the system had no file or memory left.
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// Between "tell clients with the next answer" and "close idle connections": requests that were on their way arrive.
+/// The time between "tell clients with the next answer" and "close idle connections". Requests that were under way arrive in it.
 const LAST_CALL: Duration = Duration::from_millis(100);
-/// An HTTP/1 connection without a request for one to two of these gives its buffers back.
+/// An HTTP/1 connection without a request for one to two of these periods returns its buffers.
 const REST: Duration = Duration::from_secs(1);
 
-/// Serves one listener on the calling worker until `drain` has ended all of its connections.
+/// Serves one listener on the calling worker until `drain` has ended all its connections.
 ///
-/// `settings` may be replaced while it serves, as a reload does: connections that come from then on get the new ones. Those that
-/// are open stay if nothing changed that concerns an open connection; else they are told to go and finish what runs, for at
-/// most the new [`Settings::drain_timeout`].
+/// `settings` may be replaced while it serves, as a reload does. Later connections get the new settings. Open connections stay if nothing
+/// changed that concerns them. Otherwise they are told to end: they may finish what runs, for at most the new [`Settings::drain_timeout`].
 ///
-/// `http` answers requests and `tcp` carries opaque connections to their end; both must always be ready (`poll_ready`
-/// is not asked: back-pressure belongs into the future). Must run inside a `LocalRuntime` or `LocalSet`. Dropping the
-/// future stops the accepting; connections continue.
+/// `http` answers requests, and `tcp` carries opaque connections to their end. Both must always be ready: `poll_ready` is not called, so
+/// back-pressure belongs into the future. This must run inside a `LocalRuntime` or `LocalSet`. Dropping the future stops the accepting;
+/// connections continue.
 pub fn serve<H, T>(
     mut settings: watch::Receiver<Rc<Settings>>,
     sockets: Vec<Socket>,
@@ -67,7 +66,7 @@ where
     T: Service<Opaque, Response: Into<OpaqueOutcome>, Error = Infallible> + Clone + 'static,
 {
     let first = settings.borrow_and_update().clone();
-    // Not only with the first poll: the check for further connections must not miss this worker.
+    // This must not wait for the first poll: the check for further connections must count this worker from the start.
     let accepting = Cell::new(Some(first.connections.accepts()));
     let worker =
         Worker { settings: first, http, tcp, registry: Rc::default(), metrics: metrics(), accepting };
@@ -141,14 +140,15 @@ async fn serve_until<H, T>(
     }
     let registry = current.borrow().registry.clone();
     registry.give_all(Order::LastCall);
-    // The sockets close here, after what their queues still held.
+    // The sockets close here, after the connections in their queues were taken.
     while accepting.join_next().await.is_some() {}
     current.borrow().accepting.take();
     end(&registry, drain, None).await;
     while retiring.join_next().await.is_some() {}
 }
 
-/// Ends the connections of a registry: tells them, lets them finish, and cuts what is left at `drain_timeout` or when the drain says so.
+/// Ends the connections of a registry: it tells them to end, lets them finish, and cuts the rest at `drain_timeout` or when the drain says
+/// so.
 async fn end(registry: &Registry, mut drain: Drain, drain_timeout: Option<Duration>) {
     registry.give_all(Order::LastCall);
     let cut = async {
@@ -179,21 +179,21 @@ async fn end(registry: &Registry, mut drain: Drain, drain_timeout: Option<Durati
     }
 }
 
-/// When idle connections are looked for.
+/// How often idle connections are searched.
 fn sweeps(settings: &Settings) -> Interval {
     let idle = settings.listener.http.idle_timeout;
-    // Zero switches the timeout off.
+    // Zero disables the timeout.
     let period = if idle.is_zero() { Duration::MAX } else { idle / u32::from(IDLE_SWEEPS) };
     let mut sweep = interval(period.clamp(Duration::from_millis(1), Duration::from_hours(1)));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     sweep
 }
 
-/// When old connections are looked for.
+/// How often old connections are searched.
 fn ages(settings: &Settings) -> Interval {
     let oldest = settings.listener.http.max_connection_age;
     let period = if oldest.is_zero() { Duration::MAX } else { oldest / u32::from(AGE_LOOKS) };
-    // Longer than a year is never.
+    // More than a year counts as never.
     let period = period.clamp(Duration::from_millis(1), Duration::from_hours(24 * 365));
     let mut aging = interval_at(Instant::now() + period, period);
     aging.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -206,11 +206,11 @@ struct Worker<H, T> {
     tcp: T,
     registry: Rc<Registry>,
     metrics: WorkerMetrics,
-    /// Until the last queued connection is open.
+    /// It exists until the last queued connection is open.
     accepting: Cell<Option<Accepting>>,
 }
 
-/// What new connections are opened with.
+/// The worker that opens new connections, with the current settings.
 type Current<H, T> = Rc<RefCell<Rc<Worker<H, T>>>>;
 
 impl<H: Clone, T: Clone> Worker<H, T> {
@@ -221,7 +221,7 @@ impl<H: Clone, T: Clone> Worker<H, T> {
     }
 }
 
-/// Counts one connection, for every way in which it can end.
+/// Counts one connection, in whatever way it ends.
 struct Counted {
     metrics: WorkerMetrics,
     settings: Rc<Settings>,
@@ -254,15 +254,15 @@ where
     let listening = match Listening::new(kind) {
         Ok(listening) => listening,
         Err(error) => {
-            tracing::error!(listener = %name, %error, "a socket can't be listened on; this worker accepts nothing from it");
+            tracing::error!(listener = %name, %error, "can't listen on a socket; this worker accepts no connections from it");
             return;
         }
     };
     let mut draining = pin!(drain.reached(Phase::Drain));
     let mut failing = false;
     loop {
-        // A listener without a connection always accepts one: none of its own connections could free a permit, so
-        // waiting would never end.
+        // A listener without a connection always accepts one. None of its own connections could release a permit, so waiting would never
+        // end.
         let worker = current.borrow().clone();
         if worker.settings.overload.stops_accepting() && !worker.registry.is_empty() {
             tokio::select! {
@@ -274,12 +274,11 @@ where
         }
         drop(worker);
         let next = std::future::poll_fn(|cx| {
-            // First, since it is bounded: the kernel's queue can't keep it waiting.
+            // This comes first because the queue is bounded: the kernel's queue can't delay it for long.
             if let Poll::Ready((accepted, load)) = seat.poll_handed(cx) {
                 return Poll::Ready(Next::Handed(accepted, load));
             }
-            // The queue before the drain: connections that the kernel has accepted are served, also after the drain has
-            // started.
+            // The queue comes before the drain: connections that the kernel has accepted are served, even after the drain has started.
             match listening.poll_accept(cx) {
                 Poll::Ready(accepted) => Poll::Ready(Next::Accepted(accepted)),
                 Poll::Pending => draining.as_mut().poll(cx).map(|_| Next::Drain),
@@ -307,11 +306,11 @@ where
                     },
                 }
             }
-            // The client left while it was in the queue.
+            // The client left while its connection was in the queue.
             Next::Accepted(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Next::Accepted(Err(error)) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(listener = %name, %error, "accepting failed and is tried again; is the limit of open files (ulimit -n) too low?");
+                    tracing::warn!(listener = %name, %error, "accepting a connection failed and is retried; is the limit of open files (ulimit -n) too low?");
                 }
                 tokio::select! {
                     () = sleep(BACK_OFF) => {}
@@ -321,7 +320,7 @@ where
         }
     }
     let worker = current.borrow().clone();
-    // From here on the others keep theirs.
+    // From here on, the other workers keep the connections that they accept.
     for (accepted, load) in seat.close().await {
         worker.adopt(accepted, load, &listening);
     }
@@ -331,7 +330,7 @@ where
     }
 }
 
-/// What comes next at one socket.
+/// What happens next at one socket.
 enum Next {
     Handed(Accepted, Load),
     Accepted(io::Result<AcceptedSocket>),
@@ -387,9 +386,9 @@ impl<H: HttpService, T: TcpService> Worker<H, T> {
 }
 
 pin_project! {
-    /// A connection's task. A panic in it is counted, and ends it alone.
+    /// The task of one connection. A panic in it is counted, and ends only this connection.
     ///
-    /// Not an `async` block: that would hold the connection twice, and memory per idle connection counts.
+    /// This is not an `async` block: such a block would hold the connection twice, and memory per idle connection counts.
     struct CatchPanic<F> {
         #[pin]
         connection: F,
@@ -409,7 +408,7 @@ impl<F: Future<Output = ()>> Future for CatchPanic<F> {
             metrics.panic_caught();
             live.ends_by(Reason::InternalError);
             let listener = &settings.listener.name;
-            tracing::error!(%listener, what, "a connection's task panicked; the others go on");
+            tracing::error!(%listener, what, "a connection's task panicked; other connections continue");
             let exchange = Exchange::new(listener.clone(), "tcp", *this.address);
             exchange.fail(Reason::InternalError, format!("the connection's task panicked: {what}"));
             (settings.on_finish)(&exchange);
@@ -422,6 +421,6 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(text), _) => text,
         (_, Some(text)) => text,
-        _ => "a value that is no text",
+        _ => "a panic value that is not text",
     }
 }

@@ -1,6 +1,6 @@
-//! One connection from its first byte to its protocol's server: PROXY protocol, detect, terminate TLS, serve.
+//! One connection, from its first byte to the server of its protocol: PROXY protocol, detect, terminate TLS, serve.
 //!
-//! The order is that of the bytes on the wire; what they are is found out by [`NewConnection`].
+//! The order is that of the bytes on the wire. [`NewConnection`] finds out what they are.
 
 use std::{
     pin::{Pin, pin},
@@ -23,7 +23,7 @@ use crate::{
     transport::Protocol,
 };
 
-/// What carries opaque connections.
+/// The service that carries opaque connections.
 pub(crate) trait TcpService:
     tower::Service<Opaque, Response: Into<OpaqueOutcome>, Error = std::convert::Infallible> + Clone + 'static
 {
@@ -38,20 +38,20 @@ impl<S> TcpService for S where
 
 /// One connection, served to its end by polling it.
 ///
-/// It is as small as what it does at the moment: a client that has not spoken costs no future at all, and what finds out its protocol is
-/// gone before its server begins.
+/// It is only as large as its present state. A client that has sent nothing costs no future at all, and the future that detects the
+/// protocol is dropped before the protocol's server starts.
 pub(crate) struct Connection<H, T> {
     state: State<H, T>,
-    // Dropped after the state: a connection has ended when none of its tasks runs any more.
+    // This is dropped after the state: a connection has ended when none of its tasks runs any more.
     _entry: Entry,
 }
 
 enum State<H, T> {
-    /// The client may be silent for as long as it likes.
+    /// Waits for the client's first byte, without a time limit.
     Silent(Box<Begin<H, T>>),
-    /// What it speaks is found out.
+    /// Detects what the client speaks.
     Looking(Boxed<Option<Spoken<H, T>>>),
-    /// Its protocol's server has it.
+    /// The protocol's server has the connection.
     Serving(Boxed<()>),
     Ended,
 }
@@ -59,7 +59,7 @@ enum State<H, T> {
 type Boxed<T> = Pin<Box<dyn Future<Output = T>>>;
 type Spoken<H, T> = (Box<Begin<H, T>>, Found);
 
-/// What a connection begins with.
+/// What a connection starts with.
 struct Begin<H, T> {
     fresh: NewConnection,
     place: ListenerPermit,
@@ -86,7 +86,7 @@ impl<H: HttpService, T: TcpService> Connection<H, T> {
     }
 }
 
-// Nothing is pinned in place: each future is boxed.
+// Nothing needs to stay in place: each future is boxed.
 impl<H, T> Unpin for Connection<H, T> {}
 
 impl<H: HttpService, T: TcpService> Future for Connection<H, T> {
@@ -118,7 +118,7 @@ impl<H: HttpService, T: TcpService> Future for Connection<H, T> {
 }
 
 impl<H: HttpService, T: TcpService> Begin<H, T> {
-    /// Finds out what is spoken; `None` where the connection ended before.
+    /// Detects what is spoken. `None` if the connection ended before that.
     async fn look(mut self: Box<Self>) -> Option<Spoken<H, T>> {
         let fresh = &mut self.fresh;
         let mut found = fresh.protocol().await;
@@ -163,8 +163,8 @@ impl<H: HttpService, T: TcpService> Begin<H, T> {
     }
 }
 
-/// Connects a client that sends nothing to the server that may send first. Returns the client if it sends first after all, or if neither
-/// side sends.
+/// Connects a client that sends nothing to the server, which may send first. Returns the client if it does send first, or if neither side
+/// sends.
 async fn first_to_speak<T: TcpService>(fresh: &mut NewConnection, tcp: T) -> Option<Stream> {
     let stream = std::mem::replace(&mut fresh.stream, Stream::gone());
     let reader = Reader {
@@ -173,7 +173,7 @@ async fn first_to_speak<T: TcpService>(fresh: &mut NewConnection, tcp: T) -> Opt
         live: fresh.live.clone(),
         denied: None,
     };
-    // Boxed, as all that few connections need.
+    // Boxed, because few connections need it.
     match Box::pin(opaque(stream, reader, Found { silent: true, ..Protocol::Tcp.into() }, tcp)).await {
         OpaqueOutcome::Ended => None,
         OpaqueOutcome::Silent(stream) => Some(*stream),
@@ -184,7 +184,7 @@ async fn opaque<T: TcpService>(io: Stream, reader: Reader, found: Found, mut tcp
     let Found { protocol, hello, silent, .. } = found;
     let exchange = reader.exchange(protocol.as_str());
     let Reader { settings, client, live, .. } = reader;
-    // Its own timeout ends it, in every carrier.
+    // From here on the carrier's own timeout ends it, whichever carrier it is.
     live.sweepable.set(false);
     if let Some(sni) = &client.sni {
         exchange.host.replace(sni.as_ref().into());
@@ -202,7 +202,7 @@ async fn opaque<T: TcpService>(io: Stream, reader: Reader, found: Found, mut tcp
     let Some(Ok(carried)) = ended.await else { return OpaqueOutcome::Ended };
     let carried = carried.into();
     if matches!(carried, OpaqueOutcome::Silent(_)) {
-        // Not an exchange yet: what the client says next begins one.
+        // This is not an exchange yet: the client's next bytes start one.
         exchange.handed_over.set(true);
         return carried;
     }

@@ -1,9 +1,9 @@
-//! Which protocol the first bytes of a connection are.
+//! Detects the protocol from the first bytes of a connection.
 //!
-//! The rule: *decide by what only that protocol says, wait only while it could still be one of them.* TLS by its record and
-//! ClientHello (RFC 8446 sections 4.1.2 and 5.1), HTTP/2 by its preface (RFC 9113 section 3.4), HTTP/1 by a first line that ends in
-//! an HTTP version (RFC 9112 section 3): a method and a path alone are also valid in other protocols. Everything else is
-//! opaque. Nothing here consumes a byte.
+//! The rule: *a protocol is recognised by what only this protocol sends, and detection waits only while more than one is possible.* TLS is
+//! recognised by its record and ClientHello (RFC 8446 sections 4.1.2 and 5.1), HTTP/2 by its preface (RFC 9113 section 3.4), and HTTP/1 by
+//! a first line that ends in an HTTP version (RFC 9112 section 3): a method and a path alone are also valid in other protocols. Everything
+//! else is opaque. Nothing here consumes a byte.
 
 use std::sync::Arc;
 
@@ -14,21 +14,21 @@ use crate::{
     transport::{ClientHello, Protocol},
 };
 
-/// RFC 9113 section 3.4.
+/// The preface of HTTP/2 (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Bytes of a ClientHello; with post-quantum keys it is below 2 KiB, with session tickets below 8.
+/// The most bytes of a ClientHello. With post-quantum keys it is below 2 KiB, with session tickets below 8.
 const MAX_HELLO: usize = 16 << 10;
 
-/// What the bytes that have come so far tell.
+/// What the bytes received so far show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// This, and for TLS what its client asked for.
+    /// The protocol, and for TLS the contents of the ClientHello.
     Is(Protocol, Option<ClientHello>),
     /// More bytes are needed.
     More,
 }
 
-/// `protocol: auto`. A first line longer than `max_line` is HTTP/1 as soon as it can't be anything else.
+/// Detects for `protocol: auto`. A first line longer than `max_line` is HTTP/1 as soon as it can't be anything else.
 pub(crate) fn auto(bytes: &[u8], max_line: usize) -> Verdict {
     match bytes.first() {
         None => Verdict::More,
@@ -44,12 +44,12 @@ pub(crate) fn auto(bytes: &[u8], max_line: usize) -> Verdict {
     }
 }
 
-/// `protocol: http`: HTTP/2 by its preface; the HTTP/1 parser decides about everything else.
+/// Detects for `protocol: http`: HTTP/2 by its preface; the HTTP/1 parser decides about everything else.
 pub(crate) fn http(bytes: &[u8]) -> Verdict {
     preface(bytes).unwrap_or(Verdict::Is(Protocol::Http1, None))
 }
 
-/// `protocol: auto` where nothing is opaque: as [`http`], and TLS that may be passed through.
+/// Detects for `protocol: auto` if no route accepts opaque bytes: like [`http`], and also TLS that may be passed through.
 pub(crate) fn http_or_tls(bytes: &[u8]) -> Verdict {
     match bytes.first() {
         None => Verdict::More,
@@ -58,9 +58,9 @@ pub(crate) fn http_or_tls(bytes: &[u8]) -> Verdict {
     }
 }
 
-/// `protocol: auto` where opaque bytes and HTTP reach the same connection's routes: as [`auto`], but what some server would take for
-/// HTTP is HTTP. Servers skip empty lines and blanks before a request, take tabs for spaces, and know HTTP/0.9, which has no version
-/// (RFC 9112 sections 2.2 and 3): bytes that reach such a server as opaque would be a request that no rule has seen.
+/// Detects for `protocol: auto` if the connection's routes accept both opaque bytes and HTTP: like [`auto`], but whatever some server would
+/// read as HTTP is HTTP. Servers skip empty lines and whitespace before a request, accept tabs for spaces, and know HTTP/0.9, which has no
+/// version (RFC 9112 sections 2.2 and 3). Such bytes, sent to the server as opaque, would be a request that no rule has checked.
 pub(crate) fn auto_or_http(bytes: &[u8], max_line: usize) -> Verdict {
     let verdict = auto(bytes, max_line);
     if !matches!(verdict, Verdict::Is(Protocol::Tcp, _)) || bytes.first() == Some(&0x16) {
@@ -90,7 +90,7 @@ pub(crate) fn auto_or_http(bytes: &[u8], max_line: usize) -> Verdict {
     }
 }
 
-/// `protocol: tls`: a ClientHello, or nothing that is wanted.
+/// Detects for `protocol: tls`: a ClientHello; anything else is refused.
 pub(crate) fn tls(bytes: &[u8]) -> Verdict {
     match client_hello(bytes) {
         Hello::Is(hello) => Verdict::Is(Protocol::Tls, Some(hello)),
@@ -103,11 +103,12 @@ fn preface(bytes: &[u8]) -> Option<Verdict> {
     if bytes.starts_with(PREFACE) {
         return Some(Verdict::Is(Protocol::Http2, None));
     }
-    // `P` alone is POST or PUT as well.
+    // `P` alone may also begin POST or PUT.
     PREFACE.starts_with(bytes).then_some(Verdict::More)
 }
 
-/// What a part of the first line says, its whole says too: else a client could choose by its packets what it is taken for.
+/// A part of the first line must have the same result as the whole line. Otherwise a client could choose the result by the size of its
+/// packets.
 fn http1(bytes: &[u8], max_line: usize) -> Verdict {
     const OPAQUE: Verdict = Verdict::Is(Protocol::Tcp, None);
     const HTTP1: Verdict = Verdict::Is(Protocol::Http1, None);
@@ -115,7 +116,7 @@ fn http1(bytes: &[u8], max_line: usize) -> Verdict {
     let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
     let end = memchr(b'\n', line);
     let line = line.get(..end.unwrap_or(line.len())).unwrap_or_default();
-    // Of a long line only as much counts as would have been waited for.
+    // Of a long line, only the part counts that detection would have waited for.
     let long = line.len() > max_line;
     let line = line.get(..=max_line).unwrap_or(line);
     let method = line.iter().take_while(|b| TOKEN[usize::from(**b)]).count();
@@ -124,12 +125,13 @@ fn http1(bytes: &[u8], max_line: usize) -> Verdict {
         (_, []) if method <= 32 && end.is_none() => Verdict::More,
         (0, _) if b"\r\n".starts_with(line) && end.is_none() => Verdict::More,
         (1..=32, [b' ', target @ ..]) => {
-            // A target and a version are visible characters and one space. Raw UTF-8 is HTTP, to be refused or let through there.
+            // A target and a version contain visible characters, with one space between them. Raw UTF-8 counts as HTTP, and HTTP's own
+            // checks refuse it or let it through.
             let text = |b: &u8| b.is_ascii_graphic() || *b >= 0x80 || matches!(b, b' ' | b'\r');
             let url = matches!(target.first(), Some(b'/' | b'h' | b'H'));
-            // Also versions that don't exist: a client that writes `HTTP/` speaks HTTP, and gets an answer.
+            // This includes versions that don't exist: a client that writes `HTTP/` speaks HTTP and gets an answer.
             let version = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
-            // The longest line that is waited for; then whatever looks like a URL is answered with 414.
+            // If the line is as long as detection waits for, whatever looks like a URL is answered with 414.
             let http = if long { url } else { version.starts_with(b"HTTP/") };
             if !target.iter().all(text) {
                 OPAQUE
@@ -151,7 +153,7 @@ enum Hello {
     Not,
 }
 
-/// Reads a ClientHello that may be spread over records, without a copy where it is whole in one.
+/// Reads a ClientHello that may be spread over several records. It is not copied if one record contains it.
 fn client_hello(bytes: &[u8]) -> Hello {
     let mut rest = bytes;
     let mut first: &[u8] = &[];
@@ -173,7 +175,7 @@ fn client_hello(bytes: &[u8]) -> Hello {
             _ => return Hello::Not,
         }
         let (record, after) = match rest {
-            // A handshake record of TLS, of any version (RFC 8446 section 5.1 has it ignored).
+            // A handshake record of TLS, of any version (RFC 8446 section 5.1 says that the version is ignored).
             [0x16, 3, _, a, b, body @ ..] => {
                 let len = usize::from(*a) << 8 | usize::from(*b);
                 if len == 0 || len > 1 << 14 {
@@ -181,7 +183,7 @@ fn client_hello(bytes: &[u8]) -> Hello {
                 }
                 match body.split_at_checked(len) {
                     Some(record) => record,
-                    // What is there of it may already show that it is something else.
+                    // The part that has arrived may already show that this is something else.
                     None if message.is_empty() && body.first().is_some_and(|kind| *kind != 1) => {
                         return Hello::Not;
                     }
@@ -195,7 +197,7 @@ fn client_hello(bytes: &[u8]) -> Hello {
         if first.is_empty() {
             first = record;
         } else {
-            // Split over records: rare, and bounded by `MAX_HELLO`.
+            // The ClientHello is spread over records; this is rare, and `MAX_HELLO` limits it.
             if joined.is_empty() {
                 joined.extend_from_slice(first);
             }
@@ -211,7 +213,7 @@ fn parse_hello(body: &[u8]) -> Option<ClientHello> {
     let (_, rest) = vector16(rest)?; // cipher_suites
     let (_, rest) = vector8(rest)?; // legacy_compression_methods
     if rest.is_empty() {
-        return Some(hello); // before TLS 1.2 extensions may be missing
+        return Some(hello); // before TLS 1.2 there may be no extensions
     }
     let (mut extensions, rest) = vector16(rest)?;
     if !rest.is_empty() {
@@ -224,7 +226,7 @@ fn parse_hello(body: &[u8]) -> Option<ClientHello> {
         match u16::from_be_bytes([*a, *b]) {
             0 => {
                 if std::mem::replace(&mut seen[0], true) {
-                    return None; // two names: servers differ in which one they take
+                    return None; // two names: servers differ in which one they use
                 }
                 hello.sni = Some(server_name(data)?);
             }
@@ -245,7 +247,7 @@ fn parse_hello(body: &[u8]) -> Option<ClientHello> {
     extensions.is_empty().then_some(hello)
 }
 
-/// RFC 6066 section 3: a list of exactly one host name.
+/// The host name in the extension of RFC 6066 section 3, which must contain exactly one.
 fn server_name(data: &[u8]) -> Option<Arc<str>> {
     let (list, rest) = vector16(data)?;
     let [0, list @ ..] = list else { return None };
@@ -274,7 +276,7 @@ mod tests {
 
     use super::*;
 
-    /// The bytes that rustls sends first, as one record.
+    /// The first bytes that rustls sends, as one record.
     fn rustls_hello(name: &str, alpn: &[&[u8]]) -> Vec<u8> {
         let mut config =
             ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
@@ -314,13 +316,13 @@ mod tests {
     }
 
     #[test]
-    fn a_client_hello_without_a_name_is_still_tls() {
+    fn a_client_hello_without_a_name_is_tls_too() {
         let bytes = rustls_hello("192.0.2.1", &[]);
         assert_eq!(tls(&bytes), Verdict::Is(Protocol::Tls, Some(ClientHello::default())));
     }
 
     #[test]
-    fn http_is_known_by_what_only_http_says() {
+    fn http_is_recognised_by_what_only_http_sends() {
         for (bytes, verdict) in [
             ("GET / HTTP/1.1\r\n", is(Protocol::Http1)),
             ("GET / HTTP/1.1\n", is(Protocol::Http1)), // HTTP, and refused there
@@ -356,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn where_both_are_taken_what_a_lenient_server_reads_as_http_is_http() {
+    fn with_both_kinds_of_routes_what_a_lenient_server_reads_as_http_is_http() {
         for bytes in [
             "\r\n\r\nGET / HTTP/1.1\r\n",
             "\nGET / HTTP/1.1\r\n",
@@ -391,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_never_ends_is_answered_if_it_asks_for_a_url() {
+    fn a_line_without_an_end_is_answered_if_it_contains_a_url() {
         assert_eq!(auto(format!("GET /{}", "a".repeat(100)).as_bytes(), 100), is(Protocol::Http1));
         assert_eq!(auto(format!("SET {}", "a".repeat(100)).as_bytes(), 100), is(Protocol::Tcp));
     }

@@ -1,8 +1,8 @@
 //! How a listener ends: the phases of its drain.
 //!
-//! The rule: *serve, then drain, then cut*, never back. Draining stops accepting, lets every accepted request
-//! finish, asks the clients to leave (`Connection: close`, GOAWAY) and does not touch opaque connections. Cutting closes
-//! what is still open. The caller of the trigger decides how much time passes between the two.
+//! The rule: *serve, then drain, then cut*, and never back. Draining stops accepting, lets every accepted request finish, asks the clients
+//! to leave (`Connection: close`, GOAWAY) and does not touch opaque connections. Cutting closes what is still open. The owner of the
+//! trigger decides how much time passes between the two.
 
 use std::sync::Arc;
 
@@ -16,11 +16,12 @@ pub enum Phase {
     Serve,
     /// No new connections; running requests finish.
     Drain,
-    /// Whatever is still there is closed.
+    /// Everything that is still open is closed.
     Cut,
 }
 
-/// Tells listeners on all workers to end. One for each listener where a reload may end it alone. Dropping it signals nothing.
+/// Tells a listener on all workers to end. Each listener that a reload may end alone has its own trigger. Dropping a trigger signals
+/// nothing.
 #[derive(Clone, Debug)]
 pub struct DrainTrigger(Arc<watch::Sender<Phase>>);
 
@@ -42,17 +43,17 @@ impl DrainTrigger {
         Self::default()
     }
 
-    /// The side to give to [`serve`](crate::serve).
+    /// The listener's side, for [`serve`](crate::serve).
     pub fn subscribe(&self) -> Drain {
         Drain { phase: self.0.subscribe() }
     }
 
-    /// Stops accepting, lets running work finish.
+    /// Stops accepting and lets running work finish.
     pub fn drain(&self) {
         self.advance(Phase::Drain);
     }
 
-    /// Closes what is still open; the deadline has come.
+    /// Closes what is still open, because the deadline has passed.
     pub fn cut(&self) {
         self.advance(Phase::Cut);
     }
@@ -67,7 +68,7 @@ impl DrainTrigger {
 }
 
 impl Drain {
-    /// Waits for a phase at or after `phase`. A trigger that was dropped never fires.
+    /// Waits until the phase is `phase` or a later one. After its trigger was dropped, this never happens.
     pub async fn reached(&mut self, phase: Phase) -> Phase {
         match self.phase.wait_for(|now| *now >= phase).await {
             Ok(now) => *now,
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_ending_never_goes_back() {
+    async fn a_phase_never_goes_back() {
         let trigger = DrainTrigger::new();
         let mut drain = trigger.subscribe();
         trigger.cut();

@@ -1,8 +1,8 @@
-//! Every exchange is reported once: at its end, or when it is given up.
+//! Reports every exchange once: when it ends, or when it is given up.
 //!
-//! The rule: the owner of [`Finish`] owns the exchange. It moves from the running request into the response's body and
-//! reports when it is dropped, so that no path, a panic's included, can forget it. What was not marked as complete by
-//! then was left by the client, or cut by the drain's deadline.
+//! The rule: the owner of [`Finish`] owns the exchange. `Finish` moves from the running request into the response's body, and reports when
+//! it is dropped. So no path can forget the report, not even a panic. If the exchange was not marked as complete by then, the client left
+//! or the drain's deadline cut it.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -37,13 +37,13 @@ impl Finish {
         Self { exchange, settings, live, complete: false }
     }
 
-    /// The exchange came to its end; how is in its reason.
+    /// The exchange came to its end. Its reason says how.
     pub(crate) fn complete(&mut self) {
         self.complete = true;
     }
 }
 
-/// What the client did not wait for.
+/// Says how far the exchange was when the client left.
 fn left(exchange: &Exchange) -> String {
     if exchange.status.get() == 0 {
         let waited = Duration::from_millis(exchange.start.elapsed().as_millis() as u64);
@@ -61,35 +61,35 @@ impl Drop for Finish {
         }
         if !self.complete && self.exchange.reason.get().is_none() {
             if self.live.order() == Order::Cut {
-                self.exchange.fail(Reason::ShuttingDown, "the drain's deadline came before the end");
+                self.exchange.fail(Reason::ShuttingDown, "the drain's deadline passed before the end");
             } else {
                 let stalled = self.live.stalled();
                 let detail = stalled.unwrap_or_else(|| left(&self.exchange));
                 self.exchange.fail(Reason::ClientClosed, detail);
             }
         }
-        // A panic of the reporter must not become an abort while another one unwinds.
+        // If the reporter panics while another panic unwinds, the process must not abort.
         let report = AssertUnwindSafe(|| (self.settings.on_finish)(&self.exchange));
         if catch_unwind(report).is_err() {
             metrics().panic_caught();
-            tracing::error!(listener = %self.exchange.listener, "reporting an exchange panicked; it is not counted");
+            tracing::error!(listener = %self.exchange.listener, "the report of an exchange panicked; the exchange is not counted");
         }
     }
 }
 
-/// The response's body on its way to the client: counts, and ends the exchange.
+/// The body of a response on its way to the client. It counts the bytes, and ends the exchange.
 pub(crate) struct CountedBody {
     body: Body,
     /// `None` if the exchange continues as a tunnel.
     finish: Option<Finish>,
-    /// Bytes that make the body whole, where that is known.
+    /// How many bytes the complete body has, if that is known.
     expected: Option<u64>,
 }
 
 impl CountedBody {
     /// `head`: the request was a HEAD.
     pub(crate) fn new(body: Body, finish: Finish, head: bool, status: StatusCode) -> Self {
-        // RFC 9112 section 6.3 rule 1: these have no body, whatever the headers say, so none is read.
+        // RFC 9112 section 6.3 rule 1: these responses have no body, whatever their headers say, so none is read.
         let bodiless = head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let expected = if bodiless { Some(0) } else { http_body::Body::size_hint(&body).exact() };
         let mut sent = Self { body, finish: Some(finish), expected };
@@ -97,7 +97,7 @@ impl CountedBody {
         sent
     }
 
-    /// The body has another length than its head said.
+    /// The length of the body is not the one in the head.
     #[cold]
     pub(crate) fn has_wrong_length(&self) {
         self.fail(Reason::UpstreamProtocolError, || {
@@ -126,7 +126,7 @@ impl CountedBody {
         {
             finish.exchange.fail(reason, detail());
             if finish.exchange.protocol == "http1" {
-                // There only the connection's end says that the body isn't whole.
+                // Without a length, only the end of the connection tells the client that the body is incomplete.
                 finish.live.ends_by(reason);
             }
         }
@@ -185,7 +185,7 @@ impl http_body::Body for CountedBody {
     }
 }
 
-/// The last cause of an error, which is the one in the system's or the peer's words.
+/// The last cause of an error: it has the words of the system or of the peer.
 pub(crate) fn cause(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {

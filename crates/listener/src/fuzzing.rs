@@ -1,30 +1,30 @@
-//! What `tests/fuzz` needs beside the public interface: the judge of a connection's first bytes.
+//! What `tests/fuzz` needs beside the public interface: the detection of a connection's first bytes.
 
 use crate::{
     detect::{self, Verdict},
     transport::{ClientHello, Protocol},
 };
 
-/// How a listener judges first bytes.
+/// The kinds of detection that listeners use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detection {
     /// `protocol: auto` with opaque routes.
     Auto,
-    /// The same where HTTP reaches the same routes.
+    /// As `Auto`, if HTTP reaches the same routes.
     AutoOrHttp,
     /// `protocol: http`.
     Http,
-    /// `protocol: auto` where nothing is opaque.
+    /// `protocol: auto` without opaque routes.
     HttpOrTls,
     /// `protocol: tls`.
     Tls,
 }
 
 impl Detection {
-    /// Every one.
+    /// All kinds.
     pub const ALL: [Self; 5] = [Self::Auto, Self::AutoOrHttp, Self::Http, Self::HttpOrTls, Self::Tls];
 
-    /// What first bytes are, and for TLS what the client asked for; `None` where more bytes are needed.
+    /// The protocol of the first bytes, and for TLS the contents of the ClientHello. `None` if more bytes are needed.
     pub fn of(self, bytes: &[u8], max_line: usize) -> Option<(Protocol, Option<ClientHello>)> {
         let verdict = match self {
             Self::Auto => detect::auto(bytes, max_line),

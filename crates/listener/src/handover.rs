@@ -1,15 +1,15 @@
-//! Which worker serves a connection: usually the one that accepted it, else the idlest.
+//! Decides which worker serves a connection: usually the worker that accepted it, otherwise the one with the fewest connections.
 //!
-//! The kernel spreads connections over the workers' sockets by a hash of the addresses, which is fair for many and not for
-//! few: the four HTTP/2 connections of one application may all land on one worker and stay there for hours.
+//! The kernel spreads connections over the workers' sockets by a hash of the addresses. That is fair for many connections and unfair for
+//! few: the four HTTP/2 connections of one application may all get to one worker and stay there for hours.
 //!
-//! The rule: a worker that would have at least 2 connections, and more than an eighth, above the idlest one hands the socket to
-//! that one. Where the counts are balanced this costs one load per worker and no system call; the eighth keeps many short
-//! connections, whose counts always differ by a few, where they are. A handed socket is never handed on, and counts for its new worker from
-//! the decision, not from its arrival, so that a burst is spread and nothing goes back and forth. A full queue means that the other
-//! worker is busy after all: the socket stays.
+//! The rule: if a worker would have at least 2 connections more than the worker with the fewest, and more than an eighth more, it hands the
+//! socket to that one. If the counts are balanced, this costs one load per worker and no system call. The eighth keeps many short
+//! connections, whose counts always differ a little, where they are. A socket that was handed over is never handed over again. It counts
+//! for its new worker from the decision on, not from its arrival, so that a burst is spread and nothing goes back and forth. A full queue
+//! means that the other worker is busy after all: then the socket stays.
 //!
-//! Connections are counted over all listeners of the process, since a worker's time is shared by all of them.
+//! Connections are counted over all listeners of the process, because they share the worker's time.
 
 use std::{
     net::SocketAddr,
@@ -22,30 +22,30 @@ use std::{
 
 use tokio::sync::mpsc;
 
-/// Sockets that may wait for one worker to take them over; more stay where they were accepted.
+/// How many sockets may wait for one worker. Further ones stay where they were accepted.
 const QUEUE: usize = 128;
 
 /// How many connections each worker of the process has.
 #[derive(Clone, Debug)]
 pub struct Workers(Arc<[Open]>);
 
-/// Two cache lines, since processors fetch them in pairs: no worker's counting slows another's.
+/// It fills two cache lines, because processors fetch them in pairs: counting in one worker never slows another worker.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Open(AtomicUsize);
 
 impl Workers {
-    /// So many workers without a connection; at least one.
+    /// `count` workers without a connection; at least one.
     pub fn new(count: usize) -> Self {
         Self((0..count.max(1)).map(|_| Open::default()).collect())
     }
 
-    /// How many there are.
+    /// The number of workers.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The connections that a worker has open or was handed; 0 for one that doesn't exist.
+    /// How many connections a worker has open or was handed; 0 for a worker that doesn't exist.
     pub fn open(&self, worker: usize) -> usize {
         self.0.get(worker).map_or(0, |open| open.0.load(Ordering::Relaxed))
     }
@@ -57,7 +57,7 @@ impl Workers {
         Load { workers: self.clone(), worker }
     }
 
-    /// One seat for each worker, for the sockets of one bind.
+    /// One slot for each worker, for the sockets of one bind.
     pub(crate) fn seats(&self) -> impl Iterator<Item = WorkerSlot> {
         let (to, queues): (Vec<_>, Vec<_>) = self.0.iter().map(|_| mpsc::channel(QUEUE)).unzip();
         let (workers, to) = (self.clone(), Arc::<[_]>::from(to));
@@ -67,7 +67,7 @@ impl Workers {
     }
 }
 
-/// One connection in its worker's count, for as long as it lives.
+/// One connection in its worker's count. Dropping it removes the connection from the count.
 #[derive(Debug)]
 pub(crate) struct Load {
     workers: Workers,
@@ -82,14 +82,14 @@ impl Drop for Load {
     }
 }
 
-/// An accepted socket that belongs to no runtime.
+/// An accepted socket that belongs to no runtime yet.
 #[derive(Debug)]
 pub(crate) enum Accepted {
     Tcp(std::net::TcpStream, SocketAddr),
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// A worker's place among those that accept from one bind.
+/// A worker among those that accept from one bind.
 #[derive(Debug)]
 pub(crate) struct WorkerSlot {
     workers: Workers,
@@ -98,14 +98,14 @@ pub(crate) struct WorkerSlot {
     queue: mpsc::Receiver<(Accepted, Load)>,
 }
 
-/// Where a new connection belongs.
+/// Which worker a new connection belongs to.
 #[derive(Debug)]
 pub(crate) enum ConnectionOwner<'a> {
     Here(Load),
     There(Offer<'a>),
 }
 
-/// A place in another worker's queue.
+/// Room for one socket in another worker's queue.
 #[derive(Debug)]
 pub(crate) struct Offer<'a> {
     permit: mpsc::Permit<'a, (Accepted, Load)>,
@@ -119,10 +119,10 @@ impl Offer<'_> {
 }
 
 impl WorkerSlot {
-    /// Decides on a connection that was just accepted, and counts it.
+    /// Decides which worker gets a connection that was just accepted, and counts it there.
     pub(crate) fn place(&self) -> ConnectionOwner<'_> {
         let mine = self.workers.open(self.worker);
-        // Without this one: with it there are 2 more here than there.
+        // This count doesn't include the new connection: with it, this worker has 2 more than the other.
         let enough = mine - mine / 8;
         let idlest = (0..self.workers.count())
             .map(|worker| (self.workers.open(worker), worker))
@@ -137,7 +137,7 @@ impl WorkerSlot {
         }
     }
 
-    /// Counts a connection that stays, independent of the balance.
+    /// Counts a connection that stays here, whatever the balance is.
     pub(crate) fn here(&self) -> Load {
         self.workers.enter(self.worker)
     }
@@ -146,13 +146,12 @@ impl WorkerSlot {
     pub(crate) fn poll_handed(&mut self, cx: &mut Context<'_>) -> Poll<(Accepted, Load)> {
         match self.queue.poll_recv(cx) {
             Poll::Ready(Some(handed)) => Poll::Ready(handed),
-            // A seat holds a sender to itself: this is a queue that was closed.
+            // A slot holds a sender to its own queue, so `None` means that the queue was closed.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 
-    /// Accepts no more sockets, and returns those that were handed over before. Waits for a socket that is being handed
-    /// over right now.
+    /// Accepts no more sockets, and returns those that were handed over before. It waits for a socket that is being handed over right now.
     pub(crate) async fn close(&mut self) -> Vec<(Accepted, Load)> {
         self.queue.close();
         let mut rest = Vec::new();
@@ -171,7 +170,7 @@ mod tests {
         Accepted::Unix(std::os::unix::net::UnixStream::pair().unwrap().0)
     }
 
-    /// Lets worker 0 accept so many; what stays is kept open.
+    /// Lets worker 0 accept this many connections. Those that stay are kept open.
     fn accept(seat: &WorkerSlot, count: usize, kept: &mut Vec<Load>) {
         for _ in 0..count {
             match seat.place() {
@@ -188,7 +187,7 @@ mod tests {
         let mut kept = Vec::new();
         accept(&seats[0], 8, &mut kept);
         assert_eq!([0, 1, 2, 3].map(|w| workers.open(w)), [2; 4]);
-        // One more than the others is no reason to hand over.
+        // One connection more than the others is no reason to hand one over.
         accept(&seats[0], 1, &mut kept);
         assert_eq!(workers.open(0), 3);
         drop((kept, seats));
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_of_many_may_differ_by_an_eighth() {
+    fn large_counts_may_differ_by_an_eighth() {
         let workers = Workers::new(2);
         let seats: Vec<_> = workers.seats().collect();
         let mut kept: Vec<_> = (0..80).map(|_| seats[0].here()).collect();
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_or_closed_queue_takes_nothing() {
+    fn a_full_or_closed_queue_accepts_nothing() {
         let workers = Workers::new(2);
         let mut seats: Vec<_> = workers.seats().collect();
         let mut kept: Vec<_> = (0..1000).map(|_| seats[0].here()).collect();

@@ -1,12 +1,12 @@
 //! From an accepted socket to a served request: accept, PROXY protocol, detect, terminate TLS, serve, drain.
 //!
-//! [`serve`] runs one listener on one worker. What it hands on is an [`HttpRequest`] for every request and an [`Opaque`]
-//! for every connection that is not HTTP; what it promises about both:
+//! [`serve`] runs one listener on one worker. It passes on an [`HttpRequest`] for every request, and an [`Opaque`] for every connection
+//! that is not HTTP. It guarantees:
 //!
-//! * Every request that is handed on can be read in one way only (RFC 9112 sections 6.3 and 11.2). One that can't is handed
-//!   on as [`HttpRequest::refused`] with nothing of the client's in it, so that its answer is made where all answers are.
+//! * Every request that is passed on has only one meaning (RFC 9112 sections 6.3 and 11.2). A request that could have two is passed on as
+//! [`HttpRequest::refused`], without anything that the client sent, so that its answer is made where all answers are made.
 //! * Every exchange, finished or not, is reported once to [`Settings::on_finish`].
-//! * No peer ends more than its own connection: panics are caught, memory is bounded by [`HttpLimits`].
+//! * No peer can end more than its own connection: panics are caught, and memory is limited by [`HttpLimits`].
 //!
 //! [`HttpLimits`]: attache_config::model::HttpLimits
 

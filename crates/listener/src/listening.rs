@@ -1,4 +1,4 @@
-//! The sockets of a listener, and those that they accept: TCP and Unix.
+//! The sockets of a listener, and the sockets that they accept: TCP and Unix.
 
 use std::{
     io,
@@ -39,7 +39,7 @@ impl Listening {
         }
     }
 
-    /// What is asked of the socket is asked by the worker that serves it.
+    /// The stream and the client of an accepted socket. The worker that serves the connection reads the socket's addresses.
     pub(crate) fn client(&self, fresh: AcceptedSocket, transparent: bool) -> (Stream, Client) {
         match (fresh, self) {
             (AcceptedSocket::Tcp(tcp, address), Self::Tcp(_, bound)) => {
@@ -52,7 +52,7 @@ impl Listening {
         }
     }
 
-    /// Accepts the connections that are still in the kernel's queue. tokio may not know of them yet.
+    /// Accepts the connections that are still in the kernel's queue, even if tokio doesn't know of them yet.
     pub(crate) fn rest(self, transparent: bool) -> io::Result<Vec<(Stream, Client)>> {
         let mut all = Vec::new();
         match self {
@@ -83,7 +83,7 @@ pub(crate) enum AcceptedSocket {
 }
 
 impl AcceptedSocket {
-    /// Takes it out of the runtime.
+    /// Takes the socket out of the runtime.
     pub(crate) fn release(self) -> io::Result<Accepted> {
         Ok(match self {
             Self::Tcp(tcp, address) => Accepted::Tcp(tcp.into_std()?, address),
@@ -100,7 +100,7 @@ impl AcceptedSocket {
 }
 
 fn tcp_client(tcp: TcpStream, address: SocketAddr, bound: SocketAddr, transparent: bool) -> (Stream, Client) {
-    // A wildcard says nothing about the address that was really called.
+    // A wildcard address doesn't say which address the client called.
     let local = if bound.ip().is_unspecified() { tcp.local_addr().ok() } else { Some(bound) };
     let original_destination = if transparent { original_destination(&tcp, local) } else { None };
     let original_destination = original_destination.map(Box::new);

@@ -1,7 +1,7 @@
-//! A connection that has no protocol yet: the PROXY protocol's header, TLS, and the first bytes of what is inside.
+//! A connection whose protocol is unknown: it reads the PROXY protocol header, terminates TLS, and looks at the first bytes inside.
 //!
-//! A connection that waits for its first byte holds no buffer; what is read here is put back in front, so that a first request that came
-//! whole costs one read.
+//! A connection that waits for its first byte holds no buffer. Bytes that are read here are put back in front of the stream, so a first
+//! request that arrives at once costs one read.
 
 use std::{
     future::poll_fn,
@@ -32,23 +32,26 @@ use crate::{
     transport::{ClientHello, Protocol},
 };
 
-/// The PROXY protocol asks for at least 3 s (section 2.2).
+/// How long a client may take for its header. The PROXY protocol demands at least 3 s (section 2.2).
 const PROXY_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Room for a first request or a ClientHello in one read.
 const FIRST_READ: usize = 4096;
-/// Bytes that detection looks at; what is still undecided then is the HTTP parser's to refuse, or opaque where nothing is HTTP.
+/// The most bytes that detection reads. If the protocol is still unknown then, the HTTP parser refuses the bytes; if no route accepts HTTP,
+/// they are opaque.
 const MAX_DETECT: usize = 32 << 10;
 const PLAINTEXT: Refusal =
     Refusal::new(Reason::PlaintextDenied, "This listener speaks only TLS; connect with https.");
-const IDENTITY: Refusal =
-    Refusal::new(Reason::DeniedIdentity, "The identity in your certificate may not talk to this listener.");
+const IDENTITY: Refusal = Refusal::new(
+    Reason::DeniedIdentity,
+    "The identity in your certificate is not allowed to use this listener.",
+);
 
 /// Why a connection ended before it had a protocol.
 pub(crate) enum End {
-    /// The client left, or was told to.
+    /// The client left, or was told to leave.
     Gone,
-    /// For this reason.
+    /// It failed: the protocol, the reason, and the details.
     Failed(&'static str, Reason, String),
 }
 
@@ -58,14 +61,15 @@ impl From<io::Error> for End {
     }
 }
 
-/// What a connection turned out to be.
+/// What detection found.
 pub(crate) struct Found {
     pub(crate) protocol: Protocol,
-    /// What the client of TLS that is passed through asked for.
+    /// The ClientHello of TLS that is passed through.
     pub(crate) hello: Option<ClientHello>,
     /// Every request is refused with this.
     pub(crate) deny: Option<Refusal>,
-    /// Neither side has spoken: it may be opaque with a server that speaks first, or HTTP on a connection made ahead of use.
+    /// Neither side has sent anything. The connection may be opaque with a server that sends first, or HTTP on a connection that was opened
+    /// ahead of use.
     pub(crate) silent: bool,
 }
 
@@ -87,14 +91,14 @@ pub(crate) struct NewConnection {
     pub(crate) client: Client,
     pub(crate) live: Rc<OpenConnection>,
     pub(crate) stream: Stream,
-    /// Why the client may not talk.
+    /// Why the client is not allowed.
     pub(crate) denied: Option<Box<str>>,
-    /// Read from the stream, and not put back yet.
+    /// Bytes that were read from the stream and not put back yet.
     pub(crate) bytes: Vec<u8>,
 }
 
 impl NewConnection {
-    /// Reports a connection that ended before it had a protocol.
+    /// Reports a connection that ended before its protocol was known.
     pub(crate) fn report(&self, protocol: &'static str, reason: Reason, detail: String) {
         let exchange = Exchange::new(self.settings.listener.name.clone(), protocol, self.client.address);
         if let Some(sni) = &self.client.sni {
@@ -106,7 +110,7 @@ impl NewConnection {
         (self.settings.on_finish)(&exchange);
     }
 
-    /// There is no time limit for the client's first byte, and the server doesn't send first.
+    /// Whether the client's first byte has no time limit, and the server doesn't send first.
     pub(crate) fn may_wait(&self) -> bool {
         let listener = &self.settings.listener;
         if listener.proxy_protocol != ProxyProtocolIn::Off || self.is_server_first() {
@@ -116,18 +120,18 @@ impl NewConnection {
         encrypted || listener.protocol != ListenProtocol::Auto || !self.takes().opaque
     }
 
-    /// Waits for the client's first bytes; whether any came before its end or the order to finish.
+    /// Waits for the client's first bytes. Returns whether any came before the client left or an order ended the wait.
     pub(crate) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         self.poll_more(cx).map(|read| matches!(read, Ok(1..)))
     }
 
-    /// Reads once; 0 at the client's end. An error where an order ends the wait.
+    /// Reads once. Returns 0 at the end of the client's bytes, and an error if an order ends the wait.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, End>> {
-        // On the stack: a socket is taken for readable when it is accepted, and one that waits shall hold no buffer.
+        // The buffer is on the stack: an accepted socket counts as readable at first, and a connection that waits must not hold a buffer.
         let mut space = [MaybeUninit::uninit(); FIRST_READ];
         let mut buf = ReadBuf::uninit(&mut space);
         self.live.register(cx);
-        // While nothing has come, a drain or the idle sweep ends the wait; after that only the cut.
+        // As long as nothing has arrived, a drain or the idle sweep ends the wait; after that only a cut does.
         let ends_at = if self.bytes.is_empty() { Order::Finish } else { Order::Cut };
         match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
             Poll::Pending if self.live.order() >= ends_at => Poll::Ready(Err(End::Gone)),
@@ -139,9 +143,9 @@ impl NewConnection {
         }
     }
 
-    /// Plaintext passes on a listener with TLS.
+    /// Whether a listener with TLS also accepts plaintext.
     ///
-    /// It proves no identity, so where `allow` asks for one it is refused like on a strict listener.
+    /// Plaintext proves no identity. If `allow` demands one, plaintext is refused as on a strict listener.
     fn is_permissive(&self) -> bool {
         let tls = self.settings.listener.tls.as_ref();
         tls.is_some_and(|tls| tls.mode == TlsMode::Permissive && tls.allow.is_empty())
@@ -189,7 +193,7 @@ impl NewConnection {
         };
         match (denied, found.protocol) {
             (None, _) => Ok(found),
-            // It gets a 403 with the reason; its bytes are not parsed.
+            // The client gets a 403 with the reason; its bytes are not parsed.
             (Some(error), Protocol::Http1 | Protocol::Http2) => {
                 self.denied = Some(format!("{} ({})", IDENTITY.rule, why(&error)).into());
                 Ok(Found { deny: Some(IDENTITY), ..found })
@@ -214,7 +218,7 @@ impl NewConnection {
         (self.settings.takes)(&self.client)
     }
 
-    /// Nothing of the client is waited for.
+    /// Whether the server sends first, so that nothing of the client is waited for.
     fn is_server_first(&self) -> bool {
         let listener = &self.settings.listener;
         let port = self.client.original_destination().map(|original| original.port());
@@ -228,7 +232,7 @@ impl NewConnection {
         let listener = self.settings.listener.clone();
         match listener.protocol {
             ListenProtocol::Tcp => Ok(Protocol::Tcp.into()),
-            // Their servers refuse everything else.
+            // The servers of these protocols refuse everything else.
             ListenProtocol::Http1 => self.first(None).await.map(|_| Protocol::Http1.into()),
             ListenProtocol::Http2 => self.first(None).await.map(|_| Protocol::Http2.into()),
             ListenProtocol::Http => self.detect_http(detect::http).await,
@@ -247,11 +251,11 @@ impl NewConnection {
         }
     }
 
-    /// `protocol: auto` decides by what the routes of this connection are meant for.
+    /// Detects for `protocol: auto`, according to the kinds of routes that this connection can reach.
     async fn detect_auto(&mut self) -> Result<Found, End> {
         let takes = self.takes();
         if !takes.opaque {
-            // The HTTP parser decides about all bytes, whenever they come, except TLS that may be passed through.
+            // The HTTP parser decides about all bytes, whenever they arrive, except about TLS that may be passed through.
             return self.detect_http(detect::http_or_tls).await;
         }
         let deadline = Instant::now() + self.settings.listener.detect_timeout;
@@ -266,15 +270,15 @@ impl NewConnection {
         }
     }
 
-    /// `protocol: auto` where routes take HTTP and opaque bytes, once the client has begun. What could still be HTTP at the deadline is:
-    /// a pause must not turn a request into bytes that no rule sees.
+    /// Detects for `protocol: auto` if routes accept HTTP and opaque bytes, after the client has begun. Whatever could still be HTTP at the
+    /// deadline is HTTP: a pause must not turn a request into bytes that no rule checks.
     pub(crate) async fn spoken(&mut self, deadline: Instant) -> Result<Found, End> {
         let max_line = self.settings.listener.http.limits.request_line;
         let found = self.verdict(Some(deadline), |bytes| detect::auto_or_http(bytes, max_line)).await?;
         Ok(self.within(found.unwrap_or((Protocol::Http1, None))))
     }
 
-    /// Waits for the client's first byte for as long as it likes, as for a request on a connection that is idle.
+    /// Waits for the client's first byte without a limit, as an idle connection waits for a request. Returns the deadline for the rest.
     pub(crate) async fn wait(&mut self) -> Result<Instant, End> {
         self.live.sweepable.set(true);
         self.first(None).await?;
@@ -282,7 +286,8 @@ impl NewConnection {
         Ok(Instant::now() + self.settings.listener.detect_timeout)
     }
 
-    /// HTTP, or what its server refuses: nothing is opaque here. The head has its time from the first byte on.
+    /// Detects HTTP; its server refuses everything else, because no route accepts opaque bytes. The timeout of the head begins with the
+    /// first byte.
     async fn detect_http(&mut self, look: impl Fn(&[u8]) -> Verdict) -> Result<Found, End> {
         self.wait().await?;
         let deadline = Instant::now() + self.settings.listener.http.header_timeout;
@@ -291,13 +296,13 @@ impl NewConnection {
             Some((Protocol::Tcp, _)) | None => None,
             found => found,
         };
-        // A preface or a ClientHello that does not go on: HTTP/1 has the answer for it, and no more time than it has had.
+        // The client stopped within a preface or a ClientHello. HTTP/1 answers that, and gives the client no more time.
         let late = found.is_none() && Instant::now() >= deadline;
         let found = Found::from(found.unwrap_or((Protocol::Http1, None)));
         Ok(if late { Found { deny: Some(HEADER_TIMEOUT), ..found } } else { found })
     }
 
-    /// TLS inside of the TLS that was terminated here is the application's.
+    /// TLS inside the TLS that was terminated here belongs to the application.
     fn within(&self, (protocol, hello): (Protocol, Option<ClientHello>)) -> Found {
         if protocol == Protocol::Tls && self.client.tls {
             Protocol::Tcp.into()
@@ -306,7 +311,8 @@ impl NewConnection {
         }
     }
 
-    /// The ClientHello before it is answered, where something depends on it: whether it is passed through, and what ALPN confirms.
+    /// Reads the ClientHello before answering it, if something depends on it: whether TLS is passed through, and which protocol ALPN
+    /// confirms.
     async fn hello(&mut self) -> Result<Option<ClientHello>, End> {
         let protocol = self.settings.listener.protocol;
         if !self.settings.passes_tls && !matches!(protocol, ListenProtocol::Tcp | ListenProtocol::Auto) {
@@ -315,14 +321,17 @@ impl NewConnection {
         let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
         match self.verdict(Some(deadline), detect::tls).await? {
             Some((_, hello)) => Ok(hello),
-            None => {
-                Err(End::Failed("tls", Reason::TlsTimeout, "no whole ClientHello came within 10 s".into()))
-            }
+            None => Err(End::Failed(
+                "tls",
+                Reason::TlsTimeout,
+                "no complete ClientHello arrived within 10 s".into(),
+            )),
         }
     }
 
-    /// What is answered to the client's ALPN. The listener's own list, but for opaque bytes: what is inside is the client's and the
-    /// upstream's affair, so the only protocol that is offered is confirmed, and of several none is chosen (RFC 7301 section 3.2).
+    /// The answer to the client's ALPN. Usually it is the listener's own list. For opaque bytes the protocol inside is the affair of the
+    /// client and the upstream: if the client offers one protocol, that one is confirmed; if it offers several, none is chosen (RFC 7301
+    /// section 3.2).
     fn alpn(&self, hello: Option<ClientHello>) -> Alpn {
         let Some(mut hello) = hello else { return Alpn::Listed };
         let listener = &self.settings.listener;
@@ -342,7 +351,8 @@ impl NewConnection {
         }
     }
 
-    /// Reads until `look` knows; `None` where it still didn't at the deadline, at the client's end or after [`MAX_DETECT`] bytes.
+    /// Reads until `look` has a result. `None` if it has none at the deadline, at the end of the client's bytes, or after [`MAX_DETECT`]
+    /// bytes.
     async fn verdict(
         &mut self,
         deadline: Option<Instant>,
@@ -368,7 +378,7 @@ impl NewConnection {
         }
     }
 
-    /// The first byte; `None` when the deadline came before it.
+    /// The first byte; `None` if the deadline passed before it arrived.
     async fn first(&mut self, deadline: Option<Instant>) -> Result<Option<u8>, End> {
         if self.bytes.is_empty() {
             let read = match deadline {
@@ -385,7 +395,7 @@ impl NewConnection {
         Ok(self.bytes.first().copied())
     }
 
-    /// Reads once; 0 at the client's end. Nothing is lost when it is given up half-way.
+    /// Reads once. Returns 0 at the end of the client's bytes. If the future is dropped, no byte is lost.
     async fn more(&mut self) -> Result<usize, End> {
         let begun = !self.bytes.is_empty();
         match poll_fn(|cx| self.poll_more(cx)).await? {
@@ -410,7 +420,7 @@ impl NewConnection {
                 }
                 proxy_protocol::Read::None if required => {
                     return failed(
-                        "the connection does not begin with a header: have its sender send one, or set `proxy_protocol: off`",
+                        "the connection does not begin with a header: make the sender send one, or set `proxy_protocol: off`",
                     );
                 }
                 proxy_protocol::Read::None => return Ok(()),
@@ -420,14 +430,14 @@ impl NewConnection {
             match timeout_at(deadline, self.more()).await {
                 Ok(Ok(1..)) => {}
                 Ok(Ok(0)) | Err(_) if !required => return Ok(()),
-                Ok(Ok(0)) => return failed("the client left before the header's end"),
+                Ok(Ok(0)) => return failed("the client left before the end of the header"),
                 Ok(Err(end)) => return Err(end),
-                Err(_) => return failed("no header came within 5 s"),
+                Err(_) => return failed("no header arrived within 5 s"),
             }
         }
     }
 
-    /// What ALPN gave, and why the client may not talk, if it may not.
+    /// Performs the handshake. Returns the protocol that ALPN chose, and why the client is not allowed, if it is not.
     async fn handshake(
         &mut self,
         tls: &attache_tls::Acceptor,
@@ -436,7 +446,7 @@ impl NewConnection {
         let mut stream = std::mem::replace(&mut self.stream, Stream::gone());
         stream.unread(std::mem::take(&mut self.bytes).into());
         let live = self.live.clone();
-        // Boxed: a handshake is large and short, the connection's task is small and long.
+        // Boxed: a handshake is large and short, and the connection's task is small and long.
         let mut accept = Box::pin(timeout(HANDSHAKE_TIMEOUT, tls.admit_with(stream, alpn)));
         let accepted = std::future::poll_fn(|cx| {
             live.register(cx);
@@ -482,7 +492,7 @@ impl NewConnection {
     }
 }
 
-/// The failure without its reason, which is logged beside it: the library's message, followed by ours.
+/// The failure without its reason, which is logged beside it: first the library's message, then ours.
 fn why(error: &attache_tls::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }

@@ -1,4 +1,4 @@
-//! What the server of a connection knows of it.
+//! What the server of a connection knows about its client.
 
 use std::rc::Rc;
 
@@ -7,12 +7,12 @@ use attache_telemetry::Exchange;
 
 use crate::{registry::OpenConnection, request::Settings};
 
-/// What a connection's server needs to know of it.
+/// What a connection's server needs to know about it.
 pub(crate) struct Reader {
     pub(crate) settings: Rc<Settings>,
     pub(crate) client: Rc<Client>,
     pub(crate) live: Rc<OpenConnection>,
-    /// Why the client may not talk, in words that name it.
+    /// Why the client is not allowed, in a text that names its identity.
     pub(crate) denied: Option<Box<str>>,
 }
 
@@ -20,10 +20,10 @@ impl Reader {
     /// A record of this connection, or of a request on it.
     #[inline]
     pub(crate) fn exchange(&self, protocol: &'static str) -> Rc<Exchange> {
-        // In its place before anything else is done with it: it is large to copy.
+        // The record is put into its final place at once, because it is large to copy.
         let exchange = Exchange::new(self.settings.listener.name.clone(), protocol, self.client.address);
         let exchange = Rc::new(exchange);
-        // A counter that stays on this worker.
+        // The reference count of this copy stays on this worker.
         *exchange.identity.borrow_mut() = self.client.identity();
         exchange
     }

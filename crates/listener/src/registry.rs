@@ -1,7 +1,7 @@
-//! The connections that are open on this worker, and the orders they are given.
+//! The open connections of this worker, and the orders that they get.
 //!
-//! A connection never polls a timer or a shared signal of its own: the drain, and the sweep of idle connections, sets the
-//! order here and wakes the connection's task. A running request pays one load of a cell for it.
+//! A connection polls no timer and no shared signal of its own. The drain and the sweep of idle connections set the order here and wake the
+//! connection's task. A running request pays one load of a cell for this.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -17,43 +17,43 @@ use crate::stall::stalled;
 /// What a connection was told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) enum Order {
-    /// Go on.
+    /// Continue.
     #[default]
     Serve,
     /// Tell the client with the next answer that the connection ends.
     LastCall,
     /// Finish what runs, then close; an idle connection closes at once.
     Finish,
-    /// It was idle for too long: as [`Order::Finish`].
+    /// It was idle for too long; otherwise like [`Order::Finish`].
     Idle,
     /// Close now.
     Cut,
 }
 
-/// One connection as the rest of the worker sees it. Counts are 32 bits wide, since memory per idle connection counts: they are compared for
-/// equality, and no look comes 2^32 exchanges after the one before.
+/// One connection, as the rest of the worker sees it. Counts are 32 bits wide, because memory per idle connection counts. They are only
+/// compared for equality, and two checks are never 2^32 exchanges apart.
 #[derive(Debug)]
 pub(crate) struct OpenConnection {
     order: Cell<Order>,
     waker: RefCell<Option<Waker>>,
     /// Exchanges that run now.
     running: Cell<u32>,
-    /// Moves whenever an exchange begins or ends.
+    /// It changes whenever an exchange begins or ends.
     activity: Cell<u32>,
-    /// HTTP/2: answers whose head was sent.
+    /// HTTP/2: how many responses' heads were sent.
     pub(crate) answered: Cell<u64>,
-    /// Why the connection ends; none where that is orderly.
+    /// Why the connection ends; `None` for an orderly end.
     pub(crate) ended_by: Cell<Option<Reason>>,
-    /// HTTP: only these are swept when idle.
+    /// Whether it is closed when idle; only HTTP connections are.
     pub(crate) sweepable: Cell<bool>,
-    /// It ended because the client no longer read anything; this is the reason for the log.
+    /// The reason for the log, if the connection ended because the client stopped reading.
     stalled: OnceCell<Box<str>>,
     swept: Cell<(u32, u8)>,
-    /// Its activity when the process was last short of something.
+    /// The value of `activity` when the process was last short of something.
     relieved: Cell<u32>,
-    /// Its activity at the last [`Registry::rest`].
+    /// The value of `activity` at the last [`Registry::rest`].
     rested: Cell<u32>,
-    /// Calls of [`Registry::age`] until it must end.
+    /// How many calls of [`Registry::age`] are left until it must end.
     left: Cell<u8>,
 }
 
@@ -68,7 +68,7 @@ impl Default for OpenConnection {
             ended_by: Cell::default(),
             sweepable: Cell::default(),
             stalled: OnceCell::default(),
-            // Differs from any activity: the first sweep begins the count.
+            // This differs from any activity, so the first sweep starts the count.
             swept: Cell::new((u32::MAX, 0)),
             relieved: Cell::new(u32::MAX),
             rested: Cell::new(u32::MAX),
@@ -91,17 +91,17 @@ impl OpenConnection {
     /// Notes why the connection's server ended, for the exchanges that end with it.
     pub(crate) fn note_stalled(&self, error: &(dyn std::error::Error + 'static)) {
         if let Some(stalled) = stalled(error) {
-            // The first word stands: the connection ends with it.
+            // The first reason is kept, because the connection ends with it.
             let _ = self.stalled.set(stalled.to_string().into());
         }
     }
 
-    /// The reason if the connection ended because the client read nothing any more.
+    /// The reason, if the connection ended because the client stopped reading.
     pub(crate) fn stalled(&self) -> Option<String> {
         self.stalled.get().map(ToString::to_string)
     }
 
-    /// No exchange runs.
+    /// Whether no exchange runs.
     pub(crate) fn is_idle(&self) -> bool {
         self.running.get() == 0
     }
@@ -117,7 +117,7 @@ impl OpenConnection {
         self.order.get()
     }
 
-    /// Notes the task that orders wake. A task's waker doesn't change, so this is a comparison.
+    /// Notes the task that orders wake. A task's waker doesn't change, so this is usually only a comparison.
     pub(crate) fn register(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         match &*waker {
@@ -126,7 +126,7 @@ impl OpenConnection {
         }
     }
 
-    /// Gives an order; a weaker one than before is ignored.
+    /// Gives an order. An order that is weaker than the one before is ignored.
     pub(crate) fn give(&self, order: Order) {
         if order > self.order.get() {
             self.order.set(order);
@@ -141,13 +141,13 @@ impl OpenConnection {
     }
 }
 
-/// How many sweeps without an exchange make a connection idle.
+/// After how many sweeps without an exchange a connection is idle.
 pub(crate) const IDLE_SWEEPS: u8 = 4;
 
-/// How often in a maximum age connections are checked.
+/// How often connections are checked within a maximum age.
 pub(crate) const AGE_LOOKS: u8 = 20;
 
-/// Looks of [`Registry::rest`] after which memory that connections gave back has left the allocator's own caches, too.
+/// After how many calls of [`Registry::rest`] the memory that connections returned has also left the allocator's own caches.
 const GIVES: u8 = 3;
 
 /// All connections of one listener on one worker.
@@ -155,14 +155,14 @@ const GIVES: u8 = 3;
 pub(crate) struct Registry {
     all: RefCell<Seats>,
     empty: Notify,
-    /// The first connection has come.
+    /// Notified when the first connection arrives.
     entered: Notify,
-    /// Looks until what connections gave back is surely free.
+    /// How many calls are left until the memory that connections returned is surely free.
     gave: Cell<u8>,
 }
 
 impl Registry {
-    /// Enters a new connection; it leaves when the entry is dropped.
+    /// Adds a new connection. Dropping the entry removes it.
     pub(crate) fn enter(self: &Rc<Self>) -> Entry {
         let live = Rc::new(OpenConnection::default());
         let mut all = self.all.borrow_mut();
@@ -181,8 +181,8 @@ impl Registry {
         }
     }
 
-    /// Called four times in an idle timeout: a connection on which no exchange ran from one call to the fourth
-    /// after it is told to close, so between one and one and a quarter of the timeout, and no clock is read.
+    /// Called four times in an idle timeout. A connection without an exchange from one call to the fourth call after it is told to close.
+    /// So it closes after between one and one and a quarter of the timeout, and no clock is read.
     pub(crate) fn sweep(&self) {
         for live in self.all.borrow().open().filter(|live| live.sweepable.get()) {
             let activity = live.activity.get();
@@ -196,8 +196,8 @@ impl Registry {
         }
     }
 
-    /// The process is short of something: clients are told with the next answer that the connection ends, and what was idle
-    /// since the last call is closed.
+    /// The process is short of something: clients are told with the next answer that the connection ends, and connections that were idle
+    /// since the last call are closed.
     pub(crate) fn relieve(&self) {
         for live in self.all.borrow().open().filter(|live| live.sweepable.get()) {
             let activity = live.activity.get();
@@ -206,7 +206,7 @@ impl Registry {
         }
     }
 
-    /// Waits for the next time to call [`Self::rest`]. Without a connection it never wakes.
+    /// Waits for the next time to call [`Self::rest`]. If there is no connection, it waits until one arrives.
     pub(crate) async fn look(&self, every: &mut Interval) {
         while self.is_empty() && self.gave.get() == 0 {
             self.entered.notified().await;
@@ -214,7 +214,7 @@ impl Registry {
         every.tick().await;
     }
 
-    /// Notes connections that have become idle since the last call: what their requests needed is free.
+    /// Notes which connections have become idle since the last call: the memory of their requests is free.
     pub(crate) fn rest(&self) {
         for live in self.all.borrow().open().filter(|live| live.sweepable.get()) {
             let activity = live.activity.get();
@@ -224,7 +224,7 @@ impl Registry {
         }
     }
 
-    /// Whether connections gave memory back lately, which the allocator still holds.
+    /// Whether connections returned memory lately that the allocator may still hold.
     pub(crate) fn gave_back(&self) -> bool {
         let left = self.gave.get();
         self.gave.set(left.saturating_sub(1));
@@ -235,9 +235,9 @@ impl Registry {
         self.all.borrow().taken == 0
     }
 
-    /// Called twenty times in a maximum age: a connection is told to end at 80 to 100 % of it, at random, so that clients that
-    /// came together do not go together. First with its next answer, so that no request crosses the end; one look later also
-    /// while it is idle.
+    /// Called twenty times in a maximum age. A connection is told to end at 80 to 100 % of that age, at random, so that clients that
+    /// connected together don't leave together. It is first told to end with its next answer, so that no request meets the closing; one
+    /// call later it is also closed if it is idle.
     pub(crate) fn age(&self) {
         for live in self.all.borrow().open().filter(|live| live.sweepable.get()) {
             match live.left.get() {
@@ -260,8 +260,7 @@ impl Registry {
     }
 }
 
-/// The connections by number. A number that is free again is used again, so that a connection takes one pointer here and no more:
-/// memory per idle connection counts.
+/// The connections by number. A free number is used again, so a connection takes only one pointer here: memory per idle connection counts.
 #[derive(Debug, Default)]
 struct Seats {
     all: Vec<Option<Rc<OpenConnection>>>,
@@ -290,7 +289,7 @@ impl Seats {
             self.taken -= 1;
             self.free.extend(u32::try_from(seat));
         }
-        // The most that were open at once may be many.
+        // The list is released, because it may have been very long.
         if self.taken == 0 {
             *self = Self::default();
         }
@@ -301,7 +300,7 @@ impl Seats {
     }
 }
 
-/// A connection's place in the [`Registry`].
+/// A connection's entry in the [`Registry`]. Dropping it removes the connection.
 #[derive(Debug)]
 pub(crate) struct Entry {
     seat: usize,
@@ -326,14 +325,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_is_idle_after_a_whole_timeout_without_an_exchange_and_not_before() {
+    fn a_connection_is_closed_after_a_full_timeout_without_an_exchange_and_not_earlier() {
         let registry = Rc::new(Registry::default());
         let (idle, busy) = (registry.enter(), registry.enter());
         idle.live.sweepable.set(true);
         busy.live.sweepable.set(true);
         busy.live.begin();
         registry.sweep();
-        // Just before the second sweep; a whole timeout after it is the sixth.
+        // This is just before the second sweep; the sixth sweep is a full timeout later.
         idle.live.begin();
         idle.live.end();
         for _ in 0..IDLE_SWEEPS {
@@ -345,13 +344,13 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back_for_some_looks_after_the_last_activity_and_not_for_ever() {
+    fn memory_is_released_for_some_checks_after_the_last_activity_and_not_for_ever() {
         let registry = Rc::new(Registry::default());
         let (idle, silent) = (registry.enter(), registry.enter());
         idle.live.sweepable.set(true);
         silent.live.sweepable.set(true);
         registry.rest();
-        assert!(!registry.gave_back(), "nobody had a request");
+        assert!(!registry.gave_back(), "no connection had a request");
         idle.live.begin();
         idle.live.end();
         let looks = (0..10).map(|_| {
@@ -362,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn relief_closes_what_is_idle_from_one_call_to_the_next_and_ends_the_others_with_their_answer() {
+    fn relief_closes_connections_that_stay_idle_and_ends_the_others_with_their_answer() {
         let registry = Rc::new(Registry::default());
         let (idle, busy, tcp) = (registry.enter(), registry.enter(), registry.enter());
         idle.live.sweepable.set(true);
@@ -376,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_connection_is_told_with_its_next_answer_and_then_ended_within_its_age() {
+    fn an_old_connection_is_told_with_its_next_answer_and_then_ended_before_its_maximum_age() {
         for _ in 0..50 {
             let registry = Rc::new(Registry::default());
             let (old, tunnel) = (registry.enter(), registry.enter());
@@ -389,14 +388,18 @@ mod tests {
             let at = |order| orders.iter().position(|given| *given == order).unwrap();
             let (told, ended) = (at(Order::LastCall), at(Order::Finish));
             assert_eq!(ended, told + 1);
-            // A look comes up to one twentieth after the connection, and the first look is number 0.
+            // The first check is number 0, and comes up to one twentieth of the age after the connection.
             assert!((16..=18).contains(&told), "{told}");
-            assert_eq!(tunnel.live.order(), Order::Serve, "what has its own timeouts is left alone");
+            assert_eq!(
+                tunnel.live.order(),
+                Order::Serve,
+                "a connection with its own timeouts is not changed"
+            );
         }
     }
 
     #[test]
-    fn a_number_is_used_again_and_is_one_connection_s_at_a_time() {
+    fn a_free_number_is_used_again_by_one_connection_at_a_time() {
         let registry = Rc::new(Registry::default());
         let mut open: Vec<Entry> = (0..3).map(|_| registry.enter()).collect();
         let left = open.remove(1);

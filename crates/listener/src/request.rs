@@ -1,4 +1,4 @@
-//! What the listener is given, and what it hands on.
+//! What the listener gets, and what it passes on.
 
 use std::{
     fmt,
@@ -20,27 +20,27 @@ use crate::{ClientHello, OnUpgrade, Overload, Protocol, Stream, handover::Load, 
 pub struct Settings {
     /// The checked config of the listener.
     pub listener: Arc<Listener>,
-    /// Terminates TLS; present exactly where the listener's config has `tls`.
+    /// Terminates TLS. It is present if and only if the listener's config has `tls`.
     pub tls: Option<attache_tls::Acceptor>,
     /// The listener's open connections, shared by all workers.
     pub connections: Arc<Connections>,
-    /// What a connection may carry by the routes that it could take, as far as its client is known.
+    /// What a client's connection may carry, according to the routes that could match it.
     pub takes: Rc<dyn Fn(&Client) -> AcceptedTraffic>,
-    /// Some routes pass TLS through that is terminated elsewhere: the ClientHello is read before it is answered.
+    /// Whether some routes pass TLS through without terminating it; then the ClientHello is read before it is answered.
     pub passes_tls: bool,
     /// The process's state of overload.
     pub overload: Arc<Overload>,
-    /// Called once for every finished exchange, also for connections that were closed before there was a request
-    /// (no PROXY header, failed handshake, over a limit).
+    /// Called once for every finished exchange, and also for connections that were closed before there was a request (no PROXY header,
+    /// failed handshake, over a limit).
     pub on_finish: Rc<dyn Fn(&Exchange)>,
     /// Called on the worker about once a second while connections free memory, so that the allocator can return it to the system.
     pub release_memory: fn(),
-    /// How long connections may take to finish when settings that concern them are replaced by these.
+    /// How long open connections may take to finish if these settings replace others and the change concerns them.
     pub drain_timeout: Duration,
 }
 
 impl Settings {
-    /// Whether connections that were opened under these settings may continue under `new` ones: no setting changed that a connection
+    /// Whether connections that were opened under these settings may continue under `new` ones: no setting has changed that a connection
     /// reads only once. Settings that each request reads (routes, headers), and the limit of connections, don't matter.
     pub(crate) fn holds_for_open(&self, new: &Self) -> bool {
         let part = |listener: &Listener| {
@@ -77,29 +77,29 @@ impl fmt::Debug for Settings {
 #[derive(Debug, Default)]
 pub struct Connections {
     open: AtomicUsize,
-    /// Workers that accept, or have not yet taken what the kernel's queue or other workers still hold for them.
+    /// How many workers accept, or have not yet taken what the kernel's queue or other workers still hold for them.
     accepting: AtomicUsize,
 }
 
 impl Connections {
-    /// Connections open now.
+    /// How many connections are open now.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Whether no connection is open and none will come: every worker has stopped accepting, and has opened what was queued.
+    /// Whether no connection is open and none will come: every worker has stopped accepting and has opened what was queued.
     pub fn have_ended(&self) -> bool {
-        // In this order: a worker counts what it took from its queue before it stops.
+        // The order matters: a worker counts what it took from its queue before it stops.
         self.accepting.load(Ordering::Acquire) == 0 && self.open() == 0
     }
 
-    /// Notes that one more worker accepts, until what is returned is dropped.
+    /// Notes that one more worker accepts, until the returned value is dropped.
     pub(crate) fn accepts(self: &Arc<Self>) -> Accepting {
         self.accepting.fetch_add(1, Ordering::Relaxed);
         Accepting(self.clone())
     }
 
-    /// Takes one of `max` permits; `None` when all are in use. Dropping the permit releases it.
+    /// Takes one of `max` permits; `None` if all are in use. Dropping the permit releases it.
     pub(crate) fn enter(self: &Arc<Self>, max: usize, load: Load) -> Option<ListenerPermit> {
         // A refused connection is never counted: otherwise it could cause the refusal of another one while a permit is free.
         let one_more = |open: usize| (open < max).then(|| open + 1);
@@ -108,7 +108,7 @@ impl Connections {
     }
 }
 
-/// One connection's place under `max_connections`, and in its worker's count.
+/// One connection's permit of `max_connections`, and its part of its worker's count.
 #[derive(Debug)]
 pub(crate) struct ListenerPermit {
     connections: Arc<Connections>,
@@ -136,22 +136,22 @@ impl Drop for Accepting {
 pub struct HttpRequest {
     /// The request; its body is streamed.
     pub request: attache_wire::Request<Body>,
-    /// The connection it came by.
+    /// The connection that it was received on.
     pub client: Rc<Client>,
-    /// Its record. The listener writes method, host, path, received, sent and status, and reports it at its end.
+    /// Its record. The listener writes method, host, path, received, sent and status, and reports the record at the end.
     pub exchange: Rc<Exchange>,
-    /// Passes 1xx responses on; `None` where the client can't take them (HTTP/1.0).
+    /// Passes 1xx responses on; `None` if the client can't receive them (HTTP/1.0).
     pub on_informational: Option<OnInformational>,
-    /// The request was refused and must be answered with its `reason`: `request` is a stand-in, with nothing of what
-    /// the client sent. Its connection is closed after the answer.
+    /// The request was refused and must be answered with this `reason`. `request` is then a stand-in that contains nothing of what the
+    /// client sent. The connection is closed after the answer.
     pub refused: Option<attache_http::Refusal>,
-    /// The client's side of the tunnel that an answer to CONNECT or an upgrade opens; `None` where the request asks for neither.
+    /// The client's side of the tunnel that a response to CONNECT or an upgrade opens; `None` if the request asks for neither.
     pub upgrade: Option<OnUpgrade>,
-    /// HTTP/2 CONNECT only: while it lives, the connection isn't idle though the stream's response has been sent.
+    /// HTTP/2 CONNECT only: as long as this exists, the connection isn't idle although the stream's response has been sent.
     pub hold: Option<Hold>,
 }
 
-/// Keeps a connection from counting as idle while a tunnel in it outlives its request.
+/// Keeps a connection from counting as idle while one of its tunnels outlives its request.
 #[derive(Debug)]
 pub struct Hold(Rc<OpenConnection>);
 
@@ -169,14 +169,14 @@ impl Drop for Hold {
     }
 }
 
-/// Why a request was refused before anything was done for it: [`attache_http::Refusal`] while it has to be `Copy`.
+/// Why a request was refused before anything was done for it. It becomes an [`attache_http::Refusal`] later; this type is `Copy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// The word for it, which also gives the status.
+    /// The reason; it also decides the status.
     pub(crate) reason: Reason,
     /// The rule that was broken, as a whole sentence for the answer's text.
     pub(crate) rule: &'static str,
-    /// The byte that broke it, where one did.
+    /// The byte that broke the rule, if a single byte did.
     pub(crate) at: Option<attache_wire::At>,
 }
 
@@ -186,7 +186,7 @@ impl Refusal {
     }
 }
 
-/// A head that took longer than `http.header_timeout`.
+/// The refusal of a head that took longer than `http.header_timeout`.
 pub(crate) const HEADER_TIMEOUT: Refusal =
     Refusal::new(Reason::HeaderTimeout, "The request's head did not arrive in time.");
 
@@ -208,29 +208,29 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// One connection whose bytes are passed on as they are.
+/// One connection whose bytes are passed on unchanged.
 #[derive(Debug)]
 pub struct Opaque {
-    /// Its bytes, those that detection already read first.
+    /// Its bytes; those that detection has read come first.
     pub io: Stream,
-    /// The connection. `sni` is that of the ClientHello where TLS is passed through.
+    /// The client of the connection. If TLS is passed through, its `sni` is that of the ClientHello.
     pub client: Rc<Client>,
     /// Its record. The listener reports it when the service's future ends; the service counts `received` and `sent`.
     pub exchange: Rc<Exchange>,
     /// [`Protocol::Tcp`] or [`Protocol::Tls`].
     pub protocol: Protocol,
-    /// What the client offered, where TLS is passed through.
+    /// What the client offered, if TLS is passed through.
     pub hello: Option<ClientHello>,
-    /// The client has said nothing, and could still speak HTTP: only a server that speaks first makes these bytes opaque.
+    /// The client has sent nothing and could still send HTTP: the bytes are opaque only if the server sends first.
     pub silent: bool,
 }
 
-/// What became of an opaque connection.
+/// How an opaque connection ended.
 #[derive(Debug)]
 pub enum OpaqueOutcome {
     /// It ended.
     Ended,
-    /// Of [`Opaque::silent`]: no server spoke before the client did, and nothing was carried. The stream goes back to detection.
+    /// For [`Opaque::silent`]: no server sent before the client did, and nothing was carried. The stream goes back to detection.
     Silent(Box<Stream>),
 }
 

@@ -1,8 +1,8 @@
-//! Between a protocol's server and the service: what the requests of one connection have in common, and HTTP/2's requests as
-//! [`HttpRequest`]s whose answers get their record.
+//! Connects a protocol's server to the service: what the requests of one connection have in common, and the conversion of HTTP/2's requests
+//! to [`HttpRequest`]s whose responses are recorded.
 //!
-//! The rule: the service may fail in any way without more than its own request being lost. A panic is an answer of 500 with the
-//! reason `internal-error`, and the connection closes after it.
+//! The rule: if the service fails, only its own request is lost, however it fails. A panic is answered with 500 and the reason
+//! `internal-error`, and the connection closes after it.
 
 use std::{
     cell::{Cell, RefCell},
@@ -29,7 +29,7 @@ use crate::{
     upgrade::OnUpgrade,
 };
 
-/// What the listener asks of the service that answers requests.
+/// What the listener needs from the service that answers requests.
 pub(crate) trait HttpService:
     tower::Service<HttpRequest, Response = Response<Body>, Error = Infallible, Future: Unpin> + Clone + 'static
 {
@@ -42,11 +42,11 @@ impl<S> HttpService for S where
 {
 }
 
-/// One connection, for its requests.
+/// One connection, for the handling of its requests.
 pub(crate) struct Context {
     reader: Reader,
     protocol: Protocol,
-    /// HTTP/2: every request is refused for this. Boxed, since it is seldom there.
+    /// HTTP/2: every request is refused for this reason. Boxed, because it is rare.
     deny: Option<Box<Refusal>>,
     requests: Cell<u64>,
 }
@@ -64,7 +64,7 @@ impl Context {
         &self.reader.live
     }
 
-    /// Another request; its number, counted from 1.
+    /// Counts another request. Returns its number, from 1.
     pub(crate) fn begin(&self) -> u64 {
         let number = self.requests.get() + 1;
         self.requests.set(number);
@@ -75,13 +75,13 @@ impl Context {
         &self.reader.settings
     }
 
-    /// The connection has had all the requests that it may have.
+    /// Whether the connection has had all the requests that it may have.
     pub(crate) fn is_used_up(&self) -> bool {
         let most = self.reader.settings.listener.http.limits.requests_per_connection;
         (most > 0 && self.requests.get() >= most) || (self.deny.is_some() && self.requests.get() > 0)
     }
 
-    /// A refusal for the answer. It names the identity that was denied.
+    /// The refusal for the answer. It names the identity that was denied.
     pub(crate) fn explained(&self, refusal: Refusal) -> attache_http::Refusal {
         let mut told = attache_http::Refusal::from(refusal);
         if let (Reason::DeniedIdentity, Some(why)) = (refusal.reason, &self.reader.denied) {
@@ -94,8 +94,8 @@ impl Context {
     pub(crate) fn record<B>(&self, request: &Request<B>, refused: bool) -> Rc<Exchange> {
         let exchange = self.reader.exchange(self.protocol.as_str());
         if !refused {
-            // Kept until the exchange is reported: the access log and the tap show what the client sent, and by then routing has
-            // rewritten the request. Of what was read from an HTTP/1 connection nothing is copied.
+            // These are kept until the exchange is reported: the access log and the tap show what the client sent, and by then routing has
+            // rewritten the request. What was read from an HTTP/1 connection is shared, not copied.
             let text = |part: &[u8]| match request.headers().shared(part) {
                 Some(bytes) => Text::shared(bytes),
                 None => Text::of(part),
@@ -111,7 +111,7 @@ impl Context {
         exchange
     }
 
-    /// The answer in place of an unexpected 1xx as the service's final response.
+    /// The answer that replaces a 1xx response which the service returned as its final response.
     #[cold]
     pub(crate) fn nobody_asked(&self, exchange: &Exchange) -> Response<Body> {
         exchange.fail(Reason::UpstreamProtocolError, "a 1xx answer without an Upgrade in the request");
@@ -138,7 +138,7 @@ fn method_text(method: &Method) -> Text {
     }
 }
 
-/// The service, for HTTP/2's requests.
+/// The service, for the requests of HTTP/2.
 pub(crate) struct Service<H> {
     http: RefCell<H>,
     context: Rc<Context>,
@@ -150,13 +150,13 @@ impl<H> Service<H> {
     }
 }
 
-/// An HTTP/2 request beyond the limits that are kept for HTTP/1: of the request line, as HTTP/1 would write it, and of the number of
-/// fields. (`headers_size` is kept as they are read.)
+/// Refuses an HTTP/2 request above the limits that HTTP/1 has: for the request line, as HTTP/1 would write it, and for the number of
+/// fields. (`headers_size` is enforced when the fields are read.)
 fn too_large<B>(request: &Request<B>, limits: &HttpLimits) -> Option<Refusal> {
     const AROUND: usize = "  HTTP/1.1".len();
     let target = match request.uri().path_and_query() {
         Some(target) => target.as_str().len(),
-        // CONNECT.
+        // The target of a CONNECT.
         None => request.uri().authority().map_or(0, |authority| authority.as_str().len()),
     };
     if request.method().as_str().len() + target + AROUND > limits.request_line {
@@ -169,7 +169,8 @@ fn too_large<B>(request: &Request<B>, limits: &HttpLimits) -> Option<Refusal> {
 const HEADERS_TOO_LARGE: Refusal =
     Refusal::new(Reason::HeadersTooLarge, "The headers are larger than allowed.");
 
-/// An HTTP/2 request that names two hosts. The scheme's own port may be written or not (RFC 9113 section 8.3.1, RFC 3986 section 6.2.3).
+/// Refuses an HTTP/2 request that names two hosts. The default port of the scheme may be written or not (RFC 9113 section 8.3.1, RFC 3986
+/// section 6.2.3).
 fn two_hosts<B>(request: &Request<B>) -> Option<Refusal> {
     let authority = request.uri().authority()?;
     let mut hosts = request.headers().get_all(HOST);
@@ -190,7 +191,7 @@ impl<H: HttpService> Service<H> {
         self.context.live()
     }
 
-    /// Reports a request that was reset at its head, for this fault.
+    /// Reports a request that was reset because of its head.
     #[cold]
     pub(crate) fn refused(&self, why: &'static str) {
         let exchange = self.context.record(&Request::new(()), true);
@@ -198,8 +199,8 @@ impl<H: HttpService> Service<H> {
         (self.context.settings().on_finish)(&exchange);
     }
 
-    /// Hands a request on. `headers_too_large`: it has no more fields than were allowed, and is refused. `body` makes
-    /// the body that is handed on of the one that came.
+    /// Passes a request on. `headers_too_large`: its fields are above the limit, and it is refused. `body` makes the body that is passed on
+    /// from the body that was received.
     pub(crate) fn answer<B>(
         &self,
         request: Request<B>,
@@ -244,9 +245,9 @@ impl<H: HttpService> Service<H> {
 }
 
 pin_project! {
-    /// One request's answer.
+    /// The response to one request.
     pub(crate) struct Respond<F> {
-        // `None` once it has answered, or panicked.
+        // `None` after it has answered or panicked.
         #[pin]
         future: Option<F>,
         finish: Option<Finish>,
@@ -269,7 +270,7 @@ where
         };
         let mut answer = if let Some(polled) = polled {
             let Ok(answer) = ready!(polled);
-            // What it was made of has no use any more, and keeps the request's memory.
+            // The future is no longer needed, and would keep the request's memory.
             this.future.set(None);
             answer
         } else {
@@ -278,7 +279,7 @@ where
         };
         let Some(finish) = this.finish.take() else { return Poll::Pending };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            // HTTP/2 has no such status (RFC 9113 section 8.6).
+            // HTTP/2 has no status 101 (RFC 9113 section 8.6).
             answer = this.context.nobody_asked(&finish.exchange);
         }
         let status = answer.status();
@@ -294,16 +295,16 @@ where
     }
 }
 
-/// The answer of last resort, made here because the service that makes answers is what failed.
+/// The answer for a panic. It is made here, because the service that makes all other answers is what failed.
 pub(crate) fn panicked(exchange: &Exchange, reader: &Reader) -> Response<Body> {
     exchange.fail(Reason::InternalError, "the request's handling panicked");
     metrics().panic_caught();
     if exchange.protocol == "http1" {
-        // HTTP/2 ends the stream alone.
+        // In HTTP/2, only the stream ends.
         reader.live.ends_by(Reason::InternalError);
     }
     let listener = &reader.settings.listener;
-    tracing::error!(listener = %listener.name, "a request's handling panicked; it was answered with 500");
+    tracing::error!(listener = %listener.name, "the handling of a request panicked; the request was answered with 500");
     let style = AnswerStyle { details: listener.http.reason_header, retry_after: None };
     let mut answer = attache_http::answer(Reason::InternalError, AnswerContext::unknown(), style, exchange);
     edit_local_reply(&listener.local_reply.headers, exchange, answer.headers_mut());

@@ -1,9 +1,8 @@
-//! Listening sockets: from a checked bind to something that accepts.
+//! Listening sockets: turns a checked bind into sockets that accept.
 //!
-//! The rule: a port that any other process listens on is an error (`tcp`). Every worker has its
-//! own TCP socket for the same address (`SO_REUSEPORT`), so that the kernel spreads connections and no worker wakes for
-//! another's (what that leaves uneven, [`handover`](crate::handover) evens out). A Unix path can be bound only once:
-//! its one socket is duplicated.
+//! The rule: if another process listens on the port, that is an error (`tcp`). Every worker has its own TCP socket for the same address
+//! (`SO_REUSEPORT`), so that the kernel spreads connections over them and wakes only the worker that gets one.
+//! ([`handover`](crate::handover) corrects an uneven spread.) A Unix path can be bound only once: its one socket is duplicated.
 
 use std::{
     collections::BTreeSet,
@@ -25,10 +24,10 @@ use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 
 use crate::handover::{WorkerSlot, Workers};
 
-/// Connections that the kernel holds for one socket until they are accepted; it clamps to `net.core.somaxconn`.
+/// How many connections the kernel holds for one socket until they are accepted. The kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// One worker's listening socket. It may be made on one thread and served on another.
+/// One worker's listening socket. It may be made on one thread and used on another.
 #[derive(Debug)]
 pub struct Socket {
     pub(crate) kind: SocketKind,
@@ -42,7 +41,7 @@ pub(crate) enum SocketKind {
 }
 
 impl Socket {
-    /// The address that is really listened on (of use where the port was 0); `None` on Unix sockets.
+    /// The address that it listens on, with the real port if the config has port 0. `None` on Unix sockets.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match &self.kind {
             SocketKind::Tcp(_, local) => Some(*local),
@@ -51,8 +50,8 @@ impl Socket {
     }
 }
 
-/// A second handle of a listening socket: as long as it lives the socket stays open, and it can be given to another
-/// process. Connections that are not accepted wait, so drop it to close the socket.
+/// A second handle of a listening socket. As long as it exists the socket stays open, and it can be given to another process. Connections
+/// that are not accepted wait, so drop the handle to close the socket.
 #[derive(Debug)]
 pub struct SocketHandle {
     socket: OwnedFd,
@@ -66,7 +65,7 @@ impl AsFd for SocketHandle {
 }
 
 impl SocketHandle {
-    /// Another process listens on it from now on: the path of a Unix socket is no longer removed at the end.
+    /// Notes that another process listens on it from now on: the path of a Unix socket is no longer removed at the end.
     pub fn handed_on(&self) {
         if let Some(path) = &self.path {
             path.not_ours.store(true, Ordering::Relaxed);
@@ -88,18 +87,18 @@ impl Socket {
     }
 }
 
-/// Removes the path when the last worker is done with it, if it is still the same socket.
+/// Removes the path when the last worker has finished with it, if the path is still the same socket.
 #[derive(Debug)]
 pub(crate) struct UnixPath {
     path: PathBuf,
     inode: Option<u64>,
-    /// Another process made it, or has it now.
+    /// Another process made the path, or owns it now.
     not_ours: AtomicBool,
 }
 
 impl Drop for UnixPath {
     fn drop(&mut self) {
-        // A successor (a reload, another process) may have replaced it; then it is not ours to remove.
+        // A successor (a reload, another process) may have replaced the path; then it must not be removed.
         let ours = !self.not_ours.load(Ordering::Relaxed);
         if ours && self.inode.is_some() && inode(&self.path) == self.inode {
             let _ = fs::remove_file(&self.path);
@@ -107,14 +106,14 @@ impl Drop for UnixPath {
     }
 }
 
-/// Binds one address for all workers: one socket each, in their order.
+/// Binds one address for all workers: one socket each, in the order of the workers.
 pub fn bind(bind: &Bind, workers: &Workers) -> Result<Vec<Socket>, BindError> {
     let fail = |step, source| BindError { bind: bind.clone(), step, source };
     let mut kinds = Vec::new();
     match bind {
         Bind::Tcp(address) => {
             let first = tcp(*address, is_ours(*address)).map_err(|(step, e)| fail(step, e))?;
-            // Port 0 is chosen once; the others share the choice.
+            // For port 0 the kernel chooses a port once, and the other workers use the same port.
             let local = first.local_addr().map_err(|e| fail("read its address", e))?;
             have(local);
             kinds.push(SocketKind::Tcp(first, local));
@@ -136,7 +135,7 @@ pub fn bind(bind: &Bind, workers: &Workers) -> Result<Vec<Socket>, BindError> {
     Ok(seated(kinds, workers))
 }
 
-/// Whether an address could be bound now. Nothing listens on it, so that no client notices.
+/// Whether an address could be bound now. The socket doesn't listen, so that no client notices.
 ///
 /// # Errors
 /// As [`bind`].
@@ -154,9 +153,9 @@ pub fn could_bind(bind: &Bind) -> Result<(), BindError> {
     could.map_err(|(step, source)| BindError { bind: bind.clone(), step, source })
 }
 
-/// Takes over listening sockets that another process made for one address: its predecessor, or a supervisor. The result is in the order
-/// of the workers, and goes round more than once where there are more sockets than workers; where there are fewer, workers share
-/// some. `ours`: the path of a Unix socket is to be removed at the end.
+/// Takes over listening sockets that another process made for one address: the old attache, or a supervisor. The result has one entry or
+/// more for each worker, in order. If there are more sockets than workers, workers get several; if there are fewer, workers share some.
+/// `ours`: the path of a Unix socket must be removed at the end.
 pub fn adopt(
     bind: &Bind,
     sockets: Vec<OwnedFd>,
@@ -178,14 +177,14 @@ pub fn adopt(
         let listens =
             || -> io::Result<bool> { Ok(socket.r#type()? == Type::STREAM && socket.is_listener()?) };
         if !listens().map_err(fail("use a socket that was handed over"))? {
-            let wrong = io::Error::new(io::ErrorKind::InvalidInput, "it does not listen for streams");
+            let wrong = io::Error::new(io::ErrorKind::InvalidInput, "it is not a listening stream socket");
             return Err(fail("use a socket that was handed over")(wrong));
         }
         socket.set_nonblocking(true).map_err(fail("use a socket that was handed over"))?;
         kinds.push(if let Some(owner) = &owner {
             SocketKind::Unix(socket.into(), owner.clone())
         } else {
-            // As `tcp` does; a supervisor may not have.
+            // `tcp` sets this; a supervisor may not have set it.
             socket.set_tcp_nodelay(true).map_err(fail("use a socket that was handed over"))?;
             let socket = std::net::TcpListener::from(socket);
             let local = socket.local_addr().map_err(fail("read its address"))?;
@@ -196,7 +195,7 @@ pub fn adopt(
     Ok(seated(kinds, workers))
 }
 
-/// Each worker's seat for each of its sockets.
+/// One slot for each worker and each of its sockets.
 fn seated(kinds: Vec<SocketKind>, workers: &Workers) -> Vec<Socket> {
     let mut sockets = Vec::new();
     let mut kinds = kinds.into_iter();
@@ -213,7 +212,7 @@ impl UnixPath {
     }
 }
 
-/// Ports that this process listens on, or did: what it may share.
+/// The ports that this process listens on, or has listened on: it may share them.
 static OURS: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 fn have(address: SocketAddr) {
@@ -224,12 +223,12 @@ fn is_ours(address: SocketAddr) -> bool {
     OURS.lock().unwrap_or_else(PoisonError::into_inner).contains(&address.port())
 }
 
-/// `shared`: other sockets of this process have the port. Without it the port must be free: the kernel would let a
-/// second process of the same user join (`SO_REUSEPORT`), which then got a share of the connections by mistake.
+/// Binds one TCP socket. `shared`: other sockets of this process have the port. Without it the port must be free. The kernel would let a
+/// second process of the same user join (`SO_REUSEPORT`), and that process would get a part of the connections by mistake.
 fn tcp(address: SocketAddr, shared: bool) -> Result<std::net::TcpListener, (&'static str, io::Error)> {
     let socket = open(address, shared).map_err(|e| ("open a socket", e))?;
     socket.bind(&address.into()).map_err(|e| ("bind", e))?;
-    // From now on this process' other workers may join.
+    // From now on the other workers of this process may join.
     socket.set_reuse_port(true).map_err(|e| ("share the port among workers", e))?;
     socket.listen(BACKLOG).map_err(|e| ("listen", e))?;
     Ok(socket.into())
@@ -239,12 +238,12 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
-        // `[::]` is IPv6 alone; `0.0.0.0` is its own bind. Otherwise the two would collide.
+        // `[::]` is IPv6 only, and `0.0.0.0` is a bind of its own. Otherwise the two would collide.
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
-    // Accepted sockets inherit it on Linux: one system call here, none per connection.
+    // On Linux, accepted sockets inherit this: it costs one system call here and none per connection.
     socket.set_tcp_nodelay(true)?;
     Ok(socket)
 }
@@ -255,13 +254,13 @@ fn unix(path: &Path, mode: u32) -> Result<std::os::unix::net::UnixListener, (&'s
     let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None).map_err(|e| ("open a socket", e))?;
     socket.set_nonblocking(true).map_err(|e| ("open a socket", e))?;
     socket.bind(&address).map_err(|e| ("bind", e))?;
-    // Before `listen`, so that no client connects while the mode is wider.
+    // This comes before `listen`, so that no client can connect while the mode is wider.
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| ("set the mode", e))?;
     socket.listen(BACKLOG).map_err(|e| ("listen", e))?;
     Ok(socket.into())
 }
 
-/// Removes a socket that no process listens on. Any other file stays.
+/// Removes a socket that no process listens on. It doesn't touch any other file.
 fn remove_stale(path: &Path) -> Result<(), (&'static str, io::Error)> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
     if !metadata.file_type().is_socket() {
@@ -278,7 +277,7 @@ fn not_a_socket() -> (&'static str, io::Error) {
     ("bind", io::Error::new(io::ErrorKind::AlreadyExists, "the path is not a socket"))
 }
 
-/// No process listens on this socket.
+/// Whether no process listens on this socket.
 fn is_stale(path: &Path) -> bool {
     let connected = std::os::unix::net::UnixStream::connect(path);
     connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
@@ -288,7 +287,7 @@ fn inode(path: &Path) -> Option<u64> {
     fs::symlink_metadata(path).ok().map(|m| std::os::unix::fs::MetadataExt::ino(&m))
 }
 
-/// Where a redirected connection wanted to go; `None` where it was not redirected.
+/// The original destination of a redirected connection; `None` if the connection was not redirected.
 pub(crate) fn original_destination(
     stream: &tokio::net::TcpStream,
     local: Option<SocketAddr>,
@@ -296,7 +295,7 @@ pub(crate) fn original_destination(
     let socket = socket2::SockRef::from(stream);
     let v6 = matches!(local.map(|l| l.ip()), Some(IpAddr::V6(_)));
     let original = if v6 { socket.original_dst_v6() } else { socket.original_dst_v4() };
-    // ENOENT or ENOPROTOOPT: no translation for this connection, or none in this kernel.
+    // ENOENT or ENOPROTOOPT: this connection was not translated, or this kernel has no translation.
     let original = original.ok()?.as_socket()?;
     (Some(original) != local).then_some(original)
 }
@@ -306,10 +305,10 @@ pub fn who_has(port: u16) -> String {
     format!("ss -tanp sport = :{port}")
 }
 
-/// A socket that could not be listened on.
+/// Why a socket can't listen.
 #[derive(Debug)]
 pub struct BindError {
-    /// Which bind of the config.
+    /// The bind of the config.
     pub bind: Bind,
     step: &'static str,
     source: io::Error,
@@ -325,7 +324,7 @@ impl fmt::Display for BindError {
         match (self.source.kind(), &self.bind) {
             (io::ErrorKind::AddrInUse, Bind::Tcp(address)) => write!(
                 f,
-                "; another program has the port (`{}` shows which): end it, or bind another port; a running attache is replaced without a gap by SIGUSR2",
+                "; another program has the port (`{}` shows which): end it, or bind another port; to replace a running attache without a gap, send it SIGUSR2",
                 who_has(address.port())
             ),
             (io::ErrorKind::AddrInUse, Bind::Unix { .. }) => {
@@ -352,7 +351,7 @@ impl fmt::Display for BindError {
 }
 
 impl BindError {
-    /// What kind of failure it was.
+    /// The kind of the error.
     pub fn kind(&self) -> io::ErrorKind {
         self.source.kind()
     }
@@ -386,13 +385,13 @@ mod tests {
         let address = other.local_addr().unwrap();
         let error = bind(&Bind::Tcp(address), &Workers::new(2)).unwrap_err();
         assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
-        // What this process has itself it may have once more: a reload, or a wider address.
+        // A port that this process has already may be bound again: for a reload, or for a wider address.
         have(address);
         assert_eq!(bind(&Bind::Tcp(address), &Workers::new(2)).unwrap().len(), 2);
     }
 
     #[test]
-    fn a_taken_port_is_named_with_a_way_out() {
+    fn the_error_for_a_taken_port_names_it_and_a_remedy() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let error = bind(&Bind::Tcp(taken.local_addr().unwrap()), &Workers::new(1)).unwrap_err().to_string();
         let port = taken.local_addr().unwrap().port();
@@ -404,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_any_does_not_take_ipv4() {
+    fn the_ipv6_wildcard_does_not_include_ipv4() {
         let v6 = bind(&Bind::Tcp("[::]:0".parse().unwrap()), &Workers::new(1)).unwrap();
         let port = v6[0].local_addr().unwrap().port();
         std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
@@ -415,7 +414,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let bound = Bind::Unix { path: path.clone(), mode: 0o600 };
-        // A listener that went away without removing its path.
+        // A listener that closed without removing its path.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let live = bind(&bound, &Workers::new(2)).unwrap();
         assert_eq!(live.len(), 2);
@@ -427,12 +426,12 @@ mod tests {
     }
 
     #[test]
-    fn sockets_that_are_handed_over_are_shared_out_among_more_or_fewer_workers() {
+    fn sockets_that_are_handed_over_are_shared_among_more_or_fewer_workers() {
         for (before, after, sockets) in [(2, 2, 2), (3, 2, 4), (1, 3, 3)] {
             let old = bind(&loopback(), &Workers::new(before)).unwrap();
             let address = old[0].local_addr().unwrap();
             let held: Vec<_> = old.iter().map(|socket| socket.hold().unwrap()).collect();
-            // The old process is gone; what waits in the queue is not.
+            // The old process has ended, but the connections in the queue remain.
             let waiting = std::net::TcpStream::connect(address).unwrap();
             drop(old);
             let handed = held.iter().map(|held| held.as_fd().try_clone_to_owned().unwrap()).collect();
@@ -450,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn the_path_of_a_unix_socket_that_was_handed_on_stays() {
+    fn the_path_of_a_unix_socket_that_was_handed_over_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let bound = Bind::Unix { path: path.clone(), mode: 0o600 };
@@ -466,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_socket_is_left_alone() {
+    fn a_file_that_is_no_socket_is_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("precious");
         fs::write(&path, "kept").unwrap();

@@ -1,9 +1,8 @@
-//! A client that stops reading: its connection is cut when a write has made no progress for too long.
+//! Cuts the connection of a client that stops reading: a write that makes no progress for too long is an error.
 //!
-//! hyper doesn't poll a response's body while the socket is full, so nothing above would notice, and the upstream's
-//! connection would be held for as long as the client likes. This wraps the socket itself, below TLS: every byte that
-//! the kernel takes is progress, also in the middle of a TLS record. A timer runs only after a write that had to wait;
-//! one that is taken at once reads no clock.
+//! While the socket is full, a server doesn't poll the response's body. So no layer above would notice, and the upstream's connection would
+//! be held as long as the client likes. This wraps the socket itself, below TLS: every byte that the kernel accepts is progress, also
+//! within a TLS record. The timer runs only after a write that had to wait; a write that succeeds at once reads no clock.
 
 use std::{
     fmt, io,
@@ -17,12 +16,12 @@ use tokio::time::Instant;
 
 /// Watches the writes of one socket.
 ///
-/// Small, since each connection has one, and memory per idle connection counts.
+/// It is small, because each connection has one and memory per idle connection counts.
 #[derive(Debug)]
 pub(crate) struct Stall {
-    /// Made once, with the first write that waits, and used again.
+    /// Made at the first write that waits, and then reused.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Milliseconds; 0 is no limit.
+    /// In milliseconds; 0 means no limit.
     limit: u32,
     waiting: bool,
 }
@@ -30,13 +29,13 @@ pub(crate) struct Stall {
 impl Stall {
     pub(crate) const NONE: Self = Self { timer: None, limit: 0, waiting: false };
 
-    /// Zero is no limit. The limit is kept in whole milliseconds, at least one and at most 49 days.
+    /// Zero means no limit. The limit is kept in whole milliseconds, at least one and at most 49 days.
     pub(crate) fn new(limit: Duration) -> Self {
         let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
         Self { limit: if limit.is_zero() { 0 } else { millis.max(1) }, ..Self::NONE }
     }
 
-    /// Passes on what a write gave; one that waits for longer than the limit becomes [`Stalled`].
+    /// Passes on the result of a write. If writes wait longer than the limit, the result is the error [`Stalled`].
     pub(crate) fn watch(
         &mut self,
         cx: &mut Context<'_>,
@@ -55,19 +54,19 @@ impl Stall {
     }
 }
 
-/// The client took no byte for so long.
+/// The client accepted no byte for this time.
 #[derive(Debug)]
 pub(crate) struct Stalled(pub(crate) Duration);
 
 impl fmt::Display for Stalled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the client took no byte of the answer for {:?} (`http.write_timeout`)", self.0)
+        write!(f, "the client accepted no byte of the answer for {:?} (`http.write_timeout`)", self.0)
     }
 }
 
 impl std::error::Error for Stalled {}
 
-/// Finds it among the causes of an error.
+/// Finds a [`Stalled`] among the causes of an error.
 pub(crate) fn stalled<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Stalled> {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -1,4 +1,4 @@
-//! The byte stream under everything: TCP, Unix or TLS, with what detection read put back in front.
+//! The byte stream below all protocols: TCP, Unix or TLS. Bytes that detection has read are put back in front of it.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ use crate::stall::Stall;
 /// An accepted connection.
 #[derive(Debug)]
 pub struct Stream {
-    /// Boxed, since connections that wait have read nothing.
+    /// Boxed, because connections that wait have read nothing.
     prefix: Option<Box<Bytes>>,
     kind: Kind,
     stall: Stall,
@@ -30,15 +30,14 @@ pub struct Stream {
 enum Kind {
     Tcp(TcpStream),
     Unix(UnixStream),
-    // A TLS session is about 1 KiB: boxed, so that plaintext connections don't carry its size.
+    // A TLS session is about 1 KiB. It is boxed, so that plaintext connections don't need that size.
     Tls(Box<TlsStream<Stream>>),
-    /// Moved into a TLS session that was never finished.
+    /// The stream was moved into a TLS session whose handshake did not finish.
     Gone,
 }
 
 impl Stream {
-    /// The TCP socket, where the stream is plain TCP: what `splice(2)` and keepalives need. Take the
-    /// [`unread`](Self::take_unread) bytes first.
+    /// The TCP socket, if the stream is plain TCP; `splice(2)` and keepalives need it. Take the [`unread`](Self::take_unread) bytes first.
     pub fn as_tcp(&self) -> Option<&TcpStream> {
         match &self.kind {
             Kind::Tcp(tcp) => Some(tcp),
@@ -46,7 +45,7 @@ impl Stream {
         }
     }
 
-    /// The Unix socket, where the stream is one.
+    /// The Unix socket, if the stream is one.
     pub fn as_unix(&self) -> Option<&UnixStream> {
         match &self.kind {
             Kind::Unix(unix) => Some(unix),
@@ -54,17 +53,17 @@ impl Stream {
         }
     }
 
-    /// There are bytes that were read from the socket and not yet by the stream's reader.
+    /// Whether there are bytes that were read from the socket but not yet by the stream's reader.
     pub const fn has_unread(&self) -> bool {
         self.prefix.is_some()
     }
 
-    /// Takes the bytes that were read from the socket and not yet by the stream's reader.
+    /// Takes the bytes that were read from the socket but not yet by the stream's reader.
     pub fn take_unread(&mut self) -> Bytes {
         self.prefix.take().map(|prefix| *prefix).unwrap_or_default()
     }
 
-    /// The plain TCP socket itself with the unread bytes; any other stream is returned.
+    /// The plain TCP socket with the unread bytes. Any other stream is returned unchanged.
     pub fn into_tcp(mut self) -> Result<(TcpStream, Bytes), Self> {
         let unread = self.take_unread();
         match self.kind {
@@ -77,7 +76,7 @@ impl Stream {
         }
     }
 
-    /// Bounds how long a write may wait for the client, down at the socket; zero is for as long as it likes.
+    /// Limits how long a write may wait for the client, at the socket itself; zero means no limit.
     pub(crate) fn limit_writes(&mut self, limit: Duration) {
         match &mut self.kind {
             Kind::Tls(tls) => tls.get_mut().0.limit_writes(limit),
@@ -85,7 +84,8 @@ impl Stream {
         }
     }
 
-    /// Makes the close a reset: the client can't take what came for the whole, where only the end says that it is whole.
+    /// Makes the close a reset. If only the end of the connection would show that a response is complete, the client then can't take it for
+    /// complete.
     pub(crate) fn reset(&self) {
         match &self.kind {
             Kind::Tcp(tcp) => {
@@ -96,12 +96,12 @@ impl Stream {
         }
     }
 
-    /// Stands where a stream was moved away.
+    /// A stand-in for a stream that was moved away.
     pub(crate) const fn gone() -> Self {
         Self { prefix: None, kind: Kind::Gone, stall: Stall::NONE }
     }
 
-    /// Puts bytes back in front, before those that are there already.
+    /// Puts bytes back in front of the stream, before those that are there already.
     pub(crate) fn unread(&mut self, bytes: Bytes) {
         if bytes.is_empty() {
             return;
@@ -113,7 +113,8 @@ impl Stream {
         self.prefix = Some(Box::new(bytes));
     }
 
-    /// The same from a poll, also for TLS, where a short read is put back in front. An error or the end is left to the next read.
+    /// Waits until the client has sent something or has left, as a poll. For TLS it needs a short read, whose bytes are put back. An error
+    /// or the end is left to the next read.
     pub(crate) fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.has_unread() {
             return Poll::Ready(());
@@ -134,7 +135,7 @@ impl Stream {
         }
     }
 
-    /// Waits until the client has said something, or has left.
+    /// Waits until the client has sent something, or has left.
     pub async fn client_speaks(&mut self) {
         std::future::poll_fn(|cx| self.poll_client(cx)).await;
     }
@@ -145,7 +146,7 @@ impl Abort for Stream {
         match &mut self.kind {
             Kind::Tcp(tcp) => tcp.abort(),
             Kind::Tls(tls) => tls.get_mut().0.abort(),
-            // A Unix socket knows no reset.
+            // A Unix socket can't be reset.
             Kind::Unix(_) | Kind::Gone => {}
         }
     }
@@ -195,7 +196,7 @@ impl AsyncRead for Stream {
             buf.put_slice(&prefix[..n]);
             prefix.advance(n);
             if prefix.is_empty() {
-                // Gives the memory back, not only the length.
+                // This releases the memory too, not only the length.
                 self.prefix = None;
             }
             return Poll::Ready(Ok(()));

@@ -1,8 +1,8 @@
-//! What the first bytes of a connection turned out to be.
+//! What detection found in the first bytes of a connection.
 
 use std::sync::Arc;
 
-/// What is spoken on a connection.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.0 or HTTP/1.1.
@@ -16,7 +16,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The word of the access log and the metrics.
+    /// Its name in the access log and the metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http1 => "http1",
@@ -27,11 +27,11 @@ impl Protocol {
     }
 }
 
-/// What a TLS client asked for, read without terminating (RFC 8446 section 4.1.2).
+/// The contents of a ClientHello, read without terminating TLS (RFC 8446 section 4.1.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientHello {
-    /// The server name, in lower case (RFC 6066 section 3); `None` where the client sent none.
+    /// The server name, in lower case (RFC 6066 section 3); `None` if the client sent none.
     pub sni: Option<Arc<str>>,
-    /// The protocols it offered, in its order (RFC 7301).
+    /// The protocols that the client offered, in its order (RFC 7301).
     pub alpn: Vec<Vec<u8>>,
 }

@@ -1,4 +1,4 @@
-//! The client's side of an upgrade or CONNECT, once its request was answered.
+//! The client's side of an upgrade or CONNECT, after its request was answered.
 
 use std::{
     fmt, io,
@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::http1;
 
-/// Becomes the client's side as soon as the request was answered with a switch of protocols.
+/// It becomes the client's side of the tunnel when the request is answered with a switch of protocols.
 #[derive(Debug)]
 pub struct OnUpgrade(Pending);
 

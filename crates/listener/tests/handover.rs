@@ -1,10 +1,10 @@
-//! Connections that land on one worker are shared with the others, and none is lost when the workers end.
+//! Connections that arrive at one worker are shared with the other workers, and none is lost when the workers end.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests stand outside of them"
+    reason = "the lint does not see that these are helpers of tests"
 )]
 
 mod support;
@@ -67,7 +67,7 @@ fn get(client: &mut (impl Read + Write)) {
 }
 
 #[test]
-fn connections_end_up_even_whatever_socket_the_kernel_chose() {
+fn connections_are_balanced_whatever_socket_the_kernel_chose() {
     let (listener, workers, trigger) = (listener(), Workers::new(2), DrainTrigger::new());
     let sockets = bind(&listener.bind[0], &workers).unwrap();
     let address = sockets[0].local_addr().unwrap();
@@ -81,7 +81,7 @@ fn connections_end_up_even_whatever_socket_the_kernel_chose() {
     }
     assert_eq!((workers.open(0), workers.open(1)), (4, 4));
     clients.iter_mut().for_each(get);
-    // Again: handing over has cost nobody a byte.
+    // Every client can send again: the handing over lost no byte.
     clients.iter_mut().for_each(get);
     drop(clients);
     eventually("none is open", || workers.open(0) + workers.open(1) == 0);
@@ -99,7 +99,7 @@ fn connections_that_were_handed_over_survive_a_drain() {
     let (workers, trigger) = (Workers::new(2), DrainTrigger::new());
     let mut sockets = bind(&listener.bind[0], &workers).unwrap();
     let second = sockets.pop().unwrap();
-    // Only one of the two runs: it accepts all, and the other's half waits in its queue.
+    // Only one of the two workers runs: it accepts all connections, and half of them wait in the queue of the other.
     let first = worker(listener.clone(), sockets, &trigger);
     let mut clients: Vec<_> = (0..8)
         .map(|_| {

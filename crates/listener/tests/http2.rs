@@ -1,10 +1,10 @@
-//! What an HTTP/2 client may rely on, and what a hostile one may not do.
+//! What an HTTP/2 client may rely on, and what a hostile one must not achieve.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests stand outside of them"
+    reason = "the lint does not see that these are helpers of tests"
 )]
 
 mod support;
@@ -50,7 +50,7 @@ async fn body(answer: http::Response<hyper::body::Incoming>) -> String {
 }
 
 #[test]
-fn requests_run_beside_each_other_and_are_recorded() {
+fn requests_run_at_the_same_time_and_are_recorded() {
     run(async {
         let server = echo(listener());
         let (mut send, _connection) = connect(&server).await;
@@ -68,7 +68,7 @@ fn requests_run_beside_each_other_and_are_recorded() {
 }
 
 #[test]
-fn a_body_that_breaks_off_resets_its_stream_alone() {
+fn a_body_that_breaks_off_resets_only_its_stream() {
     run(async {
         struct Cut(bool);
         impl http_body::Body for Cut {
@@ -94,7 +94,7 @@ fn a_body_that_breaks_off_resets_its_stream_alone() {
         });
         let server = start(listener(), None, http, fun(echo_bytes));
         let (mut send, _connection) = connect(&server).await;
-        // The reset may overtake the head that was sent before it.
+        // The reset may arrive before the head that was sent earlier.
         if let Ok(cut) = send.send_request(post("/cut", "")).await {
             assert!(cut.into_body().collect().await.is_err());
         }
@@ -116,7 +116,7 @@ fn a_request_that_names_two_hosts_is_refused() {
         request.headers_mut().insert("host", http::HeaderValue::from_static("other"));
         assert_eq!(send.send_request(request).await.unwrap().status(), 400);
         assert_eq!(server.finished(1).await[0].reason, Some(Reason::BadRequest));
-        // The scheme's own port names no other host.
+        // The default port of the scheme does not make it another host.
         for (host, status) in [("h:80", 200), ("H:80", 200), ("h:81", 400), ("h:443", 400)] {
             let mut request = post("/", "");
             request.headers_mut().insert("host", http::HeaderValue::from_static(host));
@@ -145,7 +145,7 @@ fn a_drain_sends_goaway_and_finishes_what_runs() {
 }
 
 #[test]
-fn an_idle_connection_is_told_to_go() {
+fn an_idle_connection_is_told_to_end() {
     run(async {
         let mut config = listener();
         config.http.idle_timeout = Duration::from_millis(40);
@@ -156,7 +156,7 @@ fn an_idle_connection_is_told_to_go() {
 }
 
 #[test]
-fn a_stream_that_gets_no_window_is_reset_and_others_go_on() {
+fn a_stream_that_gets_no_window_is_reset_and_others_continue() {
     run(async {
         let mut config = listener();
         config.http.write_timeout = Duration::from_millis(300);
@@ -166,7 +166,7 @@ fn a_stream_that_gets_no_window_is_reset_and_others_go_on() {
         });
         let server = start(config, None, http, fun(echo_bytes));
         let mut client = server.connect().await;
-        // SETTINGS_INITIAL_WINDOW_SIZE is 5: just enough for the small answer.
+        // SETTINGS_INITIAL_WINDOW_SIZE is 5: just enough for the small response.
         let begin = [PREFACE, &frame(4, 0, 0, &[0, 4, 0, 0, 0, 5])].concat();
         client.write_all(&begin).await.unwrap();
         let large = [0x82, 0x86, 0x04, 6, b'/', b'l', b'a', b'r', b'g', b'e', 0x41, 1, b'h'];
@@ -210,7 +210,7 @@ fn early_hints_come_before_the_answer() {
 }
 
 #[test]
-fn a_grpc_answer_that_breaks_off_ends_with_a_status_and_words() {
+fn a_grpc_response_that_breaks_off_ends_with_a_status_and_a_message() {
     run(async {
         let broken = futures(vec![Ok("begin"), Err(Reason::UpstreamClosedMidBody)]);
         let http = fun(move |_: HttpRequest| {
@@ -233,7 +233,7 @@ fn a_grpc_answer_that_breaks_off_ends_with_a_status_and_words() {
     });
 }
 
-/// Bodies of these pieces.
+/// Bodies with these pieces.
 fn futures(pieces: Vec<Result<&'static str, Reason>>) -> impl Fn() -> Pieces {
     move || Pieces(pieces.clone().into())
 }
@@ -258,7 +258,7 @@ impl http_body::Body for Pieces {
 }
 
 #[test]
-fn a_client_that_stops_its_body_is_never_taken_for_one_that_has_ended_it() {
+fn a_body_that_the_client_stops_never_counts_as_complete() {
     run(async {
         let server = echo(listener());
         let mut client = raw(&server).await;
@@ -277,7 +277,7 @@ fn a_header_block_larger_than_allowed_is_answered_with_431() {
         let (mut send, _connection) = connect(&server).await;
         let mut request = post("/", "");
         request.headers_mut().insert("x", "a".repeat(1200).parse().unwrap());
-        // The client may know the limit by SETTINGS and refuse to send.
+        // The client may know the limit from SETTINGS and refuse to send.
         if let Ok(answer) = send.send_request(request).await {
             assert_eq!(answer.status(), 431);
         }
@@ -285,7 +285,7 @@ fn a_header_block_larger_than_allowed_is_answered_with_431() {
 }
 
 #[test]
-fn many_streams_go_out_in_few_writes_and_none_is_stuck() {
+fn many_streams_are_sent_in_few_writes_and_none_hangs() {
     run(async {
         let server = echo(listener());
         let (send, _connection) = connect(&server).await;

@@ -1,10 +1,10 @@
-//! HTTP/2 frame by frame: floods, malformed messages, and what well-known clients send that is neither.
+//! HTTP/2 frame by frame: floods, malformed messages, and unusual but valid frames that well-known clients send.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests stand outside of them"
+    reason = "the lint does not see that these are helpers of tests"
 )]
 
 mod support;
@@ -36,14 +36,14 @@ async fn is_cut_by(server: &Server, frames: impl Fn(u32) -> Vec<u8>) -> Option<R
     done[before..].iter().rev().find(|d| d.method.is_empty()).and_then(|d| d.reason)
 }
 
-/// Reads until these bytes have come.
+/// Reads until these bytes have arrived.
 async fn wait_for(client: &mut TcpStream, all: &mut Vec<u8>, wanted: &[u8]) {
     while !all.windows(wanted.len()).any(|bytes| bytes == wanted) {
         assert!(client.read_buf(all).await.unwrap() > 0, "closed");
     }
 }
 
-/// Bounds that a flood reaches soon.
+/// Limits that a flood reaches soon.
 fn strict() -> attache_config::model::Listener {
     let mut config = listener();
     config.http.limits.h2_flood_burst = 5000;
@@ -92,7 +92,7 @@ fn floods_end_their_connection_and_no_other() {
             flood,
             "answers to PINGs that were not sent"
         );
-        // A stream is open, so that the connection is, too.
+        // A stream is open, so that the connection stays open.
         let goaway = |n| match n {
             0 => frame(1, 4, 1, HEADERS),
             _ => frame(7, 0, 0, &[0; 8]),
@@ -103,12 +103,12 @@ fn floods_end_their_connection_and_no_other() {
             [frame(1, 5, stream, HEADERS), frame(3, 0, stream, &[0, 0, 0, 8])].concat()
         };
         assert_eq!(is_cut_by(&server, rapid_reset).await, flood, "RST_STREAM");
-        // Each stream is reset by us (CVE-2025-8671): a window above the largest.
+        // attache resets each stream (CVE-2025-8671): a window above the largest allowed.
         let made_to_reset = |n: u32| {
             let stream = 2 * n + 1;
             [frame(1, 4, stream, HEADERS), frame(8, 0, stream, &[0x7f, 0xff, 0xff, 0xff])].concat()
         };
-        assert_eq!(is_cut_by(&server, made_to_reset).await, flood, "resets of ours");
+        assert_eq!(is_cut_by(&server, made_to_reset).await, flood, "resets by attache");
         let mut client = raw(&server).await;
         client.write_all(&frame(1, 5, 1, HEADERS)).await.unwrap();
         wait_for(&mut client, &mut Vec::new(), b"GET http://h/ []").await;
@@ -125,7 +125,7 @@ fn a_flood_is_told_why_its_connection_ends() {
         let _ = client.read_to_end(&mut all).await;
         let words = "too many PING frames on this connection for the requests that were answered \
                      (http.limits.h2_flood_burst)";
-        // GOAWAY: no stream was worked on, ENHANCE_YOUR_CALM, and why.
+        // GOAWAY: no stream was processed; ENHANCE_YOUR_CALM; and the reason.
         let goodbye = frame(7, 0, 0, &[&[0, 0, 0, 0, 0, 0, 0, 11], words.as_bytes()].concat());
         assert!(
             all.ends_with(&goodbye),
@@ -137,12 +137,12 @@ fn a_flood_is_told_why_its_connection_ends() {
 }
 
 #[test]
-fn good_clients_habits_end_nothing() {
+fn habits_of_well_behaved_clients_end_nothing() {
     run(async {
         let server = echo(listener());
         let mut client = raw(&server).await;
         let (mut read, mut write) = client.split();
-        // A request whose body is flushed with every byte, a PING with each of them, and every third request given up.
+        // A request whose body is flushed after every byte, with a PING each time, and every third request is cancelled.
         let client = async {
             for n in 0..2000_u32 {
                 let stream = 2 * n + 1;
@@ -178,7 +178,7 @@ fn padding_of_small_frames_costs_the_client_no_window() {
         let mut client = raw(&server).await;
         let (mut read, mut write) = client.split();
         let mut windows = [65_535_i64; 2];
-        // As a client that pads every frame, and counts its windows.
+        // Like a client that pads every frame and counts its windows.
         let mut sent = vec![frame(1, 4, 1, HEADERS)];
         let most = 256 << 10;
         windows[1] = most;
@@ -220,13 +220,13 @@ fn malformed_requests_reset_their_stream() {
         let stream = |n, trailers: &[u8]| [frame(1, 4, n, HEADERS), frame(1, 5, n, trailers)].concat();
         let all = [
             frame(1, 5, 1, &fragment),
-            // Pseudo-fields of a request, of an answer and of nobody in trailers; the last in two frames.
+            // In trailers: a pseudo-field of a request, one of a response, and an unknown one; the last one in two frames.
             stream(3, &[0x84]),
             stream(5, &[0x88]),
             stream(7, b"\x00\x0a:authority\x01h"),
             [frame(1, 4, 9, HEADERS), frame(0, 0, 9, b"x"), frame(1, 1, 9, &[]), frame(9, 4, 9, &[0x84])]
                 .concat(),
-            // In a request's head.
+            // In the head of a request.
             frame(1, 5, 11, &[HEADERS, &[0x88]].concat()),
         ];
         client.write_all(&all.concat()).await.unwrap();
@@ -261,13 +261,13 @@ fn a_head_has_its_time_from_the_first_byte_to_the_last() {
             client.write_all(&part).await.unwrap();
             let mut all = Vec::new();
             let _ = client.read_to_end(&mut all).await;
-            // GOAWAY: no stream was worked on.
+            // GOAWAY: no stream was processed.
             let goodbye = [0, 0, 0, 0, 0, 0, 0, 0].as_slice();
             let words = b"The request's head did not arrive in time.";
             assert!(all.ends_with(&frame(7, 0, 0, &[goodbye, words].concat())), "{name}: {all:x?}");
             assert_eq!(server.finished(n + 1).await[n].reason, Some(Reason::HeaderTimeout), "{name}");
         }
-        // Each head has its own time, and what is no head has none.
+        // Each head has its own time limit; without a head there is none.
         let mut client = raw(&server).await;
         for n in 0..4 {
             let head = frame(1, 4, 1 + 2 * n, HEADERS);
@@ -299,7 +299,7 @@ fn a_preface_that_stops_has_no_more_time_than_a_head() {
 }
 
 #[test]
-fn what_a_client_did_wrong_is_told_and_no_leaving() {
+fn an_error_of_the_client_is_reported_as_such_and_not_as_its_leaving() {
     run(async {
         let server = echo(listener());
         let mut client = raw(&server).await;
@@ -308,7 +308,7 @@ fn what_a_client_did_wrong_is_told_and_no_leaving() {
         let done = server.finished(1).await;
         assert_eq!((done[0].reason, &*done[0].method), (Some(Reason::BadRequest), ""));
         assert!(done[0].detail.as_deref().is_some_and(|words| !words.is_empty()));
-        // A body that is shorter than it said.
+        // A body that is shorter than its announced length.
         let head = [HEADERS, b"\x0f\x0d\x019"].concat();
         client.write_all(&[frame(1, 4, 3, &head), frame(0, 1, 3, b"body")].concat()).await.unwrap();
         let done = server.finished(2).await;

@@ -84,7 +84,7 @@ impl Tunnels {
                 biased;
                 result = copy => result,
                 _ = Seldom::new(drain.reached(Phase::Cut)) => {
-                    Err(Lost::new(Reason::ShuttingDown, "the drain's deadline came before the end".to_owned()))
+                    Err(Lost::new(Reason::ShuttingDown, "the drain's deadline passed before the end".to_owned()))
                 }
             };
             end.record(&result);

@@ -1,4 +1,4 @@
-//! A request's body: reads the client's socket itself, whenever it is asked for more.
+//! A request's body. It reads the client's socket itself, whenever more is needed.
 
 use std::{
     pin::Pin,
@@ -17,13 +17,13 @@ use super::{client::refusal, context::Shared};
 pub(super) struct Incoming {
     connection: Rc<Shared>,
     exchange: Rc<Exchange>,
-    /// The request that it belongs to: when that has ended, the client's bytes no longer belong to this body.
+    /// The request that the body belongs to. After that request has ended, the client's bytes no longer belong to this body.
     request: u64,
     done: bool,
 }
 
 impl Incoming {
-    /// The body of the request whose head was just read; one without a byte costs nothing.
+    /// The body of the request whose head was just read. An empty body costs nothing.
     pub(super) fn body(connection: &Rc<Shared>, exchange: &Rc<Exchange>) -> Body {
         let mut this = connection.client.borrow_mut();
         if this.reader.body().is_done() {
@@ -32,7 +32,7 @@ impl Incoming {
         this.body_held = true;
         let request = this.request;
         drop(this);
-        // One allocation per request with a body: the count must stay with the reader of the body, on any task.
+        // One allocation per request with a body: the count must stay with the body's reader, whose task may be any.
         Body::stream(Self {
             connection: connection.clone(),
             exchange: exchange.clone(),
@@ -60,7 +60,7 @@ impl Incoming {
                     Some(Ok(Frame::trailers(trailers)))
                 }
                 Ok(Piece::End) => None,
-                // A client that left, or one whose framing broke: never the upstream's fault.
+                // The client left, or its framing is invalid: this is never an error of the upstream.
                 Err(fault) => {
                     let refusal = refusal(fault);
                     client.broken = Some(Box::new(refusal));
@@ -129,7 +129,7 @@ impl http_body::Body for Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        // Never dropped while the client is borrowed: nothing of the service runs then.
+        // This is never dropped while the client is borrowed: no code of the service runs then.
         if let Ok(mut client) = self.connection.client.try_borrow_mut()
             && client.request == self.request
             && !self.done

@@ -1,7 +1,7 @@
 //! The client's side of one connection: its socket, the bytes that were read, and the positions of its messages.
 //!
-//! The connection's task and the body of the request that runs share it. The one that needs bytes reads them itself, so no byte is
-//! handed over between tasks.
+//! The connection's task and the body of the running request share it. Each reads the bytes that it needs itself, so no byte is passed from
+//! task to task.
 
 use std::{
     io,
@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 
 use crate::{request::Refusal, stream::Stream};
 
-/// Bytes that are read ahead of a request that runs: the begin of the next one, or of a tunnel that isn't open yet.
+/// How many bytes are read ahead during a request: the beginning of the next request, or of a tunnel that isn't open yet.
 const AHEAD: usize = SIZE;
 
 #[derive(Debug)]
@@ -30,23 +30,23 @@ pub(super) struct Client {
     pub(super) buf: BytesMut,
     pub(super) reader: Reader,
     pub(super) out: Outbox,
-    /// The client has closed its side: nothing more comes.
+    /// The client has closed its side: no more bytes will come.
     pub(super) ended: bool,
     /// The connection has ended.
     pub(super) gone: bool,
-    /// Why the body that runs was refused. Boxed, since it seldom is.
+    /// Why the body of the running request was refused. Boxed, because that is rare.
     pub(super) broken: Option<Box<Refusal>>,
     /// The running request, counted from 1; the body with the same number may read.
     pub(super) request: u64,
-    /// The client waits for 100 before it sends the body.
+    /// The client waits for status 100 before it sends the body.
     pub(super) expects: bool,
-    /// The body is wanted, so that 100 is to be sent.
+    /// The reader wants the body, so status 100 must be sent.
     pub(super) wanted: bool,
-    /// Somebody holds the body that runs.
+    /// Some code holds the body of the running request.
     pub(super) body_held: bool,
     /// The connection's task.
     pub(super) task: Option<Waker>,
-    /// Who reads the body, where that is another task.
+    /// The task that reads the body, if it is another one.
     pub(super) body_task: Option<Waker>,
     bulk: Bulk,
     unflushed: bool,
@@ -83,7 +83,7 @@ impl Client {
         }
     }
 
-    /// Reads once; 0 at the client's end.
+    /// Reads once. Returns 0 at the end of the client's bytes.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.gone {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
@@ -102,7 +102,7 @@ impl Client {
         read
     }
 
-    /// Reads what comes behind the request that runs, to see the client leave; ready when it has.
+    /// Reads what follows the running request, to notice that the client leaves. Ready when it has left.
     pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.ended && self.buf.len() < AHEAD {
             if ready!(self.poll_fill(cx)).is_err() {
@@ -112,7 +112,7 @@ impl Client {
         Poll::Pending
     }
 
-    /// Writes everything that waits.
+    /// Writes everything that waits to be written.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
             let stream = Pin::new(&mut self.stream);
@@ -134,7 +134,7 @@ impl Client {
         Poll::Ready(Ok(()))
     }
 
-    /// The buffer for a head.
+    /// The buffer that a head is written to.
     pub(super) fn head(&mut self) -> &mut BytesMut {
         let out = self.out.head();
         if out.capacity() == 0 {
@@ -143,7 +143,7 @@ impl Client {
         out
     }
 
-    /// The reader of the body wakes the connection's task.
+    /// Notes the task of the body's reader; it is woken together with the connection's task.
     pub(super) fn told_by(&mut self, cx: &Context<'_>) {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             self.task = Some(cx.waker().clone());
@@ -158,7 +158,7 @@ impl Client {
         }
     }
 
-    /// The connection has ended, even if other owners of this remain.
+    /// The connection has ended, even if this value has other owners.
     pub(super) fn close(&mut self) {
         self.gone = true;
         self.stream = Stream::gone();

@@ -1,4 +1,5 @@
-//! What a connection's task shares with what runs for it: the body of a request that comes, and 1xx answers on their way to the client.
+//! What the connection's task shares with the code that runs for it: the body of the present request, and 1xx responses on their way to the
+//! client.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,17 +14,17 @@ use http::StatusCode;
 use super::client::Client;
 use crate::{registry::OpenConnection, respond::Context};
 
-/// 1xx answers that wait for a client that doesn't read; more are dropped, because no client depends on them (RFC 9110
+/// How many bytes of 1xx responses wait for a client that doesn't read. More are dropped, because no client depends on them (RFC 9110
 /// section 15.2).
 const MAX_WAITING_BYTES: usize = 64 << 10;
 
-/// One connection. In one piece, since memory per idle connection counts.
+/// One connection. It is one allocation, because memory per idle connection counts.
 pub(super) struct Shared {
     pub(super) context: Context,
     pub(super) client: RefCell<Client>,
     /// The request whose response has not started; 1xx responses are only for that one.
     open: Cell<u64>,
-    /// 1xx answers that are to be written. Boxed, since there are hardly ever any.
+    /// The 1xx responses that must be written. Boxed, because they are rare.
     hints: Cell<Option<Box<BytesMut>>>,
 }
 
@@ -37,18 +38,18 @@ impl Shared {
         self.context.live()
     }
 
-    /// Where this request's 1xx answers go. It knows its request, so that a late one of an abandoned attempt can't reach the next.
+    /// Passes on this request's 1xx responses. It knows its request, so a late one of an abandoned attempt can't reach the next request.
     pub(super) fn hints_of(self: &Rc<Self>, request: u64) -> OnInformational {
         self.open.set(request);
         OnInformational::of(self.clone(), request)
     }
 
-    /// The answer begins: no more 1xx answers.
+    /// The final response begins: no more 1xx responses are written.
     pub(super) fn close_hints(&self) {
         self.open.set(0);
     }
 
-    /// The 1xx answers that are to be written.
+    /// The 1xx responses that must be written.
     pub(super) fn take_hints(&self) -> Option<Box<BytesMut>> {
         self.hints.take()
     }

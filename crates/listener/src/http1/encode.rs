@@ -1,4 +1,4 @@
-//! How an answer is written: where its body ends for this client, and what becomes of the connection.
+//! Decides how a response is written: where its body ends for this client, and whether the connection persists.
 
 use std::{cell::RefCell, time::SystemTime};
 
@@ -12,30 +12,30 @@ use attache_wire::{
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-/// What the request said that its answer depends on.
+/// The properties of a request that its response depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestTraits {
-    /// HEAD: the answer has no body, whatever its head says.
+    /// HEAD: the response has no body, whatever its head says.
     pub(super) head: bool,
-    /// CONNECT: a success is a tunnel.
+    /// CONNECT: a success opens a tunnel.
     pub(super) connect: bool,
     pub(super) http11: bool,
     pub(super) takes_trailers: bool,
-    /// Another request may follow, as far as the client is concerned.
+    /// The client allows another request.
     pub(super) persists: bool,
-    /// What follows may not be HTTP.
+    /// The next bytes may be another protocol.
     pub(super) may_switch: bool,
 }
 
-/// How an answer is written.
+/// How a response is written.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) encoder: Encoder,
-    /// The connection ends with it.
+    /// The connection ends with this response.
     pub(super) closes: bool,
 }
 
-/// Writes the head of an answer.
+/// Writes the head of a response.
 pub(super) fn head(
     out: &mut BytesMut,
     answer: &mut Response<Body>,
@@ -53,7 +53,7 @@ pub(super) fn head(
     };
     let status = answer.status();
     if status == StatusCode::NO_CONTENT || status.is_informational() {
-        // RFC 9110 section 8.6.
+        // RFC 9110 section 8.6: this response must not have a length.
         answer.headers_mut().remove(CONTENT_LENGTH);
     }
     if !status.is_informational() && !answer.headers().contains_key(DATE) {
@@ -84,8 +84,8 @@ fn says_close(headers: &Fields) -> bool {
     headers.get(CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
-/// The trailers that may be sent: those that the answer has announced, to a client that takes them (RFC 9110 section 6.5.1), and of
-/// them no field that speaks of the message's framing, routing or content.
+/// The trailers that may be sent: those that the response has announced, if the client accepts trailers (RFC 9110 section 6.5.1), without
+/// fields about the message's framing, routing or content.
 pub(super) fn trailers(mut trailers: HeaderMap, announced: &Fields) -> Option<HeaderMap> {
     attache_http::announced_trailers(&mut trailers, announced);
     (!trailers.is_empty()).then_some(trailers)
@@ -95,7 +95,7 @@ thread_local! {
     static NOW: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
 }
 
-/// The time of an answer that has none (RFC 9110 section 6.6.1), made once a second.
+/// The `Date` of a response that has none (RFC 9110 section 6.6.1). It is made once a second.
 pub(crate) fn date() -> HeaderValue {
     let now = SystemTime::now();
     let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();

@@ -1,4 +1,4 @@
-//! HTTP/1.0 and HTTP/1.1 (RFC 9112): what a socket adds to the state machines of `attache-wire`.
+//! HTTP/1.0 and HTTP/1.1 (RFC 9112): connects a socket to the state machines of `attache-wire`.
 
 mod body;
 mod client;

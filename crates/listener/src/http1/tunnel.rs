@@ -1,4 +1,4 @@
-//! A connection that stops being HTTP: its stream goes to the owner of the request's [`OnUpgrade`].
+//! A connection that switches from HTTP to a tunnel: its stream goes to the owner of the request's [`OnUpgrade`].
 //!
 //! [`OnUpgrade`]: crate::OnUpgrade
 
@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{request::ListenerPermit, stream::Stream};
 
-/// What the connection's task and its tunnel tell each other.
+/// The signals between the connection's task and its tunnel.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     cut: AtomicBool,
@@ -39,7 +39,7 @@ impl Signals {
     }
 }
 
-/// The client's side of a tunnel. It holds the connection's place under the limit.
+/// The client's side of a tunnel. It holds the connection's permit.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     stream: Stream,
@@ -87,7 +87,7 @@ impl AsyncRead for Tunnel {
         }
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if read.is_pending() {
-            // One task reads it from begin to end.
+            // The same task reads it from its beginning to its end.
             let _ = self.signals.reader.get_or_init(|| cx.waker().clone());
         }
         read

@@ -1,11 +1,11 @@
-//! One request of an HTTP/2 connection: its answer is waited for, and sent as the client's windows allow.
+//! One request of an HTTP/2 connection: waits for its response, and sends that as the client's windows allow.
 //!
 //! Rules:
-//! - The client's reset ends the work in every state.
-//! - A response that is cut resets the stream, and never ends it (RFC 9113 section 8.1). A gRPC answer ends with a
-//!   status of its own instead, since that is what its client reads, and it can't be taken for a good end.
-//! - A client that gives the stream no window for `http.write_timeout` loses the stream. The socket's own timeout does not see it, since
-//!   other streams' bytes go.
+//! - A reset by the client ends the work in every state.
+//! - A response that is cut resets the stream, and never ends it cleanly (RFC 9113 section 8.1). A gRPC response ends with a status of its
+//!   own instead: the client reads that status, and can't take it for a success.
+//! - A client that gives a stream no window for `http.write_timeout` loses the stream. The socket's own timeout does not notice this,
+//!   because bytes of other streams are still sent.
 
 use std::{
     cell::RefCell,
@@ -34,18 +34,18 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{exchange::CountedBody, http1::date, registry::OpenConnection, stall::Stalled};
 
-/// 1xx responses that may wait for the socket for one request.
+/// How many 1xx responses of one request may wait for the socket.
 const MOST_INFORMATIONAL: usize = 16;
 
-/// 1xx responses that are to be sent before the answer.
+/// 1xx responses that must be sent before the final response.
 #[derive(Debug, Default)]
 pub(super) struct Informational(RefCell<Vec<(StatusCode, Fields)>>);
 
 impl Informational {
-    /// Where a request's 1xx responses go.
+    /// The function that receives a request's 1xx responses.
     pub(super) fn sink(self: &Rc<Self>) -> OnInformational {
         let queue = Rc::clone(self);
-        // Called while the answer is polled, so by the task that sends them next.
+        // This is called while the response is polled, so by the task that sends them next.
         OnInformational::new(move |status, headers| {
             let mut waiting = queue.0.borrow_mut();
             if status.is_informational() && status.as_u16() > 101 && waiting.len() < MOST_INFORMATIONAL {
@@ -57,16 +57,16 @@ impl Informational {
     }
 }
 
-/// What a CONNECT needs beside its answer.
+/// What a CONNECT needs beside its response.
 pub(super) struct Connect {
     pub(super) received: RecvStream,
     pub(super) tunnel: oneshot::Sender<Tunnel>,
 }
 
 pin_project! {
-    /// One request's answer on its way.
+    /// A response that is being sent to one request.
     pub(super) struct Answer<F> {
-        // `None` once the answer's body has it.
+        // `None` after the response's body has taken it.
         send: Option<SendStream>,
         #[pin]
         state: State<F>,
@@ -74,7 +74,7 @@ pin_project! {
         informational: Rc<Informational>,
         sent_informational: usize,
         live: Rc<OpenConnection>,
-        // The request's, where its body could still break a rule.
+        // The request's record, as long as its body could still break a rule.
         record: Option<Rc<Exchange>>,
         is_head: bool,
         write_timeout: Duration,
@@ -113,7 +113,7 @@ impl<F> Answer<F> {
         }
     }
 
-    /// The request has a body, which may still break a rule: its record must show that.
+    /// The request has a body. If that body breaks a rule, the request's record must show it.
     pub(super) fn with_record(self, record: Option<Rc<Exchange>>) -> Self {
         Self { record, ..self }
     }
@@ -135,7 +135,7 @@ impl<F: Future<Output = Result<Response<CountedBody>, Infallible>>> Future for A
             };
             let Some(send) = this.send.as_ref() else { return Poll::Ready(()) };
             if send.is_broken() {
-                // Also before it was started: a request that was cancelled by then is not forwarded.
+                // This also happens before the work has started: a request that is cancelled by then is not forwarded.
                 note_fault(this.record.as_deref(), send);
                 return Poll::Ready(());
             }
@@ -147,7 +147,7 @@ impl<F: Future<Output = Result<Response<CountedBody>, Infallible>>> Future for A
                 }
             }
             let Poll::Ready(Ok(response)) = polled else {
-                // The client's reset, or the connection's end.
+                // The client reset the stream, or the connection ended.
                 return send.poll_end(cx).map(|_| ());
             };
             this.live.answered.set(this.live.answered.get() + 1);
@@ -159,7 +159,7 @@ impl<F: Future<Output = Result<Response<CountedBody>, Infallible>>> Future for A
             if head.status.is_success()
                 && let Some(connect) = this.connect.take()
             {
-                // RFC 9110 section 9.3.6.
+                // RFC 9110 section 9.3.6: such a response has no length.
                 head.headers.remove(CONTENT_LENGTH);
                 if send.answer(head.status, &head.headers, false)
                     && let Some(send) = this.send.take()
@@ -189,7 +189,7 @@ impl<F: Future<Output = Result<Response<CountedBody>, Infallible>>> Future for A
     }
 }
 
-/// Tells a request's record whose body broke a rule that it did not just leave.
+/// If a request's body broke a rule, notes that in its record, so that it doesn't say that the client left.
 fn note_fault(record: Option<&Exchange>, out: &SendStream) {
     if let Some(exchange) = record
         && let Some(error) = out.broken().filter(|error| error.is_rule() && error.is_reset())
@@ -205,7 +205,7 @@ fn is_grpc(headers: &Fields) -> bool {
     })
 }
 
-/// What HTTP/2 has no place for (RFC 9113 section 8.2.2).
+/// Removes the fields that HTTP/2 doesn't allow (RFC 9113 section 8.2.2).
 fn strip(headers: &mut Fields) {
     headers.remove(TE);
     for name in CONNECTION_SPECIFIC {
@@ -213,24 +213,24 @@ fn strip(headers: &mut Fields) {
     }
 }
 
-/// The body on its way.
+/// A body that is being sent.
 struct Sending {
     out: SendStream,
     body: CountedBody,
-    /// Taken from the body and not yet covered by the client's windows.
+    /// Data that was taken from the body and that the client's windows don't allow yet.
     rest: Bytes,
-    /// `rest` is the last of it.
+    /// `rest` is the last data.
     ends: bool,
     is_grpc: bool,
-    /// Made once, and used again.
+    /// Made once and then reused.
     stall: Option<Stall>,
 }
 
-/// Follows how long an answer waits for the client's window.
+/// Measures how long a response waits for the client's window.
 struct Stall {
     timer: Pin<Box<Sleep>>,
     runs: bool,
-    /// It is the window that was missing when it began, and not the socket, which has a timeout of its own.
+    /// When the wait began, the window was missing, and not the socket; the socket has its own timeout.
     lacks_window: bool,
 }
 
@@ -240,7 +240,7 @@ impl Sending {
             if !self.rest.is_empty() {
                 let room = match self.out.poll_capacity(cx, self.rest.len()) {
                     Poll::Ready(Ok(room)) => room,
-                    // The client's reset, or the connection's end.
+                    // The client reset the stream, or the connection ended.
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
                     Poll::Pending => {
                         ready!(self.poll_stalled(cx, write_timeout));
@@ -292,7 +292,7 @@ impl Sending {
         }
     }
 
-    /// Is ready when the client gave no window for so long, and the stream is reset.
+    /// Ready when the client gave no window for so long; the stream is then reset.
     fn poll_stalled(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         if limit.is_zero() {
             return Poll::Pending;
@@ -312,7 +312,7 @@ impl Sending {
             if stall.lacks_window && lacks_window {
                 break;
             }
-            // There is no event when a queued stream stops waiting for the socket and begins to wait for the window.
+            // No event says when a queued stream stops waiting for the socket and begins to wait for the window.
             stall.timer.as_mut().reset(Instant::now() + limit);
             stall.lacks_window = lacks_window;
         }
@@ -326,7 +326,8 @@ impl Sending {
         if self.is_grpc {
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from(u16::from(reason.grpc_status())));
-            let words = format!("attache: the answer broke off: {reason}: {}", crate::exchange::cause(error));
+            let words =
+                format!("attache: the response broke off: {reason}: {}", crate::exchange::cause(error));
             if let Ok(words) = HeaderValue::from_str(&percent_encode(&words)) {
                 trailers.insert("grpc-message", words);
             }

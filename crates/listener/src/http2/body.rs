@@ -1,4 +1,4 @@
-//! A request's body on its way from the client: counts, and says why it broke.
+//! A request's body from the client. It counts bytes and says why the body broke.
 
 use std::{
     pin::Pin,
@@ -19,12 +19,12 @@ struct Received {
 
 /// Wraps a stream that has not ended.
 pub(super) fn body(stream: RecvStream, exchange: &Rc<Exchange>) -> Body {
-    // One allocation per request with a body: the count must stay with the reader of the body, on any task.
+    // One allocation per request with a body: the count must stay with the body's reader, whose task may be any.
     Body::stream(Received { incoming: Incoming::new(stream), exchange: exchange.clone() })
 }
 
-/// The client left or broke a rule: this is never the upstream's fault. RST_STREAM(NO_ERROR) of a client only stops its body; it is no
-/// clean end of it.
+/// The client left or broke a rule: this is never an error of the upstream. RST_STREAM(NO_ERROR) from a client only stops its body; it does
+/// not end the body cleanly.
 fn broken(error: Error) -> BodyError {
     let reason = if error.is_rule() && error.is_reset() { Reason::BadRequest } else { Reason::ClientClosed };
     BodyError::with_source(Some(reason), error)

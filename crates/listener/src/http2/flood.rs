@@ -1,8 +1,8 @@
-//! What a client's floods are paid from: its connection, and its address.
+//! The limits that a client's floods are charged to: those of its connection and of its address.
 //!
-//! What a frame costs and what earns is in [`attache_http2::Flood`]. A flood that opens a new connection whenever one
-//! is ended would begin anew with each. So what a connection spends beyond what was earned is also taken from its
-//! client's address. An address that spends nothing has no entry here.
+//! [`attache_http2::Flood`] has the prices and the credits. A client whose connection was ended could open a new one and begin with a full
+//! bucket. So what a connection spends beyond its credit is also charged to the client's address. An address that has spent nothing has no
+//! entry here.
 
 use std::{cell::RefCell, collections::HashMap, net::IpAddr, rc::Rc};
 
@@ -12,23 +12,23 @@ use tokio::time::Instant;
 
 use crate::registry::OpenConnection;
 
-/// Addresses that are remembered. Beyond it those with nothing spent are forgotten, and further ones are not remembered.
+/// How many addresses are remembered. Above this number, those that have spent nothing are forgotten, and new ones are not remembered.
 const MAX_ADDRESSES: usize = 4096;
 
 thread_local! {
     static SPENT: RefCell<HashMap<IpAddr, TokenBucket>> = RefCell::default();
 }
 
-/// A client, on one of its connections.
+/// A client of one of its connections.
 #[derive(Debug)]
 pub(crate) struct Client {
     address: Option<IpAddr>,
-    /// What all connections of its address may spend, in each worker.
+    /// What all connections of its address together may spend, in each worker.
     bounds: Bounds,
     live: Rc<OpenConnection>,
 }
 
-/// Follows the frames of a client's connection.
+/// Counts the frames of a client's connection.
 pub(super) fn flood(limits: &HttpLimits, address: Option<IpAddr>, live: Rc<OpenConnection>) -> Flood<Client> {
     let own = Bounds { rate: limits.h2_flood_rate.into(), burst: limits.h2_flood_burst.into() };
     let times = u64::from(limits.h2_flood_per_client);
@@ -52,7 +52,7 @@ impl Payer for Client {
     }
 }
 
-/// Takes what was spent from the client's address; false where it has spent too much.
+/// Charges an amount to the client's address. Returns false if the address has spent too much.
 fn spend(client: Option<IpAddr>, amount: u64, bounds: Bounds, now: Instant) -> bool {
     let Some(client) = client.map(network) else { return true };
     SPENT.with_borrow_mut(|all| {
@@ -66,7 +66,7 @@ fn spend(client: Option<IpAddr>, amount: u64, bounds: Bounds, now: Instant) -> b
     })
 }
 
-/// One client of IPv6 has its own network (RFC 6177).
+/// The network of an IPv6 client: each client has a network of its own (RFC 6177).
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_has_a_multiple_of_a_connection_and_earns_with_time() {
+    async fn an_address_may_spend_a_multiple_of_a_connection_and_earns_with_time() {
         let bounds = Bounds { rate: 20, burst: 200 };
         let client = Some("2001:db8::1".parse().unwrap());
         let neighbour = Some("2001:db8::ffff".parse().unwrap());
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_connection_is_no_way_round() {
+    async fn a_new_connection_does_not_avoid_the_limit() {
         let limits = HttpLimits {
             h2_flood_rate: 1000,
             h2_flood_burst: 5000,
@@ -110,7 +110,7 @@ mod tests {
         let mut spent = 0;
         for _ in 0..1000 {
             let mut flood = connect();
-            // Just below what is settled.
+            // Just below the amount at which a connection is charged.
             spent += (0..150).take_while(|_| flood.received(ping).is_ok()).count();
         }
         assert!(spent < 120_000, "{spent}");

@@ -1,4 +1,4 @@
-//! One HTTP/2 connection with the model's limits.
+//! Serves one HTTP/2 connection with the limits of the config.
 
 use std::{
     future::poll_fn,
@@ -31,21 +31,21 @@ use crate::{
     upgrade::OnUpgrade,
 };
 
-/// How long a client may take to answer a GOAWAY once nothing runs.
+/// How long a client may take to answer a GOAWAY when no request runs.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// How long a client may take to read why its connection was ended.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// Why a connection was ended that could have gone on.
+/// Why attache ends a connection.
 enum Stop {
-    /// By an error, its own or its client's.
+    /// An error of the connection or of the client.
     Failed(Error),
-    /// A head was not whole in time.
+    /// A head was not complete in time.
     HeadTooSlow,
-    /// It must end, and no request runs. GOAWAY tells the client which requests were processed.
+    /// The connection must end, and no request runs. GOAWAY tells the client which requests were processed.
     Drained,
-    /// It must end at once.
+    /// The connection must end at once.
     Cut,
 }
 
@@ -92,14 +92,14 @@ pub(crate) async fn serve<H: HttpService>(
             (HEADER_TIMEOUT.rule, LINGER)
         }
         Stop::Drained => ("", LINGER),
-        // Whether the socket takes it or not.
+        // Without waiting for the socket.
         Stop::Cut => ("", Duration::ZERO),
     };
     connection.give_up(Code::NO_ERROR, words);
     let _ = timeout(lasts, connection.linger()).await;
 }
 
-/// Ends a connection that an error ended. The client may still read why, and `report` records what no request's record says.
+/// Closes a connection that ended with an error. The client may still read why. `report` records errors that no request's record shows.
 async fn end(
     error: &Error,
     connection: &mut Connection<Stream>,
@@ -115,13 +115,13 @@ async fn end(
     let detail = if error.is_flood() { error.words().to_owned() } else { cause(error) };
     tracing::debug!(listener, error = detail, "an HTTP/2 connection ended");
     if error.is_rule() {
-        // A connection that broke the protocol, or flooded: counted, since its requests' records don't say so.
+        // The connection broke the protocol or flooded. It is counted here, because the records of its requests don't show it.
         report(if error.is_flood() { Reason::Http2Flood } else { Reason::BadRequest }, detail);
     }
 }
 
-/// Runs the connection to its end. `header_timeout` bounds each head, and the client's preface with its SETTINGS, from
-/// the first byte to the last.
+/// Runs the connection to its end. `header_timeout` limits each head, and the client's preface with its SETTINGS, from the first byte to
+/// the last.
 async fn run<H: HttpService>(
     server: &Server<H>,
     context: &Context,
@@ -129,7 +129,7 @@ async fn run<H: HttpService>(
     header_timeout: Duration,
 ) -> Result<(), Stop> {
     let live = context.live();
-    // Runs while a head is gathered, with the number of those before it; a head that comes whole costs no clock.
+    // It runs while a head is incomplete, together with the number of heads before it. A head that arrives in one read needs no clock.
     let mut gathers: Option<(u64, Pin<Box<Sleep>>)> = None;
     let mut goodbye: Option<Pin<Box<Sleep>>> = None;
     let mut pressed = false;
@@ -180,7 +180,7 @@ async fn run<H: HttpService>(
     .await
 }
 
-/// What serves one connection's requests.
+/// What serves the requests of one connection.
 struct Server<H> {
     service: Service<H>,
     write_timeout: Duration,
@@ -198,7 +198,7 @@ impl<H: HttpService> Server<H> {
         polled
     }
 
-    /// Streams run as tasks of the worker.
+    /// Serves a request. Streams run as tasks of the worker.
     fn accept(&self, request: IncomingRequest) {
         let informational = Rc::new(Informational::default());
         let (mut connect, mut upgrade) = (None, None);

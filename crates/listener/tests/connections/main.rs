@@ -1,10 +1,10 @@
-//! What happens to a connection before and around its requests.
+//! Tests of a connection before and around its requests.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests stand outside of them"
+    reason = "the lint does not see that these are helpers of tests"
 )]
 
 #[path = "../support/mod.rs"]
@@ -34,7 +34,7 @@ fn of(protocol: ListenProtocol) -> Listener {
 }
 
 #[test]
-fn auto_tells_http_tls_and_opaque_apart_and_loses_no_byte() {
+fn auto_distinguishes_http_tls_and_opaque_bytes_and_loses_no_byte() {
     run(async {
         let server = echo(listener());
         assert!(server.ask(LAST).await.contains("GET /z []"));
@@ -62,7 +62,7 @@ fn a_first_line_in_single_bytes_is_still_http() {
 }
 
 #[test]
-fn a_server_that_speaks_first_gets_its_turn_after_the_timeout_or_at_once_if_told() {
+fn a_server_that_sends_first_is_connected_after_the_timeout_or_at_once_if_configured() {
     run(async {
         let greet = |mut opaque: Opaque| async move {
             opaque.io.write_all(b"220 hello\r\n").await.unwrap();
@@ -73,7 +73,7 @@ fn a_server_that_speaks_first_gets_its_turn_after_the_timeout_or_at_once_if_told
         assert!(begin.elapsed() >= Duration::from_millis(200));
         let server = start(of(ListenProtocol::Tcp), None, fun(answer), fun(greet));
         assert_eq!(read_to_end(&mut server.connect().await).await, "220 hello\r\n");
-        // A request that pauses stays a request, and so does one that comes late.
+        // A request with a pause stays a request, and so does a late one.
         for pieces in [["GET", &LAST[3..]], ["", LAST]] {
             let wait = |mut opaque: Opaque| async move {
                 opaque.io.client_speaks().await;
@@ -86,7 +86,7 @@ fn a_server_that_speaks_first_gets_its_turn_after_the_timeout_or_at_once_if_told
                 client.write_all(piece.as_bytes()).await.unwrap();
             }
             assert!(read_to_end(&mut client).await.contains("GET /z []"), "{pieces:?}");
-            assert_eq!(server.finished(1).await.len(), 1, "the wait is no exchange");
+            assert_eq!(server.finished(1).await.len(), 1, "the wait is not an exchange");
         }
     });
 }
@@ -106,7 +106,7 @@ fn the_http_protocols_refuse_what_is_not_http() {
 }
 
 #[test]
-fn the_proxy_protocol_names_the_client_and_is_kept_to_its_rule() {
+fn the_proxy_protocol_names_the_client_and_its_header_is_required() {
     run(async {
         let with = |proxy_protocol| Listener { proxy_protocol, ..listener() };
         let header = "PROXY TCP4 192.0.2.7 192.0.2.8 1000 80\r\n";
@@ -169,7 +169,7 @@ fn a_unix_socket_serves_like_any_other() {
 }
 
 #[test]
-fn a_panic_of_what_carries_opaque_bytes_ends_one_connection() {
+fn a_panic_in_the_carrier_of_opaque_bytes_ends_one_connection() {
     run(async {
         let metrics = installed();
         let server = start(
@@ -192,10 +192,10 @@ fn a_panic_of_what_carries_opaque_bytes_ends_one_connection() {
 }
 
 #[test]
-fn a_connection_that_waits_to_be_accepted_is_not_overlooked_at_the_end() {
+fn a_connection_that_waits_to_be_accepted_is_served_at_the_end() {
     run(async {
         let server = echo(listener());
-        // The worker has no turn between these.
+        // The worker does not run between these.
         let mut client = std::net::TcpStream::connect(server.address).unwrap();
         std::io::Write::write_all(&mut client, GET.as_bytes()).unwrap();
         server.trigger.drain();
@@ -208,7 +208,7 @@ fn a_connection_that_waits_to_be_accepted_is_not_overlooked_at_the_end() {
 }
 
 #[test]
-fn a_drain_answers_what_runs_closes_what_is_idle_and_leaves_opaque_until_the_cut() {
+fn a_drain_answers_running_requests_closes_idle_connections_and_keeps_opaque_ones_until_the_cut() {
     run(async {
         let slow = |request: HttpRequest| async move {
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -252,7 +252,7 @@ fn a_drain_answers_what_runs_closes_what_is_idle_and_leaves_opaque_until_the_cut
 fn a_request_that_was_in_the_kernel_s_queue_when_the_drain_began_is_answered() {
     run(async {
         let server = echo(listener());
-        // The worker has not run since: both are only in the kernel.
+        // The worker has not run since: both are still in the kernel only.
         let mut client = std::net::TcpStream::connect(server.address).unwrap();
         std::io::Write::write_all(&mut client, GET.as_bytes()).unwrap();
         server.trigger.drain();
@@ -289,7 +289,7 @@ fn a_tunnel_is_cut_at_the_deadline() {
     });
 }
 
-/// A body without an end, as fast as it is taken.
+/// A body that never ends, as fast as it is read.
 struct Endless;
 
 impl http_body::Body for Endless {
@@ -305,7 +305,7 @@ impl http_body::Body for Endless {
     }
 }
 
-/// What is said of a client that asks for much and reads nothing.
+/// The report about a client that requests much and reads nothing.
 async fn stalled(request: &[u8]) -> Done {
     let http = HttpServer { write_timeout: Duration::from_millis(300), ..HttpServer::default() };
     let endless = |_: HttpRequest| async { http::Response::new(attache_http::Body::stream(Endless)) };
@@ -329,7 +329,7 @@ fn a_client_that_stops_reading_is_cut() {
 #[test]
 fn a_client_that_stops_reading_http2_is_cut() {
     run(async {
-        // Windows of 2 GiB, so that only the socket holds the answer back.
+        // The windows are 2 GiB, so that only the socket holds the response back.
         let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         request.extend(b"\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff");
         request.extend(b"\0\0\x04\x08\0\0\0\0\0\x7f\xfe\0\0");

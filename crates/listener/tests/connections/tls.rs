@@ -62,7 +62,7 @@ async fn connect(server: &Server, files: &Files, alpn: &[&[u8]]) -> TlsStream<Tc
 }
 
 #[test]
-fn tls_is_terminated_and_what_is_inside_is_detected() {
+fn tls_is_terminated_and_the_protocol_inside_is_detected() {
     run(async {
         let files = files();
         let server = server(&files, TlsMode::Strict);
@@ -96,7 +96,7 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Spawn {
 }
 
 #[test]
-fn inside_of_tls_too_bytes_are_http_where_nothing_else_is_meant() {
+fn inside_of_tls_bytes_are_http_if_no_route_is_opaque() {
     run(async {
         let files = files();
         let tls = settings(&files, TlsMode::Strict);
@@ -106,14 +106,14 @@ fn inside_of_tls_too_bytes_are_http_where_nothing_else_is_meant() {
             Listener { tls: Some(tls), ..listener() },
             Some(acceptor),
             fun(answer),
-            fun(|opaque: Opaque| async move { assert!(opaque.silent, "nothing is opaque here") }),
+            fun(|opaque: Opaque| async move { assert!(opaque.silent, "no route is opaque here") }),
         );
         for prefix in ["\r\n\r\n", "\n", "*1\r\n", "\x16\x03\x01"] {
             let mut client = connect(&server, &files, &[]).await;
             client.write_all(format!("{prefix}{LAST}").as_bytes()).await.unwrap();
             read_until(&mut client, "HTTP/1.1 400").await;
         }
-        // Longer than `detect_timeout`, before the request and within it.
+        // Pauses longer than `detect_timeout`, before the request and within it.
         for pieces in [["", LAST], ["GE", &LAST[2..]]] {
             let mut client = connect(&server, &files, &[]).await;
             client.write_all(pieces[0].as_bytes()).await.unwrap();
@@ -126,7 +126,7 @@ fn inside_of_tls_too_bytes_are_http_where_nothing_else_is_meant() {
 }
 
 #[test]
-fn plaintext_on_a_strict_listener_is_told_so_and_on_a_permissive_one_served() {
+fn plaintext_is_refused_with_a_reason_by_a_strict_listener_and_served_by_a_permissive_one() {
     run(async {
         let files = files();
         let strict = server(&files, TlsMode::Strict);
@@ -158,7 +158,7 @@ fn a_failed_handshake_is_counted_with_its_reason() {
 }
 
 #[test]
-fn tls_that_is_passed_through_is_known_by_its_name_and_untouched() {
+fn tls_that_is_passed_through_is_routed_by_its_name_and_unchanged() {
     run(async {
         let files = files();
         let behind = server(&files, TlsMode::Strict);

@@ -1,8 +1,8 @@
-//! Responses before the final one, upgrades, and answers without a body.
+//! Tests of 1xx responses, upgrades, and responses without a body.
 
 use super::*;
 
-/// Passes two early hints on, then answers; pipelined requests too.
+/// Passes on two early hints, then answers; also for pipelined requests.
 async fn hinting(request: HttpRequest) -> Response<Body> {
     if let Some(informational) = &request.on_informational {
         let mut headers = Fields::new();
@@ -20,7 +20,7 @@ async fn hinting(request: HttpRequest) -> Response<Body> {
 }
 
 #[test]
-fn informational_responses_stand_before_their_own_answer_also_when_pipelined() {
+fn informational_responses_come_before_their_own_answer_also_when_pipelined() {
     run(async {
         let server = start(listener(), None, fun(hinting), fun(echo_bytes));
         let now = "GET /now HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -37,7 +37,7 @@ fn informational_responses_stand_before_their_own_answer_also_when_pipelined() {
 }
 
 #[test]
-fn a_late_hint_of_a_request_that_was_answered_reaches_nobody() {
+fn a_late_hint_of_an_answered_request_is_dropped() {
     run(async {
         let http = fun(|request: HttpRequest| async move {
             let informational = request.on_informational.clone().unwrap();
@@ -54,7 +54,7 @@ fn a_late_hint_of_a_request_that_was_answered_reaches_nobody() {
         });
         let server = start(listener(), None, http, fun(echo_bytes));
         let answers = server.ask(format!("{GET}{LAST}")).await;
-        // The second's own late task speaks in time for it; the first's must not.
+        // The second request's own late task sends its hint in time; the first request's task must not reach it.
         assert_eq!(statuses(&answers), ["200", "103", "110", "200"], "{answers}");
     });
 }
@@ -93,7 +93,7 @@ async fn upgrading(mut request: HttpRequest) -> Response<Body> {
 }
 
 #[test]
-fn a_tunnel_gets_every_byte_that_came_early_and_is_one_exchange_to_its_end() {
+fn a_tunnel_gets_every_early_byte_and_is_one_exchange_to_its_end() {
     run(async {
         let server = start(listener(), None, fun(upgrading), fun(echo_bytes));
         for head in [
@@ -116,7 +116,7 @@ fn a_tunnel_gets_every_byte_that_came_early_and_is_one_exchange_to_its_end() {
 }
 
 #[test]
-fn an_upgrade_that_was_declined_goes_on_as_http() {
+fn after_a_declined_upgrade_the_connection_stays_http() {
     run(async {
         let server = start(listener(), None, fun(upgrading), fun(echo_bytes));
         let no = "GET /no HTTP/1.1\r\nHost: h\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n";
@@ -127,7 +127,7 @@ fn an_upgrade_that_was_declined_goes_on_as_http() {
 }
 
 #[test]
-fn a_101_that_nobody_asked_for_is_not_passed_on() {
+fn a_101_without_an_upgrade_request_is_not_passed_on() {
     run(async {
         let http = fun(|_: HttpRequest| async {
             let mut answer = text(200, "");
@@ -141,7 +141,7 @@ fn a_101_that_nobody_asked_for_is_not_passed_on() {
 }
 
 #[test]
-fn head_and_304_are_whole_without_their_body() {
+fn head_and_304_are_complete_without_their_body() {
     run(async {
         let http = fun(|request: HttpRequest| async move {
             let status = if request.request.method() == http::Method::HEAD { 200 } else { 304 };

@@ -4,7 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests stand outside of them"
+    reason = "the lint does not see that these are helpers of tests"
 )]
 
 mod interim;
@@ -48,7 +48,7 @@ fn pipelined_requests_are_answered_in_order_and_recorded() {
 }
 
 #[test]
-fn a_refused_request_is_answered_after_those_before_it_and_nothing_after_it_is_served() {
+fn a_refused_request_is_answered_in_order_and_nothing_after_it_is_served() {
     run(async {
         let server = echo(listener());
         let bad =
@@ -64,7 +64,7 @@ fn a_refused_request_is_answered_after_those_before_it_and_nothing_after_it_is_s
 }
 
 #[test]
-fn limits_have_their_own_answers() {
+fn each_limit_has_its_own_status() {
     run(async {
         let mut config = listener();
         config.http.header_timeout = Duration::from_millis(50);
@@ -90,7 +90,7 @@ fn a_client_that_keeps_sending_still_reads_its_refusal() {
         client.write_all(b"GET / HTTP/1.1\nHost: h\r\n\r\n").await.unwrap();
         client.write_all(&vec![b'x'; 100_000]).await.unwrap();
         assert_eq!(statuses(&read_to_end(&mut client).await), ["400"]);
-        // Its bytes are still taken: a reset could destroy the answer before it is read.
+        // Its bytes are still read: a reset could destroy the answer before the client reads it.
         for _ in 0..3 {
             client.write_all(b"more").await.unwrap();
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -115,7 +115,7 @@ fn a_body_with_a_broken_chunk_is_an_error_of_the_client_and_never_a_clean_end() 
 }
 
 #[test]
-fn keep_alive_of_http_1_0_is_asked_for() {
+fn an_http_1_0_connection_persists_only_on_request() {
     run(async {
         let server = echo(listener());
         let answers =
@@ -147,7 +147,7 @@ fn an_idle_connection_is_closed() {
         let mut client = server.connect().await;
         client.write_all(GET.as_bytes()).await.unwrap();
         assert_eq!(statuses(&read_to_end(&mut client).await), ["200"]);
-        // And one that never said anything.
+        // Also one that never sent anything.
         let mut config = listener();
         config.protocol = attache_config::model::ListenProtocol::Http;
         config.http.idle_timeout = Duration::from_millis(40);
@@ -252,7 +252,7 @@ fn a_client_that_leaves_cancels_its_request_and_is_reported() {
                 text(200, "")
             }
         });
-        // A reset always says that it has left; an end of its sending may also mean that no request follows.
+        // A reset always means that the client has left; an end of its sending may only mean that no request follows.
         for (half_close, reset) in
             [(HalfClose::Cut, false), (HalfClose::Cut, true), (HalfClose::Answer, true)]
         {
@@ -317,7 +317,7 @@ fn hints_to_a_client_that_does_not_read_are_bounded() {
 }
 
 #[test]
-fn what_a_target_may_not_hold_is_named_with_its_place() {
+fn a_forbidden_byte_in_a_target_is_named_with_its_position() {
     run(async {
         let server = echo(listener());
         let ask = async |target: &str| {
@@ -360,13 +360,13 @@ fn a_coding_beside_chunked_is_not_implemented_and_a_later_http_1_is_1_1() {
 }
 
 #[test]
-fn what_came_of_a_body_is_written_before_its_cut() {
+fn the_received_part_of_a_body_is_written_before_the_cut() {
     run(async {
         let http = fun(|_: HttpRequest| async { Response::new(Body::stream(Cut(0))) });
         let server = start(listener(), None, http, fun(echo_bytes));
         let all = server.ask(GET).await;
         assert!(all.starts_with("HTTP/1.1 200") && all.ends_with("5\r\nbegin\r\n"), "{all}");
-        // Where only the end says that a body is whole, it is a reset.
+        // If only the end of the connection shows that a body is complete, it ends with a reset.
         let mut old = server.connect().await;
         old.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
         let mut all = Vec::new();
@@ -374,7 +374,7 @@ fn what_came_of_a_body_is_written_before_its_cut() {
     });
 }
 
-/// Begins, and then neither goes on nor ends.
+/// A body that begins, and then neither continues nor ends.
 struct Stuck(bool);
 
 impl http_body::Body for Stuck {
@@ -393,7 +393,7 @@ impl http_body::Body for Stuck {
 }
 
 #[test]
-fn an_answer_that_only_its_end_ends_is_reset_when_its_connection_is_cut() {
+fn a_body_that_only_the_connection_s_end_completes_is_reset_when_the_connection_is_cut() {
     run(async {
         let http = fun(|_: HttpRequest| async { Response::new(Body::stream(Stuck(false))) });
         let server = start(listener(), None, http, fun(echo_bytes));
@@ -403,13 +403,13 @@ fn an_answer_that_only_its_end_ends_is_reset_when_its_connection_is_cut() {
         server.trigger.drain();
         server.trigger.cut();
         let mut rest = Vec::new();
-        assert!(old.read_to_end(&mut rest).await.is_err(), "its end looks like that of a whole body");
+        assert!(old.read_to_end(&mut rest).await.is_err(), "its end looks like the end of a complete body");
         server.task.await.unwrap();
     });
 }
 
 #[test]
-fn the_rest_of_a_small_body_that_nobody_read_does_not_end_the_connection() {
+fn the_unread_rest_of_a_small_body_does_not_end_the_connection() {
     run(async {
         let http = fun(|request: HttpRequest| async move {
             let path = request.request.uri().path().to_owned();
@@ -421,7 +421,7 @@ fn the_rest_of_a_small_body_that_nobody_read_does_not_end_the_connection() {
         };
         let answers = server.ask(format!("{}{LAST}", post(3000, 3000))).await;
         assert_eq!(statuses(&answers), ["200", "200"], "{answers}");
-        // One that was not promised to come is not waited for.
+        // A body that the client may never send is not waited for.
         let expects = "POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
         let answers = server.ask(expects).await;
         assert_eq!(statuses(&answers), ["200"], "{answers}");

@@ -18,7 +18,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// `GET http://h/` in HPACK's static table, `:authority: h` as a literal.
 pub const HEADERS: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'h'];
 
-/// A connection on which HTTP/2 has begun.
+/// A connection whose HTTP/2 preface has been exchanged.
 pub async fn raw(server: &Server) -> TcpStream {
     let mut client = server.connect().await;
     client.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).await.unwrap();

@@ -1,9 +1,9 @@
-//! A listener on a worker of its own, and clients that send bytes as they are.
+//! A listener on a worker of its own, and clients that send raw bytes.
 #![allow(
     dead_code,
     unreachable_pub,
     unused_imports,
-    reason = "each test binary uses a part, as a module of its own"
+    reason = "each test binary includes this module and uses a part of it"
 )]
 
 mod frames;
@@ -34,7 +34,7 @@ use tokio::{
 
 pub use frames::*;
 
-/// Far above what anything here takes; reached only by a defect.
+/// Far longer than anything here takes; only a defect reaches it.
 pub const FOREVER: Duration = Duration::from_secs(20);
 
 pub fn run<F: Future>(future: F) -> F::Output {
@@ -56,7 +56,7 @@ pub fn listener() -> Listener {
     }
 }
 
-/// A service of a function.
+/// A service made from a function.
 pub struct Fun<F>(pub Rc<F>);
 
 impl<F> Clone for Fun<F> {
@@ -88,7 +88,7 @@ where
     }
 }
 
-/// What was reported of one exchange.
+/// The report of one exchange.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Done {
     pub protocol: &'static str,
@@ -113,7 +113,7 @@ pub struct Server {
     pub settings: tokio::sync::watch::Sender<Rc<Settings>>,
 }
 
-/// A service with the proxy's own type of answers, of one with the `http` crate's.
+/// A service with the proxy's own type of responses, made from a service with the `http` crate's type.
 #[derive(Clone)]
 pub struct Answering<H>(pub H);
 
@@ -147,7 +147,7 @@ where
     start_taking(attache_http::AcceptedTraffic { http: true, opaque: true }, listener, tls, http, tcp)
 }
 
-/// The same with routes for these.
+/// The same with routes that accept this kind of traffic.
 pub fn start_taking<H, T>(
     takes: attache_http::AcceptedTraffic,
     listener: Listener,
@@ -201,7 +201,7 @@ where
     Server { address, trigger, done, connections, task, settings }
 }
 
-/// A server that answers what it was asked, and echoes opaque bytes.
+/// A server that answers with the request, and echoes opaque bytes.
 pub fn echo(listener: Listener) -> Server {
     start(listener, None, fun(answer), fun(echo_bytes))
 }
@@ -252,7 +252,7 @@ impl Server {
         read_to_end(&mut client).await
     }
 
-    /// Waits until so many exchanges were reported.
+    /// Waits until this many exchanges were reported.
     pub async fn finished(&self, count: usize) -> Vec<Done> {
         until(|| self.done.borrow().len() >= count).await;
         self.done.borrow().clone()
@@ -266,7 +266,7 @@ pub fn installed() -> Metrics {
     metrics
 }
 
-/// Waits until a sample has come to this value.
+/// Waits until a sample has this value.
 pub async fn counted(metrics: &Metrics, sample: &str) {
     until(|| metrics.render().lines().any(|line| line == sample)).await;
 }
@@ -283,7 +283,7 @@ pub async fn read_to_end(client: &mut TcpStream) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
-/// Reads until the text has come.
+/// Reads until this text has arrived.
 pub async fn read_until(client: &mut (impl AsyncReadExt + Unpin), wanted: &str) -> String {
     let mut all = Vec::new();
     while !String::from_utf8_lossy(&all).contains(wanted) {
@@ -293,7 +293,7 @@ pub async fn read_until(client: &mut (impl AsyncReadExt + Unpin), wanted: &str) 
     String::from_utf8_lossy(&all).into_owned()
 }
 
-/// Counts what it was called for.
+/// Counts how often the function is called.
 pub fn counter() -> (Rc<Cell<u32>>, impl Fn()) {
     let count = Rc::new(Cell::new(0));
     let same = count.clone();

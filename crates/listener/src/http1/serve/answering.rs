@@ -1,4 +1,4 @@
-//! A connection's answers: head, body and trailers, or the tunnel that an answer opens.
+//! Writes the responses of a connection: head, body and trailers, or the tunnel that a response opens.
 
 use std::{
     pin::Pin,
@@ -27,7 +27,7 @@ use crate::{
 };
 
 impl<H: HttpService> Connection<H> {
-    /// Writes the head of an answer.
+    /// Writes the head of a response.
     pub(super) fn answer(&mut self, mut answer: Response<Body>) -> Option<State<H::Future>> {
         let State::Called(call) = std::mem::replace(&mut self.state, State::Between) else { return None };
         let Call { mut finish, asked, tunnel, refused, .. } = call;
@@ -45,7 +45,7 @@ impl<H: HttpService> Connection<H> {
             finish.exchange.ended_by_head(answer.headers());
         }
         let mut client = self.shared.client.borrow_mut();
-        // 1xx answers that came with the answer itself.
+        // 1xx responses that arrived together with the final response.
         if let Some(hints) = self.shared.take_hints() {
             client.head().extend_from_slice(&hints);
         }
@@ -54,7 +54,7 @@ impl<H: HttpService> Connection<H> {
         let ends = self.shared.context.is_used_up() || self.shared.live().order() >= Order::LastCall;
         let broken = client.broken.is_some();
         let persists = asked.persists && !refused && !ends && !unread && !broken;
-        // What it sent before it closed its side is still answered.
+        // Requests that the client sent before it closed its side are still answered.
         let persists = persists && (!client.ended || !client.buf.is_empty());
         let plan = encode::head(client.head(), &mut answer, asked, switched, persists);
         self.closing |= plan.closes;
@@ -67,7 +67,7 @@ impl<H: HttpService> Connection<H> {
             (plan.encoder == Encoder::Chunked && asked.takes_trailers && parts.headers.contains_key(TRAILER))
                 .then(|| Box::new(parts.headers));
         if plan.encoder == Encoder::None {
-            // RFC 9112 section 6.3 rule 1: whatever the headers say, it has none.
+            // RFC 9112 section 6.3 rule 1: this response has no body, whatever its headers say.
             finish.complete();
             return Some(State::Between);
         }
@@ -75,13 +75,13 @@ impl<H: HttpService> Connection<H> {
         Some(State::Answering(Answer { body, encoder: plan.encoder, announced }))
     }
 
-    /// Writes an answer's body as it comes.
+    /// Writes a response's body as it arrives.
     pub(super) fn poll_answering(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
         let State::Answering(answer) = &mut self.state else { return Poll::Ready(None) };
         loop {
             let mut pending = false;
             while self.shared.client.borrow().out.has_room() {
-                // Not while the client is borrowed: an answer may read the request's body.
+                // The client must not be borrowed here: a response may read the request's body.
                 let frame = match Pin::new(&mut answer.body).poll_frame(cx) {
                     Poll::Pending => {
                         pending = true;
@@ -94,7 +94,7 @@ impl<H: HttpService> Connection<H> {
                     Some(Ok(frame)) => match frame.into_data() {
                         Ok(data) => {
                             let added = client.out.body(&mut answer.encoder, data).map(|()| false);
-                            // The last piece's end goes out with it.
+                            // The end of the body is written together with its last piece.
                             if added.is_ok() && answer.body.is_end_stream() {
                                 client.out.end(answer.encoder, None).map(|()| true)
                             } else {
@@ -114,7 +114,7 @@ impl<H: HttpService> Connection<H> {
                     Ok(false) => {}
                     Ok(true) => return Poll::Ready(Some(State::Between)),
                     Err(_) => {
-                        // What came of it is written; its missing end is told by the connection's.
+                        // What arrived of the body is written. The end of the connection shows that the rest is missing.
                         answer.body.has_wrong_length();
                         if self.owes_an_end {
                             let _ = client.poll_write(cx);
@@ -144,7 +144,7 @@ impl<H: HttpService> Connection<H> {
         }
     }
 
-    /// Writes the answer that opens a tunnel, and hands the stream over.
+    /// Writes the response that opens a tunnel, and hands the stream over.
     pub(super) fn poll_switching(&mut self, cx: &mut task::Context<'_>) -> Poll<Ended> {
         let State::Switching(switching) = &mut self.state else { return Poll::Ready(None) };
         let mut client = self.shared.client.borrow_mut();
@@ -159,7 +159,7 @@ impl<H: HttpService> Connection<H> {
         if !early.is_empty() {
             stream.unread(bytes::Bytes::copy_from_slice(&early));
         }
-        // Its two ends have their own idea of idle.
+        // The tunnel has its own idle timeout.
         stream.limit_writes(Duration::ZERO);
         let signals = Arc::new(Signals::default());
         // If no code waits for it, the tunnel ends here.

@@ -1,13 +1,13 @@
-//! One HTTP/1 connection: its requests one after the other, each read, called, and answered.
+//! Serves one HTTP/1 connection: it reads, calls and answers one request after the other.
 //!
-//! It is a hand-written future, which makes progress when the socket, the service or an answer's body is ready. While it waits for a
-//! request it holds the socket and the connection's state, and no buffer.
+//! It is a hand-written future. It makes progress when the socket, the service or a response's body is ready. While it waits for a request,
+//! it holds the socket and the connection's state, and no buffer.
 //!
-//! - A refused head is answered in its order, after the requests before it. Bytes after it are only read and dropped for a moment at the
-//!   end: closing a socket with unread bytes resets it, and can destroy the answer on its way.
-//! - A client that closes its side after its request gets its answer (RFC 9112 section 9.6), unless `http.half_close` says otherwise.
-//! - A body that breaks off never ends cleanly: attache writes what it has received, and then cuts the connection. If only the end of the
-//!   connection says that a body is complete (HTTP/1.0), attache resets the connection in every other case.
+//! - A refused head is answered in order, after the requests before it. Bytes after it are only read and dropped, for a moment at the end:
+//!   closing a socket with unread bytes resets it, and the reset can destroy the answer on its way.
+//! - A client that closes its side after its request still gets its answer (RFC 9112 section 9.6), unless `http.half_close` says otherwise.
+//! - A body that breaks off never ends cleanly: attache writes what it has received, and then cuts the connection. With HTTP/1.0, only the
+//!   end of the connection may show that a body is complete; if such a body is incomplete, attache resets the connection.
 
 mod answering;
 mod reading;
@@ -50,10 +50,10 @@ use crate::{
     stream::Stream,
 };
 
-/// How long, and how much, is read and thrown away after the last answer of a connection that still sends.
+/// For how long, and how many bytes, attache reads and drops after the last answer while the client still sends.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
-/// Bytes of an unread body that are read so that the connection can be used again.
+/// How many bytes of an unread body are read so that the connection can be used again.
 const DRAIN_BYTES: usize = 64 << 10;
 
 /// Serves the connection to its end, including the tunnel that it may become. With `deny`, the first request is refused.
@@ -88,15 +88,15 @@ pub(crate) fn serve<H: HttpService>(
 
 /// A connection that is served.
 ///
-/// Not an `async` block: that would hold what it begins with twice, and memory per idle connection counts.
+/// This is not an `async` block: such a block would hold its arguments twice, and memory per idle connection counts.
 pub(crate) enum Serving<H: HttpService> {
-    /// Its requests.
+    /// The connection serves requests.
     Requests(Connection<H>),
-    /// Its stream belongs to a tunnel, which the receiver of the upgrade drives; the exchange lasts as long.
+    /// The stream belongs to a tunnel. The receiver of the upgrade drives it, and the exchange lasts as long as the tunnel.
     Tunnel(Pin<Box<dyn Future<Output = ()>>>),
 }
 
-// Nothing is pinned in place: the service's future is `Unpin`, and the tunnel's has a box.
+// Nothing needs to stay in place: the service's future is `Unpin`, and the tunnel's future is boxed.
 impl<H: HttpService> Unpin for Serving<H> {}
 
 impl<H: HttpService> Future for Serving<H> {
@@ -117,7 +117,7 @@ impl<H: HttpService> Future for Serving<H> {
     }
 }
 
-/// Waits for a tunnel's end, or ends it when the connection is cut.
+/// Waits until a tunnel ends, or ends it when the connection is cut.
 async fn until_gone(live: Rc<OpenConnection>, signals: Arc<Signals>, mut finish: Finish) {
     let mut gone = pin!(signals.gone.notified());
     poll_fn(|cx| {
@@ -139,41 +139,41 @@ pub(crate) struct Connection<H: HttpService> {
     shared: Rc<Shared>,
     http: H,
     state: State<H::Future>,
-    /// Runs while a head is gathered; a head that comes whole costs no clock.
+    /// It runs while a head is incomplete; a head that arrives in one read needs no clock.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Boxed, since it is seldom there.
+    /// Boxed, because it is rare.
     deny: Option<Box<Refusal>>,
-    /// Bytes of a head that were parsed, and are no complete one.
+    /// How many bytes of an incomplete head were parsed.
     looked: u32,
     /// No request follows.
     closing: bool,
-    /// What the client still sends is thrown away at the end.
+    /// At the end, the client's further bytes are read and dropped.
     lingering: bool,
-    /// The connection's end will say that the last answer is whole, and it isn't written yet.
+    /// Only the end of the connection will show that the last body is complete, and that end isn't written yet.
     owes_an_end: bool,
     place: Option<ListenerPermit>,
 }
 
 enum State<F> {
-    /// Before a request.
+    /// It waits for a request.
     Between,
-    /// The service has a request.
+    /// The service handles a request.
     Called(Call<F>),
-    /// An answer's body is written.
+    /// It writes a response's body.
     Answering(Answer),
-    /// The answer to an upgrade is written.
+    /// It writes the response to an upgrade.
     Switching(Option<(oneshot::Sender<Tunnel>, Finish)>),
-    /// Everything is written, including the end.
+    /// Everything is written, including the end of the last response.
     Shutdown,
-    /// What the client still sends is thrown away.
+    /// The client's further bytes are read and dropped.
     Lingering(Pin<Box<Sleep>>, usize),
 }
 
 /// A request that runs.
 struct Call<F> {
-    /// `None` once it has panicked.
+    /// `None` after it has panicked.
     future: Option<F>,
-    /// An answer that waits for its turn.
+    /// A response that waits for its turn.
     answer: Option<Response<Body>>,
     finish: Finish,
     asked: RequestTraits,
@@ -181,20 +181,20 @@ struct Call<F> {
     refused: bool,
 }
 
-/// An answer's body on its way.
+/// A response's body that is being written.
 struct Answer {
     body: CountedBody,
     encoder: Encoder,
-    /// The trailers that were announced, where the client takes any.
+    /// The announced trailers, if the client accepts trailers.
     announced: Option<Box<Fields>>,
 }
 
-/// What ends a connection's own part: nothing more to do, or a tunnel.
+/// How the HTTP part of a connection ends: there is nothing more to do, or it becomes a tunnel.
 type Ended = Option<(Arc<Signals>, Finish)>;
 
 impl<H: HttpService> Drop for Connection<H> {
     fn drop(&mut self) {
-        // What runs goes first, since it may hold the client's body.
+        // The running request is dropped first, because it may hold the client's body.
         self.state = State::Between;
         let mut client = self.shared.client.borrow_mut();
         if self.owes_an_end {
@@ -232,7 +232,7 @@ impl<H: HttpService> Connection<H> {
         }
     }
 
-    /// Waits for the service's answer.
+    /// Waits for the service's response.
     fn poll_called(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
         let State::Called(call) = &mut self.state else { return Poll::Ready(None) };
         if let Some(answer) = call.answer.take() {
@@ -245,10 +245,10 @@ impl<H: HttpService> Connection<H> {
         };
         let answer = match polled {
             Some(Poll::Ready(Ok(answer))) => {
-                // What it was made of has no use any more, and keeps the request's memory.
+                // The future is no longer needed, and would keep the request's memory.
                 call.future = None;
-                // Its turn comes after the requests that are there already: answers of one turn of the runtime go out together, and
-                // clients are woken less often. Where nothing else is ready, that is now.
+                // The response is written after the other requests that are ready: so the responses of one turn of the runtime are sent
+                // together, and clients are woken less often. If nothing else is ready, that is at once.
                 call.answer = Some(answer);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -272,7 +272,7 @@ impl<H: HttpService> Connection<H> {
         Poll::Ready(self.answer(answer))
     }
 
-    /// While the service works: 1xx answers go out, and the client may leave.
+    /// While the service works, 1xx responses are written, and the client may leave.
     fn poll_meanwhile(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
         let mut client = self.shared.client.borrow_mut();
         let client = &mut *client;
@@ -326,7 +326,7 @@ impl<H: HttpService> Connection<H> {
     }
 }
 
-/// Reads and throws away what a client still sends, so that the close doesn't reset.
+/// Reads and drops what a client still sends, so that the close doesn't reset the connection.
 fn poll_linger(
     stream: &mut Stream,
     timer: &mut Pin<Box<Sleep>>,

@@ -1,4 +1,4 @@
-//! A connection's requests: each is read when the one before has been answered, and given to the service.
+//! Reads the requests of a connection: each one after the request before it was answered. It gives them to the service.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl<H: HttpService> Connection<H> {
-    /// Writes the rest of the last response, then waits for a request. `None` at the connection's end.
+    /// Writes the rest of the last response, then waits for a request. `None` at the end of the connection.
     pub(super) fn poll_between(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
         if let Err(error) = ready!(self.shared.client.borrow_mut().poll_write(cx)) {
             self.note(&error);
@@ -64,13 +64,13 @@ impl<H: HttpService> Connection<H> {
             }
             match client.poll_fill(cx) {
                 Poll::Ready(Ok(0)) if client.buf.is_empty() => return Poll::Ready(Some(State::Shutdown)),
-                // The client left in the middle of a head.
+                // The client left before the end of a head.
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending if client.buf.is_empty() => {
-                    // While it waits for a request, it holds no buffer.
+                    // While the connection waits for a request, it holds no buffer.
                     buffers::put(&mut client.buf);
-                    // Before the order to finish is followed, so that a request that has just come is still answered.
+                    // This comes before the order to finish, so that a request that has just arrived is still answered.
                     if self.shared.live().order() >= Order::Finish {
                         return Poll::Ready(Some(State::Shutdown));
                     }
@@ -87,7 +87,7 @@ impl<H: HttpService> Connection<H> {
         }
     }
 
-    /// The last request's body has not ended: waits for its reader, or discards the rest if that is short. Whether another request can
+    /// The last request's body has not ended. Waits for its reader, or drops the rest if that is short. Returns whether another request can
     /// follow.
     fn poll_rest(&mut self, cx: &mut task::Context<'_>) -> Poll<bool> {
         let mut client = self.shared.client.borrow_mut();
@@ -101,7 +101,7 @@ impl<H: HttpService> Connection<H> {
             return Poll::Pending;
         }
         if client.expects {
-            // It was never asked for, and whether it comes is not known.
+            // The client was never told to send the body, and may not send it.
             return Poll::Ready(false);
         }
         let mut thrown = 0;
@@ -125,7 +125,7 @@ impl<H: HttpService> Connection<H> {
         Poll::Ready(true)
     }
 
-    /// Answers what came with a refusal.
+    /// Answers a refused request, or a refused connection.
     #[cold]
     fn refuse(&mut self, refusal: Refusal) -> State<H::Future> {
         self.timer = None;
@@ -180,7 +180,7 @@ impl<H: HttpService> Connection<H> {
         }
         let exchange = context.record(&request, refused.is_some());
         let finish = Finish::new(exchange.clone(), context.reader().settings.clone(), context.live().clone());
-        // RFC 9110 section 15.2: never to an HTTP/1.0 client.
+        // RFC 9110 section 15.2: a 1xx response is never sent to an HTTP/1.0 client.
         let on_informational = asked.http11.then(|| self.shared.hints_of(ordinal));
         let (mut tunnel, mut upgrade) = (None, None);
         if refused.is_none() {
