@@ -1,4 +1,4 @@
-//! Answers: short, plain, and never kept by a cache.
+//! Answers of attache's own ports: short, plain, and never kept by a cache.
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde_json::Value;
@@ -12,7 +12,7 @@ pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Answer {
 }
 
 pub(crate) fn json(value: &Value) -> Answer {
-    // Pretty, since the reader is most often a person with curl.
+    // Indented, because the reader is usually a person with curl.
     with_type(StatusCode::OK, "application/json", format!("{value:#}\n"))
 }
 
@@ -26,7 +26,7 @@ pub(crate) fn with_type(status: StatusCode, content_type: &'static str, body: St
     answer
 }
 
-/// The method is refused; `allow` names those that aren't (RFC 9110 section 15.5.6).
+/// Refuses a method. `allow` names the methods that are allowed (RFC 9110 section 15.5.6).
 pub(crate) fn method_not_allowed(method: &Method, allow: &'static str) -> Answer {
     let mut answer =
         text(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not answered here, only {allow}\n"));
@@ -34,7 +34,7 @@ pub(crate) fn method_not_allowed(method: &Method, allow: &'static str) -> Answer
     answer
 }
 
-/// Reading methods.
+/// The methods that only read.
 pub(crate) const READ: &str = "GET, HEAD";
 
 pub(crate) fn reads(method: &Method) -> bool {

@@ -1,18 +1,18 @@
-//! Who may use the admin API: programs of this machine, and pages that came from it.
+//! Decides who may use the admin API: programs on this machine, and pages that the admin API itself served.
 //!
-//! A web page from anywhere can make a browser on this machine send requests to a loopback port. Two checks keep it out:
+//! A web page from any site can make a browser on this machine send requests to a loopback port. Two checks refuse such requests:
 //!
-//! - `Host` must be a loopback address or `localhost`. A page whose own name was made to resolve to 127.0.0.1 (DNS rebinding) still sends
-//!   its own name there.
-//! - `Origin`, where there is one, must be that same host and port, and `Sec-Fetch-Site` must not say that the request
-//!   comes from another site. Browsers send them with every request that can change something (Fetch standard, "origin
-//!   header"; W3C Fetch Metadata). Programs send neither.
+//! - `Host` must be a loopback address or `localhost`. If a page makes its own name resolve to 127.0.0.1 (DNS rebinding), the browser still
+//!   sends that name in `Host`.
+//! - `Origin`, if there is one, must be the same host and port, and `Sec-Fetch-Site` must not say that the request comes from another site.
+//!   Browsers send them with every request that can change something (Fetch standard, "origin header"; W3C Fetch Metadata). Other programs
+//!   send neither.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::{HeaderMap, Request, header, uri::Authority};
 
-/// Refuses what does not come from this machine's own programs or pages; says why.
+/// Refuses requests that don't come from programs on this machine or from the dashboard. The error says why.
 pub(crate) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
     let host = only(request.headers(), "host")
         .and_then(|host| host.parse::<Authority>().ok())
@@ -24,21 +24,23 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
     if request.headers().contains_key(header::ORIGIN) {
         let origin = only(request.headers(), "origin").and_then(|origin| origin.strip_prefix("http://"));
         if !origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host.as_str())) {
-            return Err("Origin is another site: the admin API takes no requests from web pages of others");
+            return Err(
+                "Origin is another site: the admin API accepts no requests from web pages of other sites",
+            );
         }
     }
     if request.headers().contains_key("sec-fetch-site") {
         let site = only(request.headers(), "sec-fetch-site");
         if !matches!(site, Some("same-origin" | "none")) {
             return Err(
-                "Sec-Fetch-Site is another site: the admin API takes no requests from web pages of others",
+                "Sec-Fetch-Site is another site: the admin API accepts no requests from web pages of other sites",
             );
         }
     }
     Ok(())
 }
 
-/// The one value of a header; none if it is given twice.
+/// The only value of a header; `None` if the header occurs twice.
 fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
@@ -68,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_of_this_machine_are_let_in() {
+    fn programs_of_this_machine_are_allowed() {
         for host in ["localhost:15000", "LOCALHOST", "127.0.0.1:15000", "127.0.0.2", "[::1]:15000", "[::1]"] {
             assert!(allowed(&[("host", host)]), "{host}");
         }
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_another_site_is_refused_and_the_own_one_is_not() {
+    fn a_page_of_another_site_is_refused_and_the_dashboard_is_not() {
         let host = ("host", "localhost:15000");
         assert!(allowed(&[host, ("origin", "http://localhost:15000")]));
         for origin in [
@@ -113,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_browser_says_of_the_site_counts() {
+    fn sec_fetch_site_is_checked() {
         let host = ("host", "localhost:15000");
         assert!(allowed(&[host, ("sec-fetch-site", "none")]), "typed into the address bar");
         assert!(allowed(&[host, ("sec-fetch-site", "same-origin")]));

@@ -1,7 +1,7 @@
-//! What operators ask attache: metrics, probes, the admin API and its dashboard.
+//! What attache offers to operators: metrics, probes, the admin API and its dashboard.
 //!
-//! All of it runs on the control thread and answers from snapshots and counters. No request of an operator, however many or
-//! slow, ever touches a worker.
+//! All of it runs on the control thread and answers from snapshots and counters. No request of an operator ever reaches a worker, so even
+//! many or slow ones don't disturb traffic.
 
 mod answer;
 mod api;

@@ -1,4 +1,4 @@
-//! Plain pages on a separate port, for programs without a proxy: `attache webhook`.
+//! Plain pages on a port of their own, for commands without a proxy: `attache webhook`.
 
 use std::future::Future;
 
@@ -22,7 +22,7 @@ pub struct Page {
     pub text: String,
 }
 
-/// Answers GET and HEAD with what `page` has for a path, and 404 where it has nothing, until `shutdown` is done.
+/// Answers GET and HEAD with the page that `page` returns for a path, or with 404 if it returns none, until `shutdown` completes.
 pub async fn serve_pages(
     socket: TcpListener,
     page: impl Fn(&str) -> Option<Page> + Send + Sync + 'static,

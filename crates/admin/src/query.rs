@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// `a=1&b=2` as pairs, decoded; the error names what can't be read.
+/// Decodes `a=1&b=2` into pairs. The error names the part that can't be decoded.
 pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, String> {
     let parts = query.unwrap_or_default().split('&').filter(|part| !part.is_empty());
     parts
@@ -18,9 +18,9 @@ pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, String
         .collect()
 }
 
-/// `%2C` becomes `,` (RFC 3986 section 2.1); none if an escape is broken or the result isn't UTF-8.
+/// Decodes `%2C` to `,` (RFC 3986 section 2.1). `None` if an escape is invalid or the result isn't UTF-8.
 pub(crate) fn percent_decoded(text: &str) -> Option<String> {
-    // The decoder leaves broken escapes as they are; here they are refused.
+    // The decoder leaves invalid escapes unchanged; here they are refused.
     let whole = |escape: &str| {
         escape.as_bytes().first_chunk::<2>().is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit))
     };
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_taken_apart() {
+    fn pairs_are_split() {
         let read = pairs(Some("path=%2Fa%3Fb&&x&slower=1s")).unwrap();
         let read: Vec<_> = read.iter().map(|(key, value)| (&**key, &**value)).collect();
         assert_eq!(read, [("path", "/a?b"), ("x", ""), ("slower", "1s")]);

@@ -1,8 +1,8 @@
-//! May this process be sent work?
+//! Decides whether this process is ready for traffic.
 //!
-//! Rule: ready means that the config is loaded, the listeners are open and every upstream was looked up once, or the bounded wait for
-//! that has passed: an upstream whose name does not resolve must not keep the others' traffic away for ever. A
-//! later reload never takes readiness back, only draining does.
+//! Rule: the process is ready when the config is loaded, the listeners are open, and every upstream was looked up once or the limited wait
+//! for that has passed. One upstream whose name does not resolve must not stop the traffic of the others for ever. A later reload never
+//! ends readiness; only draining does.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,7 @@ use std::{
 use attache_config::model::Name;
 use tokio::time::Instant;
 
-/// The one place that knows whether the process is ready. Cheap to clone; for the control thread, since it has a lock.
+/// The one place that knows whether the process is ready. It is cheap to clone. Use it on the control thread, because it has a lock.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Mutex<State>>);
 
@@ -39,7 +39,7 @@ enum Discovery {
 }
 
 impl Readiness {
-    /// Not ready, for every reason there is.
+    /// Not ready, with every possible reason.
     pub fn new() -> Self {
         Self::default()
     }
@@ -54,7 +54,7 @@ impl Readiness {
         self.state().listening = true;
     }
 
-    /// The first look-ups began: readiness waits for these upstreams, but not longer than `wait`.
+    /// The first look-ups have begun: readiness waits for these upstreams, but not longer than `wait`.
     pub fn discovering(&self, upstreams: impl IntoIterator<Item = Name>, wait: Duration) {
         let names: BTreeSet<_> = upstreams.into_iter().collect();
         let mut state = self.state();
@@ -75,17 +75,17 @@ impl Readiness {
         }
     }
 
-    /// The process ends: not ready from now on.
+    /// The process is ending: it is not ready from now on.
     pub fn draining(&self) {
         self.state().draining = true;
     }
 
-    /// Why the last reload was refused; `None` when it was not. The last good config serves, so this takes no readiness.
+    /// Why the last reload was refused; `None` if it was not. The process stays ready, because it serves with the last good config.
     pub fn last_reload_failed(&self, why: Option<String>) {
         self.state().last_reload_failed = why;
     }
 
-    /// What an operator should know although work may come; empty if there is nothing.
+    /// What an operator should know although the process is ready; empty if there is nothing.
     pub fn notes(&self) -> String {
         let state = self.state();
         state
@@ -95,12 +95,12 @@ impl Readiness {
             .unwrap_or_default()
     }
 
-    /// True if work may come.
+    /// Whether the process is ready for traffic.
     pub fn is_ready(&self) -> bool {
         self.reasons().is_empty()
     }
 
-    /// Why it is not ready, one line each; empty if it is.
+    /// Why it is not ready, one reason per line; empty if it is ready.
     pub fn reasons(&self) -> String {
         let mut state = self.state();
         let mut reasons = String::new();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_name_that_does_not_resolve_holds_readiness_up_no_longer_than_the_wait() {
+    async fn a_name_that_does_not_resolve_delays_readiness_only_for_the_wait() {
         let readiness = Readiness::new();
         started(&readiness, &["orders"]);
         tokio::time::advance(Duration::from_millis(9_999)).await;
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_upstream_there_is_nothing_to_wait_for() {
+    fn without_an_upstream_nothing_is_waited_for() {
         let readiness = Readiness::new();
         started(&readiness, &[]);
         assert!(readiness.is_ready());

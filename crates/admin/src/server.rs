@@ -1,4 +1,4 @@
-//! The pages of both ports on the one small server of attache ([`attache_rpc::server`]): one request for each connection.
+//! Serves the pages of both ports with attache's small server ([`attache_rpc::server`]): one request per connection.
 
 use std::{
     convert::Infallible,
@@ -17,13 +17,13 @@ use crate::{
     tap::{self, Lines},
 };
 
-/// What is answered.
+/// How a request is answered.
 pub(crate) enum Reply {
-    /// This.
+    /// With this complete answer.
     Whole(Answer),
-    /// What comes of this.
+    /// With the result of this future.
     Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
-    /// Lines, for as long as the client reads them.
+    /// With lines, for as long as the client reads them.
     Stream(Lines),
 }
 
@@ -66,7 +66,7 @@ impl http_body::Body for Outgoing {
     }
 }
 
-/// Answers until `shutdown` completes, then gives running answers a moment to finish.
+/// Answers until `shutdown` completes, then gives running answers a short time to finish.
 pub(crate) async fn run<A>(socket: impl Into<Socket>, answer: A, shutdown: impl Future<Output = ()>)
 where
     A: Fn(&Request<Incoming>) -> Reply + Send + Sync + 'static,
@@ -93,7 +93,7 @@ async fn outgoing(reply: Reply) -> Response<Outgoing> {
         Reply::Stream(lines) => {
             let head = answer::with_type(StatusCode::OK, tap::CONTENT_TYPE, String::new());
             let mut response = head.map(|_| Outgoing::Stream(lines));
-            // For proxies that would gather it.
+            // Tells proxies not to buffer the stream.
             response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             response

@@ -1,7 +1,7 @@
-//! `/tap`: exchanges as they end, one JSON object a line, for as long as the client reads.
+//! `/tap`: exchanges when they end, as one JSON object per line, for as long as the client reads.
 //!
-//! Lines are gathered while they are there and sent together. An empty line every few seconds finds readers that are gone. A reader
-//! that is too slow is told with `{"dropped": N}` how many it missed.
+//! Lines that are ready at the same time are sent together. An empty line every few seconds detects clients that have left. A client that
+//! is too slow gets `{"dropped": N}`, the number of exchanges that it missed.
 
 use std::{
     fmt::Write as _,
@@ -18,16 +18,16 @@ use crate::query;
 /// The content type of the stream (<https://github.com/ndjson/ndjson-spec>).
 pub(crate) const CONTENT_TYPE: &str = "application/x-ndjson";
 
-/// Time between two signs of life.
+/// The time between two empty lines.
 const ALIVE: Duration = Duration::from_secs(5);
-/// Bytes that are sent at once.
+/// The most bytes that are sent at once.
 const BATCH: usize = 16 << 10;
 
 /// The keys of a filter.
 const KEYS: &str = "listener, route, upstream, endpoint, host, method, path (what it begins with), status (503 or 5xx), reason (a word, or any), \
 slower (a duration such as 250ms), sample (one in N)";
 
-/// A filter out of a query string; the error says what can be written.
+/// Makes a filter from a query string. The error names the valid keys and values.
 pub(crate) fn filter(query: Option<&str>) -> Result<TapFilter, String> {
     let mut filter = TapFilter::default();
     for (key, value) in query::pairs(query)? {
@@ -58,7 +58,7 @@ pub(crate) fn filter(query: Option<&str>) -> Result<TapFilter, String> {
                 };
                 if text.as_deref().is_some_and(|word| !known(word)) {
                     return Err(format!(
-                        "there is no reason `{value}`: GET /reasons lists them; `any` is every one"
+                        "there is no reason `{value}`: GET /reasons lists them; `any` matches every one"
                     ));
                 }
                 filter.reason = text;
@@ -105,10 +105,10 @@ impl Lines {
                 Poll::Pending => break,
             }
         }
-        // The first tick comes at once: it shows the reader that the stream works.
+        // The first tick comes at once, so that the client sees that the stream works.
         if self.alive.poll_tick(cx).is_ready() {
             text.push('\n');
-            // Registers for the next one.
+            // This registers for the next tick.
             let _ = self.alive.poll_tick(cx);
         }
         match (text.is_empty(), ended) {
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_is_read_or_refused_with_what_can_be_written() {
+    fn an_invalid_filter_is_refused_with_the_valid_keys() {
         let read =
             filter(Some("upstream=orders&path=%2Fv1&status=5xx&slower=250ms&method=get&sample=10")).unwrap();
         assert_eq!(read.slower, Some(Duration::from_millis(250)));

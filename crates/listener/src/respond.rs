@@ -113,7 +113,7 @@ impl Context {
 
     /// The answer that replaces a 1xx response which the service returned as its final response.
     #[cold]
-    pub(crate) fn nobody_asked(&self, exchange: &Exchange) -> Response<Body> {
+    pub(crate) fn unexpected_interim(&self, exchange: &Exchange) -> Response<Body> {
         exchange.fail(Reason::UpstreamProtocolError, "a 1xx answer without an Upgrade in the request");
         let listener = &self.reader.settings.listener;
         let style = AnswerStyle { details: listener.http.reason_header, retry_after: None };
@@ -280,7 +280,7 @@ where
         let Some(finish) = this.finish.take() else { return Poll::Pending };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             // HTTP/2 has no status 101 (RFC 9113 section 8.6).
-            answer = this.context.nobody_asked(&finish.exchange);
+            answer = this.context.unexpected_interim(&finish.exchange);
         }
         let status = answer.status();
         if finish.exchange.status.get() == 0 {

@@ -1,4 +1,4 @@
-//! One upstream of the config that attache itself asks, through all layers of that upstream.
+//! An upstream of the config that attache itself calls, through all layers of that upstream.
 
 use std::{
     fmt,
@@ -24,14 +24,14 @@ use crate::{
 
 type AnswerFuture = Pin<Box<dyn Future<Output = Result<Answer, String>>>>;
 
-/// What an upstream is asked.
+/// What attache sends to the upstream.
 #[derive(Debug)]
 pub struct Question {
-    /// The request, with its whole body.
+    /// The request with its complete body.
     pub request: Request<Bytes>,
-    /// What it speaks, for logs and metrics: `http1` or `http2`.
+    /// The protocol that the upstream speaks, for logs and metrics: `http1` or `http2`.
     pub protocol: &'static str,
-    /// On whose behalf it asks, for logs and traces: a listener.
+    /// The listener on whose behalf attache asks, for logs and traces.
     pub asker: Name,
 }
 
@@ -39,11 +39,11 @@ pub struct Question {
 pub struct Service {
     name: Name,
     authority: Name,
-    /// Sends a question and reads the answer, so many bytes at most.
+    /// Sends a question and reads at most this many bytes of the response.
     send: Box<dyn Fn(Question, usize) -> AnswerFuture>,
 }
 
-/// An answer that was read to its end.
+/// A response that was read completely.
 #[derive(Debug)]
 pub struct Answer {
     /// Its status.
@@ -52,7 +52,7 @@ pub struct Answer {
     pub headers: Fields,
     /// Its body.
     pub body: Vec<u8>,
-    /// Its trailers; empty where there are none.
+    /// Its trailers; empty if there are none.
     pub trailers: HeaderMap,
 }
 
@@ -63,8 +63,8 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    /// `name` is the upstream's, `authority` what it is called in requests. `send` passes a request through the upstream's layers; its
-    /// error says why there is no answer.
+    /// `name` is the upstream's name, and `authority` its name in requests. `send` passes a request through the upstream's layers; its
+    /// error says why there is no response.
     pub fn new<F, B>(name: Name, authority: Name, send: impl Fn(Question) -> F + 'static) -> Self
     where
         F: Future<Output = Result<Response<B>, String>> + 'static,
@@ -82,16 +82,16 @@ impl Service {
         &self.name
     }
 
-    /// What the upstream is called in requests: host and, where it isn't the scheme's, port.
+    /// The upstream's name in requests: its host, and its port if that isn't the default of the scheme.
     pub const fn authority(&self) -> &Name {
         &self.authority
     }
 
-    /// Calls a gRPC method (`/package.Service/Method`) on behalf of `asker`, within a time. An answer of more than `longest`
-    /// bytes is an error.
+    /// Calls a gRPC method (`/package.Service/Method`) on behalf of `asker`, within a time. A response of more than `longest` bytes is an
+    /// error.
     ///
     /// # Errors
-    /// Why there is no answer, in words for the operator: a failure of the upstream, a status other than 0, no answer in time.
+    /// Why there is no response, as a text for the operator: the upstream failed, the status is not 0, or the time is over.
     pub async fn unary<A: Message + Default>(
         &self,
         method: &str,
@@ -115,11 +115,11 @@ impl Service {
         Frames::only(&answer.body).map_err(|bad| bad.to_string())
     }
 
-    /// Sends an HTTP request, whose URI has this service's authority ([`Self::uri`]). As [`Self::unary`], but any status is
-    /// an answer.
+    /// Sends an HTTP request. Its URI has this service's authority ([`Self::uri`]). Like [`Self::unary`], but a response with any status is
+    /// a success.
     ///
     /// # Errors
-    /// Why there is no answer, in words for the operator.
+    /// Why there is no response, as a text for the operator.
     pub async fn ask(
         &self,
         request: Request<Bytes>,
@@ -130,7 +130,7 @@ impl Service {
         self.send(request, "http1", asker, within, longest).await
     }
 
-    /// The URI of a path (and query) at this service.
+    /// The URI of a path (with its query) at this service.
     ///
     /// # Errors
     /// The path is not valid in a URI.

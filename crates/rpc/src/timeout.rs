@@ -1,8 +1,7 @@
-//! `grpc-timeout`: the caller's deadline as it travels.
+//! `grpc-timeout`: the caller's deadline, as requests carry it.
 //!
-//! **Rule.** `TimeoutValue TimeoutUnit`: 1 to 8 ASCII digits and one of `H M S m u n` (grpc/doc/PROTOCOL-HTTP2.md,
-//! "Requests"). Anything else counts as absent, as in Envoy. What is passed on is what remains, rounded down,
-//! in the finest unit that holds it in 8 digits.
+//! **Rule.** `TimeoutValue TimeoutUnit`: 1 to 8 ASCII digits and one of `H M S m u n` (grpc/doc/PROTOCOL-HTTP2.md, "Requests"). Anything
+//! else counts as absent, as in Envoy. attache passes on the remaining time, rounded down, in the finest unit that can hold it in 8 digits.
 
 use std::time::Duration;
 
@@ -20,12 +19,12 @@ const UNITS: [(u8, u64); 6] = [
 ];
 const MAX_VALUE: u128 = 99_999_999;
 
-/// How long the caller waits, where the header says it.
+/// How long the caller waits, if the header says so.
 pub fn timeout(headers: &Fields) -> Option<Duration> {
     parse(headers.get(GRPC_TIMEOUT)?.as_bytes())
 }
 
-/// Replaces the header by what remains.
+/// Sets the header to the remaining time.
 pub fn set(headers: &mut Fields, remaining: Duration) {
     headers.insert(GRPC_TIMEOUT, format(remaining));
 }
@@ -37,7 +36,7 @@ fn parse(value: &[u8]) -> Option<Duration> {
         return None;
     }
     let value: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    // 99999999 H is more nanoseconds than a u64 has.
+    // 99999999 H is more nanoseconds than a u64 can hold.
     let nanos = u128::from(value) * u128::from(*nanos);
     Some(Duration::new((nanos / 1_000_000_000) as u64, (nanos % 1_000_000_000) as u32))
 }
@@ -84,7 +83,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_passed_on_is_never_longer_and_loses_little(nanos in 0..u64::MAX) {
+        fn the_time_that_is_passed_on_is_never_longer_and_little_shorter(nanos in 0..u64::MAX) {
             let remaining = Duration::from_nanos(nanos);
             let passed = parse(format(remaining).as_bytes()).unwrap();
             prop_assert!(passed <= remaining);
@@ -92,7 +91,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(value: Vec<u8>) {
+        fn no_bytes_cause_a_panic(value: Vec<u8>) {
             let _ = parse(&value);
         }
     }

@@ -1,16 +1,15 @@
-//! Which pages may read what a route answers (CORS).
+//! Decides which pages may read the responses of a route (CORS).
 //!
-//! **Rule.** A preflight (`OPTIONS` with `Origin` and `Access-Control-Request-Method`) is answered here for every
-//! client: a browser sends it without credentials, and nothing of it reaches an upstream. An origin that is not in the list gets an answer
-//! without permission. Any other request continues with any origin: CORS protects readers of pages, not servers. A page of a foreign
-//! origin only can't read the answer. The upstream's own `Access-Control-*` is
-//! removed, so that it can't permit what the config doesn't.
+//! **Rule.** A preflight (`OPTIONS` with `Origin` and `Access-Control-Request-Method`) is answered here for every client: a browser sends
+//! it without credentials, and no part of it reaches an upstream. An origin that is not in the list gets an answer without permission. Any
+//! other request continues, whatever its origin: CORS protects the users of browsers, not servers. A page of a foreign origin only can't
+//! read the response. The upstream's own `Access-Control-*` fields are removed, so that they can't permit what the config doesn't.
 //!
-//! **Vary.** An answer that depends on the origin has `Vary`, also if the request has no origin. Otherwise a cache would give one page
-//! the permission of another.
+//! **Vary.** A response that depends on the origin has `Vary`, even if the request has no origin. Otherwise a cache could give one page the
+//! permission of another.
 //!
-//! **Source.** Fetch (fetch.spec.whatwg.org), "CORS protocol"; Private Network Access, section 3. As in Envoy's filter,
-//! the permission names the origin that asked. It is `*` only where every page may read, without credentials.
+//! **Source.** Fetch (fetch.spec.whatwg.org), "CORS protocol"; Private Network Access, section 3. As in Envoy's filter, the permission
+//! names the origin of the request. It is `*` only if every page may read the response, without credentials.
 
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use attache_http::Body;
 use attache_wire::{Fields, RequestHead, Response};
 use http::{HeaderName, HeaderValue, Method, header};
 
-/// Removed from what upstreams answer, also from trailers and responses before the final one.
+/// Fields that are removed from upstreams' responses, also from trailers and 1xx responses.
 pub const PERMISSIONS: [HeaderName; 7] = [
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -33,14 +32,14 @@ pub const PERMISSIONS: [HeaderName; 7] = [
 const ALLOW_PRIVATE: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 const REQUEST_PRIVATE: &str = "access-control-request-private-network";
 
-/// The origin of the page that asks.
+/// The origin of the page that sent the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// None was named: no page, or one of the same origin.
+    /// The request names none: it doesn't come from a page, or it comes from a page of the same origin.
     None,
-    /// It may read the answers.
+    /// The page may read the responses.
     Allowed,
-    /// It may not.
+    /// The page must not read the responses.
     Foreign,
 }
 
@@ -51,7 +50,7 @@ pub(crate) struct Cors(Arc<Ready>);
 #[derive(Debug)]
 struct Ready {
     origins: Vec<OriginPattern>,
-    /// Every origin is allowed, and answers differ for none.
+    /// Every origin is allowed, so responses don't depend on the origin.
     public: bool,
     credentials: bool,
     private_network: bool,
@@ -64,17 +63,17 @@ struct Ready {
 /// The methods or headers in the answer to a preflight.
 #[derive(Debug)]
 enum List {
-    /// What it asked for.
+    /// Everything that the preflight asked for.
     All,
-    /// These; `None` is nothing.
+    /// These; `None` means nothing.
     These(Option<HeaderValue>),
 }
 
-/// What one response needs.
+/// What is needed to mark one response.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) origin: Origin,
-    /// The value of `Access-Control-Allow-Origin`, of an allowed origin.
+    /// The value of `Access-Control-Allow-Origin`, if the origin is allowed.
     allowed: Option<HeaderValue>,
     ready: Arc<Ready>,
 }
@@ -83,7 +82,7 @@ impl Cors {
     pub(crate) fn new(config: &model::Cors) -> Self {
         let joined = |names: &mut dyn Iterator<Item = &str>| {
             let names: Vec<&str> = names.collect();
-            // Names of methods and headers are valid values.
+            // Names of methods and headers, joined by commas, are a valid value.
             HeaderValue::from_str(&names.join(", ")).ok().filter(|joined| !joined.is_empty())
         };
         let list = |all: bool, names: &mut dyn Iterator<Item = &str>| {
@@ -122,7 +121,7 @@ impl Cors {
                 &ready.methods,
                 Some(wanted.to_header_value()),
             );
-            // With two lines the second is ignored: the browser then misses a permission.
+            // If there are two lines, the second is ignored; then the browser lacks a permission.
             let asked = head.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
             let asked = asked.map(attache_wire::Value::to_header_value);
             put(headers, header::ACCESS_CONTROL_ALLOW_HEADERS, &ready.headers, asked);
@@ -136,13 +135,13 @@ impl Cors {
         Some((answer, shared.origin))
     }
 
-    /// What the response to a request needs.
+    /// What is needed to mark the response to a request.
     pub(crate) fn shared(&self, head: &RequestHead) -> Shared {
         let ready = &self.0;
         let mut origins = head.headers.get_all(header::ORIGIN);
         let (origin, allowed) = match (origins.next(), origins.next()) {
             (None, _) => (Origin::None, None),
-            // No browser names two.
+            // No browser sends two origins.
             (Some(_), Some(_)) => (Origin::Foreign, None),
             (Some(origin), None) => match origin.to_str().ok().filter(|text| ready.allows(text)) {
                 Some(_) if ready.public => (Origin::Allowed, Some(HeaderValue::from_static("*"))),
@@ -161,7 +160,7 @@ impl Ready {
 }
 
 impl Shared {
-    /// Marks a response. Other permissions in it are removed.
+    /// Adds the permissions to a response. Other permissions in it are removed.
     pub(crate) fn mark(&self, headers: &mut Fields) {
         for name in PERMISSIONS {
             headers.remove(name);
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preflight_of_an_allowed_origin_is_told_what_it_may() {
+    fn a_preflight_of_an_allowed_origin_gets_its_permissions() {
         let (answer, origin) = preflight(&exact(), "https://shop.test");
         assert_eq!(origin, Origin::Allowed);
         assert_eq!(
@@ -317,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_take_whole_origins() {
+    fn patterns_match_whole_origins() {
         let subdomains = OriginPattern::Subdomains { begin: "https://".into(), end: ".shop.test".into() };
         for (origin, allowed) in [
             ("https://a.shop.test", true),
@@ -339,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_every_page_may_read_varies_with_none() {
+    fn only_a_response_that_every_page_may_read_has_no_vary() {
         let public = model::Cors { credentials: false, ..config(&[OriginPattern::Any]) };
         let mut headers = Fields::new();
         Cors::new(&public).shared(&head("GET", &[("origin", "https://a.test")])).mark(&mut headers);
@@ -350,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permission_of_the_upstream_is_none_and_its_vary_stays() {
+    fn a_permission_of_the_upstream_is_removed_and_its_vary_stays() {
         let mut headers = Fields::new();
         for (name, value) in [
             ("access-control-allow-origin", "*"),
@@ -366,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_preflight_goes_on() {
+    fn a_request_that_only_looks_like_a_preflight_continues() {
         for (method, headers) in [
             ("OPTIONS", &[("origin", "https://shop.test")][..]),
             ("OPTIONS", &ASKS),

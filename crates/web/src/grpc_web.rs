@@ -1,11 +1,11 @@
-//! gRPC in the form that browsers can speak (gRPC-Web), translated to gRPC and back.
+//! Translates gRPC-Web, the form of gRPC that browsers can speak, to gRPC and back.
 //!
-//! **Rule.** A POST of `application/grpc-web` (binary) or `application/grpc-web-text` (the same in base64, also in
-//! several padded pieces) goes on as `application/grpc` with the same suffix. The response's messages come back as they
-//! are; its trailers become a last message with the highest bit of its flags set, since no page can read trailers.
-//! Every piece from the upstream is forwarded at once. A response that is no gRPC passes unchanged.
+//! **Rule.** A POST of `application/grpc-web` (binary) or `application/grpc-web-text` (the same in base64, also in several padded pieces)
+//! is sent on as `application/grpc` with the same suffix. The response's messages come back unchanged. Its trailers become a last message
+//! with the highest bit of its flags set, because no page can read trailers. Every piece from the upstream is forwarded at once. A response
+//! that is not gRPC passes unchanged.
 //!
-//! A body that was cut stays cut: without its trailers no client takes it for whole.
+//! A body that was cut stays cut: without the message of trailers, no client takes it for complete.
 //!
 //! **Source.** grpc/doc/PROTOCOL-WEB.md.
 
@@ -29,15 +29,15 @@ const BINARY: &str = "application/grpc-web";
 const TEXT: &str = "application/grpc-web-text";
 const GRPC: &str = "application/grpc";
 
-/// Marks the message of trailers.
+/// The flag that marks the message of trailers.
 const TRAILERS: u8 = 0x80;
 
 /// How a client speaks gRPC-Web.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GrpcWeb {
-    /// The request is base64.
+    /// The request is in base64.
     text: bool,
-    /// The response shall be.
+    /// The response must be in base64.
     text_back: bool,
 }
 
@@ -52,12 +52,12 @@ impl GrpcWeb {
         Some(Self { text, text_back: accept.map_or(text, |(text, _)| text) })
     }
 
-    /// Makes it a gRPC request.
+    /// Converts the request to gRPC.
     pub(crate) fn request(self, request: &mut Request<Body>) {
         let Some((_, suffix)) = request.headers().get(CONTENT_TYPE).and_then(form) else { return };
         let content_type = format!("{GRPC}{suffix}");
         let headers = request.headers_mut();
-        // A suffix of a valid value is one.
+        // A valid suffix can be added to a valid value.
         let _ = headers.try_insert(CONTENT_TYPE, content_type.as_bytes());
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.remove(ACCEPT);
@@ -70,7 +70,7 @@ impl GrpcWeb {
         }
     }
 
-    /// Makes a gRPC response one of gRPC-Web.
+    /// Converts a gRPC response to gRPC-Web.
     pub(crate) fn response(self, response: &mut Response<Body>) {
         let Some(content_type) = response.headers().get(CONTENT_TYPE) else { return };
         let Some(suffix) = content_type.to_str().ok().and_then(grpc_suffix) else { return };
@@ -86,7 +86,7 @@ impl GrpcWeb {
     }
 }
 
-/// Whether a media type of gRPC-Web is the text one, and what stands behind: `+proto`, parameters, nothing.
+/// Whether a media type of gRPC-Web is the text form, and what follows it: `+proto`, parameters, or nothing.
 fn form(value: Value<'_>) -> Option<(bool, String)> {
     let value = value.to_str().ok()?;
     let (head, rest) = value.split_at_checked(BINARY.len())?;
@@ -103,21 +103,21 @@ fn grpc_suffix(value: &str) -> Option<String> {
     (head.eq_ignore_ascii_case(GRPC) && is_suffix(suffix)).then(|| suffix.to_owned())
 }
 
-/// `+proto`, `; charset=utf-8`, or nothing: any other character would be a longer type.
+/// Whether this may follow the type: `+proto`, `; charset=utf-8`, or nothing. Any other character would make it another type.
 fn is_suffix(suffix: &str) -> bool {
     suffix.is_empty() || suffix.starts_with(['+', ';', ' ', ','])
 }
 
-/// A body out of base64.
+/// A body that is decoded from base64.
 struct Decoded {
     body: Body,
-    /// Characters that are no group of four yet.
+    /// Characters that are not a complete group of four yet.
     left: BytesMut,
     ended: bool,
 }
 
 impl Decoded {
-    /// The bytes of all whole groups. A group may be padded in the midst of a body: pieces are encoded one by one.
+    /// Decodes all complete groups. A group within the body may be padded, because pieces are encoded one by one.
     fn decode(&mut self, text: &[u8]) -> Result<Bytes, BodyError> {
         self.left.extend_from_slice(text);
         let whole = self.left.len() / 4 * 4;
@@ -175,7 +175,7 @@ impl HttpBody for Decoded {
     }
 }
 
-/// A body whose trailers are its last message.
+/// A body whose trailers are sent as its last message.
 struct Encoded {
     body: Body,
     text: bool,
@@ -230,7 +230,7 @@ impl HttpBody for Encoded {
     }
 }
 
-/// Trailers as a message: lines as those of HTTP/1, names in lower case.
+/// Writes trailers as a message: lines as in HTTP/1, with names in lower case.
 fn message_of(trailers: &HeaderMap) -> Bytes {
     let mut out = vec![TRAILERS, 0, 0, 0, 0];
     for (name, value) in trailers {
@@ -255,7 +255,7 @@ mod tests {
 
     use super::*;
 
-    /// A body of these frames; an error at the end cuts it.
+    /// A body with these frames. An error at the end cuts it.
     struct Frames(VecDeque<Result<Frame<Bytes>, Reason>>);
 
     impl HttpBody for Frames {
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn only_grpc_web_is_grpc_web() {
+    fn only_requests_of_grpc_web_are_translated() {
         let of = |content_type: &str, accept| GrpcWeb::of(&asked(content_type, accept));
         let text = Some(GrpcWeb { text: true, text_back: true });
         let binary = Some(GrpcWeb { text: false, text_back: false });
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn text_is_decoded_wherever_it_is_cut_and_padded() {
+    async fn base64_is_decoded_wherever_it_is_split_and_padded() {
         let text = [STANDARD.encode(b"hello"), STANDARD.encode(b"\0\0"), STANDARD.encode(b"world!")].concat();
         for cut in 0..text.len() {
             let (one, two) = text.as_bytes().split_at(cut);
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn trailers_are_the_last_message_and_each_piece_goes_on_at_once() {
+    async fn trailers_are_the_last_message_and_each_piece_is_forwarded_at_once() {
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", HeaderValue::from_static("5"));
         trailers.insert("grpc-message", HeaderValue::from_static("no such order"));
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_cut_stays_cut_and_what_is_no_grpc_passes() {
+    async fn a_cut_body_stays_cut_and_a_response_that_is_not_grpc_passes() {
         let form = GrpcWeb { text: true, text_back: true };
         let mut response = Response::new(body(vec![data(b"a"), Err(Reason::UpstreamReset)]));
         let _ = response.headers_mut().try_insert(CONTENT_TYPE, b"application/grpc");

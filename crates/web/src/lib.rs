@@ -1,9 +1,9 @@
-//! What browsers need of a route: answers to their questions (CORS), gRPC in a form that they can speak (gRPC-Web), and smaller answers
-//! (compression).
+//! What a route does for browsers: answers to CORS preflights, gRPC-Web (gRPC in a form that browsers can speak), and compression of
+//! responses.
 //!
-//! A request meets this layer once its route is known, before authentication: a preflight carries no credentials. What
-//! its response needs is kept in a [`ResponsePlan`], which every response of the route takes, attache's own refusals too: a
-//! page can only read them with the headers of CORS.
+//! A request passes this layer when its route is known, before authentication: a preflight carries no credentials. What its response needs
+//! is kept in a [`ResponsePlan`]. Every response of the route uses it, also attache's own refusals: a page can read them only with the
+//! headers of CORS.
 
 mod compression;
 mod cors;
@@ -20,7 +20,7 @@ use cors::{Cors, Shared};
 pub use cors::{Origin, PERMISSIONS};
 use grpc_web::GrpcWeb;
 
-/// What a route does for browsers.
+/// The settings of a route for browsers.
 #[expect(clippy::struct_field_names, reason = "it is called gRPC-Web")]
 #[derive(Debug)]
 pub struct Web {
@@ -29,12 +29,12 @@ pub struct Web {
     compression: Option<Arc<model::Compression>>,
 }
 
-/// What a request is.
+/// What kind of request it is.
 #[derive(Debug)]
 pub enum RequestKind {
     /// A preflight, with its answer and whether the origin is allowed.
     Preflight(Response<Body>, Origin),
-    /// Any other request, and what its response needs; `None` is nothing.
+    /// Any other request, and what its response needs; `None` if it needs nothing.
     Request(Option<ResponsePlan>),
 }
 
@@ -47,7 +47,7 @@ pub struct ResponsePlan {
 }
 
 impl Web {
-    /// `None` where the config says nothing of browsers.
+    /// `None` if the config has no settings for browsers.
     pub fn new(config: &model::Web) -> Option<Self> {
         let model::Web { cors, grpc_web, compression } = config;
         let web = Self {
@@ -58,7 +58,7 @@ impl Web {
         (web.cors.is_some() || web.grpc_web || web.compression.is_some()).then_some(web)
     }
 
-    /// Looks at a request that was checked.
+    /// Examines a request that was checked.
     pub fn arrive(&self, head: &RequestHead) -> RequestKind {
         let mut back = ResponsePlan::default();
         if let Some(cors) = &self.cors {
@@ -77,20 +77,20 @@ impl Web {
 }
 
 impl ResponsePlan {
-    /// Whose page asks, where the route says who may.
+    /// The origin of the request, if the route has CORS settings.
     pub fn origin(&self) -> Option<Origin> {
         self.cors.as_ref().map(|shared| shared.origin)
     }
 
-    /// Gives a request the form that upstreams know. The rules have checked the original.
+    /// Converts a request to the form that upstreams know. The rules have checked the original form.
     pub fn translate(&self, request: &mut Request<Body>) {
         if let Some(grpc_web) = &self.grpc_web {
             grpc_web.request(request);
         }
     }
 
-    /// Gives a response the form that the browser knows.
-    /// Also tells which coding it has now, where it is compressed.
+    /// Converts a response to the form that the browser knows.
+    /// Also returns the coding of the body, if it was compressed here.
     pub fn finish(self, mut response: Response<Body>) -> (Response<Body>, Option<Coding>) {
         if let Some(shared) = &self.cors {
             shared.mark(response.headers_mut());

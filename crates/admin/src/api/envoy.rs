@@ -1,6 +1,6 @@
-//! The part of Envoy's admin API that scrapers, probes and scripts ask for, made of what attache knows.
+//! The part of Envoy's admin API that scrapers, probes and scripts use, answered from attache's data.
 //!
-//! Only with `admin: { envoy_compatible: true }`. The forms are Envoy's v3; what attache doesn't have is left out, not made up.
+//! Only with `admin: { envoy_compatible: true }`. The formats are those of Envoy's v3. What attache doesn't have is left out, not invented.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,7 @@ use crate::{
 
 const TYPE: &str = "type.googleapis.com/envoy.admin.v3";
 
-/// What Envoy would answer; `None` for paths that aren't its own.
+/// The answer that Envoy would give; `None` for a path that Envoy doesn't have.
 pub(crate) fn answer(api: &Api, method: &Method, path: &str, asked: Option<&str>) -> Option<Answer> {
     let asked_for = |format: &str| {
         query::pairs(asked).unwrap_or_default().iter().any(|(key, value)| key == "format" && value == format)
@@ -49,7 +49,7 @@ pub(crate) fn answer(api: &Api, method: &Method, path: &str, asked: Option<&str>
     })
 }
 
-/// Envoy's word for the state of the process.
+/// Envoy's name for the state of the process.
 fn state(api: &Api) -> &'static str {
     let reasons = api.state.readiness.reasons();
     match () {
@@ -88,7 +88,7 @@ fn number(value: &Value, keys: &[&str]) -> u64 {
     keys.iter().find_map(|key| value.get(key).and_then(Value::as_u64)).unwrap_or(0)
 }
 
-/// Envoy's flags of an endpoint that isn't healthy.
+/// Envoy's flags for an endpoint that isn't healthy.
 fn flags(endpoint: &Value) -> &'static str {
     match words(endpoint, &["state"]).unwrap_or("healthy") {
         "healthy" => "healthy",
@@ -118,7 +118,7 @@ fn clusters(upstreams: &Value) -> String {
     let mut out = String::new();
     for upstream in upstreams.as_array().into_iter().flatten() {
         let name = name_of(upstream);
-        // A String takes everything.
+        // Writing to a String never fails.
         let _ = writeln!(out, "{name}::observability_name::{name}");
         for (envoy, limit) in limits(upstream) {
             let _ = writeln!(out, "{name}::default_priority::{envoy}::{limit}");
@@ -166,7 +166,7 @@ fn clusters_json(upstreams: &Value) -> Value {
                     _ => map.insert("failed_active_health_check".into(), true.into()),
                 };
             }
-            // Numbers of 64 bits are texts in protobuf's JSON.
+            // In protobuf's JSON, 64-bit numbers are strings.
             let gauge =
                 |name: &str, value: u64| json!({ "type": "GAUGE", "name": name, "value": value.to_string() });
             let zone = words(endpoint, &["zone"]);
@@ -193,7 +193,7 @@ fn clusters_json(upstreams: &Value) -> Value {
     json!({ "cluster_statuses": statuses.collect::<Vec<_>>() })
 }
 
-/// The config in the places where tools look for listeners and clusters; attache's own is whole in the bootstrap's metadata.
+/// The config at the places where tools look for listeners and clusters. attache's own config is complete in the metadata of `bootstrap`.
 fn config_dump(api: &Api) -> Value {
     let config = api.proxy.config();
     let names = |key: &str| -> Vec<String> {
@@ -215,7 +215,7 @@ fn config_dump(api: &Api) -> Value {
     ] })
 }
 
-/// `POST /logging?level=debug`; without a level it says which one there is.
+/// Answers `POST /logging?level=debug`. Without a level it returns the present one.
 fn logging(api: &Api, asked: Option<&str>) -> Answer {
     let pairs = query::pairs(asked).unwrap_or_default();
     if let Some((_, level)) = pairs.iter().find(|(key, _)| key == "level") {

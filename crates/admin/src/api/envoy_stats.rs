@@ -1,6 +1,6 @@
-//! Envoy's statistics by their own names: `cluster.orders.upstream_rq_total: 7`.
+//! Envoy's statistics under Envoy's names: `cluster.orders.upstream_rq_total: 7`.
 //!
-//! Made of the page with Envoy's series. Histograms are on that page alone.
+//! They are made from the metrics page with Envoy's series. Histograms are only on that page.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -13,7 +13,7 @@ use crate::{
     query,
 };
 
-/// Scopes by the beginnings of names in Prometheus' text.
+/// Envoy's scopes, by the prefixes of names in Prometheus' text.
 const SCOPES: &[(&str, &str)] = &[
     ("envoy_cluster_", "cluster"),
     ("envoy_http_", "http"),
@@ -22,7 +22,7 @@ const SCOPES: &[(&str, &str)] = &[
     ("envoy_server_", "server"),
 ];
 
-/// The answer to `/stats`, with `filter` (a regular expression that may stand anywhere in a name), `usedonly` and `format=json`.
+/// The answer to `/stats`, with `filter` (a regular expression that may match any part of a name), `usedonly` and `format=json`.
 pub(super) fn answer(page: &str, asked: Option<&str>) -> Answer {
     let pairs = query::pairs(asked).unwrap_or_default();
     let value = |key: &str| pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
@@ -41,7 +41,7 @@ pub(super) fn answer(page: &str, asked: Option<&str>) -> Answer {
     }
     let mut out = String::new();
     for (name, value) in all {
-        // A String takes everything.
+        // Writing to a String never fails.
         let _ = writeln!(out, "{name}: {value}");
     }
     text(StatusCode::OK, out)
@@ -53,11 +53,11 @@ fn stats(page: &str) -> BTreeMap<String, u64> {
     for line in page.lines().filter(|line| line.starts_with("envoy_")) {
         let Some((series, value)) = line.rsplit_once(' ') else { continue };
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-        // A gauge of whole numbers there.
+        // On this page, gauges are whole numbers.
         let Ok(value) = value.parse::<f64>() else { continue };
         let Some((start, scope)) = SCOPES.iter().find(|(start, _)| name.starts_with(start)) else { continue };
         let label = |wanted: &str| {
-            // Names of the config and statuses need no escapes.
+            // Names in the config and statuses need no escapes.
             labels
                 .split(',')
                 .find_map(|pair| pair.strip_prefix(wanted)?.strip_prefix("=\""))
@@ -119,7 +119,7 @@ attache_requests_total{listener=\"out\"} 7
     }
 
     #[test]
-    fn a_filter_and_what_was_used_choose_among_them() {
+    fn filter_and_usedonly_select_series() {
         let body = |asked: &str| answer(PAGE, Some(asked)).into_body();
         assert_eq!(body("filter=downstream"), "http.out.downstream_cx_active: 0\n");
         assert_eq!(body("filter=downstream&usedonly"), "");

@@ -1,7 +1,7 @@
-//! The admin API (15000): what is going on, and the few things that can be changed while running.
+//! The admin API (15000): shows the state of the process, and changes a few things while it runs.
 //!
-//! Loopback only, and behind the checks of [`guard`]. What changes something is a POST or PUT, never a GET: links, previews and
-//! probes must not end a process.
+//! It listens on loopback only, after the checks of [`guard`]. Every change needs a POST or PUT, never a GET: links, previews and probes
+//! must not end a process.
 
 mod envoy;
 mod envoy_stats;
@@ -21,45 +21,45 @@ use crate::{
     tap::{self, Lines},
 };
 
-/// What came of a reload: the page for either.
+/// The result of a reload: the page for success or for failure.
 pub type Reloading = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 
-/// The proxy that the admin API is about. Runs on the control thread, so nothing here may block.
+/// The proxy, as the admin API sees it. Its methods run on the control thread, so they must not block.
 pub trait AdminTarget: Send + Sync {
-    /// The config that is served, secrets hidden.
+    /// The running config, with secrets hidden.
     fn config(&self) -> Value;
     /// Every upstream with its endpoints, their health and load.
     fn upstreams(&self) -> Value;
-    /// Every listener with its routes, the most specific rules first or as the file has them.
+    /// Every listener with its routes: the most specific rules first, or in the order of the file.
     fn routes(&self) -> Value;
     /// Every listener with its sockets and connections.
     fn listeners(&self) -> Value;
-    /// Every certificate that attache shows.
+    /// Every certificate that attache presents.
     fn certificates(&self) -> Value;
     /// The last reloads of the config.
     fn reloads(&self) -> Value;
-    /// What serves with an older state than it should, or loses something, a line each; calls may succeed all the same.
+    /// One line for each part that works with an older state than it should, or that loses data. Calls may succeed all the same.
     fn degraded(&self) -> Vec<String> {
         Vec::new()
     }
-    /// Begins draining without ending; called once or more.
+    /// Begins draining without ending the process. It may be called several times.
     fn drain(&self);
-    /// Ends the process in an orderly way; called once or more.
+    /// Ends the process in an orderly way. It may be called several times.
     fn quit(&self);
-    /// Envoy's paths are answered, too.
+    /// Whether Envoy's paths are answered too.
     fn envoy_compatible(&self) -> bool {
         false
     }
-    /// Reloads the config. The error says what is wrong with it; then the running config stays.
+    /// Reloads the config. On an error, which says what is wrong with it, the running config stays.
     fn reload(&self) -> Reloading;
 }
 
-/// What the admin API answers from and what it may do.
+/// What the admin API needs for its answers and its changes.
 #[derive(Clone)]
 pub struct Api {
     /// Metrics and readiness.
     pub state: AdminState,
-    /// The running log, for `/log`; none where another program keeps it.
+    /// The running log, for `/log`; `None` if another program owns it.
     pub log: Option<LogControl>,
     /// Rates and percentiles.
     pub stats: Arc<Stats>,
@@ -104,12 +104,12 @@ POST /quitquitquit    drain, then end the process
 
 const READ_WRITE: &str = "GET, HEAD, POST, PUT";
 const WRITE: &str = "POST, PUT";
-/// Failures on one page.
+/// The most failures on one page.
 const FAILURES: usize = 100;
-/// Clients on one page.
+/// The most clients on one page.
 const CLIENTS: usize = 200;
 
-/// Answers the admin API on this socket until `shutdown` is done. Fails at once if the socket isn't a loopback one.
+/// Answers the admin API on this socket until `shutdown` completes. Fails at once if the address isn't a loopback address.
 pub async fn serve_api(
     socket: impl Into<Socket>,
     api: Api,
@@ -132,7 +132,7 @@ fn reply<B>(api: &Api, request: &Request<B>) -> Reply {
     let (method, path) = (request.method(), request.uri().path());
     match path {
         "/reload" if writes(method) => {
-            tracing::info!("reading the config again, as the admin API was asked to");
+            tracing::info!("reloading the config, on a request to the admin API");
             let reloading = api.proxy.reload();
             Reply::Later(Box::pin(async move {
                 match reloading.await {
@@ -155,20 +155,20 @@ fn answer<B>(api: &Api, request: &Request<B>) -> Answer {
     }
     match path {
         "/drain" if writes(method) => {
-            tracing::info!("draining, as the admin API was asked to");
+            tracing::info!("draining, on a request to the admin API");
             api.proxy.drain();
             text(
                 StatusCode::ACCEPTED,
-                "draining: not ready any more, and no new connection is taken; requests that run are finished, and the process stays. \
+                "draining: no longer ready, and no new connection is accepted; running requests finish, and the process stays. \
                  `attache quit` ends it\n",
             )
         }
         "/quitquitquit" if writes(method) => {
-            tracing::info!("ending, as the admin API was asked to");
+            tracing::info!("ending, on a request to the admin API");
             api.proxy.quit();
             text(
                 StatusCode::ACCEPTED,
-                "ending: no new connection is taken, requests that run are finished (for at most `shutdown.drain_timeout`), then the process ends\n",
+                "ending: no new connection is accepted, running requests finish (for at most `shutdown.drain_timeout`), then the process ends\n",
             )
         }
         "/drain" | "/quitquitquit" | "/reload" => method_not_allowed(method, WRITE),
@@ -202,7 +202,7 @@ fn answer<B>(api: &Api, request: &Request<B>) -> Answer {
     }
 }
 
-/// A browser says that it wants a page; curl and programs take anything.
+/// Whether the client wants a page. Browsers ask for HTML; curl and programs accept anything.
 fn wants_html<B>(request: &Request<B>) -> bool {
     let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| accept.contains("text/html"))
@@ -219,7 +219,7 @@ fn follow(api: &Api, query: Option<&str>) -> Reply {
     };
     match api.state.metrics.watch().tap(filter) {
         Some(tapping) => Reply::Stream(Lines::new(tapping)),
-        None => text(StatusCode::SERVICE_UNAVAILABLE, "as many taps are open as may be; end one\n").into(),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "the limit of open taps is reached; end one\n").into(),
     }
 }
 
@@ -240,7 +240,7 @@ fn failures(api: &Api) -> Value {
     let watch = api.state.metrics.watch();
     let failures: Vec<_> = watch.failures(FAILURES).iter().map(attache_telemetry::Record::json).collect();
     let now = SystemTime::now();
-    // A 4xx of an upstream is a failure where it answers with nothing else.
+    // A 4xx status counts as a failure of an upstream only if the upstream answers with nothing else.
     let refusing = api.stats.client_errors();
     let is_refusing = |group: &attache_telemetry::Group| {
         group.kind.upstream.as_ref().is_some_and(|name| refusing.contains(name))
@@ -277,7 +277,7 @@ pub(crate) fn set_level(log: Option<&LogControl>, query: Option<&str>) -> Answer
     let Some(log) = log else { return no_log() };
     let pairs = query::pairs(query).unwrap_or_default();
     let Some((_, level)) = pairs.iter().find(|(key, _)| key == "level") else {
-        return text(StatusCode::BAD_REQUEST, "say which level, as in POST /log?level=debug\n");
+        return text(StatusCode::BAD_REQUEST, "the level is missing; for example POST /log?level=debug\n");
     };
     match log.set(level) {
         Ok(()) => {

@@ -59,7 +59,7 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
-    // One log a process: the tests share it, and only one of them changes it.
+    // A process has only one log: the tests share it, and only one of them changes it.
     static LOG: std::sync::OnceLock<LogControl> = std::sync::OnceLock::new();
     let (metrics, fake) = (Metrics::new(), Arc::<Fake>::default());
     let api = Api {
@@ -151,7 +151,7 @@ fn config_and_upstreams_are_json() {
 }
 
 #[test]
-fn a_level_that_can_not_be_read_is_refused_with_what_can() {
+fn an_invalid_log_level_is_refused_with_the_valid_ones() {
     let Fixture { api, .. } = fixture();
     for target in ["/log", "/log?", "/log?level=%", "/log?level=%ff", "/log?level=loud"] {
         assert_eq!(ask(&api, "POST", target).0, 400, "{target}");
@@ -160,7 +160,7 @@ fn a_level_that_can_not_be_read_is_refused_with_what_can() {
 }
 
 #[test]
-fn a_reload_says_what_came_of_it() {
+fn a_reload_says_whether_it_succeeded() {
     let Fixture { api, .. } = fixture();
     assert_eq!(ask(&api, "POST", "/reload"), (200, "reloaded\n".into()));
     assert_eq!(ask(&api, "POST", "/reload"), (422, "line 3: wrong\n".into()));
@@ -174,7 +174,7 @@ fn a_browser_gets_the_dashboard_which_may_load_nothing_from_elsewhere() {
     let policy = answer.headers()["content-security-policy"].to_str().unwrap();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     let page = answer.into_body();
-    assert!(!page.contains("http://") && !page.contains("https://"), "something from elsewhere");
+    assert!(!page.contains("http://") && !page.contains("https://"), "a reference to another origin");
     assert!(!page.contains("style=") && !page.contains("onclick"), "inline parts are refused by the policy");
     for file in page.split('"').filter(|part| part.starts_with('/') && part.contains('.')) {
         assert_eq!(ask(&api, "GET", file).0, 200, "{file}");
@@ -183,7 +183,7 @@ fn a_browser_gets_the_dashboard_which_may_load_nothing_from_elsewhere() {
 }
 
 #[test]
-fn failures_are_shown_with_all_that_is_known() {
+fn failures_are_shown_with_all_details() {
     let Fixture { api, .. } = fixture();
     let exchange = Exchange::new("outbound".into(), "http1", None);
     exchange.path.replace("/v1/items".into());
@@ -200,7 +200,7 @@ fn failures_are_shown_with_all_that_is_known() {
 }
 
 #[test]
-fn a_tap_with_a_filter_that_can_not_be_read_is_refused() {
+fn a_tap_with_an_invalid_filter_is_refused() {
     let Fixture { api, .. } = fixture();
     assert_eq!(ask(&api, "GET", "/tap?colour=red").0, 400);
     assert_eq!(ask(&api, "POST", "/tap").0, 405);
@@ -208,7 +208,7 @@ fn a_tap_with_a_filter_that_can_not_be_read_is_refused() {
 }
 
 #[tokio::test]
-async fn a_socket_that_others_reach_is_refused() {
+async fn a_socket_that_other_machines_can_reach_is_refused() {
     let socket = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let error = serve_api(socket, fixture().api, std::future::pending()).await.unwrap_err();
     assert!(error.to_string().contains("loopback"), "{error}");

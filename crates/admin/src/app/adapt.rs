@@ -1,4 +1,4 @@
-//! One endpoint of the application with another path, status and meaning.
+//! Makes an endpoint of the application available under another path, with another status and meaning.
 
 use attache_config::model::{Adapter, Expect};
 use http::{StatusCode, header::CONTENT_TYPE};
@@ -29,7 +29,7 @@ pub(super) async fn answer(adapter: &Adapter) -> Answer {
     }
 }
 
-/// What isn't as expected, in words.
+/// Compares the application's answer with the expected one. The error says what differs.
 fn check(expect: &Expect, told: &AppAnswer) -> Result<(), String> {
     let status = told.status.as_u16();
     if !expect.status.iter().any(|range| range.contains(status)) {
@@ -44,7 +44,7 @@ fn check(expect: &Expect, told: &AppAnswer) -> Result<(), String> {
         let found = body.pointer(pointer).ok_or_else(|| format!("there is no `{pointer}`"))?;
         let same = match found {
             Value::String(text) => **text == **wanted,
-            // 3 and 3.0 are one number.
+            // In JSON, 3 and 3.0 are the same number.
             Value::Number(number) => {
                 number.to_string() == **wanted
                     || number

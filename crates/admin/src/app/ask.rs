@@ -1,4 +1,4 @@
-//! One `GET` to the application, bounded in time and size.
+//! Sends one `GET` to the application, limited in time and size.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::AppAnswer;
 
-/// Asks; an error says in words what went wrong.
+/// Sends the request. The error says what went wrong.
 pub(super) async fn ask(
     url: &AppUrl,
     accept: &'static str,

@@ -1,10 +1,11 @@
-//! The application's metrics behind attache's own, on one page.
+//! Adds the application's metrics to attache's own, on one page.
 //!
 //! Rules:
-//! - A page is taken whole or not at all: one line that no monitor could read would cost it all the others, attache's included.
-//! - A family stands once. `process_…` families that the application has, too, are the application's, and attache's are called
-//!   `attache_process_…`, because a monitor of the application expects the application's own. Of other families the first one stays.
-//! - OpenMetrics is answered if every page is there in it; otherwise all is in Prometheus' text.
+//! - A page of the application is added as a whole or not at all: one line that a monitor can't parse would cost it all other lines,
+//!   including attache's.
+//! - A family occurs only once. If the application has `process_…` families too, they stay the application's, and attache's are renamed to
+//!   `attache_process_…`, because a monitor of the application expects the application's own. Of other families, the first one stays.
+//! - The answer is OpenMetrics if every page is available in that format; otherwise everything is in Prometheus' text format.
 
 use std::{
     collections::HashSet,
@@ -23,10 +24,10 @@ use crate::answer::{Answer, with_type};
 const TEXT: &str = "text/plain;version=0.0.4;q=1,*/*;q=0.1";
 const OPEN: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
 
-/// All of `/metrics`.
+/// The whole page `/metrics`.
 pub(crate) async fn metrics(metrics: &Metrics, app: &App, open: bool) -> Answer {
     let told = app.told();
-    // Names of others are no counters by OpenMetrics' rules.
+    // Under the names of other proxies, counters break the rules of OpenMetrics.
     let mut open = open && told.app.names == MetricNames::Attache;
     let mut pages = scrape(&told.app.metrics, open).await;
     if open && pages.iter().any(|page| page.format == Some(Format::Text)) {
@@ -42,7 +43,7 @@ pub(crate) async fn metrics(metrics: &Metrics, app: &App, open: bool) -> Answer 
     with_type(StatusCode::OK, content_type, if open { page + "# EOF\n" } else { page })
 }
 
-/// A page with the names that the config wants beside attache's.
+/// attache's page, with the additional names that the config asks for.
 pub(crate) fn named(metrics: &Metrics, told: &Settings) -> String {
     match told.app.names {
         MetricNames::Attache => metrics.render(),
@@ -61,19 +62,19 @@ enum Format {
     Open,
 }
 
-/// One page of the application.
+/// One page of metrics of the application.
 struct Page {
-    /// Where it is from, as the label says.
+    /// Where it is from: the value of its label.
     from: String,
     took: Duration,
-    /// `None` where it needs none of its own, or was not got.
+    /// `None` if it needs no format of its own, or could not be fetched.
     format: Option<Format>,
     text: Result<String, String>,
 }
 
 async fn scrape(pages: &[AppMetrics], open: bool) -> Vec<Page> {
     let mut scraped = Vec::with_capacity(pages.len());
-    // One after the other: the application is one, and most have one page.
+    // They are fetched one after the other: there is only one application, and usually one page.
     for page in pages {
         let begun = Instant::now();
         let accept = match (page.gauges.is_empty(), open) {
@@ -88,7 +89,7 @@ async fn scrape(pages: &[AppMetrics], open: bool) -> Vec<Page> {
         };
         let from = format!("{}{}", page.from.authority, page.from.path);
         if let Err(why) = &text {
-            tracing::debug!(from, why, "the application's metrics could not be got");
+            tracing::debug!(from, why, "the application's metrics could not be fetched");
         }
         scraped.push(Page { from, took: begun.elapsed(), format, text });
     }
@@ -111,7 +112,7 @@ fn read(page: &AppMetrics, told: AppAnswer, open: bool) -> Result<(Option<Format
     let mut text = told.body;
     if format == Format::Open {
         let Some(end) = text.trim_end().strip_suffix("# EOF").map(str::len) else {
-            return Err("it has no `# EOF`, so it isn't whole".to_owned());
+            return Err("it has no `# EOF`, so it is incomplete".to_owned());
         };
         text.truncate(end);
     }
@@ -124,7 +125,7 @@ fn read(page: &AppMetrics, told: AppAnswer, open: bool) -> Result<(Option<Format
     Ok((Some(format), text))
 }
 
-/// Numbers of a JSON document as gauges. One that isn't there, or isn't a number, is left out.
+/// Makes gauges from numbers of a JSON document. A value that is missing or isn't a number is left out.
 fn gauges(page: &AppMetrics, body: &str) -> Result<String, String> {
     let body: Value = serde_json::from_str(body).map_err(|error| format!("the body isn't JSON ({error})"))?;
     let mut text = String::new();
@@ -134,13 +135,13 @@ fn gauges(page: &AppMetrics, body: &str) -> Result<String, String> {
             Some(Value::Bool(truth)) => u8::from(*truth).to_string(),
             _ => continue,
         };
-        // A String takes everything.
+        // Writing to a String never fails.
         let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");
     }
     Ok(text)
 }
 
-/// Empty, a comment, or `NAME{LABELS} VALUE [TIMESTAMP]`, with an exemplar behind it in OpenMetrics.
+/// Whether a line is valid: empty, a comment, or `NAME{LABELS} VALUE [TIMESTAMP]`, in OpenMetrics with an optional exemplar after it.
 fn is_line(line: &str) -> bool {
     if line.is_empty() || line.starts_with('#') {
         return true;
@@ -165,7 +166,7 @@ fn is_line(line: &str) -> bool {
     }
     let (value, _exemplar) = rest.split_once(" # ").unwrap_or((rest, ""));
     let mut numbers = value.split_ascii_whitespace();
-    // Rust reads `NaN`, `+Inf` and `-Inf` as Prometheus writes them.
+    // Rust parses `NaN`, `+Inf` and `-Inf` as Prometheus writes them.
     let value = numbers.next().is_some_and(|value| value.parse::<f64>().is_ok());
     value && numbers.next().is_none_or(|at| at.parse::<f64>().is_ok()) && numbers.next().is_none()
 }
@@ -189,7 +190,7 @@ fn merged(mut own: String, pages: &[Page], open: bool) -> String {
             match family(line) {
                 Some(family) if taken.contains(family) => continue,
                 Some(family) => drop(new.insert(family.to_owned())),
-                // OpenMetrics knows no other comments, and no empty lines.
+                // OpenMetrics allows no other comments and no empty lines.
                 None if open => continue,
                 None => {}
             }
@@ -201,7 +202,7 @@ fn merged(mut own: String, pages: &[Page], open: bool) -> String {
     page
 }
 
-/// attache's own families of the process under names that the application does not have.
+/// Renames attache's own `process_…` families to names that the application does not have.
 fn renamed(own: &str) -> String {
     let mut page = String::with_capacity(own.len() + 256);
     for line in own.lines() {
@@ -216,7 +217,7 @@ fn renamed(own: &str) -> String {
     page
 }
 
-/// How asking went.
+/// Adds the families about how the fetching of the pages went.
 fn told_of(page: &mut String, pages: &[Page]) {
     let mut gauge = |name: &str, help: &str, value: &dyn Fn(&Page) -> f64| {
         let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} gauge");
@@ -227,7 +228,7 @@ fn told_of(page: &mut String, pages: &[Page]) {
     let success = |page: &Page| f64::from(u8::from(page.text.is_ok()));
     gauge(
         "attache_app_scrape_success",
-        "1 if the application's metrics from there are on this page, 0 if they could not be got.",
+        "1 if the application's metrics from there are on this page, 0 if they could not be fetched.",
         &success,
     );
     gauge(
@@ -237,7 +238,7 @@ fn told_of(page: &mut String, pages: &[Page]) {
     );
 }
 
-/// The family that a line belongs to; `None` of an empty line or another comment.
+/// The family that a line belongs to; `None` for an empty line or another comment.
 fn family(line: &str) -> Option<&str> {
     let name = match line.strip_prefix('#') {
         Some(comment) => {
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_metrics_is_told_from_anything_else() {
+    fn a_line_of_metrics_is_recognised() {
         for line in [
             "",
             "# anything",
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_process_that_is_told_of_is_the_applications() {
+    fn process_families_are_the_application_s() {
         let own = "# HELP process_open_fds x\n# TYPE process_open_fds gauge\nprocess_open_fds 7\nattache_panics_total 0\n";
         let app =
             page("# TYPE process_open_fds gauge\nprocess_open_fds 99\nattache_panics_total 5\napp_total 1\n");

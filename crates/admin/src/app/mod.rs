@@ -1,11 +1,11 @@
-//! The application on the metrics port: its metrics after attache's own, and its endpoints in the form that others
+//! The application on the metrics port: adds its metrics to attache's own, and presents its endpoints in the form that monitors and probers
 //! expect.
 //!
-//! This is the adapter pattern (B. Burns, D. Oppenheimer, "Design patterns for container-based distributed systems", 2016): a
-//! monitor or prober has one idea of what an application looks like, and the adapter beside the application gives it that look, so that
-//! the application needs no change.
+//! This is the adapter pattern (B. Burns, D. Oppenheimer, "Design patterns for container-based distributed systems", 2016). A monitor or
+//! prober expects every application to look the same. The adapter beside the application gives it that look, so the application needs no
+//! change.
 //!
-//! Rule: an application that is slow, down or wrong harms only its own answers. Every request to it is limited in time and size,
+//! Rule: an application that is slow, down or wrong harms only the answers about itself. Every request to it is limited in time and size,
 //! and attache's own answers never wait for it.
 
 mod adapt;
@@ -25,16 +25,16 @@ use crate::answer::Answer;
 #[derive(Clone, Debug, Default)]
 pub struct App(Arc<Mutex<Arc<Settings>>>);
 
-/// What a config says of the page of metrics.
+/// What a config says about the metrics page.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) app: MetricsPage,
-    /// The listeners, and how their clients prove who they are.
+    /// For each listener, how its clients prove their identity.
     pub(crate) proofs: Vec<(String, Proof)>,
 }
 
 impl App {
-    /// From now on this config's settings are told.
+    /// Uses the settings of this config from now on.
     pub fn set(&self, config: &Config) {
         let proofs =
             config.listeners.iter().map(|listener| (listener.name.to_string(), proof(listener.tls.as_ref())));
@@ -49,7 +49,7 @@ impl App {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The answer of an adapter, if the path is one's.
+    /// The answer of the adapter with this path, if there is one.
     pub(crate) async fn adapted(&self, path: &str) -> Option<Answer> {
         let told = self.told();
         let adapter = told.app.adapt.iter().find(|adapter| *adapter.path == *path)?;
@@ -57,7 +57,7 @@ impl App {
     }
 }
 
-/// How the clients of a listener with this TLS prove who they are.
+/// How the clients of a listener with these TLS settings prove their identity.
 fn proof(tls: Option<&TlsServer>) -> Proof {
     match tls {
         Some(tls) if tls.client_trust.is_some() && (!tls.client_optional || !tls.allow.is_empty()) => {
@@ -67,7 +67,7 @@ fn proof(tls: Option<&TlsServer>) -> Proof {
     }
 }
 
-/// Whether OpenMetrics is wanted more than Prometheus' own text (RFC 9110 section 12.5.1).
+/// Whether the client prefers OpenMetrics to Prometheus' own text (RFC 9110 section 12.5.1).
 pub(crate) fn wants_openmetrics(headers: &HeaderMap) -> bool {
     let (mut open, mut text) = (0.0, 0.0);
     for line in headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok()) {

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::*;
 
-/// An application that gives this answer to everything, and then closes or doesn't.
+/// An application that gives this answer to everything. It may keep the connection open or close it.
 async fn app(answer: String) -> SocketAddr {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -56,7 +56,7 @@ fn expecting(json: &[(&str, &str)]) -> Expect {
 }
 
 #[tokio::test]
-async fn a_probe_is_answered_by_what_the_application_says() {
+async fn a_probe_is_answered_according_to_the_application_s_answer() {
     let body = r#"{"status":"UP","db":{"ok":true},"n":3.0}"#;
     let up = app(response("200 OK", "application/json", body)).await;
     let json = [("/status", "UP"), ("/db/ok", "true"), ("/n", "3")];
@@ -73,7 +73,7 @@ async fn a_probe_is_answered_by_what_the_application_says() {
 }
 
 #[tokio::test]
-async fn an_application_that_is_down_or_silent_fails_the_probe_in_time() {
+async fn an_application_that_is_down_or_hangs_fails_the_probe_in_time() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     assert_eq!(adapted(gone, Some(expecting(&[]))).await.0, 503);
     assert_eq!(adapted(gone, None).await.0, 502);
@@ -99,14 +99,14 @@ fn from(address: SocketAddr) -> AppMetrics {
 }
 
 #[tokio::test]
-async fn the_applications_metrics_stand_behind_ours() {
+async fn the_application_s_metrics_come_after_attache_s() {
     let text = app(response("200 OK", "text/plain; version=0.0.4", "# TYPE jobs counter\njobs 3")).await;
     let json = app(response("200 OK", "application/json", r#"{"q":{"n":2.5},"up":true}"#)).await;
     let gauges =
         ["/q/n", "/up", "/none"].map(|at| (format!("app{}", at.replace('/', "_")).into(), at.into()));
     let pages = vec![from(text), AppMetrics { gauges: gauges.to_vec(), ..from(json) }];
     for open in [false, true] {
-        // The text page can't be told as OpenMetrics, so all of it is text.
+        // The text page can't be converted to OpenMetrics, so everything is text.
         let (kind, page) = scraped(pages.clone(), open).await;
         assert!(kind.starts_with("text/plain"), "{kind}");
         for line in ["jobs 3\n", "app_q_n 2.5\n", "app_up 1\n", "\nattache_panics_total 0\n"] {
@@ -131,7 +131,7 @@ async fn an_open_page_stays_open_and_has_one_end() {
 }
 
 #[tokio::test]
-async fn an_application_that_is_down_or_tells_nonsense_costs_only_its_own_metrics() {
+async fn an_application_that_is_down_or_sends_invalid_lines_costs_only_its_own_metrics() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let html = app(response("200 OK", "text/html", "<html>\n")).await;
     let cut = app(response("200 OK", "application/openmetrics-text", "a 1\n")).await;
@@ -147,13 +147,13 @@ async fn an_application_that_is_down_or_tells_nonsense_costs_only_its_own_metric
 }
 
 #[test]
-fn openmetrics_is_told_where_it_is_wanted_most() {
+fn openmetrics_is_sent_if_the_client_prefers_it() {
     let wants = |accept: &'static str| {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
         wants_openmetrics(&headers)
     };
-    // What Prometheus 2.42 and 3 send.
+    // The value that Prometheus 2.42 and 3 send.
     assert!(wants(
         "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
     ));

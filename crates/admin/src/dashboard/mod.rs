@@ -1,7 +1,8 @@
-//! The dashboard: one page with its style and script, all of it in the program. It needs no network but this port.
+//! The dashboard: one page with its style and script, all of it inside the program. The page needs nothing from the network except this
+//! port.
 //!
-//! It may load from and call only its own origin, and runs no script that isn't in its own file. So text that a client wrote into a path
-//! or a host stays text, even if a mistake puts it into the page as markup.
+//! It may load from and call only its own origin, and runs no script that isn't in its own file. So a text from a client, such as a path or
+//! a host, can't do anything even if a mistake puts it into the page as markup.
 
 use http::{HeaderValue, StatusCode, header};
 

@@ -1,4 +1,5 @@
-//! The port that others may reach (15090): metrics for Prometheus, probes for the kubelet. It only tells, and changes nothing.
+//! The port that other machines may reach (15090): metrics for Prometheus, and probes for the kubelet. It only shows state and changes
+//! nothing.
 
 use std::{fmt::Write as _, future::Future};
 
@@ -18,9 +19,9 @@ use crate::{
 pub struct AdminState {
     /// The process' metrics.
     pub metrics: Metrics,
-    /// Whether work may come.
+    /// Whether the process is ready for traffic.
     pub readiness: Readiness,
-    /// The settings for the application; only on the port that other machines may reach.
+    /// The settings for the application; used only on the port that other machines may reach.
     pub app: App,
 }
 
@@ -32,14 +33,14 @@ GET /healthz   200 while the process lives
 GET /readyz    200 when it may be sent work, 503 with the reasons otherwise
 ";
 
-/// Answers `/metrics`, `/healthz` and `/readyz` on this socket until `shutdown` is done. Keep it running while the process
-/// drains: that is when `/readyz` matters most.
+/// Answers `/metrics`, `/healthz` and `/readyz` on this socket until `shutdown` completes. Keep it running while the process drains:
+/// `/readyz` matters most then.
 pub async fn serve(socket: TcpListener, state: AdminState, shutdown: impl Future<Output = ()>) {
     let answer = move |request: &Request<_>| Reply::Later(Box::pin(answer(state.clone(), question(request))));
     server::run(socket, answer, shutdown).await;
 }
 
-/// The parts of a request that matter.
+/// The parts of a request that the answer depends on.
 struct Question {
     method: Method,
     path: String,
@@ -57,7 +58,7 @@ fn question<B>(request: &Request<B>) -> Question {
 async fn answer(state: AdminState, asked: Question) -> Answer {
     let read = reads(&asked.method);
     let answer = match &*asked.path {
-        // Asking the application costs it something; a method that is refused anyway must not.
+        // A request to the application costs the application something, so a request with a refused method must not cause one.
         "/metrics" if read => Some(app::metrics(&state.metrics, &state.app, asked.openmetrics).await),
         "/" => Some(text(StatusCode::OK, index(&state))),
         path => match told(&state, path) {
@@ -78,7 +79,7 @@ async fn answer(state: AdminState, asked: Question) -> Answer {
 fn index(state: &AdminState) -> String {
     let mut index = INDEX.to_owned();
     for adapter in &state.app.told().app.adapt {
-        // A String takes everything.
+        // Writing to a String never fails.
         let _ = writeln!(
             index,
             "GET {:<10} of the application: http://{}{}",
@@ -88,7 +89,7 @@ fn index(state: &AdminState) -> String {
     index
 }
 
-/// What both ports tell.
+/// The pages that both ports have.
 pub(crate) fn told(state: &AdminState, path: &str) -> Option<Answer> {
     Some(match path {
         "/metrics" => {

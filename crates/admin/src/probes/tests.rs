@@ -1,4 +1,4 @@
-//! The probe port over real sockets, asked in plain bytes.
+//! Tests of the probe port over real sockets, with requests as plain bytes.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ async fn read(mut stream: TcpStream) -> (u16, String, String) {
 }
 
 #[tokio::test]
-async fn a_process_that_lives_is_healthy_though_it_is_not_ready() {
+async fn a_running_process_is_healthy_even_if_it_is_not_ready() {
     let running = start().await;
     assert_eq!(running.ask("GET", "/healthz").await.0, 200);
     let (status, _, body) = running.ask("GET", "/readyz").await;
@@ -88,7 +88,7 @@ async fn metrics_are_in_the_format_that_prometheus_reads() {
 }
 
 #[tokio::test]
-async fn only_reading_is_answered_and_head_has_no_body() {
+async fn only_get_and_head_are_answered_and_head_has_no_body() {
     let running = start().await;
     let (status, head, _) = running.ask("POST", "/metrics").await;
     assert_eq!(status, 405);
@@ -112,7 +112,7 @@ async fn a_client_that_sends_no_request_is_cut() {
 }
 
 #[tokio::test]
-async fn silent_connections_do_not_keep_a_probe_out() {
+async fn idle_connections_do_not_block_a_probe() {
     let running = start().await;
     let mut silent = Vec::new();
     for _ in 0..1000 {
@@ -121,13 +121,13 @@ async fn silent_connections_do_not_keep_a_probe_out() {
     for _ in 0..20 {
         let begun = Instant::now();
         assert_eq!(running.ask("GET", "/healthz").await.0, 200);
-        // Before, it was the time for a request's head: 5 s.
+        // Without the eviction, the probe would wait for the timeout of a request's head: 5 s.
         assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     }
 }
 
 #[tokio::test]
-async fn clients_that_trickle_their_heads_do_not_keep_a_probe_out() {
+async fn clients_that_send_their_heads_slowly_do_not_block_a_probe() {
     let running = start().await;
     let mut slow = Vec::new();
     for _ in 0..260 {
@@ -145,7 +145,7 @@ async fn a_client_that_does_not_read_its_answer_is_cut() {
     let running = start().await;
     let worker = running.state.metrics.worker();
     for index in 0..8000 {
-        // More than the kernel's buffers of both sides hold.
+        // More than the kernel's buffers on both sides hold.
         worker.pool_reused(&format!("{index:04}{}", "x".repeat(4000)).into());
     }
     let begun = Instant::now();
@@ -153,11 +153,11 @@ async fn a_client_that_does_not_read_its_answer_is_cut() {
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: pod\r\n\r\n").await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
     let mut read = Vec::new();
-    // Cut may mean a reset as well as an end.
+    // The connection may be reset or closed.
     let _ = stream.read_to_end(&mut read).await;
     assert_eq!(begun.elapsed().as_secs(), 20);
     assert!(read.starts_with(b"HTTP/1.1 200 "), "it was answered");
-    assert!(read.len() < 8000 * 4000, "only the part that the kernel held is left, not {}", read.len());
+    assert!(read.len() < 8000 * 4000, "only the bytes in the kernel's buffers arrived, not {}", read.len());
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn a_head_above_the_bound_is_refused() {
     let request = format!("GET / HTTP/1.1\r\nHost: pod\r\nX: {}\r\n\r\n", "x".repeat(20 << 10));
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
-    // The server may close before it has read all of it, which resets the connection.
+    // The server may close before it has read everything, which resets the connection.
     let _ = stream.read_to_end(&mut bytes).await;
     let text = String::from_utf8_lossy(&bytes);
     assert!(text.is_empty() || text.starts_with("HTTP/1.1 431 "), "{text}");
@@ -175,7 +175,7 @@ async fn a_head_above_the_bound_is_refused() {
 }
 
 #[tokio::test]
-async fn the_end_closes_the_socket_and_finishes_what_was_begun() {
+async fn the_end_closes_the_socket_and_finishes_running_answers() {
     let running = start().await;
     assert_eq!(running.ask("GET", "/healthz").await.0, 200);
     running.stop.send(()).unwrap();

@@ -144,7 +144,7 @@ impl Client {
     }
 
     /// Notes the task of the body's reader; it is woken together with the connection's task.
-    pub(super) fn told_by(&mut self, cx: &Context<'_>) {
+    pub(super) fn woken_by(&mut self, cx: &Context<'_>) {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             self.task = Some(cx.waker().clone());
         }

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How long a client may take to answer a GOAWAY when no request runs.
-const GOODBYE: Duration = Duration::from_secs(5);
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a client may take to read why its connection was ended.
 const LINGER: Duration = Duration::from_millis(500);
@@ -163,7 +163,7 @@ async fn run<H: HttpService>(
         }
         if goodbye.is_none() {
             connection.say_goodbye();
-            goodbye = Some(Box::pin(sleep(GOODBYE)));
+            goodbye = Some(Box::pin(sleep(GOAWAY_TIMEOUT)));
             if let Poll::Ready(ended) = server.poll(cx, connection) {
                 return Poll::Ready(ended.map_err(Stop::Failed));
             }
@@ -173,7 +173,7 @@ async fn run<H: HttpService>(
             if live.is_idle() {
                 return Poll::Ready(Err(Stop::Drained));
             }
-            timer.set(sleep(GOODBYE));
+            timer.set(sleep(GOAWAY_TIMEOUT));
         }
         Poll::Pending
     })

@@ -2,7 +2,7 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 use super::DialError;
 
-/// Why a call has no answer.
+/// Why a call failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -12,9 +12,9 @@ pub enum Error {
     ConnectTimeout(Duration),
     /// The answer was not complete after this time.
     Timeout(Duration),
-    /// The connection ended, or the peer broke a rule or a bound of HTTP.
+    /// The connection ended, or the peer broke a rule or a limit of HTTP.
     Http(hyper::Error),
-    /// The body is longer than so many bytes.
+    /// The body is longer than this many bytes.
     TooLong(usize),
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Error {
             Self::Timeout(after) => write!(f, "no complete answer within {after:?}"),
             Self::Http(error) => {
                 write!(f, "{error}")?;
-                // hyper's own words leave out the cause ("connection error").
+                // hyper's own message leaves out the cause ("connection error").
                 let mut cause = error.source();
                 while let Some(error) = cause {
                     write!(f, ": {error}")?;
@@ -49,7 +49,7 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Connect(error) => Some(&**error),
-            // What hyper's error is caused by is in our own words already.
+            // The message already contains the cause of hyper's error.
             Self::Http(_) | Self::ConnectTimeout(_) | Self::Timeout(_) | Self::TooLong(_) => None,
         }
     }

@@ -1,8 +1,8 @@
 //! The HTTP client of attache's own calls.
 //!
-//! The caller opens the connection (address, TLS, identity) and says the protocol; this module speaks it. Everything is
-//! bounded by [`Bounds`]: the time until the connection is ready, the time until the answer is complete, the bytes of
-//! the answer's head and of its body. The tasks of a connection end when its last user is dropped.
+//! The caller opens the connection (address, TLS, identity) and names the protocol; this module speaks it. Everything is limited by
+//! [`Bounds`]: the time until the connection is ready, the time until the response is complete, the bytes of the response's head and of its
+//! body. The tasks of a connection end when its last user is dropped.
 
 mod error;
 mod paced;
@@ -37,26 +37,26 @@ use crate::Io;
 /// Why a connection could not be opened.
 pub type DialError = Box<dyn StdError + Send + Sync>;
 
-/// The headers of an answer; hyper's own default for HTTP/1.
+/// The most headers of a response; it is hyper's own default for HTTP/1.
 const HEADERS: usize = 100;
-/// As [`HEADERS`], for [`Protocol::Http1AsGo`]: Go bounds only the bytes.
+/// Like [`HEADERS`], for [`Protocol::Http1AsGo`]: Go limits only the bytes.
 const HEADERS_AS_GO: usize = 1000;
-/// hyper accepts no smaller buffer for a head, bytes.
+/// The smallest buffer for a head that hyper accepts, in bytes.
 const SMALLEST_HEAD: usize = 8 << 10;
-/// Bytes of a body that an HTTP/2 peer may send before they are read.
+/// How many bytes of a body an HTTP/2 peer may send before they are read.
 const WINDOW: u32 = 64 << 10;
 
-/// What one call may take.
+/// The limits of one call.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Time until the connection can carry a request: its dial, with TLS.
+    /// The time until the connection can carry a request: its dial, with TLS.
     pub connect: Duration,
-    /// Time for the whole call, its connection included: [`call`] until the end of the body, [`stream`] until the end
-    /// of the head.
+    /// The time for the whole call, including its connection: for [`call`] until the end of the body, for [`stream`] until the end of the
+    /// head.
     pub total: Duration,
-    /// Bytes of the answer's head; at least 8 KiB are read.
+    /// The most bytes of the response's head; at least 8 KiB are allowed.
     pub head: usize,
-    /// Bytes of the answer's body.
+    /// The most bytes of the response's body.
     pub body: usize,
 }
 
@@ -72,13 +72,13 @@ impl Default for Bounds {
     }
 }
 
-/// What is spoken on a connection.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1.
     Http1,
-    /// HTTP/1.1 as Go's client speaks it: names in title case, and answers with folded lines, blanks before a colon and up
-    /// to 1000 headers are taken. Only for probes that must judge as the kubelet does.
+    /// HTTP/1.1 as Go's client speaks it: it sends names in title case, and it accepts responses with folded lines, whitespace before a
+    /// colon, and up to 1000 headers. Only for probes that must judge as the kubelet does.
     Http1AsGo,
     /// HTTP/2, with prior knowledge or by ALPN.
     Http2,
@@ -88,7 +88,7 @@ pub enum Protocol {
 pub struct Dialled {
     /// Its bytes.
     pub io: Box<dyn Io>,
-    /// What is spoken on it.
+    /// The protocol that is spoken on it.
     pub protocol: Protocol,
 }
 
@@ -108,7 +108,7 @@ impl std::fmt::Debug for Dialled {
 /// One call on a connection of its own, which ends with the call.
 ///
 /// # Errors
-/// No connection, no complete answer, or one that exceeds a bound.
+/// There was no connection or no complete response, or a limit was exceeded.
 pub async fn call(
     dial: impl Future<Output = Result<Dialled, DialError>>,
     request: Request<Full<Bytes>>,
@@ -120,11 +120,10 @@ pub async fn call(
     collected.unwrap_or(Err(Error::Timeout(bounds.total)))
 }
 
-/// As [`call`], but returns when the head of the answer has arrived. The body has no timeout: the caller decides how
-/// long it may take.
+/// Like [`call`], but returns when the head of the response has arrived. The body has no timeout: the caller decides how long it may take.
 ///
 /// # Errors
-/// No connection, no head of an answer in time, or one that exceeds its bound.
+/// There was no connection, no head of a response arrived in time, or a limit was exceeded.
 pub async fn stream(
     dial: impl Future<Output = Result<Dialled, DialError>>,
     request: Request<Full<Bytes>>,
@@ -206,17 +205,17 @@ impl Client {
         Ok(Self { sender, bounds, tasks })
     }
 
-    /// One call on this connection; [`Bounds::total`] begins here. After an error the connection is of no use.
+    /// One call on this connection. The time of [`Bounds::total`] begins here. After an error the connection must not be used again.
     ///
     /// # Errors
-    /// The connection has ended, no complete answer, or one that exceeds a bound.
+    /// The connection has ended, there was no complete response, or a limit was exceeded.
     pub async fn call(&mut self, request: Request<Full<Bytes>>) -> Result<Collected, Error> {
         let total = self.bounds.total;
         let called = async { self.head(request).await?.collect().await };
         tokio::time::timeout(total, called).await.unwrap_or(Err(Error::Timeout(total)))
     }
 
-    /// The connection takes no further request.
+    /// Whether the connection accepts no further request.
     pub fn is_closed(&self) -> bool {
         match &self.sender {
             Sender::Http1(sender) => sender.is_closed(),
@@ -246,7 +245,7 @@ struct Tasks(Arc<Mutex<JoinSet<()>>>);
 impl Tasks {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A kept connection has a task for each request body.
+        // This removes finished tasks: on a kept connection, each request body has one.
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
     }
@@ -256,7 +255,7 @@ impl Tasks {
     }
 }
 
-/// Gives hyper's tasks to [`Tasks`]. Weak: a task must not keep its own set alive.
+/// Adds hyper's tasks to [`Tasks`]. The reference is weak, because a task must not keep its own set alive.
 #[derive(Clone)]
 struct Executor(Weak<Mutex<JoinSet<()>>>);
 

@@ -1,8 +1,7 @@
-//! A connection that is read in turns, so that a peer that never pauses leaves the thread to others.
+//! A connection that is read in turns, so that a peer that never pauses can't block the other tasks of the thread.
 //!
-//! hyper reads all that is there, and looks at all that it has read, before anything else runs: of interim answers
-//! (RFC 9110 section 15.2) these may be tens of thousands in one buffer. All of attache's own calls share one thread with probes,
-//! scrapes and timers.
+//! hyper reads everything that is there, and processes everything that it has read, before any other task runs. One buffer may contain tens
+//! of thousands of interim responses (RFC 9110 section 15.2). All of attache's own calls share one thread with probes, scrapes and timers.
 
 use std::{
     io,
@@ -14,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 
 use crate::Io;
 
-/// Bytes that are read before other tasks have their turn.
+/// How many bytes are read before other tasks have their turn.
 const TURN: u64 = 16 << 10;
 
 pub(super) struct Paced(Take<Box<dyn Io>>);

@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 
 use super::{Error, Tasks};
 
-/// An answer whose head has arrived. Dropping it ends its connection, unless a [`Client`](super::Client) keeps it.
+/// A response whose head has arrived. Dropping it ends its connection, unless a [`Client`](super::Client) keeps the connection.
 #[derive(Debug)]
 pub struct ResponseStream {
     /// Its status.
@@ -21,7 +21,7 @@ pub struct ResponseStream {
     _tasks: Tasks,
 }
 
-/// An answer that was read to its end.
+/// A response that was read completely.
 #[derive(Debug)]
 pub struct Collected {
     /// Its status.
@@ -30,7 +30,7 @@ pub struct Collected {
     pub headers: HeaderMap,
     /// Its body.
     pub body: Bytes,
-    /// Its trailers; empty where there are none.
+    /// Its trailers; empty if there are none.
     pub trailers: HeaderMap,
 }
 
@@ -47,10 +47,10 @@ impl ResponseStream {
         }
     }
 
-    /// The next bytes of the body; `None` at its end. May be dropped while it waits.
+    /// The next bytes of the body; `None` at its end. The future may be dropped while it waits.
     ///
     /// # Errors
-    /// The body broke off before its end.
+    /// The body broke off.
     pub async fn data(&mut self) -> Result<Option<Bytes>, Error> {
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await {
             match frame?.into_data() {
@@ -61,10 +61,10 @@ impl ResponseStream {
         Ok(None)
     }
 
-    /// Reads the body to its end, [`Bounds::body`](super::Bounds::body) bytes at most.
+    /// Reads the rest of the body, at most [`Bounds::body`](super::Bounds::body) bytes.
     ///
     /// # Errors
-    /// The body broke off before its end, or is longer.
+    /// The body broke off, or it is longer than the limit.
     pub async fn collect(mut self) -> Result<Collected, Error> {
         let mut body = BytesMut::new();
         while let Some(data) = self.data().await? {

@@ -17,7 +17,7 @@ fn request() -> Request<Full<Bytes>> {
     Request::get("http://peer/x").header("host", "peer").body(Full::default()).unwrap()
 }
 
-/// Calls a peer that does this with its side of the connection.
+/// Makes a call to a peer whose side of the connection is handled by this function.
 async fn call_peer<F, T>(protocol: Protocol, peer: F) -> (Result<Collected, Error>, Duration)
 where
     F: FnOnce(DuplexStream) -> T,
@@ -39,9 +39,9 @@ async fn says(mut io: DuplexStream, text: &str) {
     pending::<()>().await;
 }
 
-/// Repeats this for as long as anybody reads.
+/// Sends `first`, then `then` again and again for as long as the client reads.
 async fn repeats(mut io: DuplexStream, first: &[u8], then: &[u8], pause: Duration) {
-    // Bytes before the request would be no answer to it.
+    // It waits for the request: bytes before it would not be a response to it.
     let _ = io.read(&mut [0; 4096]).await;
     let _ = io.write_all(first).await;
     while io.write_all(then).await.is_ok() {
@@ -60,7 +60,7 @@ async fn an_answer_is_read_with_its_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_not_made_ends_after_its_time() {
+async fn a_connection_that_does_not_open_ends_after_its_timeout() {
     let begun = Instant::now();
     let result = call(pending(), request(), bounds()).await;
     assert!(matches!(result, Err(Error::ConnectTimeout(_))), "{result:?}");
@@ -68,7 +68,7 @@ async fn a_connection_that_is_not_made_ends_after_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_says_nothing_ends_after_the_total_time() {
+async fn a_peer_that_sends_nothing_ends_after_the_total_time() {
     for protocol in [Protocol::Http1, Protocol::Http1AsGo, Protocol::Http2] {
         let (result, elapsed) = call_peer(protocol, |io| says(io, "")).await;
         assert!(matches!(result, Err(Error::Timeout(_))), "{protocol:?}: {result:?}");
@@ -95,7 +95,7 @@ async fn a_dripping_head_and_a_dripping_body_end_after_the_total_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endless_head_ends_at_its_bound() {
+async fn an_endless_head_ends_at_its_limit() {
     for protocol in [Protocol::Http1, Protocol::Http1AsGo] {
         let line = [&b"x-a: "[..], &[b'a'; 1000], b"\r\n"].concat();
         let peer = move |io| async move { repeats(io, b"HTTP/1.1 200 OK\r\n", &line, Duration::ZERO).await };
@@ -116,7 +116,7 @@ async fn an_endless_head_ends_at_its_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_is_too_long_ends_at_its_bound() {
+async fn a_body_that_is_too_long_ends_at_its_limit() {
     let long = format!("HTTP/1.1 200 OK\r\ncontent-length: 1001\r\n\r\n{}", "x".repeat(1001));
     let (result, _) = call_peer(Protocol::Http1, move |io| async move { says(io, &long).await }).await;
     assert!(matches!(result, Err(Error::TooLong(1000))), "{result:?}");
@@ -128,7 +128,7 @@ async fn a_body_that_is_too_long_ends_at_its_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_breaks_off_is_no_answer() {
+async fn a_body_that_breaks_off_is_an_error() {
     let peer = |mut io: DuplexStream| async move {
         let _ = io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await;
     };

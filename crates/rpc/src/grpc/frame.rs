@@ -3,10 +3,10 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 
-/// Bytes in front of each message.
+/// How many bytes precede each message.
 const HEAD: usize = 5;
 
-/// An encoded message with its prefix. `compressed` says that it was compressed by the coding of `grpc-encoding`.
+/// An encoded message with its prefix. `compressed` says that it was compressed with the coding that `grpc-encoding` names.
 pub fn frame(message: &[u8], compressed: bool) -> Bytes {
     let mut out = BytesMut::with_capacity(HEAD + message.len());
     out.put_u8(u8::from(compressed));
@@ -15,12 +15,12 @@ pub fn frame(message: &[u8], compressed: bool) -> Bytes {
     out.freeze()
 }
 
-/// Why bytes are no messages of gRPC.
+/// Why bytes are not valid messages of gRPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadFrame {
     /// A compressed message, which was not requested.
     Compressed,
-    /// A message of more than so many bytes.
+    /// A message longer than this many bytes.
     TooLong(usize),
     /// The bytes aren't exactly one message.
     NotOne,
@@ -41,7 +41,7 @@ impl std::fmt::Display for BadFrame {
 
 impl std::error::Error for BadFrame {}
 
-/// Takes messages out of the bytes of a body as they arrive.
+/// Takes messages out of the bytes of a body, as the bytes arrive.
 #[derive(Debug)]
 pub struct Frames {
     gathered: BytesMut,
@@ -49,21 +49,21 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Messages of `longest` bytes at most.
+    /// For messages of at most `longest` bytes.
     pub fn new(longest: usize) -> Self {
         Self { gathered: BytesMut::new(), longest }
     }
 
-    /// More bytes of the body. Take all messages out ([`Self::next`]) before the next bytes: so no more than a message
-    /// and these bytes are held.
+    /// Adds bytes of the body. Take all messages out with [`Self::next`] before adding more: then at most one message and these bytes are
+    /// held.
     pub fn push(&mut self, data: &[u8]) {
         self.gathered.extend_from_slice(data);
     }
 
-    /// The next whole message, if there is one.
+    /// The next complete message, if there is one.
     ///
     /// # Errors
-    /// It is compressed, or too long: nothing behind it can be read.
+    /// The message is compressed, or too long. Nothing after it can be read.
     #[expect(clippy::should_implement_trait, reason = "it can fail, and more may come after its end")]
     pub fn next(&mut self) -> Result<Option<Bytes>, BadFrame> {
         let Some((head, _)) = self.gathered.split_first_chunk::<HEAD>() else { return Ok(None) };
@@ -82,15 +82,15 @@ impl Frames {
         Ok(Some(self.gathered.split_to(length).freeze()))
     }
 
-    /// The one message of a unary answer's whole body.
+    /// The only message in the complete body of a unary response.
     ///
     /// # Errors
-    /// There isn't exactly one, it is compressed, or of another type.
+    /// There isn't exactly one message, or it is compressed or of another type.
     pub fn only<M: Message + Default>(body: &[u8]) -> Result<M, BadFrame> {
         let mut frames = Self::new(body.len());
         frames.push(body);
         let message = frames.next().map_err(|bad| match bad {
-            // Longer than all bytes: it is cut.
+            // The limit is longer than all bytes, so the message is incomplete.
             BadFrame::TooLong(_) => BadFrame::NotOne,
             bad => bad,
         })?;
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_as_soon_as_they_are_whole_and_none_is_too_long() {
+    fn messages_are_returned_when_complete_and_none_is_too_long() {
         let mut frames = Frames::new(3);
         let bytes = [frame(b"abc", false), frame(b"", false), frame(b"d", false)].concat();
         let mut found = Vec::new();
@@ -147,7 +147,7 @@ mod tests {
             }
         }
         assert_eq!(found, [&b"abc"[..], b"", b"d"]);
-        // The length alone refuses it: nothing is gathered for it.
+        // Its length alone refuses the message: none of its bytes are collected.
         frames.push(&[0, 0, 0, 0, 4]);
         assert_eq!(frames.next(), Err(BadFrame::TooLong(3)));
     }

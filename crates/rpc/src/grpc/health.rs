@@ -9,7 +9,7 @@ use prost::Message;
 use super::{Frames, Status, request};
 use crate::client::Collected;
 
-/// An answer has a few bytes; longer ones are none.
+/// The most bytes of a response. Valid ones have a few bytes.
 pub const MAX_ANSWER_BYTES: usize = 16 << 10;
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
@@ -17,7 +17,7 @@ const CHECK: &str = "/grpc.health.v1.Health/Check";
 /// `grpc.health.v1.HealthCheckRequest`.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct HealthCheckRequest {
-    /// The service that is asked about; empty is the server as a whole.
+    /// The service whose health is asked for; empty means the server as a whole.
     #[prost(string, tag = "1")]
     pub service: String,
 }
@@ -34,17 +34,17 @@ pub struct HealthCheckResponse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub enum ServingStatus {
-    /// The default of the message.
+    /// The default value of the message.
     Unknown = 0,
-    /// The only one that passes.
+    /// The only status that passes.
     Serving = 1,
-    /// The service takes no requests.
+    /// The service accepts no requests.
     NotServing = 2,
     /// Only in `Watch`.
     ServiceUnknown = 3,
 }
 
-/// Asks about a service. `base` is the scheme and authority (`http://host:port`).
+/// Asks for the health of a service. `base` is the scheme and authority (`http://host:port`).
 ///
 /// # Errors
 /// `base` can't be part of a URI.
@@ -52,10 +52,10 @@ pub fn check(base: &str, service: &str) -> Result<Request<Full<Bytes>>, http::Er
     request(base, CHECK, &HealthCheckRequest { service: service.to_owned() })
 }
 
-/// Whether an answer passes: `SERVING`, in an answer that is valid for a client of gRPC.
+/// Whether a response passes: it must be `SERVING`, and valid for a client of gRPC.
 ///
 /// # Errors
-/// Why it doesn't, in words.
+/// Why it doesn't pass.
 pub fn verdict(answer: &Collected) -> Result<(), String> {
     let is_grpc = answer
         .headers
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_passes_only_by_grpcs_own_rules() {
+    fn a_response_passes_only_by_the_rules_of_grpc() {
         let map = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
             let pairs = pairs
                 .iter()

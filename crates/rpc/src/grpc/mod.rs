@@ -1,4 +1,4 @@
-//! gRPC over HTTP/2 as a client needs it (grpc/doc/PROTOCOL-HTTP2.md): requests, frames, the status at the end.
+//! gRPC over HTTP/2, as far as a client needs it (grpc/doc/PROTOCOL-HTTP2.md): requests, frames, and the status at the end.
 
 mod frame;
 pub mod health;
@@ -31,17 +31,17 @@ pub fn request(
 /// A status other than OK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// The code; `None` where the answer ended without one.
+    /// The code; `None` if the response ended without one.
     pub code: Option<u32>,
-    /// What the peer says about it; may be empty.
+    /// The peer's message; may be empty.
     pub message: String,
 }
 
 impl Status {
-    /// How a call ended: in its trailers, or in its head if it has no body.
+    /// How a call ended. The status is in its trailers, or in its head if it has no body.
     ///
     /// # Errors
-    /// A code other than 0, or none.
+    /// The code is not 0, or missing.
     pub fn check(head: &HeaderMap, trailers: &HeaderMap) -> Result<(), Self> {
         let find = |name| {
             let value: Option<&HeaderValue> = trailers.get(name).or_else(|| head.get(name));
@@ -67,7 +67,7 @@ impl std::fmt::Display for Status {
 
 impl std::error::Error for Status {}
 
-/// `grpc-message` is percent-encoded UTF-8; what isn't stays as it is.
+/// Decodes `grpc-message`, which is percent-encoded UTF-8. Other bytes stay unchanged.
 fn unescape(text: &[u8]) -> String {
     percent_encoding::percent_decode(text).decode_utf8_lossy().into_owned()
 }

@@ -7,21 +7,21 @@ use tokio::time::timeout;
 
 use super::ConnectionPermit;
 
-/// Why a request has no body that can be used.
+/// Why a request's body can't be used.
 #[derive(Debug)]
 pub enum BodyError {
-    /// It is longer than so many bytes.
+    /// The body is longer than this many bytes.
     TooLong(usize),
-    /// It was not complete in time.
+    /// The body was not complete in time.
     Timeout,
-    /// The bodies of all connections take more memory than they may.
+    /// The bodies of all connections together need too much memory.
     Memory,
-    /// It broke off.
+    /// The body broke off.
     Broken(hyper::Error),
 }
 
 impl BodyError {
-    /// The status to answer.
+    /// The status of the answer.
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -36,8 +36,8 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong(longest) => write!(f, "the body is larger than {} MiB", longest >> 20),
-            Self::Timeout => f.write_str("the body didn't come in time"),
-            Self::Memory => f.write_str("too much is being read at once: try again"),
+            Self::Timeout => f.write_str("the body did not arrive in time"),
+            Self::Memory => f.write_str("too many bytes of bodies are being read at once: try again later"),
             Self::Broken(error) => write!(f, "the body broke off: {error}"),
         }
     }
@@ -45,11 +45,11 @@ impl fmt::Display for BodyError {
 
 impl std::error::Error for BodyError {}
 
-/// Reads a request's body, `longest` bytes at most, within a time. Its bytes are reserved on the permit until
-/// [`ConnectionPermit::release`]; while it is read, the connection can be evicted.
+/// Reads a request's body, at most `longest` bytes, within a time. The permit reserves its bytes until [`ConnectionPermit::release`]. While
+/// the body is read, the connection can be evicted.
 ///
 /// # Errors
-/// It is too long or too slow, it breaks off, or too many bodies are read at once.
+/// The body is too long or too slow, it breaks off, or too many bodies are read at once.
 pub async fn read_body(
     body: Incoming,
     permit: &ConnectionPermit,

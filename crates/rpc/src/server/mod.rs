@@ -1,9 +1,9 @@
 //! The HTTP/1.1 server for attache's own pages: for operators, for the kubelet, for Kubernetes' API server.
 //!
-//! Everything about a connection is bounded by [`Limits`]: how many there are, the time for a TLS handshake and for a
-//! request's head, the bytes of that head, and how long the connection may live. When all permits are in use, a new
-//! connection evicts a silent or slow one ([`ConnectionPermits`]). [`read_body`] bounds a request's body. At the end the
-//! server accepts no more, finishes what it is answering, and closes what is left after [`Limits::grace`].
+//! Everything about a connection is limited by [`Limits`]: the number of connections, the time for a TLS handshake and for a request's
+//! head, the bytes of that head, and how long the connection may live. When all permits are in use, a new connection evicts an idle or slow
+//! one ([`ConnectionPermits`]). [`read_body`] limits a request's body. At the end the server accepts no more connections, finishes the
+//! answers that it is making, and closes the rest after [`Limits::grace`].
 
 mod body;
 mod permits;
@@ -39,32 +39,32 @@ pub use permits::{ConnectionPermit, ConnectionPermits};
 
 use crate::Io;
 
-/// Pause after a failed accept: without a free file descriptor it fails at once, again and again.
+/// The wait after a failed accept: without a free file descriptor, accepting would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What clients may take.
+/// The limits for clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once.
+    /// The most connections at once.
     pub connections: usize,
-    /// Bytes of request bodies that are read at once, over all connections.
+    /// The most bytes of request bodies that are read at once, over all connections.
     pub bodies: usize,
-    /// Time for a TLS handshake.
+    /// The time for a TLS handshake.
     pub handshake: Duration,
-    /// Time for a request's head; on a connection that is kept, also the time until its next request.
+    /// The time for a request's head. On a connection that is kept, it is also the time until the next request.
     pub head_time: Duration,
-    /// Bytes of a request's head; at least 8 KiB.
+    /// The most bytes of a request's head; at least 8 KiB.
     pub head: usize,
-    /// Time for a whole connection, but for long-lived answers ([`ConnectionPermit::long_lived`]); `None` is no limit.
+    /// The time for a whole connection, except for long-lived answers ([`ConnectionPermit::long_lived`]); `None` means no limit.
     pub connection_time: Option<Duration>,
-    /// A connection carries several requests. Without, an idle client holds no permit.
+    /// Whether a connection carries several requests. If not, an idle client holds no permit.
     pub keep_alive: bool,
-    /// Time for what is being answered at the end; `None` waits for all of it.
+    /// The time for running answers at the end; `None` waits for all of them.
     pub grace: Option<Duration>,
 }
 
 impl Default for Limits {
-    /// 256 connections without bodies, 5 s and 16 KiB for a head, one request and 15 s for a connection, 1 s at the end.
+    /// 256 connections without bodies; 5 s and 16 KiB for a head; one request and 15 s for a connection; 1 s at the end.
     fn default() -> Self {
         Self {
             connections: 256,
@@ -84,7 +84,7 @@ impl Default for Limits {
 pub enum Socket {
     /// An address.
     Tcp(TcpListener),
-    /// A file of this machine, whose permissions say who may connect.
+    /// A file on this machine, whose permissions decide who may connect.
     Unix(UnixListener),
 }
 
@@ -153,12 +153,12 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// `name` is for the log.
+    /// `name` appears in the log.
     pub fn new(name: &'static str, limits: Limits) -> Self {
         Self { name, limits, handshake: None, observer: Arc::new(|_| {}) }
     }
 
-    /// Each connection passes this first: TLS.
+    /// Sets the handshake that each connection performs first, for TLS.
     #[must_use]
     pub fn with_handshake<F>(mut self, handshake: impl Fn(Box<dyn Io>) -> F + Send + Sync + 'static) -> Self
     where
@@ -168,15 +168,15 @@ impl Server {
         self
     }
 
-    /// Is called with all that happens to connections: for metrics.
+    /// Sets a function that is called for each event of a connection, for metrics.
     #[must_use]
     pub fn with_observer(mut self, observer: impl Fn(Event) + Send + Sync + 'static) -> Self {
         self.observer = Arc::new(observer);
         self
     }
 
-    /// Answers until `end` completes, then finishes what it is answering. An error of `answer` closes the connection
-    /// without an answer.
+    /// Answers until `end` completes, then finishes the answers that it is making. An error of `answer` closes the connection without an
+    /// answer.
     pub async fn run<A, F, B, E>(self, socket: impl Into<Socket>, answer: A, end: impl Future<Output = ()>)
     where
         A: Fn(Request<Incoming>, Arc<ConnectionPermit>) -> F + Send + Sync + 'static,
@@ -197,7 +197,7 @@ impl Server {
                 let (stream, client) = socket.accept().await?;
                 Ok::<_, io::Error>((stream, permits.acquire(client).await))
             };
-            // Only the end interrupts it: a connection that was accepted must get its permit.
+            // Only the end may interrupt this: a connection that was accepted must get its permit.
             tokio::select! {
                 () = &mut end => break,
                 next = next => match next {
@@ -217,7 +217,7 @@ impl Server {
         stop.send_replace(true);
         let finished = async { while connections.join_next().await.is_some() {} };
         match grace {
-            // What isn't done by then is closed: dropping the set ends its tasks.
+            // What hasn't finished by then is closed: dropping the set ends its tasks.
             Some(grace) => drop(timeout(grace, finished).await),
             None => finished.await,
         }
@@ -271,7 +271,7 @@ impl Server {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 if self.limits.keep_alive && !permit.is_long_lived() {
-                    // The next request may be long in coming.
+                    // The next request may not come for a long time.
                     permit.waiting();
                 }
                 Ok::<_, E>(response)
@@ -288,7 +288,7 @@ impl Server {
         let served = async {
             tokio::select! {
                 result = &mut serving => result,
-                // The guard that it returns must not live through the next wait.
+                // `wait_for` returns a guard that must not live through the next wait.
                 () = async { drop(stopping.wait_for(|stopping| *stopping).await) } => {
                     serving.as_mut().graceful_shutdown();
                     serving.await
@@ -328,18 +328,18 @@ impl Server {
         }
     }
 
-    /// `failing`: the accept before failed, too. One line says when it begins, and one when it ends.
+    /// `failing`: the accept before this one failed too. One log line marks the beginning of the failures, and one the end.
     async fn accept_failed(&self, error: &io::Error, failing: &mut bool) {
         if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
             if !std::mem::replace(failing, true) {
-                tracing::warn!(server = self.name, %error, "a connection could not be accepted, and none is until it can");
+                tracing::warn!(server = self.name, %error, "a connection could not be accepted; no connection is accepted until this works again");
             }
             sleep(ACCEPT_PAUSE).await;
         }
     }
 }
 
-/// Says that a connection is closed, in whatever way its task ends.
+/// Reports that a connection is closed, in whatever way its task ends.
 struct Closed<'a>(&'a (dyn Fn(Event) + Send + Sync));
 
 impl Drop for Closed<'_> {

@@ -1,13 +1,13 @@
-//! Which connections a small server keeps when clients want more than it has permits for.
+//! Decides which connections a small server keeps when clients want more than it has permits for.
 //!
-//! Every client that reaches such a port can open connections and send nothing. A bound alone would then be the attack: silent connections
-//! hold every permit, and the kubelet's probe or the API server's review waits behind them. So a full server takes the new connection and
-//! evicts another: one whose client must send something (its handshake, its request's head or body), or one that has been taking its answer
-//! for longer than a second. Of these it is the oldest one of the client that has the most, so that a client alone loses its own. The bytes
-//! of request bodies are bounded in the same way.
+//! Every client that reaches such a port can open connections and send nothing. With only a limit, idle connections could hold every
+//! permit, and the kubelet's probe or the API server's review would wait for them. So a full server accepts the new connection and evicts
+//! another: one whose client must send something (its handshake, or its request's head or body), or one whose answer has taken longer than
+//! a second. Of these it evicts the oldest connection of the client that has the most, so that an attacker loses only its own connections.
+//! The bytes of request bodies are limited in the same way.
 //!
-//! A connection that came just now is left alone for a moment ([`GRACE`]): a client that opens connections as fast as it can
-//! must not evict those of others before their first byte is read.
+//! A connection that has just arrived can't be evicted for a moment ([`GRACE`]): a client that opens connections as fast as it can must not
+//! evict those of others before their first byte is read.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// How long a connection may be silent before it can be evicted.
+/// How long a new connection may send nothing before it can be evicted.
 const GRACE: Duration = Duration::from_millis(20);
 /// How long an answer may take before its connection can be evicted.
 const SLOW: Duration = Duration::from_secs(1);
@@ -52,15 +52,15 @@ struct Connection {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The client must send something first.
+    /// The client must send something next.
     Waiting,
-    /// The answer is being made, or sent.
+    /// The answer is being made or sent.
     Answering,
-    /// The answer lasts by its nature, and is bounded elsewhere.
+    /// The answer is long-lived by its nature; other limits apply to it.
     LongLived,
 }
 
-/// A connection's permit; dropped with it.
+/// A connection's permit. It is dropped with the connection.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     id: u64,
@@ -69,13 +69,13 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionPermits {
-    /// So many connections at once, whose requests together may reserve so many bytes.
+    /// Permits for `most` connections at once, whose requests together may reserve `budget` bytes.
     pub fn new(most: usize, budget: usize) -> Self {
         Self { most, budget, table: Arc::default(), released: Arc::default() }
     }
 
-    /// A permit for a connection of this client; `None` is a client of this machine without an address. Waits while
-    /// every connection is being answered. May be dropped while it waits.
+    /// A permit for a connection of this client; `None` is a client on this machine without an address. It waits while every connection is
+    /// being answered. The future may be dropped while it waits.
     pub async fn acquire(&self, client: Option<IpAddr>) -> ConnectionPermit {
         loop {
             let released = self.released.notified();
@@ -90,7 +90,7 @@ impl ConnectionPermits {
         }
     }
 
-    /// A permit, or the instant at which an eviction frees one if none is released before.
+    /// A permit, or the instant at which an eviction releases one if no permit is released before.
     fn try_acquire(&self, client: Option<IpAddr>) -> Result<ConnectionPermit, Option<Instant>> {
         let now = Instant::now();
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,11 +120,11 @@ impl Connection {
 }
 
 impl Table {
-    /// The connection that is evicted for a new one; or from when on.
+    /// The connection to evict for a new one, or the instant from which there is one.
     fn victim(&self, now: Instant) -> Result<u64, Option<Instant>> {
         let slow =
             |connection: &Connection| connection.phase == Phase::Answering && connection.since + SLOW <= now;
-        // Fresh ones count for their client, too: otherwise a burst would leave only those of others to be evicted.
+        // New connections count for their client too: otherwise, in a burst, only those of other clients could be evicted.
         let all = self
             .connections
             .iter()
@@ -138,7 +138,7 @@ impl Table {
         }
     }
 
-    /// The connection that is evicted for another's bytes: the oldest of the client that has reserved the most.
+    /// The connection to evict for another connection's bytes: the oldest of the client that has reserved the most.
     fn largest(&self) -> Option<u64> {
         let all = self
             .connections
@@ -154,7 +154,7 @@ impl Table {
     }
 }
 
-/// Of the client that has the most, the oldest.
+/// The oldest connection of the client that has the most.
 fn oldest_of_the_largest_client<'h>(
     all: impl Iterator<Item = (&'h u64, &'h Connection)>,
     weight: impl Fn(&Connection) -> usize,
@@ -167,7 +167,7 @@ fn oldest_of_the_largest_client<'h>(
             (entry.1, entry.2) = (connection.since, *id);
         }
     }
-    // Of clients that have as many, the one that has been here for longest.
+    // Of several clients with the same number, the one whose connection is the oldest.
     let most = clients
         .into_values()
         .max_by_key(|(most, since, id)| (*most, std::cmp::Reverse(*since), std::cmp::Reverse(*id)));
@@ -175,18 +175,18 @@ fn oldest_of_the_largest_client<'h>(
 }
 
 impl ConnectionPermit {
-    /// The client must send something: from here on the connection can be evicted at once.
+    /// The client must send something: from now on the connection can be evicted at once.
     pub fn waiting(&self) {
         self.enter(Phase::Waiting);
     }
 
-    /// A request is complete and is answered: the connection can be evicted when that has taken a second.
+    /// A request is complete and is being answered: the connection can be evicted when this has taken a second.
     pub fn answering(&self) {
         self.enter(Phase::Answering);
     }
 
-    /// The answer lasts by its nature (a stream, a lifecycle hook): the connection isn't evicted, and the server's
-    /// timeout of connections doesn't apply.
+    /// The answer is long-lived by its nature (a stream, a lifecycle hook): the connection isn't evicted, and the server's timeout for
+    /// connections doesn't apply.
     pub fn long_lived(&self) {
         self.enter(Phase::LongLived);
     }
@@ -195,7 +195,7 @@ impl ConnectionPermit {
         self.with(|connection| (connection.phase, connection.since) = (phase, Instant::now()));
     }
 
-    /// The connection is a long-lived one.
+    /// Whether the connection has a long-lived answer.
     pub(super) fn is_long_lived(&self) -> bool {
         let mut long_lived = false;
         self.with(|connection| long_lived = connection.phase == Phase::LongLived);
@@ -209,8 +209,8 @@ impl ConnectionPermit {
         }
     }
 
-    /// Reserves so many bytes more for this connection's request. Over the budget, other connections that have some are
-    /// evicted; false if this one has to go.
+    /// Reserves more bytes for this connection's request. If the budget is exceeded, other connections that have reserved bytes are
+    /// evicted. Returns false if this connection must be evicted itself.
     pub fn reserve(&self, bytes: usize) -> bool {
         let mut table = self.permits.table.lock().unwrap_or_else(PoisonError::into_inner);
         match table.connections.get_mut(&self.id) {
@@ -251,7 +251,7 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// What counts as one client: an IPv4 address, or an IPv6 /64, because the owner of one address of it has all of them.
+/// The network that counts as one client: an IPv4 address, or an IPv6 /64, because the owner of one address has all addresses of its /64.
 fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => {
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_connection_evicts_the_oldest_silent_one_of_the_client_that_has_the_most() {
+    async fn a_new_connection_evicts_the_oldest_idle_one_of_the_client_that_has_the_most() {
         let permits = ConnectionPermits::new(4, 0);
         let probe = permits.acquire(Some(ip("10.0.0.1"))).await;
         let mut silent = Vec::new();
@@ -291,13 +291,13 @@ mod tests {
         assert_eq!(
             begin.elapsed(),
             Duration::from_millis(18),
-            "not before the oldest was silent for a moment"
+            "not before the oldest has been idle for a moment"
         );
         assert!(is_evicted(&silent[0]).await && !is_evicted(&probe).await && !is_evicted(&another).await);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_answered_is_evicted_only_once_it_is_slow() {
+    async fn a_connection_that_is_being_answered_is_evicted_only_when_slow() {
         let permits = ConnectionPermits::new(2, 0);
         let (first, second) =
             (permits.acquire(Some(ip("10.0.0.1"))).await, permits.acquire(Some(ip("10.0.0.2"))).await);
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_released_permit_is_had_at_once() {
+    async fn a_released_permit_is_available_at_once() {
         let permits = ConnectionPermits::new(1, 0);
         let first = permits.acquire(None).await;
         first.answering();
@@ -329,9 +329,9 @@ mod tests {
             permits.acquire(Some(ip("10.0.0.9"))).await,
         );
         assert!(large.reserve(60) && again.reserve(30) && small.reserve(10));
-        assert!(small.reserve(10), "another is evicted for it");
+        assert!(small.reserve(10), "another connection is evicted for it");
         assert!(is_evicted(&large).await && !is_evicted(&again).await);
-        assert!(!again.reserve(71), "it is itself the largest");
+        assert!(!again.reserve(71), "this connection has reserved the most itself");
         assert!(small.reserve(80));
         small.release();
         assert!(small.reserve(100));

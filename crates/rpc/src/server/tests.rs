@@ -28,7 +28,7 @@ impl std::error::Error for Crash {}
 
 type Answered = Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, Crash>> + Send>>;
 
-/// `/slow` takes 3 s, `/stream` as long and lasts, `/crash` fails; anything else answers with the length of the body.
+/// `/slow` takes 3 s; `/stream` takes as long and is long-lived; `/crash` fails. Anything else is answered with the length of the body.
 fn answer(request: Request<Incoming>, permit: Arc<ConnectionPermit>) -> Answered {
     Box::pin(async move {
         match request.uri().path() {
@@ -52,7 +52,7 @@ fn answer(request: Request<Incoming>, permit: Arc<ConnectionPermit>) -> Answered
     })
 }
 
-/// One connection of a server with these limits, and what happened to it.
+/// One connection to a server with these limits, and the events of that connection.
 fn connect(server: Server) -> (DuplexStream, watch::Sender<bool>, Arc<Mutex<Vec<Event>>>) {
     let (client, stream) = duplex(64 << 10);
     let events = Arc::new(Mutex::new(Vec::new()));
@@ -67,7 +67,7 @@ fn connect(server: Server) -> (DuplexStream, watch::Sender<bool>, Arc<Mutex<Vec<
     (client, stop, events)
 }
 
-/// Sends, and reads until the server closes: what came, and after how long.
+/// Sends a request and reads until the server closes. Returns what arrived, and after how long.
 async fn until_closed(mut client: DuplexStream, request: &str) -> (String, Duration) {
     let begun = Instant::now();
     client.write_all(request.as_bytes()).await.unwrap();
@@ -88,7 +88,7 @@ async fn a_request_is_answered_and_its_connection_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_client_and_a_dripping_head_are_closed_after_the_time_for_a_head() {
+async fn an_idle_client_and_a_slow_head_are_closed_after_the_time_for_a_head() {
     for request in ["", "GET / HTTP/1.1\r\nx-a"] {
         let (client, _stop, _) = connect(Server::new("test", limits()));
         let (_, elapsed) = until_closed(client, request).await;
@@ -131,12 +131,12 @@ async fn a_body_is_bounded_in_length_and_time() {
     let few = Limits { bodies: 2, ..limits() };
     let (client, _stop, _) = connect(Server::new("test", few));
     let (text, _) = until_closed(client, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc").await;
-    // Whoever exceeds the memory of all is itself evicted, or told to try again.
+    // A connection that exceeds the memory of all connections is evicted itself, or gets "try again later".
     assert!(text.is_empty() || text.starts_with("HTTP/1.1 503"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_lives_no_longer_than_its_time_but_for_long_lived_answers() {
+async fn a_connection_lives_no_longer_than_its_time_except_for_long_lived_answers() {
     let short = Limits { connection_time: Some(2 * SECOND), ..limits() };
     let (client, _stop, events) = connect(Server::new("test", short));
     let (text, elapsed) = until_closed(client, "GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
@@ -195,7 +195,7 @@ async fn at_the_end_idle_connections_close_and_running_answers_are_finished() {
 }
 
 #[tokio::test]
-async fn a_full_server_evicts_a_silent_connection_for_a_new_one_and_ends_in_its_grace() {
+async fn a_full_server_evicts_an_idle_connection_for_a_new_one_and_ends_within_its_grace() {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
@@ -217,5 +217,5 @@ async fn a_full_server_evicts_a_silent_connection_for_a_new_one_and_ends_in_its_
     let begun = Instant::now();
     running.await.unwrap();
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
-    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "it listens no more");
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "it no longer listens");
 }

@@ -1,4 +1,4 @@
-//! The three coders under one roof. Their windows are small: what is gained by larger ones costs memory for each answer.
+//! The three coders behind one interface. Their windows are small: larger ones compress a little better, but cost memory for each response.
 
 use std::{
     fmt,
@@ -8,13 +8,13 @@ use std::{
 use attache_config::model::Coding;
 use flate2::{Compression, write::GzEncoder};
 
-/// Of gzip: a good part of the best ratio for a third of its time.
+/// The level of gzip: most of the best compression for a third of its time.
 const GZIP: u32 = 5;
 const ZSTD: i32 = 3;
-/// 128 KiB.
+/// The window of zstd: 128 KiB.
 const ZSTD_WINDOW_LOG: u32 = 17;
 const BROTLI: u32 = 4;
-/// 128 KiB.
+/// The window of brotli: 128 KiB.
 const BROTLI_WINDOW_LOG: u32 = 17;
 
 pub(super) enum Coder {
@@ -30,7 +30,7 @@ impl fmt::Debug for Coder {
 }
 
 impl Coder {
-    /// `None` where there is no memory for it.
+    /// `None` if there is no memory for it.
     pub(super) fn new(coding: Coding) -> Option<Self> {
         Some(match coding {
             Coding::Gzip => Self::Gzip(Box::new(GzEncoder::new(Vec::new(), Compression::new(GZIP)))),
@@ -56,7 +56,7 @@ impl Coder {
         }
     }
 
-    /// Returns everything that a reader needs to decode what was written so far.
+    /// Writes out everything that a reader needs to decode the input so far.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Gzip(coder) => coder.flush(),
@@ -65,7 +65,7 @@ impl Coder {
         }
     }
 
-    /// What has come out so far.
+    /// Takes the output so far.
     pub(super) fn take(&mut self) -> Vec<u8> {
         std::mem::take(match self {
             Self::Gzip(coder) => coder.get_mut(),
@@ -74,7 +74,7 @@ impl Coder {
         })
     }
 
-    /// The last of it.
+    /// Ends the stream and takes the rest of the output.
     pub(super) fn finish(self) -> io::Result<Vec<u8>> {
         match self {
             Self::Gzip(coder) => coder.finish(),

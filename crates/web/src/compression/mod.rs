@@ -1,15 +1,15 @@
-//! Smaller answers for clients that can read them.
+//! Compresses responses for clients that can decode them.
 //!
-//! **Rule.** The coding is the one of the config's that the client likes best (RFC 9110 section 12.5.3); where it likes
-//! several alike, the config's first. Only whole answers of the listed types are compressed, from a size on, and never
-//! what is encoded already, what says `no-transform`, a part (206, 304, HEAD), or gRPC. A strong ETag becomes weak,
-//! because the bytes change and the content doesn't. What depends on `Accept-Encoding` says so in `Vary`, compressed or not.
+//! **Rule.** Of the codings in the config, the one that the client prefers is used (RFC 9110 section 12.5.3); if the client prefers several
+//! equally, the first of them in the config. Only complete responses of the listed types are compressed, from a size on. Never compressed
+//! are responses that are encoded already, that say `no-transform`, that are only a part (206, 304, HEAD), or that are gRPC. A strong ETag
+//! becomes weak, because the bytes change and the content doesn't. A response that depends on `Accept-Encoding` says so in `Vary`,
+//! compressed or not.
 //!
-//! When the upstream pauses, everything that it has sent is flushed: compression doesn't delay a stream.
+//! When the upstream pauses, everything that it has sent so far is flushed: compression doesn't delay a stream.
 //!
-//! **Bound.** At most `max_responses` answers are compressed at the same time, over all workers; further ones are sent
-//! uncompressed. Windows are small: a coder
-//! takes less than 1 MiB.
+//! **Limit.** At most `max_responses` responses are compressed at the same time, over all workers; further ones are sent uncompressed.
+//! Windows are small: a coder needs less than 1 MiB.
 
 mod coder;
 mod negotiate;
@@ -39,22 +39,22 @@ use self::{
     negotiate::{Chosen, choose},
 };
 
-/// Bytes that are compressed at once, before anything else has its turn.
+/// How many bytes are compressed at once, before other tasks have their turn.
 const PIECE: usize = 32 << 10;
 
-/// Fields about bytes that the client doesn't get (RFC 9530, RFC 9110 section 14.3).
+/// Fields about the uncompressed bytes, which the client doesn't get (RFC 9530, RFC 9110 section 14.3).
 const OF_OTHER_BYTES: [&str; 5] = ["accept-ranges", "content-md5", "content-digest", "repr-digest", "digest"];
 
-/// What is compressed just now, in the whole process.
+/// How many responses are being compressed in the whole process.
 static ACTIVE: AtomicUsize = AtomicUsize::new(0);
 
-/// What one response needs.
+/// What is needed to compress one response.
 #[derive(Debug)]
 pub(crate) struct Compress {
     config: Arc<model::Compression>,
     chosen: Chosen,
     head: bool,
-    /// The client has an answer with a weak tag: that of a compressed one, perhaps.
+    /// The client has a response with a weak tag: perhaps a compressed one.
     has_weak: bool,
 }
 
@@ -68,13 +68,13 @@ impl Compress {
         Self { config: Arc::clone(config), chosen, head: request.method == Method::HEAD, has_weak }
     }
 
-    /// Compresses a response; gives back with which coding, if it did.
+    /// Compresses a response. Returns the coding, if it did.
     pub(crate) fn response(self, response: &mut Response<Body>) -> Option<Coding> {
         let status = response.status();
         let length = response.headers().get(CONTENT_LENGTH).and_then(Value::to_number);
         let headers = response.headers_mut();
         if status == StatusCode::NOT_MODIFIED && self.has_weak {
-            // It renews what the client has, whose tag is not to become a strong one (RFC 9111 section 3.2).
+            // This response renews the one that the client has. Its weak tag must not become a strong one (RFC 9111 section 3.2).
             weaken(headers);
             vary(headers);
             return None;
@@ -119,7 +119,7 @@ impl Compress {
     }
 }
 
-/// The whole content, and not a part of it, or another protocol.
+/// Whether a response with this status has the whole content, and not a part of it or another protocol.
 fn has_content(status: StatusCode) -> bool {
     !status.is_informational()
         && !matches!(
@@ -131,14 +131,14 @@ fn has_content(status: StatusCode) -> bool {
         )
 }
 
-/// It isn't encoded yet, and no header forbids it.
+/// Whether a response may be encoded: it isn't encoded yet, and no header forbids it.
 fn may_change(headers: &Fields) -> bool {
     let encoded =
         headers.get_all(CONTENT_ENCODING).any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
     !encoded && !is_fixed(headers) && !headers.contains_key(header::CONTENT_RANGE)
 }
 
-/// The content is to be left as it is: RFC 9111 section 5.2.1.6 (of a request) and 5.2.2.6 (of a response).
+/// Whether the content must not be changed: RFC 9111 section 5.2.1.6 (for a request) and 5.2.2.6 (for a response).
 fn is_fixed(headers: &Fields) -> bool {
     headers.get_all(CACHE_CONTROL).any(|line| {
         let directives = line.as_bytes().split(|byte| *byte == b',');
@@ -158,7 +158,7 @@ fn vary(headers: &mut Fields) {
     }
 }
 
-/// RFC 9110 section 8.8.1: a strong validator changes with the bytes.
+/// Makes an ETag weak. RFC 9110 section 8.8.1: a strong validator changes when the bytes change.
 fn weaken(headers: &mut Fields) {
     let Some(tag) = headers.get(header::ETAG) else { return };
     if tag.as_bytes().starts_with(b"\"") {
@@ -167,17 +167,17 @@ fn weaken(headers: &mut Fields) {
     }
 }
 
-/// Trailers behind the compressed bytes: what is said of the others is left out there as in the head.
+/// The trailers after compressed bytes. Fields about the uncompressed bytes are removed, as in the head.
 fn of_compressed(mut trailers: HeaderMap) -> HeaderMap {
     for name in OF_OTHER_BYTES {
         trailers.remove(name);
     }
-    // It stands behind the content as well (RFC 9110 section 8.8.3), where no tag of the head can be compared with it.
+    // An ETag may also be a trailer (RFC 9110 section 8.8.3); there it would not match the tag of the head.
     trailers.remove(header::ETAG);
     trailers
 }
 
-/// One of the answers that are compressed at once.
+/// A permit for one of the responses that may be compressed at once.
 #[derive(Debug)]
 struct Permit;
 
@@ -194,14 +194,14 @@ impl Drop for Permit {
     }
 }
 
-/// A body that is compressed as it comes.
+/// A body that is compressed while it is received.
 struct Compressed {
     body: Body,
-    /// `None` behind the end.
+    /// `None` after the end.
     coder: Option<Coder>,
-    /// What came and isn't compressed yet.
+    /// Data that arrived and isn't compressed yet.
     input: Bytes,
-    /// The coder may hold something back.
+    /// The coder may hold data back.
     unflushed: bool,
     trailers: Option<HeaderMap>,
     _permit: Permit,
@@ -240,7 +240,7 @@ impl HttpBody for Compressed {
                     Err(frame) => this.trailers = frame.into_trailers().ok().map(of_compressed),
                 },
                 Poll::Ready(Some(Err(error))) => {
-                    // Cut, not ended: no last block says that this is the whole.
+                    // The body is cut, not ended: no last block tells the reader that it is complete.
                     this.coder = None;
                     return Poll::Ready(Some(Err(error)));
                 }
@@ -283,7 +283,7 @@ mod tests {
 
     use super::*;
 
-    /// A body that comes piece by piece, with a pause behind each.
+    /// A body of several pieces, with a pause after each.
     struct Pieces {
         left: VecDeque<Result<Bytes, Reason>>,
         paused: bool,
@@ -348,7 +348,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn whatever_comes_is_read_the_same(pieces in prop::collection::vec(prop::collection::vec(0u8..9, 0..90_000), 0..5)) {
+        fn a_compressed_body_decodes_to_the_original(pieces in prop::collection::vec(prop::collection::vec(0u8..9, 0..90_000), 0..5)) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             for coding in [Coding::Gzip, Coding::Zstd, Coding::Br] {
                 let frames = pieces.iter().cloned().map(|piece| Ok(Bytes::from(piece))).collect();
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_trailer_says_something_of_bytes_that_the_client_does_not_get() {
+    async fn no_trailer_is_about_bytes_that_the_client_does_not_get() {
         let mut trailers = HeaderMap::new();
         for name in OF_OTHER_BYTES.iter().chain(&["etag", "server-timing"]) {
             trailers.insert(*name, HeaderValue::from_static("x"));
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_cut_has_no_end() {
+    async fn a_cut_body_has_no_valid_end() {
         for coding in [Coding::Gzip, Coding::Zstd, Coding::Br] {
             let pieces = vec![Ok(Bytes::from(vec![b'a'; 5000])), Err(Reason::UpstreamReset)];
             let mut response = response(pieces, &[]);
@@ -391,13 +391,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn so_many_are_compressed_at_once_and_no_more() {
+    async fn no_more_than_the_limit_are_compressed_at_once() {
         let one = |max| {
             let mut response = response(vec![Ok(Bytes::from_static(b"text"))], &[]);
             let coding = Compress::of(&config(max), &request("gzip")).response(&mut response);
             (response, coding)
         };
-        // Other tests compress beside this one.
+        // Other tests compress at the same time as this one.
         let (_held, coding) = one(usize::MAX);
         assert!(coding.is_some());
         let (response, coding) = one(0);
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_or_fixed_stays_as_it_is() {
+    fn an_encoded_or_no_transform_response_is_not_changed() {
         for (name, value) in [
             ("content-encoding", "br"),
             ("content-encoding", "x-mine"),
@@ -427,7 +427,7 @@ mod tests {
             let coding = Compress::of(&config(usize::MAX), &request("gzip")).response(&mut response);
             assert_eq!((coding, response.headers().contains_key("vary")), (None, false), "{status}");
         }
-        // gRPC has compression of its own, whatever the list of types says.
+        // gRPC has its own compression, whatever the list of types says.
         let types = vec![model::MediaTypes::of("application/*")];
         let every = Arc::new(model::Compression { types, min_size: 0, ..model::Compression::default() });
         for (kind, expected) in [
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_renews_a_compressed_one_has_its_tag() {
+    fn a_response_that_renews_a_compressed_one_has_its_tag() {
         for (asked, expected) in [("W/\"a\"", "W/\"a\""), ("\"b\", W/\"a\"", "W/\"a\""), ("\"a\"", "\"a\"")] {
             let mut request = request("gzip");
             request.headers.append("if-none-match", HeaderValue::from_static(asked));
@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn what_depends_on_the_client_says_so_and_a_tag_of_other_bytes_is_weak() {
+    fn a_response_that_depends_on_the_client_has_vary_and_a_changed_one_a_weak_tag() {
         for (tag, accept, expected) in
             [("\"a\"", "gzip", "W/\"a\""), ("W/\"a\"", "gzip", "W/\"a\""), ("\"a\"", "identity", "\"a\"")]
         {

@@ -1,18 +1,18 @@
-//! Which coding a client likes best (RFC 9110 section 12.5.3).
+//! Finds the coding that a client prefers (RFC 9110 section 12.5.3).
 
 use attache_config::model::Coding;
 use attache_wire::Value;
 
-/// What was agreed on.
+/// The result of the negotiation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chosen {
-    /// `None`: the answer goes as it is.
+    /// `None`: the response is sent as it is.
     pub(super) coding: Option<Coding>,
-    /// The client takes nothing that isn't encoded.
+    /// The client accepts only encoded responses.
     pub(super) identity_is_refused: bool,
 }
 
-/// In thousandths; `None` is an invalid weight, and such a member is ignored.
+/// A weight in thousandths. `None` if it is invalid; such a member is ignored.
 fn weight(text: &str) -> Option<u16> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     if part.len() > 3 || !part.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -26,11 +26,11 @@ fn weight(text: &str) -> Option<u16> {
     }
 }
 
-/// `codings` are in the order of the config. Without the field the client is asked for nothing.
+/// Chooses a coding. `codings` are in the order of the config. If the request lacks the field, the response is not compressed.
 pub(super) fn choose<'a>(codings: &[Coding], lines: impl Iterator<Item = Value<'a>>) -> Chosen {
     let mut weights: Vec<(String, u16)> = Vec::new();
     for line in lines {
-        // A line that is no text says nothing.
+        // A line that isn't text is ignored.
         for member in line.to_str().unwrap_or_default().split(',') {
             let mut parts = member.split(';').map(str::trim);
             let name = parts.next().unwrap_or_default().to_ascii_lowercase();
@@ -41,7 +41,7 @@ pub(super) fn choose<'a>(codings: &[Coding], lines: impl Iterator<Item = Value<'
             }
         }
     }
-    // Of a coding that is named twice the lower weight counts: the client may have refused it.
+    // If a coding is named twice, the lower weight counts, because the client may have refused it.
     let of = |name: &str| weights.iter().filter(|(given, _)| given == name).map(|(_, weight)| *weight).min();
     let any = of("*");
     let of_coding = |coding: &Coding| {
@@ -49,7 +49,7 @@ pub(super) fn choose<'a>(codings: &[Coding], lines: impl Iterator<Item = Value<'
         of(coding.as_str()).or(alias).or(any).unwrap_or(0)
     };
     let identity = of("identity").or(any.filter(|any| *any == 0));
-    // Of several alike, `max_by_key` takes the last.
+    // Of several equal ones, `max_by_key` takes the last.
     let best =
         codings.iter().rev().map(|coding| (coding, of_coding(coding))).max_by_key(|(_, weight)| *weight);
     let best = best.filter(|(_, weight)| *weight > 0 && identity.is_none_or(|identity| identity <= *weight));
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_says_what_it_likes_and_the_config_decides_among_equals() {
+    fn the_client_s_preference_decides_and_then_the_order_of_the_config() {
         for (lines, expected) in [
             (&["gzip, deflate, br, zstd"][..], Some(Coding::Zstd)),
             (&["gzip", "br"], Some(Coding::Br)),

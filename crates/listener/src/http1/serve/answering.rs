@@ -35,7 +35,7 @@ impl<H: HttpService> Connection<H> {
         let switched = asked.may_switch
             && (status == StatusCode::SWITCHING_PROTOCOLS || (asked.connect && status.is_success()));
         if status.is_informational() && !switched {
-            answer = self.shared.context.nobody_asked(&finish.exchange);
+            answer = self.shared.context.unexpected_interim(&finish.exchange);
             status = answer.status();
         }
         if finish.exchange.status.get() == 0 {
@@ -58,7 +58,7 @@ impl<H: HttpService> Connection<H> {
         let persists = persists && (!client.ended || !client.buf.is_empty());
         let plan = encode::head(client.head(), &mut answer, asked, switched, persists);
         self.closing |= plan.closes;
-        self.owes_an_end = plan.encoder == Encoder::UntilEnd;
+        self.end_completes_body = plan.encoder == Encoder::UntilEnd;
         if switched && let Some(tunnel) = tunnel {
             return Some(State::Switching(Some((tunnel, finish))));
         }
@@ -116,7 +116,7 @@ impl<H: HttpService> Connection<H> {
                     Err(_) => {
                         // What arrived of the body is written. The end of the connection shows that the rest is missing.
                         answer.body.has_wrong_length();
-                        if self.owes_an_end {
+                        if self.end_completes_body {
                             let _ = client.poll_write(cx);
                             return Poll::Ready(None);
                         }
@@ -133,7 +133,7 @@ impl<H: HttpService> Connection<H> {
             }
             if pending {
                 let client = &mut *client;
-                client.told_by(cx);
+                client.woken_by(cx);
                 let through = client.reader.at_start() || client.reader.is_switching();
                 if through && client.poll_left(cx).is_ready() {
                     return Poll::Ready(None);

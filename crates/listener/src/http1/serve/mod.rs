@@ -81,7 +81,7 @@ pub(crate) fn serve<H: HttpService>(
         looked: 0,
         closing: false,
         lingering: false,
-        owes_an_end: false,
+        end_completes_body: false,
         place: Some(place),
     })
 }
@@ -109,7 +109,7 @@ impl<H: HttpService> Future for Serving<H> {
                     connection.live().register(cx);
                     let Some((signals, finish)) = ready!(connection.poll(cx)) else { return Poll::Ready(()) };
                     let live = connection.live().clone();
-                    *self = Self::Tunnel(Box::pin(until_gone(live, signals, finish)));
+                    *self = Self::Tunnel(Box::pin(until_tunnel_ends(live, signals, finish)));
                 }
                 Self::Tunnel(tunnel) => return tunnel.as_mut().poll(cx),
             }
@@ -118,7 +118,7 @@ impl<H: HttpService> Future for Serving<H> {
 }
 
 /// Waits until a tunnel ends, or ends it when the connection is cut.
-async fn until_gone(live: Rc<OpenConnection>, signals: Arc<Signals>, mut finish: Finish) {
+async fn until_tunnel_ends(live: Rc<OpenConnection>, signals: Arc<Signals>, mut finish: Finish) {
     let mut gone = pin!(signals.gone.notified());
     poll_fn(|cx| {
         live.register(cx);
@@ -150,7 +150,7 @@ pub(crate) struct Connection<H: HttpService> {
     /// At the end, the client's further bytes are read and dropped.
     lingering: bool,
     /// Only the end of the connection will show that the last body is complete, and that end isn't written yet.
-    owes_an_end: bool,
+    end_completes_body: bool,
     place: Option<ListenerPermit>,
 }
 
@@ -197,7 +197,7 @@ impl<H: HttpService> Drop for Connection<H> {
         // The running request is dropped first, because it may hold the client's body.
         self.state = State::Between;
         let mut client = self.shared.client.borrow_mut();
-        if self.owes_an_end {
+        if self.end_completes_body {
             client.stream.reset();
         }
         client.close();
@@ -276,7 +276,7 @@ impl<H: HttpService> Connection<H> {
     fn poll_meanwhile(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<State<H::Future>>> {
         let mut client = self.shared.client.borrow_mut();
         let client = &mut *client;
-        client.told_by(cx);
+        client.woken_by(cx);
         if client.wanted {
             client.wanted = false;
             client.head().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -307,7 +307,7 @@ impl<H: HttpService> Connection<H> {
         if ready!(client.poll_write(cx)).is_err() {
             return Poll::Ready(None);
         }
-        self.owes_an_end = false;
+        self.end_completes_body = false;
         if ready!(Pin::new(&mut client.stream).poll_shutdown(cx)).is_err() {
             return Poll::Ready(None);
         }

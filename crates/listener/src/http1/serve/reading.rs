@@ -97,7 +97,7 @@ impl<H: HttpService> Connection<H> {
             return Poll::Ready(true);
         }
         if client.body_held {
-            client.told_by(cx);
+            client.woken_by(cx);
             return Poll::Pending;
         }
         if client.expects {
