@@ -152,7 +152,7 @@ reloaded("a reload with a mistake", lambda text: text.replace("retry:", "rety:")
 reloaded("a reload wants a port that is taken", lambda text: text.replace("upstreams:", "# more\nupstreams:").replace(
     "listeners: {", f"listeners: {{ more: {{ bind: '127.0.0.1:{secure.port}', to: orders }}, "), "in use", "ss -tanp|another")
 running("the access log's disk is full", "access_log: { to: /dev/full }\n" + one(f"http://127.0.0.1:{good.port}"), "access log can't be written.*No space",
-        "until it can", after=1.5, calls=3)
+        "until this works again", after=1.5, calls=3)
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
 few = Proxy("workers: 1\n" + one(f"http://127.0.0.1:{good.port}"))

@@ -391,7 +391,7 @@ disk()
 # It has a network of its own, too (`unshare --net`).
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 case("the access log's disk is full", "access_log: { to: disk/access.log }\n" + one(f"http://127.0.0.1:{Server(says()).port}"), fills,
-     lambda: os.remove(f"{FOLDER}/disk/other"), "the access log can't be written .*No space left", "until it can", unseen=True, pause=0.02)
+     lambda: os.remove(f"{FOLDER}/disk/other"), "the access log can't be written .*No space left", "until this works again", unseen=True, pause=0.02)
 
 
 def reload():

@@ -209,7 +209,7 @@ fn a_reload_by_the_admin_api_says_what_came_of_it_and_a_bad_config_changes_nothi
     let status: Value = serde_json::from_slice(&command(&attache, &["status", "-o", "json"]).stdout).unwrap();
     let events = status["events"].to_string();
     assert!(
-        events.contains("refused; the one before serves") && events.contains("last_ago_seconds"),
+        events.contains("refused; the one before stays in use") && events.contains("last_ago_seconds"),
         "{events}"
     );
     assert_eq!(text(&curl([attache.url("/a")])), "hello");

@@ -1,9 +1,9 @@
-//! Text of peers within our lines: it stays readable, and can neither end a line nor steer a terminal.
+//! Escapes text from peers in our lines: it stays readable, and can neither end a line nor control a terminal.
 
 use std::fmt;
 
-/// Writes text in runs of what is `plain` and escapes the rest as Rust does: letters of every script stay themselves;
-/// controls, blanks that aren't plain, and the marks that turn the direction of reading become visible.
+/// Writes text. Characters for which `plain` is true are written in runs; others are escaped as Rust does it. Letters of every script stay
+/// readable. Control characters, whitespace that isn't plain, and direction marks become visible.
 pub(crate) fn escape(text: &str, plain: impl Fn(char) -> bool, out: &mut impl fmt::Write) -> fmt::Result {
     let mut rest = text;
     while let Some((at, c)) = rest.char_indices().find(|(_, c)| !plain(*c)) {

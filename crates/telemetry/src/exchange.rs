@@ -1,4 +1,4 @@
-//! What is known of one request or connection: filled as it travels, read once at its end.
+//! What is known about one request or connection. Each layer fills it in, and it is read once, at its end.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,17 +20,17 @@ use crate::{
     trace::{RequestTrace, TraceId},
 };
 
-/// The record of one HTTP request, or of one opaque connection. It stays on its worker; every layer
-/// that the exchange passes through writes what it alone knows.
+/// The record of one HTTP request or of one opaque connection. It stays on its worker. Every layer that the exchange passes through writes
+/// what only that layer knows.
 #[derive(Debug)]
 pub struct Exchange {
-    /// The listener it came in by.
+    /// The listener that received it.
     pub listener: Name,
     /// When its first byte was read.
     pub start: Instant,
-    /// Who called.
+    /// The client's address.
     pub client: Option<SocketAddr>,
-    /// `http1`, `http2`, `tcp`, `tls`.
+    /// The protocol: `http1`, `http2`, `tcp` or `tls`.
     pub protocol: &'static str,
     /// Request method; empty for opaque connections.
     pub method: RefCell<Text>,
@@ -42,58 +42,58 @@ pub struct Exchange {
     pub request_id: RefCell<Text>,
     /// The route that matched.
     pub route: RefCell<Option<Name>>,
-    /// Who the client has proven to be (TLS).
+    /// The identity that the client has proven (TLS).
     pub identity: RefCell<Option<Name>>,
-    /// Who the upstream of the last attempt has proven to be (TLS).
+    /// The identity that the upstream's endpoint has proven in the last attempt (TLS).
     pub peer: RefCell<Option<Name>>,
     /// The upstream that was chosen.
     pub upstream: RefCell<Option<Name>>,
     /// The endpoint of the last attempt, as text.
     pub endpoint: RefCell<Option<Name>>,
-    /// Started attempts; 0 if attache answered by itself.
+    /// How many attempts were started; 0 if attache answered by itself.
     pub attempts: Cell<u32>,
-    /// Hedges among them: attempts that were started beside a slow one.
+    /// How many of these were hedges: attempts that started while another one was still running.
     pub hedges: Cell<u32>,
-    /// The answer came from a hedge.
+    /// Whether the response came from a hedge.
     pub hedge_won: Cell<bool>,
-    /// Status that the client was sent; 0 for opaque connections or where none was sent.
+    /// The status that was sent to the client; 0 for opaque connections, or if none was sent.
     pub status: Cell<u16>,
-    /// The answer's `grpc-status`, where it has one.
+    /// The response's `grpc-status`, if it has one.
     pub grpc_status: Cell<Option<u8>>,
     /// Why it failed, if it did.
     pub reason: Cell<Option<Reason>>,
-    /// The cause in the system's or peer's words, for the log.
+    /// The cause in the words of the system or the peer, for the log.
     pub detail: RefCell<Option<String>>,
     /// Body bytes from the client.
     pub received: Cell<u64>,
     /// Body bytes to the client.
     pub sent: Cell<u64>,
-    /// From `start` to the upstream's response head.
+    /// The time from `start` to the head of the upstream's response.
     pub time_to_head: Cell<Option<Duration>>,
-    /// Headers that the access log names; empty where it names none.
+    /// The headers that the access log contains; empty if it contains none.
     pub(crate) noted: RefCell<NamedHeaders>,
     /// The trace that it belongs to, sampled or not.
     pub trace_id: Cell<Option<TraceId>>,
-    /// Its spans, where the trace is sampled.
+    /// Its spans, if the trace is sampled.
     pub trace: RefCell<Option<Rc<RequestTrace>>>,
-    /// When the upstream was last given the request, while it has it.
+    /// While an upstream has the request: when it was given to it.
     asked: Cell<Option<Instant>>,
-    /// How long upstreams had the request, in attempts that are over.
+    /// How long upstreams had the request, in attempts that have ended.
     waited: Cell<Duration>,
-    /// It came over TLS.
+    /// Whether it came over TLS.
     pub secure: Cell<bool>,
-    /// It is counted as in flight; its end takes it off again.
+    /// Whether it is counted as in flight; at its end it is subtracted.
     pub in_flight: Cell<bool>,
-    /// It outlives its response (a tunnel): the code that set this reports its end, and not the listener.
+    /// It outlives its response (a tunnel): the code that set this reports its end, not the listener.
     pub handed_over: Cell<bool>,
-    /// Its client had waited, and ended its side before there was an answer.
+    /// The client had waited, and ended its side before there was a response.
     pub(crate) left: Cell<bool>,
-    /// Its headers, redacted; only while somebody follows exchanges.
+    /// Its headers, with secrets removed; kept only while somebody follows exchanges.
     pub seen: RefCell<Option<Box<SeenHeaders>>>,
 }
 
 impl Exchange {
-    /// A record that begins now.
+    /// A record that starts now.
     #[inline]
     pub fn new(listener: Name, protocol: &'static str, client: Option<SocketAddr>) -> Self {
         Self {
@@ -133,21 +133,20 @@ impl Exchange {
         }
     }
 
-    /// Notes the request's headers for those who follow exchanges.
+    /// Keeps the request's headers for those who follow exchanges.
     pub fn see_request(&self, headers: &Fields) {
         let request = SeenHeaders::redact(headers);
         *self.seen.borrow_mut() = Some(Box::new(SeenHeaders { request, ..SeenHeaders::default() }));
     }
 
-    /// Notes the response's headers, if the request's were noted.
+    /// Keeps the response's headers, if the request's were kept.
     pub fn see_response(&self, headers: &Fields) {
         if let Some(seen) = &mut *self.seen.borrow_mut() {
             seen.response = SeenHeaders::redact(headers);
         }
     }
 
-    /// The record of an attempt that runs beside another one: what it writes is its own until [`Self::take_over`].
-    /// Its span belongs to the same trace.
+    /// A record for an attempt that runs beside another one. It is separate until [`Self::take_over`]. Its span belongs to the same trace.
     pub fn beside(&self) -> Self {
         let beside = Self::new(self.listener.clone(), self.protocol, self.client);
         beside.method.replace(self.method.borrow().clone());
@@ -156,25 +155,25 @@ impl Exchange {
         beside
     }
 
-    /// The attempt that wrote to `other` is the one that counts.
+    /// Takes over the record `other`, because its attempt is the one that counts.
     pub fn take_over(&self, other: &Self) {
         self.endpoint.swap(&other.endpoint);
         self.asked.set(other.asked.get());
     }
 
-    /// Notes a failure with its cause; the last one stands.
+    /// Notes a failure with its cause. A later failure replaces it.
     pub fn fail(&self, reason: Reason, detail: impl Into<String>) {
         self.reason.set(Some(reason));
         *self.detail.borrow_mut() = Some(detail.into());
     }
 
-    /// The answer's trailers: a gRPC call says there how it ended.
+    /// Reads the response's trailers: in gRPC, they say how the call ended.
     pub fn ended_by_trailers(&self, trailers: &http::HeaderMap) {
         let value = |name: Known| trailers.get(name.as_str()).map(http::HeaderValue::as_bytes);
         self.ended_by(value(GRPC_STATUS), value(GRPC_MESSAGE));
     }
 
-    /// The same for the head of an answer without a body.
+    /// The same for the head of a response without a body.
     pub fn ended_by_head(&self, headers: &Fields) {
         let value = |name: Known| headers.get(name).map(Value::as_bytes);
         self.ended_by(value(GRPC_STATUS), value(GRPC_MESSAGE));
@@ -190,25 +189,25 @@ impl Exchange {
         }
     }
 
-    /// The HTTP status of the outcome: for a gRPC call the one that corresponds to its `grpc-status`, because its own
-    /// is always 200.
+    /// The HTTP status of the outcome. For a gRPC call it is the status that corresponds to its `grpc-status`, because the status of its
+    /// response is always 200.
     pub fn outcome(&self) -> u16 {
         self.grpc_status.get().map_or(self.status.get(), grpc_as_http)
     }
 
-    /// A name from the request was looked up, from `begun` until now.
+    /// Notes that a name from the request was looked up, from `begun` until now.
     pub fn looked_up(&self, name: &str, begun: Instant, outcome: Result<(), Reason>) {
         if let Some(trace) = &*self.trace.borrow() {
             trace.looked_up(name, begun, outcome);
         }
     }
 
-    /// A connection is there and the request goes out on it: from now on it is the upstream that takes time.
+    /// Notes that a connection exists and the request is being sent on it: from now on the upstream is what takes time.
     pub fn handed_to_upstream(&self) {
         self.asked.set(Some(Instant::now()));
     }
 
-    /// The upstream is done with this attempt, and another follows for this reason: from now on it is we who take time.
+    /// Notes that this attempt has ended, and that another one follows for this reason: from now on attache is what takes time.
     pub fn tried_again(&self, reason: Reason) {
         if let Some(asked) = self.asked.take() {
             self.waited.set(self.waited.get() + asked.elapsed());
@@ -218,7 +217,7 @@ impl Exchange {
         }
     }
 
-    /// Where the request was when its time was over: what a timeout waited for.
+    /// Says what a timeout waited for: where the request was when the time was over.
     pub fn waited_for(&self) -> String {
         let shown = |time: Duration| format!("{:?}", Duration::from_millis(time.as_millis() as u64));
         match self.asked.get() {
@@ -230,7 +229,7 @@ impl Exchange {
         }
     }
 
-    /// How long upstreams had the request before there was the head of a response, where there was one.
+    /// How long upstreams had the request before the head of a response arrived, if one arrived.
     pub fn upstream_time(&self) -> Option<Duration> {
         let head = self.time_to_head.get()?;
         let asked = self.asked.get()?.duration_since(self.start);

@@ -1,10 +1,10 @@
-//! What a `grpc-status` says in the terms of HTTP.
+//! Translates a `grpc-status` to the terms of HTTP.
 //!
-//! A gRPC response is always a 200; the outcome of the call is in its trailers, or in its head if it has no body
-//! (grpc/doc/PROTOCOL-HTTP2.md, "Responses"). The status that it stands for is that of
-//! grpc/doc/http-grpc-status-mapping.md read backwards, and of google/rpc/code.proto where that page has none.
+//! The status of a gRPC response is always 200. The outcome of the call is in its trailers, or in its head if it has no body
+//! (grpc/doc/PROTOCOL-HTTP2.md, "Responses"). The corresponding status comes from grpc/doc/http-grpc-status-mapping.md, read backwards, and
+//! from google/rpc/code.proto if that page has none.
 
-/// The code that the value of a `grpc-status` is; `None` where it is none.
+/// The code in the value of a `grpc-status`; `None` if the value is invalid.
 pub fn grpc_code(value: &[u8]) -> Option<u8> {
     match *value {
         [ones @ b'0'..=b'9'] => Some(ones - b'0'),
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_is_read_and_what_is_none_is_not() {
+    fn a_valid_code_is_read_and_an_invalid_one_is_not() {
         for (text, code) in [
             ("0", Some(0)),
             ("9", Some(9)),
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn the_codes_of_a_server_s_failure_are_5xx_and_no_others() {
+    fn only_the_codes_of_a_server_s_failure_are_5xx() {
         let failures: Vec<u8> = (0..=16).filter(|&code| grpc_as_http(code) >= 500).collect();
         assert_eq!(failures, [2, 4, 12, 13, 14, 15]);
     }

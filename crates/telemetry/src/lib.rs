@@ -18,7 +18,7 @@ mod trace;
 mod warnings;
 mod watch;
 
-/// A moment as RFC 3339 text in UTC, with milliseconds: `2026-11-21T08:00:00.123Z`.
+/// A point in time as RFC 3339 text in UTC, with milliseconds: `2026-11-21T08:00:00.123Z`.
 pub fn rfc3339(at: std::time::SystemTime) -> String {
     access_log::Timestamp(at).to_string()
 }

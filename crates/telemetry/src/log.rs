@@ -1,7 +1,7 @@
 //! The program's own log: what happened, for people, on standard error.
 //!
-//! Format: time, level, where, message, fields, on one line; colours only on a terminal. Lines are written by the thread that has
-//! something to say. That is meant for rare events; what happens with every request belongs to the access log.
+//! Format: time, level, module, message, fields, on one line; colours only on a terminal. The thread that logs writes the line itself. So
+//! this log is for rare events; what happens with every request belongs to the access log.
 
 use std::{
     fmt,
@@ -26,9 +26,9 @@ use tracing_subscriber::{
 use crate::{access_log::Timestamp, escape::escape, otlp::OwnLog, warnings::Warnings};
 
 /// Starts the log of the process, on standard error. `level` is a level (`off`, `error`, `warn`, `info`, `debug`, `trace`) or a filter like
-/// `info,attache_upstream=debug`; empty means `info`. Where it comes from, flag or `ATTACHE_LOG`, is the command line's business.
+/// `info,attache_upstream=debug`; empty means `info`. The command line decides where it comes from: a flag or `ATTACHE_LOG`.
 ///
-/// Fails if the filter can't be read, or if a log was started before.
+/// It fails if the filter is invalid, or if a log was started before.
 pub fn init_logging(level: &str) -> Result<LogControl, LoggingError> {
     let level = if level.trim().is_empty() { "info" } else { level };
     let (subscriber, control) = subscriber(level, io::stderr, io::stderr().is_terminal())?;
@@ -65,7 +65,7 @@ where
 }
 
 fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
-    // A word that is no level would be taken for the name of a module, and silence the rest.
+    // A word that isn't a level would be taken for the name of a module, and would silence everything else.
     let word = text.trim();
     if !word.contains(['=', ',', '[', ':']) && word.parse::<LevelFilter>().is_err() {
         return Err(LoggingError::BadFilter { text: text.into(), cause: "it is not a level".into() });
@@ -75,7 +75,7 @@ fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
         .map_err(|error| LoggingError::BadFilter { text: text.into(), cause: error.to_string() })
 }
 
-/// Changes the level of the running log, and knows its last warnings. Cheap to clone, works from any thread.
+/// Changes the level of the running log, and keeps its last warnings. It is cheap to clone and works from any thread.
 #[derive(Clone, Debug)]
 pub struct LogControl {
     filter: reload::Handle<EnvFilter, Registry>,
@@ -83,12 +83,12 @@ pub struct LogControl {
 }
 
 impl LogControl {
-    /// Takes a level or a filter, as [`init_logging`] does. One that can't be read changes nothing.
+    /// Sets a level or a filter, as in [`init_logging`]. An invalid one changes nothing.
     pub fn set(&self, text: &str) -> Result<(), LoggingError> {
         self.filter.reload(filter(text)?).map_err(|_| LoggingError::NotStarted)
     }
 
-    /// The filter that is in force.
+    /// The filter that is in use.
     pub fn get(&self) -> String {
         self.filter.with_current(EnvFilter::to_string).unwrap_or_default()
     }
@@ -102,9 +102,9 @@ impl LogControl {
 /// Why the log could not be started or changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoggingError {
-    /// The filter can't be read.
+    /// The filter is invalid.
     BadFilter {
-        /// What was given.
+        /// The text that was given.
         text: String,
         /// What is wrong with it.
         cause: String,
@@ -131,8 +131,9 @@ impl fmt::Display for LoggingError {
 
 impl std::error::Error for LoggingError {}
 
-/// Drops warnings of the DNS library, unless the log is finer than `info`: it writes one for each answer that does not fit
-/// its question, so an attacker who forges answers could fill the log. The upstream that asked reports what a failed look-up means.
+/// Drops warnings of the DNS library, unless the log is finer than `info`. The library writes one for each answer that does not match its
+/// question, so an attacker who forges answers could fill the log. The upstream whose name was looked up reports what a failed look-up
+/// means.
 struct DnsLibraryFilter(reload::Handle<EnvFilter, Registry>);
 
 impl<S: tracing::Subscriber> Layer<S> for DnsLibraryFilter {
@@ -151,10 +152,10 @@ fn is_of_a_library(metadata: &Metadata<'_>) -> bool {
     *metadata.level() == Level::WARN && metadata.target().starts_with("hickory_")
 }
 
-/// The message, the fields, and then the message's other lines.
+/// Writes the message, the fields, and then the other lines of the message.
 ///
-/// The value of a field may come from a peer, so fields are escaped and can't start a new line. A message is ours: where it has lines
-/// (diagnostics of a config), they stay lines, each indented, so that none can be taken for an entry of the log.
+/// The value of a field may come from a peer, so fields are escaped and can't start a new line. A message comes from attache. If it has
+/// several lines (diagnostics of a config), they stay lines, and each is indented, so that none can be taken for an entry of the log.
 struct Fields;
 
 impl<'w> FormatFields<'w> for Fields {
@@ -173,7 +174,7 @@ impl<'w> FormatFields<'w> for Fields {
 struct Visitor<'w> {
     out: Writer<'w>,
     first: bool,
-    /// The message's lines from the second on, each behind a line feed.
+    /// The lines of the message from the second on, each after a line feed.
     rest: String,
     result: fmt::Result,
 }
@@ -321,7 +322,7 @@ mod tests {
             );
             let lines = kept.take();
             let mut all = lines.trim_end().split('\n');
-            // The fields are no part of what the last line says.
+            // The fields must not be a part of the last line.
             assert!(
                 all.next().is_some_and(|first| first.ends_with(r#"not taken: trigger="a\nb""#)),
                 "{lines:?}"
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_level_says_what_can_be_written() {
+    fn an_invalid_level_is_refused_with_the_valid_ones() {
         insta::assert_snapshot!(filter("loud").unwrap_err(), @r#"log level "loud" can't be read (it is not a level): write off, error, warn, info, debug or trace, or a filter like info,attache_upstream=debug"#);
         assert!(filter("attache=loud").is_err());
         assert!(filter("debug").is_ok() && filter(" info ").is_ok() && filter("off").is_ok());

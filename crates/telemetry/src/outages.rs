@@ -1,13 +1,14 @@
-//! The lines of the log about failures: one when a kind of them begins, with its count and its cause, one when it has
-//! ended, and one from time to time while it continues.
+//! Logs failures: one line when a kind of failure begins, with its count and its cause; one when it has ended; and one from time to time
+//! while it continues.
 //!
-//! A kind has ended when a call was served after it, or when nothing came of it for minutes: an outage of a service that is called once a
-//! minute is one, and not a new one each minute.
+//! A kind has ended when a call was served after it, or when it did not occur for minutes. So an outage of a service that is called once a
+//! minute is one outage, and not a new one each minute.
 //!
-//! Clients that leave before there is an answer are a kind as soon as two of them had waited and no more calls were served meanwhile
-//! than they are: one alone may have had its own reason.
+//! Clients that leave before there is a response are a kind as soon as two of them had waited, if no more calls than that were served
+//! meanwhile. A single client may have had its own reason.
 //!
-//! It sleeps until a kind begins, so it costs nothing while all is well, and it reads the workers' tables once a second while something fails.
+//! The task sleeps until a kind begins, so it costs nothing without failures. While there are failures, it reads the workers' tables once a
+//! second.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -19,63 +20,63 @@ use crate::{
     watch::{Change, Group, Kind, QUIET, Watch},
 };
 
-/// The first line waits for so long, so that its count says something.
+/// How long the first line is delayed, so that its count is useful.
 const GATHER: Duration = Duration::from_millis(200);
-/// Time between two looks while something fails.
+/// The time between two checks while there are failures.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A kind of failure that continues is logged again after this long.
 const REPEAT_AFTER: Duration = Duration::from_mins(5);
 
-/// Clients that waited in vain and are no chance.
+/// So many clients that waited without a result are not chance.
 const MIN_HANGING_CLIENTS: u64 = 2;
-/// One that was alone for so long was chance.
+/// If a client was the only one for so long, it was chance.
 const DOUBT: Duration = Duration::from_mins(1);
 
-/// What was logged of one kind of failure.
+/// What was logged about one kind of failure.
 #[derive(Debug)]
 struct Reported {
-    /// Failures until now.
+    /// How many failures there have been.
     count: u64,
-    /// Those until it began.
+    /// How many there had been when this kind began.
     before: u64,
-    /// When the last was seen.
+    /// When the last one was seen.
     seen: Instant,
-    /// Calls of the same upstream or listener that were served until then.
+    /// How many calls of the same upstream or listener had been served by then.
     served: u64,
-    /// When it began; `None` is over.
+    /// When it began; `None` if it has ended.
     since: Option<Instant>,
     /// When the last line was written.
     line: Instant,
-    /// Something came of it that may be chance.
+    /// There were failures that may be chance.
     doubt: Option<Doubt>,
 }
 
-/// Since when it is not known whether clients leave because of the upstream.
+/// Since when it is unclear whether clients leave because of the upstream.
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
     since: Instant,
-    /// Calls that were served until then.
+    /// How many calls had been served by then.
     served: u64,
 }
 
 impl Reported {
-    /// Too few of these clients left, or more of them were served meanwhile.
+    /// Whether too few of these clients left, or more calls than that were served meanwhile.
     fn may_be_chance(&mut self, left: u64, served: u64, now: Instant) -> bool {
         let doubt = *self.doubt.get_or_insert(Doubt { since: now, served });
         left < MIN_HANGING_CLIENTS || served.saturating_sub(doubt.served) > left
     }
 }
 
-/// One line to be written.
+/// One line for the log.
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Begins(u64),
     GoesOn(u64, Duration),
-    /// How many there were, how long it lasted, and for how long there was none.
+    /// The number of failures, how long they lasted, and how long there has been none.
     Ended(u64, Duration, Duration),
 }
 
-/// Writes the lines for as long as it is polled.
+/// Writes the lines, as long as it is polled.
 pub async fn log_outages(metrics: Metrics) {
     let watch = metrics.watch().clone();
     let mut told: HashMap<Kind, Reported> = HashMap::new();
@@ -102,7 +103,7 @@ fn look(
     now: Instant,
 ) -> Vec<(Group, Line)> {
     let mut lines = Vec::new();
-    // A kind that a worker forgot begins anew when it comes back.
+    // If a worker has dropped a kind, it counts as new when it comes back.
     told.retain(|kind, _| groups.iter().any(|group| group.kind == *kind));
     for group in groups {
         let told = told.entry(group.kind.clone()).or_insert(Reported {
@@ -175,7 +176,7 @@ fn write(watch: &Watch, group: &Group, line: &Line) {
                 Line::GoesOn(_, time) => format!(" {}, and it goes on", within(*time)),
                 _ => String::new(),
             };
-            // A peer's words stay on the line.
+            // The text of a peer must not start a new line.
             let detail = sample.detail.replace(['\n', '\r'], " ");
             let detail = if detail.is_empty() { detail } else { format!(": {detail}") };
             let endpoint = sample.endpoint.as_deref().unwrap_or("-");
@@ -202,7 +203,7 @@ fn write(watch: &Watch, group: &Group, line: &Line) {
     }
 }
 
-/// How long a kind lasted, in whole seconds: the tables are read once a second.
+/// How long a kind lasted, in full seconds, because the tables are read once a second.
 fn within(lasted: Duration) -> String {
     match lasted.as_secs() {
         0 => "within a second".to_owned(),
@@ -228,13 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn the_time_that_a_kind_lasted_is_never_said_as_nothing() {
+    fn the_duration_of_a_kind_is_never_shown_as_zero() {
         let said = [0, 999, 1_000, 61_000, 300_000].map(|millis| within(Duration::from_millis(millis)));
         assert_eq!(said, ["within a second", "within a second", "in 1 s", "in 61 s", "in 5 min"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_kind_is_told_of_when_it_begins_now_and_then_and_when_it_ended() {
+    async fn a_kind_is_logged_when_it_begins_from_time_to_time_and_when_it_has_ended() {
         let (mut told, refused) = (HashMap::new(), |count| vec![group(Reason::ConnectRefused, count)]);
         let begun = Instant::now();
         let served = std::cell::Cell::new(7);
@@ -253,7 +254,7 @@ mod tests {
         let (lasted, quiet) = (Duration::from_secs(300), Duration::from_secs(15));
         assert_eq!(at(315, refused(900)), [Line::Ended(900, lasted, quiet)]);
         assert_eq!(at(316, refused(900)), []);
-        // Again, beside another kind.
+        // The kind begins again, beside another kind.
         let both = vec![group(Reason::ConnectRefused, 901), group(Reason::ConnectTimeout, 2)];
         assert_eq!(at(400, both), [Line::Begins(1), Line::Begins(2)]);
     }
@@ -274,14 +275,14 @@ mod tests {
         assert_eq!(at(300, 6), [Line::GoesOn(6, Duration::from_secs(300))]);
         served.set(10);
         assert_eq!(at(360, 6), [Line::Ended(6, Duration::from_secs(300), Duration::from_secs(60))]);
-        // Callers that gave up for good.
+        // The callers have given up.
         assert_eq!(at(400, 7), [Line::Begins(1)]);
         assert_eq!(at(699, 7), []);
         assert_eq!(at(700, 7), [Line::Ended(1, Duration::ZERO, Duration::from_secs(300))]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_client_that_leaves_is_no_outage_and_two_are_where_nobody_is_served() {
+    async fn one_client_that_leaves_is_no_outage_and_two_are_if_no_call_is_served() {
         let (mut told, begun) = (HashMap::new(), Instant::now());
         let mut at = |seconds: u64, left: u64, served: u64| {
             let groups = vec![group(Reason::ClientClosed, left)];
@@ -294,7 +295,7 @@ mod tests {
         assert_eq!(at(0, 1, 7), (vec![], true));
         assert_eq!(at(30, 1, 7), (vec![], true));
         assert_eq!(at(60, 1, 7), (vec![], false));
-        // Ten minutes later another, while others are served.
+        // Ten minutes later another client leaves, while other calls are served.
         assert_eq!(at(700, 2, 400), (vec![], true));
         assert_eq!(at(701, 3, 500), (vec![], true));
         assert_eq!(at(760, 3, 900), (vec![], false));

@@ -1,8 +1,7 @@
-//! Why something failed: one word from a closed list.
+//! Why something failed: one reason from a closed list.
 //!
-//! The same word stands in the `x-attache-reason` header, the metrics' `reason` label, the access log and
-//! `docs/reasons.md`, which is generated from this table. All that code decides by a reason is a column of its row: status, flag,
-//! classes ([`Class`]).
+//! The same word is used in the `x-attache-reason` header, the metrics' `reason` label, the access log and `docs/reasons.md`, which is
+//! generated from this table. Everything that code decides by a reason is a column of its row: status, flag, classes ([`Class`]).
 
 use std::fmt;
 
@@ -10,7 +9,7 @@ use http::StatusCode;
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $word:literal, $status:literal, $flag:literal, $grpc:literal, [$($class:ident)*], $check:literal $(for_clients $clients:literal)?;)+) => {
-        /// Why attache answered by itself, tried again, ejected an endpoint or closed a connection.
+        /// Why attache answered by itself, started another attempt, ejected an endpoint or closed a connection.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
@@ -19,7 +18,7 @@ macro_rules! reasons {
             /// Every reason, in the order of the documentation.
             pub const ALL: &[Reason] = &[$(Reason::$name),+];
 
-            /// The word, kebab-case.
+            /// Its name, in kebab-case.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $word,)+ }
             }
@@ -30,7 +29,7 @@ macro_rules! reasons {
                 StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY)
             }
 
-            /// Envoy's response flag for it, `-` where Envoy has none.
+            /// Envoy's response flag for it; `-` if Envoy has none.
             pub const fn envoy_flag(self) -> &'static str {
                 match self { $(Self::$name => $flag,)+ }
             }
@@ -40,7 +39,7 @@ macro_rules! reasons {
                 match self { $(Self::$name => $grpc,)+ }
             }
 
-            /// What it means, in a sentence or two.
+            /// What it means, in one or two sentences.
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ }
             }
@@ -50,8 +49,8 @@ macro_rules! reasons {
                 match self { $(Self::$name => $check,)+ }
             }
 
-            /// [`what_to_do`](Self::what_to_do) where it was a client's connection to a listener that failed so. TLS has the
-            /// same reasons in both directions, and other remedies.
+            /// [`what_to_do`](Self::what_to_do) for a client's connection to a listener that failed with this reason. TLS has the same
+            /// reasons in both directions, but different remedies.
             pub fn what_to_do_for_clients(self) -> &'static str {
                 let own: &[&'static str] = match self { $(Self::$name => &[$($clients)?],)+ };
                 own.first().copied().unwrap_or(self.what_to_do())
@@ -97,7 +96,7 @@ reasons! {
         for_clients "Issue a new certificate to the client.";
     /// The other side requires a client certificate: it got none, or did not accept the one it got.
     TlsNoClientCertificate = "tls-no-client-certificate", 502, "UF", 14, [NoConnection], "Set `tls.certificate` and `tls.key` of the upstream to a certificate that its CA signed."
-        for_clients "Give the client a certificate that `tls.client_ca` of the listener signed; `client_optional: true` lets clients without one in.";
+        for_clients "Give the client a certificate that `tls.client_ca` of the listener signed; `client_optional: true` accepts clients without one.";
     /// The two sides have no TLS version in common.
     TlsVersion = "tls-version", 502, "UF", 14, [NoConnection], "The peer supports only versions below `tls.min_version`: update the peer, or set `min_version: 1.2`. attache never uses TLS 1.1 or older."
         for_clients "The client supports only versions below the listener's `tls.min_version`: update the client, or set `min_version: 1.2`. attache never uses TLS 1.1 or older.";
@@ -224,28 +223,28 @@ reasons! {
     InternalError = "internal-error", 500, "-", 13, [ClosesClient], "Please report it, with the lines of the log.";
 }
 
-/// What several reasons have in common and code decides by. The classes of a reason are a column of its row.
+/// Properties of reasons that code decides by. The classes of a reason are a column of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Class {
-    /// The connection to an endpoint, its TLS included, did not come about. (A TLS 1.3 peer may refuse our certificate
-    /// only after it was sent a request, so this alone does not say that nothing was sent.)
+    /// The connection to an endpoint, including TLS, could not be opened. (A TLS 1.3 peer may refuse our certificate only after it was sent
+    /// a request. So this class alone does not prove that nothing was sent.)
     NoConnection,
-    /// The endpoint had the request, and failed: it reset, cut its answer, or sent what is not HTTP.
+    /// The endpoint had the request and failed: it reset the connection, cut its response, or sent something that is not HTTP.
     EndpointFailed,
-    /// Where nothing was sent, another endpoint may process the request.
+    /// If nothing was sent, another endpoint may process the request.
     Unprocessed,
-    /// A limit refuses work, here or at the next proxy: no answer of this class is tried again.
+    /// A limit refuses work, here or at the next proxy: an answer of this class is not retried.
     Overload,
     /// The answer says `Retry-After`: waiting a moment is the remedy.
     RetryLater,
-    /// The client's HTTP/1 connection ends: it is not certain where its next request begins, or there must be none.
+    /// The client's HTTP/1 connection ends: it is unclear where its next request begins, or there must be no next request.
     ClosesClient,
-    /// It does not count as a failure in the success rate: the client caused it, or it is no fault.
+    /// It does not count as a failure in the success rate: the client caused it, or it is not an error.
     NoFailure,
     /// A timeout of the route: the answer says how long the request had waited.
     Timeout,
-    /// Only the operator sees the cause: a client that knows which rule refused it learns what to try next.
+    /// Only the operator sees the cause: a client that learned which rule refused it would know what to try next.
     HidesCause,
 }
 
@@ -273,9 +272,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_unique_and_kebab_case() {
+    fn names_are_unique_and_kebab_case() {
         let mut words: Vec<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
-        // A digit may stand in a protocol's name: `http2-flood`.
+        // A digit may be in the name of a protocol: `http2-flood`.
         let kebab = |word: &&str| {
             word.starts_with(|c: char| c.is_ascii_lowercase())
                 && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
@@ -315,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_has_a_valid_status_and_a_way_out() {
+    fn every_reason_has_a_valid_status_and_a_remedy() {
         for reason in Reason::ALL {
             assert!(reason.status().as_u16() >= 400, "{reason}");
             assert!(reason.meaning().ends_with('.'), "{reason}");

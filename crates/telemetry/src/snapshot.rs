@@ -1,4 +1,5 @@
-//! What the span and the log record of an exchange both say: taken when it ends, since the export comes later and on another thread.
+//! The data that the span and the log record of an exchange have in common. It is taken when the exchange ends, because the export happens
+//! later and on another thread.
 
 use std::{net::SocketAddr, time::Duration};
 

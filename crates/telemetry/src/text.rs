@@ -1,10 +1,10 @@
-//! A text of an exchange: a part of the head that it was read from, which is shared and not copied, or a separate text.
+//! A text of an exchange. It is a part of the head that it was read from, which is shared and not copied, or a separate text.
 
 use std::{fmt, ops::Deref};
 
 use bytes::Bytes;
 
-/// A text that is cheap to keep, because most of them are never read.
+/// A text that is cheap to keep, because most texts are never read.
 #[derive(Clone)]
 pub struct Text(Kind);
 
@@ -15,17 +15,17 @@ enum Kind {
 }
 
 impl Text {
-    /// A text of the program's own.
+    /// A static text of the program.
     pub const fn from_static(text: &'static str) -> Self {
         Self(Kind::Static(text))
     }
 
-    /// Bytes that are UTF-8; any others are shown as no text.
+    /// Bytes that should be UTF-8. Other bytes are shown as an empty text.
     pub const fn shared(bytes: Bytes) -> Self {
         Self(Kind::Shared(bytes))
     }
 
-    /// A copy of bytes that are UTF-8; any others are shown as no text.
+    /// A copy of bytes that should be UTF-8. Other bytes are shown as an empty text.
     pub fn of(bytes: &[u8]) -> Self {
         Self::shared(Bytes::copy_from_slice(bytes))
     }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_shown_as_it_is_and_bytes_that_are_none_as_nothing() {
+    fn a_text_is_shown_unchanged_and_invalid_bytes_as_empty() {
         assert_eq!(&*Text::from("a"), "a");
         assert_eq!(&*Text::from(String::from("é")), "é");
         assert_eq!(&*Text::shared(Bytes::from_static(b"\xff")), "");

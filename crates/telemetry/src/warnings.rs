@@ -1,8 +1,8 @@
 //! The last warnings and errors of the program's own log, for the admin API and `attache status`.
 //!
-//! Rule: the same text is one entry with a count. One place in the code keeps at most [`PER_PLACE`] entries and all
-//! together [`MAX_ENTRIES`], the oldest are removed first: a message that repeats with other numbers doesn't displace the
-//! others.
+//! Rule: entries with the same text are one entry with a count. At most [`PER_PLACE`] entries come from one place in the code, and at most
+//! [`MAX_ENTRIES`] are kept in all. The oldest are removed first. So a message that repeats with different numbers doesn't displace other
+//! messages.
 
 use std::{
     collections::VecDeque,
@@ -17,14 +17,14 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use crate::{escape::escape, rfc3339};
 
-/// Entries in all.
+/// The most entries in all.
 const MAX_ENTRIES: usize = 64;
-/// Entries of one place in the code.
+/// The most entries of one place in the code.
 const PER_PLACE: usize = 8;
-/// Bytes of one entry; a long list of diagnostics is cut.
+/// The most bytes of one entry; a long list of diagnostics is cut.
 const MAX_ENTRY_BYTES: usize = 2000;
 
-/// The last warnings. Clones are handles to the same.
+/// The last warnings. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Warnings(Arc<Mutex<VecDeque<Warning>>>);
 
@@ -93,7 +93,7 @@ impl<S: Subscriber> Layer<S> for Warnings {
     }
 }
 
-/// The message, and the fields behind it.
+/// The message, followed by the fields.
 #[derive(Default)]
 struct Text {
     message: String,
@@ -116,7 +116,7 @@ impl Text {
 impl tracing::field::Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let shown = format!("{value:?}");
-        // A message is ours and may have lines; a field may come from a peer.
+        // A message comes from attache and may have several lines; a field may come from a peer.
         if field.name() == "message" {
             let _ = escape(&shown, |c| c.is_ascii_graphic() || c == ' ' || c == '\n', &mut self.message);
         } else {
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn one_place_pushes_nothing_else_out_and_a_text_is_bounded() {
+    fn one_place_does_not_displace_others_and_a_text_is_bounded() {
         let all = with_warnings(|| {
             tracing::warn!("rare");
             for number in 0..1000 {

@@ -5,7 +5,7 @@ import { millis, count, span, clock, make, set, keyed, row, cells, tag, stacked 
 const $ = (id) => document.getElementById(id);
 
 const BAD = new Set(['open', 'ejected', 'unhealthy', 'unreachable']);
-const GOOD = new Set(['closed', 'back', 'healthy', 'loaded', 'changed files were taken']);
+const GOOD = new Set(['closed', 'back', 'healthy', 'loaded', 'changed files were put into use']);
 const NAMES = { circuit: 'breaker', 'endpoint-circuit': "endpoint's breaker", config: 'config', certificates: 'certificates' };
 const kindOf = ({ kind, what }) => {
   if (GOOD.has(what) || what.startsWith('no longer')) return 'good';

@@ -275,7 +275,9 @@ pub(super) fn degraded(process: &Process) -> Vec<String> {
         }
     }
     if let Some(why) = generation.access_log.failure() {
-        all.push(format!("the access log can't be written ({why}): its lines are lost until it can"));
+        all.push(format!(
+            "the access log can't be written ({why}): its lines are lost until this works again"
+        ));
     }
     all
 }

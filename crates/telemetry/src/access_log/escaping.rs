@@ -6,12 +6,12 @@ use serde::{Serialize, Serializer};
 
 use crate::escape::escape;
 
-/// Whole microseconds, as milliseconds.
+/// The duration in milliseconds, from whole microseconds.
 pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
-/// A field without quotes: no blank in it, and never empty.
+/// A field without quotes: it contains no whitespace, and it is never empty.
 pub(super) struct Word<'a>(pub(super) &'a str);
 
 impl fmt::Display for Word<'_> {
@@ -20,7 +20,7 @@ impl fmt::Display for Word<'_> {
     }
 }
 
-/// A field within quotes.
+/// A field in quotes.
 pub(super) struct Quoted<'a>(pub(super) &'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -33,7 +33,7 @@ fn plain(c: char) -> bool {
     c.is_ascii_graphic() && c != '"' && c != '\\'
 }
 
-/// Written as the text that it shows, without a string in between.
+/// Written as the text that it displays, without a string in between.
 pub(super) struct AsText<T>(pub(super) T);
 
 impl<T: fmt::Display> Serialize for AsText<T> {

@@ -1,7 +1,7 @@
-//! A file that lines are appended to, and that is put aside when it is too large or too old.
+//! A file that lines are appended to. It is rotated when it is too large or too old.
 //!
-//! Rule: `FILE` becomes `FILE.1`, that `FILE.2`, and so on; the oldest is overwritten. A batch of lines is never cut in two. Where a
-//! file can't be put aside, the old one grows on: a line in the wrong file is better than none.
+//! Rule: `FILE` becomes `FILE.1`, that becomes `FILE.2`, and so on; the oldest file is overwritten. A batch of lines is never split. If a
+//! file can't be rotated, it keeps growing: a line in the wrong file is better than a lost one.
 
 use std::{
     ffi::OsString,
@@ -19,9 +19,9 @@ pub(super) struct RotatingFile {
     file: File,
     size: u64,
     since: SystemTime,
-    /// Whether it is a regular file: a device or a pipe (`/dev/null`, `/dev/stderr`) is never put aside.
+    /// Whether it is a regular file: a device or a pipe (`/dev/null`, `/dev/stderr`) is never rotated.
     rotates: bool,
-    /// Putting it aside failed; said once.
+    /// A rotation failed; this is logged once.
     stuck: bool,
 }
 
@@ -70,7 +70,7 @@ impl Write for RotatingFile {
                 Ok(()) => self.stuck = false,
                 Err(error) if !self.stuck => {
                     self.stuck = true;
-                    tracing::error!(%error, "the access log can't be put aside; it grows on");
+                    tracing::error!(%error, "the access log can't be rotated; it keeps growing");
                 }
                 Err(_) => {}
             }
@@ -103,11 +103,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_is_never_put_aside() {
+    fn a_device_is_never_rotated() {
         use std::os::unix::fs::FileTypeExt as _;
 
         let folder = tempfile::tempdir().unwrap();
-        // A pipe stands for every device: a test that fails must not rename one of the machine's.
+        // A pipe stands for every device: if the test fails, it must not rename a device of this machine.
         let path = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
         let _reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_is_put_aside_and_only_so_many_are_kept() {
+    fn a_full_file_is_rotated_and_only_so_many_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let settings = LogFile { max_size: Some(10), keep: 2, ..LogFile::at(path.clone()) };
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_file_is_put_aside() {
+    fn an_old_file_is_rotated() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let settings = LogFile { max_age: Some(Duration::from_secs(60)), ..LogFile::at(path.clone()) };
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_can_not_be_put_aside_grows_on() {
+    fn a_file_that_can_not_be_rotated_keeps_growing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let settings = LogFile { max_size: Some(4), keep: 1, ..LogFile::at(path.clone()) };

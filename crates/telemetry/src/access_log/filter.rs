@@ -1,7 +1,7 @@
-//! Which lines are written.
+//! Decides which lines are written.
 //!
-//! Rule: everything that one filter says must hold; of several filters one is enough. Chance is asked last, so that a share is one of
-//! what is left.
+//! Rule: a filter matches if all its conditions hold, and a line is written if one filter matches. The random share is tested last, so that
+//! it is a share of the lines that match otherwise.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use attache_config::model::LogFilter;
 
 use crate::Exchange;
 
-/// Whether the line of this exchange is written. Allocates nothing.
+/// Whether the line of this exchange is written. It allocates nothing.
 pub(crate) fn passes(filters: &[LogFilter], exchange: &Exchange, total: Duration) -> bool {
     filters.is_empty() || filters.iter().any(|filter| holds(filter, exchange, total))
 }
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_of_one_filter_must_hold_and_one_of_several_filters_is_enough() {
+    fn all_conditions_of_a_filter_must_hold_and_one_matching_filter_is_enough() {
         let errors = LogFilter { errors: true, ..LogFilter::default() };
         let slow = LogFilter { slower_than: Some(SECOND), ..LogFilter::default() };
         let both = LogFilter { errors: true, ..slow.clone() };
@@ -79,7 +79,7 @@ mod tests {
         };
         assert_eq!(passed(share(0.0)), 0);
         assert_eq!(passed(share(1.0)), 10_000);
-        // Ten standard deviations of a fair tenth are 300.
+        // For a fair share of a tenth, ten standard deviations are 300.
         assert!((700..=1300).contains(&passed(share(0.1))));
     }
 }

@@ -1,7 +1,7 @@
-//! JSON in which every character of a peer is either visible or escaped.
+//! Writes JSON in which every character from a peer is either visible or escaped.
 //!
-//! RFC 8259 asks for escapes of the controls of ASCII alone. Readers that know Unicode end a line at U+0085 and U+2028 too, terminals
-//! obey the controls from U+0080 to U+009F, and marks of direction turn what a person reads.
+//! RFC 8259 requires escapes only for the control characters of ASCII. But readers that know Unicode also end a line at U+0085 and U+2028,
+//! terminals obey the control characters from U+0080 to U+009F, and direction marks change what a person reads.
 
 use std::io::{self, Write};
 
@@ -18,10 +18,10 @@ struct Visible(CompactFormatter);
 impl Formatter for Visible {
     fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
-        // Most of what is logged is ASCII, whose controls serde_json escapes itself; of these only DEL is left.
+        // Most of what is logged is ASCII. serde_json escapes its control characters itself, except DEL.
         while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_hidden(*c)) {
             self.0.write_string_fragment(writer, &rest[..at])?;
-            // All of them are in the first plane.
+            // All of them are below U+10000, so four digits are enough.
             write!(writer, "\\u{:04x}", u32::from(c))?;
             rest = &rest[at + c.len_utf8()..];
         }
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_sees_is_escaped_and_read_back() {
+    fn invisible_characters_are_escaped_and_read_back() {
         let text = "a\u{85}b\u{2028}c\u{9b}31m\u{7f}d\u{202e}é\u{1f600}\n\"\\";
         let mut out = Vec::new();
         write(&mut out, &text).unwrap();

@@ -1,8 +1,8 @@
-//! One line for one exchange.
+//! Writes one line for one exchange.
 //!
-//! Rule: whatever a client or an upstream sends, a line stays one line and each field stays in its position. In text,
-//! everything that isn't visible ASCII or a printable letter is escaped, in fields without quotes blanks too; JSON has
-//! the escapes of [`json`](super::json).
+//! Rule: whatever a client or an upstream sends, a line stays one line and each field keeps its position. In text, everything that isn't
+//! visible ASCII or a printable letter is escaped; in fields without quotes, whitespace is escaped too. JSON has the escapes of
+//! [`json`](super::json).
 //!
 //! Text, in this order (`-` for a missing value):
 //!
@@ -29,10 +29,10 @@ use super::{
 };
 use crate::{Exchange, Text};
 
-/// Bytes of a line for which room is made at once.
+/// How many bytes are reserved for a line at once.
 const USUAL: usize = 512;
 
-/// Appends the line, its end included.
+/// Appends the line with its line end.
 pub(crate) fn write(
     out: &mut Vec<u8>,
     format: &LogFormat,
@@ -42,7 +42,7 @@ pub(crate) fn write(
     now: SystemTime,
 ) -> io::Result<()> {
     let began = Timestamp(now.checked_sub(total).unwrap_or(now));
-    // Most lines are shorter: the buffer grows once and not value by value.
+    // Most lines are shorter, so the buffer grows only once per line.
     out.reserve(USUAL);
     match format {
         LogFormat::Text => text(out, exchange, total, began),
@@ -95,12 +95,12 @@ fn text(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestam
     }
 }
 
-/// The bytes of a name that may be missing.
+/// The bytes of a name, which may be missing.
 fn name(name: Option<&Name>) -> &[u8] {
     name.map_or(b"", |name| name.as_bytes())
 }
 
-/// Every key is always there: `null` for a missing value.
+/// Every key is always present: a missing value is `null`.
 fn json(out: &mut Vec<u8>, exchange: &Exchange, total: Duration, began: Timestamp) {
     fn some(text: &Text) -> Option<&[u8]> {
         Some(text.as_bytes()).filter(|text| !text.is_empty())

@@ -1,7 +1,7 @@
 //! The access log: one line for every finished request or opaque connection, written off the request path.
 //!
-//! A worker formats the line into a bounded buffer of its own (see `queue`), which one writer thread empties. A full buffer drops the
-//! line and counts it (`attache_access_log_dropped_total`): a slow disk may cost log lines, never requests.
+//! A worker formats the line into a bounded buffer of its own (see `queue`). One writer thread empties the buffers. If a buffer is full,
+//! the line is dropped and counted (`attache_access_log_dropped_total`): a slow disk may cost log lines, never requests.
 
 mod escaping;
 mod file;
@@ -49,15 +49,15 @@ use crate::{Exchange, Metrics, WorkerMetrics};
 
 struct Shared {
     queue: Arc<Queue>,
-    /// Disconnected once the writer has ended.
+    /// Disconnected when the writer has ended.
     ended: Mutex<Receiver<()>>,
 }
 
-/// The access log of the process, or none. Cheap to clone.
+/// The access log of the process, or none. It is cheap to clone.
 #[derive(Clone)]
 pub struct AccessLog(Option<(Arc<Shared>, Arc<Rules>)>);
 
-/// What is written, and how.
+/// Which lines are written, and in which form.
 #[derive(Default)]
 struct Rules {
     format: LogFormat,
@@ -76,9 +76,9 @@ impl Rules {
 }
 
 impl AccessLog {
-    /// Opens the destination and starts the writer; without a destination it does nothing at all.
+    /// Opens the destination and starts the writer. Without a destination it does nothing.
     ///
-    /// Fails if the file can't be opened for appending, or no thread can be started.
+    /// It fails if the file can't be opened for appending, or if no thread can be started.
     pub fn start(config: &model::AccessLog, metrics: &Metrics) -> Result<Self, AccessLogError> {
         let (open, path): (Open, _) = match &config.to {
             LogTarget::Off => return Ok(Self::off()),
@@ -96,7 +96,7 @@ impl AccessLog {
             .map_err(|source| AccessLogError { path: path.cloned(), source })
     }
 
-    /// Why its lines are lost now; nothing where they are written.
+    /// Why lines are being lost now; `None` if they are written.
     pub fn failure(&self) -> Option<String> {
         let (shared, _) = self.0.as_ref()?;
         shared.queue.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -108,7 +108,7 @@ impl AccessLog {
     }
 
     fn start_with(mut open: Open, rules: Rules, metrics: &Metrics) -> io::Result<Self> {
-        // Opened once here, so that a wrong path is an error at start and not a line lost later.
+        // The file is opened once here, so that a wrong path is an error at the start and not a lost line later.
         drop(open()?);
         let (queue, woken) = Queue::new();
         let queue = Arc::new(queue);
@@ -122,7 +122,7 @@ impl AccessLog {
         Ok(Self(Some((Arc::new(shared), Arc::new(rules)))))
     }
 
-    /// What one worker writes its lines with; lines that are dropped are counted by its `metrics`.
+    /// The logger of one worker. Its `metrics` count the lines that are dropped.
     pub fn logger(&self, metrics: &WorkerMetrics) -> AccessLogger {
         AccessLogger(self.0.as_ref().map(|(shared, rules)| {
             Rc::new(Logger {
@@ -142,7 +142,7 @@ impl AccessLog {
         }
     }
 
-    /// Writes what is queued and ends the writer; false if that took longer than `wait`. Blocks. Lines that come later are lost.
+    /// Writes the queued lines and ends the writer. Returns false if that takes longer than `wait`. It blocks. Later lines are lost.
     pub fn close(&self, wait: Duration) -> bool {
         let Some((shared, _)) = &self.0 else { return true };
         shared.queue.stop.store(true, SeqCst);
@@ -152,7 +152,7 @@ impl AccessLog {
     }
 }
 
-/// One worker's way to the access log. Cheap to clone, stays on its thread.
+/// The access log as one worker uses it. It is cheap to clone, and stays on its thread.
 #[derive(Clone)]
 pub struct AccessLogger(Option<Rc<Logger>>);
 
@@ -164,21 +164,21 @@ struct Logger {
 }
 
 impl AccessLogger {
-    /// Keeps the headers of a request that lines name; without any it does nothing.
+    /// Keeps those headers of a request that log lines contain. If there are none, it does nothing.
     pub fn note_request(&self, exchange: &Exchange, headers: &Fields) {
         if let Some(logger) = &self.0 {
             logger.rules.names.note_request(&exchange.noted, headers);
         }
     }
 
-    /// Keeps the headers of a response that lines name; without any it does nothing.
+    /// Keeps those headers of a response that log lines contain. If there are none, it does nothing.
     pub fn note_response(&self, exchange: &Exchange, headers: &Fields) {
         if let Some(logger) = &self.0 {
             logger.rules.names.note_response(&exchange.noted, headers);
         }
     }
 
-    /// Writes the line of a finished exchange that took `total`. Never waits: a line that finds the queue full is dropped and counted.
+    /// Writes the line of a finished exchange that took `total`. It never waits: if the queue is full, the line is dropped and counted.
     pub fn write(&self, exchange: &Exchange, total: Duration) {
         if let Some(logger) = &self.0
             && filter::passes(&logger.rules.filter, exchange, total)
@@ -199,10 +199,10 @@ impl Logger {
     }
 }
 
-/// The access log could not be started.
+/// Why the access log could not be started.
 #[derive(Debug)]
 pub struct AccessLogError {
-    /// The file, where there is one.
+    /// The file, if there is one.
     pub path: Option<PathBuf>,
     source: io::Error,
 }

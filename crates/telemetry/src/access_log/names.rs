@@ -1,4 +1,4 @@
-//! The headers that a log's templates name. Only these are ever kept.
+//! The headers that a log's templates contain. Only these are ever kept.
 
 use std::{
     cell::RefCell,
@@ -9,10 +9,10 @@ use attache_config::model::{LogField, LogPart, LogTemplate};
 use attache_wire::{Fields, Value};
 use http::{HeaderName, HeaderValue};
 
-/// Names of headers; the values of an exchange are kept in this order, those of the request first.
+/// Names of headers. The values of an exchange are kept in this order, those of the request first.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// Tells the names of one config from those of another: a reload may come while a request runs.
+    /// Distinguishes the names of one config from those of another: a reload may happen while a request runs.
     id: usize,
     request: Vec<HeaderName>,
     response: Vec<HeaderName>,
@@ -47,7 +47,7 @@ impl Names {
         if self.request.is_empty() {
             return;
         }
-        // One allocation, only if a log names headers; each value is copied, because the head leaves this place.
+        // One allocation, and only if a log contains headers. Each value is copied, because the head moves on.
         let mut noted = noted.borrow_mut();
         noted.of = self.id;
         noted.values.clear();
@@ -67,13 +67,13 @@ impl Names {
         noted.values.extend(self.response.iter().map(|name| headers.get(name).map(Value::to_header_value)));
     }
 
-    /// What was noted of these names.
+    /// The value that was kept for this name.
     pub(super) fn noted<'a>(&self, noted: &'a NamedHeaders, at: usize) -> Option<&'a HeaderValue> {
         if noted.of == self.id { noted.values.get(at)?.as_ref() } else { None }
     }
 }
 
-/// Headers of an exchange that a log names.
+/// The headers of an exchange that a log contains.
 #[derive(Debug, Default)]
 pub(crate) struct NamedHeaders {
     of: usize,

@@ -1,7 +1,8 @@
-//! Values appended to a line, each behind what stands before it.
+//! Appends values to a line, each after a text that precedes it.
 //!
-//! By hand and not by `write!`: a line has twenty values and is written for each request, and the formatter takes several hundred
-//! instructions for each of them. One function for each kind of value, called and not inlined, keeps the code of a line small.
+//! This does not use `write!`: a line has twenty values and is written for each request, and the formatter needs several hundred
+//! instructions for each value. There is one function for each kind of value, and it is called, not inlined; this keeps the code of a line
+//! small.
 
 use std::{
     io::Write as _,
@@ -13,9 +14,9 @@ use attache_wire::{chars, decimal};
 
 use super::{escaping::Word, time::Timestamp};
 
-/// What stands in a field without quotes as it is.
+/// Bytes that a field without quotes contains unescaped.
 static PLAIN: [bool; 256] = but_quotes(0x21, 0x7e);
-/// What stands in a JSON string as it is. The rest is looked at letter by letter.
+/// Bytes that a JSON string contains unescaped. Other bytes are examined character by character.
 static PLAIN_JSON: [bool; 256] = but_quotes(0x20, 0x7e);
 
 const fn but_quotes(from: usize, to: usize) -> [bool; 256] {
@@ -28,7 +29,7 @@ const fn but_quotes(from: usize, to: usize) -> [bool; 256] {
     table
 }
 
-/// A field of one word, escaped, or `-`. Bytes that aren't UTF-8 are no text.
+/// Appends a field of one word, escaped, or `-`. Bytes that aren't UTF-8 count as missing.
 #[inline(never)]
 pub(super) fn word(out: &mut Vec<u8>, before: &str, text: &[u8]) {
     out.extend_from_slice(before.as_bytes());
@@ -47,7 +48,7 @@ fn escaped(out: &mut Vec<u8>, text: &[u8]) {
     let _ = write!(out, "{}", Word(std::str::from_utf8(text).unwrap_or_default()));
 }
 
-/// A JSON string, or `null`.
+/// Appends a JSON string, or `null`.
 #[inline(never)]
 pub(super) fn json(out: &mut Vec<u8>, before: &str, text: Option<&[u8]>) {
     out.extend_from_slice(before.as_bytes());
@@ -64,7 +65,7 @@ pub(super) fn json(out: &mut Vec<u8>, before: &str, text: Option<&[u8]>) {
 
 #[cold]
 fn escaped_json(out: &mut Vec<u8>, text: &[u8]) {
-    // Neither a text nor a vector can fail.
+    // Neither serialising a text nor writing to a vector can fail.
     let _ = super::json::write(out, &std::str::from_utf8(text).ok());
 }
 
@@ -74,7 +75,7 @@ pub(super) fn number(out: &mut Vec<u8>, before: &str, number: u64) {
     decimal(number, |digits| out.extend_from_slice(digits));
 }
 
-/// Whole microseconds, as milliseconds without zeros at the end.
+/// Appends whole microseconds as milliseconds, without zeros at the end.
 #[inline(never)]
 pub(super) fn millis(out: &mut Vec<u8>, before: &str, duration: Duration) {
     number(out, before, whole_millis(duration));
@@ -85,7 +86,7 @@ pub(super) fn millis(out: &mut Vec<u8>, before: &str, duration: Duration) {
     }
 }
 
-/// The same with a digit behind the point, as JSON has a number that need not be whole.
+/// The same with at least one digit after the decimal point, so that JSON readers take the number for a float.
 pub(super) fn json_millis(out: &mut Vec<u8>, before: &str, duration: Duration) {
     millis(out, before, duration);
     if fraction(duration) == *b".000" {
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_shown_as_none() {
+    fn bytes_that_are_not_text_are_shown_as_missing() {
         assert_eq!(put(|out| word(out, " ", b"\xff")), " -");
         assert_eq!(put(|out| json(out, "", Some(b"\xff"))), "null");
     }

@@ -1,12 +1,11 @@
-//! Lines on their way from the workers to the writer.
+//! The lines on their way from the workers to the writer.
 //!
-//! Each worker has a pair of buffers that it shares with the writer alone, and writes its lines into one of them. The writer takes all
-//! lines of a buffer at once by putting an empty one in its place. It holds one buffer of a pair at a time, for these few instructions,
-//! so the worker finds the other one free: it never waits. A line costs no allocation, wakes nobody while the writer is at work, and
+//! Each worker has a pair of buffers that only it and the writer use, and writes its lines into one of them. The writer takes all lines of
+//! a buffer at once, by replacing it with an empty one. The writer holds only one buffer of a pair at a time, for these few instructions,
+//! so the worker finds the other one free and never waits. A line costs no allocation. It wakes nobody while the writer works, and it
 //! touches no memory that another worker writes to.
 //!
-//! Lines of one worker stay in their order; those of several workers that were written within one gathering stand behind each other
-//! worker by worker.
+//! Lines of one worker stay in order. Lines of several workers that the writer takes together are written worker by worker.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, TryLockError,
@@ -17,34 +16,35 @@ use std::sync::{
     mpsc::{Receiver, SyncSender, sync_channel},
 };
 
-/// Bytes that may wait for the writer, since a client decides how long a line is. As many again may be on their way to the destination.
+/// How many bytes may wait for the writer; there is a limit because a client decides how long a line is. As many again may be on their way
+/// to the destination.
 pub(super) const QUEUE_BYTES: usize = 2 << 20;
 
 /// What workers and the writer share.
 pub(super) struct Queue {
     workers: Mutex<Workers>,
-    /// Bytes that may wait in one buffer: each worker has the same share.
+    /// How many bytes may wait in one buffer: each worker has the same share.
     share: AtomicUsize,
-    /// The writer waits to be woken by the next line.
+    /// The writer sleeps until the next line wakes it.
     sleeping: AtomicBool,
-    /// Holds one word at most: a writer that was woken looks at everything.
+    /// Holds at most one wake-up: a writer that is woken checks everything.
     wake: SyncSender<()>,
-    /// The destination is to be opened again.
+    /// The destination must be opened again.
     pub(super) reopen: AtomicBool,
-    /// The writer is to end.
+    /// The writer must end.
     pub(super) stop: AtomicBool,
-    /// Why the last write failed; nothing where it succeeded.
+    /// Why the last write failed; `None` if it succeeded.
     pub(super) failure: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
 struct Workers {
     buffers: Vec<Arc<Buffers>>,
-    /// The writer has ended, or is about to: what comes now is lost.
+    /// The writer has ended or is about to end: later lines are lost.
     closed: bool,
 }
 
-/// One worker's pair.
+/// The pair of buffers of one worker.
 pub(super) struct Buffers([Mutex<Buffer>; 2]);
 
 #[derive(Default)]
@@ -53,17 +53,17 @@ struct Buffer {
     closed: bool,
 }
 
-/// What became of a line.
+/// What happened to a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Added {
     Waits,
-    /// It waits, and the buffer has just become half full.
+    /// It waits, and has just made the buffer half full.
     HalfFull,
     Lost,
 }
 
 impl Queue {
-    /// A queue, and where the writer hears that it is wanted.
+    /// A queue, and the receiver that wakes the writer.
     pub(super) fn new() -> (Self, Receiver<()>) {
         let (wake, woken) = sync_channel(1);
         let queue = Self {
@@ -78,12 +78,12 @@ impl Queue {
         (queue, woken)
     }
 
-    /// The last write failed because of this, or succeeded.
+    /// Notes why the last write failed, or that it succeeded.
     pub(super) fn note_failure(&self, why: Option<String>) {
         *locked(&self.failure) = why;
     }
 
-    /// The buffers of one more worker, for as long as it keeps them.
+    /// Adds the buffers of one more worker, for as long as the worker keeps them.
     pub(super) fn join(&self) -> Arc<Buffers> {
         let mut workers = locked(&self.workers);
         let buffer = || Mutex::new(Buffer { lines: Vec::new(), closed: workers.closed });
@@ -93,11 +93,11 @@ impl Queue {
         buffers
     }
 
-    /// Adds the line that `write` appends; false if it was lost. Never waits.
+    /// Adds the line that `write` appends. Returns false if the line was lost. It never waits.
     pub(super) fn add(&self, buffers: &Buffers, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
         let added = buffers.add(self.share.load(Relaxed), write);
-        // The writer looks for lines after it has set the flag. If it did not find this one, it looked before the line was added, and
-        // the buffer's lock brings its flag here.
+        // The writer sets the flag and then checks for lines. If it did not find this line, it checked before the line was added; then the
+        // buffer's lock makes the flag visible here.
         let wanted = self.sleeping.load(Relaxed) && self.sleeping.swap(false, SeqCst);
         if wanted || added == Added::HalfFull {
             self.wake();
@@ -105,14 +105,14 @@ impl Queue {
         added != Added::Lost
     }
 
-    /// The writer looks at everything soon.
+    /// Makes the writer check everything soon.
     pub(super) fn wake(&self) {
-        // If there is a word already, the writer has not heard it yet.
+        // If a wake-up is already there, the writer has not received it yet.
         let _ = self.wake.try_send(());
     }
 
-    /// Gives the lines of each buffer to `write`, in `lines`, which it leaves empty; false if there were none. With `last`, no line is
-    /// taken any more.
+    /// Passes the lines of each buffer to `write`, in `lines`, which `write` leaves empty. Returns false if there were no lines. With
+    /// `last`, no lines are accepted any more.
     pub(super) fn take_all(
         &self,
         lines: &mut Vec<u8>,
@@ -136,8 +136,8 @@ impl Queue {
         any
     }
 
-    /// The workers' buffers, without those of workers that are gone and left no line. Not used in place: a worker that joins would wait
-    /// for the destination.
+    /// The workers' buffers, without those of workers that have ended and left no line. The list is copied: otherwise a worker that joins
+    /// would wait for the destination.
     fn present(&self, last: bool) -> Vec<Arc<Buffers>> {
         let mut workers = locked(&self.workers);
         workers.closed |= last;
@@ -146,7 +146,7 @@ impl Queue {
         workers.buffers.clone()
     }
 
-    /// Waits until there is a line or something else to do, and returns memory of more than `kept` bytes before.
+    /// Waits until there is a line or something else to do. Before that it releases memory above `kept` bytes.
     pub(super) fn sleep(&self, woken: &Receiver<()>, kept: usize) {
         self.sleeping.store(true, SeqCst);
         let idle = !self.stop.load(SeqCst)
@@ -158,7 +158,7 @@ impl Queue {
         self.sleeping.store(false, SeqCst);
     }
 
-    /// Bytes that wait.
+    /// How many bytes wait.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         let buffers = self.present(false);
@@ -184,7 +184,7 @@ impl Buffers {
     /// The buffer that the writer doesn't hold.
     fn free(&self) -> MutexGuard<'_, Buffer> {
         loop {
-            // Comes round only if the writer went from the second to the first between two looks.
+            // The loop repeats only if the writer moved from the second buffer to the first between the two checks.
             for buffer in &self.0 {
                 match buffer.try_lock() {
                     Ok(buffer) => return buffer,
@@ -199,7 +199,7 @@ impl Buffers {
         self.0.iter().all(|buffer| locked(buffer).lines.is_empty())
     }
 
-    /// Returns memory of more than `kept` bytes; false if there are lines.
+    /// Releases memory above `kept` bytes. Returns false if there are lines.
     fn rest(&self, kept: usize) -> bool {
         self.0.iter().all(|buffer| {
             let mut buffer = locked(buffer);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_have_equal_shares_and_what_a_gone_worker_had_is_free_again() {
+    fn workers_have_equal_shares_and_the_share_of_an_ended_worker_is_free_again() {
         let (queue, woken) = Queue::new();
         let (first, second) = (queue.join(), queue.join());
         assert!(queue.add(&first, line(QUEUE_BYTES / 2)));
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_could_not_be_made_leaves_nothing() {
+    fn a_line_that_could_not_be_written_leaves_nothing() {
         let (queue, _woken) = Queue::new();
         let buffers = queue.join();
         assert!(queue.add(&buffers, line(3)));
@@ -266,6 +266,6 @@ mod tests {
         let mut lines = Vec::new();
         queue.take_all(&mut lines, true, |lines| assert_eq!(std::mem::take(lines), b"xx\n"));
         assert!(!queue.add(&buffers, line(3)), "the writer has ended");
-        assert!(!queue.add(&queue.join(), line(3)), "and takes none of those that come later");
+        assert!(!queue.add(&queue.join(), line(3)), "later lines are not accepted");
     }
 }

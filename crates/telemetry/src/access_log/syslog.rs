@@ -1,8 +1,8 @@
-//! Lines as syslog messages (RFC 5424): over a Unix datagram socket, over UDP (RFC 5426), or over TCP with octet counting
-//! (RFC 6587 section 3.4.1).
+//! Writes lines as syslog messages (RFC 5424): to a Unix datagram socket, over UDP (RFC 5426), or over TCP with octet counting (RFC 6587
+//! section 3.4.1).
 //!
-//! Rule: a server that is away costs lines, which are counted, and never a start or a request. It is called again at most once a
-//! second.
+//! Rule: while the server is unreachable, lines are lost and counted; the start and requests never fail because of it. attache tries to
+//! connect again at most once a second.
 
 use std::{
     fs,
@@ -18,9 +18,10 @@ use super::time::Timestamp;
 
 /// How long the server may take to accept a connection or a message.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How often it is called again.
+/// The time between two attempts to connect.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
-/// Bytes of a datagram's line: what receivers take (RFC 5426 section 3.2 asks for 2048), and far below UDP's own limit.
+/// The most bytes of a line in a datagram. Receivers accept this (RFC 5426 section 3.2 asks for 2048), and it is far below the limit of
+/// UDP.
 const LONGEST_DATAGRAM: usize = 8 << 10;
 /// Severity "informational" (RFC 5424 section 6.2.1).
 const INFORMATIONAL: u8 = 6;
@@ -82,7 +83,7 @@ impl SyslogWriter {
     }
 }
 
-/// Cut between two letters.
+/// Cuts a line that is too long, between two characters.
 fn shortened(line: &[u8]) -> &[u8] {
     let mut end = line.len().min(LONGEST_DATAGRAM);
     while end > 0 && line.get(end).is_some_and(|byte| byte & 0xc0 == 0x80) {
@@ -122,12 +123,12 @@ fn resolve(server: &str) -> io::Result<std::net::SocketAddr> {
 }
 
 impl Write for SyslogWriter {
-    /// Takes whole lines.
+    /// Accepts only complete lines.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         if self.failed.is_some_and(|failed| failed.elapsed() < RECONNECT_INTERVAL) {
             return Err(io::Error::new(
                 io::ErrorKind::NotConnected,
-                "the syslog server was away a moment ago",
+                "the syslog server was unreachable a moment ago",
             ));
         }
         match self.send(lines) {
@@ -160,7 +161,7 @@ mod tests {
         SyslogWriter::new(&Syslog { to, facility: Facility::Local0, app: "shop".into() })
     }
 
-    /// `<134>1 TIME HOST shop PID access - LINE`
+    /// Checks that a message is `<134>1 TIME HOST shop PID access - LINE`.
     fn check(message: &str, line: &str) {
         let fields: Vec<_> = message.splitn(8, ' ').collect();
         let [version, time, host, app, pid, id, data, text] = fields[..] else { panic!("{message}") };
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn over_tcp_every_message_says_its_length() {
+    fn over_tcp_every_message_begins_with_its_length() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut writer = writer(SyslogTo::Tcp(server.local_addr().unwrap().to_string().into()));
         writer.write_all("eins\nzw\u{f6}lf\n".as_bytes()).unwrap();
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_away_is_an_error_and_not_called_again_at_once() {
+    fn an_unreachable_server_is_an_error_and_not_tried_again_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let mut writer = writer(SyslogTo::Unix(path.clone()));
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_cut_between_letters() {
+    fn a_long_line_is_cut_between_characters() {
         let line = "\u{20ac}".repeat(LONGEST_DATAGRAM);
         let cut = shortened(line.as_bytes());
         assert!(cut.len() <= LONGEST_DATAGRAM && std::str::from_utf8(cut).is_ok());

@@ -1,8 +1,7 @@
-//! Lines as a config wants them: templates of text, and JSON objects with keys of one's own.
+//! Lines in a form that the config defines: templates of text, and JSON objects with keys of the config.
 //!
-//! Rule: the same as for the lines that are there already (see `line`): no field can end a line or forge another one.
-//! In text a field that is one word has its blanks escaped; headers and `detail` keep theirs, and should be quoted in
-//! the template.
+//! Rule: as for the built-in lines (see `line`), no field can end a line or forge another field. In text, whitespace is escaped in a field
+//! that is one word. Headers and `detail` keep their whitespace, and the template should put them in quotes.
 
 use std::{
     fmt::{self, Display, Write as _},
@@ -36,11 +35,11 @@ enum Value<'a> {
     Millis(Duration),
     Time(Timestamp),
     Address(SocketAddr),
-    /// One word.
+    /// A field that is one word.
     Word(&'a str),
-    /// Text with blanks.
+    /// Text that may contain whitespace.
     Text(&'a str),
-    /// Of our own making.
+    /// A value that attache itself makes.
     Made(&'a dyn Display),
 }
 
@@ -94,7 +93,7 @@ pub(super) fn json(out: &mut Vec<u8>, fields: &[(Name, LogTemplate)], line: &Lin
     Ok(())
 }
 
-/// Text and fields, before JSON's own escapes.
+/// Text and fields, before JSON's own escapes are added.
 struct Mixed<'a>(&'a LogTemplate, &'a Line<'a>);
 
 impl Display for Mixed<'_> {
@@ -214,7 +213,7 @@ mod tests {
     use crate::Reason;
 
     fn template(text: &str) -> LogTemplate {
-        // The syntax is the config's; here only its pieces are put together.
+        // The config has the parser of the syntax; here only the parts are put together.
         let mut parts = Vec::new();
         for piece in text.split_inclusive(['{', '}']) {
             match piece.strip_suffix('}') {

@@ -22,7 +22,7 @@ fn dropped(metrics: &Metrics, cause: &str) -> u64 {
     page.lines().find_map(|line| line.strip_prefix(&*start)).unwrap().parse().unwrap()
 }
 
-/// Waits until a file, or what stands at its path by then, has so many lines.
+/// Waits until the file at this path has this many lines; the file may be replaced meanwhile.
 fn wait_for_lines(path: &std::path::Path, count: usize) -> Vec<String> {
     let begun = std::time::Instant::now();
     loop {
@@ -36,7 +36,7 @@ fn wait_for_lines(path: &std::path::Path, count: usize) -> Vec<String> {
 }
 
 #[test]
-fn every_line_of_every_worker_is_in_the_file_after_the_end() {
+fn every_line_of_every_worker_is_in_the_file_after_the_close() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
     fs::write(&path, "what was there\n").unwrap();
@@ -119,7 +119,7 @@ fn a_file_that_can_not_be_opened_again_stays_the_old_one() {
     assert_eq!(fs::read_to_string(moved.join("access.log")).unwrap().lines().count(), 2);
 }
 
-/// A destination that takes nothing until its gate is opened, and fails while it is told to.
+/// A destination that blocks until its gate is opened. It fails while the test tells it to fail.
 #[derive(Clone, Default)]
 struct Gate(Arc<(Mutex<GateState>, Condvar)>);
 
@@ -162,12 +162,12 @@ fn start_at(gate: &Gate, metrics: &Metrics) -> AccessLog {
 }
 
 #[test]
-fn a_destination_that_hangs_costs_lines_and_never_the_worker() {
+fn a_destination_that_hangs_costs_lines_and_never_blocks_the_worker() {
     let (gate, metrics) = (Gate::default(), Metrics::new());
     let log = start_at(&gate, &metrics);
     let logger = log.logger(&metrics.worker());
     let all = 40_000;
-    // Would never return if a full queue were waited for.
+    // If a line waited for a full queue, this would never end.
     for _ in 0..all {
         logger.write(&exchange("/"), Duration::ZERO);
     }
@@ -198,7 +198,7 @@ fn long_lines_can_not_fill_the_memory() {
 }
 
 #[test]
-fn a_failed_write_is_counted_and_the_next_line_starts_anew() {
+fn a_failed_write_is_counted_and_the_next_line_starts_on_a_new_line() {
     let (gate, metrics) = (Gate::default(), Metrics::new());
     gate.set(|state| (state.open, state.failures) = (true, 1));
     let log = start_at(&gate, &metrics);

@@ -1,4 +1,4 @@
-//! A moment as RFC 3339 text in UTC, with milliseconds.
+//! A point in time as RFC 3339 text in UTC, with milliseconds.
 
 use std::{
     fmt,
@@ -10,9 +10,9 @@ use std::{
 pub(crate) struct Timestamp(pub(crate) SystemTime);
 
 impl Timestamp {
-    /// Its text, without the formatter: each line of a log has one.
+    /// Its text, made without the formatter, because each line of a log needs one.
     pub(super) fn text(self) -> [u8; 24] {
-        // A clock before 1970 or after 9999 is broken; its lines say so much.
+        // A clock before 1970 or after 9999 is wrong; such a time is shown as the first or the last possible one.
         const LAST: Duration = Duration::from_millis(253_402_300_799_999);
         let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).min(LAST);
         let (days, second) = (since.as_secs() / 86_400, (since.as_secs() % 86_400) as u32);
@@ -39,8 +39,8 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Year, month and day of the proleptic Gregorian calendar, from days since 1970-01-01. Counted in years that begin
-/// in March, so that the leap day is the last of its year (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+/// The year, month and day of the proleptic Gregorian calendar, from the days since 1970-01-01. Years are counted from March here, so that
+/// the leap day is the last day of its year (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468; // from 0000-03-01
     let (era, day) = (days / 146_097, days % 146_097); // 400 years
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn known_moments_are_shown_as_rfc_3339_says() {
         let show = |millis| Timestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(millis)).to_string();
-        // Each checked with `date -u -d @SECONDS`.
+        // Each value was checked with `date -u -d @SECONDS`.
         assert_eq!(show(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(show(951_782_399_999), "2000-02-28T23:59:59.999Z");
         assert_eq!(show(951_782_400_000), "2000-02-29T00:00:00.000Z");

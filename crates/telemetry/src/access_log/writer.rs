@@ -1,7 +1,7 @@
-//! The one thread that writes: it alone may wait for a disk or a pipe.
+//! The one thread that writes. Only this thread may wait for a disk or a pipe.
 //!
-//! Lines are gathered for a moment and written together, so that a busy log costs one system call for many lines.
-//! The first line after a pause is written at once.
+//! Lines are collected for a short time and written together, so that a busy log needs one system call for many lines. The first line after
+//! a pause is written at once.
 
 use std::{
     io::{self, Write},
@@ -12,13 +12,13 @@ use std::{
 use super::queue::Queue;
 use crate::WorkerMetrics;
 
-/// How long lines gather. It also bounds how often the writer falls asleep and has to be woken by a worker.
+/// How long lines are collected. This also limits how often the writer falls asleep and must be woken by a worker.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// Bytes that are written at once, but for a single line that is longer.
+/// The most bytes that are written at once; only a single longer line is an exception.
 const BATCH: usize = 64 << 10;
 
-/// Opens the destination, and opens it again.
+/// Opens the destination, at the start and again later.
 pub(super) type Open = Box<dyn FnMut() -> io::Result<Box<dyn Write>> + Send>;
 
 pub(super) struct Writer {
@@ -27,7 +27,7 @@ pub(super) struct Writer {
     open: Open,
     out: Option<Box<dyn Write>>,
     metrics: WorkerMetrics,
-    /// The last write failed, perhaps within a line.
+    /// The last write failed, perhaps in the middle of a line.
     failing: bool,
 }
 
@@ -36,12 +36,12 @@ impl Writer {
         Self { queue, woken, open, out: None, metrics, failing: false }
     }
 
-    /// Writes until it is stopped and nothing is left.
+    /// Writes until it is stopped and no line is left.
     pub(super) fn run(mut self) {
         let queue = self.queue.clone();
         let mut lines = Vec::new();
         loop {
-            // Both are read before the buffers are emptied: lines that came before are written, and to the old file.
+            // Both are read before the buffers are emptied: earlier lines are written, and they are written to the old file.
             let stop = queue.stop.load(SeqCst);
             let reopen = queue.reopen.swap(false, SeqCst);
             let any = queue.take_all(&mut lines, stop, |lines| {
@@ -55,7 +55,7 @@ impl Writer {
                 return;
             }
             if any {
-                // A buffer that fills up meanwhile ends the wait.
+                // A buffer that becomes half full ends the wait.
                 let _ = self.woken.recv_timeout(GATHER);
             } else {
                 if lines.capacity() > BATCH {
@@ -66,7 +66,7 @@ impl Writer {
         }
     }
 
-    /// Writes lines in pieces that end with a line.
+    /// Writes lines in pieces that end at the end of a line.
     fn write(&mut self, lines: &[u8]) {
         let mut rest = lines;
         while !rest.is_empty() {
@@ -87,9 +87,9 @@ impl Writer {
             Err(error) => {
                 let lost = lines.split(|byte| *byte == b'\n').count() - 1;
                 self.metrics.access_log_dropped("write-failed", lost as u64);
-                // This is logged once and not for every line: the log's own disk is often the full one.
+                // This is logged once, not for every line: often the full disk is also the one that holds the log.
                 if !self.failing {
-                    tracing::error!(%error, "the access log can't be written; its lines are lost until it can");
+                    tracing::error!(%error, "the access log can't be written; its lines are lost until this works again");
                     self.queue.note_failure(Some(error.to_string()));
                 }
                 self.failing = true;
@@ -103,14 +103,14 @@ impl Writer {
             none => none.insert((self.open)()?),
         };
         if self.failing {
-            // The failed write may have left a part of a line, which must not run into this one.
+            // The failed write may have left a part of a line. The next line must not be joined to it.
             out.write_all(b"\n")?;
         }
         out.write_all(lines)?;
         out.flush()
     }
 
-    /// The old destination stays where the new one can't be opened.
+    /// If the new destination can't be opened, the old one stays in use.
     fn reopen(&mut self) {
         match (self.open)() {
             Ok(out) => self.out = Some(out),
@@ -121,7 +121,7 @@ impl Writer {
     }
 }
 
-/// The length of the first piece: whole lines, and at least one.
+/// The length of the first piece: complete lines, and at least one.
 fn piece(lines: &[u8]) -> usize {
     let newline = |byte: &u8| *byte == b'\n';
     let within =

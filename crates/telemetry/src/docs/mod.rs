@@ -1,4 +1,4 @@
-//! The pages of `docs/` that are made from the code. A stale page fails; `UPDATE_DOCS=1 cargo test -p attache-telemetry` rewrites it.
+//! Tests that the pages of `docs/` made from the code are up to date. `UPDATE_DOCS=1 cargo test -p attache-telemetry` rewrites them.
 
 use std::{
     fmt::Write as _,
@@ -28,16 +28,17 @@ fn check(page: &str, text: &str) {
     assert!(stands == text, "docs/{page} is stale: run `UPDATE_DOCS=1 cargo test -p attache-telemetry`");
 }
 
-/// Characters in a line of a page.
+/// The most characters in a line of a page.
 const WIDTH: usize = 120;
 
-/// A paragraph: a sentence a line, so that a change of one can be seen. A longer line is broken behind the last sign within it.
+/// Writes a paragraph with one sentence per line, so that a diff shows which sentence changed. A longer line is broken after the last
+/// punctuation mark that fits.
 fn paragraph(text: &str) -> String {
     let mut page = String::new();
     for mut line in text.replace(". ", ".\n").replace("? ", "?\n").lines() {
         while line.len() > WIDTH {
             let head = &line[..line.floor_char_boundary(WIDTH)];
-            // Never within code.
+            // A line is never broken within code.
             let signs = ["; ", ": ", ", "].into_iter().flat_map(|sign| head.match_indices(sign));
             let sign = signs.map(|(at, _)| at).filter(|&at| head[..at].matches('`').count() % 2 == 0).max();
             let Some(end) = sign.map(|at| at + 1).or_else(|| head.rfind(' ')) else { break };
@@ -51,7 +52,7 @@ fn paragraph(text: &str) -> String {
     page
 }
 
-/// A table's cell: a pipe would end it.
+/// The text of a table's cell. A pipe is escaped, because it would end the cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }

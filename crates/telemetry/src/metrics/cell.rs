@@ -1,4 +1,4 @@
-//! The position of each value in the cells of an exchange.
+//! The positions of the values in the cells of an exchange.
 
 use super::histogram;
 
@@ -10,17 +10,17 @@ pub(crate) const TOTAL: usize = 4;
 pub(crate) const HEAD: usize = TOTAL + histogram::CELLS;
 pub(crate) const UPSTREAM: usize = HEAD + histogram::CELLS;
 pub(crate) const ADDED: usize = UPSTREAM + histogram::CELLS;
-/// Requests whose client ended its side after it had waited; they go on until there is an answer.
+/// Requests whose client waited and then ended its side; they still run until there is a response.
 pub(crate) const LEFT: usize = ADDED + histogram::CELLS;
-/// How many there are.
+/// The number of cells.
 pub(crate) const ALL: usize = LEFT + 1;
-/// An endpoint's cells: answers by class (1xx to 5xx, and none), failures, durations.
+/// The cells of an endpoint: responses by class (1xx to 5xx, and without a status), failures, durations.
 pub(crate) const CLASSES: usize = 6;
 pub(crate) const FAILED: usize = CLASSES;
 pub(crate) const ENDPOINT_TOTAL: usize = FAILED + 1;
-/// How many an endpoint has.
+/// The number of cells of an endpoint.
 pub(crate) const ENDPOINT: usize = ENDPOINT_TOTAL + histogram::CELLS;
-/// The first of two cells of connections: opened ever, and open now.
+/// The first of two cells for connections: how many were opened.
 pub(crate) const OPENED: usize = 0;
-/// The second.
+/// The second: how many are open now.
 pub(crate) const ACTIVE: usize = 1;

@@ -1,8 +1,8 @@
-//! Upstreams whose every answer is a 4xx of their own: no call fails, but no caller gets what it asked for, as where the service knows
-//! another Host or path, expects TLS, or wants a token that the callers don't send.
+//! Finds upstreams that answer every call with a 4xx of their own. No call fails then, but no caller gets what it asked for: the service
+//! may know another Host or path, may expect TLS, or may want a token that the callers don't send.
 //!
-//! Rule: [`ALL_OF`] such answers without another one between them, and none for [`LONG_AGO`] before them. Fewer may be what their callers
-//! wanted to know, and so may be a burst among good answers.
+//! Rule: there were [`ALL_OF`] such responses without another response between them, and no other response for [`LONG_AGO`] before them.
+//! Fewer may be what their callers wanted to know, and so may a burst among good responses.
 
 use std::{
     collections::HashMap,
@@ -16,28 +16,28 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::{Metrics, Served};
 use crate::watch::{Change, Watch};
 
-/// Answers that must all have been a 4xx.
+/// How many responses must all have been a 4xx.
 const ALL_OF: u64 = 5;
-/// An answer of another kind that is older says nothing of them.
+/// A response of another kind that is older than this doesn't count.
 const LONG_AGO: Duration = Duration::from_secs(30);
-/// After so long without calls, earlier answers no longer count.
+/// After this time without calls, earlier responses no longer count.
 const FORGET_AFTER: Duration = Duration::from_mins(5);
-/// Time between two looks.
+/// The time between two checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// 4xx answers of one upstream since its last answer of another kind.
+/// The 4xx responses of one upstream since its last response of another kind.
 #[derive(Debug)]
 struct Streak {
     count: u64,
     since: Instant,
     last: Instant,
-    /// What was counted until the last look: all its 4xx answers, and all that were served with something else.
+    /// The counts at the last check: all its 4xx responses, and all calls that were served otherwise.
     seen: (u64, u64),
     served_at: Option<Instant>,
     is_told: bool,
 }
 
-/// A line of the log.
+/// A line for the log.
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Begins(u64),
@@ -49,7 +49,8 @@ enum Line {
 pub(crate) struct ClientErrors(Mutex<HashMap<Name, Streak>>);
 
 impl ClientErrors {
-    /// Upstreams whose every answer is a 4xx now: how many there were, and since when. It looks, and logs what has changed.
+    /// Returns the upstreams that answer every call with a 4xx now: how many such responses there were, and since when. It checks, and logs
+    /// what has changed.
     pub(crate) fn look(&self, served: &Served, watch: &Watch) -> HashMap<Name, (u64, Duration)> {
         let now = Instant::now();
         let mut streaks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +70,7 @@ fn look(
     counted: (u64, u64),
     now: Instant,
 ) -> Option<Line> {
-    // Most upstreams never answered with a 4xx.
+    // Most upstreams have never answered with a 4xx.
     if counted.0 == 0 && !streaks.contains_key(upstream) {
         return None;
     }
@@ -140,7 +141,7 @@ fn write(watch: &Watch, upstream: &Name, line: &Line) {
     }
 }
 
-/// Looks periodically, for as long as it is polled.
+/// Checks periodically, for as long as it is polled.
 pub async fn log_client_errors(metrics: Metrics) {
     let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -155,7 +156,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn answers_that_are_all_4xx_are_told_once_and_so_is_their_end() {
+    async fn responses_that_are_all_4xx_are_logged_once_and_so_is_their_end() {
         let (mut streaks, begun) = (HashMap::new(), Instant::now());
         let mut at = |seconds: u64, errors: u64, others: u64| {
             look(&mut streaks, &"orders".into(), (errors, others), begun + Duration::from_secs(seconds))
@@ -165,14 +166,14 @@ mod tests {
         assert_eq!(at(10, 5, 0), Some(Line::Begins(5)));
         assert_eq!(at(15, 50, 0), None);
         assert_eq!(at(20, 60, 1), Some(Line::Ended(50, Duration::from_secs(10))));
-        assert_eq!(at(25, 90, 1), None, "a burst behind a good answer");
+        assert_eq!(at(25, 90, 1), None, "a burst after a good response");
         assert_eq!(at(50, 91, 1), Some(Line::Begins(31)));
         assert_eq!(at(340, 91, 1), None);
-        assert_eq!(at(350, 91, 1), Some(Line::Ended(31, Duration::from_secs(25))), "nobody calls any longer");
+        assert_eq!(at(350, 91, 1), Some(Line::Ended(31, Duration::from_secs(25))), "there are no more calls");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn some_4xx_among_other_answers_are_told_never() {
+    async fn some_4xx_among_other_responses_are_never_logged() {
         let (mut streaks, begun) = (HashMap::new(), Instant::now());
         for step in 0..100 {
             let at = begun + Duration::from_secs(step * 5);

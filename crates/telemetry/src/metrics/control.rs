@@ -1,4 +1,4 @@
-//! What only the control thread sets: the state of the process, of upstreams and of certificates.
+//! The metrics that only the control thread sets: the state of the process, of upstreams and of certificates.
 
 use std::{
     collections::BTreeMap,
@@ -13,21 +13,21 @@ use attache_config::model::Name;
 
 use super::{AdmissionCounts, EndpointCounts, Known, Metrics, OverloadGauges, Side, expected::Expected};
 
-/// What only the control thread sets, so that locks and locked instructions are harmless.
+/// The values that only the control thread sets. Locks and locked instructions do no harm there.
 #[derive(Debug, Default)]
 pub(super) struct Control {
-    /// What stands on the page as 0 before it counts.
+    /// Series that are shown as 0 before anything is counted.
     pub(super) expected: Mutex<Expected>,
-    /// What the config says of listeners, routes and upstreams, for attributes by the semantic conventions.
+    /// What the config says about listeners, routes and upstreams, for attributes of the semantic conventions.
     pub(super) known: Mutex<Arc<Known>>,
     pub(super) endpoints: Mutex<BTreeMap<Name, EndpointCounts>>,
     /// The state of each upstream's failure breaker.
     pub(super) circuits: Mutex<BTreeMap<Name, &'static str>>,
     pub(super) admissions: Mutex<BTreeMap<Name, AdmissionCounts>>,
-    /// Retries that run and that may run.
+    /// How many retries run, and how many may run.
     pub(super) retry_budgets: Mutex<BTreeMap<Name, [u32; 2]>>,
     pub(super) overload: Mutex<OverloadGauges>,
-    /// By side and name; seconds since the Unix epoch.
+    /// By side and name, in seconds since the Unix epoch.
     pub(super) expiries: Mutex<BTreeMap<[Name; 2], u64>>,
     pub(super) certificate_reloads: Outcomes,
     pub(super) certificates_failing: AtomicU64,
@@ -36,11 +36,11 @@ pub(super) struct Control {
     pub(super) insecure: Mutex<Vec<Name>>,
     pub(super) config_reloads: Outcomes,
     pub(super) last_reload_failed: AtomicBool,
-    /// Seconds since the Unix epoch; 0 before the first.
+    /// In seconds since the Unix epoch; 0 before the first config was loaded.
     pub(super) last_loaded: AtomicU64,
 }
 
-/// How often something changed was used (`ok`), and how often it could not be, so that the old one stayed in use.
+/// How often a change was put into use (`ok`), and how often it could not be, so that the old state stayed in use.
 #[derive(Debug, Default)]
 pub(super) struct Outcomes {
     ok: AtomicU64,
@@ -48,24 +48,24 @@ pub(super) struct Outcomes {
 }
 
 impl Outcomes {
-    /// Both counts with their words.
+    /// Both counts with their label values.
     pub(super) fn counts(&self) -> [(&'static str, u64); 2] {
         [("failed", self.failed.load(Relaxed)), ("ok", self.ok.load(Relaxed))]
     }
 }
 
-/// What a panic of another holder left is still whole: each is replaced at once.
+/// Ignores poisoning: every value is replaced as a whole, so a panic of another holder leaves it valid.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Metrics {
-    /// The endpoints of an upstream changed.
+    /// Sets how many endpoints of an upstream are in each state.
     pub fn set_endpoints(&self, upstream: &Name, counts: EndpointCounts) {
         lock(&self.0.control.endpoints).insert(Name::clone(upstream), counts);
     }
 
-    /// The failure breaker of an upstream is in this state: `closed`, `open` or `half-open`. `None` where it has none.
+    /// Sets the state of an upstream's failure breaker: `closed`, `open` or `half-open`. `None` if it has none.
     pub fn set_circuit(&self, upstream: &Name, state: Option<&'static str>) {
         let mut circuits = lock(&self.0.control.circuits);
         match state {
@@ -74,12 +74,12 @@ impl Metrics {
         };
     }
 
-    /// The limit of an upstream, and who runs and waits under it.
+    /// Sets the limit of an upstream, and how many calls run and wait under it.
     pub fn set_admission(&self, upstream: &Name, counts: AdmissionCounts) {
         lock(&self.0.control.admissions).insert(Name::clone(upstream), counts);
     }
 
-    /// How much of an upstream's retry budget is used, and how much there is. `None` where no route to it retries.
+    /// Sets how much of an upstream's retry budget is used, and how much there is. `None` if no route to it retries.
     pub fn set_retry_budget(&self, upstream: &Name, used_and_limit: Option<[u32; 2]>) {
         let mut budgets = lock(&self.0.control.retry_budgets);
         match used_and_limit {
@@ -88,12 +88,12 @@ impl Metrics {
         };
     }
 
-    /// What of the process's limits is used, and what is done about it.
+    /// Sets how much of the process's limits is used, and which actions are taken because of that.
     pub fn set_overload(&self, gauges: OverloadGauges) {
         *lock(&self.0.control.overload) = gauges;
     }
 
-    /// After a reload: the endpoints, breakers and budgets of upstreams that are gone are no longer reported.
+    /// After a reload: the endpoints, breakers and budgets of removed upstreams are no longer reported.
     pub fn retain_upstreams(&self, keep: impl Fn(&Name) -> bool) {
         let control = &self.0.control;
         lock(&control.circuits).retain(|upstream, _| keep(upstream));
@@ -102,12 +102,12 @@ impl Metrics {
         lock(&control.retry_budgets).retain(|upstream, _| keep(upstream));
     }
 
-    /// The certificate that is shown by a listener, or to an upstream, expires then.
+    /// Sets when the certificate that a listener presents, or that is presented to an upstream, expires.
     pub fn set_certificate_expiry(&self, side: Side, name: &Name, at: SystemTime) {
         lock(&self.0.control.expiries).insert([side.as_str().into(), Name::clone(name)], unix_seconds(at));
     }
 
-    /// After a reload: the certificates of listeners and upstreams that are gone are no longer reported.
+    /// After a reload: the certificates of removed listeners and upstreams are no longer reported.
     pub fn retain_certificates(&self, keep: impl Fn(Side, &Name) -> bool) {
         let mut expiries = lock(&self.0.control.expiries);
         expiries.retain(|[side, name], _| {
@@ -115,19 +115,20 @@ impl Metrics {
         });
     }
 
-    /// How following TLS files went since the start, and how many listeners and upstreams serve an older state now.
+    /// Sets how often changed TLS files were read with and without success since the start, and how many listeners and upstreams use an
+    /// older state now.
     pub fn set_certificate_reloads(&self, reloads: u64, failures: u64, failing: u64) {
         let control = &self.0.control;
         if reloads > control.certificate_reloads.ok.swap(reloads, Relaxed) {
-            self.0.watch.own_event("certificates", "changed files were taken");
+            self.0.watch.own_event("certificates", "changed files were put into use");
         }
         if failures > control.certificate_reloads.failed.swap(failures, Relaxed) {
-            self.0.watch.own_event("certificates", "changed files can't be used; the older ones serve");
+            self.0.watch.own_event("certificates", "changed files can't be used; the older ones stay in use");
         }
         control.certificates_failing.store(failing, Relaxed);
     }
 
-    /// How following secrets went since the start, and how many can't be used as they are now.
+    /// Sets how often changed secrets were read with and without success since the start, and how many can't be used as they are now.
     pub fn set_credential_reloads(&self, reloads: u64, failures: u64, failing: u64) {
         let control = &self.0.control;
         control.credential_reloads.ok.store(reloads, Relaxed);
@@ -135,15 +136,15 @@ impl Metrics {
         control.credentials_failing.store(failing, Relaxed);
     }
 
-    /// The upstreams whose certificates are not verified, in place of those that were named before.
+    /// Sets the upstreams whose certificates are not verified. They replace those that were set before.
     pub fn set_insecure_upstreams(&self, upstreams: Vec<Name>) {
         *lock(&self.0.control.insecure) = upstreams;
     }
 
-    /// A config was loaded (also the first one) or was refused.
+    /// Notes that a config was loaded (also the first one) or was refused.
     pub fn config_loaded(&self, ok: bool) {
         let control = &self.0.control;
-        self.0.watch.own_event("config", if ok { "loaded" } else { "refused; the one before serves" });
+        self.0.watch.own_event("config", if ok { "loaded" } else { "refused; the one before stays in use" });
         control.last_reload_failed.store(!ok, Relaxed);
         if ok {
             control.config_reloads.ok.fetch_add(1, Relaxed);

@@ -1,7 +1,7 @@
-//! What is counted of many exchanges together, and what can be read out of it.
+//! Counts of many exchanges together, and the values that are computed from them.
 //!
-//! Percentiles are read out of the metrics' buckets, linear within a bucket (as Prometheus' `histogram_quantile`): right
-//! to the bucket, an estimate within it. Opaque connections live as long as they live and count in no percentile.
+//! Percentiles are computed from the metrics' buckets, linearly within a bucket (as Prometheus' `histogram_quantile`): the bucket is exact,
+//! and the position within it is an estimate. Opaque connections have no typical duration, and count in no percentile.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use crate::{Class, Reason};
 
 pub(super) const BUCKETS: usize = BOUNDS.len() + 1;
 
-/// Whether an exchange of this class (1 to 5; 0 had no status) that ended so is a failure: a 5xx; no answer at all though the client
-/// was there; an answer that was cut, and one that attache made for a gRPC call, which is a 200 whatever became of it. What was
-/// refused for the client's own doing (a reason with a 4xx) is not.
+/// Whether an exchange with this class of status (1 to 5; 0 means no status) and this end is a failure. Failures are: a 5xx; no response
+/// although the client was there; a response that was cut; and an answer that attache made for a gRPC call, because its status is always
+/// 200. A refusal because of what the client did (a reason with a 4xx) is not a failure.
 pub(super) fn failed(class: usize, reason: Option<Reason>) -> bool {
     let ours = |reason: Reason| !reason.is(Class::NoFailure);
     match class {
@@ -25,8 +25,8 @@ pub(super) fn failed(class: usize, reason: Option<Reason>) -> bool {
     }
 }
 
-/// A client that leaves after less than this may have had its own reason: a probe, a user who goes on, a hedge that was not needed.
-/// It is a bound of the histogram, out of which it is read.
+/// A client that leaves sooner than this may have its own reason: a probe, a user who goes to another page, a hedge that was not needed.
+/// The value is a bound of the histogram, because it is read from the histogram.
 pub(crate) const PATIENT: Duration = Duration::from_millis(500);
 
 /// How many of these durations were longer than [`PATIENT`].
@@ -35,17 +35,18 @@ pub(super) fn patient(durations: &[u64; BUCKETS]) -> u64 {
     durations.iter().skip(within).sum()
 }
 
-/// What a row counts; the sum over all workers since the start.
+/// What a row counts: the sum over all workers since the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Counts {
-    /// 1xx to 5xx, and those without a status.
+    /// By class: 1xx to 5xx, and without a status.
     pub(super) classes: [u64; cell::CLASSES],
     pub(super) failed: u64,
-    /// Answered by attache itself with a 4xx.
+    /// How many attache answered itself with a 4xx.
     pub(super) refused: u64,
-    /// HTTP requests whose client left before there was an answer.
+    /// HTTP requests whose client left before there was a response.
     pub(super) given_up: u64,
-    /// Those whose client had waited for longer than [`PATIENT`], and requests that still run or ended later although it has left.
+    /// How many of these had waited for longer than [`PATIENT`]; and requests that still run, or ended later, although their client has
+    /// left.
     pub(super) waited: u64,
     pub(super) attempts: u64,
     pub(super) received: u64,
@@ -86,7 +87,7 @@ impl Counts {
         self.each(other, u64::wrapping_add);
     }
 
-    /// What came since `before`.
+    /// What was counted since `before`.
     pub(super) fn since(&self, before: &Self) -> Self {
         let mut since = *self;
         since.each(before, u64::saturating_sub);
@@ -97,17 +98,17 @@ impl Counts {
         self.classes.iter().sum()
     }
 
-    /// Calls that are known of, those that still run although their client has left included.
+    /// All known calls, including those that still run although their client has left.
     pub(super) fn seen(&self) -> u64 {
         self.requests().max(self.waited)
     }
 
-    /// Those that nothing kept from their answer.
+    /// Calls that got their response.
     pub(super) fn served(&self) -> u64 {
         self.requests().saturating_sub(self.failed + self.refused + self.given_up)
     }
 
-    /// Answers with 4xx that are the upstream's own.
+    /// 4xx responses of the upstream itself.
     pub(super) fn client_errors(&self) -> u64 {
         self.classes[3].saturating_sub(self.refused)
     }
@@ -116,7 +117,7 @@ impl Counts {
         *self == Self::default()
     }
 
-    /// The value below which a share of the durations lies, in milliseconds.
+    /// The duration below which this share of the durations lies, in milliseconds.
     fn percentile(&self, share: f64) -> Option<f64> {
         let all: u64 = self.durations.iter().sum();
         if all == 0 {
@@ -128,7 +129,7 @@ impl Counts {
             let until = below + count;
             if until as f64 >= rank && *count > 0 {
                 let from = bucket.checked_sub(1).and_then(|before| BOUNDS.get(before)).copied().unwrap_or(0);
-                // Above the last bound nothing more is known.
+                // Nothing is known about durations above the last bound.
                 let to = BOUNDS.get(bucket).copied().unwrap_or(from);
                 let within = (rank - below as f64) / *count as f64;
                 return Some((from as f64 + (to - from) as f64 * within) / 1000.0);
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_patient_behind_half_a_second() {
+    fn a_client_counts_as_waiting_after_half_a_second() {
         let of = |millis: u64| {
             let mut durations = [0; BUCKETS];
             durations[histogram::observe(Duration::from_millis(millis)).0] = 1;
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_did_is_no_failure() {
+    fn an_error_of_the_client_is_no_failure() {
         assert!(failed(5, None));
         assert!(failed(0, Some(Reason::TlsUntrusted)));
         assert!(!failed(0, Some(Reason::ClientClosed)));
@@ -200,7 +201,7 @@ mod tests {
         assert!(failed(2, Some(Reason::ConnectRefused)));
         assert!(!failed(2, None));
         assert!(!failed(2, Some(Reason::ClientClosed)), "the client went away");
-        assert!(!failed(2, Some(Reason::RateLimited)), "of the client's own doing");
+        assert!(!failed(2, Some(Reason::RateLimited)), "caused by the client itself");
         assert!(!failed(1, Some(Reason::ShuttingDown)), "a tunnel");
     }
 }

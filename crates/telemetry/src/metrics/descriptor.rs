@@ -1,18 +1,18 @@
 //! The name, kind, labels and help text of a metric.
 
-/// How a metric moves.
+/// How the value of a metric changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Only rises, until the process restarts.
+    /// It only rises, until the process restarts.
     Counter,
-    /// Rises and falls.
+    /// It rises and falls.
     Gauge,
     /// Durations in buckets.
     Histogram,
 }
 
 impl Kind {
-    /// The word of Prometheus' formats.
+    /// Its name in Prometheus' formats.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -32,7 +32,7 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
-    /// The unit, which is the end of the name: `seconds`, `bytes`, or none.
+    /// The unit, which is the last part of the name: `seconds`, `bytes`, or none.
     pub(crate) fn unit(&self) -> Option<&'static str> {
         let name = self.name.strip_suffix("_total").unwrap_or(self.name);
         ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit))

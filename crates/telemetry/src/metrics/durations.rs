@@ -1,4 +1,4 @@
-//! Counts what [`semantic`](super::semantic) holds.
+//! Counts the values of [`semantic`](super::semantic).
 
 use std::{
     sync::{LazyLock, atomic::Ordering::Relaxed},
@@ -18,12 +18,12 @@ use crate::{
 };
 
 impl WorkerMetrics {
-    /// Somebody takes durations by the semantic conventions. One relaxed load.
+    /// Whether durations by the semantic conventions are used. It costs one relaxed load.
     pub fn semantic(&self) -> bool {
         self.0.registry.semantic.load(Relaxed)
     }
 
-    /// A request ended; opaque connections are none.
+    /// Counts a request that ended; opaque connections don't count.
     pub(super) fn server_request(&self, exchange: &Exchange, total: Duration) {
         let version = version_word(exchange.protocol);
         if version.is_empty() {
@@ -39,7 +39,7 @@ impl WorkerMetrics {
             Label::Word(status_word(status)),
             Label::Word(version),
             Label::Word(if exchange.secure.get() { "https" } else { "http" }),
-            // A server's 4xx is the client's error (semantic conventions, "error.type").
+            // If a server answers with a 4xx, it is the client's error (semantic conventions, "error.type").
             Label::Word(match reason {
                 Some(reason) => reason.as_str(),
                 None if status >= 500 => status_word(status),
@@ -54,7 +54,7 @@ impl WorkerMetrics {
         });
     }
 
-    /// An attempt at an upstream ended: `status` is 0 where no answer came, and `reason` is why it failed.
+    /// Counts an attempt that ended: `status` is 0 if there was no response, and `reason` is why it failed.
     pub fn client_request(
         &self,
         upstream: &Name,
@@ -64,7 +64,7 @@ impl WorkerMetrics {
         reason: Option<Reason>,
         took: Duration,
     ) {
-        // Opaque bytes are no request.
+        // Opaque bytes are not a request.
         if exchange.method.borrow().is_empty() {
             return;
         }
@@ -88,13 +88,13 @@ fn micros(took: Duration) -> u64 {
     u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// One value of the histogram whose cells begin at `first`: a cell for each bound, one above them, and the sum.
+/// Counts one value of the histogram whose cells begin at `first`: a cell for each bound, one above them, and the sum.
 fn observe<const L: usize, const C: usize>(series: &Series<L, C>, first: usize, bounds: &[u64], value: u64) {
     series.add(first + bounds.partition_point(|bound| *bound < value), 1);
     series.add(first + bounds.len() + 1, value);
 }
 
-/// A status as a word that lives as long as the process; empty for 0, and for what is no status.
+/// A status as a static text; empty for 0 and for an invalid status.
 fn status_word(status: u16) -> &'static str {
     static WORDS: LazyLock<Vec<String>> =
         LazyLock::new(|| (100..1000_u16).map(|status| status.to_string()).collect());

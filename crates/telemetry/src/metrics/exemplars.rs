@@ -1,7 +1,8 @@
-//! Exemplars: for each bucket of a duration histogram the trace of a request that fell into it, so that a slow bar of a graph leads to a
-//! trace. Only of sampled requests, the last one of each bucket: bounded by the number of series, and free where nothing is traced.
+//! Exemplars: for each bucket of a duration histogram, the trace of one request in that bucket, so that a slow bar of a graph leads to a
+//! trace. Only the last sampled request of each bucket is kept: the memory is limited by the number of series, and without tracing it costs
+//! nothing.
 //!
-//! One worker writes its cells and a scrape reads them, as with every metric. An exemplar has four cells that belong together: see
+//! One worker writes its cells and a scrape reads them, as for every metric. The four cells of an exemplar belong together: see
 //! [`sequence`].
 
 use std::time::{Duration, SystemTime};
@@ -13,14 +14,14 @@ use super::{
 };
 use crate::TraceId;
 
-/// Buckets, the last one without a bound included.
+/// The number of buckets, including the last one, which has no bound.
 pub(crate) const BUCKETS: usize = BOUNDS.len() + 1;
-/// Trace (two), duration in microseconds, milliseconds since the Unix epoch.
+/// The cells of an exemplar: the trace (two), the duration in microseconds, the time in milliseconds since the Unix epoch.
 const EACH: usize = 4;
 /// The count of changes, then the exemplars.
 pub(crate) const CELLS: usize = 1 + BUCKETS * EACH;
 
-/// One request that fell into a bucket.
+/// One request that belongs to a bucket.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Exemplar {
     pub(crate) trace: TraceId,
@@ -43,7 +44,7 @@ pub(crate) fn write<const L: usize>(series: &Series<L, CELLS>, trace: TraceId, t
     });
 }
 
-/// Adds the newer exemplars.
+/// Reads exemplars, and keeps the newer one of each bucket.
 pub(crate) fn read<const L: usize>(series: &Series<L, CELLS>, into: &mut Exemplars) {
     let cells = || -> [[u64; EACH]; BUCKETS] {
         std::array::from_fn(|bucket| std::array::from_fn(|offset| series.get(1 + bucket * EACH + offset)))

@@ -1,12 +1,11 @@
-//! Counters that stand on the page before they count: a 0 for what the config makes possible.
+//! Counters that are shown as 0 before anything is counted: one for each event that the config makes possible.
 //!
-//! Why: Prometheus' `rate` and `increase` compare two samples. A series whose first sample is a 1 shows no increase, so the first failure
+//! Why: Prometheus' `rate` and `increase` compare two samples. A series whose first sample is a 1 shows no increase. So the first failure
 //! of a kind, often the only one, would be missed by every alert.
 //!
-//! Rule: a row of [`table`](super::table) says which zeros it begins with, and a scrape adds them; workers hold no
-//! cell for them. Only the reasons that are likely have one,
-//! and at most [`MAX_SERIES`] series of `attache_requests_total` are added, in the order of the config: the number of series
-//! still depends on the config alone.
+//! Rule: a row of [`table`](super::table) says which zeros it starts with, and a scrape adds them; workers hold no cell for them. Only
+//! likely reasons have a zero. At most [`MAX_SERIES`] series of `attache_requests_total` are added, in the order of the config: the number
+//! of series still depends only on the config.
 
 use std::{
     collections::BTreeSet,
@@ -18,10 +17,10 @@ use attache_config::model::{Action, Config, ListenProtocol, Name, UpstreamProtoc
 use super::Metrics;
 use crate::Reason;
 
-/// Series of `attache_requests_total` that stand as 0 at most.
+/// The most series of `attache_requests_total` that are shown as 0.
 const MAX_SERIES: usize = 4096;
 
-/// Why calls and connections to an upstream fail most often.
+/// The most frequent reasons why calls and connections to an upstream fail.
 const COMMON: &[Reason] = &[
     Reason::NoEndpoint,
     Reason::NoHealthyEndpoint,
@@ -37,7 +36,7 @@ const COMMON: &[Reason] = &[
     Reason::OverflowConnections,
     Reason::Overloaded,
 ];
-/// Of calls alone.
+/// Reasons that only calls have.
 const OF_CALLS: &[Reason] = &[
     Reason::UpstreamReset,
     Reason::RequestTimeout,
@@ -46,7 +45,7 @@ const OF_CALLS: &[Reason] = &[
     Reason::RateLimited,
     Reason::DeniedByRule,
 ];
-/// Of upstreams that are spoken TLS to.
+/// Reasons of upstreams that are called over TLS.
 pub(super) const OF_TLS: &[Reason] = &[
     Reason::TlsUntrusted,
     Reason::TlsNameMismatch,
@@ -71,10 +70,10 @@ pub(super) const OF_OVERFLOW: &[Reason] = &[
     Reason::CircuitOpen,
     Reason::RetryBudgetExhausted,
 ];
-/// Why connections of clients end otherwise than in order.
+/// Why connections of clients end with an error.
 const OF_LISTENERS: &[Reason] =
     &[Reason::HeaderTimeout, Reason::IdleTimeout, Reason::BadRequest, Reason::Overloaded];
-/// Of listeners that take TLS.
+/// Reasons of listeners that accept TLS.
 const OF_TLS_LISTENERS: &[Reason] = &[
     Reason::TlsNoClientCertificate,
     Reason::TlsUntrusted,
@@ -82,12 +81,12 @@ const OF_TLS_LISTENERS: &[Reason] = &[
     Reason::TlsHandshakeFailed,
     Reason::TlsTimeout,
 ];
-/// What becomes of the endpoints of every upstream.
+/// The changes of state that endpoints of every upstream can have.
 const OF_STATES: &[(&str, &str)] =
     &[("connection", "unreachable"), ("connection", "back"), ("ejection", "ejected"), ("ejection", "back")];
 pub(super) const OF_DNS: &[&str] = &["ok", "dns-nxdomain", "dns-timeout", "dns-failed"];
 
-/// What the config that is served makes possible.
+/// What the running config makes possible.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Expected {
     /// Labels of `attache_requests_total`.
@@ -106,14 +105,14 @@ struct Listener {
 struct Upstream {
     name: Name,
     tls: bool,
-    /// It has a breaker of failures.
+    /// It has a failure breaker.
     breaker: bool,
     /// Its health is checked.
     checked: bool,
 }
 
 impl Metrics {
-    /// This config is served from now on: what it makes possible is counted from 0.
+    /// Starts to use this config: everything that it makes possible is counted from 0.
     pub fn expect(&self, config: &Config) {
         let expected = Expected::of(config);
         self.0.semantic.store(super::semantic::wanted(config), Relaxed);
@@ -168,7 +167,7 @@ impl Expected {
                             continue;
                         }
                         requests.extend(["2xx", "5xx"].map(|code| of(protocol, code, "")));
-                        // The answer had begun.
+                        // The response had begun.
                         requests.insert(of(protocol, "2xx", Reason::UpstreamClosedMidBody.as_str()));
                         let tls = if upstream.tls.is_some() { OF_TLS } else { &[] };
                         let reasons = COMMON.iter().chain(OF_CALLS).chain(tls);
@@ -208,7 +207,7 @@ impl Expected {
         each.collect()
     }
 
-    /// Each upstream with each of these reasons, and where TLS is spoken with those of TLS.
+    /// Each upstream with each of these reasons; and if it is called over TLS, with those of TLS.
     pub(super) fn upstream_reasons(&self, reasons: &[Reason], of_tls: &[Reason]) -> Vec<[Name; 2]> {
         let each = self.upstreams.iter().flat_map(|upstream| {
             let of_tls = if upstream.tls { of_tls } else { &[] };
@@ -220,7 +219,7 @@ impl Expected {
         each.collect()
     }
 
-    /// Each listener with why its clients' connections may end.
+    /// Each listener with the reasons why its clients' connections may end.
     pub(super) fn listener_reasons(&self) -> Vec<[Name; 2]> {
         let each = self.listeners.iter().flat_map(|listener| {
             let of_tls = if listener.tls { OF_TLS_LISTENERS } else { &[] };
@@ -244,7 +243,7 @@ impl Expected {
     }
 }
 
-/// These words as the only label.
+/// Each of these words as the only label.
 pub(super) fn words(words: &[&str]) -> Vec<[Name; 1]> {
     words.iter().map(|word| [Name::from(*word)]).collect()
 }
@@ -286,7 +285,7 @@ mod tests {
             assert_eq!(value(&before, series), Some(0.0), "{before}");
         }
         assert!(!before.contains("what=\"circuit\"") && !before.contains("what=\"health\""), "{before}");
-        // No histogram without a value, and nothing of TLS where none is spoken.
+        // No histogram without a value, and no reason of TLS if no upstream uses TLS.
         assert!(
             !before.contains("attache_request_duration_seconds") && !before.contains("tls-untrusted"),
             "{before}"
@@ -302,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_config_asks_for_has_its_counters() {
+    fn the_features_of_a_config_have_their_counters() {
         let metrics = Metrics::new();
         metrics.expect(&config(
             "listeners: { in: { bind: ':1', tls: { certificate: a.crt, key: a.key }, to: orders } }\n\
@@ -335,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_takes_away_what_is_gone_and_keeps_what_was_counted() {
+    fn a_reload_removes_unused_zeros_and_keeps_counted_series() {
         let metrics = Metrics::new();
         metrics.expect(&config("upstreams: { orders: 'tcp://127.0.0.1:1' }"));
         assert!(metrics.render().contains("protocol=\"tcp\",code=\"\",reason=\"connect-refused\""));

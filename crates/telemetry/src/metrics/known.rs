@@ -1,4 +1,4 @@
-//! What the config says of routes and upstreams, for attributes that series themselves don't hold.
+//! What the config says about routes and upstreams, for attributes that the series themselves don't have.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use attache_config::model::{Address, Config, KubernetesPort, Name, Target, Upstr
 
 use super::Metrics;
 
-/// Routes and upstreams of the config that is served.
+/// The routes and upstreams of the running config.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     /// The path that a route matches, by listener and route.
@@ -37,7 +37,7 @@ impl Known {
         Self { routes: routes.collect(), upstreams: upstreams.collect() }
     }
 
-    /// `http.route`: the pattern of the path, or the route's name where it has none.
+    /// `http.route`: the pattern of the path, or the route's name if it has no pattern.
     pub(crate) fn route<'k>(&'k self, listener: &Name, route: &'k Name) -> &'k str {
         self.routes.get(&[Name::clone(listener), Name::clone(route)]).map_or(route, String::as_str)
     }
@@ -51,7 +51,8 @@ impl Known {
     }
 }
 
-/// Of several endpoints the first one's; of hosts that requests name the upstream's own name, since they are not bounded.
+/// Of several endpoints, the address of the first. For upstreams whose hosts come from requests, the upstream's name, because the number of
+/// such hosts has no limit.
 fn address(upstream: &Upstream) -> (String, u16) {
     let default = if upstream.tls.is_some() { 443 } else { 80 };
     let Address::Endpoints(sources) = &upstream.address else { return (upstream.name.to_string(), default) };

@@ -1,8 +1,8 @@
-//! Metrics: counted by each worker for itself, added up when they are scraped.
+//! Metrics: each worker counts for itself, and a scrape adds up the counts.
 //!
-//! Why there is a handle per thread and not per layer: one worker is one thread, so "the metrics of this worker" and
-//! "the metrics of this thread" are the same thing. [`WorkerMetrics::install`] makes a worker's handle that of
-//! its thread, and [`metrics`] finds it from anywhere, so no layer has to pass it down.
+//! There is one handle per thread and not per layer, because one worker is one thread: "the metrics of this worker" and "the metrics of
+//! this thread" are the same thing. [`WorkerMetrics::install`] makes a handle that of its thread, and [`metrics`] returns it anywhere, so
+//! no layer has to pass it on.
 
 mod cell;
 mod client_errors;
@@ -62,7 +62,7 @@ pub(crate) use self::{
 };
 use crate::{Watch, watch::Watcher};
 
-/// The metrics of the whole process: where workers' cells are registered and what a scrape reads.
+/// The metrics of the whole process. Workers register their cells here, and a scrape reads them.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics(Arc<Registry>);
 
@@ -72,14 +72,13 @@ pub(crate) struct Registry {
     shared: shared::Families,
     watch: Watch,
     client_errors: ClientErrors,
-    /// Somebody takes `semantics`.
+    /// Whether `semantics` is used.
     semantic: AtomicBool,
     semantics: semantic::Families,
     control: Control,
 }
 
-/// The counters of one worker. Cheap to clone, and never shared between threads: that is what lets it count
-/// without a lock.
+/// The counters of one worker. They are cheap to clone and never shared between threads, so they count without a lock.
 #[derive(Clone, Debug)]
 pub struct WorkerMetrics(Rc<Tables>);
 
@@ -92,7 +91,7 @@ struct Tables {
     registry: Arc<Registry>,
 }
 
-/// Where attache shows a certificate.
+/// Where attache presents a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// To clients of a listener.
@@ -101,60 +100,60 @@ pub enum Side {
     Upstream,
 }
 
-/// How many endpoints an upstream has, by what may be done with them. Each endpoint counts once.
+/// How many endpoints of an upstream are in each state. Each endpoint counts once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointCounts {
     /// Used for calls.
     pub healthy: usize,
-    /// Fail their health check.
+    /// They fail their health check.
     pub unhealthy: usize,
-    /// Ejected, and not already counted as unhealthy.
+    /// They are ejected, and not already counted as unhealthy.
     pub ejected: usize,
-    /// Left alone or probed by their own failure breaker, and not already counted.
+    /// Their own failure breaker is open or half-open, and they are not already counted.
     pub circuit_open: usize,
     /// No connection to them can be made.
     pub unreachable: usize,
 }
 
-/// What became of a hedge.
+/// How a hedge ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hedge {
-    /// Its answer was the first good one.
+    /// Its response was the first good one.
     Won,
-    /// The other attempt's was, or all failed.
+    /// The other attempt's response was the first good one, or all attempts failed.
     Lost,
-    /// The retry budget had none left for it.
+    /// The retry budget did not allow it.
     Refused,
 }
 
-/// What came of a TLS client's identity.
+/// How the check of a TLS client's identity ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
-    /// It proved one, and may talk.
+    /// The client proved an identity, and it is allowed.
     Allowed,
-    /// What it proved, or that it proved nothing, is not allowed.
+    /// The client proved an identity that is not allowed, or it proved none although one is required.
     Denied,
-    /// It proved none, and may talk.
+    /// The client proved no identity, and is allowed without one.
     Anonymous,
 }
 
-/// Who may call an upstream, where an adaptive limit or a queue decides.
+/// The calls of an upstream that has an adaptive limit or a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AdmissionCounts {
-    /// Calls at once.
+    /// How many calls may run at once.
     pub limit: u32,
-    /// Calls that run.
+    /// How many calls run.
     pub running: u32,
-    /// Calls that wait.
+    /// How many calls wait.
     pub waiting: u32,
-    /// Latency without load, where it is measured.
+    /// The latency without load, if it is measured.
     pub min_rtt: Option<Duration>,
 }
 
-/// How much of what the process may use is used.
+/// How much of its limits the process uses.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OverloadGauges {
-    /// By resource, 0 to 1.
+    /// By resource, from 0 to 1.
     pub pressure: Vec<(&'static str, f64)>,
     /// By action, whether it is taken now.
     pub actions: Vec<(&'static str, bool)>,
@@ -213,24 +212,24 @@ impl Metrics {
         }))
     }
 
-    /// What is seen live of the same exchanges.
+    /// The live view of the same exchanges.
     pub fn watch(&self) -> &Watch {
         &self.0.watch
     }
 
-    /// Upstreams whose every answer is a 4xx now: how many there were, and since when.
+    /// The upstreams that answer every call with a 4xx now: how many such responses there were, and since when.
     pub(crate) fn client_errors(&self, served: &Served) -> HashMap<Name, (u64, Duration)> {
         self.0.client_errors.look(served, &self.0.watch)
     }
 }
 
 thread_local! {
-    /// Before `install` the counts go to cells that are never scraped, so the counters are safe to use in any test.
+    /// Before `install`, counts go to cells that are never scraped, so the counters are safe to use in any test.
     static CURRENT: RefCell<WorkerMetrics> = RefCell::new(Metrics::new().worker());
 }
 
 impl WorkerMetrics {
-    /// Makes these the counters of the calling thread: what [`metrics`] returns from now on.
+    /// Makes these the counters of the calling thread: [`metrics`] returns them from now on.
     pub fn install(&self) {
         // A thread that is ending has no handle: it counts nothing.
         let _ = CURRENT.try_with(|current| current.replace(self.clone()));

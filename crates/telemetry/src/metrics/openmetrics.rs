@@ -1,6 +1,6 @@
-//! The same page in OpenMetrics 1.0 (<https://prometheus.io/docs/specs/om/open_metrics_spec/>): with units, exemplars and an end.
+//! The same page in OpenMetrics 1.0 (<https://prometheus.io/docs/specs/om/open_metrics_spec/>): with units, exemplars and an end mark.
 //!
-//! `_created` is left out: all counters here begin with the process, whose start is `process_start_time_seconds`, and it would
+//! `_created` is left out. All counters here start with the process, whose start is `process_start_time_seconds`, and `_created` would
 //! double the number of series.
 
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ pub(super) fn write(page: &Page) -> String {
     out
 }
 
-/// A counter's family has no `_total`, its samples have.
+/// The name of a family. For a counter it lacks the suffix `_total`, which its samples have.
 pub(crate) fn family_name(what: &Descriptor) -> &'static str {
     if what.kind == Kind::Counter { what.name.strip_suffix("_total").unwrap_or(what.name) } else { what.name }
 }
@@ -28,7 +28,7 @@ pub(crate) fn family_name(what: &Descriptor) -> &'static str {
 fn one(out: &mut String, family: &Family) {
     let what = family.what;
     let name = family_name(what);
-    // A String takes everything.
+    // Writing to a String never fails.
     let _ = writeln!(out, "# TYPE {name} {}", what.kind.as_str());
     if let Some(unit) = what.unit() {
         let _ = writeln!(out, "# UNIT {name} {unit}");
@@ -68,13 +68,13 @@ fn braced(labels: &str) -> String {
     if labels.is_empty() { String::new() } else { format!("{{{labels}}}") }
 }
 
-/// With a point, as the specification writes canonical numbers.
+/// A number with a decimal point, as in the specification's canonical form.
 fn float(number: f64) -> String {
     let text = number.to_string();
     if text.contains('.') { text } else { format!("{text}.0") }
 }
 
-/// Of label values and help texts.
+/// Escapes label values and help texts.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

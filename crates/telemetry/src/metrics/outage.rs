@@ -1,15 +1,13 @@
-//! Whether the callers of a row (a listener, a route, an upstream) see an outage now.
+//! Decides whether the callers of a row (a listener, a route, an upstream) have an outage now.
 //!
-//! Rule: a share of the last seconds' calls failed that callers notice; where none came in them, of the last minutes' calls.
-//! A quiet upstream can hide behind what it did before: one call a minute fails after thousands were answered. So the last calls
-//! without one that succeeded are an outage, too, if they are [`IN_A_ROW`] or the last success is [`LONG_AGO`].
-//! A client that waited and left without an answer has seen a failure, too ([`PATIENT`](super::counts::PATIENT)).
-//! It may also have had its own reason to leave.
-//! So such clients are an outage only if there are [`MIN_HANGING_CLIENTS`] of them (one, where nobody was served), and if they and the failed calls
-//! are half of all calls.
-//! Where answers often take as long (long polls), clients leave often, and only the last minutes count.
-//! And where the upstream answers every call with a 4xx ([`client_errors`](super::client_errors)), attache refuses every call, or every client gives up before there is an answer, nobody is served, although none of
-//! them is a failure of the service.
+//! Rule: of the calls of the last seconds, such a share has failed that callers notice it; if there were no calls, those of the last
+//! minutes count. An upstream with little traffic could hide behind its past: one call a minute fails after thousands succeeded. So the
+//! last calls are also an outage if none of them succeeded, and if there are [`IN_A_ROW`] of them or the last success is [`LONG_AGO`]. A
+//! client that waited and left without a response has seen a failure too ([`PATIENT`](super::counts::PATIENT)). It may also have had its
+//! own reason to leave. So such clients are an outage only if there are [`MIN_HANGING_CLIENTS`] of them (one, if no call was served), and
+//! if they and the failed calls are half of all calls. If responses often take that long (long polls), clients leave often, and only the
+//! last minutes count. There is also an outage, although the service does not fail, if the upstream answers every call with a 4xx
+//! ([`client_errors`](super::client_errors)), if attache refuses every call, or if every client leaves before there is a response.
 
 use std::time::Duration;
 
@@ -17,16 +15,16 @@ use serde_json::{Value, json};
 
 use super::counts::{Counts, patient};
 
-/// Failures without a success between them that are no chance.
+/// So many failures without a success between them are not chance.
 const IN_A_ROW: u64 = 3;
-/// A success that is older says nothing of the failure that came since.
+/// A success that is older than this says nothing about the later failure.
 const LONG_AGO: Duration = Duration::from_secs(30);
-/// Clients that waited in vain and are no chance, where they are half of all.
+/// So many clients that waited without a result are not chance, if they are half of all.
 const MIN_HANGING_CLIENTS: u64 = 2;
-/// So many calls must all have been refused or given up. Fewer may be one client's mistake.
+/// At least so many calls must all have been refused or given up. Fewer may be the mistake of one client.
 const ALL_OF: u64 = 5;
 
-/// What a row counted in a time that ended so long ago and took so long.
+/// What a row counted in a period: how long ago the period ended, and how long it lasted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Period {
     pub(super) counts: Counts,
@@ -34,7 +32,7 @@ pub(super) struct Period {
     pub(super) took: Duration,
 }
 
-/// An outage, and by which calls it is known.
+/// An outage, and the calls that show it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outage {
     requests: u64,
@@ -42,9 +40,9 @@ pub(super) struct Outage {
     refused: u64,
     given_up: u64,
     waited: u64,
-    /// Answers with 4xx that are the upstream's own, where every answer is one.
+    /// How many responses were 4xx of the upstream itself, if all responses were.
     client_errors: u64,
-    /// The time in which they came, for people.
+    /// The period of these calls, as a text for people.
     window: String,
 }
 
@@ -55,12 +53,12 @@ impl Outage {
         Self { requests: counts.seen(), failed, refused, given_up, waited, client_errors: 0, window }
     }
 
-    /// Every answer since then is a 4xx of the upstream's own.
+    /// An outage because every response since then is a 4xx of the upstream itself.
     pub(super) fn of_client_errors(count: u64, since: Duration) -> Self {
         Self { requests: count, client_errors: count, ..Self::new(&Counts::default(), shown(since)) }
     }
 
-    /// By the last seconds, the last minutes, and their parts, the newest of which comes first.
+    /// Decides from the last seconds, the last minutes, and their periods, the newest first.
     pub(super) fn of(short: &Counts, long: &Counts, newest: impl Iterator<Item = Period>) -> Option<Self> {
         let (counts, window) = if short.seen() > 0 { (short, "10 s") } else { (long, "5 min") };
         if is_noticed(counts) {
@@ -84,19 +82,19 @@ impl Outage {
     }
 }
 
-/// So large a share failed that callers notice, with enough of them to tell.
+/// Whether so large a share failed that callers notice it, with enough calls to be sure.
 fn is_noticed(counts: &Counts) -> bool {
     let (requests, failed) = (counts.requests(), counts.failed);
     failed > 0 && (failed * 20 >= requests || (failed >= 10 && failed * 100 >= requests))
 }
 
-/// A quarter of the answers took longer than a client waits before its leaving says something.
+/// Whether a quarter of the responses took longer than the time after which a client that leaves counts as waiting.
 fn is_usually_slow(counts: &Counts) -> bool {
     let slow = patient(&counts.durations).saturating_sub(counts.waited + counts.failed);
     slow > 0 && slow * 4 >= counts.served()
 }
 
-/// Calls that brought their caller nothing.
+/// Calls whose caller got nothing.
 fn unanswered(counts: &Counts) -> u64 {
     counts.failed + counts.waited
 }
@@ -105,7 +103,7 @@ fn is_nobody_served(counts: &Counts) -> bool {
     counts.requests() >= ALL_OF && counts.served() == 0
 }
 
-/// The last calls, where none of them succeeded.
+/// An outage because none of the last calls succeeded.
 fn in_a_row(newest: impl Iterator<Item = Period>, is_slow: bool) -> Option<Outage> {
     let unanswered = |counts: &Counts| if is_slow { counts.failed } else { unanswered(counts) };
     let (mut calls, mut began) = (Counts::default(), Duration::ZERO);
@@ -145,7 +143,7 @@ mod tests {
         }
     }
 
-    /// Newest first; the first ten seconds are the short window.
+    /// The periods, newest first. The first ten seconds are the short window.
     fn outage(stretches: &[Period]) -> Option<Outage> {
         let (mut short, mut long) = (Counts::default(), Counts::default());
         for stretch in stretches {
@@ -158,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_that_callers_notice_is_an_outage_and_a_stray_failure_is_none() {
+    fn a_share_that_callers_notice_is_an_outage_and_a_single_failure_is_not() {
         assert!(outage(&[at(0, 9_991, 9)]).is_none());
         assert!(outage(&[at(0, 9_901, 99)]).is_none());
         assert!(outage(&[at(0, 9_900, 100)]).is_some());
@@ -167,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn quiet_after_an_outage_is_no_health_and_a_success_is() {
+    fn no_calls_after_an_outage_do_not_end_it_and_a_success_does() {
         assert_eq!(outage(&[at(60, 0, 7)]).unwrap().window, "5 min");
         assert!(outage(&[at(0, 5, 0), at(60, 0, 7)]).is_none());
     }
@@ -180,14 +178,14 @@ mod tests {
         assert_eq!((first.requests, first.failed, &*first.window), (1, 1, "20 s"));
         let later = outage(&[at(15, 0, 1), at(75, 0, 1), at(135, 0, 1), before]).unwrap();
         assert_eq!((later.requests, later.failed, &*later.window), (3, 3, "3 min"));
-        // One among others that succeed is none.
+        // A failure among calls that succeed is not an outage.
         assert!(outage(&[at(15, 0, 1), at(20, 400, 0), before]).is_none());
         assert!(outage(&[at(15, 0, 3), at(20, 400, 0), before]).is_some());
         assert!(outage(&[at(15, 1, 1), at(135, 0, 9), before]).is_none());
     }
 
     #[test]
-    fn clients_that_wait_in_vain_are_an_outage_and_those_that_change_their_mind_are_none() {
+    fn clients_that_wait_without_a_response_are_an_outage_and_those_that_change_their_mind_are_not() {
         let hang = |ended: u64, good: u64, waited: u64, quick: u64| {
             let given_up = waited + quick;
             let counts =
@@ -200,24 +198,24 @@ mod tests {
         assert!(outage(&[hang(0, 1, 1, 0)]).is_none(), "one person who lost patience");
         assert!(outage(&[hang(0, 5, 4, 0)]).is_none(), "long polls that are ended");
         assert!(outage(&[hang(0, 1, 0, 4)]).is_none(), "hedges that were not needed");
-        // They wait still, as far as attache knows: their clients have left, and the upstream has said nothing.
+        // As far as attache knows these calls still run: their clients have left, and the upstream has sent nothing.
         let mut runs = hang(0, 0, 2, 0);
         runs.counts.classes = [0; 6];
         assert_eq!(outage(&[runs]).map(|outage| outage.requests), Some(2));
         assert!(outage(&[hang(0, 9, 0, 0), runs]).is_none());
-        // A service of long polls: two of its clients go away while nothing else ends.
+        // A service with long polls: two of its clients leave while no other call ends.
         let mut polls = hang(20, 40, 0, 0);
         polls.counts.durations[BUCKETS - 1] = 40;
         assert!(outage(&[hang(0, 0, 2, 0), polls]).is_none());
         assert!(outage(&[hang(0, 0, 60, 0), polls]).is_some());
-        // They began to hang just now.
+        // These calls began to hang just now.
         assert!(outage(&[hang(0, 0, 3, 0), hang(20, 400, 0, 0)]).is_some());
         assert!(outage(&[hang(15, 0, 1, 0), hang(20, 400, 0, 0)]).is_none());
         assert!(outage(&[hang(15, 0, 3, 0), hang(20, 400, 0, 0)]).is_some());
     }
 
     #[test]
-    fn where_every_call_is_refused_or_given_up_nobody_is_served() {
+    fn it_is_an_outage_if_every_call_is_refused_or_given_up() {
         let all = |refused, given_up, good| Counts {
             classes: [0, good, 0, refused, 0, given_up],
             refused,

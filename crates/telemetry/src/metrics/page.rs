@@ -1,4 +1,4 @@
-//! A page of metrics before it is written in one of its formats.
+//! A page of metrics before it is written in one of the formats.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::{
     series::Sums,
 };
 
-/// The families so far. A family without a sample is left out, as the formats want it.
+/// The families so far. A family without a sample is left out, as the formats require.
 #[derive(Default)]
 pub(crate) struct Page(pub(crate) Vec<Family>);
 
@@ -33,7 +33,7 @@ pub(crate) enum Value {
 
 /// Durations of one series.
 pub(crate) struct Histogram {
-    /// Cumulative, by bound; the one without a bound is `count`.
+    /// Cumulative counts, by bound. The bucket without a bound is `count`.
     pub(crate) buckets: [u64; BOUNDS.len()],
     pub(crate) count: u64,
     /// In seconds.
@@ -41,7 +41,7 @@ pub(crate) struct Histogram {
     pub(crate) exemplars: Exemplars,
 }
 
-/// The series of one metric: the values of its labels, and its own.
+/// The series of one metric: the values of its labels, and its own value.
 pub(crate) type Samples = Vec<(Vec<Name>, Value)>;
 
 impl Page {
@@ -52,13 +52,13 @@ impl Page {
     }
 }
 
-/// One cell of each series, which only rises.
+/// The sums of a cell that only rises, for each series.
 pub(super) fn counts<const L: usize, const C: usize>(sums: &Sums<L, C>, cell: usize) -> Samples {
     numbers(sums.iter().map(|(labels, cells)| (&labels[..], cells[cell] as f64)))
 }
 
-/// One cell of each series, which rises and falls. Workers' cells wrap, their sum doesn't: what one counted up another
-/// may have counted down.
+/// The sums of a cell that rises and falls, for each series. Single cells may wrap, but their sum doesn't: one worker may subtract what
+/// another one added.
 pub(super) fn levels<const L: usize, const C: usize>(sums: &Sums<L, C>, cell: usize) -> Samples {
     numbers(sums.iter().map(|(labels, cells)| (&labels[..], cells[cell].cast_signed() as f64)))
 }
@@ -72,7 +72,7 @@ pub(super) fn numbers<L: AsRef<[Name]>>(samples: impl IntoIterator<Item = (L, f6
     samples.into_iter().map(|(labels, value)| (labels.as_ref().to_vec(), Value::Number(value))).collect()
 }
 
-/// Histograms whose cells start at `first`; those that never saw a value are left out.
+/// The histograms whose cells begin at `first`. Those without a value are left out.
 pub(super) fn histograms<const L: usize, const C: usize>(
     sums: &Sums<L, C>,
     first: usize,
@@ -88,7 +88,7 @@ pub(super) fn histograms<const L: usize, const C: usize>(
     samples.collect()
 }
 
-/// The count is made from the buckets, so that the two always agree, however the scrape met the worker.
+/// Makes a histogram. Its count is computed from the buckets, so that the two always agree, even if the worker counts during the scrape.
 fn histogram(cells: &[u64]) -> Option<Histogram> {
     let mut count = 0;
     let mut buckets = [0; BOUNDS.len()];
@@ -101,10 +101,10 @@ fn histogram(cells: &[u64]) -> Option<Histogram> {
     (count > 0).then_some(Histogram { buckets, count, sum, exemplars: [None; BUCKETS] })
 }
 
-/// Prometheus' text format 0.0.4.
+/// Writes Prometheus' text format 0.0.4.
 pub(super) fn text(page: &Page) -> String {
     let families: Vec<_> = page.0.iter().map(family).collect();
-    // The encoder only refuses families without a name or a sample, which `Page` never makes.
+    // The encoder only refuses families without a name or a sample, and `Page` never makes one.
     TextEncoder::new().encode_to_string(&families).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! A point of the dashboard's history of an hour.
+//! One point of the dashboard's history of the last hour.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::counts::Counts;
 
-/// A quarter of a minute of all traffic, an hour of which is 13 KiB.
+/// 15 seconds of all traffic. An hour of these points needs 13 KiB.
 #[derive(Debug)]
 pub(super) struct Point {
     /// When it ended.
@@ -30,7 +30,7 @@ impl Point {
         }
     }
 
-    /// Seconds before now, requests and failures a second, and the percentiles.
+    /// The seconds before now, the requests and failures per second, and the percentiles.
     pub(super) fn json(&self, now: Instant) -> Value {
         let [p50, p90, p99] = self.percentiles;
         let ago = now.saturating_duration_since(self.at).as_secs();

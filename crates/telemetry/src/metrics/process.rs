@@ -1,10 +1,11 @@
-//! What the kernel knows of this process, read from `/proc` (proc(5)) at each scrape.
+//! What the kernel knows about this process, read from `/proc` (proc(5)) at each scrape.
 //!
-//! What can't be read or understood is left out: a missing metric is honest, a zero is not.
+//! A value that can't be read or parsed is left out: a missing metric is better than a wrong zero.
 
 use std::fs;
 
-/// Clock ticks a second in `/proc`: `USER_HZ`, 100 on every architecture that Linux has kept (asking with sysconf(3) would need unsafe).
+/// Clock ticks per second in `/proc`: `USER_HZ`, which is 100 on every architecture that Linux still supports (sysconf(3) would need unsafe
+/// code).
 const TICKS: f64 = 100.0;
 
 /// One reading.
@@ -16,12 +17,12 @@ pub(crate) struct Process {
     pub(crate) max_fds: Option<f64>,
     pub(crate) threads: Option<f64>,
     pub(crate) start_seconds: Option<f64>,
-    /// Of the whole container.
+    /// For the whole container.
     pub(crate) throttled_seconds: Option<f64>,
 }
 
 impl Process {
-    /// Reads them now.
+    /// Reads all values now.
     pub(crate) fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let stat = text("/proc/self/stat");
@@ -30,7 +31,7 @@ impl Process {
         Self {
             cpu_seconds: cpu_ticks(&stat).map(|ticks| ticks / TICKS),
             resident_bytes: line(&status, "VmRSS:").and_then(number).map(|kib| kib * 1024.0),
-            open_fds: fs::read_dir("/proc/self/fd").ok().map(|fds| fds.count().saturating_sub(1) as f64), // less the listing's own
+            open_fds: fs::read_dir("/proc/self/fd").ok().map(|fds| fds.count().saturating_sub(1) as f64), // without the one of this listing
             max_fds: line(&text("/proc/self/limits"), "Max open files").and_then(number),
             threads: line(&status, "Threads:").and_then(number),
             throttled_seconds: throttled(&text("/proc/self/cgroup"), text),
@@ -39,8 +40,8 @@ impl Process {
     }
 }
 
-/// How long the container's CPU quota held its threads back (cgroups(7)): `throttled_usec` of version 2, `throttled_time` in
-/// nanoseconds of version 1. A container often sees its own group as the root, so that is looked at too.
+/// For how long the container's CPU quota stopped its threads (cgroups(7)): `throttled_usec` in version 2, `throttled_time` in nanoseconds
+/// in version 1. A container often sees its own group as the root, so the root is read too.
 fn throttled(groups: &str, read: impl Fn(&str) -> String) -> Option<f64> {
     let groups = groups.lines().filter_map(|line| {
         let (_, rest) = line.split_once(':')?;
@@ -64,7 +65,7 @@ fn throttled(groups: &str, read: impl Fn(&str) -> String) -> Option<f64> {
     })
 }
 
-/// The rest of the line that starts so.
+/// The rest of the line that begins with `start`.
 fn line<'a>(text: &'a str, start: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(start))
 }
@@ -74,7 +75,7 @@ fn number(text: &str) -> Option<f64> {
     text.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// The fields of `stat` from the third on. The second is the command in parentheses, which may hold spaces and parentheses itself.
+/// The fields of `stat` from the third on. The second is the command in parentheses, which may itself contain spaces and parentheses.
 fn fields(stat: &str) -> Option<impl Iterator<Item = &str>> {
     Some(stat.rsplit_once(')')?.1.split_ascii_whitespace())
 }
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_known() {
+    fn the_values_of_this_process_are_read() {
         let process = Process::read();
         assert!(process.resident_bytes.is_some_and(|bytes| bytes > 100_000.0), "{process:?}");
         assert!(process.open_fds.is_some_and(|fds| fds >= 3.0), "{process:?}");

@@ -1,7 +1,7 @@
-//! The page that Prometheus reads: text format 0.0.4, or OpenMetrics where that is asked for.
+//! Renders the page that Prometheus reads: text format 0.0.4, or OpenMetrics if the client asks for it.
 //!
-//! All workers' cells are added up here, on the thread that asks. The order is that of the table, then of the labels, so
-//! that two scrapes can be compared by eye.
+//! All workers' cells are added up here, on the thread of the scrape. The order is that of the table, then of the labels, so that a person
+//! can compare two scrapes.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,16 +17,16 @@ use super::{
 /// The content type of [`Metrics::render`].
 pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The content type of [`Metrics::render_openmetrics`], once it has its end.
+/// The content type of [`Metrics::render_openmetrics`], after its end mark was added.
 pub const OPENMETRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 impl Metrics {
-    /// All metrics now, in Prometheus' text format ([`METRICS_CONTENT_TYPE`]). Reads `/proc`; meant for the control thread.
+    /// All metrics now, in Prometheus' text format ([`METRICS_CONTENT_TYPE`]). It reads `/proc`, so call it on the control thread.
     pub fn render(&self) -> String {
         text(&self.page())
     }
 
-    /// All metrics now, in OpenMetrics ([`OPENMETRICS_CONTENT_TYPE`]), without its end: `# EOF` comes after whatever else is told.
+    /// All metrics now, in OpenMetrics ([`OPENMETRICS_CONTENT_TYPE`]), without the end mark: `# EOF` follows after all other families.
     pub fn render_openmetrics(&self) -> String {
         openmetrics::write(&self.page())
     }
@@ -40,7 +40,7 @@ impl Metrics {
         page
     }
 
-    /// When the process began, and with it everything that is counted.
+    /// When the process started; all counters start then.
     pub(crate) fn started() -> Option<SystemTime> {
         let seconds = Process::read().start_seconds?;
         Some(SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds.max(0.0)))
@@ -51,7 +51,7 @@ impl Metrics {
         (self.0.semantics.server.sums(), self.0.semantics.client.sums())
     }
 
-    /// The names of attache's own families, as OpenMetrics has them; what else is told must not have the same.
+    /// The names of attache's own families in OpenMetrics. Other families on the page must not have the same names.
     pub fn family_names() -> impl Iterator<Item = &'static str> {
         table::ROWS.iter().map(|row| openmetrics::family_name(&row.what))
     }

@@ -1,4 +1,4 @@
-//! What several rows of the table are read from, added up once for each scrape.
+//! Values that several rows of the table are read from. They are added up once for each scrape.
 
 use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed};
 
@@ -14,10 +14,10 @@ use super::{
     series::Sums,
 };
 
-/// A cell for each thing that is written as a request ends.
+/// One cell for each value that is written when a request ends.
 type Cells<const LABELS: usize> = Sums<LABELS, { cell::ALL }>;
 
-/// Everything that is known at one time.
+/// All values at one point in time.
 pub(super) struct Scrape<'r> {
     pub(super) registry: &'r Registry,
     pub(super) expected: Expected,
@@ -28,7 +28,7 @@ pub(super) struct Scrape<'r> {
     pub(super) by_route: Cells<4>,
     /// By listener and upstream.
     pub(super) by_pair: Cells<2>,
-    /// Of requests that had an upstream.
+    /// For requests that had an upstream.
     pub(super) by_upstream: Cells<1>,
     pub(super) exemplars: BTreeMap<[Name; 5], Exemplars>,
     pub(super) connections: Sums<1, 2>,
@@ -67,7 +67,7 @@ impl<'r> Scrape<'r> {
         &self.registry.control
     }
 
-    /// When the running config was loaded, in seconds since the Unix epoch. Nothing before the first one.
+    /// When the running config was loaded, in seconds since the Unix epoch. `None` before the first one.
     pub(super) fn loaded(&self) -> Option<f64> {
         Some(self.control().last_loaded.load(Relaxed)).filter(|at| *at != 0).map(|at| at as f64)
     }
@@ -100,20 +100,20 @@ impl<'r> Scrape<'r> {
         numbers(lock(&self.control().expiries).iter().map(|(labels, at)| (&labels[..], *at as f64)))
     }
 
-    /// Of each upstream with a limit; of those for which there is a value.
+    /// A value of each upstream with a limit, if it has that value.
     pub(super) fn admission(&self, value: impl Fn(&AdmissionCounts) -> Option<f64>) -> Samples {
         let of = |(upstream, counts): (&Name, _)| Some(([Name::clone(upstream)], value(counts)?));
         numbers(lock(&self.control().admissions).iter().filter_map(of))
     }
 
-    /// Of each upstream with a retry budget: what is used (0), and how much there is (1).
+    /// For each upstream with a retry budget: how much is used (0), or how much there is (1).
     pub(super) fn retry_budget(&self, at: usize) -> Samples {
         let of = |(upstream, budget): (&Name, &[u32; 2])| ([Name::clone(upstream)], f64::from(budget[at]));
         numbers(lock(&self.control().retry_budgets).iter().map(of))
     }
 }
 
-/// Histograms whose cells start at `first`, without exemplars.
+/// The histograms whose cells begin at `first`, without exemplars.
 pub(super) fn durations<const LABELS: usize, const CELLS: usize>(
     sums: &Sums<LABELS, CELLS>,
     first: usize,
@@ -121,7 +121,7 @@ pub(super) fn durations<const LABELS: usize, const CELLS: usize>(
     histograms(sums, first, &BTreeMap::new())
 }
 
-/// Adds zeros for what has not been counted yet.
+/// Adds zeros for series that have not been counted yet.
 pub(super) fn with_zeros<const LABELS: usize>(
     mut sums: Sums<LABELS, 1>,
     zeros: Vec<[Name; LABELS]>,
@@ -132,7 +132,7 @@ pub(super) fn with_zeros<const LABELS: usize>(
     sums
 }
 
-/// By their words, as `outcome`.
+/// The counts by `outcome`.
 pub(super) fn outcomes(of: &Outcomes) -> Samples {
     numbers(of.counts().map(|(word, count)| ([Name::from(word)], count as f64)))
 }
@@ -142,7 +142,7 @@ pub(super) fn flag(is: bool) -> f64 {
     f64::from(u8::from(is))
 }
 
-/// Adds up what differs only in labels that aren't kept.
+/// Adds up the series that differ only in labels that are dropped.
 fn group<const FROM: usize, const TO: usize, const CELLS: usize>(
     sums: &Sums<FROM, CELLS>,
     keep: impl Fn(&[Name; FROM]) -> [&Name; TO],

@@ -1,7 +1,7 @@
 //! Values that belong together, written by one thread and read by others without a lock.
 //!
-//! The writer counts up before and after (a sequence lock: H.-J. Boehm, "Can seqlocks get along with programming language memory
-//! models?", 2012), and a reader that meets it in between takes nothing.
+//! The writer increments a counter before and after it writes (a sequence lock: H.-J. Boehm, "Can seqlocks get along with programming
+//! language memory models?", 2012). A reader that meets a write gets nothing.
 
 use crate::sync::{
     AtomicU64,
@@ -9,7 +9,7 @@ use crate::sync::{
     fence,
 };
 
-/// Writes with `write`, whose stores may be relaxed. Only the one thread that owns the values calls this.
+/// Runs `write`, whose stores may be relaxed. Only the thread that owns the values may call this.
 pub(crate) fn write(changes: &AtomicU64, write: impl FnOnce()) {
     let before = changes.load(Relaxed);
     changes.store(before.wrapping_add(1), Relaxed);
@@ -18,7 +18,7 @@ pub(crate) fn write(changes: &AtomicU64, write: impl FnOnce()) {
     changes.store(before.wrapping_add(2), Release);
 }
 
-/// What `read` found, whose loads may be relaxed; `None` where the values changed meanwhile.
+/// Returns what `read` found; its loads may be relaxed. `None` if the values changed meanwhile.
 pub(crate) fn read<T>(changes: &AtomicU64, read: impl FnOnce() -> T) -> Option<T> {
     let before = changes.load(Acquire);
     let found = read();

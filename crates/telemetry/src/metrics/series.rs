@@ -1,14 +1,13 @@
 //! Counting without a lock: every worker has its own cells for every series, and a scrape adds them up.
 //!
-//! Rule: a cell is written by the one thread that owns its [`Table`] and read by any. So adding is a relaxed
-//! load and a relaxed store, without a locked instruction and on a cache line that no other worker writes.
-//! A reader never sees a torn value; a scrape may see one cell of a request before the other, and Prometheus allows for that.
+//! Rule: only the thread that owns a [`Table`] writes its cells, and any thread reads them. So adding is a relaxed load and a relaxed
+//! store, without a locked instruction, on a cache line that no other worker writes. A reader never sees half a value. A scrape may see one
+//! cell of a request before another, and Prometheus allows that.
 //!
-//! A series is found by the *addresses* of its label texts. Names are interned by the config and words are
-//! static, so hashing a few addresses is enough, nothing is compared letter by letter and no shared reference
-//! count is touched. An address alone would be wrong twice over: an empty static text may share its address
-//! with its neighbour, so the length is a part of the key; and a freed name's address may come back as another
-//! name, so a table holds on to every name whose address it keeps.
+//! A series is found by the *addresses* of its label texts. Names are interned by the config, and words are static. So it is enough to hash
+//! a few addresses; no texts are compared, and no shared reference count is touched. An address alone is not enough, for two reasons. An
+//! empty static text may have the same address as its neighbour, so the length is a part of the key. And the address of a freed name may be
+//! used for another name, so a table keeps every name whose address it uses.
 
 use std::{
     cell::RefCell,
@@ -24,11 +23,11 @@ use attache_config::model::Name;
 
 use crate::Reason;
 
-/// Series that one worker keeps of one family; what comes above them is counted in one whose labels are all
-/// [`OTHER`]. Labels come from the config and from closed lists, so only endless reloads with ever new names get here.
+/// The most series of one family that one worker keeps. Further ones are counted in one series whose labels are all [`OTHER`]. Labels come
+/// from the config and from closed lists, so only endless reloads with new names each time can reach this.
 const MAX_SERIES: usize = 10_000;
 
-/// Every label of the series that takes what is above [`MAX_SERIES`].
+/// Every label of the series for what is above [`MAX_SERIES`].
 const OTHER: &str = "other";
 
 /// The value of one label.
@@ -47,7 +46,7 @@ impl<'a> From<&'a Name> for Label<'a> {
 }
 
 impl<'a> From<Option<&'a Name>> for Label<'a> {
-    /// A name that is missing is an empty label.
+    /// A missing name becomes an empty label.
     fn from(name: Option<&'a Name>) -> Self {
         name.map_or(Self::Word(""), Self::Name)
     }
@@ -66,7 +65,7 @@ impl From<Reason> for Label<'_> {
 }
 
 impl From<Option<Reason>> for Label<'_> {
-    /// Without a reason the label is empty.
+    /// A missing reason becomes an empty label.
     fn from(reason: Option<Reason>) -> Self {
         Self::Word(reason.map_or("", Reason::as_str))
     }
@@ -91,7 +90,7 @@ impl Label<'_> {
         (text.as_ptr().addr(), text.len())
     }
 
-    /// What keeps the address from meaning another text.
+    /// Keeps the name alive, so that its address can't be used for another text.
     fn hold(&self) -> Option<Name> {
         match self {
             Self::Name(name) => Some(Name::clone(name)),
@@ -100,7 +99,7 @@ impl Label<'_> {
     }
 }
 
-/// One worker's cells of one series. Aligned to two cache lines, since the prefetcher of x86 pulls them in pairs.
+/// One worker's cells of one series. It is aligned to two cache lines, because the prefetcher of x86 loads them in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Series<const LABELS: usize, const CELLS: usize> {
@@ -109,14 +108,14 @@ pub(crate) struct Series<const LABELS: usize, const CELLS: usize> {
 }
 
 impl<const LABELS: usize, const CELLS: usize> Series<LABELS, CELLS> {
-    /// Adds to a cell; only the owner of the table calls this. Wraps, so that adding `u64::MAX` takes one away.
+    /// Adds to a cell. Only the owner of the table may call this. It wraps, so adding `u64::MAX` subtracts one.
     pub(crate) fn add(&self, cell: usize, amount: u64) {
         if let Some(cell) = self.cells.get(cell) {
             cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
         }
     }
 
-    /// A cell, for callers that keep their own order. A missing one is the last one.
+    /// A cell, for callers that define their own order of writes. For a position that doesn't exist it is the last cell.
     pub(crate) fn cell(&self, cell: usize) -> &AtomicU64 {
         &self.cells[cell.min(CELLS - 1)]
     }
@@ -126,17 +125,17 @@ impl<const LABELS: usize, const CELLS: usize> Series<LABELS, CELLS> {
         self.cell(cell).load(Relaxed)
     }
 
-    /// Sets a cell; only the owner of the table calls this.
+    /// Sets a cell. Only the owner of the table may call this.
     pub(crate) fn set(&self, cell: usize, value: u64) {
         self.cell(cell).store(value, Relaxed);
     }
 }
 
-/// All workers' series of one family: what a scrape reads.
+/// All workers' series of one family; a scrape reads them.
 #[derive(Debug)]
 pub(crate) struct Family<const LABELS: usize, const CELLS: usize> {
-    /// Locked by a worker once for each new series, which is bounded by the config, and by a scrape for as long as it
-    /// takes to copy the pointers; never for a request whose series is known.
+    /// A worker locks this once for each new series, and the config limits their number. A scrape locks it for as long as it takes to copy
+    /// the pointers. A request whose series is known never locks it.
     series: Mutex<Vec<Arc<Series<LABELS, CELLS>>>>,
 }
 
@@ -168,7 +167,7 @@ impl<const LABELS: usize, const CELLS: usize> Family<LABELS, CELLS> {
 }
 
 impl<const LABELS: usize, const CELLS: usize> Family<LABELS, CELLS> {
-    /// What `read` makes of all workers' cells of each series.
+    /// What `read` computes from all workers' cells of each series.
     pub(crate) fn fold<T: Default>(
         &self,
         read: impl Fn(&Series<LABELS, CELLS>, &mut T),
@@ -185,7 +184,7 @@ impl<const LABELS: usize, const CELLS: usize> Family<LABELS, CELLS> {
 /// The sums over all workers of one family's cells, by label.
 pub(crate) type Sums<const LABELS: usize, const CELLS: usize> = BTreeMap<[Name; LABELS], [u64; CELLS]>;
 
-/// One worker's way to its series of one family.
+/// One worker's access to its series of one family.
 #[derive(Debug)]
 pub(crate) struct Table<const LABELS: usize, const CELLS: usize> {
     family: Arc<Family<LABELS, CELLS>>,
@@ -218,7 +217,7 @@ impl<const LABELS: usize, const CELLS: usize> Table<LABELS, CELLS> {
         self.with(labels, |series| series.add(cell, amount));
     }
 
-    /// Runs `write` on the cells of a series. Allocates nothing and takes no lock once the series is known.
+    /// Runs `write` on the cells of a series. If the series is known, it allocates nothing and takes no lock.
     pub(crate) fn with<T>(
         &self,
         labels: [Label<'_>; LABELS],
@@ -229,8 +228,8 @@ impl<const LABELS: usize, const CELLS: usize> Table<LABELS, CELLS> {
         if let Some(known) = maps.by_address.get(&key) {
             return write(&known.series);
         }
-        // A reload brings the same names at new addresses: they lead to the same series, and those that
-        // were left behind are forgotten here before they pile up.
+        // After a reload the same names have new addresses, which lead to the same series. The old addresses are removed here before there
+        // are too many.
         if maps.by_address.len() > 64 + 2 * maps.by_text.len() {
             maps.by_address.clear();
         }
@@ -272,12 +271,12 @@ macro_rules! families {
 }
 pub(super) use families;
 
-/// Where the texts of some labels stand, and how long they are.
+/// The addresses and lengths of the texts of some labels.
 #[derive(Debug, PartialEq, Eq)]
 struct Addresses<const LABELS: usize>([(usize, usize); LABELS]);
 
 impl<const LABELS: usize> Hash for Addresses<LABELS> {
-    /// One word for each label: this runs for every request, and an array's own way takes three.
+    /// Hashes one word for each label: this runs for every request, and the standard hash of an array would need three.
     fn hash<H: Hasher>(&self, state: &mut H) {
         for (address, length) in self.0 {
             state.write_usize(address ^ length.rotate_right(8));
@@ -285,8 +284,7 @@ impl<const LABELS: usize> Hash for Addresses<LABELS> {
     }
 }
 
-/// Mixes addresses, which no peer chooses, so speed is all that counts (the multiplier is that of Knuth, TAOCP 6.4:
-/// 2^64 over the golden ratio).
+/// Mixes addresses. No peer chooses them, so only speed matters (the multiplier is that of Knuth, TAOCP 6.4: 2^64 over the golden ratio).
 #[derive(Default)]
 struct AddressHasher(u64);
 
@@ -302,7 +300,7 @@ impl Hasher for AddressHasher {
     }
 
     fn finish(&self) -> u64 {
-        // The high bits are mixed best and the map uses the low ones too.
+        // The high bits are mixed best, but the map also uses the low ones.
         self.0.rotate_left(26)
     }
 }
@@ -342,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_up_on_one_worker_may_come_down_on_another() {
+    fn one_worker_may_subtract_what_another_one_added() {
         let family = Arc::new(Family::<1, 1>::default());
         let (one, other) = (Table::new(&family), Table::new(&family));
         one.add([Label::Word("x")], 0, 1);
@@ -363,13 +361,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_at_a_freed_address_is_not_taken_for_the_one_before() {
+    fn a_name_at_a_reused_address_is_not_taken_for_the_old_one() {
         let family = Arc::new(Family::<1, 1>::default());
         let table = Table::new(&family);
         table.add([Label::Name(&Name::from("upstream-same"))], 0, 1);
         for index in 0..1000 {
-            // The series is known by then, so nothing but the table keeps this allocation from being freed, and an
-            // allocator likes to give the block that was just freed.
+            // The series is known by then, so only the table keeps this allocation from being freed. An allocator tends to return the block
+            // that was freed last.
             table.add([Label::Name(&Name::from("upstream-same"))], 0, 1);
             table.add([Label::Name(&Name::from(format!("upstream-{index:04}")))], 0, 1);
         }
@@ -379,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_share_an_address_are_told_apart_by_their_length() {
+    fn texts_that_share_an_address_are_distinguished_by_their_length() {
         let family = Arc::new(Family::<1, 1>::default());
         let table = Table::new(&family);
         let word: &'static str = "reset";

@@ -1,4 +1,4 @@
-//! What has several cells in one series, because it is written at once. Several metrics of the page are read from each.
+//! Series with several cells, which are written together. Several metrics of the page are read from each of them.
 
 use super::{cell, exemplars, histogram, series::families};
 
@@ -11,11 +11,11 @@ families! { pub(super) Families, Tables {
     exemplars: 5, exemplars::CELLS;
     /// By upstream and step.
     connects: 2, histogram::CELLS;
-    /// By listener: opened, and open now.
+    /// By listener: how many were opened, and how many are open now.
     connections: 1, 2;
-    /// By upstream: opened, and open now.
+    /// By upstream: how many were opened, and how many are open now.
     upstream_connections: 1, 2;
-    /// By upstream and endpoint, while a client requests it; never on the page of metrics, because the number of
-    /// endpoints has no limit.
+    /// By upstream and endpoint, while a client asks for it. It is never on the page of metrics, because the number of endpoints has no
+    /// limit.
     endpoints: 2, cell::ENDPOINT;
 } }

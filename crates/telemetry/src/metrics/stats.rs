@@ -1,8 +1,7 @@
-//! What happened lately: the same counters as on the page of metrics, as rates and percentiles over the last seconds and minutes.
+//! The recent past: the counters of the metrics page as rates and percentiles over the last seconds and minutes.
 //!
-//! Rule: the control thread reads all workers' cells every five seconds and keeps the differences of five minutes, of
-//! those rows only on which something happened. Workers know nothing of it. A window is the sum of its steps and of
-//! what came since the last one.
+//! Rule: the control thread reads all workers' cells every five seconds, and keeps the differences of five minutes for those rows that
+//! changed. Workers do nothing for this. A window is the sum of its steps and of what was counted since the last step.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -22,22 +21,22 @@ use super::{
 };
 use crate::Reason;
 
-/// Time between two looks.
+/// The time between two steps.
 const STEP: Duration = Duration::from_secs(5);
-/// Steps that are kept: five minutes.
+/// The number of steps that are kept: five minutes.
 const STEPS: usize = 60;
-/// Steps of the short window: ten seconds, and what came since.
+/// The number of steps of the short window: ten seconds, in addition to what came since.
 const SHORT: usize = 2;
-/// Steps of one point of the last hour: 15 seconds.
+/// The number of steps of one point of the last hour: 15 seconds.
 const COARSE: usize = 3;
-/// Points of the last hour.
+/// The number of points of the last hour.
 const HOUR: usize = 240;
-/// Rows with their own history; further rows have only sums.
+/// The number of rows with a history of their own; further rows have only sums.
 const ROWS: usize = 4096;
-/// Endpoints are counted for this long after the last request for them.
+/// How long endpoints are counted after the last request for them.
 const WATCHED: Duration = Duration::from_secs(60);
 
-/// What a row is about.
+/// What a row counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Row {
     Total,
@@ -52,12 +51,12 @@ enum Row {
 type Rows = BTreeMap<Row, Counts>;
 /// By upstream and reason.
 type Reasons = BTreeMap<[Name; 2], u64>;
-/// Upstreams that answer with 4xx alone.
+/// Upstreams that answer every call with a 4xx.
 type Refusing = HashMap<Name, (u64, Duration)>;
 
 #[derive(Debug)]
 struct Step {
-    /// When it ended.
+    /// When the step ended.
     at: Instant,
     took: Duration,
     rows: HashMap<usize, Counts>,
@@ -73,12 +72,12 @@ struct History {
     steps: VecDeque<Step>,
     /// The last hour of all traffic, oldest first.
     hour: VecDeque<Point>,
-    /// What came since the last point, in how many steps and how long.
+    /// What was counted since the last point, in how many steps, and for how long.
     gathered: (Counts, usize, Duration),
     watched: Option<Instant>,
 }
 
-/// Calls that were served well until now.
+/// How many calls were served well until now.
 #[derive(Debug)]
 pub(crate) struct Served(Rows);
 
@@ -87,7 +86,7 @@ impl Served {
         Self(rows(metrics))
     }
 
-    /// Those of an upstream; of a listener where there is none.
+    /// Those of an upstream, or of a listener if there is no upstream.
     pub(crate) fn of(&self, upstream: Option<&Name>, listener: Option<&Name>) -> u64 {
         let row = match (upstream, listener) {
             (Some(upstream), _) => Row::Upstream(upstream.clone()),
@@ -97,7 +96,7 @@ impl Served {
         self.0.get(&row).map_or(0, Counts::served)
     }
 
-    /// Of each upstream its answers with 4xx, and what it served with another status.
+    /// For each upstream, its 4xx responses, and the calls that it served with another status.
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = (&Name, u64, u64)> {
         self.0.iter().filter_map(|(row, counts)| {
             let Row::Upstream(name) = row else { return None };
@@ -107,7 +106,7 @@ impl Served {
     }
 }
 
-/// Rates and percentiles of the last minutes. For the control thread: it has a lock.
+/// Rates and percentiles of the last minutes. Use it on the control thread, because it has a lock.
 #[derive(Debug)]
 pub struct Stats {
     metrics: Metrics,
@@ -131,7 +130,7 @@ impl Stats {
         Self { metrics: metrics.clone(), history: Mutex::new(history) }
     }
 
-    /// Samples periodically, for as long as it is polled.
+    /// Samples periodically, as long as it is polled.
     pub async fn run(&self) {
         let mut ticks = tokio::time::interval_at(Instant::now() + STEP, STEP);
         loop {
@@ -149,12 +148,12 @@ impl Stats {
         }
     }
 
-    /// Upstreams whose every answer is a 4xx of their own now.
+    /// The upstreams that answer every call with a 4xx of their own now.
     pub fn client_errors(&self) -> HashSet<Name> {
         self.metrics.client_errors(&Served::new(&self.metrics)).into_keys().collect()
     }
 
-    /// Everything as JSON. From the first call on endpoints are counted too, until a minute after the last.
+    /// Everything as JSON. From the first call on, endpoints are counted too, until a minute after the last call.
     pub fn json(&self) -> Value {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         history.watched = Some(Instant::now());
@@ -211,7 +210,7 @@ impl History {
         self.gathered = (Counts::default(), 0, Duration::ZERO);
     }
 
-    /// The last `steps` steps of a row with what came since, and how long that is.
+    /// The counts of a row in the last `steps` steps and since the last one, and how long that period is.
     fn window(&self, row: &Row, now: &Counts, at: Instant, steps: usize) -> (Counts, Duration) {
         let mut sum = now.since(self.last.get(row).unwrap_or(&Counts::default()));
         let mut over = at.saturating_duration_since(self.last_at);
@@ -225,7 +224,7 @@ impl History {
         (sum, over)
     }
 
-    /// What a row counted in each step, and since the last one.
+    /// What a row counted in each step, and since the last one, newest first.
     fn newest_first(&self, row: &Row, now: &Counts, at: Instant) -> impl Iterator<Item = Period> {
         let since = now.since(self.last.get(row).unwrap_or(&Counts::default()));
         let running = at.saturating_duration_since(self.last_at);
@@ -261,7 +260,7 @@ impl History {
         out
     }
 
-    /// One point for each step, oldest first: seconds before now, requests and failures a second, and the percentiles.
+    /// One point for each step, oldest first: the seconds before now, requests and failures per second, and the percentiles.
     fn series(&self, row: &Row, at: Instant) -> Vec<Value> {
         let id = self.ids.get(row);
         let none = Counts::default();
@@ -414,7 +413,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn windows_slide_and_sums_stay() {
+    async fn windows_move_and_sums_stay() {
         let metrics = Metrics::new();
         let stats = Stats::new(&metrics);
         for _ in 0..10 {
@@ -472,7 +471,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn endpoints_are_counted_from_the_first_look_until_a_minute_after_the_last() {
+    async fn endpoints_are_counted_from_the_first_request_for_them_until_a_minute_after_the_last() {
         let metrics = Metrics::new();
         let stats = Stats::new(&metrics);
         finish(&metrics, 200, None);

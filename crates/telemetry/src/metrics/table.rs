@@ -24,13 +24,13 @@ use super::{
 };
 use crate::Reason;
 
-/// A metric, and its series now.
+/// A metric, and how to read its series now.
 pub(crate) struct Row {
     pub(crate) what: Descriptor,
     pub(super) read: fn(&Scrape<'_>) -> Samples,
 }
 
-/// How many names there are.
+/// The number of names.
 macro_rules! how_many {
     ($($name:ident)*) => {{
         const NAMES: &[&str] = &[$(stringify!($name)),*];
@@ -73,7 +73,7 @@ macro_rules! metrics {
             }
         }
 
-        /// All of them, in the order of the page.
+        /// All rows, in the order of the page.
         pub(crate) const ROWS: &[Row] = &[$(Row {
             what: Descriptor {
                 name: $name,
@@ -165,10 +165,10 @@ metrics! {
         count pub(super) fn upstream_connection_failed(upstream: &Name, reason: Reason)
         from zero |of| of.upstream_reasons(OF_CONNECTIONS, OF_TLS);
     Histogram "attache_upstream_connect_duration_seconds"
-        "How long connections to endpoints took to be made. Step is tcp (also for Unix sockets) or tls (the handshake)."
+        "How long it took to open connections to endpoints. Step is tcp (also for Unix sockets) or tls (the handshake)."
         read [upstream, step] |now| { durations(&now.registry.shared.connects.sums(), 0) };
     Counter "attache_upstream_pool_reused_total"
-        "Attempts that went out on a connection that was open already."
+        "Attempts that were sent on a connection that was already open."
         count pub fn pool_reused(upstream: &Name);
     Counter "attache_upstream_overflow_total"
         "Calls that a limit refused: circuit breaker, retry budget, rate limit."
@@ -244,7 +244,7 @@ metrics! {
         "When the running config was loaded, in seconds since the Unix epoch."
         read [] |now| { number(now.loaded()) };
     Gauge "attache_tls_certificate_expiry_timestamp_seconds"
-        "When the certificate that attache shows there expires, in seconds since the Unix epoch. Side is listener or upstream."
+        "When the certificate that attache presents there expires, in seconds since the Unix epoch. Side is listener or upstream."
         read [side, name] |now| { now.expiries() };
     Counter "attache_certificate_reloads_total"
         "Changed certificates, keys, roots and revocation lists: used (ok), or unusable while the last good ones stayed in use (failed)."

@@ -17,7 +17,7 @@ fn exchange(upstream: Option<&str>) -> Exchange {
     exchange
 }
 
-/// Samples of a page by their name with labels.
+/// The samples of a page, by their names with labels.
 fn samples(page: &str) -> BTreeMap<&str, f64> {
     let lines = page.lines().filter(|line| !line.starts_with('#'));
     lines
@@ -70,8 +70,8 @@ fn the_page_has_every_described_metric_and_no_other() {
         .collect();
     let mut described: BTreeSet<_> = ROWS.iter().map(|row| row.what.name.to_owned()).collect();
     let families: BTreeSet<_> = shown.iter().cloned().collect();
-    assert_eq!(shown.len(), families.len(), "a family stands twice");
-    // Not every machine has a CPU quota to tell of.
+    assert_eq!(shown.len(), families.len(), "a family occurs twice");
+    // Not every machine has a CPU quota.
     let throttled = "attache_cpu_throttled_seconds_total";
     if !families.contains(throttled) {
         described.remove(throttled);
@@ -130,7 +130,7 @@ fn a_request_counts_once_everywhere() {
     assert_eq!(samples[&*format!(r#"attache_request_duration_seconds_count{{{route},code="5xx"}}"#)], 1.0);
     let sum = samples[&*format!(r#"attache_request_duration_seconds_sum{{{route},code="5xx"}}"#)];
     assert!((sum - total.as_secs_f64()).abs() < 2e-6, "{sum} {total:?}");
-    assert!(!page.contains("time_to_head"), "there was no head");
+    assert!(!page.contains("time_to_head"), "there was no response head");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_status_beyond_the_classes_counts_as_a_server_error() {
 }
 
 #[test]
-fn a_grpc_call_counts_by_what_its_status_stands_for() {
+fn a_grpc_call_counts_by_the_http_status_of_its_outcome() {
     let metrics = Metrics::new();
     let worker = metrics.worker();
     for (status, code) in [("0", "2xx"), ("5", "4xx"), ("14", "5xx")] {
@@ -312,7 +312,7 @@ fn a_breaker_is_in_one_state_and_its_changes_are_counted() {
 }
 
 #[test]
-fn time_is_told_apart_into_the_upstreams_and_what_attache_added() {
+fn time_is_split_into_the_upstream_s_and_attache_s() {
     let metrics = Metrics::new();
     let worker = metrics.worker();
     let done = exchange(Some("orders"));
@@ -370,7 +370,7 @@ fn the_bucket_of_a_sampled_request_has_its_trace() {
 }
 
 #[test]
-fn an_exemplar_is_never_a_mixture_of_two() {
+fn the_values_of_two_exemplars_are_never_mixed() {
     use super::{
         exemplars,
         series::{Family, Label, Table},

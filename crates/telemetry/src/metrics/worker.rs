@@ -1,4 +1,4 @@
-//! What a worker counts.
+//! The counters that a worker uses.
 
 use std::{marker::PhantomData, rc::Rc, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{Exchange, Reason};
 
-/// Counts one series without looking its labels up. It belongs to the worker whose metrics it came from, so it is not `Send`.
+/// Counts in one series, whose labels were looked up once. It belongs to the worker whose metrics it came from, so it is not `Send`.
 #[derive(Debug)]
 pub struct DecisionCounter {
     series: Arc<Series<4, 1>>,
@@ -18,25 +18,25 @@ pub struct DecisionCounter {
 }
 
 impl DecisionCounter {
-    /// One more.
+    /// Counts one more.
     #[inline]
     pub fn count(&self) {
         self.series.add(0, 1);
     }
 }
 
-/// Adding this takes one away: cells wrap.
+/// Adding this subtracts one, because cells wrap.
 const MINUS_ONE: u64 = u64::MAX;
 
 impl WorkerMetrics {
-    /// A request, or an opaque connection, began.
+    /// A request or an opaque connection has begun.
     pub fn request_started(&self, exchange: &Exchange) {
         exchange.in_flight.set(true);
         self.0.shared.in_flight.add(in_flight(exchange), 0, 1);
     }
 
-    /// The client of a request ended its side before there was an answer. One that had waited has most likely given up: an HTTP/1 client
-    /// that only ends its writing does so with its request. The request itself goes on, and is counted as it ends.
+    /// The client of a request ended its side before there was a response. If it had waited, it has most likely given up: an HTTP/1 client
+    /// that only ends its writing does so together with its request. The request itself continues, and is counted when it ends.
     #[cold]
     pub fn client_left(&self, exchange: &Exchange) {
         let waited = exchange.start.elapsed();
@@ -65,10 +65,10 @@ impl WorkerMetrics {
         exchange.detail.replace(None);
     }
 
-    /// A request, or an opaque connection, ended: its record is counted as it stands, also where it never began (a
-    /// handshake that failed). Once for each exchange. Returns how long it took, so that the access log reads no clock again.
+    /// A request or an opaque connection has ended. Its record is counted as it is, even if the exchange never began (a failed handshake).
+    /// Call it once for each exchange. It returns how long the exchange took, so that the access log doesn't read the clock again.
     ///
-    /// Allocates nothing and takes no lock once the series is known.
+    /// If the series is known, it allocates nothing and takes no lock.
     pub fn request_finished(&self, exchange: &Exchange) -> Duration {
         let total = exchange.start.elapsed();
         if exchange.in_flight.take() {
@@ -122,7 +122,7 @@ impl WorkerMetrics {
         total
     }
 
-    /// Somebody follows exchanges: their headers are wanted, see [`Exchange::see_request`]. One relaxed load.
+    /// Whether somebody follows exchanges and needs their headers, see [`Exchange::see_request`]. It costs one relaxed load.
     pub fn tapped(&self) -> bool {
         self.0.watcher.tapped()
     }
@@ -149,13 +149,13 @@ impl WorkerMetrics {
         });
     }
 
-    /// A client's connection ended, orderly or for a reason.
+    /// A client's connection has ended, without an error or for a reason.
     pub fn connection_closed(&self, listener: &Name, reason: Option<Reason>) {
         self.0.shared.connections.add([Label::Name(listener)], cell::ACTIVE, MINUS_ONE);
         self.connections_closed(listener, reason);
     }
 
-    /// A connection to an endpoint is open and usable (TLS included), or could not be made.
+    /// A connection to an endpoint is open and usable (with TLS), or could not be opened.
     pub fn upstream_connection(&self, upstream: &Name, outcome: Result<(), Reason>) {
         match outcome {
             Ok(()) => self.0.shared.upstream_connections.with([Label::Name(upstream)], |series| {
@@ -166,7 +166,8 @@ impl WorkerMetrics {
         }
     }
 
-    /// How long a connection to an endpoint took to be made, as far as it came: `tcp` (or the Unix socket), then `tls`.
+    /// How long it took to open a connection to an endpoint: `tcp` (or the Unix socket), then `tls`. A step that was not reached has no
+    /// time.
     pub fn upstream_connect_times(&self, upstream: &Name, tcp: Option<Duration>, tls: Option<Duration>) {
         for (step, took) in [("tcp", tcp), ("tls", tls)] {
             if let Some(took) = took {
@@ -179,13 +180,13 @@ impl WorkerMetrics {
         }
     }
 
-    /// A connection to an endpoint that had been opened is gone.
+    /// An open connection to an endpoint has ended.
     pub fn upstream_connection_closed(&self, upstream: &Name) {
         self.0.shared.upstream_connections.add([Label::Name(upstream)], cell::ACTIVE, MINUS_ONE);
     }
 
-    /// A state of the upstream, or of one of its endpoints, changed: `what` (`circuit`, `endpoint-circuit`, `ejection`, `health`,
-    /// `connection`) is `to` now, and why.
+    /// A state of the upstream or of one of its endpoints has changed: `what` (`circuit`, `endpoint-circuit`, `ejection`, `health`,
+    /// `connection`) is now `to`, because of this reason.
     pub fn transition(
         &self,
         upstream: &Name,
@@ -198,14 +199,15 @@ impl WorkerMetrics {
         self.0.watcher.event(what, upstream, endpoint, to, because);
     }
 
-    /// The copy of a request failed, as its exchange says: no caller sees it, so the log and the list of failures must.
+    /// The copy of a request failed. Its exchange says why. No caller sees this, so the log and the list of failures must show it.
     pub fn mirror_failed(&self, upstream: &Name, exchange: &Exchange) {
         self.mirrored(upstream, exchange.reason.get().map_or(Ok(()), Err));
         exchange.upstream.replace(Some(upstream.clone()));
         self.0.watcher.keep(exchange, exchange.start.elapsed());
     }
 
-    /// Counts the same as [`authorized`](Self::authorized), for who keeps it: what a rule allows is decided for every request.
+    /// A counter for the same as [`authorized`](Self::authorized), for code that keeps it: the decision of an access rule is counted for
+    /// every request.
     pub fn authorizations(
         &self,
         listener: &Name,

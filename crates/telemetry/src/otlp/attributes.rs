@@ -1,4 +1,4 @@
-//! Attributes by OpenTelemetry's semantic conventions (HTTP: stable since 1.23), and who sends.
+//! Attributes of OpenTelemetry's semantic conventions (HTTP: stable since 1.23), and the description of the sender.
 
 use std::{
     net::SocketAddr,
@@ -13,10 +13,10 @@ use opentelemetry_proto::tonic::{
 
 use crate::Reason;
 
-/// Methods of RFC 9110 and RFC 5789; others are `_OTHER`, since there have to be few.
+/// Methods of RFC 9110 and RFC 5789. Other methods become `_OTHER`, because the number of values must be small.
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
-/// `http.request.method`, as one of few words; empty where there is none.
+/// `http.request.method`, as one word out of a few; empty if there is no method.
 pub(crate) fn method_word(method: &str) -> &'static str {
     if method.is_empty() {
         return "";
@@ -24,7 +24,7 @@ pub(crate) fn method_word(method: &str) -> &'static str {
     METHODS.into_iter().find(|known| *known == method).unwrap_or("_OTHER")
 }
 
-/// `network.protocol.version` of a client's protocol; empty where it isn't HTTP.
+/// `network.protocol.version` of a client's protocol; empty if that isn't HTTP.
 pub(crate) fn version_word(protocol: &str) -> &'static str {
     match protocol {
         "http1" => "1.1",
@@ -33,7 +33,7 @@ pub(crate) fn version_word(protocol: &str) -> &'static str {
     }
 }
 
-/// Who sends.
+/// The sender.
 pub(crate) fn resource(of: &Collector) -> Resource {
     let mut attributes = Attributes::default();
     attributes.text("service.name", &of.service);
@@ -43,7 +43,7 @@ pub(crate) fn resource(of: &Collector) -> Resource {
     Resource { attributes: attributes.0, ..Resource::default() }
 }
 
-/// What made it.
+/// The program that made the data.
 pub(crate) fn scope() -> InstrumentationScope {
     InstrumentationScope {
         name: "attache".into(),
@@ -61,7 +61,7 @@ fn whole(since: Duration) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Attributes of one span, record or series. Those without a value are left out.
+/// The attributes of one span, record or series. Attributes without a value are left out.
 #[derive(Debug, Default)]
 pub(crate) struct Attributes(pub(crate) Vec<KeyValue>);
 
@@ -91,7 +91,7 @@ impl Attributes {
         }
     }
 
-    /// `http.request.method`, and the original where it is none of the known.
+    /// `http.request.method`, and the original method if it isn't one of the known ones.
     pub(crate) fn method(&mut self, method: &str) {
         let word = method_word(method);
         self.text("http.request.method", word);
@@ -100,7 +100,7 @@ impl Attributes {
         }
     }
 
-    /// `server.address` and `server.port` of an authority; the port is the scheme's own where none is written.
+    /// `server.address` and `server.port` of an authority. If no port is written, it is the default port of the scheme.
     pub(crate) fn server(&mut self, authority: &str, tls: bool) {
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !host.is_empty() && !port.contains(']') => (host, port.parse().ok()),
@@ -120,7 +120,7 @@ impl Attributes {
         }
     }
 
-    /// What went wrong, for those who group errors: our reason, or else the status.
+    /// `error.type`: attache's reason, or else the status.
     pub(crate) fn error(&mut self, reason: Option<Reason>, status: u16) {
         match reason {
             Some(reason) => self.text("error.type", reason.as_str()),

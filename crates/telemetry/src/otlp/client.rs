@@ -1,7 +1,8 @@
-//! Sends exports to one collector, and tries again what may be tried again.
+//! Sends exports to one collector, and repeats them if that is allowed and may help.
 //!
-//! An export has `timeout` for all its attempts. Between two of them it waits half a second, then twice as long each time, give or take a
-//! half by chance, so that many proxies don't come back at once; or as long as the collector asks for.
+//! An export has `timeout` for all its attempts. Between two attempts it waits half a second, then twice as long each time. Each wait
+//! varies randomly by a half, so that many proxies don't return at the same moment. If the collector asks for a certain wait, that is used
+//! instead.
 
 use std::{fmt, future::Future, io, io::Write as _, pin::Pin, time::Duration};
 
@@ -22,19 +23,19 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::refusal::{self, Refusal};
 
-/// Bytes of a response that are read.
+/// The most bytes of a response that are read.
 const LONGEST_ANSWER: usize = 64 << 10;
 /// The first wait before another attempt; it doubles.
 const WAIT: Duration = Duration::from_millis(500);
 /// The longest of these waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// A connection that is being made.
+/// A connection that is being opened.
 pub type DialFuture = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>>>>;
-/// Makes a connection to the collector, TLS included.
+/// Opens a connection to the collector, with TLS.
 pub type Dial = Box<dyn Fn() -> DialFuture>;
 
-/// What a collector did not want of an export that it took ("partial success").
+/// What a collector rejected of an export that it accepted ("partial success").
 pub(crate) struct Rejected {
     /// How many items were sent.
     pub(crate) count: i64,
@@ -42,16 +43,16 @@ pub(crate) struct Rejected {
     pub(crate) message: String,
 }
 
-/// The way to one collector.
+/// Exports to one collector.
 pub(crate) struct Exporter {
     collector: Collector,
     dial: Dial,
-    /// What is sent, in the plural.
+    /// The name of the exported items, in the plural.
     what: &'static str,
     client: Option<Client>,
-    /// The last export failed, and that was said.
+    /// The last export failed, and this was logged.
     failing: bool,
-    /// The collector's words about what it did not want were said.
+    /// The collector's message about rejected items was logged.
     complained: bool,
 }
 
@@ -60,8 +61,8 @@ impl Exporter {
         Self { collector, dial, what, client: None, failing: false, complained: false }
     }
 
-    /// Sends this message. How much of it the collector did not want; `None` if it did not come to it, which is logged
-    /// once until it does again.
+    /// Sends this message. Returns how many items the collector rejected. `None` if the export failed; that is logged once, until an export
+    /// succeeds again.
     pub(crate) async fn export(
         &mut self,
         message: &[u8],
@@ -87,7 +88,7 @@ impl Exporter {
         // This is logged once, and not for every export.
         if !std::mem::replace(&mut self.failing, true) {
             let (host, port, what) = (&self.collector.host, self.collector.port, self.what);
-            tracing::warn!(collector = %format_args!("{host}:{port}"), error = refusal.why, "{what} can't be exported; they are lost until they can");
+            tracing::warn!(collector = %format_args!("{host}:{port}"), error = refusal.why, "{what} can't be exported; they are lost until this works again");
         }
         None
     }
@@ -101,7 +102,7 @@ impl Exporter {
             return 0;
         };
         if !message.is_empty() && !std::mem::replace(&mut self.complained, true) {
-            tracing::warn!(rejected = count, message, "the collector did not want all {}", self.what);
+            tracing::warn!(rejected = count, message, "the collector rejected some {}", self.what);
         }
         u64::try_from(count).unwrap_or_default()
     }
@@ -113,7 +114,7 @@ impl Exporter {
     fn encode(&self, message: &[u8]) -> Bytes {
         let packed = self.gzip().then(|| {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-            // A Vec takes everything.
+            // Writing to a Vec never fails.
             let _ = encoder.write_all(message);
             encoder.finish().unwrap_or_default()
         });
@@ -124,7 +125,7 @@ impl Exporter {
         }
     }
 
-    /// The collector's answer.
+    /// Sends the body and returns the collector's response.
     async fn send(&mut self, body: Bytes) -> Result<Bytes, Refusal> {
         let grpc = self.collector.protocol == ExportProtocol::Grpc;
         let request = self.request(body)?;
@@ -133,7 +134,7 @@ impl Exporter {
             none => none.insert(connect(&self.dial, &self.collector).await.map_err(Refusal::passing)?),
         };
         let answer = client.call(request).await.map_err(Refusal::passing)?;
-        // Zipkin has taken them with 202.
+        // Zipkin accepts spans with status 202.
         if self.collector.protocol == ExportProtocol::Zipkin && answer.status.is_success() {
             return Ok(Bytes::new());
         }
@@ -142,7 +143,7 @@ impl Exporter {
         }
         if grpc {
             refusal::grpc(&answer.headers, &answer.trailers)?;
-            // The collector has taken the export. It may leave out a message that says nothing.
+            // The collector has accepted the export. It may leave out the message if there is nothing to say.
             let mut frames = Frames::new(LONGEST_ANSWER);
             frames.push(&answer.body);
             return Ok(frames.next().ok().flatten().unwrap_or_default());
@@ -196,7 +197,7 @@ async fn connect(dial: &Dial, collector: &Collector) -> Result<Client, client::E
         ExportProtocol::Grpc => Protocol::Http2,
         ExportProtocol::HttpProtobuf | ExportProtocol::Zipkin => Protocol::Http1,
     };
-    // The caller's deadline for all attempts may end it before.
+    // The caller's deadline for all attempts may end this call earlier.
     let within = collector.timeout;
     let bounds = Bounds { connect: within, total: within, body: LONGEST_ANSWER, ..Bounds::default() };
     let dialled = async { Ok(Dialled { io: dial().await?, protocol }) };

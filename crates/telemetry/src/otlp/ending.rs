@@ -1,10 +1,10 @@
-//! When an export ends.
+//! Decides when an export ends.
 
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc};
 
-/// Keeps an export running. The export ends when the last handle is dropped, or by a call of `end`.
+/// Keeps an export running. The export ends when the last handle is dropped, or when `end` is called.
 #[derive(Clone, Debug)]
 pub struct Ending {
     told: Arc<Notify>,
@@ -25,12 +25,12 @@ impl Ending {
         (Self { told: Arc::clone(&told), _alive: sender }, Ended { told, alive })
     }
 
-    /// Both are held for the same export.
+    /// Whether both handles belong to the same export.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.told, &other.told)
     }
 
-    /// The process ends, or another config serves: a last export, and no more.
+    /// The process ends, or another config is used: one last export follows.
     pub fn end(&self) {
         self.told.notify_one();
     }

@@ -1,4 +1,4 @@
-//! What a log record says, before and after it is made of OTLP's messages.
+//! Log records in the queue, and their conversion to OTLP's messages.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::{
 use super::attributes::{Attributes, nanos, version_word};
 use crate::{Exchange, SpanId, TraceId, snapshot::Snapshot};
 
-/// The name of the event that a finished exchange is.
+/// The name of the event for a finished exchange.
 const ENDED: &str = "attache.exchange.ended";
 
 /// One record in the queue.
@@ -19,7 +19,7 @@ const ENDED: &str = "attache.exchange.ended";
 pub(super) enum Record {
     /// A finished exchange.
     Ended(Box<Ended>),
-    /// What the program says.
+    /// A line of the program's own log.
     ProgramLine(Box<ProgramLine>),
 }
 
@@ -62,7 +62,7 @@ impl Record {
         }))
     }
 
-    /// As OTLP has it.
+    /// The record in OTLP's form.
     pub(super) fn converted(&self) -> LogRecord {
         match self {
             Self::Ended(ended) => ended.converted(),
@@ -130,7 +130,7 @@ impl Ended {
         about.seconds("attache.duration", self.exchange.total);
         about.reason(self.exchange.reason);
         about.text("attache.detail", self.exchange.detail.as_deref().unwrap_or_default());
-        // What the client did wrong is no error of the service.
+        // An error of the client is not an error of the service.
         let error = failed && !(400..500).contains(&self.outcome);
         let severity = if error { SeverityNumber::Error } else { SeverityNumber::Info };
         let what =

@@ -1,7 +1,6 @@
-//! Log records for a collector: one of each finished exchange, and the program's own log.
+//! Log records for a collector: one for each finished exchange, and the program's own log.
 //!
-//! A bounded queue stands between those who have something to say and the control thread, which exports. What doesn't fit is dropped and
-//! counted.
+//! They pass through a bounded queue to the control thread, which exports them. Records that don't fit are dropped and counted.
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
@@ -25,12 +24,12 @@ use super::{
 };
 use crate::{Exchange, Metrics, WorkerMetrics, access_log};
 
-/// Records of one export.
+/// The most records in one export.
 const BATCH: usize = 512;
-/// How long records gather (OpenTelemetry's batching processor waits as long).
+/// How long records are collected (OpenTelemetry's batching processor waits as long).
 const GATHER: Duration = Duration::from_secs(1);
 
-/// The log records of one config, shared by its workers; none without a collector. Cheap to clone.
+/// The log records of one config, shared by its workers; without a collector it does nothing. It is cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct OtlpLogs(Option<Arc<Settings>>);
 
@@ -52,8 +51,8 @@ pub struct LogExports {
 }
 
 impl OtlpLogs {
-    /// What workers write records with, and what the control thread exports them from (`None` without a collector). `filter` is that of the
-    /// access log.
+    /// The handle with which workers write records, and the export for the control thread (`None` without a collector). `filter` is that of
+    /// the access log.
     pub fn new(
         config: Option<&model::OtlpLogs>,
         filter: &[LogFilter],
@@ -68,20 +67,20 @@ impl OtlpLogs {
         (Self(Some(Arc::new(Settings { filter: filter.to_vec(), queue, ending }))), Some(exports))
     }
 
-    /// The process ends: what waits is exported, and then the export ends.
+    /// The process ends: waiting records are exported, and then the export ends.
     pub fn end(&self) {
         if let Some(settings) = &self.0 {
             settings.ending.end();
         }
     }
 
-    /// What one worker writes its records with; those that are dropped are counted by its `metrics`.
+    /// The logger of one worker. Its `metrics` count the records that are dropped.
     pub fn logger(&self, metrics: &WorkerMetrics) -> OtlpLogger {
         OtlpLogger(self.0.clone().map(|settings| Rc::new((settings, metrics.clone()))))
     }
 }
 
-/// One worker's way to the log records. Cheap to clone, stays on its thread.
+/// The log records as one worker uses them. It is cheap to clone, and stays on its thread.
 #[derive(Clone, Debug)]
 pub struct OtlpLogger(Option<Rc<(Arc<Settings>, WorkerMetrics)>>);
 
@@ -98,7 +97,7 @@ impl OtlpLogger {
 }
 
 impl LogExports {
-    /// Where it goes and what it needs to get there.
+    /// The collector: its address, and what a connection to it needs.
     pub const fn collector(&self) -> &Collector {
         &self.config.collector
     }
@@ -114,8 +113,8 @@ impl LogExports {
         }
     }
 
-    /// Exports until every [`OtlpLogs`] of the config is gone, or was told to end, and nothing waits. Within a
-    /// `LocalSet` or `LocalRuntime`.
+    /// Exports until every [`OtlpLogs`] of the config is dropped or was told to end, and nothing waits. Call it within a `LocalSet` or
+    /// `LocalRuntime`.
     pub async fn run(mut self, dial: Dial) {
         let resource = resource(&self.config.collector);
         let worker = self.metrics.worker();

@@ -1,6 +1,6 @@
-//! All metrics as OTLP has them, sent from time to time.
+//! Converts all metrics to OTLP, and sends them periodically.
 //!
-//! Sums and histograms are cumulative since the process began, so an export that is lost loses nothing: the next one has it all.
+//! Sums and histograms are cumulative since the start of the process. So a lost export loses nothing: the next one contains everything.
 
 use std::time::SystemTime;
 
@@ -35,18 +35,19 @@ pub struct MetricExports {
 }
 
 impl MetricExports {
-    /// The export, and what it lasts for.
+    /// The export, and the handle that keeps it running.
     pub fn new(config: OtlpMetrics, metrics: &Metrics) -> (Ending, Self) {
         let (ending, ended) = Ending::new();
         (ending, Self { config, ended, metrics: metrics.clone() })
     }
 
-    /// Where it goes and what it needs to get there.
+    /// The collector: its address, and what a connection to it needs.
     pub const fn collector(&self) -> &Collector {
         &self.config.collector
     }
 
-    /// Exports until every [`Ending`] is gone or one of them was told to end; then once more. Within a `LocalSet` or `LocalRuntime`.
+    /// Exports until every [`Ending`] is dropped or one of them was told to end; then once more. Call it within a `LocalSet` or
+    /// `LocalRuntime`.
     pub async fn run(mut self, dial: Dial) {
         let resource = resource(&self.config.collector);
         let worker = self.metrics.worker();
@@ -76,14 +77,14 @@ fn rejected(answer: &[u8]) -> Option<Rejected> {
     Some(Rejected { count: partial.rejected_data_points, message: partial.error_message })
 }
 
-/// When the values began, and when they were read.
+/// When counting began, and when the values were read.
 #[derive(Clone, Copy)]
 struct Times {
     start: u64,
     now: u64,
 }
 
-/// Everything that is counted now.
+/// All values now.
 pub(super) fn request(
     metrics: &Metrics,
     resource: &Resource,
@@ -226,7 +227,7 @@ fn histograms(name: &str, description: &str, unit: &str, points: Vec<HistogramDa
 struct Cells {
     first: usize,
     bounds: &'static [u64],
-    /// What a value is divided by.
+    /// The divisor for values.
     scale: f64,
 }
 
@@ -243,7 +244,7 @@ fn point(attributes: Attributes, series: &[u64], cells: Cells, times: Times) -> 
     histogram(attributes, counts, bounds.collect(), sum, times)
 }
 
-/// What both have.
+/// The attributes that requests and attempts have in common.
 fn call(method: &Name, status: &Name, version: &Name, error: &Name) -> Attributes {
     let mut attributes = Attributes::default();
     attributes.text("http.request.method", method);

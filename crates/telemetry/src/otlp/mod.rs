@@ -1,11 +1,10 @@
-//! What is sent to a collector by OTLP, over HTTP or gRPC (<https://opentelemetry.io/docs/specs/otlp/>): one connection, one export at a
-//! time for each signal.
+//! Sends data to a collector by OTLP, over HTTP or gRPC (<https://opentelemetry.io/docs/specs/otlp/>). Each signal has one connection, and
+//! one export at a time.
 //!
-//! Rule: nothing here is in the way of traffic. Exports run on the control thread; a collector that is slow or away costs spans and log
-//! records, which are counted, never requests or memory without bound.
+//! Rule: exports never delay traffic. They run on the control thread. A collector that is slow or unreachable costs spans and log records,
+//! which are counted; it never costs requests or unlimited memory.
 //!
-//! The client is attache's own small one (`attache-rpc`): OpenTelemetry's exporters bring another HTTP client or gRPC stack
-//! along.
+//! The client is attache's own small one (`attache-rpc`): OpenTelemetry's exporters would add another HTTP client or gRPC stack.
 
 mod attributes;
 mod client;

@@ -1,6 +1,6 @@
-//! The program's own log on its way to a collector: what the log's level lets through, of attache's own modules.
+//! Sends the program's own log to a collector: the entries of attache's own modules that the log's level allows.
 //!
-//! The log begins before there is a config, so where it goes is a place that an export fills while it runs.
+//! The log starts before there is a config. So the destination is a global variable that an export sets while it runs.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -16,21 +16,21 @@ use tracing_subscriber::{Layer, layer::Context};
 use super::log_records::{ProgramLine, Record};
 use crate::metrics;
 
-/// The queue of the export that runs.
+/// The queue of the running export.
 static TO: ArcSwapOption<mpsc::WeakSender<Record>> = ArcSwapOption::const_empty();
 
-/// From now on the log goes here, too, until this queue is gone.
+/// From now on the log is also sent to this queue, as long as it exists.
 pub(super) fn take(queue: mpsc::WeakSender<Record>) {
     TO.store(Some(Arc::new(queue)));
 }
 
-/// Hands the log on.
+/// Passes log entries on.
 pub(crate) struct OwnLog;
 
 impl<S: Subscriber> Layer<S> for OwnLog {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let about = event.metadata();
-        // hyper and others would log the export itself.
+        // Other crates, such as hyper, would log the export itself.
         if !about.target().starts_with("attache") {
             return;
         }

@@ -1,4 +1,4 @@
-//! What a collector's answer says of an export (OTLP specification, "Failures" and "OTLP/HTTP Throttling").
+//! Interprets a collector's response to an export (OTLP specification, "Failures" and "OTLP/HTTP Throttling").
 
 use std::{fmt, time::Duration};
 
@@ -13,22 +13,22 @@ pub(super) struct Refusal {
     pub(super) why: String,
     /// Another attempt may succeed.
     pub(super) again: bool,
-    /// How long the collector asks to be left alone.
+    /// How long the collector asks attache to wait.
     pub(super) wait: Option<Duration>,
 }
 
 impl Refusal {
-    /// There was no answer.
+    /// There was no response; another attempt may succeed.
     pub(super) fn passing(why: impl fmt::Display) -> Self {
         Self { why: why.to_string(), again: true, wait: None }
     }
 
-    /// Nothing will change it.
+    /// Another attempt would not succeed.
     pub(super) fn lasting(why: String) -> Self {
         Self { why, again: false, wait: None }
     }
 
-    /// An HTTP status other than 200: these four may be tried again, and `Retry-After` says when.
+    /// An HTTP status other than 200. Four of them allow another attempt, and `Retry-After` says when.
     pub(super) fn http(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         let text = String::from_utf8_lossy(body.get(..200).unwrap_or(body)).into_owned();
         let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -72,13 +72,13 @@ struct Delay {
     nanos: i32,
 }
 
-/// How a call of gRPC ended: in its trailers, or in its head where it has no body.
+/// How a gRPC call ended. The status is in its trailers, or in its head if it has no body.
 pub(super) fn grpc(head: &HeaderMap, trailers: &HeaderMap) -> Result<(), Refusal> {
     let Err(status) = Status::check(head, trailers) else { return Ok(()) };
     let details = trailers.get("grpc-status-details-bin").or_else(|| head.get("grpc-status-details-bin"));
     let wait = details.and_then(|details| retry_info(details.to_str().ok()?));
-    // CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS; RESOURCE_EXHAUSTED only where the collector says that
-    // it will recover.
+    // CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS. RESOURCE_EXHAUSTED allows another attempt only if the
+    // collector says that it will recover.
     let again = match status.code {
         Some(1 | 4 | 10 | 11 | 14 | 15) => true,
         Some(8) => wait.is_some(),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_codes_of_the_specification_are_tried_again_and_no_others() {
+    fn only_the_codes_of_the_specification_allow_another_attempt() {
         let again: Vec<u32> = (1..=16).filter(|code| ended(&code.to_string(), None).again).collect();
         assert_eq!(again, [1, 4, 10, 11, 14, 15]);
         assert!(grpc(&HeaderMap::new(), &headers(&[("grpc-status", "0")])).is_ok());

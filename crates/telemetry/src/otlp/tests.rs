@@ -57,10 +57,10 @@ fn attribute(of: &[KeyValue], key: &str) -> Option<String> {
     })
 }
 
-/// What a collector was sent: when, and the body.
+/// The requests that a collector received: when, and the body.
 type Seen = Rc<RefCell<Vec<(Instant, Vec<u8>)>>>;
 
-/// A collector that answers with these, the last one again and again.
+/// A collector that sends these responses, and repeats the last one.
 fn answering(answers: Vec<(u16, Option<&'static str>, Vec<u8>)>) -> (Dial, Seen) {
     let seen = Seen::default();
     let (kept, answers) = (seen.clone(), Rc::new(RefCell::new(answers)));
@@ -140,7 +140,7 @@ async fn a_finished_exchange_is_one_record_with_the_conventions_attributes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_fit_into_the_queue_is_dropped_and_counted() {
+async fn records_that_do_not_fit_into_the_queue_are_dropped_and_counted() {
     let metrics = Metrics::new();
     let (logs, exports) = OtlpLogs::new(Some(&log_config(2)), &[], &metrics);
     let logger = logs.logger(&metrics.worker());
@@ -152,7 +152,7 @@ async fn what_does_not_fit_into_the_queue_is_dropped_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_collector_that_is_overloaded_is_asked_again_when_it_said() {
+async fn an_export_to_an_overloaded_collector_is_repeated_after_the_requested_wait() {
     let metrics = Metrics::new();
     let (logs, exports) = OtlpLogs::new(Some(&log_config(16)), &[], &metrics);
     let partial = ExportLogsServiceResponse {
@@ -175,7 +175,7 @@ async fn a_collector_that_is_overloaded_is_asked_again_when_it_said() {
             exports.unwrap().run(dial).await;
             let seen = seen.borrow();
             assert_eq!(seen.len(), 3);
-            // Half a second, give or take a half by chance; then what the collector asked for.
+            // Half a second, which varies randomly by a half; then the wait that the collector asked for.
             let (first, second) = (seen[1].0 - seen[0].0, seen[2].0 - seen[1].0);
             assert!((Duration::from_millis(250)..=Duration::from_millis(760)).contains(&first), "{first:?}");
             assert!((Duration::from_secs(4)..Duration::from_millis(4100)).contains(&second), "{second:?}");
@@ -186,7 +186,7 @@ async fn a_collector_that_is_overloaded_is_asked_again_when_it_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_collector_refuses_for_good_is_not_sent_again_and_all_attempts_end_with_the_timeout() {
+async fn a_final_refusal_is_not_repeated_and_all_attempts_end_with_the_timeout() {
     for (status, attempts) in [(400, 1..=1), (503, 4..=9)] {
         let metrics = Metrics::new();
         let (logs, exports) = OtlpLogs::new(Some(&log_config(16)), &[], &metrics);
@@ -249,7 +249,7 @@ fn durations_have_the_conventions_buckets_and_attributes() {
         .map(|point| (of(point, "http.response.status_code"), of(point, "error.type"), point.count))
         .collect();
     seen.sort();
-    // What was counted before somebody wanted it isn't there.
+    // Requests before the first use of these counts are not included.
     assert_eq!(
         seen,
         [
@@ -278,7 +278,7 @@ fn durations_have_the_conventions_buckets_and_attributes() {
     assert_eq!(good.bucket_counts[3], 1, "30 ms are above 25 and within 50");
     let bad = client.iter().find(|point| of(point, "http.response.status_code").is_empty()).unwrap();
     assert_eq!(of(bad, "error.type"), "connect-refused");
-    // Those of `/metrics` are there under their names.
+    // The families of `/metrics` have the same names here.
     let requests = all.iter().find(|metric| metric.name == "attache_requests_total").unwrap();
     let Some(Data::Sum(sum)) = &requests.data else { panic!("{requests:?}") };
     assert!(sum.is_monotonic && sum.data_points.iter().all(|point| point.start_time_unix_nano > 0));

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{Exchange, Reason};
 
-/// An attempt that runs. If it is dropped before its end was reported, the attempt was abandoned.
+/// A running attempt. If it is dropped before its end was reported, the attempt was abandoned.
 #[derive(Debug)]
 pub struct AttemptTrace {
     trace: Rc<RequestTrace>,
@@ -20,7 +20,7 @@ pub struct AttemptTrace {
 }
 
 impl AttemptTrace {
-    /// Begins the span of an attempt and writes its id into the request, where the exchange is sampled.
+    /// Begins the span of an attempt and writes its id into the request, if the exchange is sampled.
     pub fn begin(
         exchange: &Exchange,
         upstream: &Name,
@@ -63,12 +63,12 @@ impl AttemptTrace {
         Connecting { trace: self.trace.clone(), index: self.index, span: Some(times) }
     }
 
-    /// The upstream answered: the attempt lasts until the response's end.
+    /// The upstream has responded: the attempt lasts until the end of the response.
     pub fn responded(&self, exchange: &Exchange, status: u16) {
         self.note(exchange, |span, _| span.status = status);
     }
 
-    /// The attempt brought no response.
+    /// The attempt ended without a response.
     pub fn failed(&self, exchange: &Exchange, reason: Reason) {
         self.note(exchange, |span, now| (span.reason, span.end) = (Some(reason), Some(now)));
     }
@@ -77,7 +77,7 @@ impl AttemptTrace {
         self.ended.set(true);
         let now = self.trace.start.elapsed();
         if let Some(span) = self.trace.attempts.borrow_mut().get_mut(self.index) {
-            // A race may have ended at another endpoint than the picked one.
+            // If several connections were tried, the attempt may have used another endpoint than the one that was picked.
             if let Some(endpoint) = &*exchange.endpoint.borrow() {
                 span.endpoint = Some(Name::clone(endpoint));
             }
@@ -96,7 +96,7 @@ impl Drop for AttemptTrace {
     }
 }
 
-/// A connection that is being made for an attempt.
+/// A connection that is being opened for an attempt.
 #[derive(Debug)]
 pub struct Connecting {
     trace: Rc<RequestTrace>,
@@ -105,7 +105,7 @@ pub struct Connecting {
 }
 
 impl Connecting {
-    /// How it ended: how long TCP and TLS took, and why it failed if it did.
+    /// The connection was opened or failed: how long TCP and TLS took, and the reason of a failure.
     pub fn ended(mut self, tcp: Option<Duration>, tls: Option<Duration>, outcome: Result<(), Reason>) {
         if let Some(span) = &mut self.span {
             span.connected = tcp.map(|tcp| span.begin + tcp);

@@ -1,7 +1,7 @@
 //! B3, in one header or in several (<https://github.com/openzipkin/b3-propagation>).
 //!
-//! Rule: ids of traces have 16 or 32 hex digits, and a shorter one is the end of a longer one with zeros before it.
-//! Debug means sampled. What can't be read is no context.
+//! Rule: a trace id has 16 or 32 hex digits; a shorter one is the end of a longer one that starts with zeros. Debug means sampled. A
+//! context that can't be parsed counts as none.
 
 use attache_wire::{Fields, Known, header};
 
@@ -70,7 +70,7 @@ pub(super) fn inject_single(headers: &mut Fields, context: Context) {
 }
 
 pub(super) fn inject_multi(headers: &mut Fields, context: Context) {
-    // Our span has the id of its parent.
+    // Our span replaces the sender's, so the id of the sender's parent is removed.
     headers.remove(PARENT);
     for (name, text) in [
         (TRACE, context.trace.to_string()),

@@ -1,7 +1,7 @@
-//! Spans as OTLP has them, with the attributes of OpenTelemetry's semantic conventions for HTTP (stable since 1.23).
+//! Converts spans to OTLP, with the attributes of OpenTelemetry's semantic conventions for HTTP (stable since 1.23).
 //!
-//! What the conventions leave out here: queries, which carry secrets, so `url.full` ends before them. What they don't have begins with
-//! `attache.`.
+//! In contrast to the conventions, queries are left out, because they carry secrets: `url.full` ends before the query. Attributes that the
+//! conventions don't have begin with `attache.`.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::{
     otlp::{Attributes, method_word, nanos, scope},
 };
 
-/// The third flag of a span: whether its parent is in another process is known (OTLP, `SpanFlags`).
+/// The third flag of a span: it is known whether its parent is in another process (OTLP, `SpanFlags`).
 const REMOTE_KNOWN: u32 = 0x100;
 const REMOTE: u32 = 0x200;
 
@@ -40,7 +40,7 @@ pub(super) fn resource_spans(resource: &Resource, finished: &[Box<Finished>]) ->
     }
 }
 
-/// Names of spans: the method, or `HTTP` if it isn't a known one.
+/// The name of a span: the method, or `HTTP` if the method isn't a known one.
 fn name_of(method: &str) -> &str {
     match method_word(method) {
         "" | "_OTHER" => "HTTP",
@@ -102,7 +102,7 @@ fn request(of: &Finished, out: &mut Vec<Span>) {
     about.text("attache.request_id", &of.exchange.request_id);
     about.number("attache.attempts", of.exchange.attempts.into());
     about.reason(of.exchange.reason);
-    // A server's 4xx is the client's error; the span is fine (semantic conventions, "Status").
+    // If a server answers with a 4xx, it is the client's error, and the span has no error (semantic conventions, "Status").
     if of.exchange.status >= 500
         || (of.exchange.reason.is_some() && !(400..500).contains(&of.exchange.status))
     {

@@ -1,4 +1,4 @@
-//! Sends finished traces to a collector, gathered for a moment: by OTLP, or as Zipkin's JSON.
+//! Sends finished traces to a collector in batches: by OTLP, or as Zipkin's JSON.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
     otlp::{Dial, Exporter, Rejected, resource},
 };
 
-/// Traces of one export.
+/// The most traces in one export.
 const BATCH: usize = 512;
 
 /// The export of one config's traces.
@@ -45,12 +45,12 @@ impl Exports {
         &mut self.waiting
     }
 
-    /// Where it goes and what it needs to get there.
+    /// The collector: its address, and what a connection to it needs.
     pub const fn collector(&self) -> &Collector {
         &self.config.collector
     }
 
-    /// The next trace; `None` at the end of all.
+    /// The next trace; `None` when there will be no more.
     async fn next(&mut self) -> Option<Box<Finished>> {
         tokio::select! {
             biased;
@@ -62,8 +62,8 @@ impl Exports {
         }
     }
 
-    /// Exports until every [`Traces`](super::Traces) of the config is gone, or was told to end, and nothing waits.
-    /// Within a `LocalSet` or `LocalRuntime`.
+    /// Exports until every [`Traces`](super::Traces) of the config is dropped or was told to end, and nothing waits. Call it within a
+    /// `LocalSet` or `LocalRuntime`.
     pub async fn run(mut self, dial: Dial) {
         let resource = resource(&self.config.collector);
         let metrics = self.metrics.worker();

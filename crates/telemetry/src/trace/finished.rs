@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{Exchange, snapshot::Snapshot};
 
-/// Everything that the control thread makes spans of.
+/// Everything from which the control thread makes the spans.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) trace: TraceId,
@@ -30,7 +30,7 @@ impl Finished {
         let count = attempts.len();
         for (index, attempt) in attempts.iter_mut().enumerate() {
             let last = index + 1 == count;
-            // The last one's response went on to the client; what the others answered was thrown away.
+            // The last attempt's response was passed on to the client; the responses of the others were dropped.
             attempt.end.get_or_insert(total);
             if last && attempt.reason.is_none() {
                 attempt.reason = exchange.reason.get();
@@ -51,7 +51,7 @@ impl Finished {
         }
     }
 
-    /// How many spans it is.
+    /// How many spans it has.
     pub(super) fn spans(&self) -> u64 {
         let connects: usize = self.attempts.iter().map(|attempt| attempt.connects.len()).sum();
         (1 + self.lookups.len() + self.attempts.len() + connects) as u64

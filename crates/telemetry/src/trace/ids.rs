@@ -11,12 +11,12 @@ pub struct TraceId(pub(crate) u128);
 pub struct SpanId(pub(crate) u64);
 
 impl TraceId {
-    /// From the worker's fast generator: unique, not secret.
+    /// A random id from the worker's fast generator: it is unique but not secret.
     pub(super) fn new() -> Self {
         Self(fastrand::u128(1..))
     }
 
-    /// 32 or (B3) 16 hex digits.
+    /// Parses 32 or (B3) 16 hex digits.
     pub(super) fn parse(text: &[u8], upper: bool) -> Option<Self> {
         if text.len() != 32 && text.len() != 16 {
             return None;
@@ -24,7 +24,7 @@ impl TraceId {
         Some(Self(hex(text, upper)?)).filter(|id| id.0 != 0)
     }
 
-    /// The last 56 bits.
+    /// The last 56 bits, which are random.
     pub(super) const fn randomness(self) -> u64 {
         self.0 as u64 & (super::RANDOM - 1)
     }
@@ -43,7 +43,7 @@ impl SpanId {
         Self(fastrand::u64(1..))
     }
 
-    /// 16 hex digits.
+    /// Parses 16 hex digits.
     pub(super) fn parse(text: &[u8], upper: bool) -> Option<Self> {
         if text.len() != 16 {
             return None;
@@ -52,14 +52,14 @@ impl SpanId {
     }
 }
 
-/// At most 32 digits.
+/// Parses at most 32 digits.
 pub(super) fn hex(text: &[u8], upper: bool) -> Option<u128> {
-    // Two halves, since a number of 128 bits takes four times as long to shift.
+    // In two halves, because shifting a number of 128 bits takes four times as long.
     let (high, low) = text.split_at_checked(text.len().saturating_sub(16))?;
     Some(u128::from(half(high, upper)?) << 64 | u128::from(half(low, upper)?))
 }
 
-/// At most 16 digits: eight at once, then one by one.
+/// Parses at most 16 digits: eight at once, then one by one.
 fn half(text: &[u8], upper: bool) -> Option<u64> {
     let (eights, rest) = text.as_chunks();
     let mut number = 0_u64;
@@ -78,12 +78,12 @@ fn half(text: &[u8], upper: bool) -> Option<u64> {
     Some(number)
 }
 
-/// Eight digits in one word, since every request with a trace has six times as many. No byte reaches into its neighbour: each sum below
-/// stays under 256.
+/// Parses eight digits at once in one word, because every request with a trace has six times as many. No byte overflows into its neighbour:
+/// each sum below stays under 256.
 fn eight_digits(text: [u8; 8], upper: bool) -> Option<u64> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let mut word = u64::from_be_bytes(text);
-    // 1 where a letter could stand (0x41 to 0x46, 0x61 to 0x66), 0 where a digit could (0x30 to 0x39).
+    // 1 for a byte that could be a letter (0x41 to 0x46, 0x61 to 0x66), 0 for one that could be a digit (0x30 to 0x39).
     let letter = word >> 6 & ONES;
     if upper {
         word |= letter << 5;
@@ -91,12 +91,12 @@ fn eight_digits(text: [u8; 8], upper: bool) -> Option<u64> {
     let low = word & (0x0f * ONES);
     let high_is_right = word & (0xf0 * ONES) == 0x30 * (ONES + letter);
     let value = low + 9 * letter;
-    // A digit is at most 9 and a letter at least 10, and neither is more than 15.
+    // A digit must be at most 9 and a letter at least 10, and neither may be more than 15.
     let tens = (value + 6 * ONES) >> 4 & ONES;
     if !high_is_right || tens != letter || value & (0x10 * ONES) != 0 {
         return None;
     }
-    // Two neighbours become one byte, then two bytes, then four.
+    // Neighbours are joined: pairs of digits to bytes, then to two bytes, then to four.
     let pairs = (value >> 4 | value) & 0x00ff_00ff_00ff_00ff;
     let fours = (pairs >> 8 | pairs) & 0x0000_ffff_0000_ffff;
     Some((fours >> 16 | fours) & 0xffff_ffff)
@@ -122,7 +122,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn digits_are_read_as_one_by_one(
+        fn eight_digits_at_once_have_the_same_value_as_one_by_one(
             text in prop_oneof![
                 proptest::collection::vec(any::<u8>(), 0..33),
                 proptest::collection::vec(proptest::sample::select(b"0123456789abcdefABCDEF".to_vec()), 0..33),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_is_judged_at_every_place() {
+    fn every_byte_is_checked_at_every_position() {
         for (at, byte) in (0..8).flat_map(|at| (0..=u8::MAX).map(move |byte| (at, byte))) {
             let mut text = *b"0123cdef";
             text[at] = byte;

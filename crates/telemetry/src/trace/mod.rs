@@ -1,14 +1,14 @@
-//! Traces: the context that a request carries, the spans of its way through attache, and their export by OTLP or to Zipkin.
+//! Traces: the context that a request carries, the spans of the request within attache, and their export by OTLP or to Zipkin.
 //!
 //! Rules:
-//! - A trace that comes with a request is passed on, and is sampled here exactly where it was sampled before. One that doesn't is
-//!   begun, and sampled by the ratio of the config, decided from its id so that everybody decides alike (W3C Trace Context level 2,
-//!   section "random trace id flag": the last 56 bits are random).
+//! - The trace of a request is passed on, and is sampled here if and only if it was sampled before. For a request without one, attache
+//!   begins a trace. The ratio of the config decides whether that is sampled; the decision depends on the trace's id, so that every service
+//!   decides the same (W3C Trace Context level 2, section "random trace id flag": the last 56 bits are random).
 //! - Only a sampled request allocates for its spans; without `tracing` in the config nothing here runs.
-//! - A worker hands finished traces to the control thread through a bounded queue. What doesn't fit is dropped and counted.
+//! - A worker passes finished traces to the control thread through a bounded queue. Traces that don't fit are dropped and counted.
 //!
-//! Spans and their attributes follow OpenTelemetry's semantic conventions for HTTP: one of kind *server* for the request, one of
-//! kind *client* for each attempt, and below that one for a connection that had to be made.
+//! Spans and their attributes follow OpenTelemetry's semantic conventions for HTTP: one span of kind *server* for the request, one of kind
+//! *client* for each attempt, and below that one for each connection that had to be opened.
 
 mod attempt;
 mod b3;
@@ -41,32 +41,32 @@ pub use self::{
 };
 use crate::{Exchange, Metrics, WorkerMetrics};
 
-/// What a request says of the trace that it belongs to.
+/// The trace that a request belongs to, according to its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Context {
     trace: TraceId,
     parent: SpanId,
     sampled: bool,
-    /// The trace's id is known to be random (W3C level 2).
+    /// It is known that the trace's id is random (W3C level 2).
     random: bool,
 }
 
-/// What is found in a request's headers.
+/// What the headers of a request contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
     Nothing,
-    /// Only whether it shall be sampled (B3).
+    /// Only the decision whether to sample (B3).
     Decision(bool),
     Context(Context),
 }
 
-/// The tracing of one config, shared by its workers; `None` inside where there is none. Cheap to clone.
+/// The tracing of one config, shared by its workers; without tracing it is empty. It is cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Traces(Option<Arc<Settings>>);
 
 #[derive(Debug)]
 struct Settings {
-    /// Traces whose last 56 bits are below this aren't sampled.
+    /// Traces whose last 56 bits are below this value aren't sampled.
     threshold: u64,
     propagation: Vec<Propagation>,
     queue: mpsc::Sender<Box<Finished>>,
@@ -74,7 +74,7 @@ struct Settings {
 }
 
 impl Traces {
-    /// What workers begin traces with, and what the control thread exports them from (`None` without tracing).
+    /// The handle with which workers begin traces, and the export for the control thread (`None` without tracing).
     pub fn new(config: Option<&model::Tracing>, metrics: &Metrics) -> (Self, Option<Exports>) {
         let Some(config) = config else { return (Self(None), None) };
         let (queue, waiting) = mpsc::channel(config.queue.max(1));
@@ -88,29 +88,29 @@ impl Traces {
         (Self(Some(Arc::new(settings))), Some(Exports::new(config.clone(), waiting, ending, metrics.clone())))
     }
 
-    /// The process ends: what waits is exported, and then the export ends.
+    /// The process ends: waiting traces are exported, and then the export ends.
     pub fn end(&self) {
         if let Some(settings) = &self.0 {
             settings.ending.notify_one();
         }
     }
 
-    /// What one worker begins traces with; `None` without tracing.
+    /// The tracer of one worker; `None` without tracing.
     pub fn tracer(&self, metrics: &WorkerMetrics) -> Option<Tracer> {
         let settings = self.0.clone()?;
         Some(Tracer(Rc::new(Inner { settings, metrics: metrics.clone() })))
     }
 }
 
-/// W3C's and OpenTelemetry's common rule: sampled if the random 56 bits are at least (1 - ratio) * 2^56.
+/// The common rule of W3C and OpenTelemetry: a trace is sampled if its random 56 bits are at least (1 - ratio) * 2^56.
 fn threshold(ratio: f64) -> u64 {
     ((1.0 - ratio.clamp(0.0, 1.0)) * RANDOM as f64) as u64
 }
 
-/// How many values the random part of an id has.
+/// The number of values that the random part of an id can have.
 const RANDOM: u64 = 1 << 56;
 
-/// Begins traces on one worker. Cheap to clone.
+/// Begins traces on one worker. It is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tracer(Rc<Inner>);
 
@@ -121,9 +121,9 @@ struct Inner {
 }
 
 impl Tracer {
-    /// Reads the request's context, or begins one; notes it in the exchange and writes it into the headers.
+    /// Reads the request's context, or begins a new one. Notes it in the exchange and writes it into the headers.
     ///
-    /// A context that can't be read counts as none (W3C Trace Context section 3.3.1), and so its `tracestate` goes with it.
+    /// A context that can't be parsed counts as none (W3C Trace Context section 3.3.1), so its `tracestate` is removed too.
     pub fn begin(&self, exchange: &Exchange, headers: &mut Fields, tls: bool) {
         let settings = &self.0.settings;
         let found = settings.propagation.iter().map(|format| extract(*format, headers));
@@ -151,10 +151,10 @@ impl Tracer {
             self.inject(headers, Context { parent: span, ..context });
             *exchange.trace.borrow_mut() = Some(Rc::new(trace));
         } else if !known {
-            // So that all services after us decide as we did.
+            // All later services then decide as attache did.
             self.inject(headers, context);
         } else {
-            // The context passes as it came: no span of ours is its parent's child.
+            // The context is passed on unchanged: attache has no span that could be the parent.
             w3c::check_state(headers);
         }
     }
@@ -165,7 +165,7 @@ impl Tracer {
         Context { trace, parent: SpanId::new(), sampled, random: true }
     }
 
-    /// Writes the context into every header that is configured.
+    /// Writes the context into every configured header.
     fn inject(&self, headers: &mut Fields, context: Context) {
         for format in &self.0.settings.propagation {
             match format {
@@ -192,26 +192,26 @@ fn extract(format: Propagation, headers: &Fields) -> Found {
     }
 }
 
-/// A header of our own making.
+/// A header value that attache makes.
 fn own(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(text).ok()
 }
 
-/// The one line of a header that may stand only once.
+/// The only line of a header that must not occur twice.
 fn only(headers: &Fields, name: Known) -> Option<&[u8]> {
     let mut lines = headers.get_all(name);
     let line = lines.next()?.as_bytes();
     lines.next().is_none().then_some(line)
 }
 
-/// Sends the spans of a finished exchange off, if it has any.
+/// Sends the spans of a finished exchange to the export, if there are any.
 pub fn finish_trace(exchange: &Exchange, total: Duration) {
     let Some(trace) = exchange.trace.borrow_mut().take() else { return };
     let finished = Finished::of(&trace, exchange, total);
     trace.tracer().send(finished);
 }
 
-/// When something that began `ago` did so by the wall clock.
+/// The wall-clock time of something that began `ago` before now.
 fn wall_clock(ago: Duration) -> SystemTime {
     let now = SystemTime::now();
     now.checked_sub(ago).unwrap_or(now)

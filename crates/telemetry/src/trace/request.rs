@@ -1,4 +1,4 @@
-//! What is noted of one sampled request for its spans.
+//! What is recorded about one sampled request for its spans.
 
 use std::{
     cell::RefCell,
@@ -11,11 +11,11 @@ use attache_wire::{Fields, header::USER_AGENT};
 use super::{Context, SpanId, Tracer, w3c, wall_clock};
 use crate::Reason;
 
-/// What is noted of a sampled request for its spans. It stays on its worker.
+/// What is recorded about a sampled request for its spans. It stays on its worker.
 #[derive(Debug)]
 pub struct RequestTrace {
     pub(super) tracer: Tracer,
-    /// `parent` is this request's own span.
+    /// The context for the next service: its `parent` is the span of this request.
     pub(super) context: Context,
     pub(super) parent: Option<SpanId>,
     pub(super) start: Instant,
@@ -27,12 +27,12 @@ pub struct RequestTrace {
     pub(super) lookups: RefCell<Vec<LookupSpan>>,
 }
 
-/// One try, as times since the request's start.
+/// One attempt. Its times count from the request's start.
 #[derive(Debug)]
 pub(super) struct AttemptSpan {
     pub(super) id: SpanId,
     pub(super) upstream: Name,
-    /// What it was sent over.
+    /// Whether it was sent over TLS.
     pub(super) tls: bool,
     pub(super) endpoint: Option<Name>,
     pub(super) begin: Duration,
@@ -42,7 +42,7 @@ pub(super) struct AttemptSpan {
     pub(super) connects: Vec<ConnectSpan>,
 }
 
-/// A look-up of a name that the request brought with it.
+/// A look-up of a name that came with the request.
 #[derive(Debug)]
 pub(super) struct LookupSpan {
     pub(super) id: SpanId,
@@ -52,10 +52,10 @@ pub(super) struct LookupSpan {
     pub(super) reason: Option<Reason>,
 }
 
-/// An answer that is at hand takes less, and is no span.
+/// A look-up that takes less was answered from the cache, and gets no span.
 const AT_HAND: Duration = Duration::from_micros(100);
 
-/// One connection that was made, or was not.
+/// One connection that was opened, or that failed.
 #[derive(Debug)]
 pub(super) struct ConnectSpan {
     pub(super) id: SpanId,
@@ -112,7 +112,7 @@ impl RequestTrace {
         self.lookups.borrow_mut().push(LookupSpan { id, name: name.to_owned(), begin: from, end, reason });
     }
 
-    /// The last attempt failed for this reason and is followed by another.
+    /// The last attempt failed for this reason, and another one follows.
     pub fn tried_again(&self, reason: Reason) {
         if let Some(last) = self.attempts.borrow_mut().last_mut() {
             last.reason.get_or_insert(reason);

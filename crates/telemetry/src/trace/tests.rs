@@ -49,7 +49,7 @@ fn without_tracing_there_is_no_tracer() {
 }
 
 #[test]
-fn a_trace_that_comes_is_sampled_as_it_was_whatever_the_ratio() {
+fn the_trace_of_a_request_is_sampled_as_before_whatever_the_ratio() {
     for (sample, flag) in [(0.0, "01"), (1.0, "00")] {
         let (tracer, _exports, _) = tracer(sample, W3C);
         let sent = format!("{}{flag}", &PARENT[..53]);
@@ -60,16 +60,16 @@ fn a_trace_that_comes_is_sampled_as_it_was_whatever_the_ratio() {
         assert_eq!(exchange.trace.borrow().is_some(), flag == "01");
         assert_eq!(headers.get("tracestate").unwrap(), "a=b");
         if flag == "00" {
-            assert_eq!(passed, sent, "nothing of ours stands between the two sides");
+            assert_eq!(passed, sent, "attache adds no span between the two sides");
         } else {
             assert_eq!(passed[..36], sent[..36]);
-            assert_ne!(passed[36..52], sent[36..52], "our own span is the parent of what follows");
+            assert_ne!(passed[36..52], sent[36..52], "attache's span is the parent of the next ones");
         }
     }
 }
 
 #[test]
-fn a_state_that_is_not_valid_goes_whether_the_trace_is_sampled_or_not() {
+fn an_invalid_state_is_removed_whether_the_trace_is_sampled_or_not() {
     for flag in ["00", "01", "02"] {
         let (tracer, _exports, _) = tracer(1.0, W3C);
         let sent = format!("{}{flag}", &PARENT[..53]);
@@ -81,10 +81,10 @@ fn a_state_that_is_not_valid_goes_whether_the_trace_is_sampled_or_not() {
 }
 
 #[test]
-fn a_trace_that_is_begun_tells_everybody_whether_it_is_sampled() {
+fn a_new_trace_says_whether_it_is_sampled() {
     for (sample, flags) in [(0.0, "02"), (1.0, "03")] {
         let (tracer, _exports, _) = tracer(sample, W3C);
-        // The context that came can't be read: it is replaced, and its state goes with it.
+        // The request's context is invalid: it is replaced, and its state is removed.
         let (exchange, mut headers) =
             (exchange(), headers(&[("traceparent", "00-00-00-00"), ("tracestate", "a=b")]));
         tracer.begin(&exchange, &mut headers, false);
@@ -104,20 +104,20 @@ fn the_ratio_is_a_share_of_the_ids() {
 }
 
 #[test]
-fn every_configured_header_is_written_and_the_first_that_is_there_is_believed() {
+fn every_configured_header_is_written_and_the_first_existing_one_is_used() {
     let (tracer, _exports, _) =
         tracer(0.0, &[Propagation::B3, Propagation::B3Multi, Propagation::TraceContext]);
     let (exchange, mut headers) = (exchange(), headers(&[("traceparent", PARENT), ("b3", "1")]));
     tracer.begin(&exchange, &mut headers, false);
     let id = exchange.trace_id.get().unwrap().to_string();
     assert_ne!(id, PARENT[3..35], "b3 alone decided");
-    assert!(exchange.trace.borrow().is_some(), "as it said: sampled");
+    assert!(exchange.trace.borrow().is_some(), "sampled, as the header says");
     assert!(headers.get("b3").unwrap().to_str().unwrap().starts_with(&id));
     assert_eq!(headers.get("x-b3-traceid").unwrap(), id.as_str());
     assert_eq!(headers.get("traceparent").unwrap().to_str().unwrap()[3..35], id);
 }
 
-/// The spans of a request with two attempts, the first of which found nobody.
+/// The spans of a request with two attempts; the first attempt found no endpoint.
 fn spans_of_a_retry() -> (Vec<Span>, [String; 2]) {
     let (tracer, mut exports, _) = tracer(1.0, W3C);
     let (exchange, mut sent) = (exchange(), headers(&[("traceparent", PARENT), ("user-agent", "curl")]));
@@ -154,7 +154,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn every_try_has_a_span_of_its_own_below_that_of_the_request() {
+fn every_attempt_has_a_span_of_its_own_below_that_of_the_request() {
     let (spans, seen) = spans_of_a_retry();
     let [server, first, first_connect, second, second_connect] = &spans[..] else { panic!("{spans:?}") };
     assert_eq!(hex(&server.trace_id), PARENT[3..35]);
@@ -243,7 +243,7 @@ fn a_full_queue_costs_spans_which_are_counted() {
 }
 
 #[test]
-fn a_try_that_is_given_up_ends_all_the_same() {
+fn an_abandoned_attempt_has_an_end_too() {
     let (tracer, mut exports, _) = tracer(1.0, W3C);
     let exchange = exchange();
     let mut headers = Fields::new();
@@ -260,7 +260,7 @@ fn a_try_that_is_given_up_ends_all_the_same() {
 }
 
 #[test]
-fn a_hedged_try_has_a_span_beside_the_one_that_is_slow() {
+fn a_hedge_has_a_span_beside_the_slow_attempt() {
     let (tracer, mut exports, _) = tracer(1.0, W3C);
     let exchange = exchange();
     let mut headers = Fields::new();
@@ -307,7 +307,7 @@ fn a_look_up_that_was_waited_for_is_a_span() {
 }
 
 #[test]
-fn zipkin_is_told_the_same_spans() {
+fn zipkin_gets_the_same_spans() {
     let (tracer, mut exports, _) = tracer(1.0, W3C);
     let exchange = exchange();
     let mut headers = headers(&[("traceparent", PARENT)]);

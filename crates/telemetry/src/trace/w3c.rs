@@ -1,8 +1,8 @@
 //! `traceparent` and `tracestate` (W3C Trace Context, levels 1 and 2).
 //!
-//! Rule: strict. `traceparent` stands once, in lower case, with ids that aren't zero; a later version than 00 may have more behind another
-//! dash (section 3.2.4). What isn't so is no context, and goes together with its `tracestate`. A `tracestate` that isn't valid goes
-//! alone (section 3.3.1.3).
+//! The rule is strict. `traceparent` must occur once, in lower case, with ids that aren't zero. A later version than 00 may have more after
+//! another dash (section 3.2.4). Otherwise there is no context, and it is removed together with its `tracestate`. An invalid `tracestate`
+//! is removed alone (section 3.3.1.3).
 
 use attache_wire::{Fields, Known, header};
 
@@ -16,7 +16,7 @@ const SAMPLED: u8 = 1;
 /// Level 2: the trace's id is random.
 const RANDOM: u8 = 2;
 
-/// Drops a trace context that is not valid; gives the trace's id where there is one.
+/// Removes an invalid trace context. Returns the trace's id if there is a valid one.
 pub fn check_trace_context(headers: &mut Fields) -> Option<TraceId> {
     if !headers.contains_key(TRACEPARENT) && !headers.contains_key(TRACESTATE) {
         return None;
@@ -35,7 +35,7 @@ pub(super) fn remove(headers: &mut Fields) {
     headers.remove(TRACESTATE);
 }
 
-/// `version "-" trace-id "-" parent-id "-" trace-flags`, and from version 01 on perhaps more.
+/// Parses `version "-" trace-id "-" parent-id "-" trace-flags`; from version 01 on there may be more.
 pub(super) fn extract(headers: &Fields) -> Option<Context> {
     let text = only(headers, TRACEPARENT)?;
     let (known, more) = text.split_at_checked(55)?;
@@ -51,10 +51,10 @@ pub(super) fn extract(headers: &Fields) -> Option<Context> {
     right.then_some(Context { trace, parent, sampled: flags & SAMPLED != 0, random: flags & RANDOM != 0 })
 }
 
-/// Writes a `traceparent` of version 00. A `tracestate` that isn't valid goes.
+/// Writes a `traceparent` of version 00, and removes an invalid `tracestate`.
 pub(super) fn inject(headers: &mut Fields, context: Context) {
     let flags = if context.sampled { SAMPLED } else { 0 } | if context.random { RANDOM } else { 0 };
-    // The text becomes the header's storage.
+    // The text is moved into the header, not copied.
     let text = format!("00-{}-{}-{flags:02x}", context.trace, context.parent);
     if let Some(value) = own(&text) {
         headers.insert(TRACEPARENT, value);
@@ -62,7 +62,7 @@ pub(super) fn inject(headers: &mut Fields, context: Context) {
     check_state(headers);
 }
 
-/// Drops a `tracestate` that is not valid.
+/// Removes an invalid `tracestate`.
 pub(super) fn check_state(headers: &mut Fields) {
     if !state_is_valid(headers) {
         headers.remove(TRACESTATE);
@@ -74,7 +74,8 @@ pub(super) fn state(headers: &Fields) -> String {
     lines.collect::<Vec<_>>().join(",")
 }
 
-/// Section 3.3.1: at most 32 members. A key that stands twice is passed on as it came: which of the two counts is for those who know the key.
+/// Section 3.3.1: at most 32 members. A key that occurs twice is passed on unchanged: services that know the key decide which of the two
+/// counts.
 fn state_is_valid(headers: &Fields) -> bool {
     let mut count = 0;
     for line in headers.get_all(TRACESTATE) {
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_trace_context_is_untouched_and_an_invalid_one_goes_whole() {
+    fn a_valid_trace_context_is_unchanged_and_an_invalid_one_is_removed_completely() {
         let survives = |parents: &[&str]| {
             let mut headers = headers(parents, &["a=b"]);
             let before = headers.clone();
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tracestate_that_is_not_valid_goes_alone() {
+    fn an_invalid_tracestate_is_removed_alone() {
         let survives = |states: &[&str]| {
             let mut headers = headers(&[GOOD], states);
             assert!(check_trace_context(&mut headers).is_some());
@@ -191,7 +192,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_comes_nothing_panics(parent in "[ -~]{0,80}", state in "[ -~]{0,80}") {
+        fn no_headers_cause_a_panic(parent in "[ -~]{0,80}", state in "[ -~]{0,80}") {
             let mut headers = headers(&[&parent], &[&state]);
             let _ = check_trace_context(&mut headers);
         }

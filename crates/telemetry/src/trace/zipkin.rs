@@ -1,7 +1,8 @@
-//! Spans as Zipkin has them: a JSON list for `POST /api/v2/spans` (<https://zipkin.io/zipkin-api/>).
+//! Converts spans to Zipkin's form: a JSON list for `POST /api/v2/spans` (<https://zipkin.io/zipkin-api/>).
 //!
-//! Made of OTLP's spans by OpenTelemetry's rules ("Span transformation to Zipkin"), so that both exports say the same: attributes become
-//! tags, events annotations, the status the tag `error`. Times are whole microseconds, and a duration is at least one.
+//! They are made from OTLP's spans by OpenTelemetry's rules ("Span transformation to Zipkin"), so that both exports say the same:
+//! attributes become tags, events become annotations, and the status becomes the tag `error`. Times are full microseconds, and a duration
+//! is at least one.
 
 use opentelemetry_proto::tonic::{
     common::v1::{KeyValue, any_value::Value},
@@ -15,7 +16,7 @@ use super::{convert, finished::Finished};
 pub(super) fn encode(resource: &Resource, finished: &[Box<Finished>]) -> Vec<u8> {
     let scopes = convert::resource_spans(resource, finished).scope_spans;
     let spans: Vec<_> = scopes.iter().flat_map(|scope| &scope.spans).map(|one| span(resource, one)).collect();
-    // Only a map whose keys are no texts could fail.
+    // This could fail only for a map whose keys are not texts.
     serde_json::to_vec(&spans).unwrap_or_default()
 }
 
@@ -45,7 +46,7 @@ fn span(resource: &Resource, of: &Span) -> serde_json::Value {
             .map(|event| json!({ "timestamp": micros(event.time_unix_nano), "value": event.name }));
         out["annotations"] = annotation.collect();
     }
-    // Zipkin has no resource: its attributes are tags of the request's span.
+    // Zipkin has no resource: its attributes become tags of the request's span.
     let more = resource.attributes.iter().filter(|one| server && one.key != "service.name");
     let tags = of.attributes.iter().chain(more);
     let mut tags: Map<_, _> = tags.filter_map(|one| Some((one.key.clone(), text(one)?.into()))).collect();
@@ -60,7 +61,7 @@ fn span(resource: &Resource, of: &Span) -> serde_json::Value {
     out
 }
 
-/// The other side: its address, and of an upstream its name.
+/// The other side: its address, and for an upstream its name.
 fn remote(of: &Span, server: bool) -> serde_json::Value {
     let mut out = Map::new();
     if let Some(address) = find(&of.attributes, "network.peer.address") {
@@ -80,7 +81,7 @@ fn find(attributes: &[KeyValue], key: &str) -> Option<String> {
     attributes.iter().find(|one| one.key == key).and_then(text)
 }
 
-/// Tags are texts alone.
+/// Tags can only be texts.
 fn text(one: &KeyValue) -> Option<String> {
     match one.value.as_ref()?.value.as_ref()? {
         Value::StringValue(text) => Some(text.clone()),
@@ -95,7 +96,7 @@ fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut out = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
-        // A String takes everything.
+        // Writing to a String never fails.
         let _ = write!(out, "{byte:02x}");
     }
     out

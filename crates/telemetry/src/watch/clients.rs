@@ -1,9 +1,8 @@
-//! Requests by client, while the admin API is asked for them.
+//! Counts requests by client, as long as the admin API is asked for this.
 //!
-//! Rule: a client is its verified identity, or else its address without the port. Each worker keeps [`MAX_CLIENTS`] of them.
-//! One more takes the place of the client with the fewest requests and inherits that count, which is then its upper
-//! bound (the space-saving algorithm of Metwally, Agrawal and El Abbadi, 2005): a client that calls often stays,
-//! however many others call once.
+//! Rule: a client is its verified identity, or else its address without the port. Each worker keeps [`MAX_CLIENTS`] of them. A further
+//! client replaces the one with the fewest requests and inherits that count, which is then its upper bound (the space-saving algorithm of
+//! Metwally, Agrawal and El Abbadi, 2005). So a client that calls often stays, however many other clients call once.
 
 use std::{
     collections::HashMap,
@@ -17,7 +16,7 @@ use serde_json::{Value, json};
 use super::failed;
 use crate::{Exchange, rfc3339};
 
-/// Clients that each worker keeps.
+/// How many clients each worker keeps.
 const MAX_CLIENTS: usize = 256;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,7 +30,7 @@ enum ClientId {
 #[derive(Clone, Debug)]
 struct Calls {
     requests: u64,
-    /// Of [`Self::requests`], how many may have been other clients'.
+    /// How many of [`Self::requests`] may belong to other clients.
     inherited: u64,
     failed: u64,
     time: Duration,
@@ -54,7 +53,7 @@ impl Default for Calls {
     }
 }
 
-/// The clients of one worker, or of several together.
+/// The clients of one worker, or of several workers together.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Clients(HashMap<(Name, ClientId), Calls>);
 
@@ -83,7 +82,7 @@ impl Clients {
         }
     }
 
-    /// What another worker saw is added.
+    /// Adds the counts of another worker.
     pub(super) fn merge(&mut self, other: &Self) {
         for (key, theirs) in &other.0 {
             let ours = self.0.entry(key.clone()).or_default();
@@ -102,7 +101,7 @@ impl Clients {
         self.0.clear();
     }
 
-    /// Those that called most, first.
+    /// The clients with the most requests, in that order.
     pub(super) fn json(&self, most: usize) -> Vec<Value> {
         let mut all: Vec<_> = self.0.iter().collect();
         all.sort_by(|a, b| b.1.requests.cmp(&a.1.requests).then_with(|| a.0.0.cmp(&b.0.0)));
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_strangers_pushes_no_steady_client_out() {
+    fn many_clients_with_one_call_do_not_displace_a_steady_one() {
         let mut clients = Clients::default();
         for number in 0..20_000_u32 {
             let [_, b, c, d] = number.to_be_bytes();

@@ -1,7 +1,7 @@
-//! What changed lately: breakers, ejections, health, reloads, certificates, and kinds of failures that began and ended.
+//! Recent changes: breakers, ejections, health, reloads, certificates, and kinds of failures that began or ended.
 //!
-//! Rule: the last [`MAX_EVENTS`] are kept. The same change, seen again within [`SAME_WITHIN`] of the last time, is counted and takes no place of its
-//! own, so an endpoint that comes and goes every second does not push a reload out.
+//! Rule: the last [`MAX_EVENTS`] are kept. If the same change is seen again within [`SAME_WITHIN`] of the last time, it is counted and gets
+//! no entry of its own. So an endpoint that changes every second does not displace a reload.
 
 use std::{
     collections::VecDeque,
@@ -12,28 +12,28 @@ use serde_json::{Value, json};
 
 use crate::rfc3339;
 
-/// Changes that are kept, and that are looked through for the same one: a change is rare enough for that.
+/// How many changes are kept. All of them are searched for the same change; changes are rare enough for that.
 const MAX_EVENTS: usize = 500;
 /// The same change within this time is one entry.
 const SAME_WITHIN: Duration = Duration::from_secs(60);
 
-/// What changed, and to what.
+/// What changed, and its new state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// `circuit`, `endpoint-circuit`, `ejection`, `health`, `connection`, `failures`, `config`, `certificates`.
     pub kind: &'static str,
-    /// `upstream orders`; empty for the process.
+    /// Whose state it is, such as `upstream orders`; empty for the process.
     pub whose: String,
-    /// The endpoint, where it is one's state or where it failed.
+    /// The endpoint, if it is the state of one, or if the failure was there.
     pub endpoint: Option<String>,
-    /// What it is now, in words.
+    /// The new state, in words.
     pub what: String,
-    /// Why; empty where nothing is to be said.
+    /// The reason; empty if there is nothing to say.
     pub because: String,
 }
 
 impl Change {
-    /// Whether it is the same change. Why it came may differ by a number each time.
+    /// Whether it is the same change. The reason may contain a different number each time.
     fn is_like(&self, other: &Self) -> bool {
         self.kind == other.kind
             && self.whose == other.whose
@@ -49,9 +49,9 @@ pub struct Event {
     pub first: SystemTime,
     /// When it was seen last.
     pub last: SystemTime,
-    /// How often.
+    /// How often it was seen.
     pub count: u64,
-    /// What changed; the reason is the last one.
+    /// The change, with the reason of the last time.
     pub change: Change,
 }
 
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_flaps_is_counted_and_pushes_nothing_out() {
+    fn a_change_that_repeats_is_counted_and_displaces_nothing() {
         let (mut events, start) = (Events::default(), SystemTime::UNIX_EPOCH);
         let at = |seconds| start + Duration::from_secs(seconds);
         let ejection = |what: &str, because: u64| Change {
@@ -125,10 +125,10 @@ mod tests {
         let newest = all.first().map(|event| event.json(at(2001))).unwrap_or_default();
         assert_eq!((&newest["endpoint"], &newest["because"]), (&json!("10.0.0.9:80"), &json!("1999")));
         assert_eq!(newest["last_ago_seconds"], 2);
-        // Another endpoint's is another change.
+        // The change of another endpoint is another change.
         events.add(Change { endpoint: Some("10.0.0.8:80".into()), ..ejection("back", 0) }, at(2000));
         assert_eq!(events.all().first().map(|event| event.count), Some(1));
-        // After a minute without a repetition it is a new entry.
+        // After a minute without a repetition it gets a new entry.
         events.add(ejection("back", 0), at(3000));
         assert_eq!(events.all().len(), 5);
     }

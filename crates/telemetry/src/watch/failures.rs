@@ -9,23 +9,23 @@ use std::{
 use super::{Record, clients::Clients, groups::Groups};
 use crate::Exchange;
 
-/// Failures that each worker remembers.
+/// How many failures each worker keeps.
 const MAX_FAILURES: usize = 100;
-/// Rings at once. There is one for each thread that ever saw a failure, and threads come and go only with the process.
+/// The most rings. Each thread that ever had a failure has one, and threads start and end only with the process.
 const RINGS: usize = 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Ring {
     last: VecDeque<Record>,
     groups: Groups,
-    /// Answers with 4xx that are their upstreams' own. Apart, so that they take no place of a failure.
+    /// 4xx responses of the upstreams themselves. They are separate, so that they don't displace failures.
     client_errors: Groups,
     clients: Clients,
 }
 
 impl Ring {
-    /// The oldest makes room; its texts' memory is used again, so that a storm of failures allocates next to nothing.
-    /// True if a kind of failure begins with it.
+    /// Adds a failure. The oldest one is removed, and the memory of its texts is used again, so that many failures allocate almost nothing.
+    /// Returns true if a kind of failure begins.
     pub(super) fn push(&mut self, exchange: &Exchange, total: Duration) -> bool {
         let record = if self.last.len() < MAX_FAILURES { None } else { self.last.pop_front() };
         self.last.push_back(match record {
@@ -71,7 +71,7 @@ impl Ring {
 
 pub(super) fn register(rings: &mut Vec<Arc<Mutex<Ring>>>, ring: &Arc<Mutex<Ring>>) {
     if rings.len() >= RINGS {
-        // Those whose thread is gone.
+        // Removes the rings of threads that have ended.
         rings.retain(|ring| Arc::strong_count(ring) > 1);
     }
     rings.push(ring.clone());

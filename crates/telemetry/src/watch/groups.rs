@@ -1,9 +1,8 @@
-//! Failures by kind: how many of each there were, since when, and what the last one was.
+//! Failures by kind: how many there were of each, since when, and what the last one was.
 //!
-//! Rule: a kind is an upstream (or a listener, where none was chosen) and a reason. Each worker counts in its own
-//! table, under the same lock as its last failures, so a rare kind stays however often another one happens. Only a kind
-//! that was quiet for [`QUIET`] wakes the task that logs it: a storm costs a few additions for each failure, and a
-//! worker without failures pays nothing.
+//! Rule: a kind is an upstream (or a listener, if no upstream was chosen) and a reason. Each worker counts in its own table, under the same
+//! lock as its last failures. So a rare kind is kept, however often another one happens. Only a kind that did not happen for [`QUIET`]
+//! wakes the task that logs it: many failures cost a few additions each, and a worker without failures pays nothing.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,22 +14,22 @@ use crate::{Exchange, Reason, rfc3339};
 
 /// A kind that did not happen for this long has ended.
 pub(crate) const QUIET: Duration = Duration::from_secs(15);
-/// Kinds that each worker keeps. Names come from the config and reasons from a closed list; the kind that is over for the longest time
-/// makes room.
+/// How many kinds each worker keeps. Names come from the config and reasons from a closed list. If there are more, the kind that ended the
+/// longest time ago is removed.
 const MAX_GROUPS: usize = 256;
-/// The last one of a kind is kept anew at most so often: copying its texts costs more than counting it.
+/// A new sample of a kind is kept at most this often: copying its texts costs more than counting it.
 const FRESH: Duration = Duration::from_millis(500);
 
 /// One kind of failure.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Kind {
-    /// The upstream that was chosen; `None` where the request got no further than its listener.
+    /// The upstream that was chosen; `None` if the request was refused before that.
     pub upstream: Option<Name>,
-    /// The listener, where there is no upstream.
+    /// The listener, if there is no upstream.
     pub listener: Option<Name>,
-    /// The reason; `None` where the upstream itself answered with a 5xx.
+    /// The reason; `None` if the upstream itself answered with a 5xx.
     pub reason: Option<Reason>,
-    /// The upstream's status, where it has no reason; else 0.
+    /// The upstream's status, if there is no reason; otherwise 0.
     pub status: u16,
 }
 
@@ -55,18 +54,18 @@ impl Kind {
         }
     }
 
-    /// `connect-refused`, `status 503`.
+    /// The cause, such as `connect-refused` or `status 503`.
     pub fn cause(&self) -> String {
         self.reason.map_or_else(|| format!("status {}", self.status), |reason| reason.as_str().to_owned())
     }
 
-    /// The remedy, in the direction in which it failed.
+    /// The remedy, for the direction in which it failed.
     pub(crate) fn what_to_do(&self) -> Option<&'static str> {
         let Some(reason) = self.reason else { return of_own_answer(self.status) };
         Some(if self.upstream.is_some() { reason.what_to_do() } else { reason.what_to_do_for_clients() })
     }
 
-    /// `upstream orders`, `listener outbound`.
+    /// Whose failure it is, such as `upstream orders` or `listener outbound`.
     pub fn whose(&self) -> String {
         match (&self.upstream, &self.listener) {
             (Some(upstream), _) => format!("upstream {upstream}"),
@@ -76,7 +75,7 @@ impl Kind {
     }
 }
 
-/// What to do about a 4xx that is the upstream's own.
+/// What to do about a 4xx of the upstream itself.
 fn of_own_answer(status: u16) -> Option<&'static str> {
     Some(match status {
         401 | 407 => {
@@ -114,7 +113,7 @@ pub struct Group {
     pub first: SystemTime,
     /// When the last of them ended.
     pub last: SystemTime,
-    /// One of the last ones.
+    /// One of the last failures.
     pub sample: Record,
 }
 
@@ -139,12 +138,12 @@ impl Group {
     }
 }
 
-/// The kinds that one worker met.
+/// The kinds of failures of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Groups(Vec<Group>);
 
 impl Groups {
-    /// Counts a failure. True if its kind begins, or begins again.
+    /// Counts a failure. Returns true if its kind begins, or begins again.
     pub(super) fn add(&mut self, exchange: &Exchange, total: Duration) -> bool {
         let now = SystemTime::now();
         if let Some(group) = self.0.iter_mut().find(|group| group.kind.is(exchange)) {
@@ -166,7 +165,7 @@ impl Groups {
         true
     }
 
-    /// Adds what this worker has to what others have.
+    /// Adds this worker's counts to those of others.
     pub(super) fn merge_into(&self, all: &mut Vec<Group>) {
         for group in &self.0 {
             match all.iter_mut().find(|other| other.kind == group.kind) {

@@ -1,30 +1,30 @@
 //! Headers as a person who follows exchanges may see them: without credentials.
 //!
-//! Rule: a value is hidden by its header's name or by its own looks, and rather one too many than one too few. Query strings are
-//! hidden wherever a URL stands, as the access log leaves them out.
+//! Rule: a value is hidden because of its header's name or because of its form; in doubt it is hidden. Query strings are hidden in every
+//! URL, as the access log leaves them out.
 
 use attache_config::names_a_credential;
 use attache_wire::Fields;
 use serde_json::Value;
 
-/// Headers that are kept of one message.
+/// The most headers of one message that are kept.
 const MAX_HEADERS: usize = 64;
-/// Bytes that are kept of one value.
+/// The most bytes of one value that are kept.
 const MAX_VALUE_BYTES: usize = 256;
-/// What is shown in place of a value.
+/// The text that replaces a hidden value.
 const HIDDEN: &str = "(hidden)";
 
-/// The headers of one exchange, redacted.
+/// The headers of one exchange, with secrets removed.
 #[derive(Clone, Debug, Default)]
 pub struct SeenHeaders {
-    /// Of the request, as the client sent them.
+    /// The request's headers, as the client sent them.
     pub request: Vec<(String, String)>,
-    /// Of the response, as the upstream sent them.
+    /// The response's headers, as the upstream sent them.
     pub response: Vec<(String, String)>,
 }
 
 impl SeenHeaders {
-    /// What may be shown of these headers.
+    /// The part of these headers that may be shown.
     pub fn redact(headers: &Fields) -> Vec<(String, String)> {
         headers
             .iter()
@@ -33,7 +33,7 @@ impl SeenHeaders {
             .collect()
     }
 
-    /// A list of pairs, since a header may stand twice.
+    /// A list of pairs, because a header may occur twice.
     pub(super) fn json(headers: &[(String, String)]) -> Value {
         headers.iter().map(|(name, value)| Value::from(vec![name.as_str(), value.as_str()])).collect()
     }
@@ -57,7 +57,7 @@ fn shown(name: &str, value: &[u8]) -> String {
 fn looks_like_a_credential(value: &str) -> bool {
     let value = value.trim_start();
     let scheme = value.split(' ').next().unwrap_or_default();
-    // RFC 7235: a scheme and what proves it. `eyJ` is how the base64 of a JSON object (a JWT) begins.
+    // RFC 7235: a scheme, and then the credentials. `eyJ` is the beginning of a JSON object in base64 (a JWT).
     ["bearer", "basic", "digest", "negotiate", "aws4-hmac-sha256"]
         .iter()
         .any(|known| scheme.eq_ignore_ascii_case(known))
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lets_its_reader_act_as_somebody_is_hidden() {
+    fn credentials_are_hidden() {
         for name in [
             "authorization",
             "proxy-authorization",
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_helps_is_shown() {
+    fn harmless_values_are_shown() {
         for (name, value) in [
             ("accept", "*/*"),
             ("user-agent", "curl/8.14"),

@@ -1,8 +1,8 @@
-//! What an operator sees live: the last failures with their whole story, exchanges as they end, each endpoint's share.
+//! The live view for operators: the last failures with all details, exchanges when they end, and the share of each endpoint.
 //!
-//! Rule: a successful request pays one relaxed load for all of this while no client watches. Only failures are always
-//! kept: each worker writes them into its own ring, whose lock only a reader takes as well, and never waits for it. A
-//! tap is a bounded queue; what doesn't fit is dropped, counted, and said.
+//! Rule: as long as nobody watches, a successful request pays one relaxed load for all of this. Only failures are always kept: each worker
+//! writes them into its own ring. Only a reader takes the ring's lock too, and the worker never waits for it. A tap is a bounded queue;
+//! records that don't fit are dropped, counted and reported.
 //!
 //! A reader runs on the control thread and never makes a worker wait.
 
@@ -49,16 +49,16 @@ pub struct Watch(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// What is wanted; written by readers only, so its cache line stays shared by all workers.
+    /// What readers want. Only readers write it, so all workers share its cache line.
     flags: AtomicU32,
     taps: ArcSwap<Vec<Arc<Tap>>>,
-    /// Taken by readers when a tap begins or ends.
+    /// Readers hold it while they open or close a tap.
     changing: Mutex<()>,
     /// One for each worker that has seen a failure, or a call while calls were counted.
     rings: Mutex<Vec<Arc<Mutex<Ring>>>>,
-    /// Failures that found their ring being read.
+    /// Failures that were dropped because their ring was being read.
     missed: AtomicU64,
-    /// Told when a kind of failure begins.
+    /// Notified when a kind of failure begins.
     begins: Notify,
     /// Written when a state changes, which is rare.
     events: Mutex<Events>,
@@ -78,7 +78,7 @@ impl Watch {
         all
     }
 
-    /// All failures since the start by kind; those that happened last come first.
+    /// All failures since the start, by kind. The kind with the most recent failure comes first.
     pub fn groups(&self) -> Vec<Group> {
         let rings = lock(&self.0.rings).clone();
         let mut all = Vec::new();
@@ -89,7 +89,7 @@ impl Watch {
         all
     }
 
-    /// Answers with 4xx that are their upstreams' own, by upstream and status. They are no failures where others are among them.
+    /// 4xx responses of the upstreams themselves, by upstream and status. They are no failures if there are other responses too.
     pub fn client_errors(&self) -> Vec<Group> {
         let rings = lock(&self.0.rings).clone();
         let mut all = Vec::new();
@@ -100,14 +100,14 @@ impl Watch {
         all
     }
 
-    /// A state changed: see [`Event`]. A worker never waits for a reader; what finds one at it is left out.
+    /// Notes a change of state, see [`Event`]. A worker never waits for a reader: if one holds the lock, the change is not noted.
     pub(crate) fn event(&self, change: Change) {
         if let Ok(mut events) = self.0.events.try_lock() {
             events.add(change, SystemTime::now());
         }
     }
 
-    /// A state of the process changed, not of an upstream.
+    /// Notes a change of state of the process, not of an upstream.
     pub(crate) fn own_event(&self, kind: &'static str, what: &str) {
         self.event(Change { kind, what: what.to_owned(), ..Change::default() });
     }
@@ -127,17 +127,18 @@ impl Watch {
         all.json(most)
     }
 
-    /// Waits until a kind of failure begins that was quiet.
+    /// Waits until a kind of failure begins that had not occurred for a while.
     pub(crate) async fn begins(&self) {
         self.0.begins.notified().await;
     }
 
-    /// Failures that are not among those, since they ended while they were being read.
+    /// How many failures are missing, because they ended while the ring was being read.
     pub fn missed(&self) -> u64 {
         self.0.missed.load(Relaxed)
     }
 
-    /// Whether each endpoint's and each client's requests are counted from now on. Clients begin anew with it.
+    /// Sets whether the requests of each endpoint and each client are counted from now on. When it starts, the counts of clients start at
+    /// 0.
     pub fn count_endpoints(&self, on: bool) {
         if on {
             self.0.flags.fetch_or(ENDPOINTS, Relaxed);
@@ -150,7 +151,7 @@ impl Watch {
         }
     }
 
-    /// Follows exchanges as they end, until the [`Tapping`] is dropped. `None` if as many do already as may.
+    /// Follows exchanges when they end, until the [`Tapping`] is dropped. `None` if the limit of taps is reached.
     pub fn tap(&self, filter: TapFilter) -> Option<Tapping> {
         tap::begin(self, filter)
     }
@@ -168,7 +169,7 @@ impl Watcher {
         Self { watch: watch.clone(), ring: OnceCell::new() }
     }
 
-    /// A state of an upstream changed.
+    /// Notes a change of state of an upstream.
     #[cold]
     pub(crate) fn event(
         &self,
@@ -187,12 +188,12 @@ impl Watcher {
         });
     }
 
-    /// Somebody follows exchanges, so headers are wanted.
+    /// Whether somebody follows exchanges and needs their headers.
     pub(crate) fn tapped(&self) -> bool {
         self.watch.0.flags.load(Relaxed) & TAPPED != 0
     }
 
-    /// An exchange ended. True if its endpoint's share is wanted.
+    /// Notes that an exchange ended. Returns true if its endpoint must be counted.
     pub(crate) fn ended(&self, exchange: &Exchange, total: Duration) -> bool {
         let flags = self.watch.0.flags.load(Relaxed);
         if failed(exchange, total) {
@@ -224,7 +225,7 @@ impl Watcher {
         }
     }
 
-    /// A service may answer so often: it costs a lock without contention, and a look at a few kinds.
+    /// Notes a 4xx response. A service may answer so often: this costs a lock without contention, and a search among a few kinds.
     fn client_error(&self, exchange: &Exchange, total: Duration) {
         if let Ok(mut ring) = self.ring().try_lock() {
             ring.client_error(exchange, total);
@@ -234,7 +235,7 @@ impl Watcher {
     #[cold]
     pub(crate) fn keep(&self, exchange: &Exchange, total: Duration) {
         let ring = self.ring();
-        // Never waits: a reader holds it for as long as it takes to copy a hundred records.
+        // This never waits: a reader holds the lock for as long as it takes to copy a hundred records.
         if let Ok(mut ring) = ring.try_lock() {
             if ring.push(exchange, total) {
                 self.watch.0.begins.notify_one();
@@ -245,12 +246,12 @@ impl Watcher {
     }
 }
 
-/// What is worth remembering: whatever has a reason or a 5xx; of clients that went away only those that had waited in vain, as the others
-/// are too many and no failure of ours.
+/// Whether an exchange must be remembered: it has a reason or a 5xx. Of the clients that left, only those that had waited without a result
+/// count: the others are too many, and they are no failure of the service.
 fn failed(exchange: &Exchange, total: Duration) -> bool {
     match exchange.reason.get() {
         Some(Reason::ClientClosed) => {
-            // One that left while the request went on is there already.
+            // An exchange whose client left while the request continued has been noted already.
             let is_new = exchange.status.get() == 0 && !exchange.left.get();
             is_new && total > PATIENT && exchange.protocol.starts_with("http")
         }

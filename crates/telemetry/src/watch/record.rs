@@ -1,4 +1,4 @@
-//! One exchange that ended, in words.
+//! One exchange that ended, as text.
 
 use std::{
     net::SocketAddr,
@@ -11,19 +11,19 @@ use serde_json::{Value, json};
 use super::SeenHeaders;
 use crate::{Exchange, Reason, access_log::Timestamp};
 
-/// Bytes that are kept of one text, since clients decide how long they are.
+/// The most bytes of one text that are kept, because clients decide how long texts are.
 const MAX_TEXT_BYTES: usize = 512;
 
-/// One exchange that ended: what the access log would say, and the headers where they were seen.
+/// One exchange that ended: the contents of its access log line, and its headers if they were kept.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// When it ended.
     pub at: SystemTime,
-    /// The listener it came in by.
+    /// The listener that received it.
     pub listener: Name,
-    /// `http1`, `http2`, `tcp`, `tls`.
+    /// The protocol: `http1`, `http2`, `tcp` or `tls`.
     pub protocol: &'static str,
-    /// Who called.
+    /// The client's address.
     pub client: Option<SocketAddr>,
     /// Method; empty for opaque connections.
     pub method: String,
@@ -39,9 +39,9 @@ pub struct Record {
     pub upstream: Option<Name>,
     /// The endpoint of the last attempt.
     pub endpoint: Option<Name>,
-    /// Started attempts.
+    /// How many attempts were started.
     pub attempts: u32,
-    /// Status that the client was sent; 0 where none was.
+    /// The status that was sent to the client; 0 if none was.
     pub status: u16,
     /// Why it failed, if it did.
     pub reason: Option<Reason>,
@@ -49,18 +49,18 @@ pub struct Record {
     pub detail: String,
     /// How long it took.
     pub total: Duration,
-    /// Until the upstream's response head.
+    /// The time until the head of the upstream's response.
     pub head: Option<Duration>,
     /// Body bytes from the client.
     pub received: u64,
     /// Body bytes to the client.
     pub sent: u64,
-    /// Headers, redacted; only while a client follows exchanges.
+    /// The headers, with secrets removed; kept only while somebody follows exchanges.
     pub headers: Option<Box<SeenHeaders>>,
 }
 
 impl Record {
-    /// Of an exchange that ended now.
+    /// The record of an exchange that ended now.
     pub(crate) fn of(exchange: &Exchange, total: Duration) -> Self {
         let mut record = Self {
             at: SystemTime::UNIX_EPOCH,
@@ -88,7 +88,7 @@ impl Record {
         record
     }
 
-    /// Becomes the record of another exchange; its texts keep their memory.
+    /// Turns it into the record of another exchange. Its texts keep their memory.
     pub(super) fn fill(&mut self, exchange: &Exchange, total: Duration) {
         self.at = SystemTime::now();
         self.listener = exchange.listener.clone();
@@ -146,7 +146,7 @@ impl Record {
     }
 }
 
-/// Replaces a text, cut to a bounded length.
+/// Replaces a text; a long one is cut.
 fn put(into: &mut String, text: &str) {
     into.clear();
     let end = (0..=text.len().min(MAX_TEXT_BYTES)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Following exchanges as they end.
+//! Follows exchanges when they end.
 
 use std::{
     sync::{
@@ -14,12 +14,12 @@ use tokio::sync::mpsc;
 use super::{Record, TAPPED, Watch, lock};
 use crate::Exchange;
 
-/// Taps at once.
+/// The most taps at once.
 const MAX_TAPS: usize = 8;
-/// Records that may wait for a reader.
+/// How many records may wait for a reader.
 const QUEUE: usize = 256;
 
-/// Which exchanges are followed: those that meet every part that is there.
+/// Which exchanges are followed: those that match every condition that is set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TapFilter {
     /// The listener's name.
@@ -34,15 +34,15 @@ pub struct TapFilter {
     pub host: Option<String>,
     /// The method, in capitals.
     pub method: Option<String>,
-    /// What the path begins with.
+    /// The prefix of the path.
     pub path: Option<String>,
-    /// `503`, or a class: `5xx`.
+    /// The status: `503`, or a class such as `5xx`.
     pub status: Option<String>,
-    /// A reason's word; `any` is every reason.
+    /// The reason; `any` means every reason.
     pub reason: Option<String>,
-    /// Took at least this long.
+    /// The shortest time that it took.
     pub slower: Option<Duration>,
-    /// One of so many; 0 and 1 are all.
+    /// One exchange out of this many; 0 and 1 mean all.
     pub sample: u64,
 }
 
@@ -67,7 +67,7 @@ impl TapFilter {
     }
 }
 
-/// `503` or `5xx`.
+/// Whether a status matches `503` or `5xx`.
 fn status_is(wanted: &str, status: u16) -> bool {
     match wanted.strip_suffix("xx") {
         Some(class) => class.parse() == Ok(status / 100),
@@ -83,7 +83,7 @@ pub(super) struct Tap {
     dropped: AtomicU64,
 }
 
-/// A tap that is open; it ends when this is dropped.
+/// An open tap. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Tapping {
     watch: Watch,
@@ -92,12 +92,12 @@ pub struct Tapping {
     said: u64,
 }
 
-/// What a tap brings.
+/// What a tap returns.
 #[derive(Debug)]
 pub enum Tapped {
     /// An exchange that ended.
     Record(Box<Record>),
-    /// So many were dropped since this was said last: more came than were read.
+    /// How many exchanges were dropped since the last report, because more came than were read.
     Dropped(u64),
 }
 
@@ -116,12 +116,12 @@ pub(super) fn begin(watch: &Watch, filter: TapFilter) -> Option<Tapping> {
 }
 
 impl Tapping {
-    /// Waits for the next. (Safe to be dropped while it waits.)
+    /// Waits for the next item. The future may be dropped while it waits.
     pub async fn next(&mut self) -> Option<Tapped> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// The next, or a wake-up when there is one.
+    /// Returns the next item, or registers for a wake-up.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Tapped>> {
         let dropped = self.tap.dropped.load(Relaxed);
         if dropped > self.said {
@@ -157,7 +157,7 @@ pub(super) fn offer(taps: &[Arc<Tap>], exchange: &Exchange, total: Duration) {
         if tap.filter.sample > 1 && met % tap.filter.sample != 0 {
             continue;
         }
-        // Only now something is allocated: there is a reader, and room.
+        // Memory is allocated only here: when there is a reader, and room in its queue.
         match tap.queue.try_reserve() {
             Ok(room) => room.send(Box::new(Record::of(exchange, total))),
             Err(_) => {

@@ -22,7 +22,7 @@ fn failures_of_all_workers_are_kept_newest_first_and_only_failures() {
             std::thread::spawn(move || {
                 let watcher = Watcher::new(&watch);
                 watcher.ended(&exchange(200, None), SECOND);
-                // Its client changed its mind, waited in vain, left in the middle of an answer.
+                // These clients changed their mind, waited without a result, and left in the middle of a response.
                 watcher.ended(&exchange(0, Some(Reason::ClientClosed)), SECOND / 3);
                 watcher.ended(&exchange(0, Some(Reason::ClientClosed)), SECOND);
                 watcher.ended(&exchange(200, Some(Reason::ClientClosed)), SECOND);
@@ -78,7 +78,7 @@ fn long_texts_are_cut_between_characters() {
 }
 
 #[tokio::test]
-async fn a_tap_gets_what_meets_its_filter_and_ends_with_its_reader() {
+async fn a_tap_gets_the_exchanges_that_match_its_filter_and_ends_with_its_reader() {
     let watch = Watch::default();
     let watcher = Watcher::new(&watch);
     assert!(!watcher.tapped());
@@ -118,7 +118,7 @@ async fn every_part_of_a_filter_counts() {
 }
 
 #[tokio::test]
-async fn a_reader_that_is_too_slow_is_told_what_it_missed() {
+async fn a_reader_that_is_too_slow_learns_how_many_it_missed() {
     let watch = Watch::default();
     let watcher = Watcher::new(&watch);
     let mut tap = watch.tap(TapFilter::default()).unwrap();
@@ -132,7 +132,7 @@ async fn a_reader_that_is_too_slow_is_told_what_it_missed() {
 }
 
 #[tokio::test]
-async fn one_in_three_is_one_in_three() {
+async fn a_sample_of_three_is_every_third_exchange() {
     let watch = Watch::default();
     let watcher = Watcher::new(&watch);
     let mut tap = watch.tap(TapFilter { sample: 3, ..TapFilter::default() }).unwrap();

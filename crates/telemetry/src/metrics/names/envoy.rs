@@ -1,4 +1,4 @@
-//! Envoy's names: a cluster is an upstream, a connection manager and a listener's address are the listener's name.
+//! Envoy's names: a cluster is an upstream; a connection manager and a listener's address are the listener's name.
 
 use super::{EXACT, Families, Sample, histogram};
 
@@ -124,7 +124,7 @@ pub(super) fn families(samples: &[Sample<'_>], out: &mut Families) {
                 out.add("gauge", "envoy_cluster_membership_healthy", &cluster, healthy);
                 let ejected = if sample.label("state") == "ejected" { value } else { 0.0 };
                 out.add("gauge", "envoy_cluster_outlier_detection_ejections_active", &cluster, ejected);
-                // attache knows neither: an endpoint is used for calls, or it isn't.
+                // attache has no such state: an endpoint is used for calls, or it isn't.
                 out.add("gauge", "envoy_cluster_membership_degraded", &cluster, 0.0);
                 out.add("gauge", "envoy_cluster_membership_excluded", &cluster, 0.0);
             }

@@ -1,10 +1,10 @@
-//! Istio's standard metrics. The listener whose name begins with `inbound` reports as the destination, all others as the source.
+//! Istio's standard metrics. A listener whose name begins with `inbound` reports as the destination, and all others report as the source.
 //!
-//! Who the other side is isn't counted by attache, so the labels of its workload are `unknown`, as Istio says it. A
-//! service is the upstream's name.
+//! attache doesn't count who the other side is, so the labels of its workload are `unknown`, Istio's own value for this. A service is named
+//! after the upstream.
 //!
-//! `connection_security_policy` is what the destination says, and `unknown` of the source, as in Istio. A listener that takes TLS
-//! and plaintext has both: there the scheme of a request says which, and durations, which have none, are `unknown`.
+//! As in Istio, the destination reports `connection_security_policy`, and for the source it is `unknown`. A listener that accepts both TLS
+//! and plaintext has both values: there the scheme of a request decides. Durations have no scheme, so for them it is `unknown`.
 
 use super::{EXACT, Families, Proof, REQUEST_SIZE, RESPONSE_SIZE, Sample, histogram};
 
@@ -83,7 +83,7 @@ pub(super) fn families(
             labels
         };
         match sample.name {
-            // Those of HTTP are told by their single status.
+            // Requests of HTTP have a series for each single status.
             "attache_requests_total" if matches!(sample.label("protocol"), "http1" | "http2") => {}
             EXACT | "attache_requests_total" => {
                 let labels = with_flags(&labels);

@@ -1,7 +1,8 @@
 //! attache's series under the names of another proxy, so that existing dashboards and alerts work.
 //!
-//! Made of the page in Prometheus' text, at a scrape. What attache doesn't count is not there. Requests are told by their single status
-//! (`200`), which is counted beside the page's classes only where such names are wanted; durations by its class (`2xx`).
+//! They are made at a scrape from the page in Prometheus' text format. What attache doesn't count is missing. Requests are shown by their
+//! single status (`200`), which is counted in addition to the classes of the page only if such names are used. Durations are shown by the
+//! class of the status (`2xx`).
 
 mod envoy;
 mod istio;
@@ -14,41 +15,41 @@ use super::{
     semantic::{BOUNDS, CELLS, SIZE_CELLS, SIZES, ServerSums},
 };
 
-/// The other proxy's names, and the data of the workload.
+/// The other proxy, and the data of the workload.
 #[derive(Clone, Copy, Debug)]
 pub enum Names<'a> {
     /// Envoy's clusters, listeners and connection managers.
     Envoy,
     /// Istio's standard metrics.
     Istio {
-        /// The workload's name; Istio's own word is `unknown`.
+        /// The workload's name; Istio's own value for a missing one is `unknown`.
         workload: &'a str,
         /// The workload's namespace.
         namespace: &'a str,
-        /// The listeners, and how their clients prove who they are. Of others it is unknown.
+        /// The listeners, and how their clients prove their identity. For other listeners this is unknown.
         proofs: &'a [(String, Proof)],
     },
 }
 
-/// How the clients of a listener prove who they are.
+/// How the clients of a listener prove their identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// No client does: plaintext, or TLS without certificates of clients.
+    /// No client does: the listener has plaintext, or TLS without client certificates.
     Nobody,
-    /// Each client does, by mutual TLS.
+    /// Every client does, by mutual TLS.
     Everybody,
-    /// Each client that speaks TLS does; others speak plaintext.
+    /// Every client that uses TLS does; the others use plaintext.
     WithTls,
 }
 
-/// Requests by their single status, as a sample of the page would be. It stands on no page.
+/// Requests by their single status, in the form of a sample of the page. No page contains it.
 const EXACT: &str = "exact_requests";
-/// Sizes of bodies, in the same way.
+/// The sizes of bodies, in the same form.
 const REQUEST_SIZE: &str = "exact_request_bytes";
 const RESPONSE_SIZE: &str = "exact_response_bytes";
 
 impl Metrics {
-    /// The page in Prometheus' text format with further families behind attache's own.
+    /// The page in Prometheus' text format, with further families after attache's own.
     pub fn render_named(&self, names: Names<'_>) -> String {
         let mut page = self.render();
         let more = under_names(&page, &exact(&self.semantic_sums().0), names);
@@ -57,14 +58,14 @@ impl Metrics {
     }
 }
 
-/// The requests of HTTP by their single status, and their sizes.
+/// HTTP requests by their single status, and their sizes.
 fn exact(sums: &ServerSums) -> String {
     let mut out = String::new();
     for ([listener, _, upstream, _, status, _, scheme, error], cells) in sums {
         let count: u64 = cells.iter().take(BOUNDS.len() + 1).sum();
-        // A status is an error's type where attache has no reason of its own.
+        // The error's type is a status if attache has no reason of its own.
         let reason = if error == status { "" } else { error };
-        // Names of the config and words of closed lists need no escapes.
+        // Names in the config and words of closed lists need no escapes.
         let _ = writeln!(
             out,
             "{EXACT}{{listener=\"{listener}\",upstream=\"{upstream}\",protocol=\"http\",code=\"{status}\",reason=\"{reason}\",scheme=\"{scheme}\"}} {count}"
@@ -86,7 +87,7 @@ fn exact(sums: &ServerSums) -> String {
     out
 }
 
-/// The further families for a page of attache's own.
+/// The further families for a page of attache's own families.
 fn under_names(page: &str, exact: &str, names: Names<'_>) -> String {
     let samples: Vec<Sample<'_>> = page.lines().chain(exact.lines()).filter_map(sample).collect();
     let mut out = Families::default();
@@ -112,7 +113,7 @@ impl Sample<'_> {
     }
 }
 
-/// `name{label="value",…} number`; values stay escaped, as they are written again.
+/// Parses `name{label="value",…} number`. Values stay escaped, because they are written again.
 fn sample(line: &str) -> Option<Sample<'_>> {
     if line.starts_with('#') {
         return None;
@@ -139,7 +140,7 @@ fn sample(line: &str) -> Option<Sample<'_>> {
     Some(Sample { name, labels, value: rest.trim().parse().ok()? })
 }
 
-/// Families with their series, each of which is a sum.
+/// Families with their series. Each series is a sum.
 #[derive(Default)]
 struct Families(BTreeMap<String, Family>);
 
@@ -148,14 +149,14 @@ struct Family {
     series: BTreeMap<Series, f64>,
 }
 
-/// What a series is found by. Buckets of one histogram stand together, the smallest first.
+/// What identifies a series. Buckets of one histogram are together, the smallest first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Series {
     /// The suffix of the family's name: `_bucket`.
     suffix: String,
-    /// The labels as they are written, without `le`.
+    /// The labels in their written form, without `le`.
     labels: String,
-    /// The bound in microseconds or bytes, and how it is written.
+    /// The bound in microseconds or bytes, and its written form.
     bound: Option<(u64, String)>,
 }
 
@@ -164,7 +165,7 @@ impl Families {
         self.sum(kind, name, "", labels, None, value);
     }
 
-    /// One sample of a histogram: a bucket, the sum or the count. Seconds become milliseconds.
+    /// Adds one sample of a histogram: a bucket, the sum or the count. Seconds become milliseconds.
     fn milliseconds(&mut self, name: &str, what: &Sample<'_>, suffix: &str, labels: &[(&str, &str)]) {
         let (mut bound, mut value) = (None, what.value);
         match suffix {
@@ -183,7 +184,7 @@ impl Families {
         self.sum("histogram", name, suffix, labels, bound, value);
     }
 
-    /// One sample of a histogram of bytes.
+    /// Adds one sample of a histogram of bytes.
     fn bytes(&mut self, name: &str, what: &Sample<'_>, suffix: &str, labels: &[(&str, &str)]) {
         let bound = (suffix == "_bucket").then(|| {
             let text = what.label("le");
@@ -212,7 +213,7 @@ impl Families {
     fn text(&self) -> String {
         let mut out = String::new();
         for (name, family) in &self.0 {
-            // A String takes everything.
+            // Writing to a String never fails.
             let _ = writeln!(out, "# TYPE {name} {}", family.kind);
             for (series, value) in &family.series {
                 let mut labels = series.labels.clone();
@@ -228,7 +229,7 @@ impl Families {
     }
 }
 
-/// The base of a histogram sample's name, and its suffix.
+/// The suffix of a histogram's sample, if its name begins with this base.
 fn histogram<'s>(name: &'s str, base: &str) -> Option<&'s str> {
     name.strip_prefix(base).filter(|suffix| matches!(*suffix, "_bucket" | "_sum" | "_count"))
 }

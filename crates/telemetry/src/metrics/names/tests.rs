@@ -111,9 +111,9 @@ fn the_inbound_listener_reports_as_the_destination() {
     assert!(has(&["istio_tcp_connections_opened_total", "} 2"]), "{page}");
 }
 
-/// What the dashboards that Istio ships (service, workload, mesh: 190 queries of manifests/addons/dashboards) and those that Envoy Gateway
-/// ships (clusters, proxy global: 70 queries of charts/gateway-addons-helm/dashboards) ask for: each metric with every label that a query
-/// selects or groups by. Labels that a scrape puts on (namespace, pod) are left out.
+/// The metrics that the dashboards of Istio (service, workload, mesh: 190 queries of manifests/addons/dashboards) and of Envoy Gateway
+/// (clusters, proxy global: 70 queries of charts/gateway-addons-helm/dashboards) use, each with every label that a query selects or groups
+/// by. Labels that a scrape adds (namespace, pod) are left out.
 const ASKED: &[(&str, &[&str])] = &[
     ("envoy_cluster_membership_degraded", &["envoy_cluster_name"]),
     ("envoy_cluster_membership_excluded", &["envoy_cluster_name"]),
@@ -165,7 +165,7 @@ const OF_ISTIO: &[&str] = &[
     "source_workload_namespace",
 ];
 
-/// `istio_request_duration_seconds_bucket` is what these dashboards fall back to where there are no milliseconds.
+/// `istio_request_duration_seconds_bucket` is missing: these dashboards use it only if there are no milliseconds.
 #[test]
 fn every_metric_and_label_that_public_dashboards_ask_for_is_there() {
     let istio = under_names(PAGE, EXACT_PAGE, ISTIO);
@@ -182,8 +182,8 @@ fn every_metric_and_label_that_public_dashboards_ask_for_is_there() {
     }
 }
 
-/// Queries of the same dashboards, on a page now and one a minute later: each has an answer, and the right one.
-/// Needs `promtool` of Prometheus in PATH, and is left out without it.
+/// Runs queries of the same dashboards on a page now and one a minute later: each query must have the right result. It needs Prometheus'
+/// `promtool` in PATH, and is skipped without it.
 #[test]
 fn queries_of_public_dashboards_have_answers() {
     let istio = under_names(PAGE, EXACT_PAGE, ISTIO);
