@@ -268,7 +268,7 @@ fn an_app_is_started_when_calls_succeed_and_can_call_out_until_it_has_ended() {
     assert_eq!(process.wait(), Some(7), "{}", process.output());
     let output = process.output();
     assert!(output.contains("hello at its start") && output.contains("hello at its end"), "{output}");
-    assert!(output.contains("the config says what it said before"), "SIGHUP reloads too: {output}");
+    assert!(output.contains("the config has not changed"), "SIGHUP reloads too: {output}");
 }
 
 #[test]

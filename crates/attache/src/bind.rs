@@ -1,4 +1,4 @@
-//! Listening where both families are meant.
+//! Sockets that listen for IPv4 and IPv6.
 
 use std::{
     io,
@@ -10,10 +10,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// How many connections the kernel keeps until they are accepted.
 const BACKLOG: i32 = 1024;
 
-/// A socket on every address of the machine: IPv6 and IPv4 in one, or IPv4 alone where the machine has no IPv6. A pod may have either.
+/// A socket on every address of the machine: for IPv6 and IPv4 together, or for IPv4 alone if the machine has no IPv6. A pod may have
+/// either.
 pub(crate) fn any_family(port: u16) -> io::Result<TcpListener> {
     match listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
-        // Without IPv6 there is no such family, or no such address.
+        // Without IPv6, the address family or the address doesn't exist.
         Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
             listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
         }
@@ -21,7 +22,7 @@ pub(crate) fn any_family(port: u16) -> io::Result<TcpListener> {
     }
 }
 
-/// A socket on this address; `[::]` takes IPv4 clients, too.
+/// A socket on this address; `[::]` also accepts IPv4 clients.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -51,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_taken_is_an_error_and_not_a_reason_to_take_one_family_alone() {
+    fn a_taken_port_is_an_error_and_not_a_reason_to_use_only_one_family() {
         let taken = any_family(0).unwrap();
         let error = any_family(taken.local_addr().unwrap().port()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);

@@ -1,4 +1,4 @@
-//! `attache check`: everything that would keep `run` from starting, at once. `run` and a reload look for the same first.
+//! `attache check`: reports everything that would keep `run` from starting, at once. `run` and a reload check the same things first.
 
 use std::{
     fs,
@@ -39,14 +39,14 @@ pub(crate) fn run(options: &cli::Check) -> ExitCode {
     let named = (!standard_input).then_some(file);
     let result = match (&text, named) {
         (Ok(text), _) => attache_config::parse(text, named, &env),
-        // It says more of a file that can't be read.
+        // For a file that can't be read, this gives a better error.
         (Err(_), Some(file)) => attache_config::load(file, &env),
         (Err(error), None) => {
             crate::error::complain(error);
             return ExitCode::FAILURE;
         }
     };
-    // What is said beside problems of files, too; a config that is right has its own.
+    // Warnings are printed together with problems of files; a valid config has warnings of its own.
     let mut warnings: Vec<Diagnostic> = Vec::new();
     let mut notes = Vec::new();
     let result = result.and_then(|config| {
@@ -99,7 +99,7 @@ pub(crate) fn run(options: &cli::Check) -> ExitCode {
     }
 }
 
-/// Writes the answer. A reader that has ended wanted no more. A full disk is an error.
+/// Prints the result. If the reader of the output has ended, that is no error; a full disk is one.
 fn print(said: &str, code: ExitCode) -> ExitCode {
     match io::stdout().write_all(said.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -110,10 +110,10 @@ fn print(said: &str, code: ExitCode) -> ExitCode {
     }
 }
 
-/// What a person should know of a config that is right.
+/// What a person should know about a valid config.
 fn summary(config: &Config, without_files: bool) -> Vec<String> {
     let mut lines = attache_routing::summary(config);
-    // The config may leave it to the environment, or to OpenTelemetry's default.
+    // The config may leave the address to the environment, or to OpenTelemetry's default.
     let tracing = config.tracing.iter().map(|tracing| ("tracing: spans", &tracing.collector));
     let metrics = config.otlp.metrics.iter().map(|metrics| ("otlp: metrics", &metrics.collector));
     let logs = config.otlp.logs.iter().map(|logs| ("otlp: log records", &logs.collector));
@@ -130,7 +130,7 @@ fn summary(config: &Config, without_files: bool) -> Vec<String> {
     lines
 }
 
-/// Colours stand where a person sees them.
+/// Whether to use colours: only if the output is a terminal.
 pub(crate) fn coloured() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
@@ -139,7 +139,7 @@ fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// What can't be used of the files and folders that a config names, with places. `text` is the config's.
+/// The problems of the files and folders that a config names, each with its place. `text` is the text of the config.
 pub(crate) fn files(config: &Config, text: &str) -> Option<Diagnostics> {
     locate(unusable(config), text, config.file.as_deref())
 }
@@ -217,7 +217,7 @@ fn unusable(config: &Config) -> Vec<Finding> {
             add(&["jwt", &provider.name, "keys"], FileProblem { file, what: error.to_string() });
         }
     }
-    // Without the system's own file the servers are those of the loopback; one that the config names is meant.
+    // Without the system's own file the DNS servers are those of the loopback. A file that the config names must exist.
     let resolv_conf = &config.dns.resolv_conf;
     if *resolv_conf != Dns::default().resolv_conf
         && let Err(error) = fs::read_to_string(resolv_conf)
@@ -238,7 +238,7 @@ fn unusable(config: &Config) -> Vec<Finding> {
     found
 }
 
-/// Upstreams that a listener's routes go to and that are that listener: its name, the upstream's, and the address.
+/// Upstreams that a listener's routes use and that lead to this listener itself: the listener's name, the upstream's, and the address.
 fn loops(config: &Config) -> Vec<(&str, &str, SocketAddr)> {
     let mut found = Vec::new();
     for listener in &config.listeners {
@@ -260,7 +260,7 @@ fn loops(config: &Config) -> Vec<(&str, &str, SocketAddr)> {
     found
 }
 
-/// Whether an endpoint is this socket, as far as the config tells: by its address, or by a name of the loopback.
+/// Whether an endpoint is this socket, as far as the config shows it: by its address, or by a name of the loopback.
 fn is_at(target: &Target, socket: SocketAddr) -> bool {
     let is_any = socket.ip().is_unspecified();
     match target {
@@ -278,10 +278,10 @@ fn is_at(target: &Target, socket: SocketAddr) -> bool {
     }
 }
 
-/// A Unix socket needs a folder that it can be made in.
+/// A Unix socket needs a folder in which it can be created.
 fn socket(bind: &Bind) -> Option<FileProblem> {
     let Bind::Unix { path, .. } = bind else { return None };
-    // An abstract socket, by its first byte, has no folder.
+    // An abstract socket, recognised by its first byte, needs no folder.
     if path.to_string_lossy().starts_with(['@', '\0']) {
         return None;
     }
@@ -302,7 +302,7 @@ fn appending(path: &Path) -> Option<String> {
     }
 }
 
-/// Why nothing can be made beside this path. What is made to find that out is taken away at once.
+/// Why nothing can be created next to this path. The file that is created to find out is removed at once.
 fn folder(path: &Path) -> Option<String> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let shown = folder.display();

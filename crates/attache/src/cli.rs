@@ -31,7 +31,7 @@ pub(crate) struct Cli {
     pub(crate) run: Run,
 }
 
-/// The version, and the commit that it was built from where that is known.
+/// The version, and the commit that it was built from if that is known.
 pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("ATTACHE_BUILT_FROM"));
 
 const AFTER_HELP: &str = "\
@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Check(Check),
     /// Print the JSON schema of the config file, for editors.
     Schema,
-    /// Say which listener, route, upstream and policies a request would meet, and why. Sends nothing.
+    /// Say which listener, route, upstream and policies a request would match, and why. It sends nothing.
     Explain(Explain),
     /// Print the config of Envoy, HAProxy, nginx, Istio, stunnel or ghostunnel as one of attache. Each loss is a comment at its place.
     /// Exit code 0: nothing is lost; 3: something soft (statistics, tracing); 4: some requests are answered otherwise or refused.
@@ -96,7 +96,8 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Its answer is wanted as JSON, so a failure is printed as JSON, too. Commands that report failures in their own answer are left out.
+    /// Whether the result is printed as JSON; then a failure is printed as JSON too. Commands that report failures in their own output are
+    /// not included.
     pub(crate) fn is_json(&self) -> bool {
         match self {
             Self::Status(options) => options.format.is_json(),
@@ -156,10 +157,10 @@ pub(crate) struct Check {
     /// Config file; `-` is standard input.
     #[arg(value_name = "FILE", conflicts_with = "config")]
     file: Option<PathBuf>,
-    /// The same, as the other commands take it. Without either: what the environment's ATTACHE_CONFIG names.
+    /// The config file, as for the other commands. Default: the file that the variable ATTACHE_CONFIG names.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Check only the config, and not the certificates, keys, secrets, folders and addresses that it names: for another machine's config.
+    /// Check only the config, not the certificates, keys, secrets, folders and addresses that it names. For the config of another machine.
     #[arg(long)]
     pub(crate) without_files: bool,
     #[command(flatten)]
@@ -169,7 +170,7 @@ pub(crate) struct Check {
 impl Check {
     /// The file, however it was given.
     ///
-    /// The environment is asked here and not by clap, which would refuse a file beside a variable that is set for `attache run`.
+    /// The environment is read here and not by clap: clap would refuse a file if the variable for `attache run` is set too.
     pub(crate) fn file(&self) -> Option<PathBuf> {
         let named = || std::env::var_os("ATTACHE_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from);
         self.file.clone().or_else(|| self.config.clone()).or_else(named)
@@ -187,8 +188,7 @@ pub(crate) struct Completions {
 /// `attache man`
 #[derive(Debug, Args)]
 pub(crate) struct Man {
-    /// A command, whose page is printed; or a folder that a page for each command is written to. Without it: the page of `attache` is
-    /// printed.
+    /// A command whose page is printed, or a folder to which a page for each command is written. Default: the page of `attache` is printed.
     #[arg(value_name = "COMMAND|FOLDER")]
     pub(crate) folder: Option<PathBuf>,
 }
@@ -196,10 +196,10 @@ pub(crate) struct Man {
 /// `attache import`
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// The config's files; several where one names others, or where there is one object a file.
+    /// The files of the config. Give several if one names others, or if there is one file for each object.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Which proxy the config is of. Default: recognised by its content.
+    /// The proxy that the config is for. Default: recognised by the content.
     #[arg(long, value_enum, value_name = "PROXY")]
     pub(crate) from: Option<From>,
     /// Write the config to this file. Default: standard output.
@@ -207,8 +207,8 @@ pub(crate) struct Import {
     pub(crate) write: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) format: Format,
-    /// Run the original and the import side by side on loopback, with stubs in place of the upstreams, and show what
-    /// they answer differently. Exit code 5 where they do.
+    /// Run the original and the import side by side on loopback, with stubs in place of the upstreams, and show which answers differ. Exit
+    /// code 5 if some do.
     #[arg(long)]
     pub(crate) verify: bool,
     /// The original's program, for `--verify`. Default: the one in PATH.
@@ -216,7 +216,7 @@ pub(crate) struct Import {
     pub(crate) original: Option<PathBuf>,
 }
 
-/// Proxies whose configs are read.
+/// Proxies whose configs can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum From {
     Envoy,
@@ -246,7 +246,7 @@ pub(crate) struct Explain {
     /// Config file. Without it: the forward proxy.
     #[arg(short, long, value_name = "FILE", env = "ATTACHE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// Listener that the request would come in by. Default: all of them.
+    /// Listener that receives the request. Default: all of them.
     #[arg(short, long, value_name = "NAME")]
     pub(crate) listener: Option<String>,
     /// Request header, may be repeated.
@@ -266,10 +266,10 @@ pub(crate) struct Explain {
     pub(crate) destination: Option<std::net::SocketAddr>,
     #[command(flatten)]
     pub(crate) format: Format,
-    /// Method, `CONNECT` included; of a URL alone it is GET. Without both: a connection whose bytes are not HTTP.
+    /// Method, including `CONNECT`. With only a URL it is GET. Without both: a connection whose bytes are not HTTP.
     #[arg(value_name = "METHOD")]
     pub(crate) method: Option<String>,
-    /// URL; a path alone is a request without a known host, and of CONNECT it is `HOST:PORT`.
+    /// URL. A path alone is a request without a host; for CONNECT it is `HOST:PORT`.
     #[arg(value_name = "URL")]
     pub(crate) url: Option<String>,
 }
@@ -312,14 +312,15 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     attache_config::duration(text)
 }
 
-/// The method in capitals, if it has small letters: a method's case counts, and no method in use has any (RFC 9110 section 9.1).
+/// The method in capitals, if it contains small letters: the case of a method matters, and no common method has small letters (RFC 9110
+/// section 9.1).
 pub(crate) fn in_capitals(method: &str) -> Option<String> {
     method.bytes().any(|byte| byte.is_ascii_lowercase()).then(|| method.to_ascii_uppercase())
 }
 
 /// A whole number.
 pub(crate) fn whole<N: std::str::FromStr>(text: &str) -> Result<N, String> {
-    text.parse().map_err(|_| format!("`{text}` is no whole number"))
+    text.parse().map_err(|_| format!("`{text}` is not a whole number"))
 }
 
 /// A whole number, at least 1.
@@ -329,7 +330,7 @@ fn at_least_one<N: std::str::FromStr + PartialOrd + Default>(text: &str) -> Resu
     })
 }
 
-/// Where the admin API is.
+/// The address of the admin API.
 #[derive(Debug, Args)]
 pub(crate) struct Admin {
     /// Where the admin API answers: HOST:PORT, a port, or unix:PATH.
@@ -351,7 +352,7 @@ pub(crate) struct Status {
 pub(crate) struct Top {
     #[command(flatten)]
     pub(crate) admin: Admin,
-    /// Print once and end, as without a terminal.
+    /// Print the table once and end, as without a terminal.
     #[arg(long)]
     pub(crate) once: bool,
     #[command(flatten)]
@@ -362,7 +363,7 @@ pub(crate) struct Top {
     /// The rows of the table.
     #[arg(long, value_enum, default_value_t = View::Upstreams)]
     pub(crate) view: View,
-    /// What it is sorted by.
+    /// The order of the rows.
     #[arg(long, value_enum, default_value_t = Sort::Rate)]
     pub(crate) sort: Sort,
 }
@@ -376,7 +377,7 @@ pub(crate) enum View {
     Listeners,
 }
 
-/// What `attache top`'s table is sorted by.
+/// The order of the rows of `attache top`'s table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Sort {
     Name,
@@ -390,37 +391,37 @@ pub(crate) enum Sort {
 pub(crate) struct Tap {
     #[command(flatten)]
     pub(crate) admin: Admin,
-    /// Only of this listener.
+    /// Only requests of this listener.
     #[arg(long, value_name = "NAME")]
     pub(crate) listener: Option<String>,
-    /// Only of this route.
+    /// Only requests of this route.
     #[arg(long, value_name = "NAME")]
     pub(crate) route: Option<String>,
-    /// Only to this upstream.
+    /// Only requests to this upstream.
     #[arg(short, long, value_name = "NAME")]
     pub(crate) upstream: Option<String>,
-    /// Only to this endpoint (of the last attempt).
+    /// Only requests to this endpoint (of the last attempt).
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) endpoint: Option<String>,
-    /// Only for this host.
+    /// Only requests for this host.
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,
-    /// Only with this method.
+    /// Only requests with this method.
     #[arg(short, long, value_name = "METHOD")]
     pub(crate) method: Option<String>,
-    /// Only paths that begin so.
+    /// Only requests whose path begins with this.
     #[arg(short, long, value_name = "PREFIX")]
     pub(crate) path: Option<String>,
-    /// Only answers with this status: 503, or a class: 5xx.
+    /// Only requests that were answered with this status: 503, or a class: 5xx.
     #[arg(short, long, value_name = "STATUS")]
     pub(crate) status: Option<String>,
-    /// Only what failed for this reason; `any` is every reason.
+    /// Only requests that failed for this reason; `any` means every reason.
     #[arg(short, long, value_name = "REASON")]
     pub(crate) reason: Option<String>,
-    /// Only what took at least this long.
+    /// Only requests that took at least this long.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) slower: Option<Duration>,
-    /// Show one of this number of requests.
+    /// Show one request out of this number.
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     pub(crate) sample: Option<u64>,
     /// Show headers too; credentials are hidden.
@@ -443,7 +444,7 @@ mod tests {
     const WITHOUT: &[&str] = &["run", "schema", "webhook", "sleep", "completions", "man"];
 
     #[test]
-    fn every_command_that_says_something_says_it_as_json_too() {
+    fn every_command_with_a_result_can_print_it_as_json() {
         for command in Cli::command().get_subcommands() {
             let name = command.get_name();
             let output = command.get_arguments().find(|argument| argument.get_short() == Some('o'));

@@ -1,4 +1,4 @@
-//! The secrets for requests: each is read once for all its users, and all workers share it.
+//! The secrets for requests: each is read once, and all workers and users share it.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -7,12 +7,12 @@ use attache_tls::{Credential, Watcher};
 
 use crate::error::Error;
 
-/// Every secret of a config, by what the config says of it.
+/// All secrets of a config, by their settings in the config.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Credentials(Arc<HashMap<Arc<model::Credential>, Credential>>);
 
 impl Credentials {
-    /// Reads the files that `before` has not, and has `watcher` follow them. Fails where one can't be used that must be there.
+    /// Reads the files that `before` doesn't have, and makes `watcher` follow them. It fails if a required file can't be used.
     pub(crate) fn read(config: &Config, before: &Self, watcher: &Watcher) -> Result<Self, Error> {
         let mut all = HashMap::new();
         let upstreams = config

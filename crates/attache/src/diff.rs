@@ -1,4 +1,4 @@
-//! What a reload changed, in words, for the log, the admin API and the dashboard.
+//! Describes what a reload changed, for the log, the admin API and the dashboard.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -29,13 +29,13 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
     lines
 }
 
-/// Bytes of a diff that are kept; a config of thousands of routes may be written anew.
+/// The most bytes of a diff that are kept; a config with thousands of routes may change completely.
 const MAX_DIFF_BYTES: usize = 64 * 1024;
 
-/// After this long the rest is shown unsplit, in larger pieces than necessary.
+/// After this time the rest is shown in larger pieces than necessary.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The lines of the effective configs that differ, as a unified diff. Secrets are hidden in it, as on `GET /config`.
+/// The differences between the effective configs, as a unified diff. Secrets are hidden in it, as on `GET /config`.
 pub(crate) fn text(old: &Config, new: &Config) -> String {
     let shown = |config: &Config| serde_json::to_string_pretty(&config.effective()).unwrap_or_default();
     let (old, new) = (shown(old), shown(new));
@@ -50,7 +50,7 @@ pub(crate) fn text(old: &Config, new: &Config) -> String {
     diff
 }
 
-/// Changes that need a restart: the new config keeps the running values, and the lines name the requested ones.
+/// Changes that need a restart. The new config keeps the running values, and the lines name the requested ones.
 pub(crate) fn keep_fixed(old: &Config, new: &mut Config) -> Vec<String> {
     let mut lines = Vec::new();
     if old.workers != new.workers {
@@ -68,7 +68,7 @@ pub(crate) fn keep_fixed(old: &Config, new: &mut Config) -> Vec<String> {
     lines
 }
 
-/// The old and the new of each name: those that were there in their order, then what is new.
+/// The old and the new part of each name: first the existing names in their order, then the new ones.
 fn pairs<'a, T>(
     old: &'a [T],
     new: &'a [T],
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_said_by_name() {
+    fn changed_parts_are_named() {
         let old = config(
             "workers: 2\nlisteners: { out: { bind: '127.0.0.1:1', to: a }, gone: { bind: '127.0.0.1:2', to: a } }\n\
              upstreams: { a: 'http://a.test', b: 'http://b.test', c: 'http://c.test' }",

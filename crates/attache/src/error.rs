@@ -1,4 +1,4 @@
-//! Why a proxy did not start, or did not take a new config.
+//! Why a proxy did not start, or did not accept a new config.
 
 use std::{
     fmt,
@@ -11,28 +11,28 @@ use attache_config::model::{Bind, Name};
 use attache_listener::BindError;
 use attache_telemetry::AccessLogError;
 
-/// Why it did not start.
+/// Why the proxy did not start.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// A listener's address.
+    /// A listener's address can't be used.
     Bind { listener: Name, source: BindError },
-    /// The address of probes and metrics.
+    /// The address of probes and metrics can't be used.
     Probes { address: SocketAddr, source: io::Error },
-    /// The address of the admin API, where the file names it.
+    /// The address of the admin API can't be used, and the file names it.
     Admin { at: Bind, source: io::Error },
-    /// Certificates, keys, trust or secrets.
+    /// Certificates, keys, trust or secrets can't be used.
     Tls { what: &'static str, name: Name, source: attache_tls::Error },
-    /// The keys of an issuer of tokens.
+    /// The keys of an issuer of tokens can't be used.
     Keys { issuer: Name, source: KeySetError },
-    /// The SPIFFE Workload API.
+    /// The SPIFFE Workload API failed.
     Spiffe(attache_tls::Error),
-    /// The access log's file.
+    /// The access log's file can't be used.
     AccessLog(AccessLogError),
-    /// The resolver's settings.
+    /// The resolver's settings can't be used.
     Dns(io::Error),
-    /// No thread, or no runtime for it.
+    /// A thread, or its runtime, can't be started.
     Thread(io::Error),
-    /// The process that handed its sockets over.
+    /// The process that handed its sockets over has failed.
     Predecessor(io::Error),
 }
 
@@ -63,7 +63,7 @@ impl fmt::Display for Error {
             Self::Thread(source) => write!(f, "a thread can't be started: {source}"),
             Self::Predecessor(source) => write!(
                 f,
-                "the process before this one ended while it handed its sockets over ({source}): this one ends, too; start attache again"
+                "the process before this one ended while it handed its sockets over ({source}): this one ends too; start attache again"
             ),
         }
     }
@@ -95,7 +95,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// An error with everything that caused it, a line each. A cause that was said before, as a part of what it caused, is left out.
+/// An error with all its causes, one line each. A cause whose text is already a part of the line before is left out.
 pub(crate) fn whole(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -109,7 +109,7 @@ pub(crate) fn whole(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Says on standard error what went wrong.
+/// Prints an error to standard error.
 pub(crate) fn complain(error: &dyn std::error::Error) {
     let mut err = io::stderr();
     let _ = writeln!(err, "attache: {}", whole(error));
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_said_once() {
+    fn a_cause_is_printed_once() {
         let source = io::Error::from_raw_os_error(98);
         let error = Error::Probes { address: ([0, 0, 0, 0], 15090).into(), source };
         let whole = whole(&error);

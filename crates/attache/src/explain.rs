@@ -1,4 +1,4 @@
-//! `attache explain`: what a request or a connection would meet, without sending anything.
+//! `attache explain`: shows how a request or a connection would be handled, without sending anything.
 
 use std::{
     io::{self, Write},
@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{cli, run::load};
 
-/// Prints the explanation for each listener that it could come in by.
+/// Prints the explanation for each listener that could receive it.
 pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Error>> {
     let config = load(options.config.as_deref())?;
     let asked = asked(options.method.as_deref(), options.url.as_deref())?;
@@ -23,7 +23,7 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
         && !matches!(scheme, "http" | "https" | "ws" | "wss")
     {
         return Err(format!(
-            "`{scheme}://` is nothing that is routed by its URL: write `http://` or `https://`, as the application calls it"
+            "URLs with `{scheme}://` are not routed: write `http://` or `https://`, as the application calls it"
         )
         .into());
     }
@@ -63,7 +63,7 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
             }
             explanation
         } else {
-            // With a server name its TLS is passed through, unless the listener terminates it.
+            // A connection with a server name is passed through as TLS, unless the listener terminates TLS.
             let passed = client(options, false);
             let decrypted = listener.tls.is_some() && !table.takes(&passed).opaque;
             explain_tcp(&table, &client(options, decrypted), &config.upstreams)
@@ -83,7 +83,7 @@ pub(crate) fn run(options: &cli::Explain) -> Result<(), Box<dyn std::error::Erro
     Ok(())
 }
 
-/// Which config the answer is of. Without a file it is not the one that some running attache serves.
+/// Names the config that the explanation is for. Without a file it is not the config of a running attache.
 fn asked_of(file: Option<&Path>) -> String {
     match file {
         Some(file) => format!("config {}", file.display()),
@@ -94,7 +94,7 @@ fn asked_of(file: Option<&Path>) -> String {
     }
 }
 
-/// The request that is asked about; `None` is a connection. A URL alone is that of a GET, as everywhere else.
+/// The request to explain; `None` means a connection. A URL alone means GET, as in other tools.
 fn asked(method: Option<&str>, url: Option<&str>) -> Result<Option<(Method, Uri)>, String> {
     let (method, url) = match (method, url) {
         (None, _) => return Ok(None),
@@ -126,19 +126,19 @@ fn parse(url: &str) -> Result<Uri, String> {
     })
 }
 
-/// What the request's cookie is to the route's `session_cookie`.
+/// Which session the request's cookie means for the route's `session_cookie`.
 fn session(listener: &Listener, route: &str, request: &RequestHead) -> Option<&'static str> {
     let route = listener.routes.iter().find(|known| *known.name == *route)?;
     let Action::Forward(forward) = &route.action else { return None };
     let named = forward.session_cookie.as_deref()?;
     Some(match cookie(&request.headers, &named.name).map(|value| SessionSeal::new(named).open(value)) {
-        None => "the request has no such cookie: the balancer chooses, and the answer sets one",
-        Some(None) => "no key of the config has made the request's cookie: it counts as none",
-        Some(Some(_)) => "the request's cookie is one that attache has made",
+        None => "the request has no such cookie: the balancer chooses, and the response sets one",
+        Some(None) => "the request's cookie was not made with a key of the config: it counts as none",
+        Some(Some(_)) => "the request's cookie was made by attache",
     })
 }
 
-/// As an app sends it that was pointed at localhost: the host in a header, the target in origin-form.
+/// The request as an app sends it to localhost: the host in a header, and the target in origin-form.
 fn request(
     method: &Method,
     url: &Uri,
@@ -159,7 +159,7 @@ fn request(
         parts.headers.try_insert(HOST, authority.as_str().as_bytes())?;
         parts.uri = parts.uri.path_and_query().map_or("/", |target| target.as_str()).parse()?;
     }
-    // Only HTTP/1.0 may name no host.
+    // Only HTTP/1.0 allows a request without a host.
     if parts.uri.authority().is_none() && !parts.headers.contains_key(HOST) {
         parts.version = http::Version::HTTP_10;
     }
@@ -183,13 +183,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_says_of_which_config_it_is() {
+    fn the_explanation_names_its_config() {
         assert_eq!(asked_of(Some(Path::new("a/b.yaml"))), "config a/b.yaml");
         assert!(asked_of(None).contains("built-in forward proxy"));
     }
 
     #[test]
-    fn a_url_alone_is_that_of_a_get() {
+    fn a_url_alone_means_get() {
         let told = |method, url| {
             let asked = asked(method, url);
             asked.map(|asked| asked.map(|(method, url)| format!("{method} {url}")))

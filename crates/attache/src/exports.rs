@@ -1,18 +1,18 @@
-//! What a generation sends to collectors of OpenTelemetry.
+//! The exports of a generation to OpenTelemetry collectors.
 
 use attache_telemetry::{Ending, OtlpLogs, Traces};
 
-/// What a generation sends to collectors.
+/// The exports of a generation to collectors.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OtlpExports {
     pub(crate) traces: Traces,
     pub(crate) logs: OtlpLogs,
-    /// The metrics are sent for as long as this is kept.
+    /// Metrics are sent as long as this is kept.
     pub(crate) metrics: Option<Ending>,
 }
 
 impl OtlpExports {
-    /// The process ends: what waits is sent, and then nothing more.
+    /// The process ends: waiting data is sent, and then nothing more.
     pub(crate) fn end(&self) {
         self.traces.end();
         self.logs.end();
@@ -21,7 +21,7 @@ impl OtlpExports {
         }
     }
 
-    /// Another generation serves now: a metrics export that it doesn't keep ends, or both would send the same series.
+    /// Another generation is used now: an export of metrics that it doesn't keep ends. Otherwise both would send the same series.
     pub(crate) fn end_unless_kept(&self, next: &Self) {
         if let Some(own) = &self.metrics
             && next.metrics.as_ref().is_none_or(|other| !own.is(other))

@@ -1,8 +1,8 @@
-//! `--output`: in which form a command prints its answer.
+//! `--output`: the form in which a command prints its result.
 
 use clap::{Args, ValueEnum};
 
-/// Text for people, or JSON for programs: the same two flags for every command that prints a result.
+/// Text for people, or JSON for programs. Every command that prints a result has the same two flags.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Format {
     /// How it is shown.
@@ -19,7 +19,7 @@ impl Format {
     }
 }
 
-/// How a record is shown.
+/// The form of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
     Text,

@@ -1,6 +1,6 @@
-//! One generation: everything that one reading of the config made, shared by all threads.
+//! One generation: everything that was made from one reading of the config. All threads share it.
 //!
-//! A generation is never changed: a reload makes the next one, which takes over what the new config left as it was (an upstream's
+//! A generation is never changed: a reload makes the next one, and that takes over what the new config left unchanged (an upstream's
 //! endpoints, connections and breaker; a route's rate limit; a listener's sockets). The old one lives until its last request has ended.
 
 use std::{
@@ -18,9 +18,9 @@ use attache_upstream::{Id, Shared, connect::Tls, discovery::OnDemand};
 
 use crate::{credentials::Credentials, exports::OtlpExports};
 
-/// What one reading of the config made. The default serves nothing.
+/// Everything that was made from one reading of the config. The default serves nothing.
 pub(crate) struct Generation {
-    /// 1 for the config of the start, one more with every reload.
+    /// 1 for the config of the start; each reload adds one.
     pub(crate) number: u64,
     pub(crate) config: Config,
     /// One for each of `config.upstreams`, in its order.
@@ -28,13 +28,13 @@ pub(crate) struct Generation {
     /// One for each of `config.listeners`, in its order.
     pub(crate) listeners: Vec<ListenerParts>,
     pub(crate) access_log: AccessLog,
-    /// What goes to collectors.
+    /// The exports to collectors.
     pub(crate) exported: OtlpExports,
-    /// The secrets that requests are given.
+    /// The secrets that are added to requests.
     pub(crate) credentials: Credentials,
     /// One for each of `config.jwt`, in its order.
     pub(crate) issuers: Vec<Arc<Issuer>>,
-    /// The SPIFFE agent, where the config uses it.
+    /// The SPIFFE agent, if the config uses it.
     pub(crate) workload: Option<Workload>,
 }
 
@@ -60,7 +60,8 @@ impl Generation {
         self.upstreams.iter().map(|parts| (&*parts.shared().config.name, parts)).collect()
     }
 
-    /// Of each upstream the retry policy that routes bring to it; the most generous where they differ. `None` where no route leads to it.
+    /// For each upstream, the retry policy of the routes that lead to it; if they differ, the most generous one. `None` if no route leads
+    /// to it.
     pub(crate) fn retries(&self) -> Vec<Option<&Retry>> {
         let mut retries: Vec<Option<&Retry>> = vec![None; self.upstreams.len()];
         let routes = self.config.listeners.iter().flat_map(|listener| &listener.routes);
@@ -83,20 +84,20 @@ impl Generation {
     }
 }
 
-/// What all threads share of one upstream.
+/// The part of one upstream that all threads share.
 #[derive(Clone)]
 pub(crate) struct UpstreamParts {
     pub(crate) resilience: Arc<UpstreamState>,
     pub(crate) tls: Option<Tls>,
-    /// Finds the hosts that requests name; `None` where the config names the endpoints.
+    /// Finds the hosts that requests name; `None` if the config names the endpoints.
     pub(crate) on_demand: Option<Arc<OnDemand>>,
-    /// Of hosts that requests name: made once for all workers, and kept as long as one of them uses it. The lock is taken when
-    /// a host is new to a worker.
+    /// The state of hosts that requests name. It is made once for all workers, and kept as long as one of them uses it. The lock is taken
+    /// when a host is new to a worker.
     pub(crate) hosts: Arc<Mutex<HashMap<Id, Weak<UpstreamState>>>>,
 }
 
 impl UpstreamParts {
-    /// How much of its retry budget is used, by all of its hosts where requests name them.
+    /// How much of its retry budget is used; if requests name its hosts, by all of them together.
     pub(crate) fn retry_budget(&self, retry: &Retry) -> RetryBudget {
         if !self.is_on_demand() {
             return self.resilience.retry_budget(retry);
@@ -109,7 +110,7 @@ impl UpstreamParts {
         })
     }
 
-    /// The resilience state of a host that requests named; true if it was made just now.
+    /// The resilience state of a host that a request named, and whether it was made just now.
     pub(crate) fn host_state(&self, shared: &Arc<Shared>) -> (Arc<UpstreamState>, bool) {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = hosts.get(&shared.id).and_then(Weak::upgrade) {
@@ -125,7 +126,7 @@ impl UpstreamParts {
         &self.resilience.shared
     }
 
-    /// Its endpoints are named by requests, not by the config.
+    /// Whether requests name its endpoints, and not the config.
     pub(crate) fn is_on_demand(&self) -> bool {
         is_on_demand(&self.shared().config)
     }
@@ -136,7 +137,7 @@ pub(crate) fn is_on_demand(upstream: &model::Upstream) -> bool {
     matches!(upstream.address, Address::Authority { .. } | Address::OriginalDestination)
 }
 
-/// What all threads share of one listener.
+/// The part of one listener that all threads share.
 #[derive(Clone)]
 pub(crate) struct ListenerParts {
     pub(crate) config: Arc<model::Listener>,
@@ -147,7 +148,7 @@ pub(crate) struct ListenerParts {
 }
 
 impl ListenerParts {
-    /// Others than the app itself reach it: it listens on more than loopback and Unix sockets.
+    /// Whether programs other than the app can reach it: it listens on more than loopback and Unix sockets.
     pub(crate) fn is_inbound(&self) -> bool {
         self.config.bind.iter().any(|bind| match bind {
             Bind::Tcp(address) => !address.ip().is_loopback(),

@@ -1,4 +1,4 @@
-//! Help of the command line: completions, manual pages, and the printing of all that the parser says.
+//! The help of the command line: completions, manual pages, and everything that the parser prints.
 
 use std::{
     error::Error,
@@ -25,7 +25,7 @@ pub(crate) fn completions(options: &cli::Completions) -> Result<(), Box<dyn Erro
     Ok(())
 }
 
-/// The command line without the app that `run` may start: zsh would take each command for it, and complete the options of none.
+/// The command line without the app that `run` may start: otherwise zsh would take every command for that app, and complete no options.
 fn completed() -> clap::Command {
     let full = Cli::command();
     let alone = |arg: &clap::Arg| arg.clone().conflicts_with(clap::builder::Resettable::Reset);
@@ -36,7 +36,7 @@ fn completed() -> clap::Command {
         .args_conflicts_with_subcommands(true)
 }
 
-/// Prints what the parser says, and returns how the process ends. Help and version are answers: if they can't be written, that is a failure.
+/// Prints the parser's message. Returns the exit code. Help and version are results: if they can't be printed, that is a failure.
 pub(crate) fn parsed(error: &mut clap::Error) -> ExitCode {
     if error.use_stderr() {
         if let Some(said) = misuse::meant(error) {
@@ -96,7 +96,7 @@ fn page(command: &clap::Command) -> io::Result<String> {
     let mut lines = text.lines().peekable();
     let mut after_space = false;
     while let Some(line) = lines.next() {
-        // Between paragraphs the renderer leaves a blank line among line breaks; a space alone is the same.
+        // Between paragraphs the renderer writes an empty line among line breaks; a line with a space means the same.
         if line.is_empty()
             || (line == ".br" && (after_space || lines.peek().is_some_and(|next| next.is_empty())))
         {
@@ -120,7 +120,7 @@ fn page(command: &clap::Command) -> io::Result<String> {
     Ok(page)
 }
 
-/// The day of the pages: SOURCE_DATE_EPOCH, by which a package is the same whenever it is built, or today.
+/// The date of the pages: SOURCE_DATE_EPOCH, so that a package is the same whenever it is built, or else today.
 fn date() -> String {
     let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
     let at =
@@ -128,7 +128,7 @@ fn date() -> String {
     attache_telemetry::rfc3339(at).chars().take(10).collect()
 }
 
-/// The cause is a pipe whose reader has ended.
+/// Whether the cause is a pipe whose reader has ended.
 pub(crate) fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
     let closed = |kind| kind == Some(io::ErrorKind::BrokenPipe);
     let mut next = Some(error);
@@ -148,12 +148,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_holds_together() {
+    fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn a_closed_pipe_is_known_however_deep() {
+    fn a_closed_pipe_is_recognised_at_any_depth() {
         let closed = || io::Error::from(io::ErrorKind::BrokenPipe);
         assert!(is_closed_pipe(&closed()));
         assert!(is_closed_pipe(&serde_json::Error::io(closed())));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn zsh_takes_the_first_word_for_the_command() {
+    fn zsh_completes_the_first_word_as_the_command() {
         let mut text = Vec::new();
         clap_complete::generate(clap_complete::Shell::Zsh, &mut completed(), "attache", &mut text);
         let text = String::from_utf8(text).unwrap();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn manual_pages_have_a_day_and_no_letter_or_break_that_their_readers_warn_of() {
+    fn manual_pages_have_a_date_and_cause_no_warnings() {
         let mut command = Cli::command().disable_help_subcommand(true);
         command.build();
         let explain = command.find_subcommand("explain").unwrap().clone();

@@ -1,4 +1,4 @@
-//! `attache import`: a config of another proxy becomes one of attache.
+//! `attache import`: converts a config of another proxy to one of attache.
 
 use std::{
     io::{self, Write as _},
@@ -13,16 +13,17 @@ use crate::cli;
 
 type Failed = Box<dyn std::error::Error>;
 
-/// Runs it. The exit code tells the grade: 0 lost nothing, 3 lost something soft, 4 lost its point; 1 is an error.
+/// Runs the command. The exit code is the grade: 0 nothing was lost, 3 something minor was lost, 4 something important was lost; 1 is an
+/// error.
 pub(crate) fn run(options: &cli::Import) -> Result<ExitCode, Failed> {
     let files = attache_import::read(&options.files)?;
     let kind = match options.from {
         Some(kind) => kind.kind(),
         None if files.iter().any(|file| is_ours(&file.text)) => {
-            return Err("this is a config of attache already: `attache check FILE` checks it".into());
+            return Err("this is already a config of attache: `attache check FILE` checks it".into());
         }
         None => attache_import::detect(&files).ok_or(
-            "it can't be told which proxy this config is of: say it, `--from envoy`, `haproxy`, `nginx`, `istio`, `stunnel` or `ghostunnel`",
+            "attache doesn't recognise which proxy this config is for: add `--from envoy`, `haproxy`, `nginx`, `istio`, `stunnel` or `ghostunnel`",
         )?,
     };
     if options.verify {
@@ -45,7 +46,7 @@ pub(crate) fn run(options: &cli::Import) -> Result<ExitCode, Failed> {
     Ok(ExitCode::from(imported.grade.exit_code()))
 }
 
-/// Upstreams by name, as no other proxy has them.
+/// Upstreams by name: no other proxy has them in this form.
 fn is_ours(text: &str) -> bool {
     text.lines().any(|line| {
         line.split('#').next().unwrap_or(line).trim_end() == "upstreams:" || line.starts_with("upstreams: {")
@@ -74,13 +75,13 @@ fn as_json(imported: &attache_import::Imported) -> serde_json::Value {
     })
 }
 
-/// Both side by side.
+/// Runs both side by side.
 fn compare(kind: Kind, files: &[attache_import::File], options: &cli::Import) -> Result<ExitCode, Failed> {
     let original = match kind.program() {
         Some(name) => options.original.clone().or_else(|| in_path(name)).ok_or_else(|| {
             format!("`{name}` is not in PATH: install it, or say where it is with `--original PATH`")
         })?,
-        // What the objects say is asked of themselves.
+        // The objects themselves contain what is needed.
         None if kind == Kind::Istio => PathBuf::new(),
         None => {
             return Err("there is nothing to compare this kind of config with: `--verify` is for Envoy, HAProxy, nginx, Istio and the Gateway API".into());

@@ -1,8 +1,8 @@
-//! Listening sockets that this process did not make: its predecessor's ([`upgrade`](crate::upgrade)), or those of a supervisor (systemd's
-//! socket activation, `sd_listen_fds(3)`).
+//! Listening sockets that another process made: the old attache ([`upgrade`](crate::upgrade)), or a supervisor (systemd's socket
+//! activation, `sd_listen_fds(3)`).
 //!
-//! A socket is used for the bind that has its address; one that has another is used for the listener that its name
-//! (`LISTEN_FDNAMES`, `FileDescriptorName=`) says. Sockets that the config doesn't use are closed, with a log line.
+//! A socket is used for the bind with the same address. If no bind has its address, it is used for the listener with the socket's name
+//! (`LISTEN_FDNAMES`, `FileDescriptorName=`). Sockets that the config doesn't use are closed, with a log line.
 
 use std::{
     env,
@@ -19,7 +19,7 @@ use crate::{
     upgrade::{self, Predecessor},
 };
 
-/// Sockets to be used instead of new ones. Those that are left are closed when this is dropped.
+/// Sockets that are used instead of new ones. Unused ones are closed when this is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct InheritedSockets {
     sockets: Vec<InheritedSocket>,
@@ -28,15 +28,15 @@ pub(crate) struct InheritedSockets {
 
 #[derive(Debug)]
 struct InheritedSocket {
-    /// As [`BindKey::key`] has it.
+    /// The key, in the form of [`BindKey::key`].
     key: String,
-    /// What the supervisor calls it; empty where it comes from a predecessor.
+    /// The supervisor's name for it; empty if it comes from an old attache.
     name: String,
     socket: OwnedFd,
 }
 
 impl InheritedSockets {
-    /// What the environment says was handed over. Call it once, before there are threads: it changes the environment.
+    /// Takes the sockets that the environment describes. Call it once, before there are threads: it changes the environment.
     pub(crate) fn take() -> Result<Self, String> {
         if let Some((predecessor, sockets)) = upgrade::receive()? {
             let socket = |(key, socket)| InheritedSocket { key, name: String::new(), socket };
@@ -60,24 +60,24 @@ impl InheritedSockets {
         Ok(Self { sockets, predecessor: None })
     }
 
-    /// The sockets for one bind of a listener; none where it must be bound.
+    /// The sockets for one bind of a listener; none if it must be bound.
     pub(crate) fn take_for(&mut self, place: &BindKey, listener: &Name) -> Vec<OwnedFd> {
         let key = place.key();
         let by_address = self.remove(|socket| socket.key == key);
         if by_address.is_empty() { self.remove(|socket| socket.name == **listener) } else { by_address }
     }
 
-    /// The socket of something that is no listener.
+    /// The socket with this key, for anything that is no listener.
     pub(crate) fn take_one(&mut self, key: &str) -> Option<OwnedFd> {
         self.remove(|socket| socket.key == key).into_iter().next()
     }
 
-    /// Whether Unix sockets are this process' to remove at its end: a supervisor keeps its own.
+    /// Whether this process must remove Unix sockets at its end: a supervisor keeps its own.
     pub(crate) fn is_ours(&self) -> bool {
         self.predecessor.is_some()
     }
 
-    /// Everything that is wanted has been taken.
+    /// Everything that is needed has been taken; closes the rest.
     pub(crate) fn settle(&mut self) -> Option<Predecessor> {
         for socket in self.sockets.drain(..) {
             let InheritedSocket { key, name, .. } = socket;
@@ -100,12 +100,12 @@ fn unix_key(socket: &UnixListener) -> String {
     BindKey::Unix(path.to_owned()).key()
 }
 
-/// A handle for [`InheritedSockets::take_one`] of a later process.
+/// A handle that a later process gets by [`InheritedSockets::take_one`].
 pub(crate) fn duplicate(socket: &impl AsFd) -> Option<OwnedFd> {
     socket.as_fd().try_clone_to_owned().ok()
 }
 
-/// What the socket of the probes is called between processes.
+/// The name of the probes' socket when it is handed to another process.
 pub(crate) fn probes_key(address: SocketAddr) -> String {
     format!("probes {address}")
 }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_is_found_by_its_address_and_else_by_its_listeners_name() {
+    fn a_socket_is_found_by_its_address_or_else_by_the_name_of_its_listener() {
         let [one, two] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let address = one.local_addr().unwrap();
         let socket = |socket: TcpListener, name: &str| InheritedSocket {

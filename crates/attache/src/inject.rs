@@ -1,7 +1,8 @@
 //! `attache inject` and `attache uninject`: see [`attache_kubernetes::inject`].
 //!
-//! Manifests go to standard output (or, with `--write`, back to their files), what became of each object to standard error. The end is 0 if
-//! every object that should have attache has it, 3 if one can't have it, 1 if something can't be read.
+//! Manifests are written to standard output (or, with `--write`, to their files); what happened to each object is written to standard
+//! error. The exit code is 0 if every object that should have attache has it, 3 if an object can't have it, and 1 if something can't be
+//! read.
 
 use std::{
     fs, io,
@@ -18,7 +19,7 @@ use similar::TextDiff;
 
 type AnyError = Box<dyn std::error::Error>;
 
-/// An object can't have attache.
+/// The exit code if an object can't have attache.
 const REFUSED: u8 = 3;
 
 /// `attache inject`
@@ -40,13 +41,13 @@ pub(crate) struct Uninject {
     files: Files,
 }
 
-/// What is read, and what is done with the result.
+/// The input, and where the result goes.
 #[derive(Debug, Args)]
 struct Files {
     /// Manifests: files, folders (their .yaml, .yml and .json, with all folders in them), `-` for standard input (the default).
     #[arg(value_name = "FILE")]
     paths: Vec<PathBuf>,
-    /// Format of what is printed; that of the input without it.
+    /// Format of the output. Default: that of the input.
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<OutputFormat>,
     /// Print what would change, as a unified diff.
@@ -63,13 +64,13 @@ enum OutputFormat {
     Json,
 }
 
-/// One flag for each setting, with the setting's own description.
+/// One flag for each setting, with the description of the setting.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SettingFlags(Vec<(String, String)>);
 
-/// Chooses the mode that a cluster can run.
+/// Selects a mode that the cluster supports.
 const VERSION: &str = "kubernetes-version";
-/// Where the pods are of a kind that attache doesn't know.
+/// Where the pods are in a kind that attache doesn't know.
 const POD_TEMPLATE: &str = "pod-template";
 
 impl Args for SettingFlags {
@@ -149,7 +150,7 @@ impl SettingFlags {
     }
 }
 
-/// Whether a version is older than that in which native sidecars are on by default.
+/// Whether the version is older than the first one with native sidecars on by default.
 fn before_native(version: &str) -> Option<bool> {
     let mut numbers = version.trim_start_matches('v').split(['.', '+', '-']).map(str::parse::<u32>);
     let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
@@ -173,23 +174,23 @@ fn ended(result: Result<bool, AnyError>) -> Result<ExitCode, AnyError> {
     Ok(if result? { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
 }
 
-/// A text and where it is from.
+/// A text and its source.
 struct Input {
     name: String,
     file: Option<PathBuf>,
     text: String,
-    /// Given by itself. A folder of manifests may hold other files, too.
+    /// The file itself was named. A folder of manifests may also contain other files.
     is_named: bool,
 }
 
-/// More than comments and marks of documents: a chart may come to nothing.
+/// Whether there is more than comments and document marks: a chart may render to nothing.
 fn has_content(text: &str) -> bool {
     text.lines()
         .map(str::trim)
         .any(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with("---"))
 }
 
-/// Everything is read and worked on before anything is written. False if an object was refused.
+/// Reads and processes everything before anything is written. Returns false if an object was refused.
 fn all(files: &Files, work: impl Fn(&str) -> Result<Done, String>) -> Result<bool, AnyError> {
     let inputs = inputs(&files.paths)?;
     if files.write && inputs.iter().any(|input| input.file.is_none()) {
@@ -201,7 +202,7 @@ fn all(files: &Files, work: impl Fn(&str) -> Result<Done, String>) -> Result<boo
     });
     let mut done = Vec::new();
     for mut input in inputs {
-        // Before, not after: what is written anew has no aliases and no anchors that could be in the way.
+        // The conversion comes first: the converted text has no aliases and no anchors, which could be in the way.
         if let Some(format) = format {
             input.text =
                 inject::convert(&input.text, format).map_err(|wrong| format!("{}: {wrong}", input.name))?;
@@ -289,7 +290,7 @@ fn manifests(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), AnyError> {
     for entry in fs::read_dir(folder).map_err(wrong)? {
         let entry = entry.map_err(wrong)?;
         let path = entry.path();
-        // A link to a folder could lead back here.
+        // A link to a folder could lead to a cycle.
         if entry.file_type().map_err(wrong)?.is_dir() {
             manifests(&path, found)?;
         } else if path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml" || ext == "json")
@@ -301,11 +302,11 @@ fn manifests(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), AnyError> {
     Ok(())
 }
 
-/// The whole new text, or the old one: never half of it.
+/// Replaces a file as a whole: a reader sees the old text or the new one, never a part.
 fn replace(file: &Path, text: &str) -> Result<(), AnyError> {
     let wrong = |error: io::Error| format!("{}: {error}", file.display());
     let file = fs::canonicalize(file).map_err(wrong)?;
-    // The rename below would put a file in the place of a device or a pipe.
+    // The rename below would replace a device or a pipe by a file.
     if !fs::metadata(&file).map_err(wrong)?.is_file() {
         return Err(format!("{}: it is not a regular file; leave --write out", file.display()).into());
     }
@@ -333,7 +334,7 @@ fn diff(name: &str, before: &str, after: &str) -> String {
         .to_string()
 }
 
-/// Several files as one stream of documents.
+/// Joins several files to one stream of documents.
 fn joined(texts: Vec<String>) -> String {
     let mut whole = String::new();
     for text in texts {
@@ -355,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_regular_file_is_never_replaced() {
+    fn only_regular_files_are_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());

@@ -11,15 +11,15 @@ use crate::format::Format;
 /// `attache intercept`
 #[derive(Debug, Args)]
 pub(crate) struct Intercept {
-    /// Print what would be done, do nothing.
+    /// Print what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     format: Format,
-    /// Undo it: connections go straight again.
+    /// Remove the redirection: connections are direct again.
     #[arg(long, conflicts_with_all = ["OutboundArgs", "InboundArgs", "CommonArgs"])]
     remove: bool,
-    /// How the rules get into the kernel. `auto`: netlink, or iptables where the kernel has no nf_tables.
+    /// How the rules are loaded into the kernel. `auto`: netlink, or iptables if the kernel has no nf_tables.
     #[arg(long, value_enum, value_name = "WAY", default_value_t = BackendArg::Auto)]
     backend: BackendArg,
     #[command(flatten)]
@@ -47,7 +47,7 @@ fn group(text: &str) -> Result<u32, String> {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum BackendArg {
     Auto,
-    /// nf_tables messages of our own; needs no program.
+    /// attache's own nf_tables messages; this needs no program.
     Netlink,
     /// The program `nft`.
     Nft,
@@ -59,13 +59,13 @@ enum BackendArg {
 #[command(next_help_heading = "Both directions")]
 #[group(multiple = true)]
 struct CommonArgs {
-    /// attache's own users, whose connections go straight.
+    /// attache's own users; their connections are not redirected.
     #[arg(long, value_name = "UID", value_delimiter = ',', default_value = "1337", value_parser = user)]
     proxy_uid: Vec<u32>,
-    /// attache's own groups, whose connections go straight.
+    /// attache's own groups; their connections are not redirected.
     #[arg(long, value_name = "GID", value_delimiter = ',', default_value = "1337", value_parser = group)]
     proxy_gid: Vec<u32>,
-    /// Network interfaces without interception; `cali*` is all that begin so.
+    /// Network interfaces without interception; `cali*` means all whose names begin with `cali`.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     exclude_interfaces: Vec<Interface>,
 }
@@ -74,10 +74,10 @@ struct CommonArgs {
 #[command(next_help_heading = "The application's calls")]
 #[group(multiple = true)]
 struct OutboundArgs {
-    /// Where they are redirected to.
+    /// The port that they are redirected to.
     #[arg(long, value_name = "PORT", default_value_t = Options::OUTBOUND)]
     outbound_port: u16,
-    /// Leave them alone.
+    /// Do not redirect them.
     #[arg(long)]
     no_outbound: bool,
     /// Destination ports that are called directly, such as `9000-9100,5432`.
@@ -92,10 +92,10 @@ struct OutboundArgs {
     /// Redirect only these destination networks (and the ports of `--include-outbound-ports`).
     #[arg(long, value_name = "CIDRS", value_delimiter = ',')]
     include_outbound_cidrs: Vec<Network>,
-    /// Other users whose calls go straight.
+    /// Other users whose calls are not redirected.
     #[arg(long, value_name = "UIDS", value_delimiter = ',')]
     exclude_uids: Vec<u32>,
-    /// Other groups whose calls go straight.
+    /// Other groups whose calls are not redirected.
     #[arg(long, value_name = "GIDS", value_delimiter = ',')]
     exclude_gids: Vec<u32>,
 }
@@ -104,13 +104,13 @@ struct OutboundArgs {
 #[command(next_help_heading = "Calls to the application")]
 #[group(multiple = true)]
 struct InboundArgs {
-    /// Where they are redirected to.
+    /// The port that they are redirected to.
     #[arg(long, value_name = "PORT", default_value_t = Options::INBOUND)]
     inbound_port: u16,
-    /// Leave them alone.
+    /// Do not redirect them.
     #[arg(long)]
     no_inbound: bool,
-    /// Ports that are reached without attache, besides its own 15000 and 15090: those of probes, for example.
+    /// Ports that are reached without attache, in addition to its own 15000 and 15090; for example those of probes.
     #[arg(long, value_name = "PORTS", value_delimiter = ',')]
     exclude_inbound_ports: Vec<PortRange>,
     /// Redirect only calls to these ports.
@@ -147,7 +147,7 @@ impl Intercept {
     }
 }
 
-/// Redirects, or takes it back, or says what would be done.
+/// Redirects connections, removes the redirection, or prints what would be done.
 pub(crate) fn run(arguments: &Intercept) -> Result<(), Box<dyn std::error::Error>> {
     let (options, way) = (arguments.options(), arguments.way());
     let as_json = |value: Value| format!("{value:#}\n");
@@ -167,7 +167,7 @@ pub(crate) fn run(arguments: &Intercept) -> Result<(), Box<dyn std::error::Error
         }
         (true, false) => {
             intercept::remove(way)?;
-            "nothing is redirected to attache any more\n".to_owned()
+            "connections are no longer redirected to attache\n".to_owned()
         }
         (false, false) => {
             let backend = intercept::apply(&options, way)?;

@@ -1,8 +1,8 @@
-//! The issuers of tokens, and what keeps their keys fresh.
+//! The issuers of tokens, and the tasks that keep their keys fresh.
 //!
-//! A file is read again when it changes, a URL is asked again after `refresh`, or sooner where a token names a key that isn't known;
-//! never more often than every [`MIN_REFRESH`]. While it can't be loaded, the last good set stays in use. All workers share the keys, and one
-//! of them keeps each issuer's.
+//! A file is read again when it changes. A URL is requested again after `refresh`, or sooner if a token names an unknown key, but never
+//! more often than every [`MIN_REFRESH`]. While the keys can't be loaded, the last good set stays in use. All workers share the keys, and
+//! one worker refreshes those of each issuer.
 
 use std::{
     path::Path,
@@ -23,10 +23,10 @@ use crate::{error::Error, stack::Upstreams};
 
 /// A key set is requested at most this often, whatever tokens clients send.
 const MIN_REFRESH: Duration = Duration::from_secs(10);
-/// How often a file is checked, and whether a key is missing.
+/// How often attache checks the file, and whether a key is missing.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The issuers of a config. One that says the same as before keeps its keys.
+/// The issuers of a config. An issuer whose settings are unchanged keeps its keys.
 pub(crate) fn prepare(
     config: &Config,
     before: &Config,
@@ -51,7 +51,7 @@ pub(crate) fn prepare(
     config.jwt.iter().map(issuer).collect()
 }
 
-/// Keeps an issuer's keys until it is dropped. Of the tasks of all workers one has the turn.
+/// Refreshes an issuer's keys until the task is dropped. Of the tasks of all workers, one does the work.
 pub(crate) async fn keep(issuer: Arc<Issuer>, upstreams: Rc<Upstreams>) {
     if matches!(issuer.config.keys, JwtKeys::Inline(_)) {
         return;
@@ -72,7 +72,7 @@ pub(crate) async fn keep(issuer: Arc<Issuer>, upstreams: Rc<Upstreams>) {
 
 async fn follow(issuer: &Issuer, path: &Path) {
     let changed = |path: &Path| std::fs::metadata(path).and_then(|it| it.modified()).ok();
-    // Before the first look it may have changed already.
+    // The file may have changed before the first check.
     let mut known: Option<SystemTime> = None;
     loop {
         let now = changed(path);
@@ -98,7 +98,7 @@ async fn ask_again(issuer: &Issuer, upstreams: &Upstreams, keys: &RemoteKeys) {
         let set = ask(upstreams, keys).await;
         failures = if set.is_ok() { 0 } else { failures.saturating_add(1) };
         put(issuer, set);
-        // At the start every request is refused without keys: then they are requested every second.
+        // At the start there are no keys, and every request is refused. So they are requested every second.
         let again = match failures {
             0 => refresh,
             failures if !issuer.keys.are_there() => Duration::from_secs(u64::from(failures.min(5))),
@@ -128,7 +128,7 @@ async fn ask(upstreams: &Upstreams, keys: &RemoteKeys) -> Result<KeySet, String>
     KeySet::parse(&answer.body).map_err(|error| error.to_string())
 }
 
-/// What becomes of an issuer's tokens while its keys can't be loaded.
+/// What happens to an issuer's tokens while its keys can't be loaded.
 pub(crate) fn what_serves(issuer: &Issuer) -> &'static str {
     if issuer.keys.are_there() { "the last good ones stay in use" } else { "its tokens are refused" }
 }
@@ -143,7 +143,7 @@ fn put(issuer: &Issuer, set: Result<KeySet, String>) {
             "ok"
         }
         Err(why) => {
-            // It is tried again every few seconds: one line says when it begins, one when it ends.
+            // The request is repeated every few seconds: one line is logged when the failures begin, and one when they end.
             if issuer.keys.failed(&why) {
                 tracing::warn!(issuer = %name, why, "the keys can't be loaded: {}", what_serves(issuer));
             }

@@ -1,7 +1,7 @@
 //! attache: an ambassador sidecar.
 //!
-//! This crate is the program: the command line, start, drain, and [`stack`], the one place where the parts
-//! are put together, readable from top to bottom as a request travels.
+//! This crate is the program: the command line, start, drain, and [`stack`]. The stack is the one place where the parts are put together,
+//! in the order in which a request passes them.
 
 mod admin;
 mod allocator;
@@ -93,7 +93,8 @@ fn main() -> ExitCode {
         Command::Man(options) => help::man(&options).map(done),
     };
     let result = match result {
-        // What stands in the buffer still is a part of the answer, too. A server writes its log there, which may be blocked for ever.
+        // Text that is still in the buffer is a part of the result too. This is not done for a server: it writes its log there, and the
+        // write may block for ever.
         Ok(code) if !serves => std::io::stdout().flush().map(|()| code).map_err(Into::into),
         result => result,
     };

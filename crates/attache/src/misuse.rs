@@ -1,4 +1,4 @@
-//! What was probably meant by a command line that can't be read: commands and options as other programs call them.
+//! Suggestions for a command line that can't be parsed: commands and options with the names that other programs use.
 
 use clap::{
     CommandFactory as _,
@@ -8,7 +8,7 @@ use clap::{
 
 use crate::cli::Cli;
 
-/// What other programs call the same command.
+/// Names that other programs use for the same command.
 const COMMANDS: &[(&[&str], &str)] = &[
     (&["version"], "--version"),
     (&["validate", "verify", "test", "lint", "configtest"], "check"),
@@ -21,16 +21,16 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["route", "match", "why"], "explain"),
 ];
 
-/// The commands that ask a running attache; and those that start one, of which the first is no word at all.
+/// The commands that ask a running attache; and those that start one, of which the first is no command at all.
 const CLIENTS: &[&str] = &["status", "top", "tap", "reload", "drain", "quit"];
 const RUN: &[&str] = &["", "run"];
 
-const NAMED_BY_C: &str = "the config is named by `-c FILE`";
+const NAMED_BY_C: &str = "`-c FILE` names the config";
 const BY_ADMIN: &str =
     "`--admin ADDRESS` says where the running attache answers, as `admin` of its config does";
-const FILES_ALONE: &str = "the files stand alone, without an option";
+const FILES_ALONE: &str = "the files are given without an option";
 
-/// Commands, what other programs call an option of theirs, and what to do here.
+/// Commands, names that other programs use for one of their options, and what to do in attache.
 const OPTIONS: &[(&[&str], &[&str], &str)] = &[
     (RUN, &["-f", "--file", "--conf", "--config-file", "--configuration"], NAMED_BY_C),
     (
@@ -53,25 +53,29 @@ const OPTIONS: &[(&[&str], &[&str], &str)] = &[
         &["-D", "--daemon", "--background"],
         "attache stays in the foreground: end the line with `&`, or use systemd or a container (docs/deploy.md)",
     ),
-    (RUN, &["-s", "--signal"], "`attache reload` reads the config again, `attache quit` ends it"),
+    (RUN, &["-s", "--signal"], "`attache reload` reads the config again, `attache quit` ends attache"),
     (
         &["check"],
         &["-f", "--file", "--config-file"],
-        "the file stands alone: `attache check FILE`, or `-c FILE`",
+        "the file is given without an option, `attache check FILE`, or as `-c FILE`",
     ),
     (
         &["check"],
         &["-q", "--quiet", "-s", "--silent"],
-        "its exit code says it: 0 where the config is right, else 1",
+        "its exit code is 0 if the config is valid, otherwise 1",
     ),
     (&["explain"], &["-f", "--file", "--config-file"], NAMED_BY_C),
     (
         &["explain"],
         &["-X", "--request", "--method"],
-        "the method stands before the URL: `attache explain POST http://orders/v1`",
+        "the method comes before the URL: `attache explain POST http://orders/v1`",
     ),
-    (&["explain"], &["-d", "--data", "--body"], "nothing is sent, so there is no body: leave it out"),
-    (&["explain"], &["--url", "-u"], "the URL stands alone: `attache explain GET http://orders/v1`"),
+    (&["explain"], &["-d", "--data", "--body"], "nothing is sent, so leave the body out"),
+    (
+        &["explain"],
+        &["--url", "-u"],
+        "the URL is given without an option: `attache explain GET http://orders/v1`",
+    ),
     (
         CLIENTS,
         &["-a", "-p", "--address", "--port", "--host", "--url", "--server", "-c", "-f", "--config"],
@@ -92,10 +96,14 @@ const OPTIONS: &[(&[&str], &[&str], &str)] = &[
     ),
     (&["inject", "uninject"], &["-f", "--file", "--filename"], FILES_ALONE),
     (&["import"], &["-f", "--file", "--input"], FILES_ALONE),
-    (&["import"], &["--type", "--format", "--source"], "`--from PROXY` says whose config it is"),
+    (
+        &["import"],
+        &["--type", "--format", "--source"],
+        "`--from PROXY` names the proxy that the config is for",
+    ),
 ];
 
-/// What to say in place of clap's own words, which know only this program's.
+/// The message that replaces clap's own, because clap knows only this program's options.
 pub(crate) fn meant(error: &clap::Error) -> Option<String> {
     if !matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand) {
         return None;
@@ -111,7 +119,7 @@ pub(crate) fn meant(error: &clap::Error) -> Option<String> {
     instead(&words.iter().map(String::as_str).collect::<Vec<_>>(), wrong)
 }
 
-/// Removes clap's suggestions of `--`: an app to run stands behind it, and a user who misspells an option doesn't mean that.
+/// Removes clap's suggestions of `--`: it precedes an app to run, and a user who misspells an option doesn't mean that.
 pub(crate) fn without_escapes(error: &mut clap::Error) {
     let Some(ContextValue::StyledStrs(tips)) = error.get(ContextKind::Suggested) else { return };
     let tips: Vec<StyledStr> =
@@ -120,7 +128,7 @@ pub(crate) fn without_escapes(error: &mut clap::Error) {
     error.insert(ContextKind::Suggested, tips);
 }
 
-/// Of these words, `wrong` can't be read.
+/// If `wrong` is one of these words, the message for it.
 fn instead(words: &[&str], wrong: &str) -> Option<String> {
     let command = Cli::command();
     let is_command = |word: &str| command.get_subcommands().any(|known| known.get_name() == word);
@@ -139,14 +147,14 @@ fn instead(words: &[&str], wrong: &str) -> Option<String> {
     }
     if of.is_empty() && is_command(wrong) {
         let rest: Vec<&str> = words.iter().copied().filter(|word| *word != wrong).collect();
-        return Some(format!("the command stands first: `attache {wrong} {}`", rest.join(" ")));
+        return Some(format!("the command comes first: `attache {wrong} {}`", rest.join(" ")));
     }
     match of {
         "" | "run" if is_config(wrong) => Some(format!("{NAMED_BY_C}: `attache run -c {wrong}`")),
-        "run" => Some(format!("`{wrong}` is no option; an app to run beside attache stands behind `--`")),
-        "check" => Some(format!("one config at a time: `attache check {wrong}` is another call")),
+        "run" => Some(format!("`{wrong}` is not an option; an app to run beside attache comes after `--`")),
+        "check" => Some(format!("one config at a time: use another call, `attache check {wrong}`")),
         "tap" => {
-            Some(format!("`attache tap` takes no name; of one upstream: `attache tap --upstream {wrong}`"))
+            Some(format!("`attache tap` takes no name; for one upstream: `attache tap --upstream {wrong}`"))
         }
         _ if CLIENTS.contains(&of) && wrong.parse::<crate::cli::Target>().is_ok() => {
             Some(format!("`attache {of}` takes no address; `--admin {wrong}` says where attache answers"))
@@ -193,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_of_another_program_is_answered_by_ours() {
+    fn an_option_of_another_program_is_answered_with_attache_s_own() {
         let said = |line: &str, wrong: &str| {
             instead(&line.split(' ').collect::<Vec<_>>(), wrong).unwrap_or_default()
         };
@@ -225,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn no_option_of_ours_is_taken_for_another_program_s() {
+    fn no_option_of_attache_is_taken_for_one_of_another_program() {
         let program = Cli::command();
         for (commands, theirs, _) in OPTIONS {
             for name in *commands {
@@ -233,7 +241,7 @@ mod tests {
                 for arg in command.get_arguments() {
                     let long = arg.get_long().map(|long| format!("--{long}"));
                     let short = arg.get_short().map(|short| format!("-{short}"));
-                    // `tap` has a `-p` of its own, and this list is for all that ask a running attache.
+                    // `tap` has its own `-p`, and this list is for all commands that ask a running attache.
                     let is_ours =
                         |word: &&str| Some(*word) == long.as_deref() || Some(*word) == short.as_deref();
                     let own = theirs.iter().find(|word| is_ours(word));

@@ -1,9 +1,9 @@
-//! Notifies a supervisor: systemd's notification protocol (`sd_notify(3)`), which others use too.
+//! Notifies a supervisor by systemd's protocol (`sd_notify(3)`), which other supervisors use too.
 //!
-//! A datagram of `NAME=VALUE` lines to the socket that `NOTIFY_SOCKET` names; without that variable nothing is done at all. What is told:
-//! `READY=1` when the listeners are open, `RELOADING=1` with the time and `READY=1` around a reload, `STOPPING=1` when the drain
-//! begins, `STATUS=` in words beside each, `MAINPID=` when a successor takes over, and `WATCHDOG=1` from the control thread twice in the
-//! time that `WATCHDOG_USEC` sets.
+//! A notification is a datagram of `NAME=VALUE` lines to the socket that `NOTIFY_SOCKET` names; without that variable nothing is sent.
+//! attache sends `READY=1` when the listeners are open, `RELOADING=1` with the time and later `READY=1` for a reload, `STOPPING=1` when the
+//! drain begins, `STATUS=` with a text beside each of these, `MAINPID=` when another process takes over, and `WATCHDOG=1` from the control
+//! thread twice in the time that `WATCHDOG_USEC` sets.
 
 use std::{
     env,
@@ -15,7 +15,7 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The way to the supervisor, or none.
+/// The connection to the supervisor, or none.
 #[derive(Debug, Default)]
 pub(crate) struct Supervisor {
     socket: Option<net::UnixDatagram>,
@@ -24,7 +24,7 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// The one that the environment names.
+    /// The supervisor that the environment names.
     pub(crate) fn from_env() -> Self {
         let Some(path) = env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
             return Self::default();
@@ -55,12 +55,12 @@ impl Supervisor {
         self.tell("STOPPING=1\nSTATUS=draining");
     }
 
-    /// Another process is the one to watch from now on.
+    /// From now on another process is the one to watch.
     pub(crate) fn succeeded_by(&self, pid: u32) {
         self.tell(&format!("MAINPID={pid}\nREADY=1\nSTATUS=handed over to process {pid}"));
     }
 
-    /// Sends keepalives that the calling thread runs; returns at once if the supervisor expects none.
+    /// Sends keepalives as long as the calling thread runs; returns at once if the supervisor expects none.
     pub(crate) async fn keep_alive(&self) {
         let Some(every) = self.watchdog else { return };
         let mut ticks = tokio::time::interval(every / 2);
@@ -74,14 +74,14 @@ impl Supervisor {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(lines.as_bytes())
         {
-            tracing::debug!(%error, "the supervisor was not told");
+            tracing::debug!(%error, "the supervisor was not notified");
         }
     }
 }
 
 fn connect(path: &OsStr) -> io::Result<net::UnixDatagram> {
     let socket = net::UnixDatagram::unbound()?;
-    // A supervisor that does not read must not hold anything up.
+    // A supervisor that does not read must not block attache.
     socket.set_nonblocking(true)?;
     match path.as_bytes() {
         [b'@', name @ ..] => socket.connect_addr(&net::SocketAddr::from_abstract_name(name)?)?,
@@ -96,7 +96,7 @@ fn watchdog() -> Option<Duration> {
     meant.then(|| Duration::from_micros(micros))
 }
 
-/// A line break would begin another variable.
+/// The first line of a text: a line break would begin another variable.
 fn one_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_supervisor_hears_whole_lines_and_only_its_own_variables() {
+    fn a_supervisor_gets_complete_lines_and_only_known_variables() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let heard = net::UnixDatagram::bind(&path).unwrap();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abstract_socket_is_found_and_without_one_nothing_happens() {
+    fn an_abstract_socket_is_used_and_without_a_socket_nothing_is_sent() {
         let name = format!("attache-test-{}", std::process::id());
         let address = net::SocketAddr::from_abstract_name(&name).unwrap();
         let heard = net::UnixDatagram::bind_addr(&address).unwrap();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_watchdog_hears_twice_in_its_time() {
+    async fn the_watchdog_gets_two_keepalives_in_its_time() {
         let (ours, theirs) = net::UnixDatagram::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
         let supervisor = Supervisor { socket: Some(ours), watchdog: Some(Duration::from_secs(2)) };

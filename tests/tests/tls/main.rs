@@ -1,10 +1,6 @@
 //! TLS both ways with other people's peers: openssl, nginx, curl, h2load, gRPC.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::float_cmp,
-    reason = "a test may end on what it did not expect, and counters are whole"
-)]
+#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test may panic, and counters are whole numbers")]
 
 mod credential;
 mod identity;

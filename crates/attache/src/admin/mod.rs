@@ -1,4 +1,4 @@
-//! The admin API of a running proxy: its socket, and what it shows and does.
+//! The admin API of a running proxy: its socket, its pages, and its actions.
 
 mod views;
 
@@ -32,17 +32,17 @@ use crate::{
     reloads::Trigger,
 };
 
-/// What the socket is called between processes.
+/// The socket's name when it is handed to another process.
 const KEY: &str = "admin";
 
-/// The socket, bound before anything runs.
+/// The socket, bound before anything else runs.
 pub(crate) enum Bound {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// Binds to the address of the config. A port in use is an error only if the file names it. So a second attache
-/// on one machine starts without an admin API, and with a warning.
+/// Binds the address of the config. A port in use is an error only if the file names it. So a second attache on the same machine starts
+/// without an admin API, and with a warning.
 pub(crate) fn bind(admin: &model::Admin, handed: &mut InheritedSockets) -> Result<Option<Bound>, Error> {
     let Some(at) = &admin.bind else { return Ok(None) };
     let bound = match handed.take_one(KEY) {
@@ -61,7 +61,7 @@ pub(crate) fn bind(admin: &model::Admin, handed: &mut InheritedSockets) -> Resul
     }
 }
 
-/// The socket of the process before this one.
+/// Takes over the socket of the process before this one.
 fn adopt(at: &Bind, given: OwnedFd) -> io::Result<Bound> {
     let bound = match at {
         Bind::Tcp(_) => Bound::Tcp(given.into()),
@@ -75,7 +75,7 @@ fn adopt(at: &Bind, given: OwnedFd) -> io::Result<Bound> {
 }
 
 impl Bound {
-    /// A second handle with its key, for a process that takes over.
+    /// A second handle of the socket with its name, for a process that takes over.
     pub(crate) fn hold(&self) -> Option<(String, OwnedFd)> {
         let socket = match self {
             Self::Tcp(socket) => duplicate(socket),
@@ -102,14 +102,14 @@ fn try_bind(at: &Bind) -> io::Result<Bound> {
     }
 }
 
-/// A socket without an answer was left by a process that has ended.
+/// Removes a socket that nobody answers on: a process that has ended left it behind.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
     let dead = || matches!(UnixStream::connect(path), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
     if meta.file_type().is_socket() && dead() { fs::remove_file(path) } else { Ok(()) }
 }
 
-/// Serves the admin API until `end`, or for as long as the thread runs. Within the control thread's runtime.
+/// Serves the admin API until `end`, or as long as the thread runs. Call it within the control thread's runtime.
 pub(crate) fn serve(
     control: &Control,
     bound: Bound,
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_an_error_only_where_the_file_names_it() {
+    fn a_taken_port_is_an_error_only_if_the_file_names_it() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut admin =
             model::Admin { bind: Some(Bind::Tcp(taken.local_addr().unwrap())), ..model::Admin::default() };
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
+    fn a_stale_socket_is_replaced_and_a_used_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("admin.sock");
         let living = try_bind(&unix(&path)).unwrap();

@@ -1,6 +1,6 @@
-//! The pages of the admin API about a generation: what its config says beside what is true of it now.
+//! The pages of the admin API about a generation: its config together with its present state.
 //!
-//! Everything is read from atomics and snapshots. Times are seconds before or after now.
+//! Everything is read from atomics and snapshots. Times are in seconds before or after now.
 
 use std::{
     collections::BTreeSet,
@@ -72,7 +72,8 @@ fn of_state(state: &UpstreamState, retry: Option<&Retry>, now: Instant) -> Value
         },
         "pool": {
             "connections": connections,
-            // Without HTTP/2, where one connection carries many requests, this is what waits to be used again.
+            // With HTTP/1 this is the number of connections that are kept for reuse. With HTTP/2 one connection carries many requests, so
+            // there may be more.
             "idle_at_least": connections.saturating_sub(active),
         },
         "retries": {
@@ -180,7 +181,7 @@ fn lookup(status: &LookupStatus, now: Instant) -> Value {
     })
 }
 
-/// Tenths are as fine as a person reads.
+/// Rounds to tenths of a second, which is fine enough for people.
 fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10.0).round() / 10.0
 }
@@ -257,15 +258,15 @@ fn certificate(side: &str, name: &str, certificate: &Certificate, now: SystemTim
     })
 }
 
-/// What serves with an older state, or loses something, and why: until it is mended it stands before all that was well.
+/// What works with an older state or loses something, and why. As long as this lasts, it is shown before the good news.
 pub(super) fn degraded(process: &Process) -> Vec<String> {
     let generation = process.generation();
     let mut all: Vec<_> = process.refusals().into_iter().collect();
     let followed = [("certificate files", &process.certificates), ("the file of a secret", &process.secrets)];
     for (what, watcher) in followed {
-        // Several upstreams may use one file.
+        // Several upstreams may use the same file.
         for why in watcher.failing().into_iter().collect::<BTreeSet<_>>() {
-            all.push(format!("{what} can't be used, and the last good state serves: {why}"));
+            all.push(format!("{what} can't be used, and the last good state stays in use: {why}"));
         }
     }
     for issuer in &generation.issuers {
@@ -305,10 +306,10 @@ pub(super) fn reloads(reloads: &Reloads) -> Value {
     reloads.list().iter().rev().map(one).collect()
 }
 
-/// What a reload did, a line each.
+/// What a reload did, one line for each change.
 pub(super) fn report(report: &Report) -> String {
     let mut out = if report.changes.is_empty() {
-        "the config says what it said before\n".to_owned()
+        "the config has not changed\n".to_owned()
     } else {
         format!("generation {} serves\n", report.generation)
     };

@@ -1,4 +1,4 @@
-//! Asking the app what the kubelet would have asked.
+//! Sends the probes of the kubelet to the app.
 
 use std::{
     error::Error,
@@ -18,11 +18,11 @@ use tokio::net::TcpStream;
 
 use super::target::ProbeTarget;
 
-/// Requests of one question, the first and those that redirects lead to (`redirectChecker` of the kubelet).
+/// The most requests of one probe: the first one and those after redirects (`redirectChecker` of the kubelet).
 const MOST_REQUESTS: usize = 10;
-/// Bytes of an answer that are read (`maxRespBodyLength`); more is no fault.
+/// The most bytes of a response that are read (`maxRespBodyLength`); a longer response is no failure.
 const MOST_BODY: usize = 10 << 10;
-/// The probe's own timeout bounds it in time; a hook may take as long as the pod has.
+/// A probe's own timeout limits its time. A hook may take as long as the pod's grace period.
 const BOUNDS: Bounds = Bounds {
     connect: Duration::from_hours(1),
     total: Duration::from_hours(24),
@@ -40,21 +40,21 @@ pub(super) struct HttpGet {
     pub(super) headers: HeaderMap,
 }
 
-/// How a question ended.
+/// The result of a probe.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// As the kubelet counts, all is well.
+    /// The probe succeeded by the kubelet's rules.
     Well,
-    /// The app itself said that it isn't.
+    /// The app itself answered that it is not healthy.
     Status(StatusCode),
 }
 
-/// Headers that Go always writes itself.
+/// Headers that Go's client always sets itself.
 const NOT_SENT: [HeaderName; 4] =
     [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TRAILER, header::CONNECTION];
 
 impl HttpGet {
-    /// A probe: 200 to 399 is well, and so is a redirect to another host, which isn't followed.
+    /// Sends a probe. A status from 200 to 399 is a success, and so is a redirect to another host, which isn't followed.
     pub(super) async fn probe(&self, agent: &HeaderValue, tls: &Connector) -> Result<Answer, AnyError> {
         let response = self.ask(&self.place, &self.headers, agent, tls).await?;
         let status = response.status;
@@ -62,8 +62,8 @@ impl HttpGet {
         if (200..400).contains(&status.as_u16()) { Ok(Answer::Well) } else { Ok(Answer::Status(status)) }
     }
 
-    /// A lifecycle hook: any answer is well. An HTTPS hook of an app that speaks plaintext is asked in plaintext, without the credentials.
-    /// The kubelet's client for hooks speaks HTTP/1.1 alone, so `tls` must offer nothing else.
+    /// Calls a lifecycle hook. Any response is a success. If an HTTPS hook finds an app that speaks plaintext, the hook is sent in
+    /// plaintext, without the credentials. The kubelet's client for hooks speaks only HTTP/1.1, so `tls` must offer nothing else.
     pub(super) async fn call(&self, agent: &HeaderValue, tls: &Connector) -> Result<Answer, AnyError> {
         let response = match self.ask(&self.place, &self.headers, agent, tls).await {
             Err(error) if self.place.https && is_plaintext(&*error) => {
@@ -74,12 +74,12 @@ impl HttpGet {
             }
             result => result?,
         };
-        // The result of the body doesn't matter.
+        // The body is read, but it doesn't matter whether that succeeds.
         let _ = read(response).await;
         Ok(Answer::Well)
     }
 
-    /// The last answer of a chain of redirects within the host.
+    /// The last response of a chain of redirects on the same host.
     async fn ask(
         &self,
         first: &ProbeTarget,
@@ -121,7 +121,7 @@ impl HttpGet {
     }
 }
 
-/// One request on a new connection.
+/// Sends one request on a new connection.
 async fn one(
     ip: IpAddr,
     place: &ProbeTarget,
@@ -139,7 +139,7 @@ async fn one(
         Some(host) => host.clone(),
         None => place.authority().parse()?,
     };
-    // The protocol of the request is known only once TLS has chosen it.
+    // The request depends on the protocol, which is known only after TLS has chosen it.
     let dialled = dial(ip, place, tls).await?;
     let mut request = Request::new(Full::<Bytes>::default());
     if dialled.protocol == Protocol::Http2 {
@@ -154,8 +154,7 @@ async fn one(
     Ok(client::stream(async { Ok(dialled) }, request, BOUNDS).await?)
 }
 
-/// A new connection. Go reads folded lines and blanks before a colon, so an app with such an answer is healthy for the
-/// kubelet.
+/// Opens a connection. Go accepts folded lines and whitespace before a colon, so for the kubelet an app with such a response is healthy.
 async fn dial(ip: IpAddr, place: &ProbeTarget, tls: &Connector) -> Result<Dialled, DialError> {
     let tcp = TcpStream::connect((ip, place.port)).await?;
     tcp.set_nodelay(true)?;
@@ -167,7 +166,7 @@ async fn dial(ip: IpAddr, place: &ProbeTarget, tls: &Connector) -> Result<Dialle
     Ok(Dialled::new(stream, if http2 { Protocol::Http2 } else { Protocol::Http1AsGo }))
 }
 
-/// A header of which Go sends the first value: `own` where there is none, nothing where it is empty.
+/// For a header of which Go sends only the first value: uses `own` if there is none, and removes an empty one.
 fn only_first(headers: &mut HeaderMap, name: HeaderName, own: &HeaderValue) {
     match headers.get(&name).cloned() {
         None => drop(headers.insert(name, own.clone())),
@@ -177,10 +176,10 @@ fn only_first(headers: &mut HeaderMap, name: HeaderName, own: &HeaderValue) {
     }
 }
 
-/// Reads as much of an answer as the kubelet does.
+/// Reads as much of a response as the kubelet does.
 ///
 /// # Errors
-/// It breaks off before its end and before the bound.
+/// The response breaks off before its end and before the limit.
 async fn read(mut response: ResponseStream) -> Result<(), AnyError> {
     let mut bytes = 0;
     while bytes < MOST_BODY {
@@ -190,7 +189,7 @@ async fn read(mut response: ResponseStream) -> Result<(), AnyError> {
     Ok(())
 }
 
-/// The peer answered a TLS handshake with something else.
+/// Whether the peer answered a TLS handshake with something else.
 fn is_plaintext(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -205,13 +204,13 @@ fn is_plaintext(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// A connection that is accepted is well.
+/// Connects; an accepted connection is a success.
 pub(super) async fn tcp(address: SocketAddr) -> Result<Answer, AnyError> {
     TcpStream::connect(address).await?;
     Ok(Answer::Well)
 }
 
-/// `grpc.health.v1.Health/Check`: `SERVING` is well.
+/// Calls `grpc.health.v1.Health/Check`; `SERVING` is a success.
 pub(super) async fn grpc(
     address: SocketAddr,
     service: &str,
@@ -230,13 +229,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_that_the_kubelet_sets_give_way_to_the_probes_own() {
+    fn headers_of_the_probe_replace_those_of_the_kubelet() {
         let agent = HeaderValue::from_static("kube-probe/1.33");
         let mut headers = HeaderMap::new();
         only_first(&mut headers, header::USER_AGENT, &agent);
         assert_eq!(headers[header::USER_AGENT], agent);
         headers.insert(header::ACCEPT, HeaderValue::from_static(""));
         only_first(&mut headers, header::ACCEPT, &HeaderValue::from_static("*/*"));
-        assert!(!headers.contains_key(header::ACCEPT), "an empty one takes it out");
+        assert!(!headers.contains_key(header::ACCEPT), "an empty value removes it");
     }
 }

@@ -1,9 +1,9 @@
 //! Sends the app's probes and hooks inside the pod.
 //!
 //! If calls to the app are intercepted, the kubelet's probes are intercepted too, and the kubelet has no certificate. So `attache inject`
-//! points the kubelet's probes to this port (15020), and writes the original probes into `ATTACHE_APP_PROBES`. Only these can be sent:
-//! every client that reaches the pod can use the port. Each is sent as the kubelet would send it, and is healthy by the kubelet's rules
-//! ([`ask`], and docs/kubernetes.md). A probe that can't be sent fails as it would from the kubelet; attache still starts.
+//! directs the kubelet's probes to this port (15020), and writes the original probes into `ATTACHE_APP_PROBES`. Only these can be sent,
+//! because every client that reaches the pod can use the port. Each is sent as the kubelet would send it, and succeeds by the kubelet's
+//! rules ([`ask`], and docs/kubernetes.md). A probe that can't be sent fails as it would from the kubelet; attache still starts.
 
 mod ask;
 mod target;
@@ -33,13 +33,13 @@ use crate::{
 };
 use ask::{Answer, AnyError, HttpGet};
 
-/// Lifecycle hooks called at once; a hook may take as long as the app needs.
+/// The most lifecycle hooks that may run at once; a hook may take as long as the app needs.
 const MOST_HOOKS: usize = 16;
-/// A probe as the pod had it.
+/// A probe as it was in the pod.
 #[derive(Debug, PartialEq)]
 struct Probe {
     question: Question,
-    /// `None` for a hook, for which the kubelet waits until the end of the pod's grace period.
+    /// `None` for a hook: the kubelet waits for it until the end of the pod's grace period.
     timeout: Option<Duration>,
 }
 
@@ -52,30 +52,30 @@ enum Question {
         address: SocketAddr,
         service: String,
     },
-    /// It can't be asked, and why.
+    /// It can't be sent, for this reason.
     Never(String),
 }
 
-/// All that is answered.
+/// All probes and hooks that can be requested.
 struct Probes {
     all: HashMap<String, Probe>,
     tls: Connector,
-    /// For hooks, which the kubelet calls by HTTP/1.1 alone and without ALPN.
+    /// For hooks: the kubelet calls them only by HTTP/1.1 and without ALPN.
     hook_tls: Connector,
     hooks: Semaphore,
 }
 
-/// The port of the probes, taken but not served yet.
+/// The port of the probes; it is bound, but not served yet.
 pub(crate) struct Bound {
     socket: TcpListener,
     port: u16,
     probes: Probes,
 }
 
-/// Takes the port, if attache was told what the app's probes are: that of the process before this one, or its own.
+/// Binds the port, if attache has the app's probes in its environment. The socket of the process before this one is used if there is one.
 ///
 /// # Errors
-/// The variable is not what `attache inject` writes, or the port is taken.
+/// The variable is not what `attache inject` writes, or the port is in use.
 pub(crate) fn bind(handed: &mut InheritedSockets) -> Result<Option<Bound>, String> {
     let Ok(text) = std::env::var(PROBES_VARIABLE) else { return Ok(None) };
     let pod = std::env::var("POD_IP").ok().and_then(|ip| ip.parse().ok());
@@ -100,7 +100,7 @@ pub(crate) fn bind(handed: &mut InheritedSockets) -> Result<Option<Bound>, Strin
     Ok(Some(Bound { socket, port, probes: Probes { all, tls, hook_tls, hooks: Semaphore::new(MOST_HOOKS) } }))
 }
 
-/// What the socket is called between processes.
+/// The socket's name when it is handed to another process.
 fn key(port: u16) -> String {
     format!("app probes {port}")
 }
@@ -111,10 +111,10 @@ impl Bound {
         Some((key(self.port), duplicate(&self.socket)?))
     }
 
-    /// Answers for the app, until `succeeded` ends: then another process does.
+    /// Serves the probes until `succeeded` completes; then another process serves them.
     pub(crate) fn serve(self, succeeded: impl Future<Output = ()> + 'static) {
         tracing::info!("the app's probes are answered on port {}", self.port);
-        // What is answered ends by itself: a probe has its timeout, a hook the pod's grace period.
+        // Every answer ends by itself: a probe has its timeout, and a hook has the pod's grace period.
         let limits = Limits { connection_time: None, grace: None, ..Limits::default() };
         let probes = Arc::new(self.probes);
         let answer = move |request, permit: Arc<ConnectionPermit>| {
@@ -125,7 +125,7 @@ impl Bound {
     }
 }
 
-/// The address where attache answers the app's probes, if it does: attache must not forward requests to it.
+/// The address where attache serves the app's probes, if it does: attache must not forward requests to it.
 pub(crate) fn served_at() -> Option<SocketAddr> {
     let all: Value = serde_json::from_str(&std::env::var(PROBES_VARIABLE).ok()?).ok()?;
     let port = all.get("port")?.as_u64()?.try_into().ok()?;
@@ -151,7 +151,7 @@ fn one(probe: &Value, pod: IpAddr) -> Probe {
         let service = grpc.get("service").and_then(Value::as_str).unwrap_or_default().to_owned();
         (address(grpc, pod).map(|address| Question::Grpc { address, service }), false)
     } else {
-        (Err("it asks in a way that this attache doesn't know".to_owned()), false)
+        (Err("it is of a kind that this attache doesn't know".to_owned()), false)
     };
     let timeout = (!is_hook).then_some(Duration::from_secs(seconds));
     Probe { question: question.unwrap_or_else(Question::Never), timeout }
@@ -160,7 +160,7 @@ fn one(probe: &Value, pod: IpAddr) -> Probe {
 fn address(question: &Value, pod: IpAddr) -> Result<SocketAddr, String> {
     let host = question.get("host").and_then(Value::as_str).filter(|host| !host.is_empty());
     let ip = match host {
-        Some(host) => host.parse().map_err(|_| format!("its host `{host}` isn't an address"))?,
+        Some(host) => host.parse().map_err(|_| format!("its host `{host}` isn't an IP address"))?,
         None => pod,
     };
     let port = question.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
@@ -204,7 +204,7 @@ async fn answer(
     let Some(probe) = probes.all.get(request.uri().path()) else {
         return said(StatusCode::NOT_FOUND, "the app has no such probe\n".to_owned());
     };
-    // The kubelet's own word, with its version.
+    // The kubelet's own user agent, with its version.
     let agent =
         request.headers().get(header::USER_AGENT).filter(|agent| agent.as_bytes().starts_with(b"kube-"));
     let agent = agent.cloned().unwrap_or(HeaderValue::from_static("kube-probe/attache"));
@@ -215,7 +215,7 @@ async fn answer(
     };
     match asked {
         Ok(Ok(Answer::Well)) => said(StatusCode::OK, "ok\n".to_owned()),
-        // What the app says of itself is what `kubectl describe` then shows.
+        // `kubectl describe` shows the app's response as it is passed on here.
         Ok(Ok(Answer::Status(status))) if status.as_u16() >= 400 => {
             said(status, format!("the app answered {status}\n"))
         }
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_cannot_be_asked_fails_and_keeps_nobody_from_starting() {
+    fn a_probe_that_can_not_be_sent_fails_and_attache_still_starts() {
         for question in [
             "{}",
             r#"{"httpGet":{"path":"/"}}"#,

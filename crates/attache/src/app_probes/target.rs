@@ -1,8 +1,9 @@
-//! What a probe's `path` means, and where a redirect leads: the rules of the kubelet, which are those of Go's `net/url`.
+//! Finds the request target for a probe's `path`, and the target of a redirect. The rules are those of the kubelet, so those of Go's
+//! `net/url`.
 //!
-//! The kubelet gives a probe's path to `url.Parse`, puts its own scheme and host in, and sends what `RequestURI` makes of it
-//! (`pkg/probe/http/request.go`). A path that can't be parsed is escaped as a whole. Bytes that no request line may hold are escaped
-//! here in a query, too, where Go sends them as they are.
+//! The kubelet passes a probe's path to `url.Parse`, adds its own scheme and host, and sends the result of `RequestURI`
+//! (`pkg/probe/http/request.go`). A path that can't be parsed is escaped as a whole. Bytes that a request line must not contain are escaped
+//! here in a query too; Go sends them unescaped.
 
 use percent_encoding::{
     AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, percent_encode, utf8_percent_encode,
@@ -23,7 +24,7 @@ pub(super) fn of_path(path: &str) -> String {
     target
 }
 
-/// Path (behind scheme and authority, if it has them) and query of a reference; `None` if Go can't parse it.
+/// The path (without scheme and authority) and the query of a reference; `None` if Go can't parse it.
 fn split(text: &str) -> Option<(Option<&str>, Option<&str>)> {
     if text.bytes().any(|b| b < 0x20 || b == 0x7f) {
         return None;
@@ -44,7 +45,7 @@ fn path_part(text: &str) -> String {
     text.split(['?', '#']).next().unwrap_or_default().to_owned()
 }
 
-/// The path behind `scheme://authority`, and both; `None` if there is neither a scheme nor a path that Go would take.
+/// The path after `scheme://authority`, together with both; `None` if there is neither a scheme nor a path that Go accepts.
 fn without_origin(text: &str) -> Option<(&str, Option<(&str, &str)>)> {
     let (scheme, rest) = match text.find([':', '/', '?', '#']).map(|at| (at, text.as_bytes().get(at))) {
         Some((0, Some(b':'))) => return None,
@@ -52,7 +53,7 @@ fn without_origin(text: &str) -> Option<(&str, Option<(&str, &str)>)> {
             let (scheme, rest) = (text.get(..at)?, text.get(at + 1..)?);
             let valid = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
                 && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
-            // A first segment with a colon is no path.
+            // If the first segment contains a colon, it is not a path.
             if !valid {
                 return None;
             }
@@ -81,9 +82,9 @@ fn rooted(path: String) -> String {
     if path.starts_with('/') { path } else { format!("/{path}") }
 }
 
-/// RFC 3986 section 2.3: everything else but letters and digits is escaped.
+/// Everything except letters and digits is escaped (RFC 3986 section 2.3).
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-/// What Go escapes in a path (`encodePath`).
+/// The characters that Go escapes in a path (`encodePath`).
 const OF_PATH: &AsciiSet = &ESCAPED
     .remove(b'$')
     .remove(b'&')
@@ -94,7 +95,7 @@ const OF_PATH: &AsciiSet = &ESCAPED
     .remove(b';')
     .remove(b'=')
     .remove(b'@');
-/// What a request line may not contain.
+/// The characters that a request line must not contain.
 const OF_QUERY: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -107,7 +108,7 @@ const OF_QUERY: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// As it is where all of it may stand in a path; otherwise unescaped and escaped again (`URL.EscapedPath`).
+/// The path unchanged, if all its characters are allowed in a path; otherwise it is unescaped and escaped again (`URL.EscapedPath`).
 fn escaped_path(path: &str) -> String {
     let may_stand = |b: u8| b.is_ascii_alphanumeric() || b"-_.~!$&'()*+,;=:@/[]%".contains(&b);
     if path.bytes().all(may_stand) {
@@ -117,25 +118,25 @@ fn escaped_path(path: &str) -> String {
     percent_encode(&raw, OF_PATH).to_string()
 }
 
-/// Escapes what a request line may not contain; the rest is unchanged.
+/// Escapes what a request line must not contain; everything else stays unchanged.
 fn escaped_query(query: &str) -> String {
     utf8_percent_encode(query, OF_QUERY).to_string()
 }
 
-/// Where a request goes.
+/// The destination of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProbeTarget {
     pub(super) https: bool,
-    /// Without the brackets of an IPv6 address.
+    /// The host; an IPv6 address is without brackets.
     pub(super) host: String,
     pub(super) port: u16,
-    /// Whether the port is written: a redirect may leave it out.
+    /// Whether the port was written: a redirect may leave it out.
     pub(super) written: bool,
     pub(super) target: String,
 }
 
 impl ProbeTarget {
-    /// As `Host` names it.
+    /// The authority, in the form for `Host`.
     pub(super) fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         if self.written { format!("{host}:{}", self.port) } else { host }
@@ -145,10 +146,10 @@ impl ProbeTarget {
         format!("http{}://{}{}", if self.https { "s" } else { "" }, self.authority(), self.target)
     }
 
-    /// Where a `Location` leads from here (RFC 3986, section 5.2), and whether it names its host itself.
+    /// The target of a `Location` (RFC 3986 section 5.2), and whether the `Location` itself names the host.
     ///
     /// # Errors
-    /// It can't be understood, or isn't HTTP.
+    /// The `Location` can't be parsed, or isn't HTTP.
     pub(super) fn follow(&self, location: &str) -> Result<(Self, bool), String> {
         let wrong = || format!("the redirect's Location `{}` can't be followed", location.escape_debug());
         let (reference, query) = split(location).ok_or_else(wrong)?;
@@ -195,12 +196,12 @@ impl ProbeTarget {
         if let Some(query) = query {
             place.target = format!("{}?{}", place.target, escaped_query(query));
         }
-        // A scheme alone doesn't make it another host's; Go asks whether the reference is absolute.
+        // A scheme alone doesn't make it another host; Go checks whether the reference is absolute.
         Ok((place, origin.is_some_and(|(scheme, _)| !scheme.is_empty())))
     }
 }
 
-/// RFC 3986, section 5.2.4.
+/// Removes dot segments (RFC 3986 section 5.2.4).
 fn without_dots(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_leads_where_the_rfc_says() {
+    fn a_redirect_is_resolved_as_in_the_rfc() {
         for (target, location, url) in [
             ("/healthz", "/healthz/", "http://10.0.0.7:8080/healthz/"),
             ("/a/b?c", "d", "http://10.0.0.7:8080/a/d"),

@@ -1,4 +1,4 @@
-//! Calls that fail, as their callers see it: lines for [`status`](super::status).
+//! Lines for [`status`](super::status) about calls that fail for their callers.
 
 use serde_json::Value;
 
@@ -7,35 +7,36 @@ use super::{
     text::{field, list},
 };
 
-/// Callers of this row (a listener, a route, an upstream) see an outage now; the server's `metrics/outage.rs` has the rule.
+/// Whether callers of this row (a listener, a route, an upstream) have an outage now. The server's `metrics/outage.rs` has the rule.
 pub(super) fn is_outage(row: &Value) -> bool {
     !row["outage"].is_null()
 }
 
-/// Every attempt at this endpoint failed lately: of copies of requests, or where retries hide it, no caller sees that.
+/// Whether every attempt at this endpoint has failed lately. No caller sees this if the calls are copies of requests, or if retries succeed
+/// elsewhere.
 pub(super) fn fails_in_a_row(endpoint: &Value) -> bool {
-    /// So many without a success between them are no chance.
+    /// So many failures without a success between them are not chance.
     const IN_A_ROW: u64 = 3;
-    /// Seconds after which the last failure says nothing of now.
+    /// After so many seconds the last failure says nothing about now.
     const LATELY: u64 = 300;
     let ago = endpoint["last_failure"]["ago_seconds"].as_u64().unwrap_or(u64::MAX);
     endpoint["ejection"]["failures_in_a_row"].as_u64().unwrap_or(0) >= IN_A_ROW && ago <= LATELY
 }
 
-/// A line for each upstream, and for each listener and route whose failures no line above explains. Beside them the groups of failures
-/// whose cause is told.
+/// One line for each upstream, and for each listener and route whose failures no earlier line explains. Also returns the groups of failures
+/// whose cause is in these lines.
 pub(super) fn failing(seen: &Value) -> (Vec<String>, Vec<&Value>) {
     let groups = seen["failures"].as_array().map_or(&[][..], Vec::as_slice);
     let (mut lines, mut told): (Vec<String>, Vec<&Value>) = (Vec::new(), Vec::new());
     for (key, what) in [("upstreams", "upstream"), ("listeners", "listener"), ("routes", "route")] {
         for row in list(&seen["stats"], key).iter().filter(|row| is_outage(row)) {
             let name = field(row, what);
-            // A group belongs to an upstream or a listener; of a route only the last of its failures tells.
+            // A group belongs to an upstream or a listener; for a route, only its last failure shows the cause.
             let is_mine = |group: &&Value| match what {
                 "route" => field(&group["sample"], "route") == name,
                 _ => field(group, what) == name,
             };
-            // Answers that are all a 4xx are not explained by what failed before them.
+            // If all responses are a 4xx, earlier failures don't explain them.
             let by_answers = row["outage"]["client_errors"].as_u64().is_some_and(|count| count > 0);
             let explains = |group: &&Value| {
                 !by_answers || group["status"].as_u64().is_some_and(|status| (400..500).contains(&status))
@@ -50,7 +51,7 @@ pub(super) fn failing(seen: &Value) -> (Vec<String>, Vec<&Value>) {
                     lines.push(format!("{what} {name}: {}: {}", calls(&row["outage"]), cause(worst)));
                     told.push(worst);
                 }
-                // Clients that leave are in no group.
+                // Clients that leave are not in a group.
                 None if what == "upstream" => {
                     lines.push(format!("{what} {name}: {}", calls(&row["outage"])));
                 }
@@ -58,7 +59,7 @@ pub(super) fn failing(seen: &Value) -> (Vec<String>, Vec<&Value>) {
             }
         }
     }
-    // A route that is missing is answered with a 4xx, which is no failure of the service; for who calls it is one.
+    // A missing route is answered with a 4xx. That is no failure of the service, but it is one for the caller.
     for group in
         groups.iter().filter(|group| group["failing"] == true && field(group, "reason") == "no-route")
     {
@@ -76,7 +77,7 @@ pub(super) fn failing(seen: &Value) -> (Vec<String>, Vec<&Value>) {
     (lines, told)
 }
 
-/// What became of the calls that are the outage.
+/// What happened to the calls of the outage.
 fn calls(outage: &Value) -> String {
     let number = |key: &str| outage[key].as_u64().unwrap_or(0);
     let (requests, failed, window) = (number("requests"), number("failed"), field(outage, "window"));
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_of_a_route_is_told_beside_an_upstream_that_is_well() {
+    fn an_outage_of_a_route_is_shown_beside_a_healthy_upstream() {
         let seen = json!({
             "stats": {
                 "upstreams": [{ "upstream": "orders", "outage": null }],
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cause_of_an_upstream_is_not_told_again_for_its_listener_and_route() {
+    fn the_cause_of_an_upstream_is_not_repeated_for_its_listener_and_route() {
         let total = || outage(50, 50, 0, "10 s");
         let seen = json!({
             "stats": {

@@ -1,5 +1,5 @@
-//! The smallest HTTP client that the admin API needs: one request on a new connection, by HTTP/1.0, so that an answer
-//! of any length ends with its connection and needs no framing.
+//! The smallest HTTP client that the admin API needs: one request on a new connection, by HTTP/1.0. So a response of any length ends with
+//! its connection and needs no framing.
 
 use std::{
     fmt,
@@ -11,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-/// How long a connection, and each wait for bytes of an answer, may take.
+/// The most time for a connection, and for each wait for bytes of a response.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of one answer; more is not from attache.
+/// The most bytes of one response; a longer one is not from attache.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
-/// Where attache answers.
+/// The address where attache answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// `HOST:PORT`.
@@ -53,7 +53,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// An answer whose body is still to be read.
+/// A response whose body is still to be read.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: BufReader<Box<dyn Read>>,
@@ -68,7 +68,7 @@ impl Answer {
     }
 }
 
-/// Sends a request without a body. `read_timeout` bounds each wait for bytes; `None` waits without a limit (streams).
+/// Sends a request without a body. `read_timeout` limits each wait for bytes; `None` waits without a limit (for streams).
 pub(crate) fn send(
     target: &Target,
     method: &str,
@@ -95,13 +95,13 @@ pub(crate) fn send(
     head(BufReader::new(stream))
 }
 
-/// A whole answer, where it was a good one; otherwise what it says.
+/// The complete response if it was a success; otherwise its text as an error.
 pub(crate) fn fetch(target: &Target, method: &str, path: &str) -> Result<String, String> {
     let (status, text) = ask(target, method, path, TIMEOUT)?;
     if (200..300).contains(&status) { Ok(text) } else { Err(refused(target, status, &text)) }
 }
 
-/// What to say of an answer that is none of the admin API: what it says, or that something else answers there.
+/// The error for a response that is not a success: its own text, or that something else answers there.
 pub(super) fn refused(target: &Target, status: u16, text: &str) -> String {
     if status == 404 {
         return format!(
@@ -112,7 +112,7 @@ pub(super) fn refused(target: &Target, status: u16, text: &str) -> String {
     format!("{status}: {}", text.trim())
 }
 
-/// Status and text of an answer. `read_timeout` bounds each wait for bytes.
+/// The status and the text of a response. `read_timeout` limits each wait for bytes.
 pub(super) fn ask(
     target: &Target,
     method: &str,
@@ -120,7 +120,7 @@ pub(super) fn ask(
     read_timeout: Duration,
 ) -> Result<(u16, String), String> {
     let unreachable = |error: io::Error| match error.kind() {
-        // What a socket says at the end of a timeout depends on the system.
+        // Which error a socket returns at a timeout depends on the system.
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             format!(
                 "no answer at {target} within {read_timeout:?}. attache may be busy: the log says what it does"
@@ -133,7 +133,7 @@ pub(super) fn ask(
     Ok((status, answer.text().map_err(unreachable)?))
 }
 
-/// What to say where no attache answers.
+/// The error if no attache answers.
 pub(super) fn unreachable(target: &Target, error: &io::Error) -> String {
     format!(
         "no answer at {target}: {error}. Does attache run here, and is its `admin` there? (`--admin ADDRESS` says where)"
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_alone_an_address_a_url_and_a_socket_say_where() {
+    fn a_port_an_address_a_url_and_a_socket_are_valid_targets() {
         for (text, at) in [
             ("15000", "127.0.0.1:15000"),
             (":15000", "127.0.0.1:15000"),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_does_not_come_is_told_with_the_time_that_it_had() {
+    fn a_missing_answer_is_reported_with_the_timeout() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let target = Target::Tcp(silent.local_addr().unwrap().to_string());
         let said = ask(&target, "POST", "/reload", Duration::from_millis(50)).unwrap_err();

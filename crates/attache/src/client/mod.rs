@@ -1,4 +1,4 @@
-//! Commands that ask a running attache: thin clients of its probes and its admin API.
+//! Commands that ask a running attache. They are thin clients of its probes and its admin API.
 
 mod failing;
 mod http;

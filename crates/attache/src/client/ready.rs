@@ -1,6 +1,6 @@
-//! `attache wait-ready`: waits until the proxy beside it may be sent work.
+//! `attache wait-ready`: waits until the proxy beside it is ready for traffic.
 //!
-//! For what must not begin before the proxy: a `postStart` hook of Kubernetes (the next container starts when the hook has
+//! It is for programs that must not start before the proxy: a `postStart` hook of Kubernetes (the next container starts when the hook has
 //! ended), an init system, a script.
 
 use std::{
@@ -15,7 +15,7 @@ use serde_json::json;
 use super::http;
 use crate::cli;
 
-/// How often it asks.
+/// The time between two requests.
 const EVERY: Duration = Duration::from_millis(50);
 
 pub(crate) fn wait(options: &cli::WaitReady) -> Result<ExitCode, Box<dyn std::error::Error>> {
@@ -38,11 +38,11 @@ pub(crate) fn wait(options: &cli::WaitReady) -> Result<ExitCode, Box<dyn std::er
     }
 }
 
-/// Asks until it is ready; the error is what the last answer said, a line each.
+/// Asks until it is ready. The error is what the last answer said, one line for each reason.
 fn until_ready(options: &cli::WaitReady, end: Instant) -> Result<(), Vec<String>> {
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        // Zero would be no bound.
+        // Zero would mean no limit.
         let read_timeout = left.max(Duration::from_millis(100));
         let why = match http::send(&options.address, "GET", "/readyz", Some(read_timeout)) {
             Ok(answer) if answer.status == 200 => return Ok(()),

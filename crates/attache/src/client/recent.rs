@@ -1,4 +1,4 @@
-//! What happened lately, as lines for [`status`](super::status): failures, changes of state, and the log's warnings.
+//! Lines for [`status`](super::status) about the recent past: failures, changes of state, and the log's warnings.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ pub(super) fn cause(group: &Value) -> String {
     let endpoint =
         sample["endpoint"].as_str().map_or_else(String::new, |at| format!(" at {}", clean(at, 60)));
     let todo = match field(group, "what_to_do") {
-        // Without a reason the answer is the service's own.
+        // Without a reason, the response came from the service itself.
         "" if group["status"].as_u64().is_some() => "The service itself answered so: look at its log.",
         todo => todo,
     };
@@ -20,8 +20,8 @@ pub(super) fn cause(group: &Value) -> String {
     format!("{}{endpoint}{detail}{todo}", field(group, "cause"))
 }
 
-/// Every kind of failure of the last minutes with its cause, a line each: also what was refused for the client's own doing, which is no
-/// trouble of this attache, and few failures among many good answers. The cause of those that are `told` stands above.
+/// One line for each kind of failure of the last minutes, with its cause. This includes calls that were refused because of the client,
+/// which are no problem of this attache, and few failures among many successes. The causes of the groups in `told` are already shown above.
 pub(super) fn recent_failures(seen: &Value, told: &[&Value]) -> Vec<String> {
     const LATELY: u64 = 300;
     const MAX_ROWS: usize = 12;
@@ -61,7 +61,7 @@ pub(super) fn recent_failures(seen: &Value, told: &[&Value]) -> Vec<String> {
     lines
 }
 
-/// Changes of state of the last quarter of an hour, a line each. Kinds of failures have a separate list.
+/// One line for each change of state of the last quarter of an hour. Kinds of failures have a separate list.
 pub(super) fn recent_changes(seen: &Value) -> Vec<String> {
     const LATELY: u64 = 900;
     const MAX_ROWS: usize = 8;
@@ -98,7 +98,7 @@ pub(super) fn recent_changes(seen: &Value) -> Vec<String> {
     lines
 }
 
-/// The log's warnings of the last day, a line each, without those that another list says.
+/// One line for each of the log's warnings of the last day, without those that another list shows.
 pub(super) fn recent_warnings(seen: &Value) -> Vec<String> {
     const LATELY: u64 = 24 * 3600;
     const MAX_ROWS: usize = 6;
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changed_lately_is_told_with_endpoint_and_reason() {
+    fn recent_changes_are_shown_with_endpoint_and_reason() {
         let seen = json!({ "events": [
             { "kind": "ejection", "whose": "upstream orders", "endpoint": "10.0.0.9:80", "what": "ejected", "count": 3,
               "because": "5 failures in a row, the last: 502", "last_ago_seconds": 12 },
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_are_a_line_each_without_those_that_another_list_says() {
+    fn warnings_are_one_line_each_without_those_of_another_list() {
         let seen = json!({ "warnings": [
             { "target": "attache_telemetry::access_log::writer", "text": "the access log can't be written error=No space", "count": 1, "last_ago_seconds": 7200 },
             { "target": "attache_upstream::outlier", "text": "endpoint ejected", "count": 1, "last_ago_seconds": 1 },

@@ -1,4 +1,4 @@
-//! `attache status`: how it is, on one screen. Its exit code is for scripts: 0 all is well, 1 no answer, 2 something is wrong.
+//! `attache status`: the state of attache on one screen. Its exit code is for scripts: 0 all is well, 1 no answer, 2 something is wrong.
 
 use std::{
     fmt::Write as _,
@@ -17,9 +17,9 @@ use super::{
 };
 use crate::cli;
 
-/// Something is wrong with what runs.
+/// The exit code if something is wrong.
 const TROUBLE: u8 = 2;
-/// A certificate that expires sooner is trouble.
+/// If a certificate expires sooner than this, in seconds, that is a problem.
 const EXPIRES_SOON: u64 = 24 * 3600;
 
 pub(crate) fn status(options: &cli::Status) -> Result<ExitCode, Box<dyn std::error::Error>> {
@@ -50,8 +50,7 @@ pub(crate) fn status(options: &cli::Status) -> Result<ExitCode, Box<dyn std::err
     Ok(if troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(TROUBLE) })
 }
 
-/// What needs attention, a line each; outages of callers come first. Also the groups of failures whose cause is in
-/// these lines.
+/// One line for each problem; outages of callers come first. Also returns the groups of failures whose cause is in these lines.
 fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
     let (mut troubles, told) = failing(seen);
     for why in list(&seen["stats"], "not_ready") {
@@ -59,7 +58,7 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
     }
     for upstream in seen["upstreams"].as_array().into_iter().flatten() {
         let name = field(upstream, "name");
-        // What calls fail with is not said again as the state that it comes from.
+        // If calls fail because of a state, the line about the calls is enough.
         let is_told = |reason: &str| {
             !reason.is_empty()
                 && told
@@ -92,12 +91,12 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
             let why = field(endpoint, "state_because");
             let why = if why.is_empty() { String::new() } else { format!(": {}", clean(why, 80)) };
             let what = match state {
-                "unhealthy" => "; ask the endpoint the same as `health_check` does, with `curl`",
+                "unhealthy" => "; send the same request as `health_check` to the endpoint, with `curl`",
                 _ => "",
             };
             troubles.push(format!("upstream {name}: endpoint {address} is {state}{why}{what}"));
         }
-        // Of hosts that requests name, one is an outage for those who call it, whatever becomes of the calls to others.
+        // If requests name the hosts, one failing host is an outage for its callers, even if calls to other hosts succeed.
         let hosts = list(upstream, "hosts").iter().flat_map(|host| list(host, "endpoints"));
         let is_outage = told.iter().any(|group| field(group, "upstream") == name);
         for endpoint in hosts.filter(|endpoint| fails_in_a_row(endpoint) && !is_outage) {
@@ -109,7 +108,7 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
                 let detail = clean(field(&lookup["failure"], "detail"), 200);
                 let detail = if detail.is_empty() { detail } else { format!(" ({detail})") };
                 let serving = if upstream["usable"].as_u64().is_some_and(|usable| usable > 0) {
-                    "; the endpoints of the last good answer serve on"
+                    "; the endpoints of the last good answer stay in use"
                 } else {
                     ""
                 };
@@ -138,7 +137,7 @@ fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
     if let Some(last) = seen["reloads"].as_array().and_then(|all| all.first())
         && last["ok"] == false
     {
-        let mut trouble = "the config file was refused, and the last good one serves:".to_owned();
+        let mut trouble = "the config file was refused, and the last good one stays in use:".to_owned();
         for line in field(last, "error").lines().filter(|line| !line.trim().is_empty()).take(12) {
             let _ = write!(trouble, "\n    {}", clean(line, 200));
         }
@@ -158,7 +157,8 @@ fn in_a_row(upstream: &str, endpoint: &Value) -> String {
     )
 }
 
-/// `localhost` has an address of IPv6 and one of IPv4, and a server often listens on only one of them: it can still be reached.
+/// `localhost` has an IPv6 address and an IPv4 address, and a server often listens on only one of them. So the upstream can still be
+/// reached.
 fn has_healthy_twin(upstream: &Value, address: &str) -> bool {
     let loopback = |address: &str| address.parse::<SocketAddr>().ok().filter(|at| at.ip().is_loopback());
     let Some(own) = loopback(address) else { return false };
@@ -223,7 +223,7 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
             let breaker = field(&upstream["breaker"], "state");
             let fails = counted.is_some_and(is_outage);
             let endpoints = match field(upstream, "kind") {
-                // An endpoint that every call fails at is in no list of the healthy ones, whatever the health check says.
+                // If every call to an endpoint fails, it doesn't count as healthy, whatever the health check says.
                 _ if fails => (Colour::Bad, format!("{usable}/{all} failing")),
                 "on-demand" => (Colour::Plain, format!("{} hosts", list(upstream, "hosts").len())),
                 _ if usable as usize == all && all > 0 => (Colour::Good, format!("{usable}/{all}")),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn one_screen_says_how_it_is() {
+    fn the_state_fits_on_one_screen() {
         let seen = seen();
         insta::assert_snapshot!(shown(&seen), @r"
         attache 0.1.0, up 1d 1h, ready
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_total_outage_is_said_first_and_is_trouble_while_every_endpoint_is_healthy() {
+    fn a_total_outage_comes_first_and_is_a_problem_even_if_every_endpoint_is_healthy() {
         let mut seen = seen();
         seen["certificates"] = json!({});
         seen["stats"]["upstreams"] = json!([{ "upstream": "orders",
@@ -334,7 +334,7 @@ mod tests {
              (Connection refused (os error 111)). Is the service running?\n",
         );
         assert!(first.is_some_and(|first| first < text.find("1/1 failing").unwrap_or(0)), "{text}");
-        // The cause stands once.
+        // The cause is shown once.
         assert!(
             text.ends_with(
                 "upstream orders: 50 in all, 1s ago,  connection: connect-refused, as said above\n"
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_refused_lately_is_told_with_its_cause_and_is_no_trouble() {
+    fn recent_refusals_are_shown_with_their_cause_and_are_no_problem() {
         let mut seen = seen();
         seen["certificates"] = json!({});
         seen["upstreams"] = json!([]);
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_are_all_4xx_are_trouble_with_what_to_do() {
+    fn responses_that_are_all_4xx_are_a_problem_with_a_remedy() {
         let mut seen = seen();
         seen["certificates"] = json!({});
         seen["upstreams"] = json!([]);
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_state_that_serves_and_a_host_that_fails_each_call_are_trouble() {
+    fn an_older_state_in_use_and_a_host_whose_calls_all_fail_are_problems() {
         let mut seen = seen();
         seen["certificates"] = json!({});
         seen["stats"]["degraded"] = json!(["the access log can't be written (No space left on device)"]);
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_of_localhost_that_listens_on_one_of_its_two_addresses_is_no_trouble() {
+    fn a_server_on_one_of_the_two_addresses_of_localhost_is_no_problem() {
         let mut seen = seen();
         seen["certificates"] = json!({});
         let upstream = |state: &str, other: &str| {
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_that_can_not_be_used_and_an_open_breaker_are_trouble() {
+    fn an_upstream_that_can_not_be_used_and_an_open_breaker_are_problems() {
         let mut seen = seen();
         seen["certificates"] = json!({});
         seen["upstreams"] = json!([{

@@ -1,4 +1,4 @@
-//! `attache tap`: follows exchanges as they end.
+//! `attache tap`: shows exchanges when they end.
 
 use std::{
     fmt::Write as _,
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::cli;
 
-/// What is escaped in a query (RFC 3986 section 2.3).
+/// The characters that are escaped in a query (RFC 3986 section 2.3).
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Bytes of one line; a longer one is not from attache.
+/// The most bytes of one line; a longer one is not from attache.
 const LINE: u64 = 1 << 20;
 
 pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
@@ -47,7 +47,7 @@ pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> 
         } else {
             show(&serde_json::from_str(text)?, options.headers, paint)
         };
-        // A reader that is gone (`| head`) is no error.
+        // If the reader of the output has ended (`| head`), that is no error.
         if writeln!(out, "{shown}").and_then(|()| out.flush()).is_err() {
             return Ok(());
         }
@@ -58,7 +58,7 @@ pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> 
     }
 }
 
-/// With a filter that no request can match, `tap` would wait for ever.
+/// Refuses a filter that no request can match: `tap` would wait for ever.
 fn can_match(options: &cli::Tap) -> Result<(), String> {
     if let Some(method) = options.method.as_deref()
         && let Some(capitals) = cli::in_capitals(method)
@@ -71,10 +71,10 @@ fn can_match(options: &cli::Tap) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads the names out of one object of the admin API.
+/// Returns the names in one object of the admin API.
 type Names<'a> = &'a dyn Fn(&Value) -> Vec<String>;
 
-/// With a name that doesn't exist, `tap` would wait without an end.
+/// Refuses a name that doesn't exist: `tap` would wait for ever.
 fn names_exist(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
     let known =
         |page: &str, of: &dyn Fn(&Value) -> Vec<String>| -> Result<Vec<String>, Box<dyn std::error::Error>> {
@@ -151,7 +151,7 @@ fn show(record: &Value, headers: bool, paint: Paint) -> String {
         (None, _) => Colour::Plain,
     };
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { clean(text, 200) };
-    // The clock alone: the day is today's.
+    // Only the time of day is shown: the date is today.
     let clock = field(record, "time").get(11..23).unwrap_or_default();
     let mut line = format!(
         "{} {} {:>4} {}{} {} {} {}",
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_not_there_is_an_error_with_those_that_are() {
+    fn a_name_that_does_not_exist_is_an_error_with_the_existing_ones() {
         let known = ["orders".to_owned(), "users".to_owned()];
         assert_eq!(
             no_such("upstream", "ordres", &known),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_keeps_its_meaning_on_the_way() {
+    fn a_filter_is_escaped_in_the_query() {
         assert_eq!(utf8_percent_encode("/a b&c=%", ESCAPED).to_string(), "%2Fa%20b%26c%3D%25");
     }
 }

@@ -1,14 +1,14 @@
-//! Text for a terminal: what strangers wrote into it is escaped, colours stand only where a person sees them.
+//! Text for a terminal: text from other programs is escaped, and colours are used only on a terminal.
 
 use std::{fmt::Write as _, io::IsTerminal as _, time::Duration};
 
 use serde_json::Value;
 
-/// Escapes everything that could move a cursor, and cuts to `most` characters.
+/// Escapes everything that could move the cursor, and cuts the text to `most` characters.
 pub(super) fn clean(text: &str, most: usize) -> String {
     let mut out = String::with_capacity(text.len().min(most));
     for c in text.chars() {
-        // Bidirectional controls too: they let one text look like another.
+        // This includes bidirectional controls: they can make one text look like another.
         let hidden = c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
         if hidden {
@@ -23,7 +23,7 @@ pub(super) fn clean(text: &str, most: usize) -> String {
     out
 }
 
-/// A colour, or nothing.
+/// A colour, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Colour {
     Plain,
@@ -34,12 +34,12 @@ pub(super) enum Colour {
     Bad,
 }
 
-/// How a text is written.
+/// Whether text is coloured.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paint(bool);
 
 impl Paint {
-    /// Colours where standard output is a terminal and `NO_COLOR` isn't set.
+    /// Colours if standard output is a terminal and `NO_COLOR` isn't set.
     pub(super) fn stdout() -> Self {
         Self(std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none())
     }
@@ -62,7 +62,7 @@ impl Paint {
     }
 }
 
-/// `3d 4h`, `2m 5s`: two units at most.
+/// A duration such as `3d 4h` or `2m 5s`: two units at most.
 pub(super) fn span(seconds: u64) -> String {
     let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
     let first = units.iter().position(|(size, _)| seconds >= *size).unwrap_or(units.len() - 1);
@@ -77,7 +77,7 @@ pub(super) fn span(seconds: u64) -> String {
     parts.join(" ")
 }
 
-/// Milliseconds as a person reads them; `-` where there is none.
+/// Milliseconds in a form for people; `-` if there is no value.
 pub(super) fn millis(value: &Value) -> String {
     match value.as_f64() {
         None => "-".to_owned(),
@@ -87,7 +87,7 @@ pub(super) fn millis(value: &Value) -> String {
     }
 }
 
-/// A share as a percentage; `-` where nothing happened. Never rounded up to 100 %.
+/// A share as a percentage; `-` if there were no calls. It is never rounded up to 100 %.
 pub(super) fn percent(value: &Value) -> String {
     match value.as_f64() {
         None => "-".to_owned(),
@@ -96,7 +96,7 @@ pub(super) fn percent(value: &Value) -> String {
     }
 }
 
-/// How bad a share of successes is.
+/// The colour for a share of successes.
 pub(super) fn success_ink(value: &Value) -> Colour {
     match value.as_f64() {
         Some(share) if share < 0.95 => Colour::Bad,
@@ -113,17 +113,17 @@ pub(super) fn rate(value: &Value) -> String {
     }
 }
 
-/// A text field; empty where there is none.
+/// A text field; empty if there is none.
 pub(super) fn field<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// A list; empty where there is none.
+/// A list; empty if there is none.
 pub(super) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// Columns of equal width: the first to the left, the rest to the right.
+/// Columns of equal width: the first is aligned left, the others right.
 pub(super) fn table(head: &[&str], rows: &[Vec<(Colour, String)>], paint: Paint) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|(_, text)| text.chars().count());
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_stranger_wrote_can_not_move_the_cursor() {
+    fn text_from_other_programs_can_not_move_the_cursor() {
         assert_eq!(clean("/a\u{1b}[2J\n\u{202e}b", 80), "/a\\u{1b}[2J\\u{a}\\u{202e}b");
         assert_eq!(clean("abcdef", 4), "abc…");
     }
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_stand_under_their_heads() {
+    fn columns_are_below_their_heads() {
         let rows = vec![
             vec![(Colour::Plain, "orders".to_owned()), (Colour::Good, "12/s".to_owned())],
             vec![(Colour::Plain, "a".to_owned()), (Colour::Bad, "1234/s".to_owned())],

@@ -1,7 +1,7 @@
-//! `attache top`: a table that follows what happens, like htop. Without a terminal it prints itself once.
+//! `attache top`: a live table of the traffic, like htop. Without a terminal it prints the table once.
 //!
-//! The screen is the alternate one, written whole at each step: at one step a second nothing finer is worth its code. Keys are
-//! read as bytes on a thread of their own; the terminal is given back however this ends.
+//! It uses the alternate screen and writes all of it at each update: with one update per second, a finer method is not worth its code. A
+//! separate thread reads keys as bytes. The terminal is restored however the program ends.
 
 use std::{
     io::{self, IsTerminal as _, Read as _, Write as _},
@@ -30,7 +30,7 @@ pub(crate) fn top(options: &cli::Top) -> Result<(), Box<dyn std::error::Error>> 
         return Ok(());
     }
     if options.once || !io::stdout().is_terminal() || !io::stdin().is_terminal() {
-        // The first look switches the counting of endpoints on, so theirs may still be empty.
+        // The first request switches the counting of endpoints on, so their counts may still be empty.
         let (stats, upstreams) = look(options)?;
         let text = page(&stats, &upstreams, shown, columns(), Paint::stdout());
         io::stdout().write_all(text.as_bytes())?;
@@ -106,7 +106,7 @@ fn help(shown: Shown) -> String {
     .join(" ")
 }
 
-/// What the terminal has, or `COLUMNS` says; a file has room for everything.
+/// The width of the terminal, or the value of `COLUMNS`; a file has no limit.
 fn columns() -> usize {
     let of_terminal =
         termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|n| *n > 0);
@@ -114,10 +114,10 @@ fn columns() -> usize {
     of_terminal.or_else(said).unwrap_or(usize::MAX)
 }
 
-/// Which columns are left out first where there is no room for all: the name, the rate, the success, the p99 and the state stay.
+/// The columns that are left out first if there is no room: the name, the rate, the success, the p99 and the state stay.
 const DISPENSABLE: [usize; 4] = [6, 5, 4, 3];
 
-/// Leaves columns out until the table fits; then the names are cut.
+/// Leaves columns out until the table fits; if that is not enough, the names are cut.
 fn fit(head: &[&str], rows: &[Vec<(Colour, String)>], columns: usize, paint: Paint) -> String {
     let (mut head, mut rows) = (head.to_vec(), rows.to_vec());
     let width = |head: &[&str], rows: &[Vec<(Colour, String)>]| {
@@ -148,7 +148,7 @@ fn fit(head: &[&str], rows: &[Vec<(Colour, String)>], columns: usize, paint: Pai
     table(&head, &rows, paint)
 }
 
-/// The first line, in as many lines as the terminal needs.
+/// The first line, split into as many lines as the terminal needs.
 fn wrapped(parts: &[String], widths: &[usize], columns: usize) -> String {
     let (mut out, mut used) = (String::new(), 0);
     for (part, width) in parts.iter().zip(widths) {
@@ -229,7 +229,7 @@ fn page(stats: &Value, upstreams: &Value, shown: Shown, columns: usize, paint: P
     out
 }
 
-/// What the config has and nothing was counted of yet.
+/// Parts of the config for which nothing has been counted yet.
 fn unseen(stats: &Value, upstreams: &Value, view: View) -> Vec<Value> {
     let upstreams = upstreams.as_array().map_or(&[][..], Vec::as_slice);
     let configured: Vec<Value> = match view {
@@ -262,9 +262,9 @@ fn name(row: &Value, view: View) -> String {
     clean(&text, 48)
 }
 
-/// What the upstream, or the endpoint, is like now.
+/// The present state of the upstream or the endpoint.
 fn state(row: &Value, upstreams: &Value, view: View) -> (String, Colour) {
-    // What callers see comes before what the health checks say.
+    // What callers see comes before the results of health checks.
     let fails = is_outage(row);
     if matches!(view, View::Routes | View::Listeners) {
         return if fails { ("failing".to_owned(), Colour::Bad) } else { (String::new(), Colour::Plain) };
@@ -302,14 +302,14 @@ fn state(row: &Value, upstreams: &Value, view: View) -> (String, Colour) {
     }
 }
 
-/// Writes the screen, cut to what fits.
+/// Writes the screen, cut to its size.
 fn show(text: &str) -> io::Result<()> {
     let size = termios::tcgetwinsize(io::stdout())
         .map_or((24, 80), |size| (size.ws_row.max(4), size.ws_col.max(20)));
     let (rows, columns) = (usize::from(size.0), usize::from(size.1));
     let mut screen = "\x1b[H".to_owned();
     let lines: Vec<_> = text.lines().collect();
-    // The last line is the help: it stays.
+    // The last line is the help; it stays.
     let body = lines.len().saturating_sub(1).min(rows.saturating_sub(1));
     let visible = lines.iter().take(body).chain(lines.last());
     for (index, line) in visible.enumerate() {
@@ -325,7 +325,7 @@ fn show(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// At most so many columns; colour codes take none.
+/// Cuts a line to this many columns; colour codes need none.
 fn cut(line: &str, columns: usize) -> String {
     let (mut out, mut width, mut code) = (String::new(), 0, false);
     for c in line.chars() {
@@ -341,7 +341,7 @@ fn cut(line: &str, columns: usize) -> String {
     out
 }
 
-/// Keys as they are pressed.
+/// The keys that are pressed.
 fn keys() -> mpsc::Receiver<u8> {
     let (sender, keys) = mpsc::channel();
     thread::spawn(move || {
@@ -354,7 +354,7 @@ fn keys() -> mpsc::Receiver<u8> {
     keys
 }
 
-/// The alternate screen with keys unechoed; dropping it gives the terminal back.
+/// The alternate screen, with keys not echoed. Dropping it restores the terminal.
 struct Screen(Termios);
 
 impl Screen {
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn sixty_columns_keep_the_p99_and_the_state() {
+    fn sixty_columns_are_enough_for_the_p99_and_the_state() {
         let row = |name: &str| {
             json!({ "upstream": name, "last_10s": { "per_second": 1234.0, "requests": 10, "attempts": 12, "failed": 3,
                 "success_rate": 0.5, "p50_ms": 1.0, "p90_ms": 2.0, "p99_ms": 3000.0 } })
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_nothing_was_counted_of_is_there() {
+    fn an_endpoint_without_counts_is_shown() {
         let upstreams =
             json!([{ "name": "a", "endpoints": [{ "address": "127.0.0.1:1", "state": "healthy" }] }]);
         let shown = Shown { view: View::Endpoints, sort: Sort::Rate };
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_take_no_room() {
+    fn colour_codes_take_no_columns() {
         assert_eq!(cut("\x1b[31mabcdef\x1b[0m", 3), "\x1b[31mabc\x1b[0m");
     }
 }

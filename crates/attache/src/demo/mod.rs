@@ -20,7 +20,7 @@ use crate::{
     proxy::{Proxy, Setup},
 };
 
-/// What the demo's proxy runs with; nothing is hidden from the reader.
+/// The config of the demo's proxy, in full.
 const CONFIG: &str = "\
 admin: ADMIN
 metrics: off
@@ -39,10 +39,10 @@ upstreams:
     outlier_ejection: { consecutive_5xx: 3, base: 1s, max_percent: 50% }
 ";
 
-/// Seconds of traffic outside of a terminal.
+/// Seconds of traffic if the output is not a terminal.
 const PIPE_SECONDS: u64 = 20;
 
-/// Runs it to its end.
+/// Runs the demo to its end.
 pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>> {
     let servers = on_a_thread("demo-upstreams", || async {
         Ok(vec![
@@ -64,7 +64,7 @@ pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>>
     let seen = on_a_thread("demo-app", move || async move { Ok(traffic::start(address, rate)) })?;
 
     let terminal = io::stdout().is_terminal();
-    // In a terminal the user needs time to look at the dashboard; a pipe needs an end.
+    // In a terminal the user needs time to look at the dashboard; for a pipe the demo must end.
     let seconds = options.seconds.or((!terminal).then_some(PIPE_SECONDS));
     let view = View {
         proxy: address.to_string(),
@@ -75,7 +75,7 @@ pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>>
         colour: terminal && std::env::var_os("NO_COLOR").is_none(),
     };
     if options.format.is_json() {
-        // JSON is printed once, at the end, so the demo needs an end.
+        // JSON is printed once, at the end, so the demo must end.
         thread::sleep(Duration::from_secs(options.seconds.unwrap_or(PIPE_SECONDS)));
         writeln!(io::stdout(), "{:#}", view.json())?;
     } else {
@@ -85,13 +85,13 @@ pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>>
     Ok(())
 }
 
-/// The usual port of the admin API, or a free one where something listens there already.
+/// The usual port of the admin API, or a free one if another program listens there.
 fn free_for_admin() -> io::Result<SocketAddr> {
     let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, 15000));
     TcpListener::bind(usual).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?.local_addr()
 }
 
-/// Shows what happens for so many seconds; `None` is until the program is ended.
+/// Shows the table for this many seconds; `None` means until the program is ended.
 fn show(view: &View<'_>, seconds: Option<u64>, terminal: bool) -> io::Result<()> {
     let (began, total) = (Instant::now(), seconds.map_or(Duration::MAX, Duration::from_secs));
     let mut out = io::stdout().lock();
@@ -99,7 +99,7 @@ fn show(view: &View<'_>, seconds: Option<u64>, terminal: bool) -> io::Result<()>
     loop {
         let elapsed = began.elapsed();
         let last = elapsed >= total;
-        // A terminal gets one table that changes in place; a pipe gets the final one.
+        // A terminal gets one table that is updated in place; a pipe gets the final one.
         if terminal || last {
             let table = view.render(elapsed.as_secs(), seconds);
             if lines > 0 {
@@ -119,7 +119,7 @@ fn show(view: &View<'_>, seconds: Option<u64>, terminal: bool) -> io::Result<()>
     }
 }
 
-/// Runs `start` on a new thread's runtime, which then lives as long as the program, and returns what it made.
+/// Runs `start` on the runtime of a new thread, which lives as long as the program. Returns the result of `start`.
 fn on_a_thread<T, F, Fut>(name: &str, start: F) -> io::Result<T>
 where
     T: Send + 'static,

@@ -1,4 +1,4 @@
-//! The app of the demo: it calls the proxy on localhost at a steady rate and counts what it sees.
+//! The app of the demo: it calls the proxy on localhost at a steady rate and counts the results.
 
 use std::{
     net::SocketAddr,
@@ -15,21 +15,21 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-/// Calls in flight at once, each on a connection of its own, as an app with a small pool has them.
+/// How many calls run at once, each on its own connection, as in an app with a small pool.
 const CALLERS: u32 = 16;
 
-/// What the app saw.
+/// The calls as the app sees them.
 #[derive(Debug, Default)]
 pub(super) struct AppStatistics {
     pub(super) calls: u64,
     pub(super) failed: u64,
-    /// Latency of every call, in microseconds.
+    /// The latency of every call, in microseconds.
     pub(super) latencies: Vec<u32>,
-    /// The `x-attache-reason` or status of the last failed call.
+    /// The `x-attache-reason`, or else the status, of the last failed call.
     pub(super) last_failure: Option<String>,
 }
 
-/// Calls `proxy` `rate` times a second until the runtime ends.
+/// Calls `proxy` `rate` times a second, until the runtime ends.
 pub(super) fn start(proxy: SocketAddr, rate: u32) -> Arc<Mutex<AppStatistics>> {
     let seen = Arc::new(Mutex::new(AppStatistics::default()));
     for _ in 0..CALLERS {

@@ -1,4 +1,4 @@
-//! Three small servers to put a proxy in front of: one healthy, one slow, one that fails now and then.
+//! Three small servers as upstreams: a healthy one, a slow one, and one that fails now and then.
 
 use std::{
     future::pending,
@@ -28,18 +28,18 @@ pub(super) enum Behaviour {
     Healthy,
     /// Answers in 20 ms, and every tenth time in 400 ms.
     Slow,
-    /// Healthy for 4 s, then for 2 s every answer is a 503 or a closed connection.
+    /// Healthy for 4 s; then for 2 s every response is a 503 or a closed connection.
     Flaky,
 }
 
-/// What one server did so far.
+/// The counts of one server.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) name: &'static str,
     pub(super) address: SocketAddr,
     pub(super) answered: AtomicU64,
     pub(super) failed: AtomicU64,
-    /// Time spent answering, in microseconds.
+    /// The time spent answering, in microseconds.
     pub(super) busy: AtomicU64,
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn start(name: &'static str, behaviour: Behaviour) -> io::Resul
 
 async fn serve(listener: TcpListener, server: Arc<Server>, behaviour: Behaviour) {
     let (began, turn) = (Instant::now(), AtomicU64::new(0));
-    // The proxy keeps connections, as it does with any upstream.
+    // The proxy keeps connections open, as for any upstream.
     let limits = Limits {
         keep_alive: true,
         head_time: Duration::from_mins(1),

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{traffic::AppStatistics, upstreams::Server};
 
-/// Everything that is shown.
+/// The data of the table.
 pub(super) struct View<'a> {
     pub(super) proxy: String,
     pub(super) dashboard: String,
@@ -22,7 +22,7 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    /// The table as text, `elapsed` and `total` in seconds; without a total the demo runs until the program ends.
+    /// The table as text, with `elapsed` and `total` in seconds. Without a total the demo runs until the program is ended.
     pub(super) fn render(&self, elapsed: u64, total: Option<u64>) -> String {
         let (bold, dim, red, green, end) = if self.colour {
             ("\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[0m")
@@ -79,11 +79,11 @@ impl View<'_> {
         );
         let _ = writeln!(
             out,
-            "  attache            tried {retries} again on another endpoint, took failing endpoints out of use, and sent the slow one fewer calls"
+            "  attache            retried {retries} on another endpoint, took failing endpoints out of use, and sent the slow one fewer calls"
         );
         let _ = writeln!(
             out,
-            "{dim}                     (the p99: each tenth answer of the slow server takes 400 ms; after 50 ms (`hedge`) attache asks another server, too){end}"
+            "{dim}                     (the p99: each tenth answer of the slow server takes 400 ms; after 50 ms (`hedge`) attache asks another server too){end}"
         );
         if let Some(last) = &seen.last_failure {
             let _ = writeln!(out, "  last failure       {last}");
@@ -93,7 +93,7 @@ impl View<'_> {
 }
 
 impl View<'_> {
-    /// What [`View::render`] shows, for programs.
+    /// The same data as JSON.
     pub(super) fn json(&self) -> serde_json::Value {
         let servers: Vec<_> = self
             .servers

@@ -142,7 +142,7 @@ impl Reloader {
         process.metrics.config_loaded(result.is_ok());
         match &result {
             Ok(report) if report.changes.is_empty() && report.needs_restart.is_empty() => {
-                tracing::info!(trigger = trigger.as_str(), "the config says what it said before");
+                tracing::info!(trigger = trigger.as_str(), "the config has not changed");
             }
             Ok(report) => {
                 for line in report.needs_restart.iter().chain(&report.orphaned) {
