@@ -143,7 +143,7 @@ fn its_certificate_is_renewed_while_it_serves() {
     assert_eq!(webhook.shown(), first);
 
     let said = certificates(webhook.certs.path());
-    assert!(said.contains("the authority that was there"), "{said}");
+    assert!(said.contains("the existing authority"), "{said}");
     let second = certificate();
     assert_ne!(first, second);
     eventually("the new certificate is shown, and every review is answered meanwhile", || {

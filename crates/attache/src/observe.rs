@@ -1,4 +1,4 @@
-//! What watches requests pass, as one generation's config wants it: traces, the access log, and what goes to collectors.
+//! What observes requests, as a generation's config wants it: traces, the access log, and the exports to collectors.
 
 use std::{io, rc::Rc};
 
@@ -16,10 +16,10 @@ use tokio::net::TcpStream;
 
 use crate::{error::Error, exports::OtlpExports, generation::Generation, process::Process};
 
-/// Told of every exchange that ended.
+/// A function that is called for every exchange that ended.
 pub(crate) type OnFinish = Rc<dyn Fn(&Exchange)>;
 
-/// One worker's eyes on its requests. Cheap to clone.
+/// The observer of one worker's requests. It is cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Observer {
     tracer: Option<Tracer>,
@@ -36,12 +36,12 @@ impl Observer {
         }
     }
 
-    /// A request came with these headers.
+    /// A request arrived with these headers.
     pub(crate) fn request(&self, exchange: &Exchange, headers: &Fields) {
         self.logger.note_request(exchange, headers);
     }
 
-    /// A request can be read: it joins its trace, or begins one.
+    /// A request was read: it joins its trace, or begins one.
     pub(crate) fn traced(&self, exchange: &Exchange, headers: &mut Fields, tls: bool) {
         exchange.secure.set(tls);
         match &self.tracer {
@@ -50,13 +50,13 @@ impl Observer {
         }
     }
 
-    /// A response goes to the client with these headers.
+    /// A response with these headers is sent to the client.
     pub(crate) fn response(&self, exchange: &Exchange, headers: &Fields) {
         self.logger.note_response(exchange, headers);
     }
 }
 
-/// What is done at the end of every exchange. `observer` is the worker's current one.
+/// What happens at the end of every exchange. `observer` is the present one of the worker.
 pub(crate) fn on_finish(metrics: WorkerMetrics, observer: Rc<std::cell::RefCell<Observer>>) -> OnFinish {
     Rc::new(move |exchange: &Exchange| {
         let total = metrics.request_finished(exchange);
@@ -67,7 +67,7 @@ pub(crate) fn on_finish(metrics: WorkerMetrics, observer: Rc<std::cell::RefCell<
     })
 }
 
-/// An export of a generation, before it runs.
+/// An export of a generation that was not started yet.
 pub(crate) struct Collector {
     export: Export,
     tls: Option<Connector>,
@@ -89,8 +89,7 @@ impl Export {
     }
 }
 
-/// What a config sends to collectors, and the exports that have to begin for it; what the generation before has is taken over if it is the
-/// same.
+/// The exports of a config, and those that must be started for it. An export that is the same as in the generation before is taken over.
 pub(crate) fn exported(
     config: &Config,
     before: &Generation,
@@ -142,7 +141,7 @@ impl Collector {
         Ok(Self { export, tls })
     }
 
-    /// Exports until the generation has ended, or says so.
+    /// Exports until the generation has ended, or until it ends the export.
     pub(crate) async fn run(self) {
         let Self { export, tls } = self;
         let (host, port) = (export.collector().host.clone(), export.collector().port);

@@ -1,8 +1,8 @@
-//! From a checked config to everything that a generation needs and that can fail: certificates are read, sockets bound, the access
-//! log's file is opened. Nothing that serves is touched; a config that fails here leaves no trace.
+//! Makes everything from a checked config that a generation needs and that can fail: it reads certificates, binds sockets and opens the
+//! access log's file. It doesn't touch anything that serves; a config that fails here changes nothing.
 //!
-//! Unchanged parts of the previous generation are taken over: a listener's sockets, its TLS with the sessions that
-//! clients may resume, a route's rate limit.
+//! Unchanged parts of the previous generation are taken over: a listener's sockets, its TLS with the sessions that clients may resume, a
+//! route's rate limit.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,7 +29,7 @@ use crate::{
     tls,
 };
 
-/// All of a generation that can fail.
+/// All parts of a generation that can fail.
 pub(crate) struct Prepared {
     pub(crate) config: Config,
     /// One for each of `config.upstreams`, in its order.
@@ -37,27 +37,27 @@ pub(crate) struct Prepared {
     /// One for each of `config.listeners`, in its order.
     pub(crate) listeners: Vec<ListenerParts>,
     pub(crate) access_log: AccessLog,
-    /// What goes to collectors.
+    /// The exports to collectors.
     pub(crate) exported: OtlpExports,
-    /// Exports that have to begin: those that the generation before doesn't have already.
+    /// The exports that must be started: those that the previous generation doesn't have.
     pub(crate) collectors: Vec<Collector>,
     pub(crate) credentials: Credentials,
     pub(crate) issuers: Vec<Arc<Issuer>>,
     pub(crate) workload: Option<Workload>,
-    /// Of binds that nothing listens on yet.
+    /// The sockets of new binds.
     pub(crate) sockets: Vec<Bound>,
 }
 
-/// Where an upstream comes from.
+/// How the next generation gets an upstream.
 pub(crate) enum UpstreamSource {
-    /// The config says the same of it as before.
+    /// It is unchanged in the config.
     Kept(UpstreamParts),
-    /// It is new, or changed.
+    /// It is new or changed.
     New { config: Arc<model::Upstream>, tls: Option<Tls> },
 }
 
-/// Reads and binds what `config` names and `before` has not; sockets that were handed over are used first. Blocks on
-/// files, and on the SPIFFE agent's first answer.
+/// Reads and binds what `config` names and `before` doesn't have. Sockets that were handed over are used first. It blocks on files, and on
+/// the SPIFFE agent's first response.
 pub(crate) fn prepare(
     config: Config,
     before: &Generation,
@@ -133,7 +133,7 @@ fn acceptor(
     Ok(Some(acceptor))
 }
 
-/// What TLS clients are offered to speak. Of opaque bytes that is their own affair.
+/// The protocols that TLS clients are offered. For opaque bytes the clients and the upstream decide.
 const fn alpn(protocol: ListenProtocol) -> &'static [&'static [u8]] {
     match protocol {
         ListenProtocol::Auto | ListenProtocol::Http => &[b"h2", b"http/1.1"],
@@ -143,10 +143,10 @@ const fn alpn(protocol: ListenProtocol) -> &'static [&'static [u8]] {
     }
 }
 
-/// A route that says the same of its limits and faults keeps what it has counted.
+/// A route whose limits and faults are unchanged keeps its counts.
 fn route_states(listener: &model::Listener, old: Option<&ListenerParts>) -> Arc<[Arc<RouteState>]> {
     let known = old.into_iter().flat_map(|old| old.config.routes.iter().zip(old.routes.iter()));
-    // Of one entry with several paths each route has the same name: the first one's state is meant.
+    // If one entry has several paths, its routes all have the same name; then the state of the first one is used.
     let mut states: HashMap<&str, (&model::Route, &Arc<RouteState>)> = HashMap::new();
     for (route, state) in known {
         states.entry(&*route.name).or_insert((route, state));

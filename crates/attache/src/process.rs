@@ -1,5 +1,5 @@
-//! What lasts as long as the process: counters, readiness, the order of the end. Whatever comes from the config is a
-//! [`Generation`], and a reload replaces it whole.
+//! What lives as long as the process: counters, readiness, and the order of the end. Everything that comes from the config is a
+//! [`Generation`], and a reload replaces it as a whole.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
@@ -20,21 +20,21 @@ use crate::{
     reloads::Reloads,
 };
 
-/// What all threads of a process share, independent of its config.
+/// What all threads of a process share, independent of the config.
 pub(crate) struct Process {
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
-    /// Ends the listeners that others reach, on all workers.
+    /// Ends the listeners that other machines can reach, on all workers.
     pub(crate) drain_inbound: DrainTrigger,
     /// The settings for the application on the metrics port.
     pub(crate) app: App,
     /// Ends all listeners, on all workers.
     pub(crate) drain: DrainTrigger,
-    /// What was reloaded, and when.
+    /// The reloads so far.
     pub(crate) reloads: Reloads,
-    /// What all threads do less of while memory or file descriptors run out.
+    /// What overload protection tells all threads.
     pub(crate) overload: Arc<Overload>,
-    /// What overload refuses now, in words; nothing where every request is served. Only the control thread takes this lock.
+    /// What overload refuses now, as a text; `None` if every request is served. Only the control thread takes this lock.
     refusals: Mutex<Option<String>>,
     /// How many workers there are, and how many connections each has.
     pub(crate) workers: Workers,
@@ -42,31 +42,31 @@ pub(crate) struct Process {
     pub(crate) certificates: Watcher,
     /// Follows the files of every secret, of all generations.
     pub(crate) secrets: Watcher,
-    /// Changes the log level; none where the program that this proxy is part of keeps its own log.
+    /// Changes the log level; `None` if the program that contains this proxy has its own log.
     pub(crate) log: Option<LogControl>,
-    /// Exports to collectors: those of the generation that serves, and of those that end.
+    /// The running exports to collectors: those of the present generation, and those of generations that end.
     exports: Mutex<Vec<JoinHandle<()>>>,
-    /// An operator had it take no new work, though the process stays.
+    /// An operator has told attache to accept no new work; the process stays.
     pub(crate) draining: AtomicBool,
     /// The supervisor that is notified.
     pub(crate) supervisor: Supervisor,
-    /// Where the app is, if attache runs one.
+    /// The state of the app, if attache runs one.
     pub(crate) wrapped: watch::Sender<Wrapped>,
     /// Whether another process has taken over.
     pub(crate) succeeded: watch::Sender<bool>,
-    /// Second handles of every listening socket, for a process that takes over. Only the control thread takes this lock.
+    /// Second handles of all listening sockets, for a process that takes over. Only the control thread takes this lock.
     held: Mutex<Vec<(BindKey, Vec<SocketHandle>)>>,
     current: ArcSwap<Generation>,
 }
 
-/// Where the app is that attache was told to run.
+/// The state of the app that attache was told to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrapped {
-    /// There is none: attache runs beside the app.
+    /// attache runs no app: it runs beside one.
     None,
     /// It runs.
     Runs,
-    /// It is to end: the calls to it have ended.
+    /// It should end: the calls to it have ended.
     MayEnd,
     /// It has ended.
     Gone,
@@ -98,7 +98,7 @@ impl Process {
         })
     }
 
-    /// What overload refuses from now on.
+    /// Notes what overload refuses from now on.
     pub(crate) fn note_refusals(&self, what: Option<String>) {
         *self.refusals.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
@@ -126,19 +126,19 @@ impl Process {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The generation that serves now. Workers don't ask here: each was handed its own.
+    /// The present generation. Workers don't ask here: each has its own copy.
     pub(crate) fn generation(&self) -> Arc<Generation> {
         self.current.load_full()
     }
 
-    /// An export of traces runs; it ends by itself when its generation has.
+    /// Notes a running export of traces; it ends by itself when its generation has ended.
     pub(crate) fn exports(&self, export: JoinHandle<()>) {
         let mut exports = self.exports.lock().unwrap_or_else(PoisonError::into_inner);
         exports.retain(|export| !export.is_finished());
         exports.push(export);
     }
 
-    /// Sends off the traces and log records that wait, and the metrics once more, for at most `within`.
+    /// Sends the waiting traces and log records, and the metrics once more, for at most `within`.
     pub(crate) async fn last_exports(&self, within: Duration) {
         self.generation().exported.end();
         let exports = std::mem::take(&mut *self.exports.lock().unwrap_or_else(PoisonError::into_inner));
@@ -152,7 +152,7 @@ impl Process {
         }
     }
 
-    /// Notes which generation serves from now on.
+    /// Notes which generation is used from now on.
     pub(crate) fn serves(&self, generation: Arc<Generation>) {
         self.app.set(&generation.config);
         self.current.store(generation);

@@ -1,4 +1,4 @@
-//! The last reloads and what each did.
+//! The last reloads, and what each of them did.
 
 use std::{
     collections::VecDeque,
@@ -9,13 +9,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// How many reloads are remembered.
+/// How many reloads are kept.
 const REMEMBERED: usize = 32;
 
-/// Who asked for it.
+/// What started the reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trigger {
-    /// The program's start; not a reload, but the first of the list.
+    /// The start of the program; it is not a reload, but the first entry of the list.
     Start,
     /// SIGHUP.
     Signal,
@@ -26,7 +26,7 @@ pub(crate) enum Trigger {
 }
 
 impl Trigger {
-    /// The word for it.
+    /// Its name.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -40,29 +40,29 @@ impl Trigger {
 /// What a reload did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Report {
-    /// The generation that serves now.
+    /// The generation that is used now.
     pub(crate) generation: u64,
-    /// What changed, a line each; empty if nothing did.
+    /// What changed, one line each; empty if nothing did.
     pub(crate) changes: Vec<String>,
-    /// What the new config says and only a restart can do.
+    /// Changes in the new config that need a restart.
     pub(crate) needs_restart: Vec<String>,
-    /// The lines of the effective config that differ, as a unified diff; secrets are hidden in it. Empty if nothing differs.
+    /// The differences between the effective configs, as a unified diff; secrets are hidden in it. Empty if there are none.
     pub(crate) diff: String,
-    /// Requests that found a route before, and none now.
+    /// Requests that matched a route before and match none now.
     pub(crate) orphaned: Vec<String>,
 }
 
-/// One reload that was tried.
+/// One attempted reload.
 #[derive(Clone, Debug)]
 pub(crate) struct Reload {
     pub(crate) at: SystemTime,
     pub(crate) took: Duration,
     pub(crate) trigger: Trigger,
-    /// What it did, or the diagnostics that say why nothing was done.
+    /// What it did, or the diagnostics that say why it did nothing.
     pub(crate) result: Result<Report, String>,
 }
 
-/// The last reloads, the newest last. For the control thread: it has a lock.
+/// The last reloads, newest last. Use it on the control thread, because it has a lock.
 #[derive(Debug, Default)]
 pub(crate) struct Reloads {
     list: Mutex<VecDeque<Reload>>,
@@ -78,12 +78,12 @@ impl Reloads {
         list.push_back(reload);
     }
 
-    /// The newest last.
+    /// The reloads, newest last.
     pub(crate) fn list(&self) -> Vec<Reload> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// The digest of the files as they were read last.
+    /// The digest of the files when they were last read.
     pub(crate) fn tried(&self) -> u64 {
         self.tried.load(Relaxed)
     }

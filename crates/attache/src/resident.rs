@@ -1,20 +1,20 @@
-//! Pages of the program's file that only its start needed.
+//! Releases the pages of the program's file that only its start needed.
 //!
-//! Reading the config, the certificates and the command line touches two thirds of the code that an idle process has resident, and the
-//! kernel maps sixteen pages around each one that is touched. They count for the process (`Pss`) until the system is short of memory.
-//! Given back, those that are used again come from the page cache, sixteen at once, without a read from the disk.
+//! Reading the config, the certificates and the command line touches two thirds of the code that is resident in an idle process, and the
+//! kernel maps sixteen pages around each page that is touched. They count for the process (`Pss`) until the system is short of memory. If
+//! released pages are used again, they come from the page cache, sixteen at once, without a read from the disk.
 #![expect(
     unsafe_code,
-    reason = "advice about pages that are mapped is unsafe, since some advice loses what was written"
+    reason = "advice about mapped pages is unsafe, because some advice discards what was written"
 )]
 
 use std::{ffi::c_void, fs, io, ptr::with_exposed_provenance_mut};
 
 use rustix::mm::{Advice, madvise};
 
-/// Gives back every page of the program's file that nothing was ever written to.
+/// Releases every page of the program's file to which nothing was ever written.
 ///
-/// Costs a few milliseconds, and a few hundred minor faults afterwards.
+/// It takes a few milliseconds, and causes a few hundred minor faults afterwards.
 ///
 /// # Errors
 /// `/proc` can't be read.
@@ -23,18 +23,18 @@ pub(crate) fn release_start_pages() -> io::Result<()> {
     let Some(program) = program.to_str() else { return Ok(()) };
     for range in clean(&fs::read_to_string("/proc/self/smaps")?, program) {
         let start: *mut c_void = with_exposed_provenance_mut(range.start);
-        // SAFETY: the range is a mapping of the program's file that is private and not writable, and of which no page is anonymous, so
-        // each holds what the file does; `MADV_DONTNEED` makes the next access map it again. Nothing can be written to it between the
-        // look and here: what is read-only after relocation has anonymous pages since before `main`. The file is not truncated
-        // while it runs (`ETXTBSY`).
+        // SAFETY: the range is a mapping of the program's file that is private and not writable, and no page of it is anonymous. So each
+        // page has the contents of the file, and after `MADV_DONTNEED` the next access maps it again. Nothing can be written to the range
+        // between the check and this call: memory that is read-only after relocation has had anonymous pages since before `main`. The file
+        // can't be truncated while it runs (`ETXTBSY`).
         if let Err(error) = unsafe { madvise(start, range.len(), Advice::LinuxDontNeed) } {
-            tracing::debug!(%error, "pages of the program could not be given back");
+            tracing::debug!(%error, "pages of the program could not be released");
         }
     }
     Ok(())
 }
 
-/// The mappings of the program that are not writable and of which nothing was written.
+/// The mappings of the program that are not writable and to which nothing was written.
 fn clean(smaps: &str, program: &str) -> Vec<std::ops::Range<usize>> {
     let mut all = Vec::new();
     let mut current = None;
@@ -87,7 +87,7 @@ Anonymous:             0 kB
 ";
 
     #[test]
-    fn only_what_nothing_was_written_to_is_given_back() {
+    fn only_unwritten_mappings_are_released() {
         let found = clean(SMAPS, "/usr/bin/attache proxy");
         assert_eq!(found, [0x55d0_c000_0000..0x55d0_c040_0000, 0x55d0_c040_0000..0x55d0_c140_0000]);
         assert!(clean(SMAPS, "/usr/bin/attache").is_empty());

@@ -34,14 +34,14 @@ use crate::{
     upgrade_folder::{self, Folder},
 };
 
-/// How often the process that serves is looked at, beside the kernel's word that a child has ended.
+/// How often the process that serves is checked, in addition to the kernel's signal that a child has ended.
 const FOLLOWING: Duration = Duration::from_secs(1);
-/// The same signal to end, twice within this, is one request.
+/// If the same signal to end arrives twice within this time, it counts as one request.
 const ONE_REQUEST: Duration = Duration::from_millis(200);
 
 type AnyError = Box<dyn std::error::Error>;
 
-/// The config of a file, or the embedded forward proxy.
+/// The config of a file, or the built-in forward proxy.
 pub(crate) fn load(file: Option<&Path>) -> Result<Config, AnyError> {
     let env = |name: &str| std::env::var(name).ok();
     match file {
@@ -50,7 +50,7 @@ pub(crate) fn load(file: Option<&Path>) -> Result<Config, AnyError> {
     }
 }
 
-/// The config of a file whose own files can be used, too.
+/// The config of a file, if the files that it names can be used too.
 fn load_to_serve(file: Option<&Path>) -> Result<Config, AnyError> {
     let config = load(file)?;
     let text = file.map(std::fs::read_to_string).transpose()?.unwrap_or_default();
@@ -66,13 +66,13 @@ fn rendered(found: &Diagnostics) -> String {
 
 /// Runs the proxy, and the app if one is named, until a signal or the app's end ends it.
 pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
-    // Before there are threads: it changes the environment.
+    // This must come before there are threads, because it changes the environment.
     let mut handed = InheritedSockets::take()?;
     let myself = OwnCommand::new()?;
     let folder = options.upgrade_dir.as_deref().map(Folder::new).transpose()?;
     let first = !handed.is_ours();
     if folder.is_some() && first {
-        // Processes of later upgrades become children of this one as their own parents end.
+        // Processes of later upgrades become children of this process when their own parents end.
         set_child_subreaper(Some(getpid())).map_err(io::Error::from)?;
     }
     let config = load_to_serve(options.config.as_deref())?;
@@ -81,8 +81,8 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
         tracing::warn!("{}", warning.to_string().trim_end());
     }
     let wraps = !options.app.is_empty();
-    // Before the workers accept: waiting connections may take every file descriptor that is left. And before a user can see that attache
-    // runs and send SIGHUP, which would end it.
+    // This must come before the workers accept, because waiting connections may use up every file descriptor. It must also come before a
+    // user can see that attache runs and send SIGHUP, which would end it.
     let runtime = LocalRuntime::new()?;
     let further = if wraps { Signals::OF_AN_APP } else { &[] };
     let mut signals =
@@ -134,44 +134,44 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
     runtime.block_on(session.serve(&mut signals, &mut children))
 }
 
-/// A running proxy as signals and its app see it.
+/// A running proxy, from the point of view of signals and its app.
 struct Session<'a> {
     proxy: &'a Proxy,
     app: Option<App>,
     upgrades: Rc<Upgrades>,
     /// How the app, or the process that took over, ended.
     code: Option<ExitCode>,
-    /// How the process that this one started ended; others may have taken over from it before.
+    /// How the process that this one started ended; other processes may have taken over from it before.
     last: Option<ExitCode>,
-    /// How often it was asked to end.
+    /// How often the end was requested.
     asked: u32,
-    /// When it was asked first, and by which signal.
+    /// When it was first requested, and by which signal.
     asked_first: Option<(Instant, RustixSignal)>,
-    /// The signal that asked.
+    /// The signal that requested the end.
     came: RustixSignal,
     /// The app was told to end.
     told: bool,
 }
 
-/// What a later program is started by.
+/// The data for the start of a new program.
 struct Upgrades {
     myself: OwnCommand,
     folder: Option<Folder>,
     /// No process handed over to this one.
     first: bool,
-    /// The process that serves in place of this one.
+    /// The process that serves instead of this one.
     successor: Cell<Option<Pid>>,
-    /// One is being started.
+    /// A new process is being started.
     running: Cell<bool>,
 }
 
 impl Upgrades {
-    /// This process stays for as long as another serves.
+    /// The process that serves, if this process stays as long as another one serves.
     fn stays(&self) -> Option<Pid> {
         self.successor.get().filter(|_| self.first && self.folder.is_some())
     }
 
-    /// All that came after this one and still run: the one that serves, and those that finish what they have.
+    /// All later processes that still run: the one that serves, and those that finish their work.
     fn others(&self) -> Vec<Pid> {
         let all = self.folder.iter().flat_map(Folder::running).map(|other| other.pid);
         all.filter(|pid| *pid != getpid()).collect()
@@ -179,7 +179,7 @@ impl Upgrades {
 }
 
 impl Session<'_> {
-    /// Does what signals say until the proxy has ended, and says what the program ends with.
+    /// Handles signals until the proxy has ended. Returns the exit code of the program.
     async fn serve(
         mut self,
         signals: &mut Signals,
@@ -194,7 +194,7 @@ impl Session<'_> {
                 signal = signals.next() => self.heard(signal),
                 _ = children.recv() => self.reap(),
                 _ = app.wait_for(|app| *app == process::Wrapped::MayEnd), if !self.told => self.tell_app(),
-                // Only a child's end is told by a signal, and the process that serves may be a child's child.
+                // Only the end of a child causes a signal, and the process that serves may be the child of a child.
                 () = sleep(FOLLOWING), if self.upgrades.stays().is_some() => self.reap(),
             }
             if self.asked > 1 {
@@ -203,9 +203,9 @@ impl Session<'_> {
                 }
                 return Err("ended at once by a second signal; running requests were cut".into());
             }
-            // No process serves now: the container must be started again at once, and not after this process has drained.
+            // No process serves now. The container must be restarted at once, not after this process has drained.
             if let Some(code) = self.code.filter(|_| self.asked == 0 && self.upgrades.stays().is_some()) {
-                tracing::error!("the process that took over has ended by itself; this one ends, too");
+                tracing::error!("the process that took over has ended by itself; this one ends too");
                 return Ok(code);
             }
         }
@@ -215,7 +215,7 @@ impl Session<'_> {
             tokio::select! {
                 signal = signals.next() => self.heard(signal),
                 _ = children.recv() => {}
-                // A child that ended together with the proxy sends no second signal.
+                // A child that ended together with the proxy causes no second signal.
                 () = sleep(FOLLOWING) => {}
             }
             self.reap();
@@ -223,11 +223,11 @@ impl Session<'_> {
         match self.code {
             Some(code) => Ok(code),
             None if self.proxy.control().was_told_to_end() => Ok(ExitCode::SUCCESS),
-            None => Err("the control thread ended without being asked to; see the log".into()),
+            None => Err("the control thread ended unexpectedly; see the log".into()),
         }
     }
 
-    /// One request to end can be two signals: `timeout` sends it to the process and again to its group, as some supervisors do.
+    /// One request to end can be two signals: `timeout` sends it to the process and again to its group, and so do some supervisors.
     fn ask(&mut self, signal: RustixSignal) {
         let now = Instant::now();
         let is_the_first_again = self
@@ -243,7 +243,8 @@ impl Session<'_> {
         let control = self.proxy.control();
         if let Some(successor) = self.upgrades.stays() {
             let mut to = self.upgrades.others();
-            // What concerns what runs goes to those that finish it, too, and all else to the one that serves.
+            // Signals about running work are also sent to the processes that finish theirs; all other signals are sent only to the one that
+            // serves.
             match signal {
                 RustixSignal::TERM | RustixSignal::INT => {
                     control.drain();
@@ -271,7 +272,7 @@ impl Session<'_> {
             }
             RustixSignal::HUP => {
                 let control = control.clone();
-                // The reload logs its result; further signals are handled meanwhile.
+                // The reload logs its result. Further signals are handled meanwhile.
                 spawn_local(async move { control.reload(Trigger::Signal).await });
             }
             RustixSignal::USR1 => control.process().generation().access_log.reopen(),
@@ -288,14 +289,14 @@ impl Session<'_> {
     /// The calls to the app have ended.
     fn tell_app(&mut self) {
         self.told = true;
-        // A terminal sends SIGINT to everything in the foreground, the app included.
+        // A terminal sends SIGINT to all processes in the foreground, including the app.
         let heard = self.came == RustixSignal::INT && io::stdin().is_terminal();
         if let Some(app) = self.app.as_ref().filter(|_| !heard) {
             app.signal(self.came);
         }
     }
 
-    /// Takes what has ended off the kernel's list, and sees which process serves now; where none does, this one ends, too.
+    /// Reaps the processes that have ended, and finds out which process serves now. If none does, this process ends too.
     fn follow(&mut self, successor: Pid) {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == successor {
@@ -311,7 +312,7 @@ impl Session<'_> {
                 }
                 !last.runs()
             }
-            // It may serve without having reported it, or be unable to report it.
+            // It may serve without having reported it, or it may be unable to report it.
             None => !upgrade_folder::runs(successor),
         };
         if has_ended {
@@ -322,7 +323,7 @@ impl Session<'_> {
 
     fn reap(&mut self) {
         let Some(app) = &self.app else {
-            // The code that started a new process waits for it if it did not take over.
+            // If a new process did not take over, the code that started it waits for it.
             if let Some(successor) = self.upgrades.stays() {
                 self.follow(successor);
             } else if std::process::id() == 1 && !self.upgrades.running.get() {
@@ -339,16 +340,16 @@ impl Session<'_> {
     }
 }
 
-/// Hands over to a new process and begins to end, or logs why not.
+/// Hands over to a new process and begins to end, or logs why it doesn't.
 async fn upgrade(control: Control, upgrades: Rc<Upgrades>) {
     if std::process::id() == 1 && upgrades.folder.is_none() {
         tracing::error!(
-            "SIGUSR2: this is process 1, with whose end the container ends; run it with --upgrade-dir, or roll the workload out anew"
+            "SIGUSR2: this is process 1, and the container would end with it; run it with --upgrade-dir, or roll out the workload again"
         );
         return;
     }
     if upgrades.running.replace(true) {
-        tracing::warn!("SIGUSR2: a new process is being started already");
+        tracing::warn!("SIGUSR2: a new process is already being started");
         return;
     }
     let program = upgrades.folder.as_ref().map_or(Ok(None), Folder::program);
@@ -370,12 +371,12 @@ async fn upgrade(control: Control, upgrades: Rc<Upgrades>) {
             control.retire();
         }
         Err(why) if control.was_told_to_end() => tracing::warn!("{why}"),
-        Err(why) => tracing::error!("{why}; this process serves on"),
+        Err(why) => tracing::error!("{why}; this process continues to serve"),
     }
     upgrades.running.set(false);
 }
 
-/// One line that tells a person what to do next; the log has the rest.
+/// Prints one line that tells a person what to do next; the log has the rest.
 fn announce(proxy: &Proxy, options: &cli::Run) {
     for listener in &proxy.generation().config.listeners {
         let at: Vec<String> = listener.bind.iter().map(ToString::to_string).collect();

@@ -1,27 +1,26 @@
-//! The signals that a supervisor, a log rotator or a person sends. What each means is in `docs/running.md`, and decided
-//! in [`run`](crate::run).
+//! The signals from a supervisor, a log rotator or a person. `docs/running.md` says what each means, and [`run`](crate::run) handles them.
 
 use std::{future::poll_fn, io, task::Poll};
 
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind, signal};
 
-/// Some signals of the process, from the moment this is made.
+/// Some signals of the process, from the moment when this is made.
 pub(crate) struct Signals(Vec<(Signal, unix::Signal)>);
 
 impl Signals {
-    /// What attache itself acts on.
+    /// The signals that attache itself handles.
     pub(crate) const OWN: &[Signal] = &[Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1, Signal::USR2];
-    /// What matters beside that where it runs an app.
+    /// The additional signals that matter if attache runs an app.
     pub(crate) const OF_AN_APP: &[Signal] = &[Signal::QUIT, Signal::WINCH];
 
-    /// Must be called within the runtime that will wait for them.
+    /// Call it within the runtime that will wait for the signals.
     pub(crate) fn new(wanted: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
         let heard = |one: Signal| Ok((one, signal(SignalKind::from_raw(one.as_raw()))?));
         wanted.into_iter().map(heard).collect::<io::Result<_>>().map(Self)
     }
 
-    /// The next one. Safe to give up.
+    /// The next signal. The future may be dropped.
     pub(crate) async fn next(&mut self) -> Signal {
         poll_fn(|cx| {
             for (signal, heard) in &mut self.0 {

@@ -1,7 +1,7 @@
-//! What `attache check` looks for beside the config's files: whether this machine has the addresses to listen on, whether they are free, and
-//! whether the SPIFFE agent is there. `run` finds the same by binding and asking.
+//! What `attache check` checks in addition to the config's files: whether this machine has the addresses to listen on, whether they are
+//! free, and whether the SPIFFE agent is there. `run` finds the same problems when it binds and connects.
 //!
-//! A port that attache itself has is free: the config that is checked will mostly be that attache's next one.
+//! A port that attache itself has counts as free: the checked config is usually the next one for that attache.
 
 use std::{
     fmt, fs, io,
@@ -18,7 +18,7 @@ use attache_tls::{SPIFFE_ENDPOINT, Workload};
 
 use crate::tls::uses_spiffe;
 
-/// What this machine lacks for a config, and what a person should know of it.
+/// What this machine lacks for a config, and what a person should know about it.
 #[derive(Default)]
 pub(crate) struct Surroundings {
     pub(crate) problems: Vec<Finding>,
@@ -37,7 +37,7 @@ impl Surroundings {
         if let Some(bind) = config.admin.bind.as_ref().filter(|_| config.admin.required) {
             found.address(bind, &["admin"], &bind.to_string());
         }
-        // At its default it gives way to another program.
+        // At its default address this port is left out if another program has it.
         if let Some(address) = config.metrics.filter(|address| *address != Config::METRICS) {
             let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
             let both = (address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)).then_some(any);
@@ -51,7 +51,7 @@ impl Surroundings {
 
     fn address(&mut self, bind: &Bind, keys: &[&str], value: &str) {
         let Err(error) = could_bind(bind) else { return };
-        // What is wrong with a path and its folder is said with the files.
+        // Problems of a path and its folder are reported with the files.
         if matches!(
             (bind, error.kind()),
             (Bind::Unix { .. }, io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
@@ -63,11 +63,11 @@ impl Surroundings {
             _ => None,
         };
         match holder {
-            // Whatever its file is called: `attache-0.2` replaces `attache` without a gap.
+            // Its file may have another name: `attache-0.2` replaces `attache` without a gap.
             Some(Holder::Known { ref name, .. })
                 if name.starts_with("attache") || name == "systemd" => {}
             Some(Holder::Unknown) => self.notes.push(format!(
-                "{value} is in use by a process that can't be seen from here: `run` is refused unless it takes over from it"
+                "{value} is in use by a process that this user can't see: `run` fails unless it takes over from that process"
             )),
             Some(holder) => self.wrong(
                 keys,
@@ -79,7 +79,7 @@ impl Surroundings {
         }
     }
 
-    /// The agent's socket, for each who needs an identity of it.
+    /// The agent's socket, for every user of an identity from it.
     fn spiffe(&mut self, config: &Config) {
         let users = uses_spiffe(config);
         if users.is_empty() {
@@ -101,7 +101,7 @@ impl Surroundings {
     }
 }
 
-/// Why the SPIFFE agent can't be asked, and what to do.
+/// Why the SPIFFE agent can't be reached, and what to do.
 fn agent() -> Result<(), (String, &'static str)> {
     let Ok(endpoint) = std::env::var(SPIFFE_ENDPOINT) else {
         return Err((
@@ -144,7 +144,7 @@ impl Holder {
         inodes.iter().find_map(|inode| Self::of_inode(inode)).unwrap_or(Self::Unknown)
     }
 
-    /// Of processes of other users only root can see this.
+    /// The process with this socket. Only root can see the sockets of other users' processes.
     fn of_inode(inode: &str) -> Option<Self> {
         let link = format!("socket:[{inode}]");
         for entry in fs::read_dir("/proc").ok()?.flatten() {
@@ -164,7 +164,7 @@ impl Holder {
     }
 }
 
-/// The sockets that have a port, those that listen first: `/proc/net/tcp` (proc(5)).
+/// The sockets with this port, those that listen first: `/proc/net/tcp` (proc(5)).
 fn of_port(port: u16) -> Vec<String> {
     const LISTENS: &str = "0A";
     let mut found = Vec::new();
@@ -183,7 +183,7 @@ fn of_port(port: u16) -> Vec<String> {
     found.into_iter().map(|(_, inode)| inode).collect()
 }
 
-/// The sockets at a path: `/proc/net/unix`.
+/// The sockets with this path: `/proc/net/unix`.
 fn of_path(path: &str) -> Vec<String> {
     let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let at_path = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -205,8 +205,8 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_no_interface_is_found_with_its_place_and_a_port_that_attache_has_is_free() {
-        // The test's own process is called attache-… as well.
+    fn an_address_without_an_interface_is_reported_with_its_place_and_a_port_that_attache_has_is_free() {
+        // The process of the test is also called attache-….
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let found = of(&format!(
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_no_socket_is_found_and_what_is_free_is_not() {
+    fn a_path_that_is_no_socket_is_reported_and_a_free_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.sock");
         let text = format!(
@@ -240,7 +240,7 @@ mod tests {
         assert!(could_bind(&bind).is_err());
         let holder = Holder::of(&bind).to_string();
         assert!(holder.contains(&format!("(process {})", std::process::id())), "{holder}");
-        // Left by a process that has ended.
+        // A process that has ended left the socket behind.
         drop(living);
         assert!(of(&text).problems.is_empty());
         assert!(of("upstreams: { o: 'http://a.test' }\n").problems.is_empty());

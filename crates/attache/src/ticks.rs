@@ -1,34 +1,33 @@
-//! One grid for what the control thread does from time to time, so that it wakes for all of it together.
+//! One grid for the periodic work of the control thread, so that the thread wakes once for all of it.
 //!
-//! Rule: what is done once in a period is done at multiples of that period since the thread's runtime began, and a period is rounded up to
-//! a multiple of 64 ms. Periods that are multiples of each other then end together. The 64 ms are those of tokio's timers: a timer that is
-//! further away stands in a slot of this length, and wakes the thread once for the slot and once for itself, but where both are the
-//! same moment.
+//! Rule: periodic work happens at multiples of its period since the start of the thread's runtime, and a period is rounded up to a multiple
+//! of 64 ms. So periods that are multiples of each other end together. The 64 ms come from tokio's timers: a timer that is further away is
+//! kept in a slot of this length. It wakes the thread once for the slot and once for itself, unless both are at the same moment.
 
 use std::{cell::Cell, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-/// A slot of tokio's timers.
+/// The length of a slot of tokio's timers.
 const SLOT: u128 = Duration::from_millis(64).as_nanos();
 
 thread_local! {
     static BEGIN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Begins the grid of this thread. Called just before its runtime is made, which counts its timers from there on.
+/// Starts the grid of this thread. Call it just before the runtime is made, because the runtime counts its timers from then on.
 pub(crate) fn begin() {
     BEGIN.set(Some(Instant::now()));
 }
 
-/// Waits for the end of the running period.
+/// Waits for the end of the present period.
 pub(crate) async fn tick(period: Duration) {
     let now = Instant::now();
     let passed = BEGIN.get().map_or(Duration::ZERO, |begin| now.duration_since(begin));
     sleep_until(now + left(passed, period)).await;
 }
 
-/// From `passed` to the next multiple of `period`. Never nothing: a tick is not given twice.
+/// The time from `passed` to the next multiple of `period`. It is never zero, so a tick never comes twice.
 fn left(passed: Duration, period: Duration) -> Duration {
     let period = period.as_nanos().max(1).next_multiple_of(SLOT);
     let left = period - passed.as_nanos() % period;
@@ -59,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_period_without_length_and_one_without_end_are_waited_for() {
+    fn a_period_of_zero_and_an_endless_one_are_waited_for() {
         assert_eq!(left(MS, Duration::ZERO), 63 * MS);
         assert!(left(MS, Duration::MAX) > Duration::from_hours(1 << 20));
     }

@@ -1,7 +1,7 @@
-//! Follows the TLS files of every listener and upstream, and tells the metrics of it.
+//! Follows the TLS files of every listener and upstream, and updates the metrics.
 //!
-//! A changed file is in use two looks later for connections made from then on, or is refused whole while the last good
-//! state serves; see [`attache_tls::Watcher`]. Runs on the control thread, which reads files on blocking threads.
+//! Two checks after a file has changed, it is used for new connections, or it is refused as a whole while the last good state stays in use;
+//! see [`attache_tls::Watcher`]. This runs on the control thread, which reads files on blocking threads.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::{error::Error, process::Process, ticks::tick};
 /// The longest interval between two updates of the metrics; a shorter interval of the watchers counts.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// How long the start waits for the SPIFFE agent's first answer.
+/// How long the start waits for the SPIFFE agent's first response.
 const SVID_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The listeners and upstreams whose TLS has something of the SPIFFE agent: their section of the config, and their name.
+/// The listeners and upstreams that use the SPIFFE agent: their section of the config, and their name.
 pub(crate) fn uses_spiffe(config: &Config) -> Vec<(&'static str, &Name)> {
     let listeners = config.listeners.iter().filter_map(|listener| {
         let tls = listener.tls.as_ref()?;
@@ -31,8 +31,7 @@ pub(crate) fn uses_spiffe(config: &Config) -> Vec<(&'static str, &Name)> {
     listeners.chain(upstreams).collect()
 }
 
-/// The SPIFFE agent with its first SVID, where the config uses it: nothing is served before there is an identity. One that is
-/// there already is kept.
+/// The SPIFFE agent with its first SVID, if the config uses it: nothing is served before there is an identity. An existing one is kept.
 pub(crate) fn workload(config: &Config, before: Option<&Workload>) -> Result<Option<Workload>, Error> {
     if uses_spiffe(config).is_empty() {
         return Ok(None);
@@ -52,8 +51,8 @@ pub(crate) fn workload(config: &Config, before: Option<&Workload>) -> Result<Opt
     Ok(Some(workload))
 }
 
-/// Begins to follow what [`Process::certificates`] and [`Process::secrets`] were told of, then and later; ends with the
-/// thread. The metrics have the first expiries before it returns.
+/// Starts to follow the files in [`Process::certificates`] and [`Process::secrets`], also those that are added later. It ends with the
+/// thread. Before it returns, the metrics have the first expiry times.
 pub(crate) fn follow(process: &Arc<Process>) {
     tell(process);
     spawn_local(process.certificates.clone().run(tick));
@@ -93,7 +92,7 @@ fn tell(process: &Process) {
     metrics.set_insecure_upstreams(insecure);
 }
 
-/// Of several certificates the first to expire is the one to warn of.
+/// Of several certificates, the one that expires first counts.
 fn expiry(metrics: &Metrics, side: Side, name: &Name, own: &[Arc<Certificate>]) {
     if let Some(first) = own.iter().map(|certificate| certificate.not_after).min() {
         metrics.set_certificate_expiry(side, name, first);

@@ -1,13 +1,13 @@
 //! SIGUSR2: a new program takes over from the running one, and no connection is lost.
 //!
-//! The rule: the old process starts its own program file again with its own arguments, and hands the listening sockets themselves over
-//! (SCM_RIGHTS, `unix(7)`). They stay the same sockets, so what waits in their queues is accepted by one or the other. The old
-//! process drains when the new one reports that it serves. If the new one doesn't report it in time, it is ended, and the old one continues
-//! to serve. If the old one is asked to end meanwhile, both end, because the service manager doesn't know the new process.
-//! Why so: `docs/decisions/0012-sockets-are-handed-to-a-new-process.md`.
+//! The rule: the old process starts its own program file again with its own arguments, and passes the listening sockets to it (SCM_RIGHTS,
+//! `unix(7)`). They stay the same sockets, so one of the two processes accepts the connections in their queues. When the new process
+//! reports that it serves, the old one drains. If the new one doesn't report that in time, it is ended, and the old one continues to serve.
+//! If the old one is told to end meanwhile, both end, because the service manager doesn't know the new process. The reasons are in
+//! `docs/decisions/0012-sockets-are-handed-to-a-new-process.md`.
 //!
-//! The two talk over a socket pair that is the new process' standard input, so no other process can ask for the sockets: messages of a key
-//! and descriptors from the old, [`END`] when that was all, [`READY`] from the new.
+//! The two communicate over a socket pair that is the standard input of the new process, so no other process can ask for the sockets. The
+//! old process sends messages with a key and descriptors, then [`END`]; the new process sends [`READY`].
 
 use std::{
     env,
@@ -31,13 +31,13 @@ use rustix::{
     process::{Pid, Signal, kill_process},
 };
 
-/// Set for a process that is to take over.
+/// The variable that is set for a process that takes over.
 const MARK: &str = "ATTACHE_TAKES_OVER";
 const END: &[u8] = b"end";
 const READY: &[u8] = b"ready";
-/// Descriptors of one message; the kernel takes 253.
+/// The most descriptors in one message; the kernel allows 253.
 const MAX_DESCRIPTORS: usize = 64;
-/// Bytes of one message.
+/// The most bytes of one message.
 const MAX_MESSAGE_BYTES: usize = 4096;
 /// How long a new process may take until it serves.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -45,7 +45,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// A socket with its key.
 pub(crate) type Keyed = (String, OwnedFd);
 
-/// How this program was started, to start it again. Made before its file is replaced.
+/// How this program was started, so that it can be started again. It is made before its file can be replaced.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnCommand {
     program: PathBuf,
@@ -57,27 +57,27 @@ impl OwnCommand {
         Ok(Self { program: env::current_exe()?, arguments: env::args_os().skip(1).collect() })
     }
 
-    /// The same with another program file.
+    /// The same command with another program file.
     pub(crate) fn by(self, program: PathBuf) -> Self {
         Self { program, ..self }
     }
 }
 
-/// The process that handed its sockets over and waits.
+/// The process that handed its sockets over, and that waits for this one.
 #[derive(Debug)]
 pub(crate) struct Predecessor(OwnedFd);
 
 impl Predecessor {
-    /// Tells it that we serve.
+    /// Reports to it that this process serves.
     ///
     /// # Errors
-    /// It has ended, or was asked to.
+    /// The old process has ended, or was told to end.
     pub(crate) fn ready(self) -> io::Result<()> {
         send(self.0.as_fd(), READY, &[])
     }
 }
 
-/// What a predecessor hands over, if this process has one.
+/// Receives what the old process hands over, if there is one.
 pub(crate) fn receive() -> Result<Option<(Predecessor, Vec<Keyed>)>, String> {
     if env::var_os(MARK).is_none() {
         return Ok(None);
@@ -100,17 +100,17 @@ pub(crate) fn receive() -> Result<Option<(Predecessor, Vec<Keyed>)>, String> {
     }
 }
 
-/// What the two processes talk over.
+/// The connection between the two processes.
 pub(crate) struct Line {
     ours: OwnedFd,
     theirs: OwnedFd,
 }
 
-/// Ends a hand-over that runs in another thread.
+/// Cancels a hand-over that runs in another thread.
 pub(crate) struct GiveUp(OwnedFd);
 
 impl GiveUp {
-    /// The new process is ended, unless it has said that it serves.
+    /// Ends the new process, unless it has reported that it serves.
     pub(crate) fn now(&self) {
         // If the connection is already closed, no process waits for it.
         let _ = shutdown(&self.0, Shutdown::Both);
@@ -132,7 +132,7 @@ impl Line {
     }
 }
 
-/// Starts the new process, hands the sockets over and waits until it serves: its id, or why it doesn't. Blocks.
+/// Starts the new process, hands the sockets over and waits until it serves. Returns its id, or why it doesn't serve. It blocks.
 pub(crate) fn hand_over(
     line: Line,
     myself: &OwnCommand,
@@ -141,13 +141,13 @@ pub(crate) fn hand_over(
     let Line { ours, theirs } = line;
     let mut command = Command::new(&myself.program);
     command.args(&myself.arguments).stdin(Stdio::from(theirs)).env(MARK, "stdin");
-    // Those are for the process that a supervisor started.
+    // These variables are for the process that a supervisor started.
     for variable in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
         command.env_remove(variable);
     }
     let mut child =
         command.spawn().map_err(|error| format!("{} can't be started: {error}", myself.program.display()))?;
-    // It holds their end, which must close when the new process does.
+    // It holds the other end of the connection, which must close when the new process closes it.
     drop(command);
     match hand(ours.as_fd(), sockets) {
         Ok(()) => Ok(child.id()),
@@ -155,7 +155,7 @@ pub(crate) fn hand_over(
     }
 }
 
-/// Asks a process that has taken over to end.
+/// Tells a process that has taken over to end.
 pub(crate) fn end(pid: u32) {
     let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
     if let Some(Err(error)) = process.map(|process| kill_process(process, Signal::TERM)) {
@@ -197,13 +197,13 @@ fn send(to: BorrowedFd<'_>, text: &[u8], sockets: &[BorrowedFd<'_>]) -> io::Resu
     Ok(())
 }
 
-/// One message; empty at the end.
+/// Receives one message; it is empty at the end.
 fn receive_one(from: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut text = vec![0; MAX_MESSAGE_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let slices = &mut [IoSliceMut::new(&mut text)];
-    // A signal says nothing of the other side: a child's end or stop must not end a hand-over.
+    // A signal says nothing about the other process: if a child ends or stops, the hand-over must not end.
     let received = retry_on_intr(|| recvmsg(from, slices, &mut control, RecvFlags::CMSG_CLOEXEC))?;
     let mut sockets = Vec::new();
     for message in control.drain() {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_process_that_ends_at_once_is_an_error_and_not_a_wait() {
+    fn a_new_process_that_ends_at_once_is_an_error_without_a_wait() {
         let myself = OwnCommand { program: "/bin/false".into(), arguments: Vec::new() };
         let said = hand_over(Line::new().unwrap().0, &myself, &[]).unwrap_err();
         assert!(said.contains("did not take over"), "{said}");
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hand_over_that_is_given_up_ends_the_new_process() {
+    fn a_cancelled_hand_over_ends_the_new_process() {
         let myself = OwnCommand { program: "/bin/sleep".into(), arguments: vec!["600".into()] };
         let (line, give_up) = Line::new().unwrap();
         let handing = std::thread::spawn(move || hand_over(line, &myself, &[]));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_given_up_is_told_so_when_it_serves() {
+    fn a_cancelled_process_gets_an_error_when_it_reports_that_it_serves() {
         let (line, give_up) = Line::new().unwrap();
         give_up.now();
         assert!(Predecessor(line.theirs).ready().is_err());

@@ -1,11 +1,12 @@
-//! The upgrade of attache inside of its container: `attache run --upgrade-dir FOLDER` and `attache upgrade`.
+//! The upgrade of attache inside its container: `attache run --upgrade-dir FOLDER` and `attache upgrade`.
 //!
-//! **Rule.** A container ends with its first process, so that one stays: it hands its sockets over to the new program as on a host
-//! ([`upgrade`](crate::upgrade)), drains, and from then on passes signals on, waits for the process that serves, and ends as that one ends.
-//! The new program is the file `attache` in the folder, which both containers have mounted (an emptyDir). Whoever may write there decides
-//! what runs: only attache's containers should have it, and attache doesn't run a file that others may write.
+//! **Rule.** A container ends with its first process, so that process stays. It hands its sockets over to the new program, as on a host
+//! ([`upgrade`](crate::upgrade)), and drains. From then on it passes signals on, waits for the process that serves, and ends in the same
+//! way as that process. The new program is the file `attache` in the folder, which both containers have mounted (an emptyDir). Every
+//! container that may write to the folder decides which program runs. So only attache's containers should have the folder, and attache
+//! doesn't run a file that others may write.
 //!
-//! A container that is started again runs the program of its image: what crashed is not tried again by itself.
+//! A container that is restarted runs the program of its image: a program that crashed is not started again by itself.
 
 use std::{
     fs::{self, Permissions},
@@ -30,7 +31,7 @@ use crate::cli;
 const TIMEOUT: Duration = Duration::from_secs(90);
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The folder that the programs and the word of what serves are in.
+/// The folder with the programs and with the name of the process that serves.
 #[derive(Clone, Debug)]
 pub(crate) struct Folder(PathBuf);
 
@@ -38,14 +39,14 @@ pub(crate) struct Folder(PathBuf);
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Active {
     pub(crate) pid: Pid,
-    /// When it began, in ticks since the boot: a number that is used again is not taken for it.
+    /// When it began, in ticks since the boot. So another process with the same number is not taken for it.
     begun: u64,
     version: String,
 }
 
 impl Folder {
     /// # Errors
-    /// It is no folder that can be written to.
+    /// The path is not a folder that can be written to.
     pub(crate) fn new(path: &Path) -> Result<Self, String> {
         let folder = Self(path.to_owned());
         let fail = |error: io::Error| format!("--upgrade-dir {}: {error}", path.display());
@@ -54,10 +55,10 @@ impl Folder {
         Ok(folder)
     }
 
-    /// The program that is to take over; `None` where none was put there.
+    /// The program that should take over; `None` if there is none in the folder.
     ///
     /// # Errors
-    /// There is one that must not be run.
+    /// There is one, but it must not be run.
     pub(crate) fn program(&self) -> Result<Option<PathBuf>, String> {
         let file = self.0.join("attache");
         let about = match fs::symlink_metadata(&file) {
@@ -67,14 +68,14 @@ impl Folder {
         let own = about.uid() == geteuid().as_raw() || about.uid() == 0;
         if !about.is_file() || !own || about.mode() & 0o022 != 0 {
             return Err(format!(
-                "{} is not a file that attache's user alone may write: it is not run",
+                "{} is not a file that only attache's user may write: it is not run",
                 file.display()
             ));
         }
         Ok(Some(file))
     }
 
-    /// This process serves. Earlier ones that still drain follow after it.
+    /// Notes that this process serves. Earlier ones that still drain come after it in the list.
     pub(crate) fn announce(&self) {
         let begun = begun(getpid()).unwrap_or_default();
         let own = Active { pid: getpid(), begun, version: VERSION.to_owned() };
@@ -96,7 +97,7 @@ impl Folder {
         Active::parse(self.said().lines().next()?)
     }
 
-    /// The process that serves, and those before it that still run.
+    /// The process that serves, and earlier ones that still run.
     pub(crate) fn running(&self) -> Vec<Active> {
         self.said().lines().filter_map(Active::parse).filter(Active::runs).collect()
     }
@@ -105,7 +106,7 @@ impl Folder {
         fs::read_to_string(self.0.join("active")).unwrap_or_default()
     }
 
-    /// What came of an upgrade. A program that did not take over is put aside.
+    /// Notes the outcome of an upgrade. A program that did not take over is renamed to `attache.refused`.
     pub(crate) fn note(&self, outcome: &Result<u32, String>) {
         let written = match outcome {
             Ok(pid) => self.write("outcome", &format!("ok {pid}\n")),
@@ -119,7 +120,7 @@ impl Folder {
         }
     }
 
-    /// In one step, so that a reader never sees a part.
+    /// Writes a file in one step, so that a reader never sees a part.
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
         let new = self.0.join(format!("{name}.{}", std::process::id()));
         fs::write(&new, text)?;
@@ -154,15 +155,15 @@ impl Active {
     }
 }
 
-/// Whether a process runs; a zombie does not.
+/// Whether a process runs; a zombie doesn't count.
 pub(crate) fn runs(pid: Pid) -> bool {
     begun(pid).is_some()
 }
 
-/// Field 22 of `proc_pid_stat(5)`.
+/// The start time of a process: field 22 of `proc_pid_stat(5)`.
 fn begun(pid: Pid) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    // The name in parentheses may hold anything.
+    // The name in parentheses may contain any character.
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     if matches!(fields.next()?, "Z" | "X") {
         return None;
@@ -179,7 +180,7 @@ pub(crate) fn upgrade(options: &cli::Upgrade) -> Result<(), Box<dyn std::error::
     let shown = options.upgrade_dir.display();
     let old = folder.active().ok_or_else(|| {
         format!(
-            "no attache that serves is known in {shown}: it must run with --upgrade-dir, this container must have the same folder mounted, \
+            "{shown} names no attache that serves: it must run with --upgrade-dir, this container must have the same folder mounted, \
              and see its processes (kubectl debug --target=attache)"
         )
     })?;
@@ -200,7 +201,7 @@ pub(crate) fn upgrade(options: &cli::Upgrade) -> Result<(), Box<dyn std::error::
             Some(outcome) => break outcome,
             None if Instant::now() > end => {
                 return Err(format!(
-                    "nothing came of it within {TIMEOUT:?}; the log of attache's container says why"
+                    "there is no result after {TIMEOUT:?}; the log of attache's container says why"
                 )
                 .into());
             }
@@ -216,7 +217,7 @@ pub(crate) fn upgrade(options: &cli::Upgrade) -> Result<(), Box<dyn std::error::
         Some(("ok", pid)) => Ok(say(format!(
             "attache {VERSION} serves as process {pid}; the one before it finishes what it has"
         ))?),
-        Some((_, why)) => Err(format!("{why}; attache {} serves on", old.version).into()),
+        Some((_, why)) => Err(format!("{why}; attache {} continues to serve", old.version).into()),
         None => Err(format!("the outcome in {shown} can't be read").into()),
     }
 }
@@ -226,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_known_by_its_number_and_its_beginning() {
+    fn a_process_is_identified_by_its_number_and_its_start() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(dir.path()).unwrap();
         assert_eq!(folder.active(), None);
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_was_served_before_is_known_for_as_long_as_it_runs() {
+    fn a_process_that_served_before_is_listed_as_long_as_it_runs() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(dir.path()).unwrap();
         let mut before = std::process::Command::new("sleep").arg("60").spawn().unwrap();

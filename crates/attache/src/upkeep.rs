@@ -1,9 +1,8 @@
-//! What the control thread does for a generation while it serves: look-ups, health checks, ends of ejections.
+//! The tasks of the control thread for a generation that serves: look-ups, health checks, ends of ejections.
 //!
-//! The rule of a succession: a part with an unchanged config stays untouched. An upstream that is new, or has other
-//! addresses, is looked up before anything is switched over, for a bounded time. One that changed otherwise begins with
-//! the endpoints of its predecessor, their health and ejections, at the moment of the switch; two look-ups of one
-//! upstream never run side by side.
+//! The rule for the next generation: a part with an unchanged config is not touched. An upstream that is new, or that has other addresses,
+//! is looked up before the switch, for a limited time. An upstream with other changes starts with the endpoints of the old one, their
+//! health and their ejections, at the moment of the switch. Two look-ups of one upstream never run at the same time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,26 +28,26 @@ use crate::{
     process::Process,
 };
 
-/// How long first look-ups may delay the start, or a switch; they continue after it.
+/// How long the first look-ups may delay the start, or a switch; they continue after it.
 pub(crate) const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long first look-ups may delay `/readyz`, whatever a DNS server does.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Everything that runs for the upstreams of the generation that serves.
+/// All tasks for the upstreams of the generation that serves.
 #[derive(Default)]
 pub(crate) struct Upkeep {
     resolver: Option<(Dns, Arc<Resolver>)>,
     running: Vec<Running>,
-    /// Keeps the SPIFFE agent's answers coming.
+    /// Follows the SPIFFE agent's responses.
     workload: JoinSet<()>,
 }
 
-/// What runs for one upstream. Ends when it is dropped.
+/// The tasks of one upstream. They end when this is dropped.
 struct Running {
     shared: Arc<Shared>,
     discovery: Discovery,
-    // Aborted on drop.
+    // Dropping this aborts the tasks.
     tasks: JoinSet<()>,
 }
 
@@ -71,7 +70,7 @@ impl Running {
         Self { shared: shared.clone(), discovery, tasks }
     }
 
-    /// Tells when its first look-up has ended, also behind the start.
+    /// Reports to readiness when the first look-up has ended, even if that is after the start.
     fn tell(&mut self, readiness: &Readiness) {
         let (ready, readiness) = (self.discovery.ready(), readiness.clone());
         let name = self.shared.config.name.clone();
@@ -109,7 +108,7 @@ impl Upkeep {
             _ => Arc::new(Resolver::new(dns).map_err(Error::Dns)?),
         };
 
-        // What is there for the first time can be looked up while the old generation serves.
+        // An upstream that is new can be looked up while the old generation serves.
         let first = before.number == 0;
         let known = before.by_name();
         let mut fresh = Vec::new();
@@ -180,8 +179,7 @@ impl Upkeep {
         })
     }
 
-    /// The parts of an upstream, whose discovery and health checks run from now on. `same_dns`: the resolver is the one of the old
-    /// generation.
+    /// The parts of an upstream. Its discovery and health checks run from now on. `same_dns`: the resolver is that of the old generation.
     fn complete(
         &mut self,
         step: Step,
@@ -218,7 +216,7 @@ impl Upkeep {
         }
     }
 
-    /// Ends what runs for upstreams that `generation` no longer has.
+    /// Ends the tasks for upstreams that `generation` no longer has.
     pub(crate) fn retain(&mut self, generation: &Generation) {
         self.running.retain(|running| {
             generation.upstreams.iter().any(|parts| Arc::ptr_eq(parts.shared(), &running.shared))
@@ -230,7 +228,7 @@ impl Upkeep {
     }
 }
 
-/// What is done for one upstream at the switch.
+/// What happens to one upstream at the switch.
 enum Step {
     Keep(UpstreamParts),
     Begin(Arc<Shared>, Option<Tls>),
@@ -245,7 +243,7 @@ async fn first_answers(running: &[Running]) {
     };
     if timeout(DISCOVERY_TIMEOUT, all).await.is_err() {
         tracing::warn!(
-            "some names have no answer after {DISCOVERY_TIMEOUT:?}; serving begins, look-ups go on"
+            "some names have no answer after {DISCOVERY_TIMEOUT:?}; attache starts to serve, and the look-ups continue"
         );
     }
 }

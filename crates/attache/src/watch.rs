@@ -1,9 +1,9 @@
-//! Notices that the config's files changed, and waits until they are written completely.
+//! Notices that the config's files have changed, and waits until they are written completely.
 //!
-//! Polled, as TLS files are (`docs/decisions/tls-files-are-polled.md`). Noticed by what `stat` says of what a path leads to, so that it
-//! makes no difference whether a symbolic link was swapped (a ConfigMap), a file renamed over another (editors, Ansible) or
-//! written in place. Settled: two readings in a row must be equal, since a file may be half written or a link half swapped. Tried
-//! once: what was loaded or refused already is not read again until it differs.
+//! The files are polled, as TLS files are (`docs/decisions/0006-tls-files-are-polled.md`). A change is noticed by `stat` of the file that a
+//! path leads to. So it makes no difference whether a symbolic link was swapped (a ConfigMap), a file was renamed over another (editors,
+//! Ansible), or a file was written in place. Two readings in a row must be equal, because a file may be half written, or not all links may
+//! be swapped. A content that was loaded or refused already is not tried again until it changes.
 
 use std::{
     fs,
@@ -18,16 +18,16 @@ use rustix::io::Errno;
 
 use crate::{proxy::handle::Control, reloads::Trigger, ticks::tick};
 
-/// How often it looks.
+/// The time between two checks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// After how long it looks again at what has changed.
+/// The time until the next check after a change was seen.
 const SETTLES: Duration = Duration::from_millis(500);
-/// Time stamps younger than this may hide a second change.
+/// A file with a time stamp younger than this, in seconds, may have changed again without a new time stamp.
 const FRESH: i64 = 2;
-/// Bytes of one file; more is no config.
+/// The most bytes of one file; a larger one is not a config.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Follows the files of the running config, and reloads when they change. Ends with the thread.
+/// Follows the files of the running config, and reloads when they change. It ends with the thread.
 pub(crate) async fn follow(control: Control) {
     let mut watch = Watch::default();
     loop {
@@ -38,7 +38,7 @@ pub(crate) async fn follow(control: Control) {
             continue;
         }
         let tried = process.reloads.tried();
-        // A hung network volume blocks only this separate thread.
+        // If a network volume hangs, it blocks only this separate thread.
         let look = move || {
             let found = watch.look(&files, tried);
             (watch, found)
@@ -46,7 +46,7 @@ pub(crate) async fn follow(control: Control) {
         let Ok((back, found)) = tokio::task::spawn_blocking(look).await else { return };
         watch = back;
         if found == Look::Changed {
-            // The reload logs and counts this.
+            // The reload logs and counts its result.
             let _ = control.reload(Trigger::File).await;
         }
     }
@@ -57,7 +57,8 @@ pub(crate) fn files(config: &attache_config::model::Config) -> Vec<PathBuf> {
     config.file.iter().chain(&config.files).cloned().collect()
 }
 
-/// Equal exactly when the contents (or the failures to read them) are, but for an accident of one in 2^64.
+/// A digest of the contents, or of the errors if they can't be read. Two digests are equal only if the contents are, except by an accident
+/// of one in 2^64.
 pub(crate) fn digest(files: &[PathBuf]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for file in files {
@@ -69,12 +70,12 @@ pub(crate) fn digest(files: &[PathBuf]) -> u64 {
     hasher.finish()
 }
 
-/// Whether it can't be said what a file holds, since this process can't open any file now: none has changed because of that.
+/// Whether the content of a file can't be known, because this process can't open any file now. Then it doesn't count as changed.
 fn is_unknown(path: &Path) -> bool {
     fs::File::open(path).is_err_and(|error| is_for_now(&error))
 }
 
-/// It is this process or the machine that lacks something, and not the file.
+/// Whether the error comes from this process or the machine, and not from the file.
 fn is_for_now(error: &io::Error) -> bool {
     let error = Errno::from_io_error(error);
     error.is_some_and(|error| matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR))
@@ -90,18 +91,18 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What one look found.
+/// The result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// As it was tried last.
+    /// The content is the one that was tried last.
     Unchanged,
-    /// Changed; waits for the next look to find the same.
+    /// It has changed; the next check must find the same content.
     Settling,
-    /// Changed, and written completely.
+    /// It has changed, and it is written completely.
     Changed,
 }
 
-/// What was seen so far.
+/// What the last check found.
 #[derive(Debug, Default)]
 struct Watch {
     seen: Vec<Option<Stat>>,
@@ -121,7 +122,7 @@ impl Watch {
         }
         self.seen = stats;
         if files.iter().any(|file| is_unknown(file)) {
-            // As if nothing had been seen: the next look reads it, whatever `stat` says.
+            // The next check reads the file, whatever `stat` says.
             self.seen.clear();
             return Look::Unchanged;
         }
@@ -139,7 +140,7 @@ impl Watch {
     }
 }
 
-/// Follows symbolic links; `None` if there is no file.
+/// Follows symbolic links. `None` if there is no file.
 fn stat(path: &Path) -> Option<Stat> {
     let m = fs::metadata(path).ok()?;
     Some((m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()))
@@ -152,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_counts_once_it_was_found_twice_and_only_once() {
+    fn a_change_counts_once_after_it_was_found_twice() {
         let dir = tempfile::tempdir().unwrap();
         let files = vec![dir.path().join("a.yaml"), dir.path().join("secret")];
         fs::write(&files[0], "one").unwrap();
@@ -160,23 +161,23 @@ mod tests {
         assert_eq!(watch.look(&files, tried), Look::Unchanged);
         fs::write(&files[0], "tw").unwrap();
         assert_eq!(watch.look(&files, tried), Look::Settling);
-        // It was only half written.
+        // The file was only half written.
         fs::write(&files[0], "two").unwrap();
         assert_eq!(watch.look(&files, tried), Look::Settling);
         assert_eq!(watch.look(&files, tried), Look::Changed);
         let tried = digest(&files);
         assert_eq!(watch.look(&files, tried), Look::Unchanged);
-        // The second file counts too, and so does that it is there at all.
+        // The second file counts too, and so does its creation.
         fs::write(&files[1], "s").unwrap();
         assert_eq!((watch.look(&files, tried), watch.look(&files, tried)), (Look::Settling, Look::Changed));
     }
 
     #[test]
-    fn a_file_that_can_not_be_opened_for_now_has_not_changed() {
+    fn a_file_that_can_not_be_opened_now_has_not_changed() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
         let folder = dir.path().to_path_buf();
-        // That it is gone is known, and so is that it is no file.
+        // A missing file is known to be missing, and a folder is known not to be a file.
         assert!(!is_unknown(&missing) && !is_unknown(&folder));
         assert!(
             is_for_now(&io::Error::from_raw_os_error(24)) && !is_for_now(&io::Error::from_raw_os_error(2))
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_is_taken_back_is_none() {
+    fn a_change_that_is_reverted_does_not_count() {
         let dir = tempfile::tempdir().unwrap();
         let files = vec![dir.path().join("a.yaml")];
         fs::write(&files[0], "one").unwrap();
@@ -198,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_swapped_symbolic_link_is_a_change() {
-        // As the kubelet does it: file -> ..data/file, ..data -> a folder of its time.
+        // The kubelet does it like this: file -> ..data/file, ..data -> a folder with a time stamp as its name.
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         for (folder, text) in [("..1", "one"), ("..2", "two")] {

@@ -1,9 +1,8 @@
-//! One worker: a thread, its runtime, and every listener on it.
+//! One worker: a thread, its runtime, and all listeners on it.
 //!
-//! It serves the last [`Update`] that it was sent. Requests find their routes through a [`Slot`], so that the next
-//! request on any connection meets the new generation while those that run finish with the one they began with. A
-//! listener is known by what it binds: the socket, its queue and its connections outlive every reload that still names
-//! it.
+//! It serves the last [`Update`] that was sent to it. Requests find their routes through a [`Slot`]. So the next request on any connection
+//! uses the new generation, while running requests finish with the generation that they began with. A listener is identified by its binds:
+//! the socket, its queue and its connections survive every reload whose config still has that bind.
 
 use std::{
     cell::RefCell,
@@ -33,22 +32,22 @@ use crate::{
     stack::{Http, ListenerStack, OwnAddresses, Slot, Tcp, Tunnels, Upstreams},
 };
 
-/// Longer than a connection may take to be made by default, so that one attempt has ended before the next begins.
+/// Longer than the default time to open a connection, so that one attempt has ended before the next begins.
 const PRECONNECT_EVERY: Duration = Duration::from_secs(5);
 
-/// A generation for one worker.
+/// A new generation for one worker.
 pub(crate) struct Update {
     pub(crate) generation: Arc<Generation>,
-    /// This worker's sockets of the binds that are new with this generation.
+    /// This worker's sockets for the new binds of this generation.
     pub(crate) sockets: Vec<(BindKey, Socket)>,
-    /// Dropped once the generation serves.
+    /// Dropped when the generation is in use.
     pub(crate) taken: mpsc::Sender<()>,
 }
 
 /// Serves until the drain has ended every connection.
 ///
-/// All workers pass `begin` together, when each has its runtime: connections that one accepts can't take the file descriptors
-/// that another needs to start.
+/// All workers pass `begin` together, when each has its runtime. So connections that one worker accepts can't use up the file descriptors
+/// that another worker needs to start.
 pub(crate) fn run(process: &Arc<Process>, updates: mpsc::UnboundedReceiver<Update>, begin: &Barrier) {
     let runtime = LocalRuntime::new();
     begin.wait();
@@ -63,7 +62,7 @@ pub(crate) fn run(process: &Arc<Process>, updates: mpsc::UnboundedReceiver<Updat
     runtime.block_on(serve(process, updates));
 }
 
-/// The same within a runtime.
+/// Serves within a runtime that exists already.
 pub(crate) async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedReceiver<Update>) {
     let mut worker = Worker::new(process);
     spawn_local(keep_preconnected(worker.upstreams.clone()));
@@ -80,7 +79,7 @@ pub(crate) async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedRe
                 serving_all = false;
                 worker.listening.iter().filter(|socket| socket.inbound).for_each(|socket| socket.drain.drain());
             }
-            // Without one who hands out generations, the last one serves on.
+            // If the sender of generations was dropped, the worker continues with the last one.
             Some(update) = updates.recv(), if serving_all => worker.take(update),
             Some(ended) = worker.running.join_next() => report(ended),
         }
@@ -114,24 +113,24 @@ struct Worker {
     process: Arc<Process>,
     metrics: WorkerMetrics,
     listening: Vec<ListeningSocket>,
-    /// The listeners' tasks, those that drain included.
+    /// The tasks of the listeners, including those that drain.
     running: JoinSet<()>,
     upstreams: Rc<RefCell<Rc<Upstreams>>>,
-    /// What keeps the keys of issuers of tokens fresh.
+    /// The tasks that refresh the keys of issuers of tokens.
     keepers: JoinSet<()>,
     tunnels: Tunnels,
     observer: Rc<RefCell<Observer>>,
     on_finish: OnFinish,
 }
 
-/// One socket that is listened on, and what serves it.
+/// One listening socket, and what serves it.
 struct ListeningSocket {
     key: BindKey,
-    /// Where it really listens; a port that was 0 is known only now.
+    /// The address that it really listens on; a port that was 0 is known only now.
     address: Option<SocketAddr>,
     settings: watch::Sender<Rc<Settings>>,
     slot: Slot,
-    /// Others than the app reach it.
+    /// Whether programs other than the app can reach it.
     inbound: bool,
     drain: DrainTrigger,
 }
@@ -155,7 +154,7 @@ impl Worker {
         }
     }
 
-    /// Makes a generation the one that serves. In one turn of the runtime: no request meets half of it.
+    /// Puts a generation into use. This happens in one turn of the runtime, so no request sees half of it.
     fn take(&mut self, update: Update) {
         let Update { generation, sockets, taken } = update;
         let observer = Observer::new(&generation, &self.metrics);
@@ -163,7 +162,7 @@ impl Worker {
         let own = self.own_addresses(&generation, &sockets);
         let upstreams = Upstreams::new(&generation, &self.upstreams.borrow(), own);
         *self.upstreams.borrow_mut() = upstreams.clone();
-        // Those of the generation before end here.
+        // The tasks of the previous generation end here.
         self.keepers = JoinSet::new();
         for issuer in &generation.issuers {
             self.keepers.spawn_local(issuers::keep(issuer.clone(), upstreams.clone()));
@@ -264,7 +263,7 @@ impl Worker {
     }
 }
 
-/// Endpoints come and go, and connections made ahead are used up: what is missing is made again.
+/// Endpoints change, and connections that were opened ahead are used up. This opens the missing ones again.
 async fn keep_preconnected(upstreams: Rc<RefCell<Rc<Upstreams>>>) {
     let mut ticks = interval(PRECONNECT_EVERY);
     loop {
@@ -274,7 +273,7 @@ async fn keep_preconnected(upstreams: Rc<RefCell<Rc<Upstreams>>>) {
     }
 }
 
-/// While the process is short of something, what is kept for reuse is what can be spared.
+/// While the process is short of something, connections that are kept for reuse are closed.
 async fn release_under_pressure(upstreams: Rc<RefCell<Rc<Upstreams>>>, mut pressed: watch::Receiver<()>) {
     while pressed.changed().await.is_ok() {
         let upstreams = upstreams.borrow().clone();

@@ -1,19 +1,20 @@
-//! Overload protection: before memory or file descriptors run out, attache does less, and more again when there is room.
+//! Overload protection: before memory or file descriptors run out, attache does less work; when there is room again, it does more.
 //!
-//! **What is measured**, each as a share of its limit; the highest counts:
-//! - `memory`: of the innermost control group with a limit, without the page cache that the kernel can take back (as
-//!   Kubernetes' working set);
+//! **What is measured.** Each value is a share of its limit; the highest one counts:
+//! - `memory`: of the innermost control group with a limit, without the page cache that the kernel can reclaim (as in Kubernetes' working
+//!   set);
 //! - `memory-stall`: the share of the last 10 s in which every task of the group waited for memory (PSI, "full");
 //! - `file-descriptors`: of `ulimit -n`.
 //!
-//! **What is done**, with Envoy's names for it, each until 5 points less are in use:
-//! 1. `disable-keepalive` (85 %): connections end with their next answer, idle ones at once, those to upstreams as well;
-//! 2. `shed-requests` (90 %): new requests are refused, 503 `overloaded`; first `u=7`, then, evenly up to the next step, the more urgent;
+//! **What is done.** The names are Envoy's. Each action ends when the share is 5 points below its start:
+//! 1. `disable-keepalive` (85 %): connections end with their next answer, and idle ones end at once; those to upstreams too.
+//! 2. `shed-requests` (90 %): new requests are refused with 503 `overloaded`. First those with `u=7`; then, evenly up to the next step,
+//!   more urgent ones.
 //! 3. `stop-accepting` (95 %): connections wait in the kernel's queue, and further requests are refused.
 //!
-//! The look is on the control thread, four times a second, or once where everything is far from its limit: each wakes a processor that
-//! requests could use. Workers count their connections between two looks, so descriptors can't run out before the next one. Readiness
-//! doesn't change: an orchestrator that moves the load away from one overloaded pod overloads the next.
+//! The control thread measures four times a second, or once a second if every resource is far from its limit: each measurement wakes a
+//! processor that requests could use. Workers count their connections between two measurements, so descriptors can't run out before the
+//! next one. Readiness doesn't change: an orchestrator that moves the load away from one overloaded pod overloads the next.
 //!
 //! **Source.** Envoy's overload manager (`envoy.resource_monitors.cgroup_memory`, `.downstream_connections`; actions
 //! `disable_http_keepalive`, `stop_accepting_requests`, `stop_accepting_connections`, with scaled triggers).
@@ -29,32 +30,32 @@ use tokio::time::Instant;
 use self::resources::Resources;
 use crate::{process::Process, ticks::tick};
 
-/// Time between two measurements.
+/// The time between two measurements.
 const LOOK: Duration = Duration::from_millis(250);
-/// The same while every resource is far from its limit.
+/// The same, while every resource is far from its limit.
 const SELDOM: Duration = Duration::from_secs(1);
 /// The share below which a resource is far from its limit.
 const FAR: f64 = 0.4;
-/// A share that has risen by so much between two looks is not left alone for long.
+/// If a share rises by this much between two measurements, the next measurement comes soon.
 const RISES: f64 = 0.05;
-/// Least time between two lines of the log about the same level of overload.
+/// The shortest time between two log lines about the same level of overload.
 const REPORT_AGAIN: Duration = Duration::from_secs(10);
-/// The least urgent request (RFC 9218).
+/// The lowest urgency of a request (RFC 9218).
 const LEAST_URGENT: i8 = 7;
 
-/// Measures by the config that is in use at that moment.
+/// Measures, always by the config that is in use.
 pub(crate) struct Watch {
     process: Arc<Process>,
     watched: Option<(model::Overload, Resources)>,
     steps: Steps,
     told: Reported,
-    /// The highest share of the last look.
+    /// The highest share of the last measurement.
     share: f64,
     next: Duration,
 }
 
 impl Watch {
-    /// The first measurement, before connections are accepted: without a free descriptor the limit can't be read.
+    /// Makes the first measurement, before connections are accepted: without a free descriptor the limit can't be read.
     pub(crate) fn begin(process: Arc<Process>) -> Self {
         let (steps, told) = (Steps::default(), Reported::default());
         let mut watch = Self { process, watched: None, steps, told, share: 0.0, next: LOOK };
@@ -62,7 +63,7 @@ impl Watch {
         watch
     }
 
-    /// Looks until the program ends.
+    /// Measures until the program ends.
     pub(crate) async fn run(mut self) {
         loop {
             tick(self.next).await;
@@ -92,12 +93,12 @@ impl Watch {
     }
 }
 
-/// Time until the next measurement, by the highest share of the previous one and of this one.
+/// The time until the next measurement, from the highest share of the last measurement and of this one.
 fn next(before: f64, now: f64) -> Duration {
     if now < FAR && now - before < RISES { SELDOM } else { LOOK }
 }
 
-/// The highest share.
+/// Measures and returns the highest share.
 fn look(
     process: &Process,
     config: &model::Overload,
@@ -128,7 +129,7 @@ fn look(
     share
 }
 
-/// The last step that was logged. A process that swings around a threshold is logged once in [`REPORT_AGAIN`], and at once when it gets worse.
+/// The last step that was logged. If a process moves around a threshold, it is logged once in [`REPORT_AGAIN`]; if it gets worse, at once.
 #[derive(Debug, Default)]
 struct Reported {
     level: u8,
@@ -148,7 +149,7 @@ impl Reported {
     }
 }
 
-/// What is done now.
+/// The actions that are taken now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Steps {
     close: bool,
@@ -181,7 +182,7 @@ impl Steps {
         };
     }
 
-    /// 0 where all is well.
+    /// The level of overload; 0 means none.
     fn level(&self) -> u8 {
         match (self.stop, self.shed, self.close) {
             (true, ..) => 3,
@@ -191,7 +192,7 @@ impl Steps {
         }
     }
 
-    /// What is done, if anything.
+    /// The most severe action, if any.
     fn done(&self) -> Option<&'static str> {
         match (self.stop, self.shed, self.close) {
             (true, ..) => Some("no connection is accepted and requests are refused"),
@@ -210,7 +211,7 @@ impl Steps {
         }
     }
 
-    /// What callers see of it, for an operator; nothing where every request is served.
+    /// What overload means for callers, as a text for operators; `None` if every request is served.
     fn refusals(&self, resource: &str, share: f64) -> Option<String> {
         let done = self.done().filter(|_| self.shed || self.stop)?;
         Some(format!("overload: {done} ({resource} at {:.0} %); {}", share * 100.0, hint(resource)))
@@ -235,21 +236,25 @@ mod tests {
     }
 
     #[test]
-    fn each_step_begins_at_its_share_and_ends_five_points_below() {
+    fn each_step_starts_at_its_share_and_ends_five_points_below() {
         let mut steps = Steps::default();
         assert_eq!(at(&mut steps, 0.849), (false, 7, false));
         assert_eq!(at(&mut steps, 0.85), (true, 7, false));
         assert_eq!(at(&mut steps, 0.81), (true, 7, false));
         assert_eq!(at(&mut steps, 0.799), (false, 7, false));
         assert_eq!(at(&mut steps, 0.96), (true, -1, true));
-        assert_eq!(at(&mut steps, 0.91), (true, 5, true), "what runs may end before more comes");
+        assert_eq!(
+            at(&mut steps, 0.91),
+            (true, 5, true),
+            "running requests may end before more are accepted"
+        );
         assert_eq!(at(&mut steps, 0.89), (true, 6, false));
         assert_eq!(at(&mut steps, 0.85), (true, 7, false));
         assert_eq!(at(&mut steps, 0.5), (false, 7, false));
     }
 
     #[test]
-    fn swinging_around_a_threshold_is_told_once_in_ten_seconds_and_getting_worse_at_once() {
+    fn moving_around_a_threshold_is_logged_once_in_ten_seconds_and_getting_worse_at_once() {
         let (mut told, begin) = (Reported::default(), Instant::now());
         let mut at = |millis: u64, level| told.is_news(level, begin + Duration::from_millis(millis));
         assert!(!at(0, 0));
@@ -263,17 +268,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_near_its_limit_or_comes_nearer_quickly_is_looked_at_four_times_as_often() {
+    fn a_resource_near_its_limit_or_approaching_it_quickly_is_measured_four_times_as_often() {
         assert_eq!(next(0.1, 0.1), SELDOM);
         assert_eq!(next(0.1, 0.14), SELDOM);
         assert_eq!(next(0.1, 0.16), LOOK, "it rises");
         assert_eq!(next(0.4, 0.39), SELDOM);
         assert_eq!(next(0.39, 0.41), LOOK);
-        assert_eq!(next(0.9, 0.6), LOOK, "it is still much");
+        assert_eq!(next(0.9, 0.6), LOOK, "the share is still high");
     }
 
     #[test]
-    fn the_nearer_the_end_the_more_urgent_must_a_request_be() {
+    fn the_higher_the_share_the_more_urgent_must_a_request_be() {
         let mut steps = Steps::default();
         let keeps: Vec<i8> = (0..=10).map(|n| at(&mut steps, 0.9 + 0.005 * f64::from(n)).1).collect();
         assert!(keeps.is_sorted_by(|a, b| a >= b), "{keeps:?}");

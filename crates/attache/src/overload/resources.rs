@@ -1,8 +1,7 @@
 //! How much memory and how many file descriptors are in use, read from the kernel's files.
 //!
-//! Control groups in version 2 (`memory.max`, `.high`, `.current`, `.stat`, `.pressure`;
-//! Documentation/admin-guide/cgroup-v2.rst) and 1 (`memory.limit_in_bytes`, `.usage_in_bytes`). Files that don't exist,
-//! and values without a limit, are ignored.
+//! It reads control groups of version 2 (`memory.max`, `.high`, `.current`, `.stat`, `.pressure`; Documentation/admin-guide/cgroup-v2.rst)
+//! and of version 1 (`memory.limit_in_bytes`, `.usage_in_bytes`). Files that don't exist, and values without a limit, are ignored.
 
 use std::{
     fs::{self, File},
@@ -13,22 +12,23 @@ use std::{
 use attache_config::model;
 
 const MOUNT: &str = "/sys/fs/cgroup";
-/// Version 1 has no word for "no limit", but a number near 2^63.
+/// Version 1 has no value for "no limit", only a number near 2^63.
 const NO_LIMIT: u64 = 1 << 60;
-/// Limits change seldom, and reading them is most of a look's work: they are read at each this many looks, of which there may be one a second.
+/// Limits seldom change, and reading them is most of the work of a measurement. So they are read only once in this many measurements, of
+/// which there may be one a second.
 const LOOKS_FOR_LIMITS: u32 = 2;
 
-/// What may run out.
+/// The resources that may run out.
 pub(super) struct Resources {
-    /// The control group and those above it, the innermost first.
+    /// The control group and its parents, the innermost first.
     groups: Vec<Group>,
     descriptors: Option<u64>,
     looks: u32,
 }
 
-/// What one look says.
+/// The result of one measurement.
 pub(super) struct Usage {
-    /// By resource, the share that is in use.
+    /// For each resource, the share that is in use.
     pub(super) shares: Vec<(&'static str, f64)>,
     open: u64,
     descriptors: Option<u64>,
@@ -42,7 +42,7 @@ impl Resources {
         };
         let own = config.memory_limit.map(|limit| limit as u64);
         let groups = folders.into_iter().filter(|folder| folder.is_dir()).enumerate();
-        // A limit of the config's is one for the group itself.
+        // A limit in the config is a limit of the innermost group.
         let groups = groups.map(|(at, folder)| Group::new(folder, own.filter(|_| at == 0))).collect();
         Self { groups, descriptors: limit(), looks: 0 }
     }
@@ -52,9 +52,9 @@ impl Resources {
             self.groups.iter_mut().for_each(Group::read_limit);
         }
         self.looks = self.looks.wrapping_add(1);
-        // Asked for again where it could not be read when none was left.
+        // It is read again if it could not be read before because no descriptor was free.
         self.descriptors = self.descriptors.or_else(limit);
-        // The innermost group with a limit: those above it are shared with others.
+        // The innermost group with a limit counts: its parents are shared with other containers.
         let memory = self.groups.iter_mut().find_map(Group::share);
         let stalled = self.groups.first_mut().and_then(|group| stalled(group.pressure.as_mut()?.text()?));
         let open = open();
@@ -66,25 +66,25 @@ impl Resources {
 }
 
 impl Usage {
-    /// How many file descriptors are free until this share of them is used.
+    /// How many more file descriptors can be opened until this share of them is in use.
     pub(super) fn descriptors_below(&self, share: f64) -> i64 {
         let free = self.descriptors.map(|limit| (limit as f64 * share) as i64 - self.open.cast_signed());
         free.unwrap_or(i64::MAX)
     }
 }
 
-/// One control group's memory.
+/// The memory of one control group.
 struct Group {
     folder: PathBuf,
     limits: &'static [&'static str],
-    /// The config's.
+    /// The limit of the config.
     own_limit: Option<u64>,
     limit: Option<u64>,
     current: Followed,
     stat: Followed,
     /// Version 1 and kernels without PSI have none.
     pressure: Option<Followed>,
-    /// How the line of `stat` begins that says what the kernel can take back.
+    /// The beginning of the line in `stat` with the memory that the kernel can reclaim.
     cache: &'static str,
 }
 
@@ -101,7 +101,7 @@ impl Group {
         Self { folder, limits, own_limit, limit: None, current, stat, pressure, cache }
     }
 
-    /// Reads the limit, and has the other files opened anew, should the folder hold other ones since.
+    /// Reads the limit, and opens the other files again, in case the folder has been replaced.
     fn read_limit(&mut self) {
         for followed in [&mut self.current, &mut self.stat].into_iter().chain(&mut self.pressure) {
             followed.file = None;
@@ -120,7 +120,7 @@ impl Group {
     }
 }
 
-/// A file of the kernel's that stays open between looks: each read from its start is a new answer.
+/// A file of the kernel that stays open between measurements: each read from its start returns new values.
 struct Followed {
     path: PathBuf,
     file: Option<File>,
@@ -132,7 +132,7 @@ impl Followed {
         Self { path, file: None, buffer: Vec::new() }
     }
 
-    /// `None` where it can't be read. It is opened again then: without a free descriptor it could not be opened before.
+    /// The text of the file; `None` if it can't be read. Then it is opened again: it could not be opened before if no descriptor was free.
     fn text(&mut self) -> Option<&str> {
         if self.file.is_none() {
             self.file = Some(File::open(&self.path).ok()?);
@@ -145,7 +145,7 @@ impl Followed {
     }
 
     fn fill(&mut self) -> Option<()> {
-        /// More than any of these files has in one piece.
+        /// More bytes than any of these files has.
         const PIECE: usize = 8192;
         let file = self.file.as_ref()?;
         self.buffer.clear();
@@ -169,7 +169,7 @@ fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// Open file descriptors. Since Linux 6.2 the folder's size says it; before, its entries are counted.
+/// The number of open file descriptors. Since Linux 6.2 it is the size of the folder; before, the entries are counted.
 fn open() -> u64 {
     let folder = "/proc/self/fd";
     match fs::metadata(folder) {
@@ -182,7 +182,7 @@ fn limit() -> Option<u64> {
     limit_of_files(&read("/proc/self/limits")?)
 }
 
-/// The soft limit, of `/proc/self/limits`.
+/// The soft limit in `/proc/self/limits`.
 fn limit_of_files(limits: &str) -> Option<u64> {
     limits
         .lines()
@@ -193,7 +193,7 @@ fn limit_of_files(limits: &str) -> Option<u64> {
         .ok()
 }
 
-/// The folders of `/proc/self/cgroup`'s memory group, the innermost first. A container often sees its own group as the root.
+/// The folders of the memory group in `/proc/self/cgroup`, the innermost first. A container often sees its own group as the root.
 fn folders(groups: &str) -> Vec<PathBuf> {
     let line = |wanted: fn(&str) -> bool| {
         groups.lines().find_map(|line| {
@@ -212,7 +212,7 @@ fn folders(groups: &str) -> Vec<PathBuf> {
     own.ancestors().take_while(|folder| folder.starts_with(&mount)).map(Path::to_path_buf).collect()
 }
 
-/// `full avg10=1.25 …`: percent of the last 10 s.
+/// The value in `full avg10=1.25 …`: per cent of the last 10 s.
 fn stalled(pressure: &str) -> Option<f64> {
     let full = pressure.lines().find_map(|line| line.strip_prefix("full avg10="))?;
     full.split_whitespace().next()?.parse::<f64>().ok().map(|percent| percent / 100.0)
@@ -257,12 +257,12 @@ mod tests {
         assert_eq!(share(group(&v1).path(), None), Some(0.4));
         let none = [("memory.limit_in_bytes", "9223372036854771712\n"), ("memory.usage_in_bytes", "700\n")];
         assert_eq!(share(group(&none).path(), None), None);
-        assert_eq!(share(group(&none).path(), Some(1400)), Some(0.5), "but the config may have one");
+        assert_eq!(share(group(&none).path(), Some(1400)), Some(0.5), "but the config may set a limit");
         assert_eq!(share(group(&[]).path(), Some(1400)), None);
     }
 
     #[test]
-    fn usage_is_followed_at_each_look_and_a_limit_soon() {
+    fn usage_is_read_at_each_measurement_and_a_new_limit_soon() {
         let v2 =
             [("memory.max", "1000\n"), ("memory.current", "700\n"), ("memory.stat", "inactive_file 200\n")];
         let dir = group(&v2);
@@ -273,21 +273,21 @@ mod tests {
         };
         assert_eq!(memory(), Some(0.5));
         fs::write(dir.path().join("memory.current"), "1100\n").unwrap();
-        assert_eq!(memory(), Some(0.9), "a file that stays open is read anew");
+        assert_eq!(memory(), Some(0.9), "a file that stays open is read again");
         fs::write(dir.path().join("memory.stat"), "anon 1\ninactive_file 100\n").unwrap();
         assert_eq!(memory(), Some(1.0));
         fs::write(dir.path().join("memory.max"), "2000\n").unwrap();
         assert_eq!(memory(), Some(1.0));
         let looks = (0..LOOKS_FOR_LIMITS).filter(|_| memory() == Some(0.5)).count();
-        assert!(looks > 0, "the new limit counts within {LOOKS_FOR_LIMITS} looks");
+        assert!(looks > 0, "the new limit counts within {LOOKS_FOR_LIMITS} measurements");
         fs::write(dir.path().join("new"), "2100\n").unwrap();
         fs::rename(dir.path().join("new"), dir.path().join("memory.current")).unwrap();
         let looks = (0..LOOKS_FOR_LIMITS).filter(|_| memory() == Some(1.0)).count();
-        assert!(looks > 0, "and so does another file in a file's place");
+        assert!(looks > 0, "and a file that was replaced is read");
     }
 
     #[test]
-    fn the_groups_are_those_of_the_process_and_those_above() {
+    fn the_groups_are_that_of_the_process_and_its_parents() {
         let paths =
             |text: &str| folders(text).iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
         assert_eq!(paths("0::/a/b\n"), ["/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a", "/sys/fs/cgroup"]);

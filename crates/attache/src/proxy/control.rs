@@ -1,12 +1,11 @@
-//! The control thread: everything that is not a request. Discovery, health, probes, reloads, and the order of the end.
+//! The control thread does everything that is not a request: discovery, health, probes, reloads, and the order of the end.
 //!
-//! The order of the end, from SIGTERM on: not ready any more; [`shutdown.delay`] with everything served, while others stop sending;
-//! listeners that others reach drain; and only when what they accepted has ended do the listeners of the app itself, since a
-//! request that is being answered may need calls to be so. What still runs at the deadline is cut.
+//! The order of the end, from SIGTERM on: attache is no longer ready. During [`shutdown.delay`] it serves everything, while others stop
+//! sending. Then the listeners that other machines reach drain. When what they accepted has ended, the listeners of the app itself drain
+//! too: a request that is being answered may need calls of the app. What still runs at the deadline is cut.
 //!
-//! After a hand-over all listeners drain at once, since the process that serves takes new connections of the app, too,
-//! and the deadline is that of a reload, because nothing waits for the end of this process. A request to end brings the
-//! deadline forward.
+//! After a hand-over all listeners drain at once, because the new process also accepts connections of the app. The deadline is that of a
+//! reload, because nothing waits for the end of this process. A request to end makes the deadline earlier.
 //!
 //! [`shutdown.delay`]: attache_config::model::Shutdown
 
@@ -39,31 +38,31 @@ use crate::{
     watch as files,
 };
 
-/// How long connections that were cut have to notice.
+/// How long connections have to notice that they were cut.
 const CUT_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long the last traces have to be exported.
+/// How much time the last traces have to be exported.
 const EXPORTS_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often it is looked whether the last inbound connection has ended.
+/// How often attache checks whether the last inbound connection has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long after the start the pages are released that only the start needed.
+/// How long after the start attache releases the pages that only the start needed.
 const SETTLED: Duration = Duration::from_secs(1);
 
 type Started = std::sync::mpsc::Sender<Result<(), Error>>;
 
-/// Starts the workers. What is returned beside them closes when all of them have ended.
+/// Starts the workers. The returned channel closes when all workers have ended.
 pub(super) type StartWorkers = fn(&Arc<Process>) -> Result<(Workers, mpsc::Receiver<()>), Error>;
 
-/// A message to the thread.
+/// The channels with orders for the thread.
 pub(crate) struct Orders {
     pub(crate) stop: watch::Receiver<End>,
     pub(crate) others: mpsc::UnboundedReceiver<Order>,
 }
 
-/// Where operators ask.
+/// The ports for operators.
 pub(crate) struct Operators {
     pub(crate) probes: Option<TcpListener>,
     pub(crate) admin: Option<admin::Bound>,
-    /// Sockets of others in this program, which are handed over with the rest.
+    /// Sockets of other parts of this program. They are handed over with the rest.
     pub(crate) others: Vec<Keyed>,
 }
 
@@ -146,7 +145,7 @@ pub(super) async fn serve(
     let _ = started.send(Ok(()));
     tracing::info!(workers = count, "ready");
     spawn_local(async {
-        // The first calls are not kept waiting for it.
+        // The first calls must not wait for this.
         sleep(SETTLED).await;
         if let Err(error) = resident::release_start_pages() {
             tracing::debug!(%error, "the program's mappings can't be read");
@@ -157,13 +156,13 @@ pub(super) async fn serve(
     let mut stop = orders.stop;
     let _ = stop.wait_for(|&end| end != End::No).await;
     drain(process, stop, ended).await;
-    // A process that was being started in place of this one has ended by then.
+    // A process that was being started to replace this one has ended by then.
     control.orders.closed().await;
     Ok(())
 }
 
-/// Ends in order: calls to the app, then the app, then the app's calls. Cuts what still runs at the deadline. `ended` closes when each
-/// worker has ended.
+/// Ends everything in order: calls to the app, then the app, then the app's calls. Cuts what still runs at the deadline. `ended` closes
+/// when every worker has ended.
 async fn drain(process: &Arc<Process>, stop: watch::Receiver<End>, mut ended: mpsc::Receiver<()>) {
     process.readiness.draining();
     let mut app = process.wrapped.subscribe();
@@ -179,7 +178,7 @@ async fn drain(process: &Arc<Process>, stop: watch::Receiver<End>, mut ended: mp
     }
     let mut deadline = Deadline::begin(process, stop, is_succeeded);
     tracing::info!("draining, for at most {:?}", deadline.limit);
-    // Else the sockets would stay open, and connections wait in them.
+    // Otherwise the sockets would stay open, and connections would wait in them.
     process.held().clear();
     process.drain_inbound.drain();
     if is_succeeded {
@@ -192,7 +191,7 @@ async fn drain(process: &Arc<Process>, stop: watch::Receiver<End>, mut ended: mp
     process.wrapped.send_if_modified(|app| std::mem::replace(app, next(*app)) == Wrapped::Runs);
     let _ = app.wait_for(|app| matches!(app, Wrapped::None | Wrapped::Gone)).await;
     process.drain.drain();
-    // An app may take longer for its end than the deadline; what it left behind ends then.
+    // The app may take longer to end than the deadline; then what it left behind ends.
     deadline.at = deadline.at.max(Instant::now() + CUT_TIMEOUT);
     tokio::select! {
         // Each worker holds a sender until it has ended.
@@ -206,12 +205,12 @@ async fn drain(process: &Arc<Process>, stop: watch::Receiver<End>, mut ended: mp
     process.last_exports(EXPORTS_TIMEOUT).await;
 }
 
-/// When what still runs is cut.
+/// The instant at which the rest is cut.
 struct Deadline {
     at: Instant,
-    /// Time from the begin of the drain, or from the moment at which the end was asked for.
+    /// The time from the beginning of the drain, or from the moment when the end was requested.
     limit: Duration,
-    /// What the limit becomes when the end is asked for.
+    /// The limit after the end is requested.
     asked: Duration,
     stop: watch::Receiver<End>,
 }
@@ -224,7 +223,7 @@ impl Deadline {
         Self { at: after(limit), limit, asked, stop }
     }
 
-    /// Waits for it. Safe to give up.
+    /// Waits for the deadline. The future may be dropped.
     async fn passes(&mut self) {
         let was_asked = *self.stop.borrow() == End::Asked;
         if !was_asked {
@@ -233,7 +232,7 @@ impl Deadline {
                 _ = self.stop.wait_for(|&end| end == End::Asked) => {}
             }
             (self.at, self.limit) = (self.at.min(after(self.asked)), self.asked);
-            tracing::info!("asked to end: what still runs may take {:?} more", self.limit);
+            tracing::info!("the end was requested: what still runs may take {:?} more", self.limit);
         }
         sleep_until(self.at).await;
     }
@@ -243,7 +242,7 @@ fn after(limit: Duration) -> Instant {
     Instant::now().checked_add(limit).unwrap_or_else(far)
 }
 
-/// An app that runs may end now.
+/// The app may end now, if it runs.
 fn next(app: Wrapped) -> Wrapped {
     if app == Wrapped::Runs { Wrapped::MayEnd } else { app }
 }
@@ -258,12 +257,12 @@ fn succeeded(process: &Process) -> impl Future<Output = ()> + 'static {
     }
 }
 
-/// A time that doesn't come.
+/// An instant that never comes.
 fn far() -> Instant {
     Instant::now() + Duration::from_hours(24 * 365)
 }
 
-/// Waits until no connection is open on any listener that others reach, or waits to be accepted there.
+/// Waits until no connection is open on any listener that other machines reach, and none waits to be accepted there.
 async fn inbound_ended(process: &Process) {
     let generation = process.generation();
     let inbound = || generation.listeners.iter().filter(|listener| listener.is_inbound());

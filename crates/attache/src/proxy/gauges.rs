@@ -1,4 +1,4 @@
-//! Gauges of endpoints, breakers, retry budgets and admission, which change by themselves.
+//! Gauges of endpoints, breakers, retry budgets and admission. Their values change without a reload.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{process::Process, ticks::tick};
 /// How often the endpoints' states are counted for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
-/// Keeps the endpoint gauges true: discovery, health checks and ejections all change them.
+/// Keeps the endpoint gauges up to date: discovery, health checks and ejections all change them.
 pub(super) async fn count_endpoints(process: Arc<Process>) {
     loop {
         let generation = process.generation();

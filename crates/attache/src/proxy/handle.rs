@@ -1,4 +1,4 @@
-//! What tells a running proxy what to do, from any thread.
+//! Handles that control a running proxy from any thread.
 
 use std::sync::Arc;
 
@@ -10,26 +10,26 @@ use crate::{
     upgrade::OwnCommand,
 };
 
-/// What is asked of the [`Reloader`](super::reload::Reloader).
+/// An order for the [`Reloader`](super::reload::Reloader).
 pub(crate) enum Order {
     /// Read the config again.
     Reload { trigger: Trigger, reply: oneshot::Sender<Result<Report, String>> },
-    /// Hand over to a new process; its id.
+    /// Hand over to a new process. The reply is its id.
     Upgrade { myself: OwnCommand, reply: oneshot::Sender<Result<u32, String>> },
 }
 
-/// Why the proxy ends, if it does. The later one in this order replaces an earlier one.
+/// Why the proxy ends, if it does. A later value in this order replaces an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum End {
-    /// It serves.
+    /// It does not end.
     No,
-    /// Another process serves in its place, and nothing waits for the end of this one.
+    /// Another process serves instead, and nothing waits for the end of this one.
     Succeeded,
-    /// A signal, the admin API or the app's end asked for it.
+    /// A signal, the admin API or the app's end requested it.
     Asked,
 }
 
-/// Tells a running proxy what to do. Works from any thread, cheap to clone.
+/// Controls a running proxy. It works from any thread and is cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Control {
     pub(super) process: Arc<Process>,
@@ -38,27 +38,24 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// What the proxy's threads share.
+    /// What the threads of the proxy share.
     pub(crate) fn process(&self) -> &Arc<Process> {
         &self.process
     }
 
-    /// Hands the listening sockets to a new process and ends when that serves, or says why it doesn't.
+    /// Hands the listening sockets to a new process. This process ends when the new one serves; otherwise the error says why it doesn't.
     pub(crate) async fn upgrade(&self, myself: OwnCommand) -> Result<u32, String> {
         let (reply, answer) = oneshot::channel();
         let _ = self.orders.send(Order::Upgrade { myself, reply });
-        answer
-            .await
-            .unwrap_or_else(|_| Err("the program is ending: nothing is handed over any more".to_owned()))
+        answer.await.unwrap_or_else(|_| Err("the program is ending: it hands nothing over".to_owned()))
     }
 
-    /// Begins to drain, for at most `shutdown.drain_timeout`; accepted work continues. A drain after a hand-over is
-    /// shortened to that.
+    /// Begins to drain, for at most `shutdown.drain_timeout`; accepted work continues. A drain after a hand-over is shortened to that time.
     pub(crate) fn drain(&self) {
         self.ends(End::Asked);
     }
 
-    /// Begins to drain since another process serves, for at most `reload.drain_timeout`.
+    /// Begins to drain because another process serves, for at most `reload.drain_timeout`.
     pub(crate) fn retire(&self) {
         self.ends(End::Succeeded);
     }
@@ -71,17 +68,17 @@ impl Control {
         });
     }
 
-    /// It ends in an orderly way.
+    /// Whether an orderly end was requested.
     pub(crate) fn was_told_to_end(&self) -> bool {
         *self.stop.borrow() != End::No
     }
 
-    /// Reads the config's files again and switches over, or says why not; then nothing has changed. Waits for reloads that were
-    /// asked for before.
+    /// Reads the config's files again and uses the new config. If it can't, the error says why, and nothing has changed. It waits for
+    /// reloads that were requested before.
     pub(crate) async fn reload(&self, trigger: Trigger) -> Result<Report, String> {
         let (reply, answer) = oneshot::channel();
-        // If the queue was dropped, so are the order and its reply.
+        // If the queue was dropped, the order and its reply were dropped too.
         let _ = self.orders.send(Order::Reload { trigger, reply });
-        answer.await.unwrap_or_else(|_| Err("the program is ending: nothing is reloaded any more".to_owned()))
+        answer.await.unwrap_or_else(|_| Err("the program is ending: it reloads nothing".to_owned()))
     }
 }

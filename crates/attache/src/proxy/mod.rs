@@ -1,8 +1,8 @@
-//! One running proxy: how it starts and how it ends.
+//! One running proxy: its start and its end.
 //!
-//! Order of the start: everything that can be wrong is found first (a port in use, a certificate that can't be read); then the control
-//! thread begins discovery and waits a bounded time for its first answers; only then do the workers accept. Connections that
-//! come meanwhile wait in the kernel's queue, so the first request finds endpoints.
+//! Order of the start: everything that can be wrong is checked first (a port in use, a certificate that can't be read). Then the control
+//! thread starts discovery and waits a limited time for the first results. Only then do the workers accept. Connections that arrive
+//! meanwhile wait in the kernel's queue, so the first request finds endpoints.
 
 mod control;
 mod gauges;
@@ -43,20 +43,20 @@ use crate::{
     watch as files,
 };
 
-/// What a proxy gets from the program around it; the default is nothing.
+/// What a proxy gets from the program around it. The default is nothing.
 #[derive(Default)]
 pub(crate) struct Setup {
     /// Changes the level of the program's log.
     pub(crate) log: Option<LogControl>,
     /// The supervisor that is notified.
     pub(crate) supervisor: Supervisor,
-    /// Sockets to be used instead of new ones.
+    /// Sockets to use instead of new ones.
     pub(crate) handed: InheritedSockets,
-    /// Sockets that the program itself serves, to be handed to a successor with the rest.
+    /// Sockets that the program itself serves. They are handed to a new process with the rest.
     pub(crate) others: Vec<Keyed>,
 }
 
-/// A proxy that runs. Dropping it leaves it running; [`Proxy::stop`] ends it.
+/// A running proxy. Dropping this value does not end it; [`Proxy::stop`] does.
 pub(crate) struct Proxy {
     control: Control,
     address: Option<SocketAddr>,
@@ -65,7 +65,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Binds, starts every thread and returns when the workers accept.
+    /// Binds, starts every thread, and returns when the workers accept.
     pub(crate) fn start(config: Config, setup: Setup) -> Result<Self, Error> {
         let (began, at) = (Instant::now(), SystemTime::now());
         let Setup { log, supervisor, mut handed, others } = setup;
@@ -76,7 +76,7 @@ impl Proxy {
         let mut sockets = prepared.sockets.iter().flat_map(|(_, sockets)| sockets);
         let address = sockets.find_map(attache_listener::Socket::local_addr);
         let probes = match probes.map(|address| bind_probes(address, &mut handed)).transpose() {
-            // As with the admin API: at its default it gives way, so that a second attache can be tried out on one machine.
+            // As with the admin API: at its default address it is left out, so that a second attache can be tried on one machine.
             Err(Error::Probes { address, source })
                 if address == Config::METRICS && source.kind() == io::ErrorKind::AddrInUse =>
             {
@@ -101,7 +101,7 @@ impl Proxy {
             let run = move || control::run(&control, prepared, operators, orders, &started, ending);
             thread::Builder::new().name("control".to_owned()).spawn(run).map_err(Error::Thread)?
         };
-        // A control thread that died has dropped its end.
+        // A control thread that died has dropped its sender.
         start.recv().unwrap_or_else(|_| Err(Error::Thread(io::Error::other("the control thread ended"))))?;
         let result = Ok(Report {
             generation: 1,
@@ -112,7 +112,7 @@ impl Proxy {
         });
         let proxy = Self { control, address, ended, thread };
         if let Some(Err(source)) = predecessor.map(Predecessor::ready) {
-            // Who ended it did not know of this one, and would find the addresses taken.
+            // The code that ended it did not know this proxy, and would find its addresses in use.
             proxy.stop();
             return Err(Error::Predecessor(source));
         }
@@ -125,22 +125,22 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// The first TCP address that is listened on.
+    /// The first TCP address that it listens on.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// What serves now.
+    /// The present generation.
     pub(crate) fn generation(&self) -> Arc<Generation> {
         self.control.process.generation()
     }
 
-    /// What tells it what to do.
+    /// The handle that controls it.
     pub(crate) fn control(&self) -> &Control {
         &self.control
     }
 
-    /// Becomes true when the last request has ended, or the drain timeout has come.
+    /// Becomes true when the last request has ended, or when the drain timeout has passed.
     pub(crate) fn ended(&self) -> watch::Receiver<bool> {
         self.ended.clone()
     }
@@ -157,7 +157,7 @@ impl Proxy {
 fn bind_probes(address: SocketAddr, handed: &mut InheritedSockets) -> Result<TcpListener, Error> {
     let both = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     let given = handed.take_one(&probes_key(address)).or_else(|| {
-        // An attache of before the default was both families.
+        // An attache from before the change of the default listened on both families.
         let before = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
         both.then(|| handed.take_one(&probes_key(before))).flatten()
     });

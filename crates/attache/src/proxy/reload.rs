@@ -1,9 +1,8 @@
-//! A new config while the old one serves: read, checked, prepared whole, then switched over at once.
+//! Puts a new config into use while the old one serves: it is read, checked and prepared as a whole, and then used at once.
 //!
-//! The rule: nothing changes before everything that can fail has succeeded. A config that can't be read, a certificate
-//! that is broken, a port that is taken leave the running generation as it is; that is logged with its place, counted,
-//! and told by the probes and the admin API until a reload succeeds. One reload runs at a time. Once the process drains
-//! there are none.
+//! The rule: nothing changes before everything that can fail has succeeded. If a config can't be read, a certificate is broken or a port is
+//! in use, the running generation stays. This is logged with its place, counted, and shown by the probes and the admin API until a reload
+//! succeeds. One reload runs at a time. After the process has begun to drain, there are no reloads.
 
 use std::{
     collections::HashSet,
@@ -44,24 +43,24 @@ use crate::{
     watch as files,
 };
 
-/// How long to wait for the workers before a log line says that one is stuck.
+/// How long attache waits for the workers before it logs that one of them hangs.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long lines of an access log that is replaced have to be written.
+/// How much time there is to write the remaining lines of an access log that is replaced.
 const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads the config again, and switches over.
+/// Reads the config again and puts it into use.
 pub(crate) struct Reloader {
     pub(crate) process: Arc<Process>,
     pub(crate) upkeep: Upkeep,
     pub(crate) workers: Workers,
-    /// Sockets of operators' ports with their keys, to be handed over.
+    /// The sockets of the operators' ports with their keys, for a process that takes over.
     pub(crate) operators: Vec<(String, OwnedFd)>,
-    /// Whether the program was asked to end.
+    /// Whether the program was told to end.
     pub(crate) stop: watch::Receiver<End>,
 }
 
 impl Reloader {
-    /// Takes orders until the process drains; keeps up what the last generation needs for as long as it is polled.
+    /// Accepts orders until the process drains. As long as it is polled, it also runs the tasks of the last generation.
     pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>, mut drain: Drain) {
         let drained = drain.reached(Phase::Drain);
         tokio::pin!(drained);
@@ -75,21 +74,21 @@ impl Reloader {
                         _ = &mut drained => break,
                         result = self.reload(trigger) => drop(reply.send(result)),
                     },
-                    // Not dropped by the drain: the new process must have ended before this one.
+                    // The drain does not drop this: the new process must have ended before this one.
                     Order::Upgrade { myself, reply } => drop(reply.send(self.upgrade(myself).await)),
                 },
                 else => break,
             }
         }
-        // Else the sockets would stay open, and connections wait in them.
+        // Otherwise the sockets would stay open, and connections would wait in them.
         self.process.held().clear();
-        // An order that comes from now on gets an error: its reply channel is dropped with the queue.
+        // Later orders get an error: their reply channel is dropped together with the queue.
         drop(orders);
         std::future::pending::<()>().await;
     }
 
     async fn upgrade(&mut self, myself: OwnCommand) -> Result<u32, String> {
-        let asked = "attache was asked to end: no new process takes over";
+        let asked = "attache was told to end: no new process takes over";
         let was_asked = *self.stop.borrow() == End::Asked;
         if was_asked {
             return Err(asked.to_owned());
@@ -102,7 +101,7 @@ impl Reloader {
             sockets.push((key.clone(), duplicate(socket).into_iter().collect()));
         }
         let (line, give_up) = upgrade::Line::new()?;
-        // A separate thread: it waits until the new process serves.
+        // A separate thread, because it waits until the new process serves.
         let mut handed = spawn_blocking(move || {
             let sockets: Vec<_> = sockets
                 .iter()
@@ -115,7 +114,7 @@ impl Reloader {
             _ = self.stop.wait_for(|&end| end == End::Asked) => {
                 give_up.now();
                 if let Ok(Ok(pid)) = handed.await {
-                    // It served before it could be given up.
+                    // The new process served before the hand-over could be cancelled.
                     upgrade::end(pid);
                 }
                 return Err(asked.to_owned());
@@ -137,7 +136,7 @@ impl Reloader {
         let process = &self.process;
         process.supervisor.ready(match &result {
             Ok(_) => "serving",
-            Err(_) => "serving the config before; the last one was refused, see the log",
+            Err(_) => "serving the previous config; the last one was refused, see the log",
         });
         process.metrics.config_loaded(result.is_ok());
         match &result {
@@ -154,7 +153,7 @@ impl Reloader {
             Err(why) => {
                 tracing::error!(
                     trigger = trigger.as_str(),
-                    "the new config was not taken, the one before serves on:\n{}",
+                    "the new config was refused, and the previous one stays in use:\n{}",
                     why.trim_end()
                 );
             }
@@ -168,9 +167,8 @@ impl Reloader {
     async fn attempt(&mut self) -> Result<Report, String> {
         let before = self.process.generation();
         let Some(file) = before.config.file.clone() else {
-            return Err(
-                "there is no config file to read again: this is the built-in forward proxy".to_owned()
-            );
+            return Err("there is no config file to read again: attache runs as the built-in forward proxy"
+                .to_owned());
         };
         let (process, known) = (self.process.clone(), before.clone());
         let read = spawn_blocking(move || read(&file, &known, &process)).await;
@@ -185,7 +183,7 @@ impl Reloader {
         Ok(Report { generation: generation + 1, changes, needs_restart, diff, orphaned })
     }
 
-    /// Everything from here to the workers' answers happens, or nothing.
+    /// Everything from here to the workers' answers happens, or nothing does.
     async fn switch(&mut self, mut prepared: Prepared, before: &Arc<Generation>) -> Result<(), Error> {
         let sockets = std::mem::take(&mut prepared.sockets);
         let process = &self.process;
@@ -198,7 +196,7 @@ impl Reloader {
         let mut taken = self.workers.switch(&new, sockets);
         if timeout(TAKE_TIMEOUT, taken.recv()).await.is_err() {
             tracing::error!(
-                "a worker has not taken the new config after {TAKE_TIMEOUT:?}; it still serves the old one"
+                "a worker does not use the new config after {TAKE_TIMEOUT:?}; it still uses the old one"
             );
         }
         self.upkeep.retain(&new);
@@ -216,16 +214,16 @@ impl Reloader {
     }
 }
 
-/// What reading the config came to: it is not yet served.
+/// The result of reading the config; it is not used yet.
 struct Read {
-    /// Nothing where nothing changed.
+    /// `None` if nothing has changed.
     prepared: Option<Box<Prepared>>,
     changes: Vec<String>,
     needs_restart: Vec<String>,
     diff: String,
 }
 
-/// Reads, checks and prepares; nothing is prepared if nothing changed. Blocks.
+/// Reads, checks and prepares. If nothing has changed, nothing is prepared. It blocks.
 fn read(file: &Path, before: &Generation, process: &Process) -> Result<Read, String> {
     process.reloads.begins(files::digest(&files::files(&before.config)));
     let env = |name: &str| std::env::var(name).ok();
@@ -251,7 +249,7 @@ fn read(file: &Path, before: &Generation, process: &Process) -> Result<Read, Str
     Ok(Read { prepared: Some(Box::new(prepared)), changes, needs_restart, diff })
 }
 
-/// Requests that found a route before, and none now; of listeners that both have.
+/// Requests that matched a route before and match none now, on listeners that both configs have.
 fn orphaned(before: &Config, now: &Config) -> Vec<String> {
     let pairs = now.listeners.iter().filter_map(|listener| {
         let old = before.listeners.iter().find(|old| old.name == listener.name)?;
@@ -260,7 +258,7 @@ fn orphaned(before: &Config, now: &Config) -> Vec<String> {
     pairs.flatten().collect()
 }
 
-/// A Unix socket that is kept gets its new mode.
+/// Sets the mode of a Unix socket that is kept, if it has changed.
 fn set_modes(old: &Config, new: &Config) {
     let modes = |config: &Config| -> Vec<(PathBuf, u32)> {
         let binds = config.listeners.iter().flat_map(|listener| &listener.bind);

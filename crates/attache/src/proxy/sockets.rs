@@ -1,26 +1,26 @@
-//! Listening sockets, and what makes one the same before and after a reload or in a new process.
+//! Listening sockets, and the keys by which a socket is recognised after a reload or in a new process.
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use attache_config::model::{self, Bind, Name};
 use attache_listener::Socket;
 
-/// The sockets of one bind, in the order of the workers; more than once round where more were handed over.
+/// The sockets of one bind, in the order of the workers. If more were handed over, workers have several.
 pub(crate) type Bound = (BindKey, Vec<Socket>);
 
-/// What makes a socket the same one in two generations.
+/// What makes a socket the same in two generations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum BindKey {
-    /// Whichever listener has it.
+    /// The address, whichever listener has it.
     Tcp(SocketAddr),
-    /// The mode of the file may change.
+    /// The path; the mode of the file may change.
     Unix(PathBuf),
-    /// Port 0 is another port for each: which one of which listener.
+    /// Port 0 is a different port each time, so this is which bind of which listener.
     Any(Name, usize),
 }
 
 impl BindKey {
-    /// The word for it between processes.
+    /// The key in the form that processes exchange.
     pub(crate) fn key(&self) -> String {
         match self {
             Self::Tcp(address) => format!("tcp {address}"),

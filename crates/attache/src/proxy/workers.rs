@@ -1,4 +1,4 @@
-//! The control thread's handle on the workers.
+//! The control thread's handle for the workers.
 
 use std::{
     sync::{Arc, Barrier},
@@ -15,16 +15,16 @@ use crate::{
     worker::{self, Update},
 };
 
-/// The control thread's handle on the workers.
+/// The control thread's handle for the workers.
 pub(crate) struct Workers(Vec<mpsc::UnboundedSender<Update>>);
 
 impl Workers {
-    /// How many there are.
+    /// The number of workers.
     pub(super) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Starts the workers. The channel that is returned beside them closes when all of them have ended.
+    /// Starts the workers. The returned channel closes when all of them have ended.
     pub(super) fn start(process: &Arc<Process>) -> Result<(Self, mpsc::Receiver<()>), Error> {
         let (done, ended) = mpsc::channel::<()>(1);
         let count = process.workers.count();
@@ -43,7 +43,7 @@ impl Workers {
         Ok((Self(updates), ended))
     }
 
-    /// The same on the calling thread, whose clock is a test's.
+    /// Starts the workers on the calling thread, whose clock belongs to a test.
     #[cfg(test)]
     #[expect(clippy::unnecessary_wraps, reason = "as `start`")]
     pub(super) fn start_here(process: &Arc<Process>) -> Result<(Self, mpsc::Receiver<()>), Error> {
@@ -60,7 +60,7 @@ impl Workers {
         Ok((Self((0..process.workers.count()).map(start).collect()), ended))
     }
 
-    /// Sends every worker the generation and its own socket of each bind. The returned channel closes when all workers have taken them.
+    /// Sends the generation to every worker, with the worker's own sockets. The returned channel closes when all workers use it.
     pub(crate) fn switch(&self, generation: &Arc<Generation>, sockets: Vec<Bound>) -> mpsc::Receiver<()> {
         let (taken, all_taken) = mpsc::channel(1);
         let mut by_worker: Vec<Vec<_>> = self.0.iter().map(|_| Vec::new()).collect();

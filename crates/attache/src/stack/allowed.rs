@@ -1,7 +1,7 @@
-//! Counters of what access rules allow.
+//! Counters of the decisions of access rules that allow.
 //!
-//! Nearly every request of a listener with rules is allowed by the same few. So the counter of each is looked up once, when the rule
-//! allows for the first time, and kept; only denials look theirs up each time.
+//! On a listener with rules, the same few rules allow almost every request. So the counter of a rule is looked up once, when the rule
+//! allows for the first time, and then kept. Only denials look up their counter each time.
 
 use std::cell::OnceCell;
 
@@ -18,7 +18,7 @@ pub(super) struct AllowedCounters {
 
 impl AllowedCounters {
     pub(super) fn new(table: &RouteTable) -> Self {
-        // One for each rule, and one where no rule had to allow it.
+        // One counter for each rule, and one for requests that needed no rule.
         let counters = |policy: Option<&AccessPolicy>| {
             let count = policy.map_or(0, |policy| policy.allow_count() + 1);
             (0..count).map(|_| OnceCell::new()).collect()
@@ -29,7 +29,7 @@ impl AllowedCounters {
         }
     }
 
-    /// One more is allowed: by the rules of the listener, or of this route.
+    /// Counts one allowed request: by the rules of the listener, or of this route.
     #[inline]
     pub(super) fn count(
         &self,

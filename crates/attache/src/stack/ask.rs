@@ -9,13 +9,13 @@ use attache_wire::{Request, RequestHead};
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
-    /// An answer.
+    /// A response.
     Http,
-    /// An answer that may turn the connection into something else. The upstream sees the request, and decides.
+    /// A response that may switch the connection to another protocol. The upstream sees the request and decides.
     Upgrade(Upgrade),
-    /// A tunnel to the upstream, which sees nothing of the request.
+    /// A tunnel to the upstream. The upstream sees no part of the request.
     Connect,
-    /// The same without a request: the client's bytes are not HTTP.
+    /// A tunnel without a request: the client's bytes are not HTTP.
     Opaque,
 }
 
@@ -29,7 +29,7 @@ impl Ask {
         }
     }
 
-    /// The upgrade that is passed on.
+    /// The upgrade that is passed on, if there is one.
     pub(super) const fn upgrade(&self) -> Option<&Upgrade> {
         match self {
             Self::Upgrade(upgrade) => Some(upgrade),
@@ -37,7 +37,7 @@ impl Ask {
         }
     }
 
-    /// The call that all layers see. They treat a tunnel's like any other; only the upstream's end gives a connection for it.
+    /// The call that all layers see. They handle the call of a tunnel like any other; only the upstream returns a connection for it.
     pub(super) fn call(&self, request: Request<Body>, context: Rc<CallContext>) -> Call {
         match self {
             Self::Http | Self::Upgrade(_) => Call::new(request, context),

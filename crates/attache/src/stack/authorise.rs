@@ -1,8 +1,8 @@
-//! Who may do what: the layer before everything that costs or changes something.
+//! Decides who may do what. This layer comes before everything that costs or changes something.
 //!
-//! First the request's token, where one is asked for; then the rules of the listener, then those of the route. All must let a request
-//! through. The layer stands behind the route's choice, which has no effect of its own, so that one place knows both, and before
-//! limits, mirrors, credentials and upstreams. HTTP, CONNECT and opaque connections go through the same function.
+//! First it checks the request's token, if one is required; then the rules of the listener, then those of the route. All of them must allow
+//! a request. The layer comes after the choice of the route, which has no effect of its own, so that one place knows both. It comes before
+//! limits, mirrors, credentials and upstreams. HTTP, CONNECT and opaque connections pass through the same function.
 
 use std::rc::Rc;
 
@@ -26,7 +26,7 @@ pub(super) struct Token<'p> {
 }
 
 impl ListenerStack {
-    /// Allows a request to continue to its route, or says why not.
+    /// Allows a request to continue to its route, or says why it may not.
     pub(super) fn authorise<'r>(
         &'r self,
         request: &RequestHead,
@@ -62,7 +62,7 @@ impl ListenerStack {
         Ok(token)
     }
 
-    /// Another reading of the request leads to a route that asks for a token or asks an authorizer, as the one that was found doesn't.
+    /// Refuses a request if another reading of it leads to a route with a token or an authorizer that the found route doesn't have.
     #[cold]
     fn refuse_in_doubt(
         &self,
@@ -70,7 +70,7 @@ impl ListenerStack {
         other: &CompiledRoute,
         exchange: &Exchange,
     ) -> Result<(), Failure> {
-        // One of them has rules, or they would not differ.
+        // One of the two routes has rules; otherwise they would not differ.
         let Some(policy) = other.authorization().or_else(|| found.authorization()) else { return Ok(()) };
         let detail = format!(
             "another reading of the request leads to route {}, which asks for another token or another authorizer",
@@ -80,7 +80,7 @@ impl ListenerStack {
         self.refuse(failure, policy, Some(found), exchange)
     }
 
-    /// Lets an opaque connection go on to the route that was found, or says why not.
+    /// Allows an opaque connection to continue to its route, or says why it may not.
     pub(super) fn authorise_connection(
         &self,
         client: &Client,
@@ -90,13 +90,13 @@ impl ListenerStack {
         if let Some((wanted, policy, route)) = self.token(route)
             && wanted.required
         {
-            // Opaque bytes have none that attache could see.
+            // Opaque bytes have no token that attache could see.
             self.refuse(token_failure(TokenError::Missing), policy, route, exchange)?;
         }
         self.ask(&Facts::of_connection(client), route, exchange)
     }
 
-    /// What is asked of tokens: by the route, or else by the listener.
+    /// The requirements for tokens: those of the route, or else of the listener.
     fn token<'r>(
         &'r self,
         route: Option<&'r CompiledRoute>,
@@ -154,7 +154,7 @@ impl ListenerStack {
         self.refuse_by(denied.rule(), failure, policy, route, exchange)
     }
 
-    /// Counts what a token or an authorizer refuses, and refuses.
+    /// Counts and refuses what a token or an authorizer does not allow.
     pub(super) fn refuse(
         &self,
         failure: Failure,
@@ -165,7 +165,7 @@ impl ListenerStack {
         self.refuse_by(None, failure, policy, route, exchange)
     }
 
-    /// Counts and refuses, or in a dry run only says in the log that it would.
+    /// Counts and refuses. In a dry run it only logs that it would refuse.
     fn refuse_by(
         &self,
         rule: Option<&Name>,
@@ -197,7 +197,7 @@ impl ListenerStack {
 }
 
 impl Token<'_> {
-    /// Takes the token off the request, and tells the upstream the claims in place of what the client wrote there.
+    /// Removes the token from the request. The claims for the upstream replace anything that the client wrote there.
     pub(super) fn pass_on(&self, verifier: &Verifier, request: &mut RequestHead) {
         verifier.pass_on(self.wanted, request, self.claims.as_deref());
     }
@@ -210,7 +210,7 @@ fn token_failure(error: TokenError) -> Failure {
         TokenError::NoKeys(why) => return Failure { detail: why, ..Failure::from(Reason::NoTokenKeys) },
     };
     let mut headers = Fields::new();
-    // RFC 6750 section 3.
+    // RFC 6750 section 3: the challenge for a missing or invalid token.
     headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     Failure { detail, headers: Some(Box::new(headers)), ..Failure::from(reason) }
 }

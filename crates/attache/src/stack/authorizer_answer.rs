@@ -1,4 +1,4 @@
-//! What an authorizer that was asked changes of a request.
+//! The changes of a request that an authorizer demands.
 
 use std::rc::Rc;
 
@@ -10,15 +10,15 @@ use http::HeaderName;
 
 use super::exit::Failure;
 
-/// An authorizer that was asked, and what it changes.
+/// An authorizer that was asked, and the changes that it demands.
 pub(super) struct AuthorizerAnswer<'r> {
     pub(super) external: &'r External,
-    /// `None` where it gave no answer that counts: `failure_mode: open`, or a dry run.
+    /// `None` if its answer does not count: `failure_mode: open`, or a dry run.
     pub(super) granted: Option<Box<Granted>>,
 }
 
 impl AuthorizerAnswer<'_> {
-    /// Changes a request on its way up. Whatever was answered, nothing stays of what the client sent in the authorizer's name.
+    /// Changes a request for the upstream. In any case it removes everything that the client sent in the authorizer's name.
     pub(super) fn apply(&self, request: &mut RequestHead) -> Result<(), Failure> {
         let config = self.external.config();
         let nothing = Granted::default();
@@ -26,17 +26,17 @@ impl AuthorizerAnswer<'_> {
         granted.apply(config, request).map_err(|why| unavailable(&config.name, &why))
     }
 
-    /// Fields that no trailer of the request brings back: the route's, and those that the authorizer takes out.
+    /// Fields that must not come back as trailers of the request: the route's, and those that the authorizer removes.
     pub(super) fn withheld(&self, of_route: &Rc<[HeaderName]>) -> Rc<[HeaderName]> {
         match self.granted.as_deref().map(Granted::removed) {
             None | Some([]) => Rc::clone(of_route),
-            // Allocated for those requests alone of which an authorizer takes something out.
+            // Allocated only for requests from which an authorizer removes something.
             Some(removed) => of_route.iter().chain(removed).cloned().collect(),
         }
     }
 }
 
-/// The call ends: the authorizer gave no answer that can be carried out.
+/// The call ends, because the authorizer gave no answer that attache can apply.
 pub(super) fn unavailable(name: &Name, why: &str) -> Failure {
     Failure { detail: format!("authorizer {name}: {why}"), ..Failure::from(Reason::AuthorizerUnavailable) }
 }

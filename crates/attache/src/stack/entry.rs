@@ -1,4 +1,4 @@
-//! Before a call leaves: check, route, authorise, prepare.
+//! The steps before a call is sent: check, route, authorise, prepare.
 
 use std::rc::Rc;
 
@@ -24,7 +24,7 @@ use super::{
     route::RouteService,
 };
 
-/// How far a request came without waiting.
+/// The result of the steps that need no waiting.
 pub(super) enum EntryProgress<'a> {
     /// Its route answers by itself.
     Answer(Response<Body>),
@@ -32,15 +32,15 @@ pub(super) enum EntryProgress<'a> {
     Call { route: &'a RouteService, call: Call, back: ResponseContext },
 }
 
-/// How far a request came before it leaves.
+/// The result of the checks.
 pub(super) enum Admitted<'a> {
-    /// It was for attache itself.
+    /// The request was for attache itself.
     Answer(Response<Body>),
-    /// It was checked, has its route, and the rules let it through.
+    /// It was checked, it has a route, and the rules allow it.
     Passed(CheckedRequest<'a>),
 }
 
-/// What was found out about a request.
+/// A request that was checked, with the results.
 pub(super) struct CheckedRequest<'a> {
     pub(super) form: Form,
     pub(super) ask: Ask,
@@ -56,7 +56,7 @@ impl<'a> CheckedRequest<'a> {
     }
 }
 
-/// Where a route sends an ask.
+/// The destination of an ask.
 pub(super) struct Chosen<'a> {
     pub(super) route: &'a RouteService,
     pub(super) id: DestinationId,
@@ -65,7 +65,7 @@ pub(super) struct Chosen<'a> {
 }
 
 impl ListenerStack {
-    /// Everything before a request leaves.
+    /// All steps before a request is sent.
     pub(super) fn begin(
         &self,
         mut request: Request<Body>,
@@ -85,7 +85,7 @@ impl ListenerStack {
         }
     }
 
-    /// Check, route, rules.
+    /// The steps check, route and rules.
     #[inline]
     pub(super) fn admit(
         &self,
@@ -156,7 +156,7 @@ impl ListenerStack {
         Ok(Admitted::Passed(CheckedRequest { form, ask, matched, named, token }))
     }
 
-    /// Prepares a request that passed, with what an authorizer says.
+    /// Prepares an allowed request, with the changes of an authorizer.
     #[inline]
     pub(super) fn depart<'a>(
         &'a self,
@@ -188,7 +188,8 @@ impl ListenerStack {
         if let Some(asked) = asked {
             asked.apply(parts)?;
         }
-        // Only now: a claim or an authorizer may name the upstream, and the client's own header of that name has been removed.
+        // This must not come earlier: a claim or an authorizer may name the upstream, and by now the client's own header of that name has
+        // been removed.
         let chosen = self.choose(&shape.ask, route, &parts.headers, &context.exchange)?;
         ctx.upstream = &chosen.upstream.name;
         let upstream_host = self.upstream_hosts.get(chosen.destination.upstream.0);
@@ -238,13 +239,13 @@ impl ListenerStack {
         self.metrics.cors(&self.listener.name, &route.name, outcome);
     }
 
-    /// Names the Host that no route is for, and those that there are.
+    /// The failure if no route matches. It names the request's Host, and the Hosts that have routes.
     #[cold]
     fn no_route(&self, parts: &RequestHead) -> Failure {
         Failure { detail: self.table.no_route(parts), ..Failure::from(Reason::NoRoute) }
     }
 
-    /// A destination of a route that takes such an ask, and the layers that lead there.
+    /// A destination of a route that accepts such an ask, and the layers for it.
     pub(super) fn choose<'a>(
         &'a self,
         ask: &Ask,
@@ -260,23 +261,23 @@ impl ListenerStack {
         let upstream = self.upstreams.config(destination.upstream).ok_or(Reason::InternalError)?;
         *exchange.upstream.borrow_mut() = Some(upstream.name.clone());
         match ask {
-            // No rule can see inside a tunnel: there is one only where the config asks for it.
+            // Rules can't see inside a tunnel, so there is one only if the config allows it.
             Ask::Connect if !route.takes_connect() => return Err(no_tunnel(&upstream.name)),
             Ask::Http | Ask::Upgrade(_) if route.traffic() == Traffic::Opaque => return Err(no_http()),
-            // Of opaque bytes the table knows which routes take them.
+            // The route table knows which routes accept opaque bytes.
             Ask::Http | Ask::Upgrade(_) | Ask::Connect | Ask::Opaque => {}
         }
         let service = self.routes.get(route.id.0).and_then(Option::as_ref).ok_or(Reason::InternalError)?;
         Ok(Chosen { route: service, id, destination, upstream })
     }
 
-    /// Removes and adds what this hop has to, before a request leaves. This happens before the route's own changes: it removes headers that
-    /// a client nominates in `Connection` or spells in another way, and never those that the route or attache adds.
+    /// Removes and adds the fields of this hop before a request is sent. This comes before the route's own changes: it removes headers that
+    /// a client names in `Connection` or spells differently, and must never remove those that the route or attache adds.
     pub(super) fn leave(&self, parts: &mut RequestHead, shape: &RequestShape, client: &Client) {
         strip_request(&mut parts.headers, shape.ask.upgrade(), shape.form.is_proxied());
         if shape.version == Version::HTTP_10 {
-            // An HTTP/1.0 client doesn't wait for a 100, and its `Expect` is ignored (RFC 9110 section 10.1.1). With it, the call to the
-            // upstream would hold back the body for a second.
+            // An HTTP/1.0 client doesn't wait for status 100, and its `Expect` is ignored (RFC 9110 section 10.1.1). With `Expect`, the
+            // call to the upstream would delay the body for a second.
             parts.headers.remove(EXPECT);
         }
         remove_underscored(&mut parts.headers, |name| {
@@ -294,7 +295,7 @@ impl ListenerStack {
 
 fn no_tunnel(upstream: &str) -> Failure {
     let detail = format!(
-        "no tunnel to `{upstream}` was asked for: its rules are about HTTP, which a tunnel hides; a route with `methods: CONNECT` asks for one"
+        "the config allows no tunnel to `{upstream}`: its rules are about HTTP, which a tunnel hides; a route with `methods: CONNECT` allows one"
     );
     Failure { detail, ..Failure::from(Reason::ConnectDenied) }
 }
@@ -310,14 +311,14 @@ fn no_http() -> Failure {
     Failure { detail, ..Failure::from(Reason::ProtocolMismatch) }
 }
 
-/// What the request itself tells the record.
+/// Notes in the record what the request itself says.
 fn note(exchange: &Exchange, parts: &RequestHead) {
     if let Some(id) = parts.headers.get(attache_http::REQUEST_ID) {
-        // What is left of it is harmless.
+        // The checks have kept only a harmless id.
         let shared = parts.headers.shared(id.as_bytes());
         exchange.request_id.replace(shared.map_or_else(|| Text::of(id.as_bytes()), Text::shared));
     }
-    // The path that was matched, where it isn't the one that was sent.
+    // The path that was matched, if it isn't the path that was sent.
     let mut path = exchange.path.borrow_mut();
     if path.as_bytes() != parts.uri.path().as_bytes() {
         *path = Text::from(parts.uri.path());

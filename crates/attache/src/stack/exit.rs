@@ -1,4 +1,4 @@
-//! The way back: an upstream's answer, a tunnel, or why there is neither.
+//! The way back: an upstream's response, a tunnel, or the reason for an answer of attache.
 
 use std::rc::Rc;
 
@@ -18,31 +18,31 @@ use http::{HeaderName, StatusCode};
 
 use super::{ListenerStack, ask::Ask, session::Session, tunnel::Tunnel};
 
-/// What must be remembered of a request for the way back.
+/// What the way back needs to know about a request.
 pub(super) struct RequestShape {
     pub(super) form: Form,
     pub(super) ask: Ask,
     pub(super) version: http::Version,
 }
 
-/// What is needed of a request when its answer comes.
+/// What the response needs to know about its request.
 pub(super) struct Sending {
     pub(super) asker: AnswerContext,
     pub(super) exchange: Rc<Exchange>,
     pub(super) back: ResponseContext,
-    /// What a browser needs. Seldom there, hence the box.
+    /// What a browser needs. Boxed, because it is rare.
     pub(super) web: Option<Box<ResponsePlan>>,
 }
 
-/// What an upstream's answer needs for its way back.
+/// What the way back of an upstream's response needs.
 pub(super) struct ResponseContext {
     pub(super) shape: RequestShape,
     pub(super) edits: ReadyEdits,
     /// Fields that no trailer may have.
     pub(super) withheld: Rc<[HeaderName]>,
-    /// The client's side of an upgrade or a CONNECT, and what becomes of it. Seldom there, hence the box.
+    /// The client's side of an upgrade or a CONNECT, and its tunnel. Boxed, because it is rare.
     pub(super) switched: Option<Box<(OnUpgrade, Tunnel)>>,
-    /// The client's session with an endpoint. Seldom there, hence the box.
+    /// The client's session with an endpoint. Boxed, because it is rare.
     pub(super) session: Option<Box<Session>>,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Failure {
     pub(super) detail: String,
     pub(super) retry_after: Option<std::time::Duration>,
     pub(super) headers: Option<Box<Fields>>,
-    /// What an authorizer says that the client is answered.
+    /// The answer that an authorizer has chosen for the client.
     pub(super) denial: Option<Box<Denial>>,
 }
 
@@ -80,14 +80,14 @@ impl From<Reason> for Failure {
 }
 
 impl ListenerStack {
-    /// What came of a call, on its way to the client.
+    /// The result of a call, for the client.
     pub(super) fn answered(&self, sent: Result<Response<Body>, Error>, sending: Sending) -> Response<Body> {
         let Sending { asker, exchange, back, web } = sending;
         let response = self.returned(sent, asker, back, &exchange);
         self.send_off(response, web, &exchange)
     }
 
-    /// What came of a call, before a browser's needs are met.
+    /// The result of a call, before the headers for browsers are added.
     pub(super) fn returned(
         &self,
         sent: Result<Response<Body>, Error>,
@@ -111,7 +111,7 @@ impl ListenerStack {
         })
     }
 
-    /// The last step of every response: what a browser needs, then it is noted as the client gets it.
+    /// The last step of every response: it adds what a browser needs, and notes the response as the client gets it.
     pub(super) fn send_off(
         &self,
         mut response: Response<Body>,
@@ -147,7 +147,7 @@ impl ListenerStack {
             let is_empty = body.is_empty();
             answer_as_told(&mut response, asker, status, headers, body);
             if is_empty {
-                // By HTTP an authorizer that was asked with HEAD has told no body, and says nothing of how long it would be.
+                // An HTTP authorizer that was asked with HEAD has sent no body, and doesn't say how long the body would be.
                 response.headers_mut().remove(CONTENT_LENGTH);
             }
             exchange.status.set(response.status().as_u16());
@@ -171,7 +171,7 @@ impl ListenerStack {
                     self.tunnels.connected(client, upstream, tunnel);
                     Ok(Response::new(Body::empty()))
                 }
-                // A layer answered by itself, as a fault does. A success without a tunnel would be taken for one.
+                // A layer, such as a fault, answered by itself. A success without a tunnel would look like a tunnel.
                 (None, _) if !response.status().is_success() => Ok(response),
                 _ => {
                     exchange.fail(Reason::InternalError, "a tunnel without a connection");
@@ -187,7 +187,7 @@ impl ListenerStack {
         };
         let (mut parts, mut body) = response.into_parts();
         if switching && let Some((client, tunnel)) = switched {
-            // The head goes to the client without its extensions.
+            // The client gets the head without its extensions.
             let mut upstream = Response::new(std::mem::take(&mut body));
             upstream.head_mut().carried = parts.carried.take();
             self.tunnels.upgraded(client, upstream, tunnel);
@@ -214,14 +214,14 @@ impl ListenerStack {
 
     fn arrive(&self, parts: &mut ResponseHead, switching: bool, proxied: bool, edits: ReadyEdits) {
         let upstream_version = parts.version;
-        // RFC 9110 section 15.5.22: a 426 says to what.
+        // RFC 9110 section 15.5.22: a 426 must name the protocol.
         let upgrade = switching || parts.status == StatusCode::UPGRADE_REQUIRED;
         strip_response(&mut parts.headers, upgrade, proxied);
         if let Some(via) = &self.via {
             via.add(&mut parts.headers, upstream_version);
         }
         edits.apply(&mut parts.headers);
-        // What the upstream spoke is its own affair; the client is answered in its own version.
+        // The response has the client's version, whatever version the upstream used.
         parts.version = http::Version::HTTP_11;
     }
 }

@@ -1,9 +1,8 @@
-//! Asking another service who may do what, once the rules have let a request or connection through.
+//! Asks another service whether a request or a connection is allowed, after the rules have allowed it.
 //!
-//! Only listeners that ask one come here: the answer is waited for, and all others need no future for that. The
-//! question is made of a copy of the request, so that the service sees what the upstream will see (who called, no
-//! hop-by-hop fields, the token's claims), and the client's request stays unchanged until the service has answered with
-//! its changes.
+//! Only listeners with an authorizer use this code: it waits for an answer, and other listeners need no future for that. The question is
+//! made from a copy of the request, so that the authorizer sees what the upstream will see (the client, no hop-by-hop fields, the token's
+//! claims). The client's request stays unchanged until the authorizer has answered with its changes.
 
 use std::{
     collections::VecDeque,
@@ -39,7 +38,7 @@ use super::{
     exit::{Failure, RequestShape},
 };
 
-/// Who is asked, and by which rules.
+/// Which authorizer is asked, and by which rules.
 pub(super) struct Asking<'r> {
     external: Option<&'r Rc<External>>,
     context: &'r [(Name, Name)],
@@ -49,7 +48,7 @@ pub(super) struct Asking<'r> {
 }
 
 impl ListenerStack {
-    /// Serves a request on a listener that asks an authorizer.
+    /// Serves a request on a listener with an authorizer.
     pub(super) async fn serve_asked(
         self: Rc<Self>,
         request: Request<Body>,
@@ -96,14 +95,14 @@ impl ListenerStack {
             return self.depart(request, context, upgrade, hold, passed, None);
         };
         let limit = asking.external.and_then(|external| external.config().body);
-        // The authorizer gets no fact about the body of a request that has none, as with Envoy: not even that it is complete.
+        // As with Envoy, the authorizer learns nothing about the body of a request that has none, not even that it is complete.
         let has_body = passed.ask == Ask::Http && !request.body().is_end_stream();
         let excerpt = match limit.filter(|_| asking.body && has_body) {
             Some(limit) => {
                 let idle = self.listener.http.idle_timeout;
                 let (excerpt, body) = begin_of(std::mem::take(request.body_mut()), limit, idle).await?;
                 *request.body_mut() = body;
-                // Its sender was told to go on, so the upstream need not be asked whether it may.
+                // The client was already told to send the body, so the upstream need not be asked.
                 request.headers_mut().remove(EXPECT);
                 Some(excerpt)
             }
@@ -123,7 +122,7 @@ impl ListenerStack {
         begun
     }
 
-    /// Allows an opaque connection to continue, or says why not.
+    /// Allows an opaque connection to continue, or says why it may not.
     pub(super) async fn ask_about_connection(
         &self,
         client: &Client,
@@ -136,7 +135,7 @@ impl ListenerStack {
         self.ask_external(&asking, &question, exchange).await.map(drop)
     }
 
-    /// Who is asked: the route's authorizer, or else the listener's.
+    /// Which authorizer is asked: the route's, or else the listener's.
     fn asking<'r>(&'r self, route: Option<&'r CompiledRoute>) -> Option<Asking<'r>> {
         let of_route = route.and_then(|route| Some((route.authorization()?, Some(route))));
         let of_listener = self.table.authorization().map(|policy| (policy, None));
@@ -169,7 +168,7 @@ impl ListenerStack {
         question: &Question<'_>,
         exchange: &Exchange,
     ) -> Result<AuthorizerAnswer<'r>, Failure> {
-        // The config sees to it that there is one.
+        // The config guarantees that there is one.
         let Some(external) = asking.external else { return Err(Reason::InternalError.into()) };
         let config = external.config();
         let count = |outcome| self.metrics.authorizer(&config.name, outcome);
@@ -186,7 +185,7 @@ impl ListenerStack {
             }
             Err(why) if config.failure_mode == AuthorizerFailure::Open => {
                 count("failed-open");
-                tracing::debug!(authorizer = %config.name, why, "no answer: the request goes on without");
+                tracing::debug!(authorizer = %config.name, why, "no answer: the request continues without one");
                 None
             }
             Err(why) => {
@@ -201,13 +200,13 @@ impl ListenerStack {
 
 fn denied(name: &Name, mut denial: Box<Denial>) -> Failure {
     let detail = match std::mem::take(&mut denial.detail) {
-        said if said.is_empty() => format!("authorizer {name} denies it"),
-        said => format!("authorizer {name} denies it: {said}"),
+        said if said.is_empty() => format!("authorizer {name} denies the request"),
+        said => format!("authorizer {name} denies the request: {said}"),
     };
     Failure { detail, denial: Some(denial), ..Failure::from(Reason::DeniedByAuthorizer) }
 }
 
-/// Waits for the begin of a body, and gives it back together with the whole body.
+/// Waits for the beginning of a body. Returns it together with the whole body.
 async fn begin_of(mut body: Body, limit: AuthorizerBody, idle: Duration) -> Result<(Excerpt, Body), Failure> {
     let too_large = || {
         let detail = format!("the authorizer gets at most {} bytes", limit.max);
@@ -247,7 +246,7 @@ async fn begin_of(mut body: Body, limit: AuthorizerBody, idle: Duration) -> Resu
     Ok((excerpt, body))
 }
 
-/// A body whose begin was read already.
+/// A body whose beginning was read already.
 struct ReadAhead {
     frames: VecDeque<Frame<Bytes>>,
     rest: Body,

@@ -36,35 +36,35 @@ use crate::{
     generation::{Generation, UpstreamParts},
 };
 
-/// Hosts of forward proxies and original destinations that a worker keeps ready; when there are more, those that the control
-/// thread has dropped go, and then all.
+/// How many hosts of forward proxies and original destinations a worker keeps ready. If there are more, those that the control thread has
+/// dropped are removed, and if that is not enough, all of them.
 const READY_HOSTS: usize = 4096;
 
-/// Every upstream of one generation as one worker uses it.
+/// All upstreams of one generation, for one worker.
 pub(crate) struct Upstreams {
-    /// One for each of the config's, in its order.
+    /// One for each upstream of the config, in its order.
     all: Vec<One>,
-    /// The secrets that requests are given.
+    /// The secrets that are added to requests.
     credentials: Credentials,
     /// Verifies tokens.
     verifier: Rc<Verifier>,
-    /// Who is asked about requests, one for each of the config's; `None` can't be asked.
+    /// The authorizers, one for each in the config; `None` for one that can't be asked.
     authorizers: Vec<Option<Rc<External>>>,
-    /// Where this process listens itself.
+    /// The addresses that this process itself listens on.
     own: OwnAddresses,
 }
 
-/// One upstream. Cheap to clone; generations that have it in common share its connections.
+/// One upstream. It is cheap to clone. Generations that share it share its connections.
 #[derive(Clone)]
 struct One {
     parts: UpstreamParts,
     named: WorkerUpstream,
-    /// Where requests name the host: this worker's cache of them.
+    /// If requests name the host: this worker's cache of hosts.
     hosts: Option<Rc<OnDemandHosts>>,
     ready: Ready,
 }
 
-/// Upstreams of hosts that requests named.
+/// The upstreams of hosts that requests named.
 type Ready = Rc<PerHost<(Arc<UpstreamState>, WorkerUpstream)>>;
 
 /// What a worker keeps for each host that requests named.
@@ -77,7 +77,7 @@ impl<T> Default for PerHost<T> {
 }
 
 impl<T> PerHost<T> {
-    /// Uses the stack of a host, and makes it first if there is none.
+    /// Uses the stack of a host. If there is none, it is made first.
     pub(super) fn with<R, E>(
         &self,
         host: &Arc<Shared>,
@@ -91,7 +91,7 @@ impl<T> PerHost<T> {
         let result = work(&mut new);
         let mut all = self.0.borrow_mut();
         if all.len() >= READY_HOSTS {
-            // A host that the control thread dropped has lost its endpoints.
+            // A host that the control thread dropped has no endpoints any more.
             all.retain(|_, (host, _)| !host.endpoints.load().endpoints.is_empty());
         }
         if all.len() >= READY_HOSTS {
@@ -112,7 +112,7 @@ impl One {
         }
     }
 
-    /// It is the same one, not only called the same.
+    /// Whether it is the same upstream, not only one with the same name.
     fn is(&self, parts: &UpstreamParts) -> bool {
         let hosts = |parts: &UpstreamParts| parts.on_demand.as_ref().map(Arc::as_ptr);
         Arc::ptr_eq(&self.parts.resilience, &parts.resilience) && hosts(&self.parts) == hosts(parts)
@@ -131,7 +131,7 @@ impl One {
         ready
     }
 
-    /// Where a call goes.
+    /// The target of a call.
     fn named_by<'a>(&self, call: &'a Call) -> Result<CallTarget<'a>, Error> {
         let parts = &self.parts;
         if parts.shared().config.address == Address::OriginalDestination {
@@ -164,7 +164,7 @@ impl Upstreams {
         })
     }
 
-    /// Those of a generation. What it took over from the one before keeps its connections.
+    /// The upstreams of a generation. Those that it took over from the previous generation keep their connections.
     pub(crate) fn new(generation: &Generation, before: &Self, own: OwnAddresses) -> Rc<Self> {
         let one =
             |parts| before.all.iter().find(|one| one.is(parts)).cloned().unwrap_or_else(|| One::new(parts));
@@ -173,7 +173,7 @@ impl Upstreams {
         let credentials = generation.credentials.clone();
         let mut upstreams = Self { all, credentials, verifier, authorizers: Vec::new(), own };
         let authorizers = generation.config.authorizers.iter().map(|config| {
-            // An answer that comes too late is worth nothing, and so is a second attempt.
+            // An answer that comes too late is worth nothing, and neither is a second attempt.
             let service =
                 upstreams.service(config.service, config.timeout, Retry { attempts: 0, ..Retry::default() });
             Some(Rc::new(External::new(config.clone(), service?)))
@@ -190,13 +190,13 @@ impl Upstreams {
         self.all.get(id.0).map(|one| &*one.parts.shared().config)
     }
 
-    /// An upstream of the config; `None` where requests name the host.
+    /// An upstream of the config; `None` if requests name its hosts.
     pub(crate) fn named(&self, id: UpstreamId) -> Option<(&Arc<UpstreamState>, &WorkerUpstream)> {
         let one = self.all.get(id.0).filter(|one| !one.parts.is_on_demand())?;
         Some((&one.parts.resilience, &one.named))
     }
 
-    /// Closes what is kept for reuse.
+    /// Closes the connections that are kept for reuse.
     pub(crate) fn close_idle(&self) {
         for one in &self.all {
             one.named.close_idle();
@@ -204,12 +204,12 @@ impl Upstreams {
         }
     }
 
-    /// A secret that requests are given.
+    /// A secret that is added to requests.
     pub(crate) fn credential(&self, wanted: Option<&model::Credential>) -> Option<&Credential> {
         self.credentials.get(wanted?)
     }
 
-    /// Opens the connections that the config wants ahead of traffic.
+    /// Opens the connections that the config wants before there is traffic.
     pub(crate) fn preconnect(&self) {
         for one in &self.all {
             if one.parts.shared().config.pool.preconnect > 0 {
@@ -218,7 +218,7 @@ impl Upstreams {
         }
     }
 
-    /// The layers of a destination whose upstream the config names.
+    /// The layers of a destination whose upstream has its endpoints in the config.
     pub(crate) fn stack(&self, destination: &Destination) -> Option<Stack<WorkerUpstream>> {
         let (state, upstream) = self.named(destination.upstream)?;
         Some(stack(&destination.policy, state, upstream.clone()))
@@ -229,12 +229,12 @@ impl Upstreams {
         &self.verifier
     }
 
-    /// Who is asked about requests.
+    /// An authorizer, by its index in the config.
     pub(crate) fn authorizer(&self, index: usize) -> Option<&Rc<External>> {
         self.authorizers.get(index)?.as_ref()
     }
 
-    /// Headers that an authorizer may set, and so no client.
+    /// Headers that an authorizer may set, and that a client must not set.
     pub(crate) fn headers_of(&self, used: Option<&AuthorizerUse>) -> impl Iterator<Item = &HeaderName> {
         let external = match used {
             Some(AuthorizerUse::Ask { authorizer, .. }) => self.authorizer(*authorizer),
@@ -243,7 +243,7 @@ impl Upstreams {
         external.into_iter().flat_map(|external| &external.config().upstream_headers)
     }
 
-    /// An upstream that attache itself asks; `None` where requests name the host.
+    /// An upstream that attache itself calls; `None` if requests name its hosts.
     pub(crate) fn service(&self, id: UpstreamId, timeout: Duration, retry: Retry) -> Option<rpc::Service> {
         let (state, upstream) = self.named(id)?;
         let config = &state.shared.config;
@@ -253,15 +253,15 @@ impl Upstreams {
         Some(own_calls(config.name.clone(), config.own_host(), service))
     }
 
-    /// Asks the service of a global rate limit; `None` where requests name the host, which the service's never do.
+    /// The client for the service of a global rate limit; `None` if requests name the host, which is never the case for such a service.
     pub(crate) fn limiter(&self, limit: GlobalRateLimit, route: Name) -> Option<Rc<GlobalLimiter>> {
-        // An answer that comes too late is worth nothing, and so is a second attempt.
+        // An answer that comes too late is worth nothing, and neither is a second attempt.
         let retry = Retry { attempts: 0, ..Retry::default() };
         let service = self.service(limit.service, limit.timeout, retry)?;
         Some(GlobalLimiter::new(limit, route, service))
     }
 
-    /// The host that a call names, if this worker knows it: nothing has to be waited for then.
+    /// The host that a call names, if this worker knows it: then there is nothing to wait for.
     pub(super) fn known_host(
         &self,
         destination: &Destination,
@@ -284,7 +284,7 @@ impl Upstreams {
         Ok(found)
     }
 
-    /// The host that a call names, looked up where it isn't known.
+    /// The host that a call names. It is looked up if this worker doesn't know it.
     pub(super) async fn host(&self, destination: &Destination, call: &Call) -> Result<Arc<Shared>, Error> {
         let (one, hosts) = self.asked(destination)?;
         let request_timeout = destination.policy.timeouts.request;
@@ -310,7 +310,7 @@ impl Upstreams {
         Ok(host)
     }
 
-    /// The layers of a destination before a host that requests name.
+    /// The layers of a destination for a host that requests name.
     pub(super) fn stack_of_host(
         &self,
         destination: &Destination,
@@ -321,20 +321,20 @@ impl Upstreams {
         Ok(stack(&destination.policy, &state, upstream))
     }
 
-    /// The upstream of a destination whose host requests name, with this worker's hosts.
+    /// The upstream of a destination whose hosts requests name, with this worker's hosts.
     fn asked(&self, destination: &Destination) -> Result<(&One, &OnDemandHosts), Error> {
         let asked = self.all.get(destination.upstream.0).and_then(|one| Some((one, &**one.hosts.as_ref()?)));
         asked.ok_or_else(|| Error::new(Reason::InternalError, SentPart::Nothing))
     }
 }
 
-/// What a call says of where it goes.
+/// The part of a call that names its target.
 enum CallTarget<'a> {
     Address(SocketAddr),
     Host(&'a str, u16),
 }
 
-/// Ends the ejections of a host's endpoints on time, as the control thread does for upstreams that the config names.
+/// Ends the ejections of a host's endpoints on time. For upstreams with endpoints in the config, the control thread does this.
 async fn end_ejections(shared: Weak<Shared>) {
     while let Some(shared) = shared.upgrade() {
         outlier::recover(&shared, Instant::now());
@@ -343,12 +343,12 @@ async fn end_ejections(shared: Weak<Shared>) {
     }
 }
 
-/// `GET https://…`: the client leaves encryption to its proxy. (A CONNECT's target has no scheme.)
+/// Whether it is `GET https://…`: the client leaves the encryption to its proxy. (The target of a CONNECT has no scheme.)
 fn asks_for_tls(request: &Request<Body>) -> bool {
     request.method() != Method::CONNECT && request.uri().scheme() == Some(&Scheme::HTTPS)
 }
 
-/// The host that a request names; for opaque TLS the server name, with the port that was dialled.
+/// The host that a request names. For opaque TLS it is the server name, with the port of the original connection.
 fn named_host(call: &Call) -> Option<(&str, u16)> {
     let request = &call.request;
     let Some(authority) = request.uri().authority() else {

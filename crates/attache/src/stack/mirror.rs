@@ -1,9 +1,9 @@
-//! Request mirroring: a copy goes to a second upstream, its answer is dropped.
+//! Request mirroring: a copy of the request is sent to a second upstream, and its response is dropped.
 //!
-//! The rule: a mirror never costs the real request anything but the copy. The body's pieces are shared, not copied; a
-//! mirror that can't keep up is cut as soon as more than [`BEHIND`] bytes wait for it, or [`BEHIND_ALL`] for all
-//! mirrors; nothing of it is retried or waited for. It has the deadlines of its own upstream, and how it ended is
-//! counted. Upgrades and CONNECT are not mirrored: there is no request to repeat.
+//! The rule: a mirror costs the real request nothing but the copy. The pieces of the body are shared, not copied. A mirror that is too slow
+//! is cut as soon as more than [`BEHIND`] bytes wait for it, or more than [`BEHIND_ALL`] for all mirrors. Nothing is retried, and nothing
+//! waits for it. It has the deadlines of its own upstream, and its result is counted. Upgrades and CONNECT are not mirrored: there is no
+//! request to repeat.
 
 use std::{
     cell::RefCell,
@@ -31,12 +31,12 @@ use tower::Service as _;
 
 use super::Upstreams;
 
-/// Bytes that may wait for a mirror before it is cut.
+/// How many bytes may wait for a mirror before it is cut.
 const BEHIND: usize = 1 << 20;
-/// Bytes that may wait for all mirrors of the process: a copy is the first thing to go where memory is short.
+/// How many bytes may wait for all mirrors of the process: if memory is short, copies are the first thing to drop.
 const BEHIND_ALL: usize = 16 << 20;
 
-/// Bytes that wait for all mirrors.
+/// How many bytes wait for all mirrors.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// Sends a copy of `request` to `mirror`, and returns the request to send on.
 pub(super) fn split(
@@ -63,7 +63,7 @@ pub(super) fn split(
     let exchange =
         Rc::new(Exchange::new(context.exchange.listener.clone(), "mirror", context.client.address));
     if let Some(wanted) = config.credential.as_deref() {
-        // Its own alone; without it the copy isn't made.
+        // The copy gets only its own secret. If that is missing, the copy isn't sent.
         let given = upstreams.credential(Some(wanted)).map(|own| own.apply(copy.headers_mut()));
         if !matches!(given, Some(Ok(()))) {
             failed(&config.name, &exchange, Reason::NoCredential, "");
@@ -85,7 +85,7 @@ pub(super) fn split(
             Err(error) => failed(&name, &exchange, error.reason, &error.detail()),
             Ok(response) => {
                 let mut body = response.into_body();
-                // Read to its end, so that the connection can be used again.
+                // The response is read to its end, so that the connection can be reused.
                 let end = loop {
                     match std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
                         Some(Ok(_)) => {}
@@ -116,7 +116,7 @@ fn failed(upstream: &Name, exchange: &Exchange, reason: Reason, detail: &str) {
     tracing::debug!(%upstream, %reason, detail, "mirror failed");
 }
 
-/// `-shadow` behind the host, as Envoy's mirrors have it, so that logs can tell the copies.
+/// Adds `-shadow` to the host, as Envoy's mirrors do, so that logs can distinguish the copies.
 fn mark(copy: &mut Request<Body>) {
     let Some(host) = copy.headers().get(HOST).and_then(|host| host.to_str().ok()) else { return };
     let marked = match host.rsplit_once(':') {
@@ -130,7 +130,7 @@ fn mark(copy: &mut Request<Body>) {
     }
 }
 
-/// The Host that the mirror's upstream is to be sent, where the config says one.
+/// Sets the Host for the mirror's upstream, if the config has one.
 fn rename(copy: &mut Request<Body>, host: &str) {
     let Ok(value) = HeaderValue::from_str(host) else { return };
     let mut parts = std::mem::take(copy.uri_mut()).into_parts();
@@ -140,14 +140,14 @@ fn rename(copy: &mut Request<Body>, host: &str) {
     copy.headers_mut().insert(HOST, value);
 }
 
-/// What waits for the mirror.
+/// The data that waits for the mirror.
 #[derive(Default)]
 struct Pipe {
     frames: VecDeque<Frame<Bytes>>,
     waiting: usize,
     /// The real body has ended cleanly.
     ended: bool,
-    /// The real body was cut, or the mirror fell behind.
+    /// The real body was cut, or the mirror was too slow.
     cut: bool,
     /// The mirror no longer reads.
     gone: bool,
@@ -168,7 +168,7 @@ impl Pipe {
         }
     }
 
-    /// The mirror has taken so much.
+    /// The mirror has taken so many bytes.
     fn took(&mut self, bytes: usize) {
         self.waiting -= bytes;
         WAITING.fetch_sub(bytes, Relaxed);
@@ -201,7 +201,7 @@ impl Drop for Pipe {
     }
 }
 
-/// The real body, which tells the pipe.
+/// The real body. It copies its data to the pipe.
 struct Tee {
     body: Body,
     pipe: Rc<RefCell<Pipe>>,
@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn copies_that_wait_are_bounded_for_each_mirror_and_for_all_together() {
+    fn waiting_copies_are_limited_for_each_mirror_and_for_all_together() {
         let piece = Bytes::from(vec![0; 256 << 10]);
         let mut pipes: Vec<Pipe> = (0..100).map(|_| Pipe::of(None)).collect();
         for _ in 0..3 {
@@ -311,10 +311,10 @@ mod tests {
             }
         }
         let kept = pipes.iter().filter(|pipe| !pipe.cut).count();
-        assert!((1..100).contains(&kept), "{kept} of 100: whoever comes when there is no room is cut");
+        assert!((1..100).contains(&kept), "{kept} of 100: a copy without room is cut");
         let mut one = pipes.swap_remove(pipes.iter().position(|pipe| !pipe.cut).unwrap());
         drop(pipes);
-        assert_eq!(WAITING.load(Relaxed), one.waiting, "what is cut or dropped is given back");
+        assert_eq!(WAITING.load(Relaxed), one.waiting, "the bytes of cut and dropped copies are released");
         for _ in 0..8 {
             one.push(&piece);
         }

@@ -1,29 +1,28 @@
-//! The whole chain of layers, in the order in which a request passes them. This is the one place where the parts are
-//! assembled.
+//! The whole chain of layers, in the order in which a request passes them. Only here are the parts assembled.
 //!
-//! An [`Ask`] is a request, an upgrade, a CONNECT or opaque bytes. All of them meet the same steps in the same order; a step that has
-//! nothing to say to one of them says so in its own code, and there is no way round it.
+//! An [`Ask`] is a request, an upgrade, a CONNECT or opaque bytes. All of them pass the same steps in the same order. A step that does not
+//! apply to one of them decides that in its own code; no ask can avoid a step.
 //!
-//! 1. **listener** hands over what can be read in one way, or the verdict on what can't. Who the client is has been proven by then.
-//!    Under overload the least urgent end here: nothing was done for them yet.
-//! 2. **check** ([`entry`]): one meaning for Host, target and headers; one form of the path. Before routing, so that the route and the
-//!    upstream read the same request.
-//! 3. **route** ([`entry`]): the most specific one. It may answer by itself. A tunnel is made only where the config asks for one, and
-//!    opaque bytes go only where they are meant to.
+//! 1. **listener** passes on requests that have only one meaning, or the refusal of others. By then the client's identity has been
+//!   verified. Under overload the least urgent requests end here, because nothing was done for them yet.
+//! 2. **check** ([`entry`]): one meaning for Host, target and headers; one form of the path. This comes before routing, so that the route
+//!   and the upstream read the same request.
+//! 3. **route** ([`entry`]): the most specific route that matches. It may answer by itself. A tunnel is made only if the config allows it,
+//!   and opaque bytes are sent only to routes that accept them.
 //! 4. **browsers** ([`attache_web`]): a preflight is answered. It carries no credentials, so it is answered before
 //!    authentication.
-//! 5. **authorise** ([`authorise`], [`external`](self::external)): the token, the rules of the listener and of the
-//!    route, then another service if the config names one. Before every step that costs or changes something.
-//! 6. **prepare** ([`entry`]): what belongs to this hop (hop-by-hop headers out, `Via`, forwarding headers in), then the route's
-//!    rewrites, so that no client can take away what a route adds.
-//! 7. **route's layers** ([`route`], [`attache_resilience::front_with`]): limits and faults, for everything that takes the route.
-//! 8. **mirror, credential** ([`route`]): a copy of a request, if the route wants one; then a secret, which the copy
-//!    shall not have. Behind the limits: a refused request is not copied.
+//! 5. **authorise** ([`authorise`], [`external`](self::external)): the token, the rules of the listener and of the route, then an
+//!   authorizer if the config names one. This comes before every step that costs or changes something.
+//! 6. **prepare** ([`entry`]): the fields of this hop (hop-by-hop headers are removed, `Via` and forwarding headers are added), then the
+//!   route's rewrites, so that a client can't remove what a route adds.
+//! 7. **route's layers** ([`route`], [`attache_resilience::front_with`]): limits and faults, for everything on this route.
+//! 8. **mirror, credential** ([`route`]): a copy of the request, if the route wants one; then a secret, which the copy must not have. This
+//!   comes after the limits: a refused request is not copied.
 //! 9. **destination's layers** ([`attache_resilience::stack`]): deadline, retries, queue, breaker, per-try deadline.
-//! 10. **upstream**: an endpoint, a connection; the answer, or the connection itself.
-//! 11. **finish** ([`exit`]): the way back: hop-by-hop headers, `Via`, the route's header changes; a tunnel if there is one now.
+//! 10. **upstream**: an endpoint and a connection; the result is a response, or the connection itself.
+//! 11. **finish** ([`exit`]): the way back: hop-by-hop headers, `Via`, the route's header changes; a tunnel, if there is one.
 //!
-//! Whatever fails on the way is one [`Reason`], and [`ListenerStack::answer`] is where it becomes a response.
+//! Every failure in these steps is one [`Reason`]. [`ListenerStack::answer`] turns it into a response.
 
 mod allowed;
 mod ask;
@@ -77,16 +76,16 @@ pub(crate) struct ListenerStack {
     listener: Arc<model::Listener>,
     table: RouteTable,
     allowed: AllowedCounters,
-    /// The layers of each route of the table; `None` where it answers by itself.
+    /// The layers of each route of the table; `None` for a route that answers by itself.
     routes: Vec<Option<RouteService>>,
     upstreams: Rc<Upstreams>,
-    /// The Host that each upstream is sent.
+    /// The Host that is sent to each upstream.
     upstream_hosts: Vec<UpstreamHost>,
-    /// What each route of the table does for browsers.
+    /// The settings for browsers of each route of the table.
     web: Vec<Option<Web>>,
-    /// The listener or one of its routes asks an authorizer.
+    /// The listener or one of its routes has an authorizer.
     asks: bool,
-    /// Fields that routes and access rules ask for: no other spelling of them passes, and none in trailers.
+    /// Fields that routes and access rules match: they pass only in this spelling, and never as trailers.
     matched_fields: Vec<Name>,
     via: Option<Via>,
     tunnels: Tunnels,
@@ -94,7 +93,7 @@ pub(crate) struct ListenerStack {
     observer: Observer,
     on_finish: OnFinish,
     overload: Arc<Overload>,
-    /// Where a request says how urgent it is.
+    /// The header that gives the urgency of a request.
     priority_header: Option<HeaderName>,
 }
 
@@ -144,7 +143,7 @@ impl ListenerStack {
         }
     }
 
-    /// Requests are shed as overload protection says.
+    /// Enables the shedding of requests by overload protection.
     pub(crate) fn under(mut self, overload: Arc<Overload>, config: Option<&model::Overload>) -> Self {
         self.overload = overload;
         self.priority_header = config.map(|config| config.priority_header.clone());
@@ -156,12 +155,12 @@ impl ListenerStack {
         self.table.takes(client)
     }
 
-    /// Some routes pass TLS through that the listener terminates elsewhere.
+    /// Whether some routes pass TLS through without terminating it.
     pub(crate) fn passes_tls(&self) -> bool {
         self.table.passes_tls()
     }
 
-    /// Starts a request at once, as far as that works without waiting; the returned future does the rest.
+    /// Handles a request at once as far as that needs no waiting. The returned future does the rest.
     fn serve(self: Rc<Self>, incoming: HttpRequest) -> Served {
         let HttpRequest { request, client, exchange, on_informational, refused, upgrade, hold } = incoming;
         self.metrics.request_started(&exchange);
@@ -183,7 +182,7 @@ impl ListenerStack {
         let response = match begun {
             Ok(EntryProgress::Call { route, call, back }) => {
                 let sending = Sending { asker, exchange, back, web };
-                // One allocation per request: the future of the whole chain has no name.
+                // One allocation per request: the type of the whole chain's future can't be named.
                 return boxed(|| Serving::new(route.call(call), self.clone(), sending));
             }
             Ok(EntryProgress::Answer(response)) => response,
@@ -193,12 +192,12 @@ impl ListenerStack {
     }
 }
 
-/// The authorizer that some rules ask.
+/// The authorizer that these rules ask, if there is one.
 fn external(rules: Option<&Arc<model::Authorization>>) -> Option<&model::AuthorizerUse> {
     rules?.external.as_ref()
 }
 
-/// The names of the fields that some route or access rule asks for, that name an upstream, or that bring a token.
+/// The names of the fields that a route or access rule matches, that name an upstream, or that carry a token.
 fn matched_fields(listener: &model::Listener, verifier: &Verifier) -> Vec<Name> {
     let of_routes = listener.routes.iter().flat_map(|route| &route.matcher.headers);
     let rules = listener.routes.iter().map(|route| &route.authorization).chain([&listener.authorization]);
@@ -221,13 +220,13 @@ fn matched_fields(listener: &model::Listener, verifier: &Verifier) -> Vec<Name> 
     names
 }
 
-/// The name of the field by which requests of a route name their upstream.
+/// The name of the field in which requests of a route name their upstream.
 fn naming(route: &model::Route) -> Option<Name> {
     let model::Action::Forward(forward) = &route.action else { return None };
     forward.upstream_header.as_ref().map(|by| by.header.as_str().into())
 }
 
-/// Where a listener's requests find the site that serves them; a reload puts the next one there.
+/// Where the requests of a listener find their stack. A reload replaces it.
 #[derive(Clone)]
 pub(crate) struct Slot(Rc<RefCell<Rc<ListenerStack>>>);
 
@@ -236,7 +235,7 @@ impl Slot {
         Self(Rc::new(RefCell::new(site)))
     }
 
-    /// From the next request on; those that run finish with the site that they began with.
+    /// Replaces the stack from the next request on. Running requests finish with the stack that they began with.
     pub(crate) fn put(&self, site: Rc<ListenerStack>) {
         *self.0.borrow_mut() = site;
     }
@@ -246,7 +245,7 @@ impl Slot {
     }
 }
 
-/// [`ListenerStack`] as the listener wants it.
+/// The [`ListenerStack`] in the form that the listener needs.
 #[derive(Clone)]
 pub(crate) struct Http(pub(crate) Slot);
 

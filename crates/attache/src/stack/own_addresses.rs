@@ -1,8 +1,8 @@
-//! Where this process listens itself: no host that a client names may lead there.
+//! The addresses that this process itself listens on. No host that a client names may lead there.
 //!
 //! A call to one of the listeners would come back to this process. The admin API, the metrics and the probes are for this machine and its
-//! scrapers: through a forward proxy, others would reach what they can't reach directly, and with a loopback address at that. What counts
-//! is the address that a name led to, so every spelling of it is the same.
+//! scrapers: through a forward proxy, others could reach what they can't reach directly, and even with a loopback address. The check uses
+//! the address that a name led to, so it works for every spelling of the name.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -12,20 +12,20 @@ use attache_upstream::{EndpointAddress, Error, SentPart, Shared};
 /// The addresses that this process listens on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OwnAddresses {
-    /// Of the listeners.
+    /// Those of the listeners.
     pub(crate) listeners: Vec<SocketAddr>,
-    /// Of the admin API, the metrics and the probes.
+    /// Those of the admin API, the metrics and the probes.
     pub(crate) control: Vec<SocketAddr>,
 }
 
 impl OwnAddresses {
-    /// Refuses an upstream that leads to this process. `called` is where the client's connection came in.
+    /// Refuses an upstream that leads to this process. `called` is the address that the client's connection was accepted on.
     pub(super) fn refuse(&self, shared: &Shared, called: Option<SocketAddr>) -> Result<(), Error> {
         let called = called.map(|called| called.ip().to_canonical());
         for endpoint in &shared.endpoints.load().endpoints {
             let EndpointAddress::Tcp(to) = &endpoint.address else { continue };
-            // For a listener on a wildcard, only the address that the client called tells whether an address is this machine's: an
-            // intercepted call from outside to our own port has that address as its destination.
+            // For a listener on a wildcard address, only the address that the client called shows whether an address belongs to this
+            // machine: an intercepted call from outside to our own port has that address as its destination.
             let ours = |own: &SocketAddr| leads_to(*own, *to, |ip| Some(ip) == called);
             if self.listeners.iter().any(ours) {
                 return Err(Error::new(Reason::Loop, SentPart::Nothing));
@@ -56,7 +56,8 @@ const fn local(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified()
 }
 
-/// One of this machine's interfaces has the address: only then can a socket be bound to it. Asked only of calls to a port of ours.
+/// Whether one of this machine's interfaces has the address: only then can a socket be bound to it. It is called only for a port of our
+/// own.
 fn is_this_machine(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_this_machine_is_this_machine() {
+    fn every_spelling_of_this_machine_s_addresses_is_recognised() {
         for to in [
             "127.0.0.1:1",
             "127.9.9.9:1",

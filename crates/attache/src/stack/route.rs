@@ -1,8 +1,8 @@
-//! A route, ready to serve: the layers of the route itself, then those of each of its destinations.
+//! A route, ready to serve: its own layers, then those of each of its destinations.
 //!
-//! [`RouteService`] is what the table's [`RouteId`](attache_routing::RouteId) leads to, and a call's
-//! [`DestinationId`](attache_config::model::DestinationId) says which of its destinations is meant. The order is that of
-//! [`stack`](super): limits and faults, mirror, credential, the destination's own layers.
+//! The table's [`RouteId`](attache_routing::RouteId) selects a [`RouteService`], and a call's
+//! [`DestinationId`](attache_config::model::DestinationId) selects one of its destinations. The order is that of [`stack`](super): limits
+//! and faults, mirror, credential, the destination's own layers.
 
 use std::{
     cell::RefCell,
@@ -30,34 +30,34 @@ use super::{Upstreams, hosts::PerHost, mirror, session::Affinities};
 
 /// One route that forwards, on one worker.
 pub(super) struct RouteService {
-    /// Borrowed for a call, not cloned: every layer holds counters that all workers share. No call is made within a call.
+    /// It is borrowed for a call, not cloned: every layer holds counters that all workers share. No call is made within a call.
     front: RefCell<Front<Destinations>>,
-    /// Which endpoints its calls may go to, and which they should.
+    /// Which endpoints its calls may use, and which they should prefer.
     pub(super) affinities: Affinities,
-    /// It has limits or faults.
+    /// Whether it has limits or faults.
     pub(super) is_limited: bool,
-    /// Fields that no trailer of a request may have: the route, a credential or a rule speaks of them, and only the head was looked at.
+    /// Fields that no trailer of a request may have: the route, a credential or a rule uses them, and checks them only in the head.
     pub(super) withheld: Rc<[HeaderName]>,
-    /// The same for responses, their 1xx included.
+    /// The same for responses, including 1xx responses.
     pub(super) withheld_back: Rc<[HeaderName]>,
 }
 
-/// What the rules that hold for a route speak of.
+/// What the rules of a route use.
 #[derive(Clone, Copy)]
 pub(super) struct Rules<'a> {
-    /// The fields that routes and rules ask for.
+    /// The fields that routes and rules match.
     pub(super) asked_for: &'a [Name],
-    /// The use of tokens.
+    /// The settings for tokens.
     pub(super) jwt: Option<&'a JwtUse>,
     /// The authorizer.
     pub(super) external: Option<&'a AuthorizerUse>,
 }
 
-/// What a call will come to.
+/// The future of a call.
 pub(super) type RouteFuture = <Front<Destinations> as Service<Call>>::Future;
 
 impl RouteService {
-    /// `None` for a route that answers by itself. `state` is what all workers share of it.
+    /// `None` for a route that answers by itself. `state` is the part that all workers share.
     pub(super) fn new(
         route: &model::Route,
         state: &Arc<RouteState>,
@@ -96,18 +96,18 @@ impl RouteService {
     }
 }
 
-/// The fields that are removed, or set to a value of the route's.
+/// The fields that the edits remove, or set to a fixed value.
 fn edited(edits: &HeaderEdits) -> impl Iterator<Item = HeaderName> {
     edits.remove.iter().chain(edits.set.iter().map(|(name, _)| name)).cloned()
 }
 
-/// The destinations of a route, behind its limits.
+/// The destinations of a route, after its limits.
 #[derive(Clone)]
 pub(super) struct Destinations(Rc<Inner>);
 
 struct Inner {
     mirrors: Vec<Mirror>,
-    /// A call's `DestinationId` indexes this.
+    /// A call's `DestinationId` is an index of this.
     all: Vec<DestinationService>,
     upstreams: Rc<Upstreams>,
 }
@@ -121,9 +121,9 @@ struct DestinationService {
 
 /// The layers of a destination.
 enum DestinationStack {
-    /// To an upstream that the config names.
+    /// For an upstream with endpoints in the config.
     Named(RefCell<Stack<WorkerUpstream>>),
-    /// To each host that calls named.
+    /// For each host that calls named.
     Asked(PerHost<Stack<WorkerUpstream>>),
 }
 
@@ -139,7 +139,7 @@ impl DestinationService {
         }
     }
 
-    /// Gives a request its secret, or refuses to send it without.
+    /// Adds the secret to a request. If the secret is missing, the request is not sent.
     fn authenticate(&self, headers: &mut Fields) -> Result<(), Error> {
         let Some(wanted) = &self.destination.policy.credential else { return Ok(()) };
         let missing = |why: String| Error::with_source(Reason::NoCredential, SentPart::Nothing, why);
@@ -195,7 +195,7 @@ impl Service<Call> for Destinations {
         }
         let inner = self.0.clone();
         DestinationsFuture::Asked {
-            // Once for each host, but for those that were forgotten.
+            // This happens once for each host, unless the host was dropped since.
             sent: Box::pin(async move {
                 let to = inner
                     .all
@@ -213,11 +213,11 @@ pin_project! {
     /// The future of [`Destinations`].
     #[project = DestinationsProjection]
     pub(super) enum DestinationsFuture {
-        /// To an upstream that the config names, or a host that this worker knows.
+        /// For an upstream with endpoints in the config, or a host that this worker knows.
         Named { #[pin] sent: <Stack<WorkerUpstream> as Service<Call>>::Future },
-        /// To a host that the call names, which is looked up first.
+        /// For a host that the call names and that must be looked up first.
         Asked { sent: Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>> },
-        /// Nowhere. Seldom, hence the box.
+        /// The call is refused. Boxed, because it is rare.
         Refused { error: Option<Box<Error>> },
     }
 }

@@ -1,7 +1,7 @@
-//! A request that was sent on: its answer is waited for, and goes the way back.
+//! A request that was sent on: waits for its response, and starts the way back.
 //!
-//! A future by hand. An async function keeps what it needed before it waits, and its arguments once more, for as long as it waits: 3.6 KiB
-//! for each request, where this takes a third of that.
+//! This is a hand-written future. An async function keeps its arguments twice, and everything that it needed before it waits, for as long
+//! as it waits: 3.6 KiB for each request. This future takes a third of that.
 
 use std::{
     convert::Infallible,
@@ -17,11 +17,11 @@ use pin_project_lite::pin_project;
 
 use super::{ListenerStack, exit::Sending};
 
-/// A request's answer, to come.
+/// The response to a request, as a future.
 pub(super) type Served = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
 
 pin_project! {
-    /// The rest of a request.
+    /// The rest of the handling of a request.
     pub(super) struct Serving<F> {
         #[pin]
         sent: F,
@@ -47,7 +47,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for Serving<F> {
     }
 }
 
-/// An answer that is there already.
+/// A response that exists already.
 pub(super) fn served(response: Response<Body>) -> Served {
     Box::pin(std::future::ready(Ok(response)))
 }

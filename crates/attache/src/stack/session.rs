@@ -1,7 +1,7 @@
-//! Sessions by a cookie (`session_cookie`): what a request's cookie says, and the cookie that an answer sets.
+//! Sessions by a cookie (`session_cookie`): reads the cookie of a request, and makes the cookie of a response.
 //!
-//! The cookie's value is an endpoint, encrypted ([`SessionSeal`]). What it leads to is looked for among the endpoints of the route's
-//! upstream; any other value is as good as none. It is set again whenever another endpoint has answered.
+//! The value of the cookie is an endpoint, encrypted ([`SessionSeal`]). That endpoint is searched among those of the route's upstream; any
+//! other value counts as none. The cookie is set again whenever another endpoint has answered.
 
 use std::{fmt::Write as _, rc::Rc, sync::Arc};
 
@@ -11,23 +11,23 @@ use attache_upstream::{Affinity, SessionSeal, cookie, session_of};
 use attache_wire::{Fields, header::SET_COOKIE};
 use http::HeaderValue;
 
-/// What a route asks of the choice of endpoints.
+/// What a route wants for the choice of endpoints.
 #[derive(Debug, Default)]
 pub(super) struct Affinities {
     subset: Option<Arc<Subset>>,
-    /// That of a call without a session, made once.
+    /// The affinity of a call without a session, made once.
     plain: Option<Rc<Affinity>>,
     cookie: Option<Rc<Named>>,
 }
 
-/// A cookie, and what its values are made and read with.
+/// A cookie, and the key for its values.
 #[derive(Debug)]
 struct Named {
     config: Arc<SessionCookie>,
     seal: SessionSeal,
 }
 
-/// What is known of a request's session once it is answered.
+/// What is known about a request's session, for its response.
 #[derive(Debug)]
 pub(super) struct Session {
     cookie: Rc<Named>,
@@ -47,12 +47,12 @@ impl Affinities {
         Self { subset, plain, cookie }
     }
 
-    /// For opaque bytes, which bring no cookie.
+    /// For opaque bytes, which have no cookie.
     pub(super) fn of_connection(&self) -> Option<Rc<Affinity>> {
         self.plain.clone()
     }
 
-    /// For a request that was sent to this path.
+    /// For a request with this path.
     #[inline]
     pub(super) fn of_request(
         &self,
@@ -80,7 +80,7 @@ impl Affinities {
 }
 
 impl Session {
-    /// Tells the client where its session is, if that is another place than its cookie says.
+    /// Sets the cookie if the session is with another endpoint than the request's cookie says.
     pub(super) fn tell(&self, exchange: &Exchange, headers: &mut Fields) {
         let Some(endpoint) = exchange.endpoint.borrow().clone() else { return };
         if self.came == Some(session_of(&endpoint)) {
@@ -90,7 +90,7 @@ impl Session {
         let SessionCookie { name, path, ttl, .. } = &*self.cookie.config;
         let mut value = format!("{name}={sealed}; Path={path}");
         if let Some(ttl) = ttl {
-            // A String takes everything.
+            // Writing to a String never fails.
             let _ = write!(value, "; Max-Age={}", ttl.as_secs().max(1));
         }
         value.push_str("; HttpOnly; SameSite=Lax");
@@ -103,7 +103,7 @@ impl Session {
     }
 }
 
-/// RFC 6265 section 5.1.4.
+/// Whether the path matches a cookie's path (RFC 6265 section 5.1.4).
 fn is_below(path: &str, prefix: &str) -> bool {
     match path.strip_prefix(prefix) {
         Some(rest) => rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'),

@@ -1,4 +1,4 @@
-//! Opaque connections: TCP of any protocol, and TLS that is passed through.
+//! Opaque connections: TCP with any protocol, and TLS that is passed through.
 
 use std::{
     convert::Infallible,
@@ -23,8 +23,8 @@ use tower::Service;
 
 use super::{ListenerStack, Slot, ask::Ask, exit::Failure};
 
-/// How long a client that says nothing is kept with a server that says nothing either, in times of `detect_timeout`. A server that
-/// speaks first has begun by then; a client that connected ahead of use would hold a connection for nothing.
+/// How long a client that sends nothing is kept connected to a server that sends nothing either, as a multiple of `detect_timeout`. A
+/// server that sends first has begun by then. A client that connected ahead of use would occupy a server connection for nothing.
 const SILENCE: u32 = 10;
 
 impl ListenerStack {
@@ -33,7 +33,7 @@ impl ListenerStack {
         let connecting = self.connect_opaque(&client, &exchange, silent);
         let mut greeting = Vec::new();
         let bare = if silent {
-            // Without a connection the client may still speak HTTP.
+            // Without a connection to the server, the client may still speak HTTP.
             let Ok(mut bare) = connecting.await else { return OpaqueOutcome::Silent(Box::new(io)) };
             tokio::select! {
                 biased;
@@ -81,7 +81,7 @@ impl ListenerStack {
         OpaqueOutcome::Ended
     }
 
-    /// The connection to the upstream that the bytes' route leads to, by way of the layers that every other call meets.
+    /// Opens the connection to the upstream of the bytes' route, through the layers that every other call passes.
     async fn connect_opaque(
         &self,
         client: &Rc<Client>,
@@ -98,10 +98,10 @@ impl ListenerStack {
         self.authorise_connection(client, Some(route), exchange)?;
         self.ask_about_connection(client, route, exchange).await?;
         let chosen = self.choose(&Ask::Opaque, route, &Fields::new(), exchange)?;
-        // A client that may turn out to speak HTTP is counted once, when it speaks.
+        // A client that may still turn out to speak HTTP is counted once, when it sends something.
         if silent && chosen.route.is_limited {
             return Err(no_route(
-                "a server that speaks first can't be waited for on a route with limits or faults",
+                "attache can't wait for a server that sends first on a route with limits or faults",
             ));
         }
         let mut context = CallContext::new(client.clone(), exchange.clone());
@@ -110,14 +110,14 @@ impl ListenerStack {
         context.ahead = silent;
         let mut response = chosen.route.call(Call::opaque(context)).await?;
         connected(&mut response).ok_or_else(|| {
-            // A layer answered by itself, as a fault does, and has said why.
+            // A layer, such as a fault, answered by itself, and has noted why.
             let reason = exchange.reason.get().unwrap_or(Reason::InternalError);
             Failure { detail: exchange.detail.borrow().clone().unwrap_or_default(), ..Failure::from(reason) }
         })
     }
 }
 
-/// What a client meets that writes `https://` where `http://` is meant.
+/// The error for a client that uses `https://` instead of `http://`.
 const TLS_TO_PLAINTEXT: &str = "the client speaks TLS, and this listener has no certificate and no \
      route that passes TLS through: call it by `http://`, or give the listener `tls`";
 
@@ -125,13 +125,13 @@ fn no_route(why: impl Into<String>) -> Failure {
     Failure { detail: why.into(), ..Failure::from(Reason::NoRoute) }
 }
 
-/// The client's socket, once nothing that was read of it is left in front.
+/// The client's socket, if no bytes that were read from it are left in front.
 fn socket(io: &Stream) -> Option<Socket<'_>> {
     let tcp = io.as_tcp().map(Socket::Tcp);
     tcp.or_else(|| io.as_unix().map(Socket::Unix)).filter(|_| !io.has_unread())
 }
 
-/// [`ListenerStack`] as the listener wants it for opaque connections.
+/// The [`ListenerStack`] in the form that the listener needs for opaque connections.
 #[derive(Clone)]
 pub(crate) struct Tcp(pub(crate) Slot);
 

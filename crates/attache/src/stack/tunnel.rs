@@ -1,7 +1,7 @@
-//! Connections that became something else than HTTP: WebSocket and other upgrades, `CONNECT`.
+//! Connections that have switched from HTTP to another protocol: WebSocket and other upgrades, and `CONNECT`.
 //!
-//! A tunnel outlives the request that made it, so it takes the request's record with it and reports it at its own end. A drain
-//! waits for tunnels as it waits for requests; the drain's deadline cuts them.
+//! A tunnel outlives its request, so it takes the request's record with it and reports it at its own end. A drain waits for tunnels as it
+//! waits for requests; the drain's deadline cuts them.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -32,14 +32,14 @@ impl Tunnels {
         Self { open: Rc::default(), closed: Rc::default(), drain }
     }
 
-    /// Waits until none is open.
+    /// Waits until no tunnel is open.
     pub(crate) async fn ended(&self) {
         while self.open.get() > 0 {
             self.closed.notified().await;
         }
     }
 
-    /// Both sides switched protocols; `upstream` is the response that said so, without its head.
+    /// Both sides have switched protocols. `upstream` is the response that said so, without its head.
     pub(super) fn upgraded(&self, client: OnUpgrade, mut upstream: Response<Body>, tunnel: Tunnel) {
         let idle = tunnel.idle;
         self.run(tunnel, async move {
@@ -53,13 +53,13 @@ impl Tunnels {
                 (_, Some(Err(error))) => Err(Lost::new(error.reason, error.detail())),
                 (_, None) => Err(Lost::new(
                     Reason::UpstreamProtocolError,
-                    "the upstream switched to nothing".to_owned(),
+                    "the upstream switched protocols without a connection".to_owned(),
                 )),
             }
         });
     }
 
-    /// The client's side of a CONNECT, once it was answered, and a connection that is there already.
+    /// Connects the client's side of a CONNECT that was answered to a connection that is already open.
     pub(super) fn connected(&self, client: OnUpgrade, upstream: Bare, tunnel: Tunnel) {
         let rules = Rules { idle: tunnel.idle, answers: true };
         self.run(tunnel, async move {
@@ -74,7 +74,7 @@ impl Tunnels {
     }
 
     fn run(&self, tunnel: Tunnel, copy: impl Future<Output = Result<(u64, u64), Lost>> + 'static) {
-        // An HTTP/1 connection is followed to its end by the listener; a stream of HTTP/2 ends for it with the response.
+        // The listener follows an HTTP/1 connection to its end; for a stream of HTTP/2 it ends with the response.
         tunnel.exchange.handed_over.set(tunnel.hold.is_some());
         self.open.set(self.open.get() + 1);
         let end = End { tunnels: self.clone(), tunnel };
@@ -92,9 +92,9 @@ impl Tunnels {
     }
 }
 
-/// What a tunnel takes with it of the request that made it.
+/// What a tunnel takes over from its request.
 pub(super) struct Tunnel {
-    /// No byte either way for this long ends it.
+    /// If no byte arrives in either direction for this long, the tunnel ends.
     pub(super) idle: Duration,
     pub(super) exchange: Rc<Exchange>,
     pub(super) hold: Option<Hold>,
@@ -121,7 +121,7 @@ impl From<TunnelError> for Lost {
     }
 }
 
-/// Records the end of a tunnel's task, for every way in which it can end.
+/// Records the end of a tunnel's task, in whatever way it ends.
 struct End {
     tunnels: Tunnels,
     tunnel: Tunnel,

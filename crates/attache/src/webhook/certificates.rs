@@ -1,7 +1,7 @@
-//! A certificate authority of the webhook's own, for clusters without cert-manager.
+//! The webhook's own certificate authority, for clusters without cert-manager.
 //!
-//! The authority is made once and kept (its certificate is what the API server trusts); the webhook's certificate is made anew each
-//! time, so that the same command renews it. Keys are readable by their owner only; each file is replaced whole.
+//! The authority is made once and kept (the API server trusts its certificate). The webhook's certificate is made each time, so the same
+//! command renews it. Only their owner can read the keys. Each file is replaced as a whole.
 
 use std::{
     fs::{self, OpenOptions},
@@ -19,7 +19,7 @@ use rcgen::{
 type AnyError = Box<dyn std::error::Error>;
 
 const DAY: Duration = Duration::from_hours(24);
-/// How long the authority is valid, days.
+/// How long the authority is valid, in days.
 const AUTHORITY: u32 = 3650;
 
 /// Writes `ca.crt`, `ca.key` (unless they exist), `tls.crt` and `tls.key`; returns a summary.
@@ -63,7 +63,7 @@ pub(super) fn write(folder: &Path, service: &str, namespace: &str, days: u16) ->
     Ok(format!(
         "{}: {}, and a certificate for {service}.{namespace}.svc that is valid for {days} days",
         folder.display(),
-        if kept { "the authority that was there" } else { "a new authority" }
+        if kept { "the existing authority" } else { "a new authority" }
     ))
 }
 
@@ -79,7 +79,7 @@ fn authority() -> CertificateParams {
 fn valid(params: &mut CertificateParams, days: u32) {
     let epoch = date_time_ymd(1970, 1, 1);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // Clocks differ a little.
+    // Clocks of different machines differ a little.
     params.not_before = epoch + now.saturating_sub(Duration::from_mins(5));
     params.not_after = epoch + now + DAY * days;
 }

@@ -13,20 +13,20 @@ use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
-/// Why a client got no answer to a review.
+/// Why a client got no answer to its review.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Refused {
     /// The TLS handshake failed, or took too long.
     Handshake,
     /// The body was too large, or came too slowly.
     Body,
-    /// It wasn't a review.
+    /// The body wasn't a review.
     NoReview,
-    /// Others needed the connection's place or its memory.
+    /// Other connections needed its permit or its memory.
     Cut,
 }
 
-/// All metrics. Clones are the same.
+/// All metrics. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Metrics(Arc<All>);
 
@@ -42,7 +42,7 @@ struct All {
 
 impl Metrics {
     /// # Errors
-    /// Two metrics have one name.
+    /// Two metrics have the same name.
     pub(super) fn new() -> Result<Self, prometheus::Error> {
         let reviews = IntCounterVec::new(
             Opts::new(
@@ -61,7 +61,7 @@ impl Metrics {
         let refused = IntCounterVec::new(
             Opts::new(
                 "attache_webhook_refused_total",
-                "Connections and requests that got no review's answer, by why.",
+                "Connections and requests that got no answer to a review, by reason.",
             ),
             &["why"],
         )?;

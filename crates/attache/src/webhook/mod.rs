@@ -1,12 +1,12 @@
 //! `attache webhook`: the admission webhook's server, its certificates and its registration.
 //!
-//! What it answers is [`attache_kubernetes::review`]'s. Here it is served over TLS: certificate and key are followed as
-//! their files change, so that the program that renews them (cert-manager, `attache webhook certificates`, a Secret) needs no restart.
-//! Everything that a client may send is bounded in size and time, all clients together in connections and bytes; a client that sends
-//! nothing loses its permit to one that does ([`attache_rpc::server::ConnectionPermits`]).
+//! [`attache_kubernetes::review`] makes the answers; this module serves them over TLS. It follows the files of the certificate and the key,
+//! so the program that renews them (cert-manager, `attache webhook certificates`, a Secret) needs no restart. Everything that a client may
+//! send is limited in size and time, and all clients together are limited in connections and bytes. A client that sends nothing loses its
+//! permit to one that does ([`attache_rpc::server::ConnectionPermits`]).
 //!
-//! At SIGTERM it serves on for a while, since API servers go on asking until the Service's endpoints are withdrawn everywhere; an ask that
-//! is refused means, by default, a pod without attache.
+//! After SIGTERM it continues to serve for a while, because API servers send reviews until the Service's endpoints are withdrawn
+//! everywhere. By default, a refused review means a pod without attache.
 
 mod certificates;
 mod metrics;
@@ -41,7 +41,7 @@ enum Command {
     Manifest(Manifest),
 }
 
-/// Which Service.
+/// The Service of the webhook.
 #[derive(Debug, Args)]
 struct Service {
     /// Name of the webhook's Service.
@@ -70,16 +70,16 @@ struct Certificates {
 struct Manifest {
     #[command(flatten)]
     service: Service,
-    /// The certificate authority that vouches for the webhook, PEM.
+    /// The certificate authority of the webhook's certificate, PEM.
     #[arg(long, value_name = "FILE", required_unless_present = "cert_manager")]
     ca: Option<PathBuf>,
-    /// cert-manager puts the authority in: its Certificate.
+    /// Name of cert-manager's Certificate; cert-manager then adds the authority.
     #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with = "ca")]
     cert_manager: Option<String>,
-    /// While the webhook can't be asked, no pods are created (instead of pods without attache).
+    /// Create no pods while the webhook can't be reached (default: pods are created without attache).
     #[arg(long)]
     fail: bool,
-    /// Every namespace but those that opt out (instead of only those that opt in).
+    /// Every namespace except those that opt out (default: only those that opt in).
     #[arg(long)]
     every_namespace: bool,
 }
@@ -97,7 +97,11 @@ pub(crate) fn run(options: &Webhook) -> Result<(), AnyError> {
             let trust = match (&options.ca, &options.cert_manager) {
                 (Some(file), _) => Trust::Bundle(authority(file)?),
                 (None, Some(certificate)) => Trust::CertManager(certificate.clone()),
-                (None, None) => return Err("--ca or --cert-manager says who vouches for the webhook".into()),
+                (None, None) => {
+                    return Err(
+                        "give --ca or --cert-manager: the authority of the webhook's certificate".into()
+                    );
+                }
             };
             let webhook = manifest::Webhook {
                 service: options.service.service.clone(),
@@ -111,12 +115,12 @@ pub(crate) fn run(options: &Webhook) -> Result<(), AnyError> {
     }
 }
 
-/// A PEM file; one with a key in it must not be published.
+/// Reads a PEM file. A file that contains a key must not be published.
 fn authority(file: &Path) -> Result<String, AnyError> {
     let pem = fs::read_to_string(file).map_err(|error| format!("--ca {}: {error}", file.display()))?;
     if !pem.contains("-----BEGIN CERTIFICATE-----") || pem.contains("PRIVATE KEY") {
         return Err(
-            format!("--ca {}: that isn't a certificate in PEM and nothing else", file.display()).into()
+            format!("--ca {}: it must contain certificates in PEM and nothing else", file.display()).into()
         );
     }
     Ok(pem)

@@ -40,10 +40,10 @@ use super::{
 };
 use crate::{bind, inject::SettingFlags};
 
-/// Time for a handshake, for a request's head, and for its body; the API server itself waits 30 s at most.
+/// The time for a handshake, for a request's head, and for its body. The API server itself waits 30 s at most.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Buffers grow by doubling, so twice the bytes of bodies may be held; the deployment's container has 128 MiB. The API
-/// server keeps its connections.
+/// Buffers grow by doubling, so twice the bytes of all bodies may be held; the deployment's container has 128 MiB. The API server keeps its
+/// connections open.
 const LIMITS: Limits = Limits {
     connections: 256,
     bodies: 16 << 20,
@@ -58,22 +58,22 @@ const LIMITS: Limits = Limits {
 /// The server.
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// Where it listens. `[::]` takes IPv4 clients, too.
+    /// Address to listen on. `[::]` also accepts IPv4 clients.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:8443")]
     bind: SocketAddr,
-    /// Where `/metrics`, `/healthz` and `/readyz` answer in plaintext; nowhere without it.
+    /// Address of `/metrics`, `/healthz` and `/readyz`, in plaintext. Default: none.
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
-    /// Certificate chain, PEM; followed as it changes.
+    /// Certificate chain, PEM. Changes of the file are followed.
     #[arg(long, value_name = "FILE", default_value = "/certs/tls.crt")]
     certificate: PathBuf,
     /// Its key, PEM.
     #[arg(long, value_name = "FILE", default_value = "/certs/tls.key")]
     key: PathBuf,
-    /// How long it serves on after SIGTERM, until no API server asks any more.
+    /// How long it continues to serve after SIGTERM, until API servers send no more reviews.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::cli::duration)]
     shutdown_delay: Duration,
-    // `--log` is a setting of what is injected.
+    // `--log` is a setting for the injected attache.
     /// The webhook's own log level.
     #[arg(long, value_name = "LEVEL", env = "ATTACHE_LOG", default_value = "info")]
     log_level: String,
@@ -86,7 +86,7 @@ struct Webhook {
     settings: Settings,
     acceptor: Acceptor,
     metrics: Metrics,
-    /// The end was asked for: `/readyz` says so, and connections end with their next answer.
+    /// The end was requested: `/readyz` says so, and connections end with their next answer.
     ending: Arc<AtomicBool>,
 }
 
@@ -117,7 +117,7 @@ pub(super) fn run(options: &Serve) -> Result<(), AnyError> {
                 _ = term.recv() => {}
             }
             webhook.ending.store(true, Relaxed);
-            tracing::info!("the end was asked for: serving on for {:?}", options.shutdown_delay);
+            tracing::info!("the end was requested: serving for another {:?}", options.shutdown_delay);
             tokio::select! {
                 () = sleep(options.shutdown_delay) => {}
                 _ = int.recv() => {}
@@ -177,7 +177,7 @@ async fn serve(socket: TcpListener, webhook: &Arc<Webhook>, end: impl Future<Out
         let webhook = answering.clone();
         async move {
             let mut response = answer(request, &permit, &webhook).await;
-            // Connections end with their next answer once the end was asked for.
+            // After the end was requested, connections end with their next answer.
             if webhook.ending.load(Relaxed) {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
@@ -187,7 +187,7 @@ async fn serve(socket: TcpListener, webhook: &Arc<Webhook>, end: impl Future<Out
     server.run(socket, answer, end).await;
 }
 
-/// The listener's TLS, made as every listener's of attache is: the files are checked by the same rules.
+/// The TLS of the listener is made like that of every listener of attache: the files are checked by the same rules.
 fn acceptor(options: &Serve) -> Result<Acceptor, AnyError> {
     let quoted =
         |path: &Path| serde_json::Value::from(path.display().to_string()).to_string().replace('$', "$$");
@@ -215,7 +215,7 @@ async fn answer(
             return plain(StatusCode::SERVICE_UNAVAILABLE, "ending");
         }
         (&Method::GET, "/healthz" | "/readyz") => return plain(StatusCode::OK, "ok"),
-        _ => return plain(StatusCode::NOT_FOUND, "there is /mutate, /healthz and /readyz"),
+        _ => return plain(StatusCode::NOT_FOUND, "the paths are /mutate, /healthz and /readyz"),
     }
     let body = read_body(request.into_body(), permit, review::MAX_REVIEW_BYTES, TIMEOUT).await;
     let response = match body {

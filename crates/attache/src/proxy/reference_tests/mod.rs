@@ -1,8 +1,8 @@
-//! Drain and reload, whole, against a reference: no request is lost whatever the interleaving.
+//! Compares the whole drain and reload with a reference: no request is lost, whatever the interleaving.
 //!
-//! Random clients, reloads and an end; the program's own control thread, workers, listeners and upstreams on one thread, whose clock is
-//! the test's. Each client must see exactly the answers that the reference says, at exactly these instants, and the program must end at
-//! the instant that it says.
+//! There are random clients, reloads and an end. The program's own control thread, workers, listeners and upstreams run on one thread with
+//! the clock of the test. Each client must see exactly the answers of the reference, at exactly these instants, and the program must end at
+//! the instant of the reference.
 
 mod model;
 mod world;
@@ -39,7 +39,7 @@ fn histories() -> impl Strategy<Value = History> {
             let reloads = reloads.into_iter().map(|(at, change)| (4 * at + 3, change));
             let reloads: Vec<_> = reloads.filter(|(at, _)| *at != stop && *at != stop + delay).collect();
             let mut history = History { reloads, clients: Vec::new(), stop, delay, drain_timeout };
-            // In the same instant as a drain: the end's, or that of a listener that is taken away.
+            // In the same instant as a drain: the drain of the end, or of a listener that is removed.
             let goes =
                 history.reloads.iter().filter(|reload| reload.1 == Change::Extra && history.is_taken(reload));
             let goes: Vec<_> = goes.map(|(at, _)| *at).skip(1).step_by(2).collect();

@@ -1,41 +1,41 @@
-//! What every client must see, and when the program must end: the rules of drain and reload in the plainest words.
+//! What every client must see, and when the program must end: the rules of drain and reload in their simplest form.
 //!
-//! All times are milliseconds of virtual time. Clients act at 1 mod 4 and the program's own times are at 3 mod 4, so that no rule has to
-//! say who is first. Where a client acts in the same instant as a drain, on purpose, it acts before it.
+//! All times are milliseconds of virtual time. Clients act at times that are 1 mod 4, and the program at times that are 3 mod 4, so no rule
+//! has to say who comes first. If a client acts in the same instant as a drain, on purpose, it acts before the drain.
 
 /// How long a connection may stay idle after it was told to end.
 const LAST_CALL: u64 = 100;
-/// How often the program looks whether the last inbound connection has ended.
+/// How often the program checks whether the last inbound connection has ended.
 const LOOK: u64 = 20;
-/// What the app's own listeners have at least, whatever calls to the app left of the time.
+/// The least time that the app's own listeners have, however long the calls to the app took.
 const REST: u64 = 500;
 /// `reload.drain_timeout`.
 pub(super) const RELOAD_DRAIN: u64 = 300;
-/// A time that doesn't come.
+/// An instant that never comes.
 const NEVER: u64 = u64::MAX;
 
 /// A listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Others reach it: it drains first.
+    /// Other machines reach it: it drains first.
     Inbound,
     Outbound,
-    /// Reloads add it and take it away.
+    /// Reloads add it and remove it.
     Extra,
 }
 
 /// What a reload changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The other upstream is called.
+    /// Another upstream is called.
     Route,
     /// The upstreams are replaced by others with the same endpoints.
     Upstream,
     /// A setting that concerns open connections.
     Settings,
-    /// `Place::Extra` comes or goes.
+    /// `Place::Extra` is added or removed.
     Extra,
-    /// The file can't be read as a config: nothing.
+    /// The file is not a valid config: nothing changes.
     Broken,
 }
 
@@ -44,20 +44,20 @@ pub(super) enum Change {
 pub(super) struct Client {
     pub(super) to: Place,
     pub(super) at: u64,
-    /// Acts in the same instant as the reload or the drain at `at`, and the program learns of both at once.
+    /// It acts in the same instant as the reload or the drain at `at`, and the program sees both at once.
     pub(super) tied: bool,
-    /// The wait after the answer before, and how long the upstream needs. The first one is sent with the connection.
+    /// The wait after the previous answer, and the time that the upstream needs. The first request is sent with the connection.
     pub(super) requests: Vec<(u64, u64)>,
-    /// Closes the connection after its last answer.
+    /// It closes the connection after its last answer.
     pub(super) leaves: bool,
 }
 
 /// What a client sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClientEvent {
-    /// Nobody listens.
+    /// No listener accepts the connection.
     Refused,
-    /// An answer: when, whether it says that the connection ends, and who answered.
+    /// An answer: when it comes, whether it says that the connection ends, and who sent it.
     Answer { at: u64, close: bool, from: char },
     /// The connection ends.
     End(u64),
@@ -75,19 +75,19 @@ pub(super) struct History {
     pub(super) drain_timeout: u64,
 }
 
-/// What must come of a [`History`].
+/// The result that a [`History`] must have.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub(super) clients: Vec<Vec<ClientEvent>>,
-    /// When the program has ended.
+    /// When the program ends.
     pub(super) end: u64,
 }
 
-/// When connections of a listener that are open by then are told to end, and when they are cut.
+/// When open connections of a listener are told to end, and when they are cut.
 type Retire = (u64, u64);
 
 impl History {
-    /// Whether a reload at this time is taken.
+    /// Whether a reload at this time is accepted.
     pub(super) fn is_taken(&self, reload: &(u64, Change)) -> bool {
         reload.0 < self.stop + self.delay && reload.1 != Change::Broken
     }
@@ -97,7 +97,7 @@ impl History {
         reloads.map(|(at, _)| *at)
     }
 
-    /// How often something was changed before a time.
+    /// How often something was changed before this time.
     fn times(&self, change: Change, at: u64) -> usize {
         self.taken(change).filter(|when| *when < at).count()
     }
@@ -146,7 +146,7 @@ impl History {
         if other { 'b' } else { 'a' }
     }
 
-    /// What must come of it.
+    /// The result that this history must have.
     pub(super) fn outcome(&self) -> Outcome {
         let drain = self.stop + self.delay;
         let deadline = drain + self.drain_timeout;
@@ -157,7 +157,7 @@ impl History {
             self.live(client, &retires).1
         });
         let last = inbound_end.max().unwrap_or(0).max(drain);
-        // What others began may need calls of the app: its listeners drain when that has ended.
+        // Requests of other machines may need calls of the app: the app's listeners drain when those requests have ended.
         let look = drain + (last - drain + 1).next_multiple_of(LOOK);
         let drain_all = look.min(deadline);
         let cut = deadline.max(drain_all + REST);

@@ -1,4 +1,4 @@
-//! The program's own control thread and workers on one thread with a clock of the test's, its upstreams, and its clients.
+//! The program's own control thread and workers on one thread, with the clock of the test; its upstreams; and its clients.
 
 use std::{fs, io::Write, os::unix::net::UnixStream, path::Path, time::Duration};
 
@@ -23,9 +23,9 @@ use crate::{
     reloads::Trigger,
 };
 
-/// Times of the runtime after which nothing is left to do in an instant.
+/// How many turns of the runtime are enough to finish the work of one instant.
 const SETTLED: usize = 60;
-/// The same where only timers can have made work.
+/// The same, if only timers can have made work.
 const QUIET: usize = 12;
 /// Longer than any history.
 const LAST_MILLISECOND: u64 = 4000;
@@ -40,7 +40,7 @@ impl Place {
     }
 }
 
-/// What the reloads so far came to.
+/// The results of the reloads so far.
 #[derive(Clone, Copy, Default)]
 struct State {
     other: bool,
@@ -71,7 +71,7 @@ impl State {
         let upstream =
             |name| format!("  {name}: {{ address: 'unix:{dir}/{name}', connect_timeout: {connect}s }}\n");
         let listeners = [
-            // One address that is not loopback makes it one that others reach.
+            // An address that is not loopback makes it a listener that other machines reach.
             listener("inbound", "'0.0.0.0:0', ", to),
             listener("outbound", "", to),
             if self.extra { listener("extra", "", 'b') } else { String::new() },
@@ -96,7 +96,7 @@ async fn settle(turns: usize) {
     }
 }
 
-/// Waits without a moment in which the runtime is idle: its clock would go on.
+/// Waits without letting the runtime become idle: its clock would advance.
 async fn done<T: 'static>(task: JoinHandle<T>) -> T {
     while !task.is_finished() {
         yield_now().await;
@@ -104,7 +104,7 @@ async fn done<T: 'static>(task: JoinHandle<T>) -> T {
     task.await.unwrap()
 }
 
-/// An upstream that needs as many milliseconds as its path says.
+/// An upstream that needs as many milliseconds as the path says.
 async fn upstream(listener: UnixListener, name: char) {
     while let Ok((mut stream, _)) = listener.accept().await {
         spawn_local(async move {
@@ -138,7 +138,7 @@ fn connect(client: &Client, dir: &Path) -> Option<UnixStream> {
     Some(stream)
 }
 
-/// The rest of the client's life.
+/// The rest of the client's actions.
 async fn follow(stream: UnixStream, client: Client, began: Instant) -> Vec<ClientEvent> {
     let mut stream = tokio::net::UnixStream::from_std(stream).unwrap();
     let now = || u64::try_from(began.elapsed().as_millis()).unwrap();
@@ -155,7 +155,7 @@ async fn follow(stream: UnixStream, client: Client, began: Instant) -> Vec<Clien
         let from = if answer.starts_with("http/1.1 200") { answer.chars().last().unwrap() } else { '!' };
         seen.push(ClientEvent::Answer { at: now(), close: answer.contains("connection: close"), from });
         let Some((wait, service)) = client.requests.get(n + 1) else { break };
-        // Nothing comes between two requests but the end.
+        // Between two requests only the end of the connection can arrive.
         if timeout(Duration::from_millis(*wait), stream.read(&mut [0])).await.is_ok() {
             seen.push(ClientEvent::End(now()));
             return seen;
@@ -169,7 +169,7 @@ async fn follow(stream: UnixStream, client: Client, began: Instant) -> Vec<Clien
     seen
 }
 
-/// What comes of a history.
+/// The actual result of a history.
 pub(super) async fn run(history: &History) -> Outcome {
     let dir = tempfile::tempdir().unwrap();
     let (dir, file) = (dir.path(), dir.path().join("attache.yaml"));
@@ -243,7 +243,7 @@ pub(super) async fn run(history: &History) -> Outcome {
         seen.push(if let Some(task) = task {
             done(task).await
         } else {
-            // The program had ended before.
+            // The program has already ended.
             assert!(connect(client, dir).is_none());
             vec![ClientEvent::Refused]
         });
