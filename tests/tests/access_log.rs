@@ -1,4 +1,4 @@
-//! The access log where others read it: a file that rotates, syslog, lines of one's own.
+//! The access log in other programs: a file that is rotated, syslog, and lines in a configured form.
 
 use std::{fs, net::UdpSocket, time::Duration};
 
@@ -21,7 +21,7 @@ fn upstream() -> (Process, String) {
 }
 
 #[test]
-fn a_line_says_what_its_template_names_and_only_what_the_filter_lets_through() {
+fn a_line_has_the_fields_of_its_template_and_only_filtered_lines_are_written() {
     let (_upstream, config) = upstream();
     let attache = Attache::start(&format!(
         "{config}access_log:\n  to: stdout\n  filter: [{{ errors: true }}, {{ status: 4xx }}]\n  format: {{ json: {{ code: '%{{status}}', agent: '%{{request.header.user-agent}}', version: '%{{response.header.x-version}}', what: '%{{method}} %{{path}}', route: '%{{route}}' }} }}"
@@ -41,7 +41,7 @@ fn a_line_says_what_its_template_names_and_only_what_the_filter_lets_through() {
 }
 
 #[test]
-fn a_file_is_put_aside_when_it_is_full() {
+fn a_file_is_rotated_when_it_is_full() {
     let (_upstream, config) = upstream();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("access.log");
@@ -50,7 +50,7 @@ fn a_file_is_put_aside_when_it_is_full() {
         file.display()
     ));
     let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
-    // Lines that come together are written together, so how many it takes is a matter of time.
+    // Lines that arrive together are written together, so the number of lines per file depends on the timing.
     let mut sent = 0;
     eventually("the third file is begun", || {
         let _ = text(&curl([&attache.url(&format!("/{sent}"))]));

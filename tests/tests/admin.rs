@@ -1,4 +1,4 @@
-//! The admin API and the commands that ask it.
+//! Tests of the admin API and the commands that use it.
 
 use std::{
     io::{BufRead, BufReader},
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 const UPSTREAM: Ipv4Addr = Ipv4Addr::new(127, 0, 15, 1);
 
-/// An upstream that answers, one that nobody listens for, and a header that must stay secret.
+/// An upstream that answers, one where nothing listens, and a header that must stay secret.
 fn start() -> (Attache, Process) {
     let (port, dead) = (free_port_on(UPSTREAM), free_port_on(UPSTREAM));
     let at = SocketAddr::from((UPSTREAM, port));
@@ -57,7 +57,7 @@ fn post(attache: &Attache, path: &str) -> String {
 }
 
 #[test]
-fn the_admin_api_tells_what_was_asked_and_what_came_of_it() {
+fn the_admin_api_shows_calls_and_their_results() {
     let (attache, _server) = start();
     for _ in 0..5 {
         assert_eq!(text(&curl([attache.url("/a")])), "hello");
@@ -90,7 +90,7 @@ fn the_admin_api_tells_what_was_asked_and_what_came_of_it() {
     assert_eq!((&failure["attempts"], &failure["upstream"]), (&2.into(), &"dead".into()));
     assert!(!failures.to_string().contains("query-secret"), "{failures}");
 
-    // Endpoints are counted from the first look on.
+    // Endpoints are counted from the first request for them on.
     text(&curl([attache.url("/a")]));
     let endpoints = json(&attache, "/stats.json")["endpoints"].clone();
     assert_eq!((&endpoints[0]["upstream"], &endpoints[0]["requests"]), (&"good".into(), &1.into()));
@@ -124,7 +124,7 @@ fn a_tap_shows_requests_as_they_end_without_their_credentials() {
         out.read_line(&mut line).unwrap();
         line
     });
-    // When the tap is open is only known by its first record.
+    // When the tap is open is known only from its first record.
     eventually("a request is shown", || {
         curl([attache.url("/other")]);
         curl([
@@ -149,7 +149,7 @@ fn a_tap_shows_requests_as_they_end_without_their_credentials() {
 }
 
 #[test]
-fn status_and_top_say_how_it_is_and_status_by_its_exit_code_too() {
+fn status_and_top_show_the_state_and_status_also_by_its_exit_code() {
     let (attache, _server) = start();
     text(&curl([attache.url("/a")]));
     let status = command(&attache, &["status"]);
@@ -164,13 +164,13 @@ fn status_and_top_say_how_it_is_and_status_by_its_exit_code_too() {
 }
 
 #[test]
-fn drain_makes_it_unready_and_it_stays_until_it_is_told_to_quit() {
+fn after_drain_it_is_not_ready_and_stays_until_quit() {
     let (mut attache, _server) = start();
     assert!(command(&attache, &["drain"]).status.success());
     assert!(http_get(local(attache.metrics), "/readyz").starts_with("HTTP/1.1 503"));
-    eventually("no new work is taken", || !curl([attache.url("/a")]).status.success());
+    eventually("no new work is accepted", || !curl([attache.url("/a")]).status.success());
     let status = command(&attache, &["status"]);
-    assert_eq!(status.status.code(), Some(2), "it is in trouble and still answers");
+    assert_eq!(status.status.code(), Some(2), "it has a problem and still answers");
     assert!(command(&attache, &["quit"]).status.success());
     assert_eq!(attache.process.wait(), Some(0));
 }
@@ -191,7 +191,7 @@ fn the_log_level_changes_while_it_runs() {
 }
 
 #[test]
-fn a_reload_by_the_admin_api_says_what_came_of_it_and_a_bad_config_changes_nothing() {
+fn a_reload_by_the_admin_api_returns_its_result_and_a_bad_config_changes_nothing() {
     let (attache, _server) = start();
     let file = attache.process.dir().join("attache.yaml");
     let good = std::fs::read_to_string(&file).unwrap();
@@ -217,7 +217,7 @@ fn a_reload_by_the_admin_api_says_what_came_of_it_and_a_bad_config_changes_nothi
     let newest: Vec<_> = reloads.as_array().unwrap().iter().map(|reload| reload["ok"] == true).collect();
     assert_eq!(newest.first(), Some(&false), "{reloads}");
     assert!(reloads.as_array().unwrap().iter().any(|reload| reload["trigger"] == "admin"), "{reloads}");
-    assert_eq!(command(&attache, &["status"]).status.code(), Some(2), "a refused config is trouble");
+    assert_eq!(command(&attache, &["status"]).status.code(), Some(2), "a refused config is a problem");
 }
 
 #[test]

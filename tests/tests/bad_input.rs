@@ -1,4 +1,4 @@
-//! Bytes that two parsers could read in two ways never reach an upstream.
+//! Bytes that two parsers could read differently never reach an upstream.
 
 use std::{
     io::{Read, Write},
@@ -9,7 +9,7 @@ use std::{
 
 use attache_tests::{Attache, eventually, local, raw};
 
-/// An upstream that answers every request with 200 and reports whatever bytes it was sent.
+/// An upstream that answers every request with 200 and records the bytes that it gets.
 fn recorder() -> (u16, std::sync::Arc<std::sync::Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -126,7 +126,7 @@ fn a_slow_head_is_a_408() {
 fn an_http2_client_cannot_smuggle_into_http1() {
     let (port, seen) = recorder();
     let attache = proxy_to(port);
-    // A raw HTTP/2 client: preface, SETTINGS, one HEADERS frame with literal fields that no library would send.
+    // A raw HTTP/2 client: preface, SETTINGS, and one HEADERS frame with literal fields that no library would send.
     let request = |fields: &[(&str, &str)]| {
         let mut block = Vec::new();
         for (name, value) in fields {
@@ -167,13 +167,13 @@ fn an_http2_client_cannot_smuggle_into_http1() {
     }
     let seen = String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
     assert_eq!(seen, "", "nothing of these may be sent on");
-    // The proxy is none the worse for it.
+    // The proxy still works afterwards.
     let answer = raw(local(attache.port), b"GET /fine HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[test]
-fn random_bytes_never_hurt_the_others() {
+fn random_bytes_never_affect_other_clients() {
     let (port, _) = recorder();
     let attache = Attache::start(&format!(
         "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', detect_timeout: 50ms }} }}\nupstreams: {{ a: 'http://127.0.0.1:{port}' }}"

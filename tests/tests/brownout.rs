@@ -1,5 +1,5 @@
-//! A brown-out: an upstream that takes longer the more it is asked at once, and gets more than it can take. With adaptive
-//! concurrency it goes on answering in time what it can; without, it works on calls whose callers have gone.
+//! A brown-out: an upstream becomes slower the more requests it has at once, and it gets more than it can process. With adaptive
+//! concurrency it still answers as many as it can in time; without, it works on calls whose callers have left.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -14,16 +14,16 @@ use std::{
 
 use attache_tests::{Attache, local};
 
-/// Requests that it can work on at once without becoming slower.
+/// How many requests it can process at once without becoming slower.
 const SLOTS: f64 = 8.0;
-/// How long one takes then.
+/// How long one request takes then.
 const BASE: Duration = Duration::from_millis(20);
 const SLICE: Duration = Duration::from_millis(5);
 const CLIENTS: usize = 64;
 const RUN: Duration = Duration::from_secs(6);
 
-/// A server with so many slots: beyond them every request slows down every other, by the square (they wait for each
-/// other's locks and push each other out of the caches). It doesn't notice that a client has gone.
+/// A server with this many slots. Above them every request slows down all others, by the square of their number (they wait for each other's
+/// locks and displace each other from the caches). It doesn't notice when a client has left.
 fn server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -65,7 +65,7 @@ fn head(stream: &mut impl BufRead) -> Option<String> {
     Some(head.to_lowercase())
 }
 
-/// One request on the kept connection, or a new one; whether it was answered with 200.
+/// Sends one request on the kept connection, or on a new one. Returns whether it was answered with 200.
 fn ask(kept: &mut Option<BufReader<TcpStream>>, port: u16) -> Option<bool> {
     let mut stream = match kept.take() {
         Some(stream) => stream,
@@ -81,7 +81,8 @@ fn ask(kept: &mut Option<BufReader<TcpStream>>, port: u16) -> Option<bool> {
     Some(head.starts_with("http/1.1 200"))
 }
 
-/// Clients that ask as fast as they are answered, and come again a moment after a failure; good answers and others.
+/// Runs clients that send the next request at once after a response, and after a short wait when one failed. Returns the counts of good and
+/// of other responses.
 fn run(feature: &str) -> (u64, u64, Attache) {
     let attache = Attache::start(&format!(
         "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}

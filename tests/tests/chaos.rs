@@ -1,6 +1,6 @@
 //! Faults under load, and what must hold afterwards: the short form of `cargo xtask chaos`.
 
-#![allow(clippy::expect_used, reason = "helpers of tests stand outside of them")]
+#![allow(clippy::expect_used, reason = "the lint does not see that these are helpers of tests")]
 
 use std::{
     path::Path,
@@ -9,7 +9,7 @@ use std::{
 
 use attache_tests::{binary, text};
 
-/// Runs Python where the harness is.
+/// Runs Python in the folder of the harness.
 fn python(arguments: &[&str]) -> Output {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("chaos");
     let mut command = Command::new("/usr/bin/python3");
@@ -18,7 +18,7 @@ fn python(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn after_each_of_the_fast_faults_gauges_counters_memory_and_reasons_are_as_they_should_be() {
+fn after_each_fast_fault_gauges_counters_memory_and_reasons_are_correct() {
     let attache = binary().canonicalize().expect("the program");
     let output = python(&[".", &attache.display().to_string(), "--fast", "--seconds", "2", "--jobs", "2"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -26,6 +26,6 @@ fn after_each_of_the_fast_faults_gauges_counters_memory_and_reasons_are_as_they_
 }
 
 #[test]
-fn each_check_of_the_harness_fails_where_what_it_looks_for_is_broken() {
+fn each_check_of_the_harness_fails_if_its_subject_is_broken() {
     text(&python(&["-m", "unittest", "test_checks"]));
 }

@@ -1,5 +1,5 @@
-//! The dashboard in a real browser, with traffic running: it works, it asks nobody else, it can be used by keyboard, and a stranger's text
-//! stays text. `UPDATE_DOCS=1` puts the screenshots into `docs/images/`.
+//! The dashboard in a real browser, with traffic running: it works, it loads nothing from other origins, it can be used by keyboard, and
+//! text from clients stays text. `UPDATE_DOCS=1` writes the screenshots to `docs/images/`.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use attache_tests::{Attache, free_port_on, local, nginx, raw, script, text};
 use serde_json::Value;
 
 const UPSTREAM: Ipv4Addr = Ipv4Addr::new(127, 0, 16, 1);
-/// What would be noticed if it ran.
+/// Markup whose execution the test would notice.
 const MARKUP: &str = "<img%20src=x%20onerror=console.error(1)>";
 
 fn start() -> (Attache, Vec<attache_tests::Process>) {
@@ -49,7 +49,7 @@ upstreams:
     (Attache::start(&config), servers.into_iter().map(|(_, server)| server).collect())
 }
 
-/// A small application: mostly good calls, some that fail.
+/// Calls a small application: mostly with success, sometimes with failures.
 fn call(attache: &Attache, turn: usize) {
     let path = match turn % 20 {
         0 => format!("/nowhere/{MARKUP}"), // refused
@@ -78,10 +78,10 @@ fn the_dashboard_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark() {
                 thread::sleep(Duration::from_millis(3));
             }
         });
-        // Some steps of history, which the charts want.
+        // The charts need some steps of history.
         thread::sleep(Duration::from_secs(if std::env::var_os("UPDATE_DOCS").is_some() { 90 } else { 6 }));
         let url = format!("http://localhost:{}/", attache.admin);
-        // A reload that changes something, for the events and the diff.
+        // A reload with a change, for the events and the diff.
         let file = attache.process.dir().join("attache.yaml");
         let config = fs::read_to_string(&file).unwrap();
         fs::write(&file, config.replace("retry: { attempts: 1 }", "retry: { attempts: 3 }")).unwrap();
@@ -126,7 +126,7 @@ fn the_dashboard_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark() {
     ] {
         assert!(page.contains(part), "{part} in {page}");
     }
-    assert_eq!(said["marked_up"], 0, "a stranger's text became markup");
+    assert_eq!(said["marked_up"], 0, "text from a client became markup");
     assert!(said["phone_overflow"].as_i64().unwrap() <= 0, "the page is wider than a phone");
 
     for name in [
@@ -143,7 +143,7 @@ fn the_dashboard_works_in_a_browser_by_keyboard_on_a_phone_and_in_the_dark() {
     }
 }
 
-/// Looks at the page as `browser.py` does.
+/// Checks the page with `browser.py`.
 fn browser(url: &str, folder: &Path, more: &[&str]) -> std::process::Output {
     let axe =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judges-node/node_modules/axe-core/axe.min.js");
@@ -154,7 +154,7 @@ fn browser(url: &str, folder: &Path, more: &[&str]) -> std::process::Output {
     script("browser.py", &arguments)
 }
 
-/// The screenshot shows something; with `UPDATE_DOCS` it goes to `docs/images/`, with `SCREENSHOTS` to that folder.
+/// Checks that the screenshot is not empty. With `UPDATE_DOCS` it is written to `docs/images/`, with `SCREENSHOTS` to that folder.
 fn keep(folder: &Path, name: &str) {
     let from = folder.join(format!("{name}.png"));
     let size = fs::metadata(&from).unwrap().len();
@@ -168,7 +168,7 @@ fn keep(folder: &Path, name: &str) {
 }
 
 #[test]
-fn fifty_upstreams_fit_on_one_screen_and_what_fails_stands_first() {
+fn fifty_upstreams_fit_on_one_screen_and_failing_ones_come_first() {
     let at = SocketAddr::from((UPSTREAM, free_port_on(UPSTREAM)));
     let _server = nginx(&format!("server {{ listen {at}; location / {{ return 200 hello; }} }}"), at);
     let mut upstreams: Vec<String> = (0..50).map(|n| format!("  service-{n:02}: 'http://{at}'\n")).collect();
@@ -194,7 +194,7 @@ fn fifty_upstreams_fit_on_one_screen_and_what_fails_stands_first() {
 }
 
 #[test]
-fn a_total_outage_stands_at_the_top_and_nothing_of_it_is_green() {
+fn a_total_outage_is_at_the_top_and_no_part_of_it_is_green() {
     let config = format!(
         "admin: 127.0.0.1:$ADMIN\nlisteners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams:\n  orders: 'http://{UPSTREAM}:9'\n"
     );
@@ -213,7 +213,7 @@ fn a_total_outage_stands_at_the_top_and_nothing_of_it_is_green() {
 }
 
 #[test]
-fn an_upstream_that_answers_all_calls_with_a_4xx_stands_at_the_top_too() {
+fn an_upstream_that_answers_all_calls_with_a_4xx_is_at_the_top_too() {
     let at = SocketAddr::from((UPSTREAM, free_port_on(UPSTREAM)));
     let _server = nginx(&format!("server {{ listen {at}; location / {{ return 421; }} }}"), at);
     let attache = Attache::start(&format!(

@@ -1,10 +1,10 @@
-//! What stands in `deploy/` is what it says: valid for those who read it, and agreeing with attache.
+//! The files in `deploy/` are valid for the programs that read them, and agree with attache.
 
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "helpers of tests stand outside of them"
+    reason = "the lint does not see that these are helpers of tests"
 )]
 
 use std::{
@@ -20,7 +20,7 @@ use attache_tests::{
     python_with_packages, script_server, text,
 };
 
-/// Every file in `deploy/` whose name ends so, the chart's templates left out.
+/// Every file in `deploy/` whose name ends with this, without the chart's templates.
 fn files(ending: &str) -> Vec<PathBuf> {
     fn walk(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -95,7 +95,7 @@ fn image_user_and_ports_are_the_same_everywhere() {
     }
 }
 
-/// The labels of every metric of `docs/metrics.md`, which is made from the code.
+/// The labels of every metric in `docs/metrics.md`, which is generated from the code.
 fn metrics() -> BTreeMap<String, Vec<String>> {
     let text = read(repository().join("docs/metrics.md"));
     let quoted =
@@ -117,10 +117,10 @@ fn metrics() -> BTreeMap<String, Vec<String>> {
     found
 }
 
-/// Labels that Prometheus adds to what it scrapes, or that are part of a histogram.
+/// Labels that Prometheus adds to scraped metrics, or that are a part of a histogram.
 const FROM_OUTSIDE: [&str; 4] = ["namespace", "pod", "instance", "le"];
 
-/// Every metric that an expression names is attache's, and has the labels that it is asked for by.
+/// Checks that every metric in an expression is attache's and has the labels that the expression uses.
 fn names_what_is_there(expression: &str, metrics: &BTreeMap<String, Vec<String>>) -> usize {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut named = 0;
@@ -180,7 +180,7 @@ fn the_dashboard_asks_for_metrics_and_labels_that_attache_has() {
 }
 
 #[test]
-fn the_alerts_are_rules_that_fire_when_they_should_and_ask_for_what_attache_has() {
+fn the_alerts_fire_when_they_should_and_use_existing_metrics_and_labels() {
     let promtool = |arguments: &[&str]| {
         let mut command = Command::new("/usr/bin/promtool");
         command.args(arguments).current_dir(deploy("prometheus"));
@@ -191,7 +191,7 @@ fn the_alerts_are_rules_that_fire_when_they_should_and_ask_for_what_attache_has(
     let alerts = read(deploy("prometheus/alerts.yaml"));
     let metrics = metrics();
     let mut named = 0;
-    // Every expression, on one line or on several.
+    // Every expression, on one line or on several lines.
     for rule in alerts.split("- alert: ").skip(1) {
         let expression = rule.split("expr:").nth(1).unwrap();
         let end = ["\n        for:", "\n        labels:"].iter().filter_map(|key| expression.find(key)).min();
@@ -202,11 +202,11 @@ fn the_alerts_are_rules_that_fire_when_they_should_and_ask_for_what_attache_has(
 }
 
 #[test]
-fn the_units_are_what_systemd_takes_and_leave_little_open() {
+fn the_units_are_valid_for_systemd_and_have_a_low_exposure() {
     let folder = tempfile::tempdir().unwrap();
     for (unit, most) in [("attache.service", 1.5), ("attache-intercept.service", 2.5)] {
         let there = folder.path().join(unit);
-        // `verify` looks whether the program is there.
+        // `verify` checks that the program exists.
         let program = binary().display().to_string();
         fs::write(&there, read(deploy("systemd").join(unit)).replace("/usr/local/bin/attache", &program))
             .unwrap();
@@ -223,7 +223,7 @@ fn the_units_are_what_systemd_takes_and_leave_little_open() {
         text(&verified);
         assert!(!said.contains(unit), "{said}");
         if unit == "attache.service" {
-            // The socket unit is looked at together with the service that it starts.
+            // The socket unit is checked together with the service that it starts.
             let socket = folder.path().join("attache.socket");
             fs::copy(deploy("systemd/attache.socket"), &socket).unwrap();
             let verified = analyze(&["verify", &socket.display().to_string()]);
@@ -248,7 +248,7 @@ fn the_compose_file_is_valid_and_both_share_one_network() {
     }
 }
 
-/// The config of a manifest's ConfigMap.
+/// The config in the ConfigMap of a manifest.
 fn config_of(manifest: &Path) -> String {
     let configs = tempfile::tempdir().unwrap();
     text(&python_with_packages("manifests.py").arg(configs.path()).arg(manifest).output().unwrap());
@@ -289,7 +289,7 @@ fn the_example_apps_reach_their_service_through_attache_with_the_config_of_their
         assert!(
             attache.metric("attache_requests_total", &["listener=\"inbound\"", "upstream=\"app\""]) >= 1.0
         );
-        // Without the service the app hears the reason.
+        // Without the service, the app gets the reason.
         drop(server);
         let answer = text(&curl([&url]));
         assert!(answer.contains("connect-refused"), "{language}: {answer}");

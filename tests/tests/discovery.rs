@@ -1,4 +1,4 @@
-//! Servers that are found through a real DNS server whose answers change while traffic runs.
+//! Servers that are found through a real DNS server, whose answers change while traffic runs.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -44,7 +44,7 @@ fn traffic_follows_the_answers_and_no_request_is_lost() {
     let ask = || text(&curl([&attache.url("/")]));
     assert_eq!(ask(), "from 21");
 
-    // Load runs across the change.
+    // Load runs during the change.
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let load = {
         let (stop, done, url) = (stop.clone(), done.clone(), attache.url("/"));
@@ -65,7 +65,7 @@ fn traffic_follows_the_answers_and_no_request_is_lost() {
     assert!(done.load(Ordering::Relaxed) > 0);
 }
 
-/// gRPC, WebSocket and Redis servers move to another address while their clients come and go; only DNS tells.
+/// gRPC, WebSocket and Redis servers move to another address while their clients come and go. Only DNS shows the change.
 #[test]
 fn every_protocol_follows_its_servers_to_another_address() {
     let ports: Vec<u16> = (0..3).map(|_| free_port_on(loopback(31))).collect();
@@ -119,11 +119,11 @@ upstreams:
     move_to(32);
     eventually("redis is the second one", || redis_cli(&["get", "where"]).is_empty());
     // Each name is looked up at a time of its own.
-    eventually("the others are, too", || {
+    eventually("the others are too", || {
         let upstreams = http_get(local(attache.admin), "/upstreams");
         !upstreams.contains("127.0.0.31") && upstreams.contains("127.0.0.32")
     });
-    // Whatever still went to the first servers would now be seen as an error.
+    // A call that still went to the first servers would now fail.
     drop(first);
     assert_eq!(redis_cli(&["set", "where", "second"]), "OK");
     all_work();
@@ -145,7 +145,7 @@ fn a_name_that_vanishes_keeps_its_last_good_answer() {
 }
 
 #[test]
-fn a_name_that_never_was_says_so() {
+fn a_name_that_never_existed_is_reported() {
     let dns = Dns::start();
     let attache = Attache::start(&config(&dns, "http://nobody.test:80"));
     let answer = text(&curl(["-i", &attache.url("/")])).to_lowercase();

@@ -1,6 +1,6 @@
-//! Envoy's part of the admin API: every endpoint, in the form that Envoy gives it.
+//! Envoy's part of the admin API: every endpoint, in Envoy's form.
 //!
-//! `ENVOY=PATH` names an Envoy: then its answers about a config of the same kind are compared, too.
+//! `ENVOY=PATH` names an Envoy. Then its responses for a similar config are compared too.
 
 use std::{collections::BTreeSet, fs, net::SocketAddr, process::Command};
 
@@ -131,7 +131,7 @@ fn every_endpoint_answers_in_envoys_form() {
 }
 
 #[test]
-fn a_draining_process_is_not_ready_in_envoys_words() {
+fn a_draining_process_is_not_ready_in_envoy_s_terms() {
     let server = local(free_port());
     let _upstream = upstream(server);
     let attache = Attache::start(&format!(
@@ -145,7 +145,7 @@ fn a_draining_process_is_not_ready_in_envoys_words() {
 }
 
 #[test]
-fn without_the_key_there_are_no_paths_of_envoy() {
+fn without_the_key_envoy_s_paths_do_not_exist() {
     let server = local(free_port());
     let attache = Attache::start(&format!(
         "admin: 127.0.0.1:$ADMIN\nlisteners: {{ in: {{ bind: '127.0.0.1:$PORT', to: app }} }}\nupstreams: {{ app: 'http://{server}' }}\n"
@@ -155,7 +155,7 @@ fn without_the_key_there_are_no_paths_of_envoy() {
     }
 }
 
-/// The same in Envoy's own words.
+/// A similar config for Envoy itself.
 fn envoy(program: &str, upstream: SocketAddr) -> (Process, SocketAddr) {
     let (admin, listen) = (local(free_port()), local(free_port()));
     let dir = tempfile::tempdir().unwrap();
@@ -190,7 +190,7 @@ fn envoy(program: &str, upstream: SocketAddr) -> (Process, SocketAddr) {
     (process, admin)
 }
 
-/// Every way of keys in a value; places in lists are one.
+/// All paths of keys in a value; positions in lists count as one.
 fn ways(value: &Value, way: &str, out: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| ways(value, &format!("{way}.{key}"), out)),
@@ -206,7 +206,7 @@ fn ways_of(value: &Value) -> BTreeSet<String> {
 }
 
 #[test]
-fn envoy_itself_has_all_that_attache_tells_in_its_name() {
+fn envoy_itself_has_everything_that_attache_shows_in_its_form() {
     let Ok(program) = std::env::var("ENVOY") else {
         eprintln!("ENVOY names no Envoy: its own answers are not compared");
         return;
@@ -228,7 +228,8 @@ fn envoy_itself_has_all_that_attache_tells_in_its_name() {
     let loggers = |at| post(at, "/logging?level=warning").2.lines().next().unwrap_or_default().to_owned();
     assert_eq!(loggers(own), loggers(theirs));
 
-    // JSON: no key that Envoy doesn't have in that place. A gauge of 0 has no value there, a place without a zone none.
+    // JSON: attache has no key that Envoy doesn't have in the same place. Envoy leaves out the value of a gauge of 0, and the zone of a
+    // place without one.
     let foreign = |path: &str, but: &[&str]| -> Vec<String> {
         let theirs = ways_of(&json_of(theirs, path));
         let own = ways_of(&json_of(own, path));
@@ -255,7 +256,7 @@ fn envoy_itself_has_all_that_attache_tells_in_its_name() {
         assert!(rest.any(|other| *other == key), "{key} is not there, or in another order: {theirs_keys:#?}");
     }
 
-    // Metrics: every name, type and label name is one of Envoy's. What needs TLS has no series in this Envoy.
+    // Metrics: every name, type and label name is one of Envoy's. Metrics about TLS have no series in this Envoy.
     let families = |page: &str| -> BTreeSet<(String, String)> {
         let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE envoy_")?.split_once(' '));
         types.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()

@@ -1,10 +1,10 @@
-//! What happens when file descriptors run out: connections wait, nothing spins, what is idle is closed, and everybody is served.
+//! What happens when file descriptors run out: connections wait, nothing loops, idle connections are closed, and all clients are served.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests stand outside of them"
+    reason = "the lint does not see that these are helpers of tests"
 )]
 
 use std::{
@@ -18,10 +18,10 @@ use std::{
 
 use attache_tests::{Process, binary, eventually, free_port, local};
 
-/// What the process has used of the processor's time.
+/// How much CPU time the process has used.
 fn cpu(process: &Process) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
-    // Behind the name: user and system time are the 12th and 13th field, in hundredths of a second (`man 5 proc`).
+    // After the name: user and system time are the 12th and 13th field, in hundredths of a second (`man 5 proc`).
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks = |at: usize| fields[at].parse::<u64>().unwrap();
     Duration::from_millis((ticks(11) + ticks(12)) * 10)
@@ -29,7 +29,7 @@ fn cpu(process: &Process) -> Duration {
 
 const GET: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
 
-/// Whether there is an answer in the end. One that is refused for the load, in the moment that the limit is near, asks again.
+/// Whether the client finally gets an answer. If it is refused because of overload near the limit, it asks again.
 fn is_answered(client: &mut TcpStream, within: Duration) -> bool {
     let (end, server) = (Instant::now() + within, client.peer_addr().unwrap());
     while Instant::now() < end {
@@ -50,7 +50,7 @@ fn is_answered(client: &mut TcpStream, within: Duration) -> bool {
 }
 
 #[test]
-fn connections_beyond_the_limit_of_open_files_wait_without_a_spin_and_all_are_served() {
+fn connections_above_the_limit_of_open_files_wait_without_a_loop_and_all_are_served() {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
     let file = dir.path().join("attache.yaml");
     fs::write(
@@ -76,14 +76,14 @@ listeners:
             client
         })
         .collect();
-    eventually("the limit is said", || attache.output().contains("ulimit -n"));
+    eventually("the limit is logged", || attache.output().contains("ulimit -n"));
 
     let (begin, before) = (Instant::now(), cpu(&attache));
     thread::sleep(Duration::from_secs(2));
     let (used, passed) = (cpu(&attache) - before, begin.elapsed());
-    assert!(used < passed / 4, "{used:?} of {passed:?}: it spins");
+    assert!(used < passed / 4, "{used:?} of {passed:?}: it loops");
 
-    // Nobody leaves: those that have their answer are closed by attache, and make room for the next.
+    // No client leaves: attache closes the connections that have their answer, which makes room for the next.
     let readers: Vec<_> = clients
         .into_iter()
         .map(|mut client| {
@@ -99,5 +99,5 @@ listeners:
     drop(ends);
     let mut client = TcpStream::connect(local(port)).unwrap();
     client.write_all(GET).unwrap();
-    assert!(is_answered(&mut client, Duration::from_secs(30)), "it goes on");
+    assert!(is_answered(&mut client, Duration::from_secs(30)), "it continues");
 }

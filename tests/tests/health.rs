@@ -1,4 +1,4 @@
-//! Active health checks against real servers: what is asked, what is logged, what is counted.
+//! Active health checks against real servers: what is sent, what is logged, what is counted.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -14,7 +14,7 @@ use std::{
 use attache_tests::{Attache, eventually, free_port, free_port_on, http_get, local, nginx, raw, redis};
 
 #[test]
-fn a_redis_is_asked_by_bytes_and_each_change_is_logged_with_its_cause() {
+fn a_redis_is_checked_with_bytes_and_each_change_is_logged_with_its_cause() {
     let address = local(free_port());
     let server = redis(address);
     let config = format!(
@@ -36,13 +36,13 @@ upstreams:
 
     drop(server);
     eventually("its end is noticed", || changes("to=\"unhealthy\"") == 1.0);
-    // Its end may come between two probes or in the middle of one.
+    // Its end may come between two checks or in the middle of one.
     let log = attache.process.output();
     let line = log.lines().find(|line| line.contains("endpoint unhealthy")).unwrap();
     assert!(line.contains(&address.to_string()), "{line}");
     assert!(line.contains("why=\"connect: ") || line.contains("why=\"read: "), "{line}");
 
-    // Something else answers on its port, which a check of the connection alone would take for a redis.
+    // Another server answers on its port; a check that only connects would take it for a redis.
     let web = nginx(&format!("server {{ listen {address}; return 200 'web'; }}"), address);
     eventually("its answer is looked at", || attache.process.output().contains("without `+PONG`"));
     assert_eq!((changes("to=\"unhealthy\""), changes("to=\"healthy\"")), (1.0, 0.0));
@@ -54,7 +54,7 @@ upstreams:
 }
 
 #[test]
-fn a_page_that_fails_takes_its_endpoint_out_and_the_cause_is_its_status() {
+fn a_page_that_fails_makes_its_endpoint_unhealthy_and_the_cause_is_its_status() {
     let (first, second) = (Ipv4Addr::new(127, 0, 0, 41), Ipv4Addr::new(127, 0, 0, 42));
     let port = free_port_on(first);
     let server = |ip: Ipv4Addr, status: u16| {
@@ -83,7 +83,7 @@ upstreams:
     }
 }
 
-/// A server whose health is what the test says, and that gives all other bytes back.
+/// A server whose health the test controls. It sends all other bytes back.
 fn moody() -> (SocketAddr, Arc<AtomicBool>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, healthy) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(true)));

@@ -1,10 +1,10 @@
-//! The Helm chart, rendered by Helm's own parts (Go's templates and sprig), since Helm itself is in no package here.
+//! The Helm chart, rendered by Helm's own parts (Go's templates and sprig), because no package here contains Helm itself.
 
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "helpers of tests stand outside of them"
+    reason = "the lint does not see that these are helpers of tests"
 )]
 
 use std::{fs, path::Path, process::Command};
@@ -15,7 +15,7 @@ use attache_tests::{
     python_with_packages, text,
 };
 
-/// What `helm template` makes of the chart with these values; and what it says in the end.
+/// The result of `helm template` for the chart with these values, and its final notes.
 fn rendered(values: &str) -> (String, String) {
     let folder = tempfile::tempdir().unwrap();
     let (file, program) = (folder.path().join("values.yaml"), folder.path().join("render"));
@@ -23,24 +23,24 @@ fn rendered(values: &str) -> (String, String) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/helm/render.go");
     let mut build = Command::new("/usr/bin/go");
     build.args(["build", "-o"]).arg(&program).arg(source);
-    // Debian's packages, and nothing from the network.
+    // With Debian's packages, and without the network.
     build.env("GO111MODULE", "off").env("GOPATH", "/usr/share/gocode").env("GOFLAGS", "");
     text(&build.output().expect("go (run `cargo xtask setup`)"));
-    // From the repository, so that no path of this machine stands in the comments.
+    // It runs in the repository's folder, so that the comments contain no path of this machine.
     let mut render = Command::new(&program);
     render.args(["deploy/helm/attache"]).arg(&file).args(["attache", "attache-system"]);
     let output = render.current_dir(repository()).output().unwrap();
     (text(&output), String::from_utf8(output.stderr).unwrap())
 }
 
-/// Validates text as manifests.
+/// Checks that a text contains valid manifests.
 fn valid(manifests: &str) {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), manifests).unwrap();
     validate(&[file.path().to_owned()]);
 }
 
-/// Sets of values that together use everything that the chart has.
+/// Sets of values that together use every feature of the chart.
 const VALUES: [&str; 12] = [
     "{}",
     "certificate: { from: cert-manager }",
@@ -57,7 +57,7 @@ nodeSelector: { kubernetes.io/os: linux }
 tolerations: [{ key: dedicated, operator: Exists }]
 affinity: { nodeAffinity: {} }
 serviceAccount: { name: mine, annotations: { a: b } }",
-    // A config as it is written in a file, and one as a mapping.
+    // One config as text, as in a file, and one as a mapping.
     "inject:
   traffic: explicit
   config: |
@@ -87,7 +87,7 @@ inject: { mode: container, pre-stop: 10, exclude-outbound-ports: '5432,9000-9100
 ];
 
 #[test]
-fn the_chart_renders_to_valid_manifests_whatever_is_chosen() {
+fn the_chart_renders_to_valid_manifests_for_all_values() {
     for values in VALUES {
         let (manifests, notes) = rendered(values);
         valid(&manifests);
@@ -160,7 +160,7 @@ fn the_chart_refuses_values_that_mean_nothing() {
 }
 
 #[test]
-fn the_charts_certificate_is_for_the_service_and_signed_by_whom_the_api_server_is_told_to_believe() {
+fn the_chart_s_certificate_is_for_the_service_and_signed_by_the_authority_that_the_api_server_trusts() {
     let (manifests, _) = rendered("{}");
     let value = |key: &str| {
         let line = manifests.lines().find_map(|line| line.trim().strip_prefix(&format!("{key}: ")));
@@ -215,14 +215,14 @@ fn arguments(manifests: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_chart_starts_the_webhook_with_arguments_that_it_takes() {
+fn the_chart_starts_the_webhook_with_valid_arguments() {
     for values in VALUES {
         let (manifests, _) = rendered(values);
         let folder = tempfile::tempdir().unwrap();
         let mut arguments = arguments(&manifests);
         assert_eq!(arguments[0], "webhook");
         for argument in &mut arguments {
-            // The file of the ConfigMap that the chart makes.
+            // The file from the ConfigMap that the chart makes.
             if argument.starts_with("--config=") {
                 let text = manifests.split("  attache.yaml: |\n").nth(1).unwrap();
                 let lines = text.lines().map_while(|line| line.strip_prefix("    "));
@@ -231,7 +231,7 @@ fn the_chart_starts_the_webhook_with_arguments_that_it_takes() {
                 *argument = format!("--config={}", file.display());
             }
         }
-        // It takes them all, and only misses its certificate, which stands in the pod.
+        // It accepts all arguments, and only lacks its certificate, which exists in the pod.
         let mut webhook = Command::new(binary());
         let output = webhook.args(&arguments).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

@@ -1,4 +1,4 @@
-//! HTTP/1.1 through the proxy, with curl and nginx at the ends.
+//! HTTP/1.1 through the proxy, between curl and nginx.
 
 use std::{
     io::{Read, Write},
@@ -68,9 +68,9 @@ fn an_http_1_0_client_gets_an_answer_it_can_read() {
 }
 
 #[test]
-fn a_forward_proxy_takes_absolute_form_and_connect() {
+fn a_forward_proxy_accepts_absolute_form_and_connect() {
     let (_server, port) = hello();
-    // The embedded default, on another port.
+    // The built-in default config, on another port.
     let attache = Attache::start(
         "listeners: { outbound: { bind: '127.0.0.1:$PORT', to: anywhere } }\nupstreams: { anywhere: { address: authority } }",
     );
@@ -78,7 +78,7 @@ fn a_forward_proxy_takes_absolute_form_and_connect() {
     let url = format!("http://127.0.0.1:{port}/hello");
     assert!(text(&curl(["--proxy", &proxy, &url])).starts_with("hello GET 127.0.0.1"));
     assert!(text(&curl(["--proxy", &proxy, "--proxytunnel", &url])).starts_with("hello GET 127.0.0.1"));
-    // A tunnel to nowhere says why.
+    // A failed tunnel says why.
     let nowhere = format!("http://127.0.0.1:{}/", free_port());
     let failed = curl(["--proxy", &proxy, "-i", &nowhere]);
     let answer = text(&failed).to_lowercase();
@@ -101,7 +101,7 @@ fn an_https_url_is_never_sent_in_plaintext() {
     let answer = raw(local(attache.port), request.as_bytes());
     assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("protocol-mismatch"), "{answer}");
     upstream.set_nonblocking(true).unwrap();
-    assert!(upstream.accept().is_err(), "nothing may be connected");
+    assert!(upstream.accept().is_err(), "no connection may be opened");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn early_hints_reach_the_client_before_the_answer() {
 
 #[test]
 fn a_body_waits_for_the_upstreams_go_ahead() {
-    // The upstream refuses by the head alone; the client must never be told to continue.
+    // The upstream refuses after the head alone; the client must never be told to continue.
     let (port, upstream) = serve_once(|stream| {
         let head = read_head(stream).to_lowercase();
         assert!(head.contains("expect: 100-continue"), "{head}");
@@ -149,7 +149,7 @@ fn an_http_1_0_client_s_expectation_is_ignored() {
     let (port, upstream) = serve_once(|stream| {
         let head = read_head(stream).to_lowercase();
         assert!(!head.contains("expect:"), "{head}");
-        // It never says that the body may come.
+        // The upstream never says that the body may be sent.
         let mut body = [0; 2];
         stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         stream.read_exact(&mut body).unwrap();
@@ -177,7 +177,7 @@ fn a_truncated_body_is_never_ended_cleanly() {
             "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ hello: 'http://127.0.0.1:{port}' }}"
         ));
         let output = curl([&attache.url("/")]);
-        assert!(!output.status.success(), "curl took a part for the whole: {head}");
+        assert!(!output.status.success(), "curl took an incomplete body for a complete one: {head}");
         upstream.join().unwrap();
     }
 }
@@ -187,7 +187,7 @@ fn server_sent_events_are_passed_on_one_by_one() {
     let (port, upstream) = serve_once(|stream| {
         read_head(stream);
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n").unwrap();
-        // The second event is sent only after the client has confirmed the first: nothing may be held back.
+        // The second event is sent only after the client has confirmed the first: attache must not hold anything back.
         let mut go = [0];
         go_ahead(&mut go, stream);
         stream.write_all(b"data: 2\n\n").unwrap();
@@ -196,7 +196,7 @@ fn server_sent_events_are_passed_on_one_by_one() {
         "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ hello: 'http://127.0.0.1:{port}' }}"
     ));
     let mut client = TcpStream::connect(local(attache.port)).unwrap();
-    // A chunked request body that goes on carries the confirmation to the upstream.
+    // The client's request body is chunked and still open; it carries the confirmation to the upstream.
     client
         .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n")
         .unwrap();
@@ -242,13 +242,13 @@ fn go_ahead(byte: &mut [u8; 1], stream: &mut TcpStream) {
 }
 
 #[test]
-fn an_idle_process_gives_back_the_code_that_only_its_start_needed() {
+fn an_idle_process_releases_the_code_that_only_its_start_needed() {
     let attache = Attache::start(
         "workers: 1\nlisteners: { outbound: { bind: '127.0.0.1:$PORT', routes: [ { match: { path: /* }, respond: { status: 200, body: fine } } ] } }",
     );
     let started = attache.process.resident_kib();
-    eventually("a quarter is given back", || attache.process.resident_kib() < started / 4 * 3);
-    // What is needed again is mapped again.
+    eventually("a quarter is released", || attache.process.resident_kib() < started / 4 * 3);
+    // Pages that are used again are mapped again.
     let mut client = TcpStream::connect(local(attache.port)).unwrap();
     client.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -257,7 +257,7 @@ fn an_idle_process_gives_back_the_code_that_only_its_start_needed() {
 }
 
 #[test]
-fn idle_connections_give_their_memory_back_and_serve_on() {
+fn idle_connections_release_their_memory_and_still_serve() {
     const CLIENTS: u64 = 600;
     let attache = Attache::start(
         "workers: 1\nlisteners: { outbound: { bind: '127.0.0.1:$PORT', routes: [ { match: { path: /* }, respond: { status: 200, body: fine } } ] } }",
@@ -275,13 +275,13 @@ fn idle_connections_give_their_memory_back_and_serve_on() {
         ask(&mut client, GET);
         client
     };
-    // What the first ones cost once is not theirs.
+    // Costs that only the first connections cause must not be counted.
     drop((0..50).map(|_| connect()).collect::<Vec<_>>());
     let empty = attache.process.allocated_kib();
     let each = || attache.process.allocated_kib().saturating_sub(empty) as f64 / CLIENTS as f64;
     let mut clients: Vec<_> =
         (0..CLIENTS).map(|_| TcpStream::connect(local(attache.port)).unwrap()).collect();
-    // The last one is served, so all of them are accepted.
+    // The last connection is served, so all of them have been accepted.
     ask(&mut clients[CLIENTS as usize - 1], GET);
     let silent = each();
     assert!(silent < 2.5, "a silent connection takes {silent:.1} KiB");
@@ -299,7 +299,7 @@ fn idle_connections_give_their_memory_back_and_serve_on() {
     for client in &mut clients {
         ask(client, GET);
     }
-    // They rest again; one whose request then comes in pieces, and two in one piece, are answered too.
+    // They become idle again. One whose request then arrives in pieces, and two whose requests arrive in one piece, are answered too.
     eventually("and again", || each() < 3.0);
     let (begin, end) = GET.split_at(9);
     clients[0].write_all(begin).unwrap();
@@ -307,7 +307,7 @@ fn idle_connections_give_their_memory_back_and_serve_on() {
     ask(&mut clients[0], end);
     clients[1].write_all(GET).unwrap();
     ask(&mut clients[1], b"GET /b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-    // Those that rest are ended by the drain like any others.
+    // The drain ends idle connections like all others.
     attache.process.signal("TERM");
     for client in &mut clients[2..] {
         let mut rest = Vec::new();

@@ -1,8 +1,8 @@
-//! HTTP/2 and gRPC as other people's clients and servers speak them: grpc-go, grpc-java, grpc-js, grpcio and tonic with
-//! every default of theirs, h2spec, and the official interoperability cases of gRPC.
+//! HTTP/2 and gRPC with other people's clients and servers: grpc-go, grpc-java, grpc-js, grpcio and tonic with all their defaults, h2spec,
+//! and the official interoperability cases of gRPC.
 //!
-//! What is here runs in about a minute. `cargo xtask conformance` runs each pattern for a minute, the same without
-//! attache beside it, and the ignored tests; `ATTACHE_JUDGE_TABLE` names a file that gets a row for each.
+//! The tests here run in about a minute. `cargo xtask conformance` runs each pattern for a minute, the same without attache for comparison,
+//! and the ignored tests. `ATTACHE_JUDGE_TABLE` names a file that gets a row for each.
 
 use std::{
     fmt::Write as _,
@@ -15,7 +15,7 @@ use std::{
 
 use attache_tests::{Attache, Process, free_port, local};
 
-/// Seconds that each pattern runs: `ATTACHE_JUDGE_SECONDS`.
+/// How many seconds each pattern runs: `ATTACHE_JUDGE_SECONDS`.
 fn seconds() -> String {
     std::env::var("ATTACHE_JUDGE_SECONDS").unwrap_or_else(|_| "2".to_owned())
 }
@@ -28,7 +28,7 @@ fn tool(name: &str) -> Command {
     Command::new(here("../target/judges").join(name))
 }
 
-/// A client and server of one implementation.
+/// The client and server of one implementation.
 fn judge(name: &str) -> Command {
     match name {
         "grpc-go" => tool("judges"),
@@ -61,7 +61,7 @@ fn serve(mut command: Command, arguments: &[&str], port: u16) -> Process {
     server
 }
 
-/// attache before a server that speaks HTTP/2 without TLS, with every default but the deadlines.
+/// attache in front of a server that speaks HTTP/2 without TLS, with all defaults except the deadlines.
 fn before(port: u16) -> Attache {
     Attache::start(&format!(
         "workers: 1
@@ -71,18 +71,18 @@ upstreams: {{ judge: {{ address: 'h2c://127.0.0.1:{port}', timeout: off, idle_ti
     ))
 }
 
-/// What clients do, and how many messages a second.
+/// What the clients do, and how many messages per second.
 const PATTERNS: [(&str, &[&str]); 5] = [
     ("unary", &["10", "200", "2000"]),
     ("feed", &["10", "200", "2000"]),
     ("both", &["10", "200", "2000"]),
-    // A call in four gets its answer, the others are given up: as a client that asks four and takes the first.
+    // One call in four gets its response and the others are cancelled, like a client that sends four calls and takes the first response.
     ("cancel", &["160"]),
     ("burst", &["10000"]),
 ];
 
-/// What one run of each pattern and rate said, in the order of [`PATTERNS`]. Slow languages and slow machines: the
-/// rates one after the other, the patterns side by side.
+/// The results of one run of each pattern and rate, in the order of [`PATTERNS`]. Because some languages and machines are slow, the rates
+/// run one after the other, and the patterns at the same time.
 fn run_patterns(client: &'static str, target: &str) -> Vec<(&'static str, &'static str, String)> {
     let all: Vec<_> = PATTERNS
         .into_iter()
@@ -103,14 +103,14 @@ fn run_patterns(client: &'static str, target: &str) -> Vec<(&'static str, &'stat
     all.into_iter().flat_map(|pattern| pattern.join().expect("a pattern that ends")).collect()
 }
 
-/// Runs every pattern with a client of one implementation and a server of another through attache, each beside the others.
+/// Runs every pattern with a client of one implementation and a server of another through attache, all at the same time.
 fn patterns(client: &'static str, server: &'static str) {
     let port = free_port();
     let address = format!("127.0.0.1:{port}");
     let _server = serve(judge(server), &["server", &address], port);
     let attache = before(port);
     let table = std::env::var_os("ATTACHE_JUDGE_TABLE");
-    // The same without attache, where a table compares them.
+    // The same without attache, if a table compares the two.
     let direct = table.is_some().then(|| thread::spawn(move || run_patterns(client, &address)));
     let through = run_patterns(client, &format!("127.0.0.1:{}", attache.port));
     let direct = direct.map_or_else(Vec::new, |direct| direct.join().expect("patterns that end"));
@@ -124,7 +124,7 @@ fn patterns(client: &'static str, server: &'static str) {
         let file = OpenOptions::new().append(true).create(true).open(table);
         file.and_then(|mut file| file.write_all(rows.as_bytes())).expect("the table");
     }
-    // A language that can't keep up with a rate by itself says nothing about attache.
+    // If a language can't reach a rate even without attache, the result says nothing about attache.
     let fails_alone = |n: usize| direct.get(n).is_some_and(|(_, _, said)| !said.starts_with("OK"));
     let failed: Vec<_> = through
         .iter()
@@ -133,10 +133,10 @@ fn patterns(client: &'static str, server: &'static str) {
         .collect();
     assert!(failed.is_empty(), "{client} to {server}: {failed:?}");
     assert_eq!(attache.metric("attache_requests_total", &["http2-flood"]), 0.0);
-    // A connection that ends under its calls makes them fail, or be sent again. Spare ones, opened while many calls
-    // ran, end when they rest.
+    // A connection that ends while it carries calls makes them fail or be retried. Additional connections that were opened for many calls
+    // end when they are idle.
     let sent_again = attache.metric("attache_upstream_retries_total", &[]);
-    assert!(sent_again == 0.0 || (0..through.len()).any(fails_alone), "{sent_again} calls were sent again");
+    assert!(sent_again == 0.0 || (0..through.len()).any(fails_alone), "{sent_again} calls were retried");
 }
 
 #[test]
@@ -193,8 +193,8 @@ fn tonic_meets_grpc_go() {
     meets_grpc_go("tonic");
 }
 
-/// One call over a path of 50 ms that carries 40 MB a second, in either direction, with the path on either side of attache: no slower than
-/// without attache by more than a tenth.
+/// One call over a path with 50 ms and 40 MB a second, in both directions, with the path on either side of attache. It may be slower than
+/// without attache by at most a tenth.
 #[test]
 #[ignore = "long: cargo xtask conformance"]
 fn one_stream_over_a_long_path_is_as_fast_as_without_a_proxy() {
@@ -231,9 +231,9 @@ fn one_stream_over_a_long_path_is_as_fast_as_without_a_proxy() {
 fn h2spec_finds_nothing() {
     let port = free_port();
     let _server = serve(judge("grpc-go"), &["http1", &format!("127.0.0.1:{port}")], port);
-    // Paths of h2spec are served by attache itself, so that only its own HTTP/2 is judged.
+    // attache itself serves the paths that h2spec requests, so that only attache's HTTP/2 is judged.
     let attache = Attache::start(&format!(
-        // HTTP/2 alone: where HTTP/1 is spoken, too, a preface that is none gets a 400 of HTTP/1, and h2spec takes nothing but a close.
+        // Only HTTP/2: with HTTP/1 too, an invalid preface would get a 400 of HTTP/1, but h2spec accepts only a close.
         "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', protocol: http2, to: judge }} }}
 upstreams: {{ judge: 'http://127.0.0.1:{port}' }}"
     ));

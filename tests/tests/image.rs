@@ -1,7 +1,7 @@
-//! The image's build context holds what the build reads, and nothing that would make it large.
+//! The image's build context contains what the build reads, and nothing that would make it large.
 //!
-//! The context is made as BuildKit makes it from `.dockerignore` (`moby/patternmatcher`): a path is matched by each line in turn, with its
-//! parent folders, and the last line that matches decides. No engine is needed.
+//! The context is made as BuildKit makes it from `.dockerignore` (`moby/patternmatcher`): a path and its parent folders are compared with
+//! each line in turn, and the last line that matches decides. No container engine is needed.
 
 use std::{
     fs,
@@ -34,7 +34,7 @@ fn is_sent(ignore: &str, file: &str) -> bool {
     sent
 }
 
-/// The files under version control, and those that are new.
+/// The files under version control, and new files.
 fn files() -> Vec<String> {
     let mut git = Command::new("git");
     git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(repository());
@@ -43,7 +43,7 @@ fn files() -> Vec<String> {
     files.map(str::to_owned).collect()
 }
 
-/// The context of the image, in a folder.
+/// The build context of the image, in a folder.
 fn context() -> tempfile::TempDir {
     let ignore = read(repository().join(".dockerignore"));
     let folder = tempfile::tempdir().unwrap();
@@ -56,7 +56,7 @@ fn context() -> tempfile::TempDir {
 }
 
 #[test]
-fn the_images_context_is_a_whole_workspace() {
+fn the_image_s_context_is_a_complete_workspace() {
     let context = context();
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["metadata", "--offline", "--locked", "--no-deps", "--format-version=1"]);
@@ -73,9 +73,9 @@ fn the_images_context_is_a_whole_workspace() {
     }
 }
 
-/// Every file that a source of the program names with `include_str!`, `include_bytes!`, or as its module.
+/// Every file that the program's source includes with `include_str!`, `include_bytes!`, or as a module.
 #[test]
-fn the_images_context_has_every_file_that_a_source_includes() {
+fn the_image_s_context_has_every_file_that_a_source_includes() {
     let context = context();
     let mut included = 0;
     for file in files().iter().filter(|file| file.ends_with(".rs")) {
@@ -99,7 +99,7 @@ fn the_images_context_has_every_file_that_a_source_includes() {
 }
 
 #[test]
-fn the_images_context_has_what_its_dockerfile_copies_and_runs_and_little_else() {
+fn the_image_s_context_has_what_its_dockerfile_copies_and_runs_and_little_else() {
     let context = context();
     for needed in ["LICENSE", "Cargo.lock", "deploy/build-static.sh"] {
         assert!(context.path().join(needed).exists(), "{needed}");
@@ -109,13 +109,13 @@ fn the_images_context_has_what_its_dockerfile_copies_and_runs_and_little_else() 
     for left_out in [".git", "target", "docs", "benches/results", "tests/scripts"] {
         assert!(!context.path().join(left_out).exists(), "{left_out}");
     }
-    // What compose builds is this same context.
+    // Compose builds from this same context.
     let compose = read(deploy("compose/compose.yaml"));
     assert!(compose.contains("context: ../..\n") && compose.contains("dockerfile: deploy/Dockerfile\n"));
 }
 
 #[test]
-fn a_context_without_a_member_is_found() {
+fn a_context_without_a_member_of_the_workspace_is_noticed() {
     let without = "*\n!Cargo.toml\n!Cargo.lock\n!crates\n";
     assert!(is_sent(without, "crates/config/src/lib.rs") && !is_sent(without, "benches/load/Cargo.toml"));
     assert!(!is_sent("*\n!crates\ncrates/*/tests\n", "crates/config/tests/a.rs"));

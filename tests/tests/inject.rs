@@ -1,4 +1,4 @@
-//! `attache inject` as a person runs it, its result before Kubernetes' own schemas, and the app's probes that it sends to attache.
+//! `attache inject` as a person runs it, its result checked by Kubernetes' own schemas, and the app's probes that it redirects to attache.
 
 use std::{
     fs,
@@ -33,7 +33,7 @@ fn run(arguments: &[&str], stdin: &str) -> Output {
         .spawn()
         .unwrap();
     match child.stdin.take().unwrap().write_all(stdin.as_bytes()) {
-        // Whoever refuses its arguments ends without reading.
+        // A program that refuses its arguments ends without reading its input.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
         written => written.unwrap(),
     }
@@ -49,7 +49,7 @@ fn err(output: &Output) -> String {
 }
 
 #[test]
-fn a_pipe_gets_attache_and_loses_it_again() {
+fn manifests_in_a_pipe_get_attache_and_lose_it_again() {
     let injected = run(&["inject", "--image", "registry.example/attache:1", "--traffic", "http-proxy"], POD);
     assert!(injected.status.success());
     assert_eq!(
@@ -103,11 +103,11 @@ fn files_and_folders_are_changed_in_place_or_shown_as_a_diff() {
     assert_eq!(out(&run(&["inject", "--diff", &root], "")), "", "injecting twice changes nothing");
     assert!(run(&["uninject", "--write", &root], "").status.success());
     assert_eq!(fs::read_to_string(&file).unwrap(), POD);
-    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "nothing is left behind");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "no file is left behind");
 }
 
 #[test]
-fn what_cannot_be_injected_ends_with_a_code_of_its_own() {
+fn a_refused_object_causes_an_exit_code_of_its_own() {
     let clash = POD.replace("name: app\n", "name: attache\n");
     let output = run(&["inject"], &format!("{clash}---\n{POD}"));
     assert_eq!(output.status.code(), Some(3));
@@ -115,7 +115,7 @@ fn what_cannot_be_injected_ends_with_a_code_of_its_own() {
     assert!(out(&output).starts_with(&clash), "it is passed on as it was");
     assert!(out(&output).contains("restartPolicy: Always"), "the other is injected");
 
-    // Written out, an alias is in nobody's way.
+    // An alias that is written out is no problem.
     let alias =
         POD.replace("  name: web   # the one\n", "  name: web\n  labels: &l {a: b}\n  annotations: *l\n");
     assert_eq!(run(&["inject"], &alias).status.code(), Some(3));
@@ -153,7 +153,7 @@ fn the_result_is_valid_for_kubernetes() {
         let mut files = Vec::new();
         for entry in fs::read_dir(manifests()).unwrap() {
             let path = entry.unwrap().path();
-            // A List has no schema of its own; its items are those of other files.
+            // A List has no schema of its own; its items are tested in other files.
             let without_schema = ["clashes.yaml", "kubectl-list.yaml", "custom-kinds.yaml"];
             let too_new = path.ends_with("pod-resources.yaml") && version < "1.34";
             if too_new || without_schema.iter().any(|name| path.ends_with(name)) {
@@ -169,14 +169,14 @@ fn the_result_is_valid_for_kubernetes() {
         let checked = kubernetes_validate(version, &files);
         assert!(checked.status.success(), "{version} {arguments:?}: {}{}", out(&checked), err(&checked));
     }
-    // The judge sees a mistake.
+    // The validator notices a mistake.
     let wrong = dir.path().join("wrong.yaml");
     fs::write(&wrong, out(&run(&["inject"], POD)).replace("containerPort", "containersPort")).unwrap();
     assert!(!kubernetes_validate("1.29", &[wrong]).status.success());
 }
 
 #[test]
-fn the_program_takes_what_its_containers_are_given() {
+fn the_program_accepts_the_arguments_of_its_containers() {
     let dir = tempfile::tempdir().unwrap();
     let transparent: &[&str] =
         &["--traffic", "transparent", "--config-map", "c", "--exclude-outbound-ports", "5432,9000-9100"];
@@ -209,7 +209,7 @@ fn the_program_takes_what_its_containers_are_given() {
 }
 
 #[test]
-fn probes_of_the_app_are_asked_inside_the_pod() {
+fn probes_of_the_app_are_sent_inside_the_pod() {
     let (web, rpc, port) = (free_port(), free_port(), free_port());
     let _web = nginx(
         &format!(
@@ -253,7 +253,7 @@ fn probes_of_the_app_are_asked_inside_the_pod() {
     }
 }
 
-/// Starts attache as the answerer of these probes, on a port of its own.
+/// Starts attache for these probes, on a port of its own.
 fn answering(port: u16, probes: &serde_json::Value) -> Attache {
     let probes = serde_json::json!({"port": port, "probes": probes}).to_string();
     Attache::start_with(
@@ -263,7 +263,7 @@ fn answering(port: u16, probes: &serde_json::Value) -> Attache {
 }
 
 #[test]
-fn a_probe_asks_what_the_kubelet_asks() {
+fn a_probe_sends_what_the_kubelet_sends() {
     let (web, tls, port) = (free_port(), free_port(), free_port());
     let pki = attache_tests::pki::Pki::new();
     pki.issue(&pki.ca("nobody"), "app", &["app.example"]);
@@ -370,7 +370,7 @@ fn an_answer_that_breaks_off_or_stalls_is_a_failure_and_a_long_one_is_not() {
 }
 
 #[test]
-fn silent_connections_keep_no_probe_out() {
+fn idle_connections_do_not_block_a_probe() {
     let (web, port) = (free_port(), free_port());
     let _web = nginx(&format!("server {{ listen 127.0.0.1:{web}; return 204; }}"), local(web));
     let probe = serde_json::json!({"httpGet": {"port": web}, "timeoutSeconds": 1});

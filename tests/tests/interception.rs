@@ -1,13 +1,13 @@
-//! Transparent interception as a pod has it: `attache intercept` has the kernel redirect connections, and attache reads from the
-//! socket where they were meant to go. In network namespaces of its own, so that nothing of the machine is touched.
+//! Transparent interception as in a pod: after `attache intercept` the kernel redirects connections, and attache reads their original
+//! destination from the socket. The tests run in network namespaces of their own, so they don't change the machine.
 //!
-//! Needs root (or CAP_NET_ADMIN and CAP_SYS_ADMIN): without it these tests fail, and say so.
+//! They need root (or CAP_NET_ADMIN and CAP_SYS_ADMIN); without it they fail and say so.
 
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "helpers of tests stand outside of them"
+    reason = "the lint does not see that these are helpers of tests"
 )]
 
 use std::{fs, process::Output};
@@ -19,7 +19,7 @@ use attache_tests::{
     text,
 };
 
-/// Says which address was called, what arrived, and from whom.
+/// A server that answers with the called address, the request, and the client.
 const HTTP_SERVER: &str = "
 import http.server, socket, sys
 class Answer(http.server.BaseHTTPRequestHandler):
@@ -62,7 +62,7 @@ upstreams:
 const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 const ORDERS: &str = "spiffe://cluster.local/ns/shop/sa/orders";
 
-/// A pod whose calls are intercepted, one that isn't, and the attache in the first.
+/// A pod whose calls are intercepted, one whose calls aren't, and the attache in the first.
 fn intercepted() -> (Pod, Pod, Process) {
     let (client, server) = pods();
     text(&client.intercept(&[]));
@@ -131,7 +131,7 @@ upstreams:
 }
 
 #[test]
-fn an_unmodified_client_reaches_an_unmodified_server_through_mutual_tls_and_the_server_sees_who_called() {
+fn an_unmodified_client_reaches_an_unmodified_server_through_mutual_tls_and_the_server_sees_the_client() {
     let Mesh { client, server, .. } = &mesh(&["10.77.0.2", "fd77::2"]);
     for (address, host) in server.addresses() {
         let url = format!("http://{host}:8080/");
@@ -141,7 +141,7 @@ fn an_unmodified_client_reaches_an_unmodified_server_through_mutual_tls_and_the_
             answer.contains(&format!("URI={WEB}")) && answer.contains(&format!("By={ORDERS}")),
             "{answer}"
         );
-        // Whoever shows no certificate gets nowhere: attache's own user is not redirected, so this is a stranger's call.
+        // A client without a certificate reaches nothing. attache's own user is not redirected, so this is such a client.
         let stranger = client.curl_as(ATTACHE, &["--include", &url]);
         assert!(!String::from_utf8_lossy(&stranger.stdout).contains("heard"), "{stranger:?}");
     }
@@ -157,10 +157,10 @@ fn the_application_reaches_itself_without_attache() {
 }
 
 #[test]
-fn nobody_gets_out_through_the_way_in() {
+fn no_client_gets_out_through_the_inbound_listener() {
     let (client, server) = pods();
     text(&server.intercept(&[]));
-    // The worst case: the way out is bound everywhere, and the way in takes plaintext.
+    // The worst case: the outbound listener is bound to all addresses, and the inbound listener accepts plaintext.
     let attache = server.attache(
         "
 listeners:
@@ -182,7 +182,7 @@ upstreams:
 }
 
 #[test]
-fn twice_is_as_once_and_remove_restores_what_was_before() {
+fn running_it_twice_is_like_once_and_remove_restores_the_old_state() {
     let (client, server, attache) = intercepted();
     let _app = http_server(&server, server.v4, 8080);
     let url = format!("http://{}:8080/", server.v4);
@@ -207,7 +207,7 @@ fn twice_is_as_once_and_remove_restores_what_was_before() {
 }
 
 #[test]
-fn iptables_of_either_kind_is_told_once_whatever_it_was_told_before() {
+fn iptables_of_both_kinds_has_the_rules_once_whatever_it_had_before() {
     let (pod, _) = pods();
     let program = binary().display().to_string();
     for kind in ["nft", "legacy"] {
@@ -244,7 +244,7 @@ fn iptables_of_either_kind_is_told_once_whatever_it_was_told_before() {
 }
 
 #[test]
-fn the_kernel_is_told_the_same_by_netlink_as_by_nft_and_dry_run_shows_it() {
+fn netlink_and_nft_load_the_same_rules_and_dry_run_shows_them() {
     let (pod, _) = pods();
     let every: &[&str] = &[
         "--proxy-uid=1337,1338",
@@ -268,7 +268,7 @@ fn the_kernel_is_told_the_same_by_netlink_as_by_nft_and_dry_run_shows_it() {
         assert!(!pod.ruleset().contains("attache"), "{}", pod.ruleset());
         text(&pod.intercept(&[&["--backend=nft"], options].concat()));
         assert_eq!(pod.ruleset(), netlink);
-        // What the dry run printed is what `nft` takes.
+        // `nft` accepts the output of the dry run.
         text(&pod.intercept(&["--remove"]));
         let script = tempfile::NamedTempFile::new().unwrap();
         fs::write(script.path(), dry).unwrap();
@@ -278,7 +278,7 @@ fn the_kernel_is_told_the_same_by_netlink_as_by_nft_and_dry_run_shows_it() {
 }
 
 #[test]
-fn what_is_excluded_goes_directly_and_what_is_not_included_too() {
+fn excluded_destinations_are_called_directly_and_those_not_included_too() {
     let (client, server, attache) = intercepted();
     let _apps: Vec<Process> = server
         .addresses()
@@ -313,7 +313,7 @@ fn what_is_excluded_goes_directly_and_what_is_not_included_too() {
 }
 
 #[test]
-fn a_port_excluded_on_the_way_in_is_called_without_attache() {
+fn an_excluded_inbound_port_is_called_without_attache() {
     let (client, server) = pods();
     let attache = server.attache(
         "
@@ -331,7 +331,7 @@ upstreams:
             let answer = text(&client.curl(&[&format!("http://{}:{port}/", server.v4)]));
             assert!(answer.contains(via), "{backend} {port}: {answer}\n{}", attache.output());
         }
-        // A kubelet's probe, a scrape.
+        // For example a kubelet's probe, or a scrape.
         let ready = client.curl(&["--fail", &format!("http://{}:15090/readyz", server.v4)]);
         assert!(ready.status.success(), "{ready:?}");
     }
@@ -357,7 +357,7 @@ s.sendto(b'a question', ('10.77.0.2', 53)); print(s.recv(512).decode())
 }
 
 #[test]
-fn without_the_right_to_it_is_said_which_right_is_missing() {
+fn without_the_capability_the_error_names_the_missing_one() {
     let (pod, _) = pods();
     let program = binary().display().to_string();
     for backend in ["auto", "netlink", "nft", "iptables"] {
@@ -385,7 +385,7 @@ fn without_the_right_to_it_is_said_which_right_is_missing() {
         "intercept",
     ]);
     text(&alone.output().unwrap());
-    // No program is needed by default: it works in an image that has nothing else.
+    // By default no program is needed: it works in an image that contains nothing else.
     let without = nowhere().arg("intercept").output();
     text(&without.unwrap());
     let without = nowhere().args(["intercept", "--remove"]).output();
@@ -397,7 +397,7 @@ fn http_reaches_the_server_that_was_called() {
     let (client, server, attache) = intercepted();
     for (address, host) in server.addresses() {
         let _app = http_server(&server, address, 8080);
-        // The name says nothing of where it goes: the address that was dialled does.
+        // The name doesn't say where the connection goes: the called address does.
         let resolve = format!("orders.internal:8080:{host}");
         let answer = text(&client.curl(&["--resolve", &resolve, "http://orders.internal:8080/"]));
         let expected = format!("{address} heard orders.internal:8080 via 1.1 attache from None");
@@ -406,7 +406,7 @@ fn http_reaches_the_server_that_was_called() {
 }
 
 #[test]
-fn a_server_that_speaks_first_is_heard_through_an_intercepted_connection() {
+fn a_server_that_sends_first_works_through_an_intercepted_connection() {
     let (client, server, attache) = intercepted();
     for (address, host) in server.addresses() {
         let greeter = server.start("/usr/bin/python3", &["-c", GREETING_SERVER, address]);
@@ -432,7 +432,7 @@ fn tls_is_passed_through_to_the_server_that_was_called() {
             server.start("openssl", &["s_server", "-www", "-accept", &accept, "-cert", &cert, "-key", &key]);
         server.wait_for(&page, &accept);
         let resolve = format!("orders.internal:8443:{host}");
-        // Only the server's own certificate is trusted: whoever terminated it would be found out.
+        // Only the server's own certificate is trusted, so terminated TLS would be noticed.
         let url = "https://orders.internal:8443/";
         let answer = text(&client.curl(&["--cacert", &cert, "--resolve", &resolve, url]));
         assert!(answer.contains("s_server"), "{answer}\n{}", attache.output());

@@ -1,5 +1,5 @@
-//! What attache tells upstreams and concludes from them: deadlines on their way, endpoints that fail by their rates, and endpoints that
-//! are probed back into service.
+//! What attache tells upstreams, and what it concludes from their responses: deadlines that are passed on, endpoints that are ejected for
+//! their failure rate, and endpoints whose breaker closes again after a trial.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -14,10 +14,10 @@ use std::{
 
 use attache_tests::{Attache, curl, eventually, local, raw, text};
 
-/// What a server does with its n-th request, from 0.
+/// What a server does with its n-th request, counted from 0.
 type Answer = dyn Fn(u64) -> u16 + Send + Sync;
 
-/// A server that remembers every head, in small letters. Status 0 is never to answer.
+/// A server that keeps every request head, in lower case. Status 0 means that it never answers.
 struct Server {
     port: u16,
     heads: Arc<Mutex<Vec<String>>>,
@@ -68,7 +68,7 @@ fn serve(stream: TcpStream, heads: &Mutex<Vec<String>>, answer: &Answer, count: 
         heads.lock().unwrap().push(head.to_lowercase());
         let status = answer(count.fetch_add(1, Relaxed));
         if status == 0 {
-            // Until the other side gives up.
+            // Waits until the client gives up.
             let _ = stream.read_line(&mut head);
             return;
         }
@@ -90,7 +90,7 @@ fn millis(head: &str) -> Option<u64> {
 
 #[test]
 fn a_callers_deadline_is_kept_and_passed_on_shortened() {
-    // The first attempt fails after a while, so that the second has less time left.
+    // The first attempt fails after a while, so the second has less time left.
     let server = Server::start(|n| match n {
         0 => {
             thread::sleep(Duration::from_millis(100));
@@ -114,16 +114,16 @@ upstreams:
     let told: Vec<_> = server.heads.lock().unwrap().iter().map(|head| millis(head).unwrap()).collect();
     assert!(told[0] <= 30_000 && told[1] + 100 <= told[0], "{told:?}");
 
-    // A server that never answers: the caller's half a second ends it, not the route's minute.
+    // A server that never answers: the caller's deadline of half a second ends the call, not the route's minute.
     let answer = get(&attache, "x-deadline: 500\r\n");
     assert!(answer.starts_with("HTTP/1.1 504") && answer.contains("request-timeout"), "{answer}");
     assert!(millis(&server.heads.lock().unwrap()[2]).unwrap() <= 500);
-    // A caller that waits no longer is not worked for.
+    // No work is done for a caller that no longer waits.
     let before = server.requests();
     let answer = get(&attache, "x-deadline: 0\r\n");
     assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
     assert_eq!(server.requests(), before);
-    // Whoever names none is told of the route's.
+    // If the caller names no deadline, the upstream gets the route's.
     let _given_up = thread::spawn({
         let port = attache.port;
         move || {
@@ -132,14 +132,14 @@ upstreams:
             thread::sleep(Duration::from_secs(1));
         }
     });
-    eventually("the fourth request comes", || server.requests() == 4);
+    eventually("the fourth request arrives", || server.requests() == 4);
     let told = millis(&server.heads.lock().unwrap()[3]).unwrap();
     assert!((30_001..=60_000).contains(&told), "{told}");
 }
 
 #[test]
 fn an_endpoint_that_fails_now_and_then_is_ejected_by_its_rate() {
-    // One in three fails, never two in a row; the others never.
+    // One in three requests fails, never two in a row; the other endpoints never fail.
     let good: Vec<_> = (0..4).map(|_| Server::start(|_| 200)).collect();
     let bad = Server::start(|n| if n.is_multiple_of(3) { 503 } else { 200 });
     let addresses: Vec<_> =
@@ -166,11 +166,11 @@ upstreams:
     assert!(line.contains(&format!("127.0.0.1:{}", bad.port)) && line.contains("success rate"), "{line}");
     let before = bad.requests();
     (0..50).for_each(|_| assert!(get(&attache, "").starts_with("HTTP/1.1 200")));
-    assert_eq!(bad.requests(), before, "it gets none while it is out");
+    assert_eq!(bad.requests(), before, "it gets no requests while it is ejected");
 }
 
 #[test]
-fn an_endpoint_breaker_probes_its_endpoint_back_into_service() {
+fn an_endpoint_s_breaker_closes_after_a_successful_trial() {
     let works = Arc::new(AtomicBool::new(false));
     let (told, good) = (works.clone(), Server::start(|_| 200));
     let bad = Server::start(move |_| if told.load(Relaxed) { 200 } else { 500 });
@@ -186,7 +186,7 @@ upstreams:
     ));
     let state = |state: &str| attache.metric("attache_upstream_endpoints", &[state]);
     let failed = || (0..20).filter(|_| get(&attache, "").starts_with("HTTP/1.1 500")).count();
-    // Three failures in a row open it; each half-open state costs one failure more.
+    // Three failures in a row open the breaker; each half-open state costs one more failure.
     let first = failed();
     assert!(first >= 3 && bad.requests() == first, "{first}");
     eventually("the metric follows", || state("circuit-open") == 1.0 && state("healthy") == 1.0);
@@ -222,7 +222,7 @@ upstreams: {{ orders: {{ address: 'http://127.0.0.1:{}' }} }}",
         assert_eq!(body, "ok");
         seconds.parse::<f64>().unwrap()
     };
-    // The first byte comes at once, the second a second later.
+    // The first byte arrives at once, and the second one a second later.
     assert!(took(&["--header", "x-slow: 1"]) >= 0.95);
     took(&[]);
 }

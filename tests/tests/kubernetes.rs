@@ -1,16 +1,16 @@
-//! What Kubernetes does to a pod, under load: a rolling restart of what it calls, and a newer attache in it.
+//! What Kubernetes does to a pod under load: a rolling restart of a called Service, and a newer attache in the pod.
 
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "helpers of tests stand outside of them"
+    reason = "the lint does not see that these are helpers of tests"
 )]
 
 use attache_tests::{binary, script_alone};
 use serde_json::Value;
 
-/// What a script says of attache.
+/// What a script reports about attache.
 fn said(script: &str, arguments: &[&str]) -> Value {
     let program = binary().display().to_string();
     let done = script_alone(script, &[&[program.as_str()], arguments].concat());
@@ -20,13 +20,13 @@ fn said(script: &str, arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn a_rolling_restart_seen_through_endpoint_slices_sends_no_work_to_what_ends() {
+fn during_a_rolling_restart_endpoint_slices_keep_work_away_from_ending_pods() {
     let by = said("rolling_restart.py", &["slices"]);
     assert!(by["requests"].as_u64().unwrap() > 100 && by["streams"].as_u64().unwrap() > 8, "{by:#}");
     for count in ["failed", "streams_cut"] {
         assert_eq!(by[count], 0, "{by:#}");
     }
-    // What was on its way when the word came.
+    // Requests that were under way when the change arrived.
     assert!(by["begun_on_terminating"].as_u64().unwrap() <= 64, "{by:#}");
 }
 
@@ -41,13 +41,13 @@ fn an_upgrade_in_a_running_pod_fails_no_call_no_websocket_and_no_grpc_stream() {
     }
     let steps = &seen["steps"];
     assert_eq!(steps["can't serve"]["status"], 1, "{seen:#}");
-    assert_eq!(steps["can't serve"]["active"], "1", "the old one serves on: {seen:#}");
+    assert_eq!(steps["can't serve"]["active"], "1", "the old one continues to serve: {seen:#}");
     for step in ["first", "second"] {
         assert_eq!(steps[step]["status"], 0, "{seen:#}");
     }
     let active = ["first", "second"].map(|step| steps[step]["active"].as_str().unwrap());
     assert!(active[0] != "1" && active[1] != active[0], "{seen:#}");
-    assert_eq!(seen["processes_before_the_end"], 3, "those before it finish what they have: {seen:#}");
+    assert_eq!(seen["processes_before_the_end"], 3, "the processes before it finish their work: {seen:#}");
     assert_eq!(seen["ended"]["code"], 0, "SIGTERM to process 1 ends the pod: {seen:#}");
 }
 

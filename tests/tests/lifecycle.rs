@@ -1,4 +1,4 @@
-//! Start and end as supervisors and operators meet them: drain, supervisor's sockets and messages, an app that attache runs, a new
+//! Start and end, as supervisors and operators see them: drain, a supervisor's sockets and messages, an app that attache runs, a new
 //! program that takes over.
 
 use std::{
@@ -26,7 +26,7 @@ fn says(text: &str) -> (Process, u16) {
     (nginx(&config, local(port)), port)
 }
 
-/// A client that keeps its connection, opens another when it was told that this one ends, and never asks twice.
+/// A client that keeps its connection, opens another when it was told that this one ends, and never sends a request twice.
 #[derive(Default)]
 struct Load {
     stop: AtomicBool,
@@ -35,7 +35,7 @@ struct Load {
 }
 
 impl Load {
-    /// Asks until it is stopped, or nobody listens any more. Whatever else happens is a failure.
+    /// Sends requests until it is stopped, or until nothing listens any more. Anything else that happens is a failure.
     fn run(&self, port: u16) {
         while !self.stop.load(Relaxed) {
             let Ok(stream) = TcpStream::connect(local(port)) else { return };
@@ -63,7 +63,7 @@ impl Load {
 }
 
 #[test]
-fn a_load_meets_no_failure_while_the_program_drains() {
+fn a_load_has_no_failure_while_the_program_drains() {
     let (_one, one) = says("one");
     let mut attache = Attache::start(&format!(
         "shutdown: {{ delay: 3s }}\nlisteners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ one: 'http://127.0.0.1:{one}' }}"
@@ -72,7 +72,7 @@ fn a_load_meets_no_failure_while_the_program_drains() {
     thread::scope(|scope| {
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| load.run(attache.port))).collect();
         let h2load = scope.spawn(|| {
-            // It ends before the delay does: a balancer has taken notice by then.
+            // It ends before the delay does: a load balancer has noticed the drain by then.
             let arguments = ["--duration", "2", "--clients", "2", "--max-concurrent-streams", "8", &url];
             text(&Command::new("h2load").args(arguments).output().unwrap())
         });
@@ -82,18 +82,18 @@ fn a_load_meets_no_failure_while_the_program_drains() {
             http_get(local(attache.metrics), "/readyz").starts_with("HTTP/1.1 503")
         });
         let before = load.answered.load(Relaxed);
-        eventually("it serves on", || load.answered.load(Relaxed) > before + 100);
+        eventually("it continues to serve", || load.answered.load(Relaxed) > before + 100);
         let said = h2load.join().unwrap();
         assert!(said.contains(" 0 failed, 0 errored, 0 timeout"), "{said}");
-        // These end when nobody listens any more.
+        // These end when nothing listens any more.
         clients.into_iter().for_each(|client| client.join().unwrap());
     });
-    assert!(load.told.load(Relaxed) >= 4, "every client was told with an answer");
+    assert!(load.told.load(Relaxed) >= 4, "every client was told by a response");
     assert_eq!(attache.process.wait(), Some(0), "{}", attache.process.output());
 }
 
 #[test]
-fn calls_out_are_possible_until_the_calls_in_have_ended() {
+fn outbound_calls_are_possible_until_the_inbound_calls_have_ended() {
     let slow = free_port();
     let _slow = script_server("slow_server.py", local(slow), &["2"]);
     let (_one, one) = says("one");
@@ -103,17 +103,17 @@ fn calls_out_are_possible_until_the_calls_in_have_ended() {
          upstreams: {{ one: 'http://127.0.0.1:{one}', slow: 'http://127.0.0.1:{slow}' }}"
     ));
     let running = thread::spawn(move || text(&curl(["--fail", &format!("http://127.0.0.1:{inbound}/")])));
-    eventually("the call in runs", || attache.metric("attache_requests_in_flight", &["inbound"]) >= 1.0);
+    eventually("the inbound call runs", || attache.metric("attache_requests_in_flight", &["inbound"]) >= 1.0);
     attache.process.signal("TERM");
-    eventually("nobody new is let in", || TcpStream::connect(local(inbound)).is_err());
+    eventually("no new client is accepted", || TcpStream::connect(local(inbound)).is_err());
     assert!(!running.is_finished());
-    assert_eq!(text(&curl(["--fail", &attache.url("/")])), "one", "while the call in runs");
+    assert_eq!(text(&curl(["--fail", &attache.url("/")])), "one", "while the inbound call runs");
     assert_eq!(running.join().unwrap(), "slow answer");
     assert_eq!(attache.process.wait(), Some(0), "{}", attache.process.output());
 }
 
 #[test]
-fn an_http2_client_is_told_twice_and_its_running_stream_finishes() {
+fn an_http2_client_gets_goaway_twice_and_its_running_stream_finishes() {
     let slow = free_port();
     let _slow = script_server("slow_server.py", local(slow), &["1.5"]);
     let mut attache = Attache::start(&format!(
@@ -148,7 +148,7 @@ fn an_http2_client_is_told_twice_and_its_running_stream_finishes() {
             _ => {}
         }
     }
-    // RFC 9113 section 6.8: first the highest number there is, then, a round trip later, the last that is answered.
+    // RFC 9113 section 6.8: first the highest possible stream number; then, a round trip later, the last stream that is answered.
     assert_eq!(goaways, [(0x7fff_ffff, 0), (1, 0)]);
     assert_eq!(String::from_utf8(body).unwrap(), "slow answer");
     assert_eq!(attache.process.wait(), Some(0), "{}", attache.process.output());
@@ -172,7 +172,7 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn a_supervisor_hears_of_start_reload_and_end_and_gets_its_pings() {
+fn a_supervisor_is_notified_of_start_reload_and_end_and_gets_keepalives() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
     let heard = UnixDatagram::bind(&path).unwrap();
@@ -232,7 +232,7 @@ fn sockets_of_a_supervisor_are_used_by_address_and_by_name() {
     for _ in 0..10 {
         assert!(get(by_address).ends_with("one") && get(by_name).ends_with("two"));
     }
-    assert!(TcpStream::connect(local(configured)).is_err(), "the supervisor's socket stands for it");
+    assert!(TcpStream::connect(local(configured)).is_err(), "the supervisor's socket is used for it");
 }
 
 /// Starts `attache run -c … -- sh -c SCRIPT`.
@@ -251,7 +251,7 @@ fn wrapped(config: &str, script: &str) -> (Process, u16) {
 const ANSWERS: &str = "listeners: { outbound: { bind: '127.0.0.1:$PORT', routes: [ { respond: { status: 200, body: hello } } ] } }\n";
 
 #[test]
-fn an_app_is_started_when_calls_succeed_and_can_call_out_until_it_has_ended() {
+fn an_app_is_started_when_calls_succeed_and_can_make_calls_until_it_has_ended() {
     let (mut process, _) = wrapped(
         ANSWERS,
         "curl -s --noproxy '' --fail http://127.0.0.1:$PORT/ && echo ' at its start'\n\
@@ -262,7 +262,7 @@ fn an_app_is_started_when_calls_succeed_and_can_call_out_until_it_has_ended() {
     eventually("the app runs", || process.output().contains("runs"));
     for signal in ["HUP", "USR1", "USR2"] {
         process.signal(signal);
-        eventually("the app hears it", || process.output().contains(&format!("heard {signal}")));
+        eventually("the app gets it", || process.output().contains(&format!("heard {signal}")));
     }
     process.signal("TERM");
     assert_eq!(process.wait(), Some(7), "{}", process.output());
@@ -299,7 +299,7 @@ fn a_second_signal_kills_an_app_that_does_not_end() {
     assert_eq!(process.wait(), Some(1), "{}", process.output());
 }
 
-/// The process that took over; ended with the test.
+/// The process that took over. It is ended together with the test.
 struct Successor(u32);
 
 impl Successor {
@@ -314,7 +314,7 @@ impl Successor {
     }
 
     fn runs(&self) -> bool {
-        // It is nobody's child any more: a zombie has ended too.
+        // It is no longer a child of any process here: a zombie counts as ended too.
         let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
         status.contains("State:") && !status.contains("State:\tZ")
     }
@@ -357,11 +357,11 @@ fn a_new_program_takes_over_under_load_without_a_failure() {
         let successor = Successor::of(&attache.process);
         assert_eq!(attache.process.wait(), Some(0), "{}", attache.process.output());
         let before = load.answered.load(Relaxed);
-        eventually("the load goes on", || load.answered.load(Relaxed) > before + 100);
+        eventually("the load continues", || load.answered.load(Relaxed) > before + 100);
         load.stop.store(true, Relaxed);
         clients.into_iter().for_each(|client| client.join().unwrap());
         for other in &mut others {
-            // Still asking: `--fail` would have ended it.
+            // It still runs: `--fail` would have ended it.
             other.signal("TERM");
             assert_ne!(other.wait(), Some(22), "{}", other.output());
         }
@@ -371,7 +371,7 @@ fn a_new_program_takes_over_under_load_without_a_failure() {
     assert!(successor.runs());
     assert!(http_get(local(attache.metrics), "/readyz").starts_with("HTTP/1.1 200"));
     let over_unix = curl(["--unix-socket", &socket.display().to_string(), "http://a.test/"]);
-    assert_eq!(text(&over_unix), "one", "the path of the Unix socket is still there");
+    assert_eq!(text(&over_unix), "one", "the path of the Unix socket still exists");
     successor.signal("TERM");
     let end = Instant::now() + Duration::from_secs(30);
     while successor.runs() {
@@ -389,8 +389,12 @@ fn a_new_program_that_does_not_start_leaves_the_old_one_serving() {
     ));
     fs::write(attache.process.dir().join("attache.yaml"), "listeners: nonsense\n").unwrap();
     attache.process.signal("USR2");
-    eventually("it is said", || attache.process.output().contains("did not take over"));
-    assert!(attache.process.output().contains("this process serves on"), "{}", attache.process.output());
+    eventually("it is logged", || attache.process.output().contains("did not take over"));
+    assert!(
+        attache.process.output().contains("this process continues to serve"),
+        "{}",
+        attache.process.output()
+    );
     assert_eq!(text(&curl([&attache.url("/")])), "one");
     assert!(http_get(local(attache.metrics), "/readyz").starts_with("HTTP/1.1 200"));
 }

@@ -1,4 +1,4 @@
-//! Limits that a service counts for all proxies, and what protects the process itself.
+//! Limits that a service counts for all proxies, and the protection of the process itself.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ fn get(attache: &Attache, headers: &str) -> String {
 }
 
 #[test]
-fn a_rate_limit_service_counts_for_everybody_who_asks_it() {
+fn a_rate_limit_service_counts_for_all_proxies_that_ask_it() {
     let (_orders, port) = orders();
     let service: SocketAddr = local(free_port());
     let limits = script_server("ratelimit_server.py", service, &[]);
@@ -60,7 +60,7 @@ upstreams:
         assert!(answer.starts_with("http/1.1 200"), "{answer}\n{}", limits.output());
         assert!(answer.contains("x-limited-by: the service") && answer.contains("x-got: yes"), "{answer}");
     }
-    // Three in all, whoever asked.
+    // Three in all, through whichever proxy.
     let answer = get(&other, user);
     assert!(answer.starts_with("http/1.1 429"), "{answer}");
     for line in [
@@ -73,7 +73,7 @@ upstreams:
     ] {
         assert!(answer.contains(line), "{line}\n{answer}");
     }
-    assert!(get(&other, "x-user: bob-3\r\n").starts_with("http/1.1 200"), "his bucket is another");
+    assert!(get(&other, "x-user: bob-3\r\n").starts_with("http/1.1 200"), "his bucket is a different one");
     let seen = limits.output();
     assert!(seen.contains("shop (('route', 'shop'), ('user', 'ann-3')) 1"), "{seen}");
     assert!(seen.contains("shop (('remote_address', '127.0.0.1'),) 1"), "{seen}");
@@ -88,9 +88,9 @@ upstreams:
     assert!(allows.metric("attache_rate_limit_service_total", &["limits", "error"]) >= 1.0);
 }
 
-/// Says how much memory is in use, of 100 MiB.
+/// Sets how much memory is in use, out of 100 MiB.
 fn use_memory(folder: &Path, mebibytes: u64) {
-    // Whole at once: half a number would be another number.
+    // The file is replaced as a whole: a part of a number would be another number.
     fs::write(folder.join("new"), (mebibytes << 20).to_string()).unwrap();
     fs::rename(folder.join("new"), folder.join("memory.current")).unwrap();
 }
@@ -125,7 +125,7 @@ upstreams: {{ orders: 'http://127.0.0.1:{port}' }}",
     };
     assert!(ask("").starts_with("http/1.1 200"));
 
-    // 85 %: what is idle is given back, to both sides.
+    // 85 %: idle connections are closed, on both sides.
     let open = |side: &str| attache.metric(side, &[]);
     assert_eq!(open("attache_upstream_connections_active"), 1.0);
     use_memory(group.path(), 86);
@@ -136,26 +136,26 @@ upstreams: {{ orders: 'http://127.0.0.1:{port}' }}",
     let answer = raw(local(attache.port), b"GET / HTTP/1.1\r\nhost: orders\r\n\r\n").to_lowercase();
     assert!(answer.starts_with("http/1.1 200"), "{answer}");
 
-    // 90 %: the least urgent first.
+    // 90 %: the least urgent requests are refused first.
     use_memory(group.path(), 91);
     eventually("requests are shed", || active("shed-requests"));
     let shed = get(&attache, "priority: u=7\r\n");
     assert!(shed.starts_with("http/1.1 503") && shed.contains("x-attache-reason: overloaded"), "{shed}");
     assert!(get(&attache, "priority: u=0\r\n").starts_with("http/1.1 200"));
-    assert!(get(&attache, "").starts_with("http/1.1 200"), "a usual one is still served");
+    assert!(get(&attache, "").starts_with("http/1.1 200"), "one with the usual urgency is still served");
 
-    // 95 %: all of them; and beside one connection no other is accepted.
+    // 95 %: all requests are refused; with one connection open, no other is accepted.
     use_memory(group.path(), 97);
     eventually("accepting stops", || active("stop-accepting"));
     assert!(get(&attache, "priority: u=0\r\n").starts_with("http/1.1 503"));
     assert!(attache_tests::http_get(local(attache.metrics), "/readyz").starts_with("HTTP/1.1 200"));
 
-    // And back, without anybody's doing.
+    // It recovers by itself.
     use_memory(group.path(), 50);
     eventually("it is over", || {
         !active("disable-keepalive") && !active("shed-requests") && !active("stop-accepting")
     });
     assert!(get(&attache, "priority: u=7\r\n").starts_with("http/1.1 200"));
-    // Told ten seconds after the last line at the earliest: a process that swings around a threshold must not fill the log.
-    eventually("it is told", || attache.process.output().contains("overload is over"));
+    // The end is logged ten seconds after the last line at the earliest: a process around a threshold must not fill the log.
+    eventually("it is logged", || attache.process.output().contains("overload is over"));
 }

@@ -1,4 +1,4 @@
-//! What becomes of HTTP/1 messages on their way: framing, names, hop-by-hop fields, and answers that two parsers could read in two ways.
+//! How attache passes HTTP/1 messages on: framing, names, hop-by-hop fields, and responses that two parsers could read differently.
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,7 +10,7 @@ use std::{
 
 use attache_tests::{Attache, local, raw};
 
-/// An upstream that answers by the path, closes after each answer, and keeps the heads it was sent.
+/// An upstream whose response depends on the path. It closes after each response, and keeps the heads that it got.
 struct Upstream {
     port: u16,
     heads: Arc<Mutex<Vec<String>>>,
@@ -67,7 +67,7 @@ fn ok(_: &str) -> Vec<u8> {
 }
 
 #[test]
-fn an_answer_s_framing_is_read_in_one_way_and_written_in_one() {
+fn the_framing_of_a_response_has_one_meaning_and_is_written_in_one_form() {
     let upstream = upstream(|head| {
         let (fields, body) = match head.split(' ').nth(1).unwrap() {
             "/small" => {
@@ -126,7 +126,7 @@ fn a_head_with_a_part_of_its_body_reaches_the_client_before_the_cut() {
 }
 
 #[test]
-fn answers_about_switching_say_what_they_must() {
+fn responses_about_switching_protocols_have_the_required_fields() {
     let upstream = upstream(|head| {
         match head.split(' ').nth(1).unwrap() {
         "/101" => b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n".to_vec(),
@@ -146,7 +146,7 @@ fn answers_about_switching_say_what_they_must() {
 }
 
 #[test]
-fn names_and_phrases_arrive_as_they_were_written() {
+fn names_and_phrases_arrive_unchanged() {
     let upstream = upstream(|_| {
         b"HTTP/1.1 200 Very Well\r\nX-Old-SERVER: yes\r\netag: 1\r\nContent-length: 2\r\n\r\nok".to_vec()
     });
@@ -162,7 +162,7 @@ fn names_and_phrases_arrive_as_they_were_written() {
 }
 
 #[test]
-fn informational_answers_lose_what_is_for_one_hop() {
+fn informational_responses_lose_the_fields_of_one_hop() {
     let upstream = upstream(|_| {
         b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()
     });
@@ -173,7 +173,7 @@ fn informational_answers_lose_what_is_for_one_hop() {
 }
 
 #[test]
-fn targets_arrive_as_they_were_written_and_proxies_forms_in_the_origin_s() {
+fn targets_arrive_unchanged_and_absolute_form_becomes_origin_form() {
     let upstream = upstream(ok);
     let attache = upstream.attache("");
     for query in [r#"q=up{job="x"}"#, r"p=C:\x\y", "<a>|^`"] {
@@ -188,7 +188,7 @@ fn targets_arrive_as_they_were_written_and_proxies_forms_in_the_origin_s() {
     let before = upstream.heads.lock().unwrap().len();
     let answer = ask(&attache, "OPTIONS /", "Max-Forwards: 0\r\n");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert_eq!(upstream.heads.lock().unwrap().len(), before, "it went no further");
+    assert_eq!(upstream.heads.lock().unwrap().len(), before, "it was not passed on");
     ask(&attache, "OPTIONS /", "Max-Forwards: 7\r\n");
     assert!(upstream.last().to_lowercase().contains("max-forwards: 6\r\n"), "{}", upstream.last());
     let refused = ask(&attache, "POST /", "Transfer-Encoding: foo, chunked\r\n");
@@ -214,7 +214,7 @@ fn a_client_that_closes_its_side_is_answered_unless_the_config_says_otherwise() 
 }
 
 #[test]
-fn the_reason_of_another_attache_is_not_passed_off_as_ours() {
+fn the_reason_of_another_attache_is_passed_on_under_another_name() {
     let upstream = upstream(|_| {
         b"HTTP/1.1 503 Service Unavailable\r\nX-Attache-Reason: no-route\r\nContent-Length: 0\r\n\r\n"
             .to_vec()

@@ -1,4 +1,4 @@
-//! The metrics page, read by the tools that others read it with, and each series grown by the thing that it counts.
+//! The metrics page, read by other people's tools; each series is increased by the event that it counts.
 
 use std::{
     io::Write,
@@ -25,7 +25,7 @@ fn page(attache: &Attache, accept: &str) -> (String, String) {
     (head.to_ascii_lowercase(), body.to_owned())
 }
 
-/// Both formats, each held to the tool that reads it in other people's hands.
+/// Checks both formats, each with the tool that other people read it with.
 fn check(attache: &Attache) {
     let (head, native) = page(attache, "*/*");
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
@@ -87,7 +87,7 @@ fn prometheus_and_openmetrics_read_the_page() {
 }
 
 #[test]
-fn retries_the_budget_and_an_open_circuit_are_counted_when_they_happen() {
+fn retries_the_budget_and_an_open_breaker_are_counted() {
     let server = local(free_port());
     let _upstream = nginx(&format!("server {{ listen {server}; location / {{ return 503 no; }} }}"), server);
     let attache = Attache::start(&format!(
@@ -121,7 +121,7 @@ fn retries_the_budget_and_an_open_circuit_are_counted_when_they_happen() {
 }
 
 #[test]
-fn the_retry_budget_is_shown_with_what_is_used_of_it() {
+fn the_retry_budget_is_shown_with_its_used_part() {
     // `/hold` is never answered; everything else fails and asks for a long wait before the retry.
     let server = local(free_port());
     let _upstream = script_server("failing_or_silent.py", server, &[]);
@@ -151,7 +151,7 @@ fn the_retry_budget_is_shown_with_what_is_used_of_it() {
 }
 
 #[test]
-fn an_ejected_endpoint_is_counted_and_told_apart() {
+fn an_ejected_endpoint_is_counted_separately() {
     let ips = ["127.0.0.71", "127.0.0.72"].map(|ip| ip.parse().unwrap());
     let port = free_port_on(ips[0]);
     let servers = ips.map(|ip| std::net::SocketAddr::from((ip, port)));
@@ -181,14 +181,14 @@ fn an_ejected_endpoint_is_counted_and_told_apart() {
 }
 
 #[test]
-fn a_name_that_does_not_exist_is_counted_and_said() {
+fn a_name_that_does_not_exist_is_counted_and_logged() {
     let dns = Dns::start();
     let attache = Attache::start(&format!(
         "dns: {{ servers: ['{}'], search: test, retry_interval: 100ms }}\n\
          listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ orders: 'http://none.test' }}",
         dns.address
     ));
-    eventually("it was looked up in vain", || {
+    eventually("the look-up failed", || {
         attache.metric("attache_dns_lookups_total", &["upstream=\"orders\"", "outcome=\"dns-nxdomain\""])
             >= 2.0
     });
@@ -198,13 +198,13 @@ fn a_name_that_does_not_exist_is_counted_and_said() {
         attache.metric("attache_requests_total", &["reason=\"dns-nxdomain\""]) >= 1.0
     });
     dns.set("none.test", &["1 IN A 127.0.0.1"]);
-    eventually("it is there", || {
+    eventually("it is on the page", || {
         attache.metric("attache_dns_lookups_total", &["upstream=\"orders\"", "outcome=\"ok\""]) >= 1.0
     });
 }
 
 #[test]
-fn the_applications_metrics_and_endpoints_are_told_beside_ours() {
+fn the_application_s_metrics_and_endpoints_are_shown_beside_attache_s() {
     let (server, gone) = (local(free_port()), local(free_port()));
     let app = nginx(
         &format!(
@@ -227,11 +227,11 @@ fn the_applications_metrics_and_endpoints_are_told_beside_ours() {
     {
         assert!(page.lines().any(|known| known == line), "{line}\n{page}");
     }
-    assert!(attache.metric("attache_process_open_fds", &[]) > 5.0, "ours, under another name");
+    assert!(attache.metric("attache_process_open_fds", &[]) > 5.0, "attache's own, under another name");
     assert!(page.contains(&format!("attache_app_scrape_success{{from=\"{server}/metrics\"}} 1\n")));
     assert!(page.contains(&format!("attache_app_scrape_success{{from=\"{gone}/metrics\"}} 0\n")));
     let checked = piped(Command::new("/usr/bin/promtool").args(["check", "metrics"]), &page);
-    // nginx's page is not ours to lint: only what can't be read at all is an error of ours.
+    // attache does not lint nginx's page: only a page that can't be parsed at all is an error of attache.
     assert_ne!(checked.status.code(), Some(1), "{}", String::from_utf8_lossy(&checked.stderr));
 
     let ask = |path: &str| http_get(local(attache.metrics), path);
@@ -246,6 +246,6 @@ fn the_applications_metrics_and_endpoints_are_told_beside_ours() {
     drop(app);
     assert!(ask("/app/ready").starts_with("HTTP/1.1 503 "), "the application is gone");
     assert!(attache.metric("attache_app_scrape_success", &[]) == 0.0);
-    assert!(attache.metrics().contains("attache_panics_total 0"), "ours are there all the same");
+    assert!(attache.metrics().contains("attache_panics_total 0"), "attache's own are still there");
     assert!(ask("/readyz").starts_with("HTTP/1.1 200 "));
 }

@@ -27,7 +27,7 @@ fn told(receiver: &Process, signal: &str) -> Vec<Value> {
     all.filter(|line| line["signal"] == signal).collect()
 }
 
-/// The last values of a metric that were sent: one a series.
+/// The last values of a metric that were sent: one for each series.
 fn points(receiver: &Process, name: &str) -> Vec<Value> {
     let metrics = told(receiver, "metric");
     let last = metrics.iter().rev().find(|metric| metric["name"] == name);
@@ -42,7 +42,7 @@ fn ended(receiver: &Process) -> Vec<Value> {
 }
 
 #[test]
-fn metrics_and_logs_come_to_a_collector_by_both_protocols() {
+fn metrics_and_logs_reach_a_collector_by_both_protocols() {
     for protocol in ["http", "grpc"] {
         for compression in ["none", "gzip"] {
             let (server, collector) = (local(free_port()), local(free_port()));
@@ -70,7 +70,7 @@ fn metrics_and_logs_come_to_a_collector_by_both_protocols() {
             assert_eq!(broken["resource"]["team"], "a");
             assert_eq!(broken["headers"]["x-key"], "secret");
             let missing = records.iter().find(|one| one["attributes"]["url.path"] == "/missing").unwrap();
-            assert_eq!(missing["severity"], "INFO", "the client's error is none of the service's");
+            assert_eq!(missing["severity"], "INFO", "an error of the client is not an error of the service");
             assert!(!receiver.output().contains("secret=1"), "queries carry secrets");
 
             eventually("all durations", || points(&receiver, "http.client.request.duration").len() == 3);
@@ -108,7 +108,7 @@ fn metrics_and_logs_come_to_a_collector_by_both_protocols() {
                 attache.metric("attache_otlp_log_records_total", &["outcome=\"exported\""]) >= 3.0
                     && attache.metric("attache_otlp_metric_exports_total", &["outcome=\"ok\""]) >= 1.0
             });
-            // They are told to collectors alone.
+            // Only collectors get them.
             assert!(
                 !text(&curl([&format!("http://{}/metrics", local(attache.metrics))])).contains("http_server")
             );
@@ -117,7 +117,7 @@ fn metrics_and_logs_come_to_a_collector_by_both_protocols() {
 }
 
 #[test]
-fn a_record_names_its_trace_and_the_programs_own_log_comes_along() {
+fn a_record_names_its_trace_and_the_program_s_own_log_is_sent_too() {
     let (server, collector) = (local(free_port()), local(free_port()));
     let _upstream = upstream(server);
     let receiver = script_server("otlp_receiver.py", collector, &["http"]);
@@ -142,11 +142,11 @@ fn a_record_names_its_trace_and_the_programs_own_log_comes_along() {
         log["attributes"]["attache.module"].as_str().is_some_and(|module| module.starts_with("attache"))
     };
     eventually("the program's own log", || told(&receiver, "log").iter().any(own));
-    assert!(told(&receiver, "metric").is_empty(), "they were not asked for");
+    assert!(told(&receiver, "metric").is_empty(), "they were not configured");
 }
 
 #[test]
-fn a_collector_that_is_away_costs_records_and_not_requests_and_metrics_lose_nothing() {
+fn an_unreachable_collector_costs_records_but_no_requests_and_no_metrics() {
     let (server, collector) = (local(free_port()), local(free_port()));
     let _upstream = upstream(server);
     let attache = Attache::start(&config(
@@ -164,17 +164,17 @@ fn a_collector_that_is_away_costs_records_and_not_requests_and_metrics_lose_noth
             && attache.metric("attache_otlp_metric_exports_total", &["outcome=\"failed\""]) > 0.0
     });
     let receiver = script_server("otlp_receiver.py", collector, &["http", "503", "reject"]);
-    eventually("all requests are in the metrics all the same", || {
+    eventually("the metrics still have all requests", || {
         points(&receiver, "http.server.request.duration").iter().any(|point| point["count"] == 20)
     });
     curl([&attache.url("/")]);
-    eventually("what the collector does not want is counted", || {
+    eventually("rejected records are counted", || {
         attache.metric("attache_otlp_log_records_total", &["outcome=\"rejected\""]) > 0.0
     });
 }
 
 #[test]
-fn what_waits_is_sent_before_the_program_ends() {
+fn waiting_records_are_sent_before_the_program_ends() {
     let (server, collector) = (local(free_port()), local(free_port()));
     let _upstream = upstream(server);
     let receiver = script_server("otlp_receiver.py", collector, &["http"]);

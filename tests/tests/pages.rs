@@ -1,14 +1,14 @@
-//! What README and docs/ show as YAML is right, so that it can be copied; and the commands of the guides do what the guides say.
+//! All YAML in README and docs/ is valid, so that it can be copied; and the commands of the guides do what the guides say.
 
 use std::{env, fs, path::Path, process::Command};
 
 use attache_tests::{binary, script_alone};
 
-/// Upstreams that parts of a config name.
+/// Upstreams that incomplete configs refer to.
 const UPSTREAMS: &str = "upstreams: { orders: 'http://a.test', orders-next: 'http://b.test', users: 'http://c.test', limits: 'h2c://d.test', \
                          everything-else: 'http://e.test' }\n";
 
-/// The YAML blocks of a page, each with its line.
+/// The YAML blocks of a page, each with its line number.
 fn blocks(page: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut open: Option<(usize, usize, String)> = None;
@@ -31,7 +31,7 @@ fn blocks(page: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// Puts every line this far to the right of where the first one begins now.
+/// Indents a text so that its first line begins at this column.
 fn indented(text: &str, by: usize) -> String {
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let now = first.len() - first.trim_start().len();
@@ -53,7 +53,7 @@ fn check(config: &str) -> Result<(), String> {
 }
 
 #[test]
-fn every_config_and_part_of_one_that_a_page_shows_is_right() {
+fn every_config_and_part_of_one_on_a_page_is_valid() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut pages = vec![repository.join("README.md")];
     for folder in ["docs", "docs/guides"] {
@@ -64,7 +64,7 @@ fn every_config_and_part_of_one_that_a_page_shows_is_right() {
     let (mut whole, mut parts, mut wrong) = (0, 0, Vec::new());
     for page in pages {
         for (line, block) in blocks(&fs::read_to_string(&page).unwrap()) {
-            // Manifests and annotations of Kubernetes.
+            // Manifests and annotations of Kubernetes are left out.
             if block.contains("apiVersion:") || block.starts_with("attache.dev/") {
                 continue;
             }
@@ -90,7 +90,7 @@ fn every_config_and_part_of_one_that_a_page_shows_is_right() {
 }
 
 #[test]
-fn every_command_of_readme_and_of_every_guide_does_what_it_says() {
+fn every_command_of_readme_and_of_every_guide_does_what_the_page_says() {
     let guides = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guides");
     let mut arguments = vec![binary().display().to_string()];
     arguments.extend(
@@ -98,7 +98,7 @@ fn every_command_of_readme_and_of_every_guide_does_what_it_says() {
     );
     arguments.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md").display().to_string());
     assert!(arguments.len() > 7, "{arguments:?}");
-    // The guides name fixed ports.
+    // The guides use fixed ports.
     let output = script_alone("guides.py", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
     let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.contains("every command of every page"), "{said}{failed}");

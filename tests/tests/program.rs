@@ -1,4 +1,4 @@
-//! The program as a person or a supervisor meets it: its commands, its messages, its start and end.
+//! The program, as a person or a supervisor sees it: its commands, its messages, its start and end.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ fn run(arguments: &[&str]) -> (bool, String, String) {
 }
 
 #[test]
-fn help_and_version_say_what_it_is() {
+fn help_and_version_describe_the_program() {
     let (ok, help, _) = run(&["--help"]);
     assert!(ok && help.contains("localhost:15001") && help.contains("attache demo"), "{help}");
     let (ok, version, _) = run(&["--version"]);
@@ -49,7 +49,7 @@ fn check_shows_every_mistake_with_its_place() {
 }
 
 #[test]
-fn check_finds_every_file_that_run_would_refuse_and_run_says_each_once() {
+fn check_finds_every_file_that_run_would_refuse_and_run_reports_each_once() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("files.yaml");
     fs::write(
@@ -101,7 +101,7 @@ fn check_finds_addresses_keys_of_tokens_revocation_lists_and_sockets_that_run_wo
         "is in use by",
         "around.yaml:3:38",
         "no JWK set",
-        // A warning is said beside them.
+        // A warning is printed too.
         "accepted for any audience",
         "around.yaml:4:21",
         "around.yaml:5:21",
@@ -119,7 +119,7 @@ fn check_finds_addresses_keys_of_tokens_revocation_lists_and_sockets_that_run_wo
 }
 
 #[test]
-fn check_says_where_traces_go_that_the_config_leaves_to_the_environment() {
+fn check_says_where_traces_go_if_the_environment_decides() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("traces.yaml");
     fs::write(&file, "tracing: {}\nupstreams: { o: 'http://127.0.0.1:1' }\n").unwrap();
@@ -128,7 +128,7 @@ fn check_says_where_traces_go_that_the_config_leaves_to_the_environment() {
 }
 
 #[test]
-fn a_file_without_an_object_of_kubernetes_is_no_manifest() {
+fn a_file_without_a_kubernetes_object_is_not_a_manifest() {
     let dir = tempfile::tempdir().unwrap();
     let (values, empty) = (dir.path().join("values.yaml"), dir.path().join("empty.yaml"));
     fs::write(&values, "metadata: { name: shop }\nspec: {}\n").unwrap();
@@ -136,7 +136,7 @@ fn a_file_without_an_object_of_kubernetes_is_no_manifest() {
     let inject = |path: &Path| run(&["inject", "--image", "x/y:1", &path.display().to_string()]);
     let (ok, out, err) = inject(&values);
     assert!(!ok && out.is_empty() && err.contains("no Kubernetes object in it"), "{out}{err}");
-    // What a chart comes to may be nothing, and a folder may hold other files.
+    // A chart may render to nothing, and a folder may contain other files.
     assert!(inject(&empty).0);
     assert!(inject(dir.path()).0);
 }
@@ -159,7 +159,7 @@ fn explain_says_which_route_and_why() {
 }
 
 #[test]
-fn explain_tells_a_tunnel_s_and_a_connection_s_way() {
+fn explain_shows_the_route_of_a_tunnel_and_of_a_connection() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a.yaml");
     let text = "listeners:
@@ -191,7 +191,7 @@ upstreams: { app: 'http://127.0.0.1:2', db: 'tcp://127.0.0.1:3', any: authority 
 }
 
 #[test]
-fn what_commands_say_is_one_json_document_for_programs() {
+fn commands_can_print_their_result_as_one_json_document() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -264,13 +264,13 @@ fn the_help_of_inject_shows_every_default() {
 }
 
 #[test]
-fn the_demo_ends_with_what_the_proxy_did() {
+fn the_demo_ends_with_a_summary_of_the_proxy_s_actions() {
     let (ok, out, err) = run(&["demo", "--seconds", "7"]);
     assert!(ok && out.contains("the app saw") && out.contains("flaky"), "{out}{err}");
 }
 
 #[test]
-fn a_port_in_use_is_said_with_what_to_do() {
+fn a_port_in_use_is_reported_with_a_remedy() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a.yaml");
@@ -303,7 +303,7 @@ fn sigterm_loses_no_request_that_was_accepted() {
 }
 
 #[test]
-fn opaque_connections_are_closed_half_by_half() {
+fn each_half_of_an_opaque_connection_is_closed_separately() {
     let port = free_port();
     let upstream = std::net::TcpListener::bind(local(port)).unwrap();
     let server = thread::spawn(move || {
@@ -325,7 +325,7 @@ fn opaque_connections_are_closed_half_by_half() {
 }
 
 #[test]
-fn a_server_that_speaks_first_is_heard() {
+fn a_server_that_sends_first_works() {
     let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = upstream.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -369,7 +369,7 @@ fn unix_sockets_work_at_both_ends() {
 }
 
 #[test]
-fn the_proxy_protocol_is_understood_and_spoken() {
+fn the_proxy_protocol_is_read_and_written() {
     let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = upstream.local_addr().unwrap().port();
     let server = thread::spawn(move || {
@@ -400,7 +400,7 @@ fn wait_ready_ends_when_the_proxy_is_ready_and_fails_when_it_never_is() {
 
     let dir = tempfile::tempdir().unwrap();
     let (port, metrics, dns) = (free_port(), free_port(), free_port());
-    // Nobody answers on the DNS port, so the start waits for its first look-up as long as it may: the command is there first.
+    // No DNS server answers, so the start waits for its first look-up as long as allowed: the command is started first.
     let config = format!(
         "metrics: 127.0.0.1:{metrics}\ndns: {{ servers: 127.0.0.1:{dns}, timeout: 300ms, attempts: 1 }}\n\
          listeners: {{ outbound: {{ bind: 127.0.0.1:{port}, to: slow }} }}\nupstreams: {{ slow: http://slow.test:80 }}\n"

@@ -1,4 +1,4 @@
-//! What the pages promise of the end, reloads, hand-overs and odd messages, attacked: `tests/promises`.
+//! Attacks on what the pages promise about the end, reloads, hand-overs and odd messages: `tests/promises`.
 
 use std::{
     path::Path,

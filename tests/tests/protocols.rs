@@ -1,4 +1,4 @@
-//! HTTP/2, gRPC, WebSocket and opaque TCP through the proxy, each with somebody else's client and server.
+//! HTTP/2, gRPC, WebSocket and opaque TCP through the proxy, each with other people's clients and servers.
 
 use std::{os::unix::fs::PermissionsExt, process::Command};
 
@@ -129,11 +129,11 @@ fn a_redis_client_works_over_tcp_with_and_without_detection() {
 }
 
 #[test]
-fn bulk_over_tcp_comes_whole_by_way_of_the_kernel_or_copied() {
+fn bulk_over_tcp_arrives_completely_by_splice_or_copied() {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
     let bytes: Vec<u8> = (0..48_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 21) as u8).collect();
     std::fs::write(dir.path().join("bulk"), &bytes).unwrap();
-    // nginx's workers are another user.
+    // nginx's workers run as another user.
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let root = dir.path().display();
     let _server =
@@ -142,7 +142,7 @@ fn bulk_over_tcp_comes_whole_by_way_of_the_kernel_or_copied() {
         let attache = Attache::start(&format!(
             "listeners: {{ out: {{ bind: '127.0.0.1:$PORT', protocol: tcp, tcp_splice: {splice} }} }}\nupstreams: {{ web: 'tcp://127.0.0.1:{port}' }}"
         ));
-        // A pipe or two are kept for the next bulk, and show that it was moved by them.
+        // One or two pipes are kept for the next transfer; they show that the kernel moved the bytes.
         let pipes = || {
             let all = std::fs::read_dir(format!("/proc/{}/fd", attache.process.id())).unwrap();
             let links = all.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());

@@ -1,4 +1,4 @@
-//! A new config while the old one serves: what runs goes on, what comes next meets the new one, what can't be used changes nothing.
+//! A new config while the old one serves: running work continues, later work uses the new config, and an invalid config changes nothing.
 
 use std::{
     fs,
@@ -30,12 +30,12 @@ fn reloads(attache: &Attache, outcome: &str) -> f64 {
     attache.metric("attache_config_reloads_total", &[outcome])
 }
 
-/// Writes a new config, has it reloaded and waits until it serves.
+/// Writes a new config, starts a reload and waits until the config is used.
 fn reload(attache: &Attache, config: &str) {
     let before = reloads(attache, "ok");
     rewrite(attache, config);
     attache.process.signal("HUP");
-    eventually("the new config serves", || reloads(attache, "ok") > before);
+    eventually("the new config is in use", || reloads(attache, "ok") > before);
 }
 
 /// nginx that answers with a text.
@@ -50,7 +50,7 @@ fn says(text: &str) -> (Process, u16) {
     (server, port)
 }
 
-/// Keeps one HTTP/1 connection and asks on it.
+/// Keeps one HTTP/1 connection and sends requests on it.
 struct Kept(BufReader<TcpStream>);
 
 impl Kept {
@@ -60,7 +60,7 @@ impl Kept {
         Self(BufReader::new(stream))
     }
 
-    /// The answer's head and body.
+    /// The head and the body of the response.
     fn get(&mut self, path: &str) -> (String, String) {
         write!(self.0.get_mut(), "GET {path} HTTP/1.1\r\nhost: a.test\r\n\r\n").unwrap();
         let mut head = String::new();
@@ -80,7 +80,7 @@ impl Kept {
     }
 }
 
-/// What h2load counted: it must have asked something, and everything must have succeeded.
+/// The number of requests that h2load counted: there must be some, and all must have succeeded.
 fn all_succeeded(output: &Output) -> u64 {
     let said = text(output);
     let line = said.lines().find(|line| line.starts_with("requests:")).unwrap_or_default().to_owned();
@@ -131,7 +131,7 @@ fn no_request_of_a_load_fails_across_twenty_reloads() {
                 scope.spawn(move || h2load(url, &arguments))
             })
             .collect();
-        // A connection of its own for every request.
+        // A new connection for every request.
         let fresh = scope.spawn(|| {
             let url = format!("{url}?[1-1500]");
             text(&curl(["--fail", "--header", "connection: close", "--output", "/dev/null", &url]));
@@ -139,7 +139,7 @@ fn no_request_of_a_load_fails_across_twenty_reloads() {
         for n in 1..=20 {
             reload(&attache, &config(n));
             if n % 2 == 1 {
-                // Both the listener and the address of its upstream are of this reload.
+                // Both the listener and the address of its upstream come from this reload.
                 assert!(http_get(local(extra), "/").ends_with("two"));
             } else {
                 eventually("the extra listener is gone", || TcpStream::connect(local(extra)).is_err());
@@ -160,7 +160,7 @@ fn no_request_of_a_load_fails_across_twenty_reloads() {
 }
 
 #[test]
-fn a_kept_connection_meets_the_new_routes_with_its_next_request() {
+fn the_next_request_on_a_kept_connection_uses_the_new_routes() {
     let ((_one, one), (_two, two)) = (says("one"), says("two"));
     let config = |to: &str| {
         format!(
@@ -177,12 +177,12 @@ fn a_kept_connection_meets_the_new_routes_with_its_next_request() {
     reload(&attache, &config("one"));
     let (head, body) = kept.get("/");
     assert!(body == "one" && !head.to_ascii_lowercase().contains("connection: close"), "{head}{body}");
-    // The upstream that both configs name kept its connection.
+    // The upstream that both configs have kept its connection.
     assert_eq!(attache.metric("attache_upstream_connections_total", &["upstream=\"one\""]), opened);
 }
 
 #[test]
-fn a_bad_config_changes_nothing_and_is_told_with_its_place() {
+fn an_invalid_config_changes_nothing_and_is_reported_with_its_place() {
     let (_one, one) = says("one");
     let good = format!(
         "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', to: one }} }}\nupstreams: {{ one: 'http://127.0.0.1:{one}' }}"
@@ -201,7 +201,7 @@ fn a_bad_config_changes_nothing_and_is_told_with_its_place() {
         (no_certificate, &["/none.crt"]),
     ];
     for (n, (text, words)) in bad.into_iter().enumerate() {
-        // By the file watch: nobody signals.
+        // The file watch starts this reload, not a signal.
         rewrite(&attache, text);
         eventually("it was refused", || reloads(&attache, "failed") > n as f64);
         let output = attache.process.output();
@@ -214,7 +214,7 @@ fn a_bad_config_changes_nothing_and_is_told_with_its_place() {
         assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("last reload failed: "), "{ready}");
         assert_eq!(attache.metric("attache_config_last_reload_successful", &[]), 0.0);
     }
-    // What was refused is not tried again and again.
+    // A refused config is not tried again and again.
     thread::sleep(Duration::from_secs(2));
     assert_eq!(reloads(&attache, "failed"), 3.0);
     reload(&attache, &good);
@@ -227,11 +227,11 @@ fn text_of(attache: &Attache) -> String {
 }
 
 #[test]
-fn a_config_map_that_is_swapped_is_followed_and_so_are_the_files_it_names() {
+fn a_swapped_config_map_is_followed_and_so_are_the_files_it_names() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let (port, metrics) = (free_port(), free_port());
-    // As the kubelet lays a ConfigMap out: file -> ..data/file, ..data -> a folder with a time in its name.
+    // As the kubelet lays a ConfigMap out: file -> ..data/file, ..data -> a folder with a time stamp as its name.
     let write = |folder: &str, body: &str| {
         fs::create_dir(at(folder)).unwrap();
         let text = format!(
@@ -258,14 +258,14 @@ fn a_config_map_that_is_swapped_is_followed_and_so_are_the_files_it_names() {
     symlink("..2", at("..tmp")).unwrap();
     fs::rename(at("..tmp"), at("..data")).unwrap();
     fs::remove_dir_all(at("..1")).unwrap();
-    eventually("the new ConfigMap serves", || get("/") == "two");
+    eventually("the new ConfigMap is in use", || get("/") == "two");
     fs::write(at("word"), "second").unwrap();
-    eventually("the new file serves", || get("/file") == "second");
+    eventually("the new file is in use", || get("/file") == "second");
     assert!(!process.output().contains("not taken"), "{}", process.output());
 }
 
 #[test]
-fn tunnels_survive_reloads_and_a_listener_that_is_gone_finishes_what_runs() {
+fn tunnels_survive_reloads_and_a_removed_listener_finishes_its_work() {
     let echo = free_port();
     let _ws = script_server("ws_server.py", local(echo), &[]);
     let slow = free_port();
@@ -310,7 +310,7 @@ fn tunnels_survive_reloads_and_a_listener_that_is_gone_finishes_what_runs() {
     assert_eq!(running.join().unwrap(), "slow answer");
 }
 
-/// An opaque connection to something that sends back what it is sent.
+/// An opaque connection to a server that sends back what it gets.
 struct Echo(TcpStream);
 
 impl Echo {
@@ -344,9 +344,9 @@ fn upgraded(address: SocketAddr) -> BufReader<TcpStream> {
     stream
 }
 
-/// One masked text frame, and the server's answer to it.
+/// Sends one masked text frame and reads the server's response to it.
 fn websocket_echo(stream: &mut BufReader<TcpStream>) {
-    // A mask of zeros leaves the text as it is (section 5.3).
+    // A mask of zeros leaves the text unchanged (section 5.3).
     stream.get_mut().write_all(&[0x81, 0x84, 0, 0, 0, 0, b'p', b'i', b'n', b'g']).unwrap();
     let mut head = [0; 2];
     stream.read_exact(&mut head).unwrap();
@@ -356,7 +356,7 @@ fn websocket_echo(stream: &mut BufReader<TcpStream>) {
 }
 
 #[test]
-fn connections_that_settings_no_longer_hold_for_are_told_to_go_and_others_stay() {
+fn connections_whose_settings_changed_are_told_to_end_and_others_stay() {
     let (_one, one) = says("one");
     let config = |max_connections: u32, headers: u32| {
         format!(
@@ -371,9 +371,9 @@ fn connections_that_settings_no_longer_hold_for_are_told_to_go_and_others_stay()
     let (head, _) = idle.get("/");
     assert!(!head.to_ascii_lowercase().contains("connection: close"), "{head}");
     reload(&attache, &config(99, 60));
-    assert!(idle.is_closed(), "an idle connection goes");
+    assert!(idle.is_closed(), "an idle connection ends");
     assert!(busy.is_closed());
-    // The socket never closed.
+    // The socket was never closed.
     assert_eq!(text_of(&attache), "one");
 }
 
@@ -393,7 +393,7 @@ fn the_access_log_is_opened_again_on_sigusr1_and_moves_with_the_config() {
     eventually("a line", || lines("a.log") == 1);
     fs::rename(at("a.log"), at("a.1")).unwrap();
     attache.process.signal("USR1");
-    eventually("the file is there again", || at("a.log").exists());
+    eventually("the file exists again", || at("a.log").exists());
     text_of(&attache);
     eventually("a line in the new file", || lines("a.log") == 1 && lines("a.1") == 1);
     reload(&attache, &config("b.log"));

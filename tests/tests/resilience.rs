@@ -1,7 +1,7 @@
 //! What clients see, and what upstreams get, while upstreams fail under load.
 //!
-//! The load is plain threads with one kept connection each; every run is bounded by a count, or by a time after which
-//! it is shorter, never by a time that it must keep.
+//! The load consists of plain threads with one kept connection each. Every run is limited by a count, or by a time after which it stops
+//! earlier; it never has to meet a deadline.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use std::{
 
 use attache_tests::{Attache, Process, eventually, free_port_on, local, nginx};
 
-/// How many answers of each status; 0 is an end without an answer.
+/// How many responses have each status; 0 means an end without a response.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Answers(BTreeMap<u16, u64>);
 
@@ -31,7 +31,7 @@ impl Answers {
     }
 }
 
-/// `clients` connections at once with `each` requests one after the other, or fewer when `until` comes first.
+/// Runs `clients` connections at once, each with `each` requests one after the other, or fewer if `until` comes first.
 fn load(attache: &Attache, clients: u64, each: u64, until: Instant, request: &'static [u8]) -> Answers {
     let address = local(attache.port);
     let run = move || {
@@ -56,7 +56,7 @@ fn load(attache: &Attache, clients: u64, each: u64, until: Instant, request: &'s
     sum
 }
 
-/// One request on the kept connection, or on a new one; the status of its answer, which was read to its end.
+/// Sends one request on the kept connection, or on a new one. Returns the status of its response, which was read completely.
 fn ask(kept: &mut Option<BufReader<TcpStream>>, address: SocketAddr, request: &[u8]) -> Option<u16> {
     let mut stream = match kept.take() {
         Some(stream) => stream,
@@ -73,7 +73,7 @@ fn ask(kept: &mut Option<BufReader<TcpStream>>, address: SocketAddr, request: &[
     Some(status)
 }
 
-/// A head up to its empty line, in small letters; `None` where the other side closed instead.
+/// Reads a head up to its empty line, in lower case; `None` if the other side closed instead.
 fn head(stream: &mut impl BufRead) -> Option<String> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -89,8 +89,8 @@ fn length(head: &str) -> usize {
     value.map_or(0, |value| value.parse().unwrap())
 }
 
-/// An upstream that answers every request with what `answer` says of its number; `false` closes the connection
-/// right after the answer, without a word.
+/// An upstream that answers every request with the result of `answer` for the request's number. With `false` it closes the connection right
+/// after the response, without announcing it.
 struct Upstream {
     port: u16,
     requests: Arc<AtomicU64>,
@@ -142,14 +142,14 @@ fn serve(stream: TcpStream, requests: &AtomicU64, answer: fn(u64) -> (u16, bool)
             return;
         }
         if !stays {
-            // Long enough for the next request to be on its way, or there and unread.
+            // Long enough for the next request to be under way, or to have arrived unread.
             thread::sleep(Duration::from_micros(mix(n) % 200));
             return;
         }
     }
 }
 
-/// Numbers without a pattern that a request's turn could follow (`SplitMix64`).
+/// Numbers without a pattern that the turns of requests could follow (`SplitMix64`).
 fn mix(n: u64) -> u64 {
     let mut z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -163,7 +163,7 @@ fn after(seconds: u64) -> Instant {
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: orders\r\n\r\n";
 
-/// Requests that the upstream got for each that a client sent, while one answer in two is an error, and seconds taken.
+/// How many requests the upstream got, how many the clients sent, and the seconds taken, while one response in two is an error.
 fn storm(budget: &str) -> (u64, u64, f64) {
     let upstream = Upstream::start(
         |n| (if mix(n).is_multiple_of(2) { 200 } else { 503 }, true),
@@ -188,18 +188,19 @@ fn a_retry_storm_adds_no_more_load_than_the_budget() {
     let (sent, got, seconds) = storm("20%");
     let floor = 3.0 * (seconds + 1.0);
     let added = got - sent;
-    // A fifth of what runs may be retries: a quarter on top of the rest.
+    // A fifth of the running requests may be retries: that is a quarter of the other requests.
     let most = sent as f64 * 0.25 + floor;
     println!("budget 20 %: {sent} requests became {got} in {seconds:.1} s");
     assert!(added > 0 && (added as f64) <= most, "{added} of {sent} in {seconds} s");
 
-    // The budget is what did it: without a bound the same failures add three tries to every four requests.
+    // This shows that the budget is the cause: without a limit, the same failures add three attempts to every four requests.
     let (sent, got, _) = storm("0%");
     println!("no budget: {sent} requests became {got}");
-    assert!((got - sent) as f64 > sent as f64 * 0.4, "{got} of {sent}: the storm is none");
+    assert!((got - sent) as f64 > sent as f64 * 0.4, "{got} of {sent}: there is no retry storm");
 }
 
-/// Three quick endpoints and a slow one, whose answers are 203. Gives the answers after a first load, and the hedges that won.
+/// Three quick endpoints and a slow one, whose responses have status 203. Returns the responses after a first load, and the hedges that
+/// won.
 fn tail(hedge: &str) -> (Answers, f64) {
     let quick: Vec<_> = (0..3).map(|_| Upstream::start(|_| (200, true), Duration::from_millis(1))).collect();
     let slow = Upstream::start(|_| (203, true), Duration::from_millis(400));
@@ -216,18 +217,18 @@ upstreams:
     ));
     load(&attache, 8, 10, after(30), GET);
     let answers = load(&attache, 8, 50, after(60), GET);
-    // Who lost was given up, and that was not held against it.
+    // The attempt that lost was cancelled, and that did not count against its endpoint.
     assert_eq!(attache.metric("attache_upstream_ejections_total", &[]), 0.0);
     assert_eq!(attache.metric("attache_upstream_endpoints", &["healthy"]), 4.0);
     (answers, attache.metric("attache_upstream_hedges_total", &["won"]))
 }
 
 #[test]
-fn hedging_takes_the_slow_tail_away() {
+fn hedging_removes_the_slow_tail() {
     let slow = |answers: &Answers| answers.0.get(&203).copied().unwrap_or_default();
     let (alone, won) = tail("off");
     assert_eq!(won, 0.0);
-    assert!(slow(&alone) * 5 >= alone.all(), "{alone:?}: a quarter of the answers is slow");
+    assert!(slow(&alone) * 5 >= alone.all(), "{alone:?}: a quarter of the responses is slow");
     let (hedged, won) = tail("{ after: p70, min_samples: 40 }");
     println!(
         "slow answers: {} of {} alone, {} of {} hedged",
@@ -237,7 +238,7 @@ fn hedging_takes_the_slow_tail_away() {
         hedged.all()
     );
     assert_eq!(hedged.all(), 400);
-    assert!(slow(&hedged) * 50 <= hedged.all(), "{hedged:?}: less than 2 % is slow");
+    assert!(slow(&hedged) * 50 <= hedged.all(), "{hedged:?}: less than 2 % are slow");
     assert!(won >= 50.0, "{won}");
 }
 
@@ -262,7 +263,7 @@ upstreams:
     let (sent, added, seconds) = run("20%");
     println!("hedges: {sent} requests, {added} more in {seconds:.1} s");
     assert!(added > 0 && added as f64 <= sent as f64 * 0.25 + 3.0 * (seconds + 1.0), "{added} of {sent}");
-    // Each of them is slow enough to be hedged: the budget is what held them back.
+    // Each request is slow enough for a hedge: the budget limited the hedges.
     let (sent, added, _) = run("100%");
     println!("hedges without a bound: {sent} requests, {added} more");
     assert!(added as f64 > sent as f64 * 0.4, "{added} of {sent}");
@@ -280,7 +281,7 @@ fn endpoint(last: u8, port: u16) -> Process {
 }
 
 #[test]
-fn an_outage_of_one_of_three_endpoints_costs_only_what_was_on_its_way() {
+fn an_outage_of_one_of_three_endpoints_costs_only_the_requests_under_way() {
     let port = free_port_on(loopback(31));
     let (lost, _second, _third) = (endpoint(31, port), endpoint(32, port), endpoint(33, port));
     let attache = Attache::start(&format!(
@@ -295,14 +296,14 @@ upstreams:
     let run = |each| load(&attache, clients, each, after(60), GET);
     assert_eq!(run(100).failed(), 0);
 
-    // Without retries a request that was sent when its endpoint died is lost; whatever comes after it isn't.
+    // Without retries, requests that were under way when their endpoint died are lost; later ones aren't.
     drop(lost);
     let before = run(50);
     println!("outage: {} errors of {}", before.failed(), before.all());
     assert!(before.failed() <= clients, "{before:?}");
     assert_eq!(run(50).failed(), 0);
 
-    // It comes back by a connection that no caller waits for.
+    // A connection that no caller waits for brings the endpoint back.
     let _back = endpoint(31, port);
     let mut failed = 0;
     let mut kept = None;
@@ -321,10 +322,10 @@ upstreams:
 const POST: &[u8] = b"POST / HTTP/1.1\r\nhost: orders\r\ncontent-length: 2\r\n\r\nhi";
 
 #[test]
-fn nine_of_ten_endpoints_that_refuse_are_no_callers_error() {
+fn with_nine_of_ten_endpoints_refusing_no_caller_gets_an_error() {
     let port = free_port_on(loopback(41));
     let _alive = endpoint(41, port);
-    // Nobody listens at the others.
+    // Nothing listens at the other addresses.
     let dead: Vec<_> = (42..=50).map(|last| format!("'http://127.0.0.{last}:{port}'")).collect();
     for balance in ["least-request", "round-robin"] {
         let attache = Attache::start(&format!(
@@ -339,7 +340,7 @@ upstreams:
         }
         let failed = attache.metric("attache_upstream_connection_failures_total", &["connect-refused"]);
         println!("{balance}: 4000 requests, {failed} connections that failed");
-        // Each worker may come across each of them once, at the same moment; then they are asked ever more seldom.
+        // Each worker may try each of them once, at the same moment; then they are tried less and less often.
         assert!(failed <= 9.0 * 16.0, "{failed}");
     }
 }
@@ -353,8 +354,8 @@ fn said(kept: &mut Option<BufReader<TcpStream>>, address: SocketAddr) -> String 
 }
 
 #[test]
-fn a_connection_that_the_upstream_closes_as_it_is_used_is_never_the_clients_error() {
-    // One answer in four is the connection's last, and nothing says so: a POST, which may not be sent twice, fails here.
+fn a_connection_that_the_upstream_closes_while_it_is_used_never_causes_an_error() {
+    // One response in four is the last on its connection, without announcing that. A POST, which must not be sent twice, fails here.
     let upstream = Upstream::start(|n| (200, !mix(n).is_multiple_of(4)), Duration::ZERO);
     let attache = Attache::start(&format!(
         "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}

@@ -1,8 +1,8 @@
-//! Routes through the real program: what they match, change, answer, split, copy and bound.
+//! Routes in the real program: what they match, change, answer, split, copy and limit.
 
 use attache_tests::{Attache, curl, eventually, free_port, local, nginx, text};
 
-/// An nginx that says its name and what it was asked, and counts in its log.
+/// An nginx that answers with its name and the request, and counts requests in its log.
 fn named(name: &str, port: u16) -> attache_tests::Process {
     nginx(
         &format!(
@@ -93,7 +93,7 @@ upstreams:
     ));
     let answers = text(&curl(["--http1.1", &attache.url("/[1-1000]")]));
     let of_b = answers.matches("b /").count();
-    // Eight standard deviations of a fair draw: it fails when the weights are wrong, not by bad luck.
+    // Eight standard deviations of a fair split: the test fails for wrong weights, not by chance.
     assert!((140..=360).contains(&of_b), "{of_b} of 1000 went to b");
 }
 
@@ -170,7 +170,7 @@ fn a_request_that_would_come_back_is_refused() {
 }
 
 #[test]
-fn answers_of_attaches_own_say_what_the_listener_adds_whatever_made_them() {
+fn all_answers_of_attache_have_the_headers_that_the_listener_adds() {
     let a = free_port();
     let _a = named("a", a);
     let attache = Attache::start(&format!(
@@ -220,8 +220,8 @@ upstreams: {{ a: 'http://127.0.0.1:{a}', gone: 'http://127.0.0.1:{}' }}",
         );
     }
     assert!(ask("/limited", &[]).contains("ratelimit-limit: 1"));
-    assert!(!ask("/fine", &[]).contains("x-by:"), "an upstream's answer is its own");
-    // A request that can't be read.
+    assert!(!ask("/fine", &[]).contains("x-by:"), "an upstream's response is not changed");
+    // A request that can't be parsed.
     let broken = attache_tests::raw(local(attache.port), b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
     assert!(broken.contains("400 ") && broken.contains("x-by: outbound/"), "{broken}");
 }
@@ -250,14 +250,14 @@ upstreams:
     assert_eq!(ask("/both").matches("two /both").count(), 30);
     let all = ask("/all");
     assert!(["one /", "two /", "three /"].iter().all(|name| all.contains(name)), "{all}");
-    // The subset's endpoint is gone: no other one is asked in its place.
+    // The endpoint of the subset has ended: no other endpoint is used instead.
     drop(servers.remove(2));
     let answer = text(&curl(["-i", &attache.url("/v2")]));
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
 }
 
 #[test]
-fn a_session_s_cookie_keeps_a_client_at_one_endpoint_and_leads_nowhere_else() {
+fn a_session_s_cookie_keeps_a_client_at_one_endpoint_and_can_not_lead_elsewhere() {
     const KEY: &str = "a-secret-that-nobody-else-could-know";
     let ([one, two, three], mut servers) = three_servers();
     let new = KEY.replace("secret", "newer-secret");
@@ -285,12 +285,13 @@ upstreams:
     let given = set(&first).unwrap_or_else(|| panic!("{first}"));
     let (pair, rest) = given.split_once("; ").unwrap();
     assert_eq!(rest, "Path=/shop; Max-Age=3600; HttpOnly; SameSite=Lax");
-    assert!(!given.contains("127"), "it says no address: {given}");
+    assert!(!given.contains("127"), "it contains no address: {given}");
     for _ in 0..12 {
         let next = ask("/shop/b", &format!("a=b; {pair}; c=d"));
         assert_eq!((body(&next), set(&next)), (body(&first), None), "{next}");
     }
-    // What attache has not written is no session: it gets one anew, among the same endpoints. So is a value that somebody changed.
+    // A value that attache has not made is not a session: the client gets a new session, with one of the same endpoints. The same is true
+    // of a value that was changed.
     let changed =
         if pair.ends_with('A') { pair.replace('A', "B") } else { format!("{}A", &pair[..pair.len() - 1]) };
     for odd in [
@@ -306,12 +307,12 @@ upstreams:
             assert!(answer.starts_with("HTTP/1.1 200") && set(&answer).is_some(), "{path} {odd}: {answer}");
         }
     }
-    // Of two cookies of one name the first counts, as browsers send the one with the longer path first.
+    // If two cookies have the same name, the first counts: browsers send the one with the longer path first.
     let twice = ask("/shop/a", &format!("{pair}; {changed}"));
     assert_eq!((body(&twice), set(&twice)), (body(&first), None), "{twice}");
-    // The other route's first key is a newer one, and its second has made this cookie.
+    // The first key of the other route is newer, and its second key made this cookie.
     assert!(ask("/strict/a", pair).starts_with("HTTP/1.1 200"));
-    // Its endpoint is gone: the session moves, and a strict one ends.
+    // Its endpoint has ended: the session moves, and a strict session ends.
     let at = ["one", "two", "three"].iter().position(|name| *name == body(&first)).unwrap();
     drop(servers.remove(at));
     let moved = ask("/shop/a", pair);

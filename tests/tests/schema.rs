@@ -1,11 +1,11 @@
-//! The JSON schema judges configs as `attache check` does, in the eyes of a validator that is not ours: it refuses nothing that is right,
-//! and what it lets pass although it is wrong is what only a whole config can tell.
+//! The JSON schema accepts and refuses configs as `attache check` does, according to a validator that is not ours. It refuses no valid
+//! config, and it accepts an invalid one only if a check of the whole config is needed to see the error.
 
 use std::{fs, path::Path};
 
 use attache_tests::{binary, python_with_packages, text};
 
-/// Right, though no example of `config/` says them.
+/// Valid configs that no example in `config/` contains.
 const RIGHT: &[&str] = &[
     "upstreams: { a: '${A:-http://a.test}' }",
     "workers: ${WORKERS:-2}\nupstreams: { a: { address: 'http://a.test', connect_timeout: '${T:-1s}' } }",
@@ -27,7 +27,7 @@ const RIGHT: &[&str] = &[
     "upstreams: { a: { address: 'http://a.test', health_check: { tcp: false, path: /healthz } } }",
 ];
 
-/// Wrong in a way that a schema can tell.
+/// Invalid configs that a schema can refuse.
 const WRONG: &[&str] = &[
     "upstreams: { a: { address: 'https://a.test', credential: { bearer: { file: /t }, header: { name: x-key, file: /t } } } }",
     "upstreams: { a: { address: 'https://a.test', credential: {} } }",
@@ -107,7 +107,7 @@ const WRONG: &[&str] = &[
     "jwt: { id: { issuer: 'https://id.test', audiences: a, keys: { upstream: a } } }\nupstreams: { a: 'http://a.test' }",
 ];
 
-/// Wrong in the notation of one value, which stands in place of `…`.
+/// Invalid notations of one value, which replaces `…`.
 const NOTATIONS: &[(&str, &[&str])] = &[
     (
         "upstreams: { a: '…' }",
@@ -278,7 +278,7 @@ fn judged(folder: &Path, configs: &[String]) -> Vec<(bool, bool, String)> {
 }
 
 #[test]
-fn the_schema_refuses_nothing_that_is_right() {
+fn the_schema_refuses_no_valid_config() {
     let folder = tempfile::tempdir().unwrap();
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
     let mut configs: Vec<String> = RIGHT.iter().map(|config| format!("{config}\n")).collect();
@@ -288,14 +288,14 @@ fn the_schema_refuses_nothing_that_is_right() {
     for ((by_schema, _, why), config) in judged(folder.path(), &configs).iter().zip(&configs) {
         assert!(by_schema, "{config}\n{why}");
     }
-    // What is written here is right indeed.
+    // The valid configs here are really valid.
     for (_, by_check, why) in judged(folder.path(), &configs[..RIGHT.len()]) {
         assert!(by_check, "{why}");
     }
 }
 
 #[test]
-fn the_schema_refuses_what_check_refuses() {
+fn the_schema_refuses_the_configs_that_check_refuses() {
     let folder = tempfile::tempdir().unwrap();
     let notations = NOTATIONS.iter().flat_map(|(config, all)| all.iter().map(|one| config.replace('…', one)));
     let configs: Vec<String> =

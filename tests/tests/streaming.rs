@@ -1,4 +1,4 @@
-//! Large bodies both ways: every byte arrives, and memory stays flat.
+//! Large bodies in both directions: every byte arrives, and memory does not grow.
 
 use std::{fs, process::Command};
 
@@ -10,7 +10,7 @@ const GIB: u64 = 1 << 30;
 fn a_gibibyte_down_and_up_with_flat_memory() {
     let (down, up) = (free_port(), free_port());
     let dir = tempfile::tempdir().unwrap();
-    // A sparse file costs no disk.
+    // A sparse file needs no disk space.
     fs::File::create(dir.path().join("large")).unwrap().set_len(GIB).unwrap();
     let root = dir.path().display();
     let _nginx =
@@ -47,7 +47,7 @@ upstreams:
             .unwrap();
         assert_eq!(text(&upload).trim(), GIB.to_string(), "up {version}");
     }
-    // What waited in windows is free once the last stream has ended, and given back a moment later.
+    // Memory for data in windows is free when the last stream has ended, and is returned a moment later.
     eventually(&format!("memory is within 24 MiB of the {before} KiB before"), || {
         attache.process.allocated_kib() < before + 24 * 1024
     });

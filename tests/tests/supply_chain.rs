@@ -1,4 +1,4 @@
-//! What attache is made of: the bill of materials, and the review of what it depends on.
+//! The parts of attache: the bill of materials, and the review of the dependencies.
 
 use std::{
     collections::BTreeSet,
@@ -26,11 +26,11 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 /// Packages as `name@version`.
 type Names = BTreeSet<String>;
 
-/// What the compiler was called for when the program was built: the truth, whatever Cargo's metadata says.
+/// The packages that the compiler was called for when the program was built: this is certain, whatever Cargo's metadata says.
 fn compiled() -> Names {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    // A test's own variables would make it another build.
+    // The variables of a test would make it another build.
     for (name, _) in std::env::vars()
         .filter(|(name, _)| name.starts_with("CARGO_PKG") || name.starts_with("CARGO_MANIFEST"))
     {
@@ -54,7 +54,7 @@ fn named(id: &str) -> String {
 }
 
 #[test]
-fn the_bill_of_materials_names_every_crate_that_is_compiled_and_what_is_no_crate() {
+fn the_bill_of_materials_names_every_compiled_crate_and_everything_else() {
     let bill: Value =
         serde_json::from_str(&output(&mut Command::new(root().join("deploy/sbom.py")))).expect("JSON");
     assert_eq!((text(&bill, "bomFormat"), text(&bill, "specVersion")), ("CycloneDX", "1.5"));
@@ -74,11 +74,11 @@ fn the_bill_of_materials_names_every_crate_that_is_compiled_and_what_is_no_crate
     assert!(missing.is_empty(), "the bill does not name {missing:?}");
     let linked = crates(Some("required"));
     let not_there: Vec<_> = linked.difference(&compiled).collect();
-    assert!(not_there.is_empty(), "the bill names what is not compiled: {not_there:?}");
+    assert!(not_there.is_empty(), "the bill names packages that are not compiled: {not_there:?}");
     for name in ["aws-lc", "mimalloc", "zstd", "rust-std", "dashboard.js"] {
         assert!(components.iter().any(|one| text(one, "name") == name), "the bill does not name {name}");
     }
-    // Whoever checks a bill needs its licences and checksums.
+    // A reader of the bill needs its licences and checksums.
     for one in components.iter().filter(|one| text(one, "purl").starts_with("pkg:cargo/")) {
         assert!(one["licenses"][0]["expression"].is_string(), "{one}");
         let own = text(one, "description").contains("attache itself");
@@ -119,12 +119,12 @@ fn locked(file: &str) -> Names {
     named.collect()
 }
 
-/// `fuzz/` is a workspace of its own, with a lock file of its own.
+/// `fuzz/` is a workspace of its own, with its own lock file.
 #[test]
-fn the_fuzz_targets_are_built_of_what_the_program_is_built_of() {
+fn the_fuzz_targets_use_the_same_versions_as_the_program() {
     let (program, fuzz) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
     assert!(fuzz.len() > 100, "{fuzz:?}");
-    // What only fuzzing needs: the targets' own package, and libFuzzer.
+    // Packages that only fuzzing needs: the targets' own package, and libFuzzer.
     let only = ["attache-fuzz@", "libfuzzer-sys@", "arbitrary@"];
     let others = fuzz.difference(&program).filter(|name| !only.iter().any(|known| name.starts_with(known)));
     let others: Vec<_> = others.collect();
@@ -134,7 +134,7 @@ fn the_fuzz_targets_are_built_of_what_the_program_is_built_of() {
     );
 }
 
-/// Cargo would change them when it is next called there, and a build with `--locked` fails.
+/// Otherwise Cargo would change them when it is next called there, and a build with `--locked` fails.
 #[test]
 fn the_lock_files_of_the_other_workspaces_are_up_to_date() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

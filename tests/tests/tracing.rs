@@ -1,4 +1,4 @@
-//! Traces, received by OpenTelemetry's own messages and service, and seen by the upstreams on the way.
+//! Traces, received by OpenTelemetry's own messages and service, and seen by the upstreams of the requests.
 
 use std::{fs, net::SocketAddr};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
-/// nginx that notes every `traceparent` and answers with `status`.
+/// nginx that logs every `traceparent` and answers with `status`.
 fn upstream(address: SocketAddr, status: u16) -> Process {
     nginx(
         &format!(
@@ -40,7 +40,7 @@ fn config(upstream: SocketAddr, tracing: &str) -> String {
 }
 
 #[test]
-fn a_retried_request_is_one_trace_with_a_span_for_each_try() {
+fn a_retried_request_is_one_trace_with_a_span_for_each_attempt() {
     for protocol in ["http", "grpc"] {
         let (server, collector) = (local(free_port()), local(free_port()));
         let upstream = upstream(server, 503);
@@ -52,11 +52,11 @@ fn a_retried_request_is_one_trace_with_a_span_for_each_try() {
                 "tracing: {{ otlp: 'http://{collector}', protocol: {name}, sample: 0%, service: shop, resource: {{ team: a }}, headers: {{ x-key: secret }}, interval: 10ms }}"
             ),
         ));
-        // The ratio is 0: it is sampled because its parent is.
+        // The ratio is 0: the trace is sampled because its parent is.
         let parent = format!("traceparent: 00-{TRACE}-{PARENT}-01");
         let answer =
             text(&curl(["-H", &parent, "-H", "tracestate: a=b", &attache.url("/v1/items?secret=1")]));
-        // The request, three attempts, at least one connection; all come in one export.
+        // The request, three attempts, at least one connection; all of them are in one export.
         eventually("all spans", || spans(&receiver).len() >= 5);
         let spans = spans(&receiver);
         assert!(spans.iter().all(|span| span["trace"] == TRACE && span["state"] == "a=b"), "{spans:#?}");
@@ -75,7 +75,7 @@ fn a_retried_request_is_one_trace_with_a_span_for_each_try() {
         let mut attempts = of_kind(&spans, "SPAN_KIND_CLIENT");
         attempts.sort_by_key(|span| span["start"].as_u64());
         assert_eq!(attempts.len(), 3);
-        // Each attempt has a span of its own below the request's, and it is what the upstream saw as its parent.
+        // Each attempt has its own span below the request's, and the upstream saw that span as its parent.
         let seen = seen(&upstream);
         for (index, (span, seen)) in attempts.iter().zip(&seen).enumerate() {
             assert_eq!(span["parent"], request["id"]);
@@ -102,7 +102,7 @@ fn a_retried_request_is_one_trace_with_a_span_for_each_try() {
             assert_eq!(connect["events"][0], "connected");
         }
         eventually("it is counted", || attache.metric("attache_trace_spans_exported_total", &[]) >= 5.0);
-        // The trace stands beside the bucket that the request fell into.
+        // The trace is beside the bucket of the request.
         let page = text(&curl([
             "-H",
             "Accept: application/openmetrics-text;version=1.0.0",
@@ -136,7 +136,7 @@ fn a_connection_that_is_refused_is_an_error_with_its_reason() {
 }
 
 #[test]
-fn a_collector_that_is_away_costs_spans_and_never_a_request() {
+fn an_unreachable_collector_costs_spans_and_never_a_request() {
     let (server, collector) = (local(free_port()), local(free_port()));
     let _upstream = upstream(server, 200);
     let attache = Attache::start(&config(
@@ -149,15 +149,15 @@ fn a_collector_that_is_away_costs_spans_and_never_a_request() {
         let out = curl(["--fail", &attache.url("/")]);
         assert!(out.status.success());
     }
-    // While one export is tried again.
-    eventually("what does not fit is counted", || {
+    // While one export is retried.
+    eventually("spans that do not fit are counted", || {
         let _ = curl([&attache.url("/")]);
         attache.metric("attache_trace_spans_dropped_total", &["queue-full"]) > 0.0
     });
-    eventually("what can't be exported is counted", || {
+    eventually("spans that can't be exported are counted", || {
         attache.metric("attache_trace_spans_dropped_total", &["export-failed"]) > 0.0
     });
-    // One that comes later gets what comes then; its first answer is to try again.
+    // A collector that starts later gets the later spans; its first response asks for another attempt.
     let receiver = script_server("otlp_receiver.py", collector, &["http", "503"]);
     eventually("spans arrive", || {
         let _ = curl([&attache.url("/")]);
@@ -181,7 +181,7 @@ fn the_last_traces_are_sent_before_the_end() {
 }
 
 #[test]
-fn without_tracing_what_comes_is_passed_on_and_nothing_is_begun() {
+fn without_tracing_a_trace_is_passed_on_and_none_is_begun() {
     let server = local(free_port());
     let _upstream = upstream(server, 200);
     let attache = Attache::start(&config(
@@ -201,7 +201,7 @@ fn without_tracing_what_comes_is_passed_on_and_nothing_is_begun() {
         ]))
     };
     assert_eq!(pass(&sent), format!("{sent}|a=b|1"));
-    assert_eq!(pass(&sent.to_uppercase()), "||1", "what is malformed goes whole");
+    assert_eq!(pass(&sent.to_uppercase()), "||1", "a malformed context is removed completely");
     assert_eq!(text(&curl([&attache.url("/")])), "||");
     eventually("the log has the trace's id", || {
         let log = attache.process.output();
@@ -228,7 +228,7 @@ fn b3_is_read_and_written_where_it_is_configured() {
     let [try_] = of_kind(&spans, "SPAN_KIND_CLIENT")[..] else { panic!("{spans:#?}") };
     let id = try_["id"].as_str().unwrap();
     assert_eq!(seen(&upstream), [format!("- {TRACE}-{id}-1 {id}")]);
-    // Nobody asked for this one to be sampled, and everybody behind is told so.
+    // No sender asked to sample this one, and all later services are told so.
     let answer = text(&curl([&attache.url("/")]));
     assert!(answer.ends_with("-0"), "{answer}");
 }
@@ -251,16 +251,16 @@ fn a_reload_begins_and_ends_tracing_and_changes_the_log() {
         !spans(&receiver).is_empty()
     });
     let known = spans(&receiver)[0]["trace"].as_str().unwrap().to_owned();
-    eventually("and the log has the same trace", || {
+    eventually("the log has the same trace", || {
         attache.process.output().contains(&format!("trace {known}\n"))
     });
     fs::write(&file, before).unwrap();
     attache.process.signal("HUP");
-    eventually("nothing is begun any more", || text(&curl([&attache.url("/")])) == "||");
+    eventually("no trace is begun any more", || text(&curl([&attache.url("/")])) == "||");
 }
 
 #[test]
-fn zipkin_is_sent_json_and_the_context_travels_as_b3() {
+fn zipkin_gets_json_and_the_context_is_passed_on_as_b3() {
     use std::{
         io::{Read as _, Write as _},
         net::TcpListener,

@@ -1,4 +1,4 @@
-//! Failures, each with the one command that says its cause and what to do: the tables of `docs/troubleshooting.md`.
+//! Failures, each with the one command that shows its cause and what to do: the tables of `docs/troubleshooting.md`.
 
 use attache_tests::{binary, script, script_alone, text};
 
@@ -17,7 +17,7 @@ fn one_command_says_cause_and_remedy_of_tls_http2_tunnels_dns_reloads_and_the_sy
 }
 
 #[test]
-fn one_command_says_cause_and_remedy_of_what_one_meets_seldom() {
+fn one_command_says_cause_and_remedy_of_rare_failures() {
     let output = script("rare_troubles.py", &[&binary().display().to_string()]);
     let said = text(&output);
     assert!(output.status.success() && said.contains(" have cause and remedy"), "{said}");

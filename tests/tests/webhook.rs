@@ -1,4 +1,4 @@
-//! `attache webhook` end to end: its certificates, its registration, and reviews over TLS as an API server sends them.
+//! `attache webhook` from end to end: its certificates, its registration, and reviews over TLS as an API server sends them.
 
 use std::{
     fs,
@@ -64,7 +64,7 @@ impl Webhook {
         (status.to_owned(), body.to_owned())
     }
 
-    /// The certificate that a new connection is shown.
+    /// The certificate that a new connection gets.
     fn shown(&self) -> String {
         let output = Command::new("sh")
             .arg("-c")
@@ -106,7 +106,7 @@ fn a_review_is_answered_over_tls() {
 }
 
 #[test]
-fn what_is_no_review_is_refused_with_the_reason() {
+fn an_invalid_review_is_refused_with_the_reason() {
     let webhook = Webhook::start(&[]);
     let large = webhook.certs.path().join("large");
     fs::write(&large, vec![b' '; 9 << 20]).unwrap();
@@ -129,9 +129,9 @@ fn what_is_no_review_is_refused_with_the_reason() {
         let (got, body) = webhook.status(path, arguments);
         assert!(got == status && body.contains(says), "{path} {arguments:?}: {got} {body}");
     }
-    assert_eq!(webhook.status("/mutate", &["--data-binary", &review()]).0, "200", "it goes on");
+    assert_eq!(webhook.status("/mutate", &["--data-binary", &review()]).0, "200", "it continues");
     let plain = attache_tests::raw(local(webhook.port), b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert!(!plain.contains("200"), "nothing is said in plaintext: {plain}");
+    assert!(!plain.contains("200"), "nothing is sent in plaintext: {plain}");
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn its_certificate_is_renewed_while_it_serves() {
     assert!(said.contains("the existing authority"), "{said}");
     let second = certificate();
     assert_ne!(first, second);
-    eventually("the new certificate is shown, and every review is answered meanwhile", || {
+    eventually("the new certificate is used, and every review is answered meanwhile", || {
         let (status, body) = webhook.status("/mutate", &["--data-binary", &review()]);
         assert_eq!(status, "200", "{body}");
         webhook.shown() == second
@@ -154,20 +154,20 @@ fn its_certificate_is_renewed_while_it_serves() {
     assert_eq!(
         fs::read_to_string(webhook.certs.path().join("ca.crt")).unwrap(),
         authority,
-        "caBundle stays right"
+        "caBundle stays valid"
     );
 
     fs::write(webhook.certs.path().join("tls.crt"), "broken").unwrap();
-    eventually("the broken file was noticed", || webhook.process.output().contains("tls.crt"));
+    eventually("the invalid file was noticed", || webhook.process.output().contains("tls.crt"));
     assert_eq!(webhook.status("/mutate", &["--data-binary", &review()]).0, "200");
-    assert_eq!(webhook.shown(), second, "the last good one serves");
+    assert_eq!(webhook.shown(), second, "the last good one stays in use");
 
     webhook.process.signal("TERM");
     assert_eq!(webhook.process.wait(), Some(0));
 }
 
 #[test]
-fn its_keys_are_its_owners_and_its_registration_carries_the_authority() {
+fn only_the_owner_can_read_its_keys_and_its_registration_has_the_authority() {
     let dir = tempfile::tempdir().unwrap();
     certificates(dir.path());
     for (file, mode) in [("ca.key", 0o600), ("tls.key", 0o600), ("ca.crt", 0o644), ("tls.crt", 0o644)] {
@@ -210,7 +210,7 @@ fn its_keys_are_its_owners_and_its_registration_carries_the_authority() {
     assert!(!key.status.success() && key.stdout.is_empty(), "a key is never printed");
 }
 
-/// What a client gets from a GET of this path, on a connection of its own within a second.
+/// The response to a GET of this path, on a connection of its own, within a second.
 fn asked(webhook: &Webhook) -> (String, std::time::Duration) {
     let begun = std::time::Instant::now();
     let (status, _) = webhook.status("/mutate", &["--data-binary", &review()]);
@@ -218,16 +218,16 @@ fn asked(webhook: &Webhook) -> (String, std::time::Duration) {
 }
 
 #[test]
-fn it_serves_on_until_nobody_asks_any_more() {
+fn it_serves_until_no_client_asks_any_more() {
     let mut webhook = Webhook::start(&["--shutdown-delay", "2s"]);
     webhook.process.signal("TERM");
     let begun = std::time::Instant::now();
-    eventually("/readyz says that the end has come", || webhook.status("/readyz", &[]).0 == "503");
+    eventually("/readyz says that it ends", || webhook.status("/readyz", &[]).0 == "503");
     while begun.elapsed().as_millis() < 1500 {
         assert_eq!(asked(&webhook).0, "200", "{:?} after SIGTERM", begun.elapsed());
     }
     let answer = text(&webhook.curl("/healthz", &["--include"]));
-    assert!(answer.to_ascii_lowercase().contains("connection: close"), "clients go elsewhere: {answer}");
+    assert!(answer.to_ascii_lowercase().contains("connection: close"), "clients use another one: {answer}");
     assert_eq!(webhook.process.wait(), Some(0));
     assert!(begun.elapsed().as_millis() >= 1900, "{:?}", begun.elapsed());
 }
@@ -236,13 +236,13 @@ fn it_serves_on_until_nobody_asks_any_more() {
 fn a_second_signal_ends_it_at_once() {
     let mut webhook = Webhook::start(&["--shutdown-delay", "60s"]);
     webhook.process.signal("TERM");
-    eventually("/readyz says that the end has come", || webhook.status("/readyz", &[]).0 == "503");
+    eventually("/readyz says that it ends", || webhook.status("/readyz", &[]).0 == "503");
     webhook.process.signal("TERM");
     assert_eq!(webhook.process.wait(), Some(0));
 }
 
 #[test]
-fn silent_clients_do_not_keep_a_review_out() {
+fn idle_clients_do_not_block_a_review() {
     let webhook = Webhook::start(&[]);
     let silent: Vec<_> =
         (0..600).map(|_| std::net::TcpStream::connect(local(webhook.port)).unwrap()).collect();
@@ -255,7 +255,7 @@ fn silent_clients_do_not_keep_a_review_out() {
 }
 
 #[test]
-fn unfinished_bodies_hold_bounded_memory_and_keep_no_review_out() {
+fn unfinished_bodies_hold_limited_memory_and_do_not_block_a_review() {
     let webhook = Webhook::start(&["--metrics", &local(free_port()).to_string()]);
     let script = "
 import socket, ssl, sys, time

@@ -1,4 +1,4 @@
-//! What may enter the dependency tree: cargo-deny, and its database of advisories.
+//! Checks what enters the dependency tree: cargo-deny, and its database of advisories.
 
 use std::{
     env, fs,
@@ -8,10 +8,11 @@ use std::{
 
 use crate::{cargo, run, run_quiet};
 
-/// Licences, duplicates and sources need no network. The database does: where it can't be reached, that is said.
+/// Checks licences, duplicates and sources, which needs no network; and advisories, which needs the database. If the database can't be
+/// reached, that is printed.
 ///
 /// # Errors
-/// What may not enter the dependency tree did.
+/// The dependency tree contains something that is not allowed.
 pub(crate) fn check() -> Result<(), String> {
     if Command::new("cargo-deny").arg("--version").output().is_err() {
         run(cargo().args(["install", "--locked", "--quiet", "cargo-deny"]))?;
@@ -27,7 +28,7 @@ pub(crate) fn check() -> Result<(), String> {
     run(cargo().args(["deny", "check", "advisories"]))
 }
 
-/// With a copy of the database, for a machine that can't fetch it.
+/// Checks advisories with a copy of the database, for a machine that can't fetch it.
 fn advisories_of(folder: &Path) -> Result<(), String> {
     let root = crate::root();
     let folder =
@@ -46,6 +47,6 @@ fn advisory_database() -> Option<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))?;
     let path = home.join("advisory-dbs");
-    // A fetch that failed leaves a lock file there.
+    // A failed fetch leaves a lock file there.
     path.read_dir().ok()?.flatten().any(|entry| entry.path().is_dir()).then_some(path)
 }

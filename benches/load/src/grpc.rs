@@ -1,4 +1,5 @@
-//! gRPC's shape of HTTP/2: a request with a message, a response with one, `grpc-status` in the trailers. The messages are bytes.
+//! The form that gRPC gives to HTTP/2: a request with a message, a response with one, and `grpc-status` in the trailers. The messages are
+//! plain bytes.
 
 use std::{
     io,
@@ -54,7 +55,7 @@ async fn send_back(mut body: RecvStream, mut sender: SendStream<Bytes>) -> Resul
     sender.send_trailers(trailers)
 }
 
-/// A message behind its five bytes of prefix.
+/// A message with its prefix of five bytes.
 fn message(size: usize) -> Bytes {
     let mut message = BytesMut::with_capacity(5 + size);
     message.put_u8(0);
@@ -83,7 +84,7 @@ fn call(address: SocketAddr) -> io::Result<Request<()>> {
 async fn read(body: &mut RecvStream, size: usize) -> io::Result<()> {
     let mut left = size;
     while left > 0 {
-        let Some(data) = body.data().await else { return Err(failed("the answer was cut")) };
+        let Some(data) = body.data().await else { return Err(failed("the response was cut")) };
         let data = data.map_err(failed)?;
         body.flow_control().release_capacity(data.len()).map_err(failed)?;
         left = left.saturating_sub(data.len());
@@ -106,7 +107,7 @@ pub(crate) async fn unary(load: Load) -> io::Result<u64> {
                 read(&mut body, message.len()).await?;
                 let trailers = body.trailers().await.map_err(failed)?;
                 if trailers.and_then(|trailers| trailers.get("grpc-status").cloned()).is_none() {
-                    return Err(failed("the answer has no grpc-status"));
+                    return Err(failed("the response has no grpc-status"));
                 }
                 done.fetch_add(1, Relaxed);
             }

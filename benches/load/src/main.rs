@@ -1,7 +1,8 @@
-//! Servers and clients for the comparison of proxies: what wrk and h2load can't do.
+//! Servers and clients for the comparison of proxies, for traffic that wrk and h2load can't make.
 //!
-//! Messages over plain TCP and over an upgraded connection (a WebSocket's bytes are opaque to a proxy), bulk, idle connections,
-//! and gRPC's shape of HTTP/2. One thread: the comparison pins it to a core of its own. Each client prints one number: what it did.
+//! They send messages over plain TCP and over an upgraded connection (for a proxy, the bytes of a WebSocket are opaque), bulk, idle
+//! connections, and gRPC over HTTP/2. There is one thread, which the comparison pins to a core of its own. Each client prints one number:
+//! its amount of work.
 
 #![expect(clippy::print_stdout, reason = "a command-line tool")]
 
@@ -22,21 +23,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Sends back what it is sent; answers an HTTP upgrade first, if one comes.
+    /// Send back what is received; if an HTTP upgrade comes first, answer it.
     Echo(Server),
-    /// Sends zeros for as long as they are taken.
+    /// Send zeros as long as they are accepted.
     Source(Server),
-    /// Sends back every message of every HTTP/2 stream, with gRPC's headers and trailers.
+    /// Send back every message of every HTTP/2 stream, with gRPC's headers and trailers.
     GrpcEcho(Server),
-    /// Messages there and back over each connection; prints how many.
+    /// Send messages and wait for their echo on each connection; prints how many.
     Ping(Ping),
-    /// Reads as much as comes; prints the bytes.
+    /// Read everything that comes; prints the number of bytes.
     Drain(Load),
-    /// gRPC calls of one message each; prints how many.
+    /// Make gRPC calls with one message each; prints how many.
     Unary(Load),
-    /// Messages there and back over one gRPC stream for each connection; prints how many.
+    /// Send messages and wait for their echo on one gRPC stream per connection; prints how many.
     Stream(Load),
-    /// Opens connections and holds them until it is ended; prints `open` when they are.
+    /// Open connections and hold them until the program is ended; prints `open` when all are open.
     Idle(Idle),
 }
 
@@ -53,7 +54,7 @@ pub(crate) struct Load {
     /// How many connections.
     #[arg(long, default_value_t = 16)]
     pub(crate) connections: usize,
-    /// For how long, in seconds.
+    /// Duration in seconds.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
     /// Bytes of a message.
@@ -83,7 +84,7 @@ struct Idle {
     /// How many connections.
     #[arg(long, default_value_t = 1000)]
     connections: usize,
-    /// Send one HTTP request over each before it idles.
+    /// Send one HTTP request on each connection before it idles.
     #[arg(long)]
     request: bool,
 }

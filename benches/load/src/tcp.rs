@@ -98,7 +98,7 @@ pub(crate) async fn ping(load: Load, upgrade: bool) -> io::Result<u64> {
     Ok(done.load(Relaxed))
 }
 
-/// Lets the clients work for the load's time; their own end is a failure.
+/// Runs the clients for the time of the load. A client that ends earlier is a failure.
 pub(crate) async fn ended(load: Load, mut clients: JoinSet<io::Result<()>>) -> io::Result<()> {
     match timeout(load.time(), clients.join_next()).await {
         Err(_) => Ok(()),

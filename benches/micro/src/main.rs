@@ -1,8 +1,8 @@
-//! What each part of a request's way costs by itself: `attache-micro PART TIMES`, or without arguments a list of the parts.
+//! Measures the cost of each part of a request's handling: `attache-micro PART TIMES`, or without arguments a list of the parts.
 //!
-//! `cargo xtask instructions` runs each part twice under callgrind, with different numbers of times, and divides the difference: what the
-//! start costs drops out, and the same program gives the same figures on any machine, however busy. Run by itself it prints the time of a
-//! turn, which is only good for a comparison within one run.
+//! `cargo xtask instructions` runs each part twice under callgrind, a different number of times, and divides the difference. So the cost of
+//! the start doesn't count, and the same program gives the same numbers on any machine, however busy it is. Run directly, it prints the
+//! time per repetition, which is only useful for a comparison within one run.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
@@ -42,7 +42,7 @@ use http::Version;
 use tokio::time::Instant;
 use tower::Service;
 
-/// A part, prepared once, and then done so many times.
+/// A part: it is prepared once and then repeated this many times.
 type Part = fn(u64);
 
 const PARTS: &[(&str, Part)] = &[
@@ -50,7 +50,7 @@ const PARTS: &[(&str, Part)] = &[
     ("route: the middle one of 5,000 hosts", |times| route(5000, times)),
     ("rules: two with five conditions", rules),
     ("wire: read a request's head", read_request),
-    ("wire: read an answer's head", read_answer),
+    ("wire: read a response's head", read_answer),
     ("wire: write a request's head", write_request),
     ("headers: a copy of nine, which the parts below include", copy),
     ("headers: check, path, id, hop-by-hop, forwarding, Via", request_headers),
@@ -251,7 +251,7 @@ fn breaker(times: u64) {
     }
 }
 
-/// An upstream that answers at once.
+/// An upstream that responds at once.
 #[derive(Clone)]
 struct Answers;
 

@@ -1,5 +1,5 @@
-//! Another service decides: what it is told, what its answers do, and every way round it. The service is grpcio's and
-//! Python's own HTTP server.
+//! Another service decides about requests: what it is told, what its answers change, and every way to avoid it. The service is grpcio's,
+//! and Python's own HTTP server.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::{ask, status};
 
-/// Shows what reached it. What `$request_body` holds is only known to nginx where it is sent on.
+/// Reports what reached it. nginx knows the contents of `$request_body` only if it sends the body on.
 fn app() -> (Process, u16) {
     let (port, inner) = (free_port(), free_port());
     let fields = "uri=$request_uri user=$http_x_user, debug=$http_x_debug, listed=$http_x_not_listed, length=$http_content_length, body=$http_x_body, host=$http_x_host";
@@ -43,7 +43,7 @@ impl Service {
         Self { process, grpc, http }
     }
 
-    /// What it was asked about this path.
+    /// What the authorizer was asked about this path.
     fn told(&self, path: &str) -> Vec<Value> {
         let output = self.process.output();
         let lines = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -75,7 +75,7 @@ upstreams:
 const BY_GRPC: &str = "authorization: { external: grpc }\nto: app";
 
 #[test]
-fn a_denial_is_the_services_and_reaches_no_upstream() {
+fn a_denial_has_the_service_s_answer_and_reaches_no_upstream() {
     let (_app, port) = app();
     let service = Service::start();
     let attache = start(&service, "denial_headers: [www-authenticate, set-cookie]", BY_GRPC, port);
@@ -106,7 +106,7 @@ fn a_denial_is_the_services_and_reaches_no_upstream() {
         head.starts_with("http/1.1 401") && head.contains("content-length: 13") && head.ends_with("\r\n\r\n"),
         "{head}"
     );
-    // HTTP/2, and gRPC in its own words.
+    // Also over HTTP/2, and in gRPC's own form.
     let h2 = curl([
         "-s",
         "--http2-prior-knowledge",
@@ -129,7 +129,7 @@ fn a_denial_is_the_services_and_reaches_no_upstream() {
 }
 
 #[test]
-fn an_answer_changes_what_it_may_and_nothing_stays_of_what_a_client_sends_in_its_name() {
+fn an_answer_changes_what_it_may_and_fields_that_a_client_sends_in_its_name_are_removed() {
     let (_app, port) = app();
     let service = Service::start();
     let attache = start(&service, "", BY_GRPC, port);
@@ -142,11 +142,11 @@ fn an_answer_changes_what_it_may_and_nothing_stays_of_what_a_client_sends_in_its
     let plain = ask(&attache, "GET /plain", spoofed);
     assert!(plain.contains("uri=/plain user=, "), "{plain}");
     assert_eq!(status(&ask(&attache, "GET /split", "")), 503, "no answer can be split");
-    // Trailers are fields, too.
+    // Trailers are fields too.
     let chunked = "Transfer-Encoding: chunked\r\nTrailer: x-user\r\n\r\n3\r\nabc\r\n0\r\nX-User: root\r\n";
     let answer = ask(&attache, "POST /trailers", chunked);
     assert!(answer.contains("user=, ") && answer.contains("body=abc"), "{answer}");
-    // Nor does a trailer bring back what the authorizer takes out. In HTTP/2 they stand behind the body as they are.
+    // A trailer must not bring back a field that the authorizer removes. In HTTP/2, trailers follow the body unchanged.
     let (seen, echo) = echo_of_trailers();
     let attache = start(&service, "", BY_GRPC, echo);
     for name in ["x-debug", "X_Debug", "X-Kept"] {
@@ -159,7 +159,7 @@ fn an_answer_changes_what_it_may_and_nothing_stays_of_what_a_client_sends_in_its
     }
 }
 
-/// An application that tells what came behind the last chunk.
+/// An application that reports what came after the last chunk.
 fn echo_of_trailers() -> (Receiver<String>, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -186,10 +186,10 @@ fn echo_of_trailers() -> (Receiver<String>, u16) {
 }
 
 #[test]
-fn a_path_never_leads_an_authorizer_out_of_its_prefix() {
+fn no_path_leaves_the_prefix_of_an_authorizer() {
     let (_app, port) = app();
     let service = Service::start();
-    // The service's own page `/health` is 200 for everybody.
+    // The service's own page `/health` answers 200 to everybody.
     let attache = start(&service, "", "authorization: { external: http }\nto: app", port);
     assert_eq!(status(&ask(&attache, "GET /denied", "")), 401);
     assert_eq!(status(&ask(&attache, "GET /x/..%2Fdenied/%20", "")), 200, "it stays below the prefix");
@@ -198,19 +198,19 @@ fn a_path_never_leads_an_authorizer_out_of_its_prefix() {
         assert!(status(&answer) == 403 && answer.contains("denied-by-authorizer"), "{path}: {answer}");
     }
     assert!(!service.process.output().contains("health"), "{}", service.process.output());
-    // A client says nothing in attache's name.
+    // A client must not send anything in attache's name.
     ask(&attache, "GET /named", "X_Attache_Context_Area: public\r\nX_Envoy_Auth_Partial_Body: false\r\n");
     let told = &service.told("/check/named")[0];
     assert!(!told.to_string().contains("public") && !told.to_string().contains("partial"), "{told}");
 }
 
 #[test]
-fn a_denial_has_a_body_only_where_its_status_may_have_one() {
+fn a_denial_has_a_body_only_if_its_status_allows_one() {
     let (_app, port) = app();
     let service = Service::start();
     let attache = start(&service, "denial_headers: ['*']", BY_GRPC, port);
     for code in [204, 205, 304] {
-        // Two requests on one connection: a body that the client doesn't expect would be read as the second answer.
+        // Two requests on one connection: a body that the client doesn't expect would be read as the second response.
         let both = format!(
             "GET /status/{code} HTTP/1.1\r\nHost: app\r\n\r\nGET /plain HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n"
         );
@@ -225,7 +225,7 @@ fn a_denial_has_a_body_only_where_its_status_may_have_one() {
         let answer = ask(&attache, &format!("GET /status/{code}"), "");
         assert_eq!(status(&answer), 403, "{code}: {answer}");
     }
-    // No answer of a size that nobody expects, and none that never ends.
+    // The answer must not be larger than expected, and must not be endless.
     for path in ["/huge", "/many"] {
         let answer = ask(&attache, &format!("GET {path}"), "");
         assert!(status(&answer) == 503 && answer.contains("authorizer-unavailable"), "{path}: {answer}");
@@ -233,7 +233,7 @@ fn a_denial_has_a_body_only_where_its_status_may_have_one() {
 }
 
 #[test]
-fn without_an_answer_nobody_is_let_through_unless_the_config_says_so() {
+fn without_an_answer_no_request_is_allowed_unless_the_config_says_so() {
     let (_app, port) = app();
     let mut service = Service::start();
     let closed = start(&service, "", BY_GRPC, port);
@@ -258,7 +258,7 @@ fn without_an_answer_nobody_is_let_through_unless_the_config_says_so() {
 }
 
 #[test]
-fn routes_ask_another_one_or_none_or_say_more_and_a_dry_run_only_tells() {
+fn routes_may_use_another_authorizer_or_none_and_a_dry_run_only_logs() {
     let (_app, port) = app();
     let service = Service::start();
     let attache = start(
@@ -281,7 +281,11 @@ to: app",
     let login = ask(&attache, "GET /login", "");
     assert!(status(&login) == 302 && login.contains("location: https://id.test/"), "{login}");
     assert_eq!(status(&ask(&attache, "GET /answer", "")), 204);
-    assert_eq!(service.told("/answer").len(), 1, "what attache answers itself is asked about, too");
+    assert_eq!(
+        service.told("/answer").len(),
+        1,
+        "the authorizer is also asked about requests that attache answers itself"
+    );
     assert_eq!(status(&ask(&attache, "GET /nowhere", "Host: app\r\n")), 200);
     assert_eq!(status(&ask(&attache, "GET /never", "")), 403);
     assert!(service.told("/never").is_empty(), "the rules come first");
@@ -301,7 +305,7 @@ to: app",
 }
 
 #[test]
-fn a_part_of_a_body_is_told_and_all_of_it_is_sent() {
+fn the_authorizer_gets_a_part_of_the_body_and_the_upstream_all_of_it() {
     let (_app, port) = app();
     let service = Service::start();
     let attache = start(&service, "body: { max: 4B, partial: true }", BY_GRPC, port);
@@ -321,7 +325,7 @@ fn a_part_of_a_body_is_told_and_all_of_it_is_sent() {
 }
 
 #[test]
-fn by_http_the_head_is_sent_and_only_200_lets_it_through() {
+fn by_http_the_head_is_sent_and_only_200_allows_the_request() {
     let (_app, port) = app();
     let service = Service::start();
     let attache = start(
@@ -361,7 +365,7 @@ fn by_http_the_head_is_sent_and_only_200_lets_it_through() {
 }
 
 #[test]
-fn no_protocol_goes_round_it() {
+fn no_protocol_avoids_the_authorizer() {
     let (_app, port) = app();
     let service = Service::start();
     let tunnels = |authorizer: &str| {
@@ -377,7 +381,7 @@ fn no_protocol_goes_round_it() {
     assert!(tunnels("grpc").contains("uri=/in"));
     let output = service.process.output();
     assert!(output.contains(r#""method": "CONNECT""#), "{output}");
-    // What stands behind a refused CONNECT is a request of its own, and is asked about like any other.
+    // What follows a refused CONNECT is a request of its own, and the authorizer is asked about it too.
     let by_http = tunnels("http");
     assert_eq!(status(&by_http), 403, "{by_http}");
     assert_eq!(service.told("/check/in").len(), 1);
@@ -406,7 +410,7 @@ fn no_protocol_goes_round_it() {
 }
 
 #[test]
-fn an_authorizer_that_is_asked_by_http_is_refused_where_only_opaque_connections_come() {
+fn an_http_authorizer_is_refused_on_a_listener_for_opaque_connections_only() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("c.yaml");
     let config = "listeners: { in: { bind: '127.0.0.1:1', protocol: tcp, to: bytes, authorization: { external: http } } }

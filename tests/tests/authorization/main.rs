@@ -1,4 +1,4 @@
-//! Who may do what: rules and tokens at the program itself, over every way in.
+//! Who may do what: rules and tokens in the program itself, for every way of access.
 
 mod external;
 mod named;
@@ -47,7 +47,7 @@ fn status(answer: &str) -> u16 {
 }
 
 #[test]
-fn a_refused_request_reaches_no_upstream_and_is_told_no_rule() {
+fn a_refused_request_reaches_no_upstream_and_its_answer_names_no_rule() {
     let (_app, port) = app();
     let attache = start(
         "to: app
@@ -92,7 +92,7 @@ authorization:
 }
 
 #[test]
-fn routes_add_rules_of_their_own_and_a_dry_run_only_tells() {
+fn routes_add_rules_of_their_own_and_a_dry_run_only_logs() {
     let (_app, port) = app();
     let attache = start(
         "authorization: { deny: [{ name: nobody, client: 10.0.0.0/8 }] }
@@ -109,11 +109,11 @@ to: app",
     assert_eq!(status(&ask(&attache, "GET /answer", "")), 403);
     assert_eq!(status(&ask(&attache, "GET /tried", "")), 200);
     assert_eq!(attache.metric("attache_authorization_total", &["tried", "would-deny"]), 1.0);
-    eventually("the log says it", || attache.process.output().contains("would be denied"));
+    eventually("the log has the result", || attache.process.output().contains("would be denied"));
 }
 
 #[test]
-fn opaque_bytes_go_round_no_rule() {
+fn opaque_bytes_avoid_no_rule() {
     let (_app, port) = app();
     let ask = |rules: &str| {
         let attache = start(&format!("protocol: tcp\nto: bytes\nauthorization: {{ {rules} }}"), "", port);
@@ -126,7 +126,7 @@ fn opaque_bytes_go_round_no_rule() {
     assert!(ask("allow: [{ client: 127.0.0.1 }]").0);
     let (passed, attache) = ask("deny: [{ name: no-admin, path: /admin }]");
     assert!(!passed);
-    // The client's end of the connection can come a moment before the count.
+    // The client may see the end of the connection a moment before it is counted.
     eventually("the refused connection is counted", || {
         attache.metric("attache_requests_total", &["denied-by-rule"]) == 1.0
     });

@@ -1,4 +1,4 @@
-//! The upstream that a header names: only one of the route's, only once, and never round a rule.
+//! The upstream that a header names: it must be one of the route's, the header must occur once, and no rule can be avoided with it.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use super::{
     tokens::{Signer, claims},
 };
 
-/// Says its name, and the headers that named it.
+/// A server that answers with its name, and with the headers that named it.
 fn named(name: &str) -> (Process, u16) {
     let port = free_port();
     let server = format!(
@@ -36,7 +36,7 @@ upstreams:
 }
 
 #[test]
-fn a_header_names_the_upstream_among_those_of_its_route_alone() {
+fn a_header_can_name_only_an_upstream_of_its_route() {
     let ((_a, a), (_b, b), (_c, c)) = (named("orders"), named("billing"), named("secret"));
     let attache = start(
         "      - { match: { path: /secret }, to: secret, authorization: { allow: [{ methods: DELETE }] } }
@@ -67,9 +67,9 @@ fn a_header_names_the_upstream_among_those_of_its_route_alone() {
             answer.contains("x-attache-reason: no-upstream") && answer.contains(why),
             "{fields}: {answer}"
         );
-        assert!(!answer.contains("billing\n"), "nobody is told what there is: {answer}");
+        assert!(!answer.contains("billing\n"), "the answer must not name the upstreams: {answer}");
     }
-    // Named away, it is none; in the trailers neither.
+    // A header that `Connection` names doesn't count; neither does a trailer.
     let answer = ask(&attache, "GET /a", "X-Upstream: orders\r\nConnection: x-upstream\r\n");
     assert_eq!(status(&answer), 404, "{answer}");
     let trailers = "POST /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\nTrailer: x-upstream\r\n\r\n0\r\nx-upstream: orders\r\n\r\n";
@@ -95,14 +95,14 @@ fn a_header_names_the_upstream_among_those_of_its_route_alone() {
     assert!(http2(&["x-upstream: billing"]).contains("this is billing"));
     assert!(http2(&["x-upstream: billing", "x-upstream: orders"]).contains("no-upstream"));
     assert!(http2(&["x-upstream: secret"]).contains("no-upstream"));
-    // Opaque bytes say no header.
+    // Opaque bytes have no header.
     let opaque = raw(local(attache.port), b"\x00\x01\x02\x03 secret\r\n\r\n");
     assert!(!opaque.contains("this is"), "{opaque}");
     assert!(attache.metric("attache_requests_total", &["no-upstream"]) >= 12.0);
 }
 
 #[test]
-fn a_claim_that_names_the_upstream_stands_above_what_the_client_writes() {
+fn a_claim_that_names_the_upstream_replaces_what_the_client_writes() {
     let ((_a, a), (_b, b), (_c, c)) = (named("orders"), named("billing"), named("secret"));
     let signer = Signer::new();
     let file = signer.0.path("jwks.json");

@@ -1,4 +1,4 @@
-//! The ways round a rule, over every way in: addresses that clients write, headers in other spellings, tunnels, upgrades.
+//! Ways to avoid a rule, over every way of access: addresses that clients write, headers in other spellings, tunnels, upgrades.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use attache_tests::{Attache, binary, curl, local, pki::Pki, raw, text};
 use super::{app, ask, start, status};
 
 #[test]
-fn a_network_is_that_of_the_connection_or_of_whom_is_trusted_to_say_it() {
+fn a_network_is_that_of_the_connection_or_the_one_that_a_trusted_proxy_names() {
     let (_app, port) = app();
     let behind = start(
         "proxy_protocol: require\nauthorization: { allow: [{ client: 10.1.0.0/16 }] }\nto: app",
@@ -20,7 +20,7 @@ fn a_network_is_that_of_the_connection_or_of_whom_is_trusted_to_say_it() {
         ("PROXY TCP6 ::ffff:10.1.2.3 ::1 1 80\r\n", 200),
         ("PROXY TCP4 10.2.0.1 10.1.0.1 1 80\r\n", 403),
         ("PROXY TCP6 ::10.1.2.3 ::1 1 80\r\n", 403),
-        // Nobody said who it is.
+        // The proxy doesn't say who the client is.
         ("PROXY UNKNOWN\r\n", 403),
     ] {
         let answer = raw(local(behind.port), format!("{header}{get}").as_bytes());
@@ -48,7 +48,7 @@ fn a_network_is_that_of_the_connection_or_of_whom_is_trusted_to_say_it() {
 }
 
 #[test]
-fn an_identity_is_what_the_certificate_proves() {
+fn an_identity_is_the_one_that_the_certificate_proves() {
     let (_app, port) = app();
     let pki = Pki::new();
     let ca = pki.ca("ca");
@@ -96,7 +96,7 @@ to: app"
 }
 
 #[test]
-fn no_spelling_of_a_header_and_no_trailer_goes_round_a_rule() {
+fn no_spelling_of_a_header_and_no_trailer_avoids_a_rule() {
     let (_app, port) = app();
     let deny = start("authorization: { deny: [{ headers: { x-role: admin } }] }\nto: app", "", port);
     let allow = start("authorization: { allow: [{ headers: { x-role: user } }] }\nto: app", "", port);
@@ -133,7 +133,7 @@ fn no_spelling_of_a_header_and_no_trailer_goes_round_a_rule() {
 }
 
 #[test]
-fn tunnels_and_upgrades_meet_the_rules_of_requests() {
+fn the_rules_for_requests_apply_to_tunnels_and_upgrades() {
     let (_app, port) = app();
     let forward = |rules: &str| {
         Attache::start(&format!(
@@ -167,7 +167,7 @@ upstreams: {{ any: authority }}"
     let line = "GET /admin/ws HTTP/1.1\r\nHost: app\r\n";
     let answer = raw(local(attache.port), format!("{line}{upgrade}\r\n").as_bytes());
     assert_eq!(status(&answer), 403, "{answer}");
-    // The same for HTTP/2, whose path and authority are fields of their own.
+    // The same for HTTP/2, where path and authority are fields of their own.
     for path in
         ["/admin/x", "/x/../admin/x", "/%61dmin/x", "//admin/x", "/ADMIN/x", "/admin%2fx", "/x/..;/admin"]
     {
@@ -186,7 +186,7 @@ upstreams: {{ any: authority }}"
 }
 
 #[test]
-fn explain_says_which_rule_decides_and_check_refuses_what_would_be_open() {
+fn explain_says_which_rule_decides_and_check_refuses_rules_that_allow_everything() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("attache.yaml");
     let run = |arguments: &[&str], config: &str| {

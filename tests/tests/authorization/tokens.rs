@@ -1,4 +1,4 @@
-//! Tokens at the program itself: where their keys come from, what the upstream is told, and the attacks on them.
+//! Tokens in the program itself: where their keys come from, what the upstream gets, and attacks on them.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use attache_tests::{Attache, eventually, free_port, local, nginx, pki::Pki};
 
 use super::{app, ask, start, status};
 
-/// A key and a token of it, made by OpenSSL.
+/// A key, and tokens signed with it, made by OpenSSL.
 pub(super) struct Signer(pub(super) Pki);
 
 impl Signer {
@@ -58,7 +58,7 @@ pub(super) fn claims(more: &str) -> String {
 }
 
 #[test]
-fn a_token_is_verified_with_keys_from_a_file_that_is_followed_and_told_to_the_upstream() {
+fn a_token_is_verified_with_keys_from_a_followed_file_and_its_claims_are_sent_to_the_upstream() {
     let (_app, port) = app();
     let (signer, next) = (Signer::new(), Signer::new());
     let file = signer.0.path("jwks.json");
@@ -90,14 +90,14 @@ to: app",
     fs::write(&file, next.keys("two")).unwrap();
     eventually("the new keys are in use", || status(&ask(&attache, "GET /a", &with(&new))) == 200);
     assert_eq!(status(&ask(&attache, "GET /a", &with(&good))), 401, "the old ones are not");
-    // What isn't a key set changes nothing.
+    // A file that isn't a key set changes nothing.
     fs::write(&file, "<html>").unwrap();
     eventually("it is counted", || attache.metric("attache_jwt_keys_total", &["corp", "failed"]) >= 1.0);
     assert_eq!(status(&ask(&attache, "GET /a", &with(&new))), 200);
 }
 
 #[test]
-fn keys_are_asked_for_at_an_upstream_and_without_them_nobody_comes_in() {
+fn keys_are_requested_from_an_upstream_and_without_them_no_request_is_allowed() {
     let (_app, port) = app();
     let signer = Signer::new();
     let idp = free_port();
@@ -123,10 +123,10 @@ upstreams:
     let idp_server = nginx(&server, local(idp));
     eventually("the keys are there", || status(&ask(&attache, "GET /a", &with)) == 200);
     drop(idp_server);
-    assert_eq!(status(&ask(&attache, "GET /a", &with)), 200, "the last good set serves");
+    assert_eq!(status(&ask(&attache, "GET /a", &with)), 200, "the last good set stays in use");
 }
 
-/// A server of keys that counts how often it is asked.
+/// A server of keys that counts its requests.
 fn counting(keys: String) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -148,7 +148,7 @@ fn counting(keys: String) -> (u16, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn no_attack_on_tokens_lets_anybody_in_and_unknown_keys_ask_for_few_sets() {
+fn no_attack_on_tokens_succeeds_and_unknown_keys_cause_few_requests_for_sets() {
     let (_app, port) = app();
     let signer = Signer::new();
     let (idp, asked) = counting(signer.keys("one"));
@@ -203,7 +203,7 @@ upstreams:
         ("expired", claiming(format!(r#"{{"iss":"https://id","aud":"shop","exp":{}}}"#, end(-600)))),
         ("no end", claiming(r#"{"iss":"https://id","aud":"shop"}"#.to_owned())),
         (
-            "an end that is text",
+            "an expiry that is text",
             claiming(format!(r#"{{"iss":"https://id","aud":"shop","exp":"{}"}}"#, end(600))),
         ),
         (
@@ -232,14 +232,14 @@ upstreams:
     ] {
         assert_eq!(status(&ask(&attache, "GET /a", &fields)), 401, "{fields}");
     }
-    // Whatever way the claims' header is spelt, the upstream is told the token's.
+    // However the claims' header is spelt, the upstream gets the value of the token.
     let answer = ask(
         &attache,
         "GET /a",
         &format!("Authorization: bearer {good}\r\nX-User: root\r\nX_User: root\r\nConnection: x-user\r\n"),
     );
     assert!(answer.contains("user=ann token=\n"), "{answer}");
-    // Unknown keys ask for the set again, but seldom.
+    // Unknown keys cause new requests for the set, but few of them.
     let before = (asked.load(Relaxed), Instant::now());
     for count in 0..100 {
         assert_eq!(status(&with(&signer.token(&format!("unknown-{count}"), &claims("")))), 401);
@@ -251,13 +251,13 @@ upstreams:
     assert_eq!(status(&with(&good)), 200);
 }
 
-/// A server that answers with what it was sent.
+/// A server that answers with the request that it got.
 fn echoing() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            // All that comes within a moment: trailers come behind the head.
+            // Everything that arrives within a short time: trailers follow the head.
             let _ = stream.set_read_timeout(Some(Duration::from_millis(300)));
             let (mut all, mut space) = (Vec::new(), [0; 8192]);
             while let Ok(read @ 1..) = stream.read(&mut space) {
@@ -275,7 +275,7 @@ fn echoing() -> u16 {
 }
 
 #[test]
-fn a_token_that_only_some_upstreams_would_find_does_not_go_on_unverified() {
+fn a_token_that_only_some_upstreams_would_find_is_not_passed_on_unverified() {
     let port = echoing();
     let signer = Signer::new();
     let file = signer.0.path("jwks.json");
@@ -309,7 +309,7 @@ fn a_token_that_only_some_upstreams_would_find_does_not_go_on_unverified() {
     let odd = [head.as_bytes(), b"\xff\r\n\r\n"].concat();
     let answer = attache_tests::raw(local(attache.port), &odd);
     assert!(!answer.contains(forged), "{answer}");
-    // Another spelling of a token's header, and one in the trailers, does not go on.
+    // Another spelling of a token's header, or a token in a trailer, is not passed on.
     for fields in [
         format!("X_Jwt: {forged}\r\n"),
         format!("Transfer-Encoding: chunked\r\nTrailer: x-jwt\r\n\r\n0\r\nx-jwt: {forged}\r\n"),

@@ -1,5 +1,5 @@
-//! Every way to ask for what is denied: forms of the target, Host and `:authority`, protocols that wrap a request, copies of it, and
-//! addresses that a client writes. What counts is what reached the application.
+//! Every way to request something that is denied: forms of the target, Host and `:authority`, protocols that wrap a request, copies of it,
+//! and addresses that a client writes. The test checks what reached the application.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use attache_tests::{Attache, Process, eventually, free_port, local, nginx, raw};
 
 use super::{app, ask, start, status};
 
-/// Says its name and what it was asked for, and writes it down.
+/// A server that answers with its name and the request, and logs the request.
 fn counting(name: &str) -> (Process, u16) {
     let port = free_port();
     let server = format!(
@@ -23,7 +23,7 @@ fn asked(server: &Process) -> String {
 const RULES: &str = "authorization: { deny: [{ path: /admin/* }, { host: admin.test }] }\nto: app";
 
 #[test]
-fn no_form_of_a_target_or_a_host_goes_round_a_rule() {
+fn no_form_of_a_target_or_a_host_avoids_a_rule() {
     let (server, port) = counting("app");
     let attache = start(RULES, "", port);
     let say = |head: &str| raw(local(attache.port), head.as_bytes());
@@ -46,7 +46,7 @@ fn no_form_of_a_target_or_a_host_goes_round_a_rule() {
         "GET / HTTP/1.1\r\nHost: x@admin.test\r\n",
         "GET / HTTP/1.1\r\nHost:\r\n",
         "GET / HTTP/1.1\r\nHost : admin.test\r\n",
-        // Without a Host the upstream has a default, which could be any.
+        // Without a Host the upstream would use its default host, which could be any.
         "GET / HTTP/1.0\r\n",
         "GET /admin HTTP/1.0\r\nHost: app\r\n",
         "GET /admin/../admin/x HTTP/1.1\r\nHost: app\r\n",
@@ -69,7 +69,7 @@ fn no_form_of_a_target_or_a_host_goes_round_a_rule() {
         let answer = say(&format!("{head}Connection: close\r\n\r\n"));
         assert!((400..=505).contains(&status(&answer)), "{head}: {answer}");
     }
-    // The target's host is the one that counts, and the one that is sent on.
+    // The host of the target counts, and it is the one that is sent on.
     let answer = say("GET http://app/open HTTP/1.1\r\nHost: admin.test\r\nConnection: close\r\n\r\n");
     assert!(status(&answer) >= 400 || answer.contains("app /open app"), "{answer}");
     let seen = asked(&server);
@@ -77,7 +77,7 @@ fn no_form_of_a_target_or_a_host_goes_round_a_rule() {
 }
 
 #[test]
-fn what_is_denied_is_copied_to_nobody_and_wrapped_in_nothing() {
+fn a_denied_request_is_not_mirrored_and_can_not_be_wrapped() {
     let ((server, port), (copies, copy)) = (counting("app"), counting("copy"));
     let attache = Attache::start(&format!(
         "listeners:
@@ -92,7 +92,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}', copy: 'http://127.0.0.1:{copy}' }}
     let origin = "Origin: https://shop.test\r\n";
     assert!(ask(&attache, "GET /open", "Accept-Encoding: gzip\r\n").contains("content-encoding: gzip"));
     eventually("the copy", || asked(&copies).contains("/open"));
-    // A preflight says what pages may do, and reaches nobody; the request that it asks for is refused, readably.
+    // A preflight answers what pages may do, and reaches no upstream. The request that it is for is refused, and the page can read that.
     let preflight =
         ask(&attache, "OPTIONS /admin/x", &format!("{origin}Access-Control-Request-Method: PUT\r\n"));
     assert!(status(&preflight) == 200 && preflight.ends_with("\r\n\r\n"), "{preflight}");
@@ -102,11 +102,11 @@ upstreams: {{ app: 'http://127.0.0.1:{port}', copy: 'http://127.0.0.1:{copy}' }}
         status(&real) == 403 && real.contains("access-control-allow-origin: https://shop.test"),
         "{real}"
     );
-    // Half a preflight is a request.
+    // An incomplete preflight is an ordinary request.
     for fields in [origin, "Access-Control-Request-Method: PUT\r\n"] {
         assert_eq!(status(&ask(&attache, "OPTIONS /admin/x", fields)), 403, "{fields}");
     }
-    // gRPC-Web is asked about as it came, and refused in its own form.
+    // A gRPC-Web request is checked in its original form, and refused in its own form.
     for content_type in ["application/grpc-web", "application/grpc-web-text+proto", "application/grpc"] {
         let fields = format!("Content-Type: {content_type}\r\nContent-Length: 8\r\n\r\nAAAAAAA=");
         let answer = ask(&attache, "POST /admin/S", &fields);
@@ -132,7 +132,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}', copy: 'http://127.0.0.1:{copy}' }}
 }
 
 #[test]
-fn no_reading_of_a_path_leads_past_the_rules_of_another_route() {
+fn no_reading_of_a_path_avoids_the_rules_of_another_route() {
     let (server, port) = counting("app");
     let attache = start(
         "authorization: { jwt: { issuers: corp } }
@@ -168,7 +168,7 @@ routes:
 }
 
 #[test]
-fn no_reading_of_a_method_a_header_or_a_query_leads_past_the_rules_of_another_route() {
+fn no_reading_of_a_method_a_header_or_a_query_avoids_the_rules_of_another_route() {
     let (server, port) = counting("app");
     let attache = start(
         "routes:
@@ -207,7 +207,7 @@ fn no_reading_of_a_method_a_header_or_a_query_leads_past_the_rules_of_another_ro
         assert_eq!(say(line, more), 403, "{line} {more}");
     }
     assert_eq!(asked(&server), "");
-    // Whoever reads these, the rules allow them.
+    // In every reading, the rules allow these requests.
     for (line, more) in [
         ("POST /orders/1", "X-HTTP-Method-Override: POST\r\n"),
         ("POST /x", "X-HTTP-Method-Override: DELETE\r\n"),
@@ -222,13 +222,13 @@ fn no_reading_of_a_method_a_header_or_a_query_leads_past_the_rules_of_another_ro
 }
 
 #[test]
-fn an_address_is_read_in_one_way_however_many_proxies_are_trusted() {
+fn an_address_has_one_meaning_however_many_proxies_are_trusted() {
     let (_app, port) = app();
     let at = |trusted: &str| {
         let rules = format!("trusted_proxies: [{trusted}], allow: [{{ forwarded_client: 10.1.0.0/16 }}]");
         start(&format!("authorization: {{ {rules} }}\nto: app"), "", port)
     };
-    // Nobody in front is trusted: the connection's own address counts, whatever is written.
+    // No proxy in front is trusted: the connection's own address counts, whatever the headers say.
     let none = at("192.0.2.1/32");
     for line in ["10.1.2.3", "10.1.2.3, 192.0.2.1", "192.0.2.1"] {
         assert_eq!(status(&ask(&none, "GET /", &format!("X-Forwarded-For: {line}\r\n"))), 403, "{line}");
@@ -255,7 +255,7 @@ fn an_address_is_read_in_one_way_however_many_proxies_are_trusted() {
     ] {
         assert_eq!(status(&ask(&two, "GET /", &format!("X-Forwarded-For: {line}\r\n"))), expected, "{line}");
     }
-    // A PROXY header that nobody expects is no request, and a second one neither.
+    // An unexpected PROXY header is not a request, and neither is a second one.
     let behind = start(
         "proxy_protocol: require\nauthorization: { allow: [{ client: 10.1.0.0/16 }] }\nto: app",
         "",

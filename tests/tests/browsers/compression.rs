@@ -1,4 +1,4 @@
-//! Compression, read again by curl's decoders and looked at as it is.
+//! Tests of compression: curl's decoders read the responses, and the test also looks at the compressed bytes.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,7 +14,7 @@ use super::ask;
 const TEXT: &str = "the quick brown fox jumps over the lazy dog; ";
 
 #[test]
-fn answers_are_compressed_for_whom_asks_and_read_the_same() {
+fn responses_are_compressed_for_clients_that_ask_and_decode_to_the_same() {
     let port = free_port();
     let long = TEXT.repeat(60);
     let location = |path: &str, more: &str, body: &str| {
@@ -104,7 +104,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
 }
 
 #[test]
-fn a_stream_arrives_as_it_is_sent_and_a_cut_one_stays_cut() {
+fn a_stream_arrives_without_delay_and_a_cut_one_stays_cut() {
     let app = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = app.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -123,7 +123,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
     let begun = Instant::now();
     let mut read = Vec::new();
     let mut piece = [0; 4096];
-    // The head, and what the first event needs, long before the end.
+    // The head and the first event must arrive long before the end.
     let is_there = |read: &[u8]| {
         let end = read.windows(4).position(|window| window == b"\r\n\r\n");
         end.is_some_and(|end| read.len() > end + 4 + 20)
@@ -138,7 +138,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
     assert!(!cut.status.success(), "{cut:?}");
 }
 
-/// An event, a pause, another; or half of a body.
+/// Sends an event, pauses, and sends another; or sends half of a body.
 fn serve(mut stream: TcpStream) {
     let mut head = [0; 2048];
     let count = stream.read(&mut head).unwrap_or(0);

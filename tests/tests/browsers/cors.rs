@@ -1,4 +1,4 @@
-//! CORS at the program itself.
+//! Tests of CORS with the program itself.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,7 +14,7 @@ use super::ask;
 const ASKS: &str = "Access-Control-Request-Method: PUT\r\nAccess-Control-Request-Headers: x-a\r\n";
 
 #[test]
-fn preflights_are_answered_before_anybody_is_asked_who_they_are() {
+fn preflights_are_answered_before_authentication() {
     let port = free_port();
     let server = format!(
         "server {{ listen 127.0.0.1:{port}; add_header access-control-allow-origin '*' always; return 200 'app $request_method\\n'; }}"
@@ -46,7 +46,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
     ] {
         assert!(head.contains(line), "{line}: {head}");
     }
-    // Foreign ones, in spellings that other parsers read in another way.
+    // Foreign origins, in spellings that other parsers read differently.
     for origin in [
         "Origin: https://shop.test.evil\r\n",
         "Origin: http://shop.test\r\n",
@@ -65,14 +65,14 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
         );
         assert!(head.contains("vary: origin"), "{head}");
     }
-    // A page can read why it was refused.
+    // A page can read why its request was refused.
     let (head, _) = ask(&attache, "GET /x", "Origin: https://shop.test\r\n");
     assert!(
         head.starts_with("http/1.1 403") && head.contains("access-control-allow-origin: https://shop.test"),
         "{head}"
     );
     assert!(head.contains("access-control-expose-headers: x-id"), "{head}");
-    // What is no preflight is no way round the rules.
+    // A request that is not a preflight does not avoid the rules.
     for (line, headers) in [
         ("OPTIONS /x", "Origin: https://shop.test\r\n"),
         ("OPTIONS /x", ASKS),
@@ -82,7 +82,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
         let (head, _) = ask(&attache, line, headers);
         assert!(head.starts_with("http/1.1 403"), "{line} {headers}: {head}");
     }
-    // Routes have their own, limits count no preflight, and Private Network Access is asked for.
+    // Routes have their own settings, limits count no preflight, and Private Network Access is requested.
     let private = format!("Origin: https://x.test\r\nAccess-Control-Request-Private-Network: true\r\n{ASKS}");
     for _ in 0..3 {
         let (head, _) = ask(&attache, "OPTIONS /public/a", &private);
@@ -147,7 +147,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
 }
 
 #[test]
-fn explain_tells_whose_pages_may_read_and_check_refuses_what_lets_every_page_act() {
+fn explain_says_which_pages_may_read_and_check_refuses_settings_that_let_every_page_act() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("c.yaml");
     let run = |cors: &str, arguments: &[&str]| {

@@ -1,4 +1,4 @@
-//! gRPC-Web: judged by its own client from npm in both forms, and looked at byte by byte.
+//! Tests of gRPC-Web: with its own client from npm in both forms, and byte by byte.
 
 use std::{process::Command, time::Instant};
 
@@ -58,7 +58,7 @@ fn the_grpc_web_client_gets_what_a_grpc_client_gets() {
 }
 
 #[test]
-fn trailers_stand_in_the_body_and_what_is_no_grpc_web_passes() {
+fn trailers_are_in_the_body_and_other_requests_pass_unchanged() {
     let (_server, attache) = start();
     let body = "\0\0\0\0\u{3}abc";
     let send = |path: &str, content_type: &str, body: &str| {
@@ -100,7 +100,7 @@ fn trailers_stand_in_the_body_and_what_is_no_grpc_web_passes() {
 }
 
 #[test]
-fn a_stream_is_passed_on_as_it_comes() {
+fn a_stream_is_passed_on_without_delay() {
     let (_server, attache) = start();
     let begun = Instant::now();
     let body = "\0\0\0\0\u{3}0.1";

@@ -1,4 +1,4 @@
-//! What browsers need: answers to their questions (CORS), gRPC-Web with its own client as the judge, and compression.
+//! Features for browsers: CORS, gRPC-Web with its own client, and compression.
 
 mod compression;
 mod cors;

@@ -1,4 +1,4 @@
-//! What an answer may not do: open a tunnel that nobody asked for, bring back in trailers or in a 1xx what the route takes out.
+//! What a response must not do: open a tunnel that was not requested, or bring back fields in trailers or in a 1xx that the route removes.
 
 use std::{
     io::{Read, Write},
@@ -11,7 +11,7 @@ use attache_tests::{Attache, eventually, local, raw};
 
 use super::{Upstream, frame, h2, say};
 
-/// An HTTP/1 server that gives every request the same bytes, and then reads on.
+/// An HTTP/1 server that answers every request with the same bytes and then continues to read.
 fn answering(answer: &'static [u8]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -42,7 +42,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
 }
 
 #[test]
-fn only_a_101_to_what_was_asked_for_opens_a_tunnel() {
+fn only_a_101_for_a_requested_protocol_opens_a_tunnel() {
     let upgrade =
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
     let plain = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -65,7 +65,7 @@ fn only_a_101_to_what_was_asked_for_opens_a_tunnel() {
     }
 }
 
-/// To a client of HTTP/2 any success says that its tunnel is open (RFC 8441 section 5); HTTP/1 opens one by 101 alone.
+/// For a client of HTTP/2, any success means that its tunnel is open (RFC 8441 section 5); HTTP/1 opens one only with 101.
 #[test]
 fn a_websocket_of_http_2_is_open_when_the_server_has_switched() {
     for (answer, status) in [
@@ -97,7 +97,7 @@ fn a_websocket_of_http_2_is_open_when_the_server_has_switched() {
 }
 
 #[test]
-fn no_trailer_of_a_request_brings_back_what_the_route_takes_out_or_asks_for() {
+fn no_trailer_of_a_request_brings_back_a_field_that_the_route_removes_or_matches() {
     let app = Upstream::start();
     let attache = Attache::start(&format!(
         "listeners:
@@ -124,7 +124,7 @@ upstreams: {{ app: 'http://127.0.0.1:{}' }}",
 }
 
 #[test]
-fn no_trailer_and_no_1xx_of_an_answer_brings_back_what_the_route_takes_out() {
+fn no_trailer_and_no_1xx_of_a_response_brings_back_a_field_that_the_route_removes() {
     let answer = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nX-Internal: early\r\nX_Internal: early\r\nServer: early\r\nConnection: x\r\nX-Attache-Reason: no-route\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-internal, x_internal, server, x-sum\r\nX-Internal: head\r\n\r\n1\r\na\r\n0\r\nX-Internal: late\r\nX_Internal: late\r\nServer: late\r\nX-Sum: 7\r\n\r\n";
     let attache =
         attache(answering(answer), "headers: { response: { remove: x-internal, set: { server: ours } } }");
@@ -141,7 +141,7 @@ fn no_trailer_and_no_1xx_of_an_answer_brings_back_what_the_route_takes_out() {
 }
 
 #[test]
-fn a_silent_client_takes_nobodys_place_where_a_server_may_speak_first() {
+fn a_client_that_sends_nothing_takes_no_permit_if_a_server_may_send_first() {
     let (app, cache) = (Upstream::start(), Upstream::start());
     let attache = Attache::start(&format!(
         "listeners:
@@ -157,10 +157,10 @@ upstreams:
     ));
     let silent: Vec<_> = (0..8).map(|_| TcpStream::connect(local(attache.port)).unwrap()).collect();
     eventually("they are connected", || cache.connections().len() == 8);
-    // One that speaks has its place, and is answered.
+    // A client that sends something has its permit and is answered.
     let answer = say(local(attache.port), &[(0, b"*1\r\n\r\n")]);
     assert!(answer.ends_with("ok"), "{answer}");
-    // With time they hold nothing any more, and are served like any other.
+    // After some time the others hold nothing any more, and are served like any other client.
     thread::sleep(Duration::from_millis(1_500));
     for mut stream in silent {
         stream.write_all(b"GET /b HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n").unwrap();

@@ -1,4 +1,4 @@
-//! Who may reach what: identities, this proxy's own ports, TLS that isn't decrypted here.
+//! Who may reach what: identities, this proxy's own ports, and TLS that is not decrypted here.
 
 use std::{
     io::{Read, Write},
@@ -12,7 +12,7 @@ use attache_tests::{Attache, curl, eventually, local, pki::Pki, raw, text};
 use super::Upstream;
 
 #[test]
-fn where_identities_are_asked_for_plaintext_is_nobody() {
+fn if_identities_are_required_plaintext_has_none() {
     let (app, pki) = (Upstream::start(), Pki::new());
     let ca = pki.ca("ca");
     pki.issue(&ca, "api", &["api.test"]);
@@ -39,7 +39,7 @@ upstreams: {{ app: 'http://127.0.0.1:{}' }}",
     assert!(raw(local(open.port), get).starts_with("HTTP/1.1 200"));
 }
 
-/// An address of this machine that others reach, where it has one.
+/// An address of this machine that other machines can reach, if it has one.
 fn own_address() -> Option<std::net::IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("203.0.113.1:9").ok()?;
@@ -47,7 +47,7 @@ fn own_address() -> Option<std::net::IpAddr> {
 }
 
 #[test]
-fn no_client_of_a_forward_proxy_reaches_the_proxys_own_ports() {
+fn no_client_of_a_forward_proxy_reaches_the_proxy_s_own_ports() {
     let attache = Attache::start(
         "admin: 127.0.0.1:$ADMIN\nmetrics: 0.0.0.0:$METRICS\nlisteners: { out: { bind: '127.0.0.1:$PORT', to: any } }\nupstreams: { any: authority }",
     );
@@ -81,7 +81,7 @@ fn no_client_of_a_forward_proxy_reaches_the_proxys_own_ports() {
     assert!(attache.metric("attache_requests_total", &["denied-destination"]) > 10.0);
 }
 
-/// An opaque server that says back what it got.
+/// An opaque server that sends back what it gets.
 fn echo() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -101,7 +101,7 @@ fn echo() -> u16 {
     port
 }
 
-/// What `openssl s_client` says and hears.
+/// What `openssl s_client` prints.
 fn s_client(port: u16, name: &str, alpn: &[&str]) -> String {
     let mut client = Command::new("openssl");
     client.args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-servername", name, "-ign_eof"]);
@@ -125,7 +125,7 @@ fn s_client(port: u16, name: &str, alpn: &[&str]) -> String {
 }
 
 #[test]
-fn alpn_of_opaque_bytes_is_the_clients_affair() {
+fn for_opaque_bytes_alpn_confirms_the_client_s_protocol() {
     let (pki, port) = (Pki::new(), echo());
     let ca = pki.ca("ca");
     pki.issue(&ca, "api", &["api.test"]);
@@ -150,7 +150,7 @@ upstreams: {{ app: '{scheme}://127.0.0.1:{port}' }}",
     // An opaque protocol beside HTTP.
     let auto = attache("auto", "tcp");
     assert!(s_client(auto.port, "api.test", &["postgresql"]).contains("ECHO hello"));
-    // Where only HTTP is spoken, only HTTP is offered, and of the right version.
+    // If only HTTP is spoken, only HTTP is offered, in the right version.
     let app = Upstream::start();
     let http1 = Attache::start(&format!(
         "listeners: {{ in: {{ bind: '127.0.0.1:$PORT', protocol: http1, tls: {{ certificate: {at}/api.crt, key: {at}/api.key }} }} }}
@@ -189,7 +189,7 @@ upstreams: {{ app: 'http://127.0.0.1:{}', db: 'tcp://127.0.0.1:{port}' }}",
     assert_ne!(shown("db.test"), "");
     assert_eq!(shown("db.test"), attache_tests::pki::shown_serial(port, "db.test"));
     assert_ne!(shown("db.test"), shown("api.test"));
-    eventually("the connection is told", || {
+    eventually("the connection is logged", || {
         attache.metric("attache_requests_total", &["protocol=\"tls\"", "upstream=\"db\""]) > 0.0
     });
     assert_eq!(app.seen(), "");

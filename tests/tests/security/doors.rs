@@ -1,4 +1,4 @@
-//! The ways by which a client reaches a listener: plain, by TLS, redirected by the kernel.
+//! The ways in which a client reaches a listener: plaintext, TLS, or redirected by the kernel.
 
 use std::{
     io::{Read, Write},
@@ -13,7 +13,7 @@ use attache_tests::pki::Pki;
 
 use super::say;
 
-/// One way in.
+/// One way to connect.
 #[derive(Clone, Copy)]
 pub(crate) enum Door<'a> {
     /// TCP.
@@ -23,7 +23,7 @@ pub(crate) enum Door<'a> {
 }
 
 impl Door<'_> {
-    /// Sends the pieces with the pauses before them, and waits until nothing more comes back.
+    /// Sends the pieces with the pauses before them, and waits until nothing more is received.
     pub(crate) fn say(self, pieces: &[(u64, &[u8])]) -> String {
         match self {
             Self::Plain(address) => say(address, pieces),
@@ -44,7 +44,7 @@ impl Door<'_> {
     }
 }
 
-/// What a program that relays its input to the server hears.
+/// The output of a program that relays its input to the server.
 fn through(client: &mut Command, pieces: &[(u64, &[u8])]) -> String {
     let mut child =
         client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -64,7 +64,7 @@ fn through(client: &mut Command, pieces: &[(u64, &[u8])]) -> String {
             break;
         }
     }
-    // A handshake takes its time on a busy machine; what comes behind it comes at once.
+    // A handshake takes time on a busy machine; everything after it is fast.
     let (mut answer, mut within) = (Vec::new(), Duration::from_millis(2_500));
     while let Ok(more) = heard.recv_timeout(within) {
         answer.extend_from_slice(&more);

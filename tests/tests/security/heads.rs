@@ -1,4 +1,4 @@
-//! What a request brings along that only this hop may say, and what it may not take away.
+//! Fields that a request must not bring along because only this hop may write them, and fields that it must not remove.
 
 use attache_tests::{Attache, eventually, local, raw};
 
@@ -26,7 +26,7 @@ fn get(attache: &Attache, path: &str, fields: &str) -> String {
 }
 
 #[test]
-fn a_client_takes_away_nothing_that_the_route_or_this_hop_adds() {
+fn a_client_can_not_remove_fields_that_the_route_or_this_hop_adds() {
     let app = Upstream::start();
     let route = "headers: { request: { set: { remote-user: anonymous, tenant: gold, x-api-key: k }, add: { x-mark: m } } }";
     let attache = attache(app.port, "forwarded: append", route);
@@ -49,7 +49,7 @@ fn a_client_takes_away_nothing_that_the_route_or_this_hop_adds() {
 }
 
 #[test]
-fn no_spelling_and_no_trailer_says_who_the_client_is() {
+fn no_spelling_and_no_trailer_can_claim_an_identity() {
     let app = Upstream::start();
     let route = "headers: { request: { set: { x-tenant: gold }, remove: x-internal } }";
     let attache = attache(app.port, "", route);
@@ -66,7 +66,7 @@ fn no_spelling_and_no_trailer_says_who_the_client_is() {
 }
 
 #[test]
-fn no_spelling_of_a_field_goes_round_the_route_that_asks_for_it() {
+fn no_spelling_of_a_field_avoids_the_route_that_matches_it() {
     let app = Upstream::start();
     let attache = Attache::start(&format!(
         "listeners:
@@ -86,7 +86,7 @@ upstreams: {{ app: 'http://127.0.0.1:{}' }}",
 }
 
 #[test]
-fn an_open_quote_swallows_no_element_of_ours() {
+fn an_open_quote_hides_no_element_that_attache_adds() {
     let app = Upstream::start();
     let attache = attache(app.port, "forwarded: append", "");
     get(&attache, "/", "Forwarded: for=1.2.3.4;by=\"\r\nConnection: x\r\n");
@@ -95,7 +95,7 @@ fn an_open_quote_swallows_no_element_of_ours() {
 }
 
 #[test]
-fn path_parameters_hide_no_path() {
+fn path_parameters_can_not_hide_a_path() {
     let app = Upstream::start();
     let standard = attache(app.port, "", "");
     let refuses = attache(app.port, "path: { parameters: reject }", "");
@@ -117,7 +117,7 @@ fn path_parameters_hide_no_path() {
             assert_eq!(
                 app.seen().contains(path),
                 status == "200",
-                "what is sent is what came: {}",
+                "the target is passed on unchanged: {}",
                 app.seen()
             );
         }
@@ -125,7 +125,7 @@ fn path_parameters_hide_no_path() {
 }
 
 #[test]
-fn http_2_keeps_the_limits_of_http_1() {
+fn http_2_has_the_limits_of_http_1() {
     let app = Upstream::start();
     let attache = attache(app.port, "limits: { request_line: 200B, headers_count: 10 }", "");
     let ask = |path: &str, count: usize| {

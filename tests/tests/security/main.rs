@@ -1,4 +1,4 @@
-//! What a client may not do: each test is a way round the rules that is closed. `docs/security.md` names them by its promises.
+//! What a client must not achieve: each test is a closed way to avoid the rules. `docs/security.md` names them by its promises.
 #![allow(missing_docs, reason = "tests")]
 
 mod answers;
@@ -19,10 +19,10 @@ use std::{
     time::Duration,
 };
 
-/// A lenient HTTP server of a kind that there is: it keeps every byte that it gets, and answers whenever an empty line comes.
+/// A lenient HTTP server of a kind that exists: it keeps every byte that it gets, and answers whenever an empty line arrives.
 struct Upstream {
     port: u16,
-    /// What came, by connection.
+    /// The received bytes, by connection.
     seen: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
@@ -44,12 +44,12 @@ impl Upstream {
         upstream
     }
 
-    /// All that came, as text.
+    /// All received bytes, as text.
     fn seen(&self) -> String {
         self.connections().concat()
     }
 
-    /// What came on each connection, as text.
+    /// The received bytes of each connection, as text.
     fn connections(&self) -> Vec<String> {
         let seen = self.seen.lock().unwrap();
         seen.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
@@ -79,13 +79,13 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<Vec<u8>>>) {
     }
 }
 
-/// Sends the pieces with the pauses before them, and reads what comes within a second of silence.
+/// Sends the pieces with the pauses before them, and reads until nothing has arrived for a second.
 fn say(address: SocketAddr, pieces: &[(u64, &[u8])]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
     for (pause, piece) in pieces {
         thread::sleep(Duration::from_millis(*pause));
-        // The other side may have closed, which is an answer, too.
+        // The other side may have closed, which is a valid reaction too.
         if stream.write_all(piece).is_err() {
             break;
         }
@@ -97,13 +97,13 @@ fn say(address: SocketAddr, pieces: &[(u64, &[u8])]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// HTTP/2 by hand: the preface, and one HEADERS frame (RFC 9113 section 6.2) of literals without indexing (RFC 7541 section 6.2.2).
+/// HTTP/2 by hand: the preface, and one HEADERS frame (RFC 9113 section 6.2) with literals without indexing (RFC 7541 section 6.2.2).
 fn h2(fields: &[(&str, &str)], end: bool) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
         for text in [name, value] {
-            // Integers of more than 7 bits (section 5.1).
+            // Integers that need more than 7 bits (section 5.1).
             let length = text.len();
             if length < 127 {
                 block.push(length as u8);

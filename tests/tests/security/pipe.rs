@@ -1,4 +1,4 @@
-//! Every way into an upstream with rules about HTTP leads past the rules: opaque bytes, pauses, CONNECT, extended CONNECT.
+//! Ways to reach an upstream with HTTP rules without passing the rules: opaque bytes, pauses, CONNECT, extended CONNECT.
 
 use std::{io::Write, net::TcpStream, thread, time::Duration};
 
@@ -23,7 +23,7 @@ upstreams: {{ app: {{ address: 'http://127.0.0.1:{port}', circuit_breaker: {{ ma
 }
 
 #[test]
-fn bytes_that_are_not_http_never_reach_an_upstream_for_http() {
+fn bytes_that_are_not_http_never_reach_an_http_upstream() {
     let app = Upstream::start();
     let attache = guarded(app.port);
     let address = local(attache.port);
@@ -43,7 +43,7 @@ fn bytes_that_are_not_http_never_reach_an_upstream_for_http() {
         let answer = say(address, &[(0, &[prefix, REQUEST].concat())]);
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{prefix:?}: {answer}");
     }
-    // A pause before, and within the request.
+    // A pause before the request, and one within it.
     let answer = say(address, &[(400, REQUEST)]);
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
     let answer = say(address, &[(0, b"GET"), (400, &REQUEST[3..])]);
@@ -54,7 +54,7 @@ fn bytes_that_are_not_http_never_reach_an_upstream_for_http() {
 }
 
 #[test]
-fn a_client_that_connects_ahead_of_use_is_served_and_holds_no_place() {
+fn a_client_that_connects_ahead_of_use_is_served_and_holds_no_permit() {
     let app = Upstream::start();
     let attache = guarded(app.port);
     let address = local(attache.port);
@@ -72,7 +72,7 @@ fn a_client_that_connects_ahead_of_use_is_served_and_holds_no_place() {
 }
 
 #[test]
-fn where_routes_take_both_a_request_is_still_a_request_whatever_stands_before_it() {
+fn with_both_kinds_of_routes_a_request_stays_a_request_whatever_precedes_it() {
     let (app, cache) = (Upstream::start(), Upstream::start());
     let attache = Attache::start(&format!(
         "listeners:
@@ -97,17 +97,17 @@ upstreams: {{ app: 'http://127.0.0.1:{}', cache: 'tcp://127.0.0.1:{}' }}",
         assert!(!cache.seen().contains("internal"), "{pieces:?}: {}", cache.seen());
         app.forget();
     }
-    // One that connected ahead of use.
+    // A client that connected ahead of use.
     let answer = say(address, &[(500, b"GET /x HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n")]);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    // And what is opaque goes where it is wanted.
+    // Opaque bytes reach the route that accepts them.
     say(address, &[(0, b"*1\r\n$4\r\nPING\r\n")]);
     say(address, &[(500, b"*1\r\n$4\r\nLATE\r\n")]);
     assert!(cache.seen().contains("PING") && cache.seen().contains("LATE"), "{}", cache.seen());
 }
 
 #[test]
-fn a_connect_becomes_a_tunnel_only_where_the_config_asks_for_one() {
+fn a_connect_becomes_a_tunnel_only_if_the_config_allows_one() {
     let app = Upstream::start();
     let attache = Attache::start(&format!(
         "access_log: {{ to: stdout }}
@@ -135,13 +135,13 @@ upstreams: {{ app: 'http://127.0.0.1:{0}', raw: 'tcp://127.0.0.1:{0}', any: auth
     let refused = connect("a:80");
     assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("connect-denied"), "{refused}");
     assert_eq!(app.seen(), "");
-    eventually("the refusal is told", || attache.process.output().contains("methods: CONNECT"));
+    eventually("the refusal is logged", || attache.process.output().contains("methods: CONNECT"));
     for host in ["asked.test:80", "raw.test:80"] {
         assert!(connect(host).starts_with("HTTP/1.1 200"), "{host}");
         assert!(app.seen().contains("/internal/x"), "{host}");
         app.forget();
     }
-    // HTTP/2's has no other rule.
+    // The rule for HTTP/2's CONNECT is the same.
     let fields = [(":method", "CONNECT"), (":authority", "a:80")];
     let mut bytes = h2(&fields, false);
     frame(&mut bytes, 0, 0, REQUEST);
@@ -153,7 +153,7 @@ upstreams: {{ app: 'http://127.0.0.1:{0}', raw: 'tcp://127.0.0.1:{0}', any: auth
 }
 
 #[test]
-fn an_extended_connect_asks_for_a_websocket_or_is_501() {
+fn an_extended_connect_for_anything_but_a_websocket_gets_501() {
     let app = Upstream::start();
     let attache = Attache::start(&format!(
         "listeners: {{ in: {{ bind: '127.0.0.1:$PORT', protocol: http }} }}\nupstreams: {{ app: 'http://127.0.0.1:{}' }}",
@@ -176,7 +176,7 @@ fn an_extended_connect_asks_for_a_websocket_or_is_501() {
         });
         assert_eq!(app.seen(), "", "{protocol}");
     }
-    // Tokens of Upgrade are compared without regard to case (RFC 9110 section 7.8): each is a handshake, and never a tunnel by itself.
+    // Tokens of Upgrade are compared without case (RFC 9110 section 7.8): each is a handshake, and never a tunnel by itself.
     for protocol in ["websocket", "WebSocket", "WEBSOCKET"] {
         let fields = [
             (":method", "CONNECT"),
@@ -199,7 +199,7 @@ fn an_extended_connect_asks_for_a_websocket_or_is_501() {
 }
 
 #[test]
-fn limits_and_faults_hold_for_tunnels_and_opaque_bytes() {
+fn limits_and_faults_apply_to_tunnels_and_opaque_bytes() {
     let app = Upstream::start();
     let attache = |listener: &str, route: &str, upstream: &str| {
         Attache::start(&format!(
@@ -218,7 +218,7 @@ fn limits_and_faults_hold_for_tunnels_and_opaque_bytes() {
     let limited = attache("protocol: tcp", limit, &tcp);
     let heard: Vec<String> = (0..3).map(|_| say(local(limited.port), &[(0, b"a\r\n\r\n")])).collect();
     assert!(heard[0].starts_with("HTTP/1.1 200") && heard[1].is_empty() && heard[2].is_empty(), "{heard:?}");
-    eventually("both are told", || {
+    eventually("both are logged", || {
         attache_tests::Attache::metric(&limited, "attache_requests_total", &["reason=\"rate-limited\""])
             == 2.0
     });
@@ -229,14 +229,14 @@ fn limits_and_faults_hold_for_tunnels_and_opaque_bytes() {
     assert!(answer.starts_with("HTTP/1.1 418"), "{answer}");
     let faulty = attache("protocol: tcp", abort, &tcp);
     assert_eq!(say(local(faulty.port), &[(0, b"b\r\n\r\n")]), "");
-    eventually("the fault is told", || {
+    eventually("the fault is logged", || {
         faulty.metric("attache_requests_total", &["reason=\"fault-injected\""]) == 1.0
     });
     assert!(!app.seen().contains('b'), "{}", app.seen());
 }
 
 #[test]
-fn what_a_limit_refuses_reaches_no_mirror() {
+fn a_request_that_a_limit_refuses_reaches_no_mirror() {
     let (app, shadow) = (Upstream::start(), Upstream::start());
     let attache = Attache::start(&format!(
         "listeners:

@@ -1,10 +1,10 @@
-//! Random clients at random configs: what reaches an upstream with rules about HTTP was seen by every one of them.
+//! Random clients with random configs: every rule has checked what reaches an upstream with HTTP rules.
 //!
-//! Everything that a client can ask for is mixed: HTTP/1, HTTP/2, CONNECT, extended CONNECT, upgrades, opaque bytes, pauses, prefixes; in
-//! plaintext, through mutual TLS with every ALPN, and on connections that the kernel redirected.
-//! Each ask carries a mark of its own in whatever it would deliver. The upstream behind the rules must have seen a mark only if the
-//! rules let it: below another path than the closed one and the one that an access rule shuts, with the field that the route sets and
-//! without the one that it removes. The seed is printed when it fails.
+//! Everything that a client can send is mixed: HTTP/1, HTTP/2, CONNECT, extended CONNECT, upgrades, opaque bytes, pauses, prefixes; in
+//! plaintext, through mutual TLS with every ALPN, and on connections that the kernel redirected. Each ask carries its own mark in
+//! everything that it would deliver. The upstream with the rules may have seen a mark only if the rules allow it: not below the closed path
+//! or the path that an access rule denies, with the field that the route sets, and without the field that it removes. If the test fails, it
+//! prints the seed.
 
 use std::{net::SocketAddr, process::Command, thread};
 
@@ -12,10 +12,10 @@ use attache_tests::{Attache, Process, eventually, free_port, http_get, local, pk
 
 use super::{Upstream, doors::Door, frame, h2};
 
-/// Who may talk to the listener with TLS.
+/// The identity that may use the listener with TLS.
 const WEB: &str = "spiffe://shop/web";
 
-/// xorshift64*: the tests need no more.
+/// xorshift64*: it is good enough for these tests.
 struct Dice(u64);
 
 impl Dice {
@@ -31,18 +31,18 @@ impl Dice {
     }
 }
 
-/// Which way clients come.
+/// How clients connect.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// TCP.
     Plain,
-    /// Mutual TLS, which one identity may use.
+    /// Mutual TLS; one identity is allowed.
     Tls,
-    /// Redirected by the kernel: the upstream is the address that was called.
+    /// Redirected by the kernel: the upstream is the address that the client called.
     Redirected,
 }
 
-/// A listener whose upstream `app` has three rules about HTTP, with routes for something else beside it.
+/// A listener whose upstream `app` has three HTTP rules, with routes for other traffic beside it.
 fn config(dice: &mut Dice, form: Form, app: u16, raw: u16, pki: &Pki) -> String {
     let protocol = dice.of(&["auto", "auto", "auto", "http", "http1"]);
     let opaque = protocol == "auto";
@@ -63,7 +63,7 @@ fn config(dice: &mut Dice, form: Form, app: u16, raw: u16, pki: &Pki) -> String 
         }
         Form::Redirected => ("\n    transparent: true".to_owned(), "original-destination".to_owned()),
     };
-    // Opaque bytes show no path, so that such a rule refuses them all.
+    // Opaque bytes have no path, so such a rule refuses them all.
     let rules = dice.of(&["", "", "\n    authorization: { deny: [{ name: shut, path: /shut/* }] }"]);
     format!(
         "listeners:
@@ -165,7 +165,7 @@ fn ask(dice: &mut Dice, mark: &str) -> Vec<(u64, Vec<u8>)> {
     }
 }
 
-/// Sends 60 random asks at a random config, and gives the number of requests that reached `app`.
+/// Sends 60 random asks with a random config. Returns how many requests reached `app`.
 fn round(dice: &mut Dice, form: Form, number: usize, seed: u64, app: &Upstream, pki: &Pki) -> usize {
     let other = Upstream::start();
     let text = config(dice, form, app.port, other.port, pki);
@@ -234,7 +234,7 @@ fn seed() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64 | 1
 }
 
-/// `web` may talk to the listener of `api`; `other` has a certificate, too.
+/// `web` may use the listener of `api`; `other` has a certificate too.
 fn pki() -> Pki {
     let pki = Pki::new();
     let ca = pki.ca("ca");
@@ -260,18 +260,18 @@ fn hold(form: Form, rounds: usize) {
 }
 
 #[test]
-fn what_reaches_an_upstream_with_rules_was_seen_by_all_of_them() {
+fn all_rules_have_checked_what_reaches_their_upstream() {
     hold(Form::Plain, 8);
 }
 
 #[test]
-fn what_reaches_it_through_mutual_tls_was_seen_by_all_of_them() {
+fn all_rules_have_checked_what_reaches_their_upstream_through_mutual_tls() {
     hold(Form::Tls, 5);
 }
 
-/// Needs root, for a network namespace of its own: the test runs itself in there.
+/// This needs root, for a network namespace of its own: the test runs itself inside it.
 #[test]
-fn what_reaches_it_after_a_redirect_was_seen_by_all_of_them() {
+fn all_rules_have_checked_what_reaches_their_upstream_after_a_redirect() {
     let ran = Command::new("unshare")
         .args(["--net", "--"])
         .arg(std::env::current_exe().unwrap())
@@ -289,7 +289,7 @@ fn inside_of_a_network_namespace() {
     hold(Form::Redirected, 4);
 }
 
-/// attache under a user of its own, to whose port the kernel redirects what others send to 127.0.0.9.
+/// attache under a user of its own. The kernel redirects connections of other users to 127.0.0.9 to its port.
 fn redirected(config: &str, app: u16) -> Attache {
     const USER: u32 = attache_tests::pods::ATTACHE;
     let (dir, port, metrics) = (tempfile::tempdir().unwrap(), free_port(), free_port());

@@ -1,4 +1,4 @@
-//! Access rules against HTTP/2 by hand: pseudo-fields that no client library would send.
+//! Access rules with hand-written HTTP/2: pseudo-fields that no client library would send.
 
 use std::thread;
 
@@ -7,7 +7,7 @@ use attache_tests::{Attache, local};
 use super::{Upstream, frame, h2, say};
 
 #[test]
-fn no_form_of_http_2_goes_round_an_access_rule() {
+fn no_form_of_http_2_avoids_an_access_rule() {
     let app = Upstream::start();
     let attache = Attache::start(&format!(
         "listeners:
@@ -55,7 +55,7 @@ upstreams: {{ app: 'http://127.0.0.1:{}' }}",
         [("x_rewrite_url", "/admin")],
         [("x-http-method-override", "DELETE")],
         [("x_http_method", "DELETE")],
-        // Pseudo-fields behind others, twice, unknown, and in upper case (RFC 9113 section 8.3).
+        // Pseudo-fields after other fields, repeated, unknown, and in upper case (RFC 9113 section 8.3).
         [(":path", "/admin/x")],
         [(":authority", "admin.test")],
         [(":method", "DELETE")],
@@ -97,7 +97,7 @@ upstreams: {{ app: 'http://127.0.0.1:{}' }}",
         (":authority", "app:80"),
         (":path", "/marked"),
     ]);
-    // Each is waited for: many at once.
+    // Each client waits for its result, so many run at once.
     for some in all.chunks(12) {
         thread::scope(|scope| {
             for fields in some {
@@ -107,7 +107,7 @@ upstreams: {{ app: 'http://127.0.0.1:{}' }}",
         assert_eq!(app.seen(), "", "{some:?}");
     }
 
-    // A browser sends what is for several hosts over one connection: each request is asked about.
+    // A browser uses one connection for several hosts: each request is checked.
     const PREFACE: usize = 24 + 9;
     let mut bytes = h2(&usual("/open", &[]), true);
     for (stream, path, host) in [(3, "/marked", "admin.test"), (5, "/admin/x", "app"), (7, "/again", "app")] {
@@ -122,7 +122,7 @@ upstreams: {{ app: 'http://127.0.0.1:{}' }}",
     assert!(!seen.contains("admin") && !seen.contains("marked"), "{seen}");
     app.forget();
 
-    // Trailers come behind the rules: what they say of a header that a rule asks for goes no further.
+    // Trailers come after the rules: a trailer with the name of a header that a rule matches is not passed on.
     let mut bytes = h2(
         &usual("/open", &[])
             .iter()

@@ -1,4 +1,4 @@
-//! Settings that make attache stricter: what they refuse reaches no upstream, in each version of HTTP.
+//! Settings that make attache stricter: what they refuse reaches no upstream, in every version of HTTP.
 
 use attache_tests::{Attache, local};
 
@@ -31,7 +31,7 @@ fn a_spelling_of_a_host_that_is_rejected_reaches_no_upstream() {
                 || setting == "default_port" && host.ends_with(":80")
                 || setting == "capitals" && host.bytes().any(|byte| byte.is_ascii_uppercase());
             let one = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-            // The target counts, whatever stands in `Host`.
+            // The target counts, whatever `Host` contains.
             let absolute =
                 format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
             let two =
@@ -68,7 +68,7 @@ fn a_query_is_read_as_the_listener_says() {
             let answer = say(local(attache.port), &[(0, head.as_bytes())]);
             let expected = if found.contains(&query) { "204" } else { "200" };
             assert_eq!(status(&answer), expected, "{setting} {query}: {answer}");
-            // The upstream reads it itself.
+            // The upstream parses the query itself.
             let sent = format!("GET /?{query} HTTP/1.1");
             assert_eq!(app.seen().contains(&sent), expected == "200", "{setting} {query}: {}", app.seen());
         }
@@ -76,7 +76,7 @@ fn a_query_is_read_as_the_listener_says() {
 }
 
 #[test]
-fn of_a_body_above_its_limit_no_upstream_sees_an_end() {
+fn no_upstream_sees_the_end_of_a_body_above_its_limit() {
     let app = Upstream::start();
     let routes = "{ match: { path: /more }, to: app, body_size: 9B }, { match: { path: /any }, to: app, body_size: 0B }";
     let attache = attache(app.port, "limits: { body_size: 4B }", routes);
@@ -103,7 +103,7 @@ fn of_a_body_above_its_limit_no_upstream_sees_an_end() {
                 let what = format!("{path} {form} {length}: {answer}");
                 let seen = app.seen();
                 let came = seen.matches('x').count();
-                // `x` stands in the names of attache's own fields, too.
+                // `x` also occurs in the names of attache's own fields.
                 let head = seen.split("\r\n\r\n").next().unwrap_or_default().matches('x').count();
                 if length > most {
                     assert!(came - head <= most && !seen.ends_with("0\r\n\r\n"), "{what} {seen}");

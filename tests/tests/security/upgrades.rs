@@ -1,4 +1,5 @@
-//! Upgrades go where the config allows their protocol, and header names that others take for another name go where it keeps them.
+//! Upgrades are passed on only if the config allows their protocol; header names that others could take for another name only if the config
+//! keeps them.
 
 use attache_tests::{Attache, eventually, local, raw};
 
@@ -22,7 +23,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
     ))
 }
 
-/// The status, and what the upstream saw of it.
+/// The status, and the part of the request that the upstream saw.
 fn ask(attache: &Attache, app: &Upstream, path: &str, protocol: &str) -> (String, String) {
     app.forget();
     let head = format!(
@@ -60,7 +61,7 @@ fn a_protocol_that_the_config_does_not_allow_reaches_no_upstream() {
     eventually("the reason is counted", || {
         attache.metric("attache_requests_total", &["reason=\"upgrade-denied\"", "4xx"]) >= 7.0
     });
-    // What names no protocol in `Connection` asks for nothing, and `h2c` is never an upgrade.
+    // Without `Connection: upgrade` there is no upgrade, and `h2c` is never one.
     let plain = raw(
         local(attache.port),
         b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: close\r\n\r\n",
@@ -80,7 +81,7 @@ fn an_upgrade_that_is_ignored_is_a_request_like_others() {
 }
 
 #[test]
-fn a_websocket_of_http_2_needs_the_same_leave() {
+fn a_websocket_of_http_2_needs_the_same_permission() {
     let app = Upstream::start();
     let attache = attache(app.port);
     for (path, passes) in
@@ -112,7 +113,7 @@ fn names(port: u16, names: &str) -> Attache {
 const CHUNKED: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nX_User: 1\r\nX.User: 2\r\nX-User: 3\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nTrailer: x_sum, x.sum, x-sum\r\nConnection: close, TE\r\n\r\n1\r\na\r\n0\r\nx_sum: 4\r\nx.sum: 5\r\nx-sum: 6\r\n\r\n";
 
 #[test]
-fn header_names_that_are_taken_for_others_are_kept_dropped_or_refused() {
+fn header_names_that_look_like_others_are_kept_dropped_or_refused() {
     let app = Upstream::start();
     for (config, status, kept) in [
         ("", "200", "x_user x.user x-user x_sum x.sum x-sum"),
@@ -142,7 +143,7 @@ fn header_names_that_are_taken_for_others_are_kept_dropped_or_refused() {
 }
 
 #[test]
-fn header_names_of_http_2_meet_the_same() {
+fn header_names_of_http_2_are_handled_the_same() {
     let app = Upstream::start();
     let fields = [
         (":method", "GET"),

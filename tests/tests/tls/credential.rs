@@ -1,4 +1,4 @@
-//! Secrets from files, in the requests of an application that doesn't have them.
+//! Secrets from files, in the requests of an application that doesn't have the secrets.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ fn folder() -> Pki {
     pki
 }
 
-/// An https server that says what it was sent, over HTTP/2 where `http2`.
+/// An https server that answers with the request that it got, over HTTP/2 if `http2` is set.
 fn server(pki: &Pki, http2: bool) -> (u16, Process) {
     let (port, listen) = (free_port(), if http2 { "ssl http2" } else { "ssl" });
     let server = nginx(
@@ -60,11 +60,11 @@ upstreams:
     .replace("PKI", &pki.dir().display().to_string())
 }
 
-/// Everything is logged that can be.
+/// Everything that can be logged is logged.
 const TRACE: [(&str, &str); 1] = [("ATTACHE_LOG", "trace")];
 
 #[test]
-fn a_request_has_the_secret_in_place_of_what_the_application_sent_and_no_log_has_it() {
+fn a_request_has_the_secret_instead_of_the_application_s_value_and_no_log_has_it() {
     let pki = folder();
     for http2 in [false, true] {
         let (port, _server) = server(&pki, http2);
@@ -119,20 +119,22 @@ fn a_rotated_secret_is_used_without_a_request_that_fails_and_a_bad_file_changes_
             }
         });
         for day in 0..20 {
-            // As agents do it: a new file, renamed over the old one.
+            // As agents do it: a new file is renamed over the old one.
             fs::write(pki.path("new"), format!("token-of-day-{day}\n")).unwrap();
             fs::rename(pki.path("new"), pki.path("token")).unwrap();
             eventually("the new secret is sent", || sent().contains(&format!("Bearer token-of-day-{day} ")));
         }
         for bad in ["", "\n", "Bearer token", "two\nlines"] {
             fs::write(pki.path("token"), bad).unwrap();
-            eventually("it is noticed", || attache.metric("attache_credentials_failing", &[]) >= 1.0);
+            eventually("the failure is noticed", || {
+                attache.metric("attache_credentials_failing", &[]) >= 1.0
+            });
             assert!(sent().contains("Bearer token-of-day-19 "), "{bad:?}");
             fs::write(pki.path("token"), "token-of-day-19\n").unwrap();
-            eventually("it is mended", || attache.metric("attache_credentials_failing", &[]) == 0.0);
+            eventually("it is repaired", || attache.metric("attache_credentials_failing", &[]) == 0.0);
         }
         fs::remove_file(pki.path("token")).unwrap();
-        eventually("it is missed", || attache.metric("attache_credentials_failing", &[]) >= 1.0);
+        eventually("its absence is noticed", || attache.metric("attache_credentials_failing", &[]) >= 1.0);
         assert!(sent().contains("Bearer token-of-day-19 "));
     });
     assert!(asked.into_inner() > 200);
@@ -158,11 +160,11 @@ fn without_the_secret_nothing_is_sent() {
     refused(&answer, 503, "no-credential");
     assert!(answer.contains(&pki.at("token")) || attache.process.output().contains(&pki.at("token")));
     fs::write(pki.path("token"), SECRET).unwrap();
-    eventually("the secret has come", || ask(&[&attache.url("/only-with")]).starts_with("HTTP/1.1 200"));
+    eventually("the secret exists now", || ask(&[&attache.url("/only-with")]).starts_with("HTTP/1.1 200"));
 }
 
 #[test]
-fn a_mirror_has_only_its_own_secret_and_a_health_check_has_it_where_that_is_said() {
+fn a_mirror_has_only_its_own_secret_and_a_health_check_has_one_only_if_configured() {
     let pki = folder();
     let (port, _server) = server(&pki, false);
     let shadow = free_port();

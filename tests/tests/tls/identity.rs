@@ -1,4 +1,4 @@
-//! Who the peers have proven to be: in routes, headers, logs and metrics.
+//! The identities that peers have proven: in routes, headers, logs and metrics.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ struct TlsListener {
     _app: Process,
 }
 
-/// mTLS in front of an application that says what it was told. `tls` and `rest` are more keys of `tls` and of the listener.
+/// mTLS in front of an application that answers with the headers that it got. `tls` and `rest` are more keys of `tls` and of the listener.
 fn site(tls: &str, rest: &str) -> TlsListener {
     let pki = Pki::new();
     let ca = pki.ca("ca");
@@ -69,7 +69,7 @@ impl TlsListener {
 }
 
 #[test]
-fn a_route_is_chosen_by_who_the_client_has_proven_to_be() {
+fn a_route_can_match_the_client_s_proven_identity() {
     let site = site(
         "client_optional: true",
         "routes:
@@ -93,7 +93,7 @@ fn a_route_is_chosen_by_who_the_client_has_proven_to_be() {
 }
 
 #[test]
-fn the_application_can_be_told_the_identity_in_a_header_of_its_own() {
+fn the_application_can_get_the_identity_in_a_header_of_its_choice() {
     let site =
         site("", "routes: [{ to: app, headers: { request: { set: { x-who: '%{client.identity}' } } } }]");
     let answer = site.ask(Some("web"), "/", &["-H", "x-who: forged"]);
@@ -101,7 +101,7 @@ fn the_application_can_be_told_the_identity_in_a_header_of_its_own() {
 }
 
 #[test]
-fn who_was_denied_stands_in_the_answer_the_log_and_the_metrics() {
+fn a_denied_identity_is_in_the_answer_the_log_and_the_metrics() {
     for tls in ["allow: 'subject:CN=*cron'", "deny: ['subject:CN=*sa/web']"] {
         let site = site(tls, "");
         for version in ["--http1.1", "--http2"] {
@@ -116,7 +116,7 @@ fn who_was_denied_stands_in_the_answer_the_log_and_the_metrics() {
 }
 
 #[test]
-fn the_log_has_the_upstreams_verified_identity() {
+fn the_log_has_the_upstream_s_verified_identity() {
     let inner = site("", "");
     let at = inner.pki.dir().display();
     let outer = Attache::start(&format!(
@@ -137,7 +137,7 @@ upstreams:
 }
 
 #[test]
-fn a_chain_of_proxies_can_be_believed_where_the_config_says_so() {
+fn a_chain_of_proxies_is_trusted_only_if_the_config_says_so() {
     let claim = "URI=spiffe://shop/ns/edge/sa/user";
     let header = format!("x-forwarded-client-cert: {claim}");
     let client = |http: &str, who: Option<&str>| {
@@ -157,7 +157,7 @@ fn a_chain_of_proxies_can_be_believed_where_the_config_says_so() {
 }
 
 #[test]
-fn a_connection_ends_at_its_maximum_age_and_no_request_with_it() {
+fn a_connection_ends_at_its_maximum_age_without_a_failed_request() {
     let site = site("", "http: { max_connection_age: 1s }");
     let at = site.pki.dir().display();
     for protocol in ["http1", "http2"] {
@@ -172,13 +172,13 @@ upstreams:
     tls: {{ name: api.test, ca: {at}/ca.crt, certificate: {at}/web.crt, key: {at}/web.key }}",
             site.attache.port
         ));
-        // Five times the age, two requests at a time, on connections that are kept.
+        // Five times the age, two requests at a time, on kept connections.
         let report = Command::new("h2load").args(["--h1", "-D", "5", "-c", "2", &near.url("/")]).output();
         let report = text(&report.unwrap());
         assert!(report.contains(" 0 failed, 0 errored, 0 timeout"), "{report}");
         assert_eq!(near.metric("attache_requests_total", &["code=\"5xx\""]), 0.0, "{report}");
         let opened = near.metric("attache_upstream_connections_opened_total", &["api"]);
-        // Two of HTTP/1, or one of HTTP/2, each replaced four to six times.
+        // Two connections of HTTP/1, or one of HTTP/2, each replaced four to six times.
         let least = if protocol == "http1" { 8.0 } else { 4.0 };
         assert!((least..=16.0).contains(&opened), "{protocol}: {opened} connections: {report}");
     }

@@ -13,7 +13,7 @@ use crate::{ask, counted, refused};
 const API: &str = "api.test";
 const WEB: &str = "spiffe://shop/ns/shop/sa/web";
 
-/// A listener that terminates TLS for `api.test`, and an application that says what it was told of the client.
+/// A listener that terminates TLS for `api.test`, and an application that answers with what it was told about the client.
 struct TlsListener {
     pki: Pki,
     ca: Ca,
@@ -22,7 +22,7 @@ struct TlsListener {
 }
 
 impl TlsListener {
-    /// `tls` are more keys of the listener's `tls`; `PKI` in it is the folder.
+    /// `tls` are more keys of the listener's `tls`; `PKI` in it stands for the folder.
     fn new(tls: &str) -> Self {
         let pki = Pki::new();
         let ca = pki.ca("ca");
@@ -56,7 +56,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}",
         format!("https://{name}:{}/", self.attache.port)
     }
 
-    /// curl as this client, with more arguments.
+    /// Calls it with curl as this client, with more arguments.
     fn ask(&self, client: Option<&str>, more: &[&str]) -> String {
         let resolve = format!("{API}:{}:127.0.0.1", self.attache.port);
         let (ca, url) = (self.pki.at("ca.crt"), self.url(API));
@@ -73,7 +73,7 @@ upstreams: {{ app: 'http://127.0.0.1:{port}' }}",
 }
 
 #[test]
-fn the_application_is_told_the_verified_client_and_nothing_that_the_client_made_up() {
+fn the_application_gets_the_verified_client_and_nothing_that_the_client_claims() {
     let site = TlsListener::new("client_ca: PKI/ca.crt");
     let forged = ["-H", "x-forwarded-client-cert: URI=spiffe://shop/admin"];
     for version in ["--http1.1", "--http2"] {
@@ -89,7 +89,7 @@ fn the_application_is_told_the_verified_client_and_nothing_that_the_client_made_
 }
 
 #[test]
-fn clients_that_do_not_verify_are_closed_and_counted_with_their_reason() {
+fn clients_without_a_valid_certificate_are_closed_and_counted_with_their_reason() {
     for version in ["--tls-max 1.2", "--tlsv1.3"] {
         let version: Vec<_> = version.split(' ').collect();
         let site = TlsListener::new("client_ca: PKI/ca.crt, crls: PKI/ca.crl");
@@ -104,7 +104,7 @@ fn clients_that_do_not_verify_are_closed_and_counted_with_their_reason() {
 }
 
 #[test]
-fn a_denied_identity_is_told_so_over_http() {
+fn a_denied_identity_gets_an_http_answer() {
     for tls in [
         "client_ca: PKI/ca.crt, allow: 'spiffe://shop/ns/shop/sa/admin'",
         "client_ca: PKI/ca.crt, deny: 'spiffe://shop/ns/*/sa/web'",
@@ -121,7 +121,7 @@ fn a_denied_identity_is_told_so_over_http() {
 }
 
 #[test]
-fn permissive_takes_both_and_strict_tells_plaintext_why_not() {
+fn permissive_accepts_both_and_strict_refuses_plaintext_with_a_reason() {
     let permissive = TlsListener::new("mode: permissive, client_ca: PKI/ca.crt");
     let forged = ["-H", "x-forwarded-client-cert: URI=spiffe://shop/admin"];
     let plain = ask(&[&forged[..], &[&permissive.attache.url("/")]].concat());
@@ -133,12 +133,12 @@ fn permissive_takes_both_and_strict_tells_plaintext_why_not() {
 }
 
 #[test]
-fn the_server_name_picks_the_certificate() {
+fn the_server_name_selects_the_certificate() {
     let site = TlsListener::new("certificates: [{ certificate: PKI/other.crt, key: PKI/other.key }]");
     let port = site.attache.port;
     assert_eq!(shown_serial(port, API), "A1");
     assert_eq!(shown_serial(port, "other.test"), "B2");
-    assert_eq!(shown_serial(port, "unknown.test"), "A1", "the first where none fits");
+    assert_eq!(shown_serial(port, "unknown.test"), "A1", "the first if none matches");
     let resolve = format!("other.test:{port}:127.0.0.1");
     text(&curl([
         "--fail",
@@ -151,10 +151,10 @@ fn the_server_name_picks_the_certificate() {
 }
 
 #[test]
-fn a_client_that_is_revoked_while_we_run_is_closed_from_then_on() {
+fn a_client_that_is_revoked_at_run_time_is_closed_from_then_on() {
     let site = TlsListener::new("client_ca: PKI/ca.crt, crls: PKI/ca.crl");
     assert!(site.ask(Some("web"), &[]).contains(WEB));
-    // The whole list anew, by rename; `web` has the serial number 1.
+    // The whole list is replaced by a rename; `web` has the serial number 1.
     fs::write(site.pki.path("new.crl"), site.ca.revoke(1)).unwrap();
     fs::rename(site.pki.path("new.crl"), site.pki.path("ca.crl")).unwrap();
     eventually("the list is in use", || {
@@ -166,7 +166,7 @@ fn a_client_that_is_revoked_while_we_run_is_closed_from_then_on() {
 }
 
 #[test]
-fn a_client_with_an_old_version_only_is_refused() {
+fn a_client_that_supports_only_an_old_version_is_refused() {
     let site = TlsListener::new("");
     let answer = site.ask(None, &["--tls-max", "1.1", "--ciphers", "ALL:@SECLEVEL=0"]);
     assert!(answer.contains("curl: ("), "{answer}");

@@ -1,4 +1,4 @@
-//! TLS both ways with other people's peers: openssl, nginx, curl, h2load, gRPC.
+//! TLS in both directions with other people's peers: openssl, nginx, curl, h2load, gRPC.
 
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test may panic, and counters are whole numbers")]
 
@@ -14,19 +14,19 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use attache_tests::{Attache, curl, eventually};
 
-/// Waits until the reason was counted for an exchange.
+/// Waits until this reason was counted for an exchange.
 fn counted(attache: &Attache, reason: &str) {
     let label = format!("reason=\"{reason}\"");
     eventually(reason, || attache.metric("attache_requests_total", &[&label]) >= 1.0);
 }
 
-/// The whole answer, head included, whatever its status.
+/// The whole response, including its head, whatever its status is.
 fn ask(arguments: &[&str]) -> String {
     let output = curl(["-i"].iter().chain(arguments));
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// The answer is of this status and reason, and explains itself.
+/// Checks that the answer has this status and reason, and says why.
 fn refused(answer: &str, status: u16, reason: &str) {
     let first = answer.lines().next().unwrap_or_default();
     assert!(first.contains(&format!(" {status}")), "{reason}: {answer}");
@@ -35,7 +35,7 @@ fn refused(answer: &str, status: u16, reason: &str) {
     assert!(body.len() > reason.len(), "no explanation: {answer}");
 }
 
-/// Ends the load, also where the rotation failed.
+/// Ends the load, even if the rotation failed.
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {

@@ -57,7 +57,7 @@ fn app(port: u16) -> Process {
 }
 
 #[test]
-fn both_versions_of_http_cross_with_the_callers_identity() {
+fn both_versions_of_http_carry_the_client_s_identity() {
     let port = free_port();
     let _app = app(port);
     let mesh = mesh(&format!("http://127.0.0.1:{port}"));
@@ -74,7 +74,7 @@ fn both_versions_of_http_cross_with_the_callers_identity() {
 }
 
 #[test]
-fn two_workloads_know_each_other_by_spiffe_alone() {
+fn two_applications_verify_each_other_by_spiffe_alone() {
     let pki = Pki::new();
     let (ca, port) = (pki.ca("ca"), free_port());
     let _app = app(port);
@@ -126,7 +126,7 @@ fn an_svid_is_rotated_under_load_and_outlives_its_agent() {
     let _app = app(port);
     let id = "spiffe://shop/api";
     let issue = |serial: u64| {
-        // The agent looks at the certificate's file: it is the last to be replaced.
+        // The agent watches the certificate's file, so that file is replaced last.
         let (certificate, key) = ca.pair(&[id, "api.test"], When::Now, serial);
         fs::write(pki.path("api.key"), key).unwrap();
         fs::write(pki.path("new"), certificate).unwrap();
@@ -186,7 +186,7 @@ upstreams:
             issue(serial);
             shown(&format!("{serial:02X}"));
         }
-        // The agent dies; what it said last serves.
+        // The agent dies; its last response stays in use.
         drop(first);
         let _ = fs::remove_file(pki.path("api.sock"));
         issue(11);
@@ -194,7 +194,7 @@ upstreams:
             assert!(text(&curl(["--fail", &near.url("/")])).contains("URI=spiffe://shop/api"));
         }
         shown("0A");
-        // It comes back, with a new SVID.
+        // It comes back with a new SVID.
         let _second = agent();
         shown("0B");
     });
@@ -205,7 +205,7 @@ upstreams:
 }
 
 #[test]
-fn grpc_crosses_with_every_kind_of_call() {
+fn every_kind_of_grpc_call_works() {
     let port = free_port();
     let _server = script_server("grpc_server.py", local(port), &[]);
     let mesh = mesh(&format!("h2c://127.0.0.1:{port}"));

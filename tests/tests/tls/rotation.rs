@@ -1,4 +1,4 @@
-//! Certificates that change under load, the way Kubernetes changes a mounted secret: a link to a folder is replaced.
+//! Certificates that change under load as Kubernetes changes a mounted secret: a link to a folder is replaced.
 
 use std::{
     fs,
@@ -55,7 +55,7 @@ listeners:
     tls: {{ certificate: {at}/server/tls.crt, key: {at}/server/tls.key, client_ca: {at}/ca.crt }}
 upstreams: {{ app: 'http://127.0.0.1:{port}' }}"
     ));
-    // New connections, so handshakes, all the time.
+    // Every request opens a new connection, so there are handshakes all the time.
     let near = Attache::start(&format!(
         "watch_interval: 20ms
 listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}
@@ -110,7 +110,7 @@ upstreams:
 }
 
 #[test]
-fn a_key_that_does_not_fit_is_counted_and_the_last_good_pair_serves() {
+fn a_key_that_does_not_match_is_counted_and_the_last_good_pair_stays_in_use() {
     let pki = Pki::new();
     let ca = pki.ca("ca");
     pki.issue_at(&ca, "api", &["api.test"], When::Now, 0xA1);
@@ -124,10 +124,10 @@ upstreams: {{ app: 'http://127.0.0.1:1' }}"
     ));
     let (certificate, key) = ca.pair(&["api.test"], When::Now, 0xB2);
     fs::write(pki.path("api.crt"), certificate).unwrap();
-    eventually("the failure is seen", || attache.metric("attache_certificates_failing", &[]) >= 1.0);
+    eventually("the failure is counted", || attache.metric("attache_certificates_failing", &[]) >= 1.0);
     assert_eq!(attache.metric("attache_certificate_reloads_total", &["\"failed\""]), 1.0);
     assert_eq!(shown_serial(attache.port, "api.test"), "A1");
     fs::write(pki.path("api.key"), key).unwrap();
-    eventually("the mended pair is shown", || shown_serial(attache.port, "api.test") == "B2");
+    eventually("the repaired pair is presented", || shown_serial(attache.port, "api.test") == "B2");
     assert_eq!(attache.metric("attache_certificates_failing", &[]), 0.0);
 }

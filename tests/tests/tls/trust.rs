@@ -1,4 +1,4 @@
-//! Whom we believe, while it changes: authorities, revocation lists, pins; and what is stapled.
+//! Which peers attache trusts, while that changes: authorities, revocation lists, pins; and stapled responses.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::{ask, counted, refused};
 
 const NAME: &str = "orders.test";
 
-/// A TLS server with the certificate `NAME.crt`, and attache in front of it with these keys of `tls`. Every request is a handshake.
+/// A TLS server with the certificate `NAME.crt`, and attache in front of it with these keys of `tls`. Every request has a handshake.
 fn to_server(pki: &Pki, certificate: &str, tls: &str) -> (Attache, Process) {
     let port = free_port();
     let (crt, key) = (pki.at(&format!("{certificate}.crt")), pki.at(&format!("{certificate}.key")));
@@ -41,7 +41,7 @@ fn reloads(attache: &Attache, outcome: &str) -> f64 {
     attache.metric("attache_certificate_reloads_total", &[&format!("outcome=\"{outcome}\"")])
 }
 
-/// As a mounted secret is replaced.
+/// Replaces a file as a mounted secret is replaced.
 fn replace(pki: &Pki, file: &str, content: impl AsRef<[u8]>) {
     fs::write(pki.path("new"), content).unwrap();
     fs::rename(pki.path("new"), pki.path(file)).unwrap();
@@ -56,24 +56,24 @@ fn an_authority_is_replaced_while_requests_run() {
     let (attache, _server) = to_server(&pki, "orders", "ca: PKI/ca.crt");
     let get = || ask(&[&attache.url("/")]);
     refused(&get(), 502, "tls-untrusted");
-    // Half a bundle changes nothing; the whole one is believed from then on.
+    // Half a bundle changes nothing; the complete one is trusted from then on.
     let bundle = fs::read_to_string(pki.path("old.crt")).unwrap()
         + &fs::read_to_string(pki.path("new-ca.crt")).unwrap();
     replace(&pki, "ca.crt", bundle.get(..bundle.len() - 40).unwrap());
     eventually("the bad bundle is noticed", || reloads(&attache, "failed") >= 1.0);
     refused(&get(), 502, "tls-untrusted");
     replace(&pki, "ca.crt", &bundle);
-    eventually("both are believed", || get().ends_with("hello"));
-    // The old authority goes, and then the new one, too.
+    eventually("both are trusted", || get().ends_with("hello"));
+    // First the old authority is removed, then the new one too.
     fs::copy(pki.path("new-ca.crt"), pki.path("ca.crt")).unwrap();
-    eventually("it is taken", || reloads(&attache, "ok") >= 2.0);
+    eventually("it is in use", || reloads(&attache, "ok") >= 2.0);
     assert!(get().ends_with("hello"));
     replace(&pki, "ca.crt", fs::read(pki.path("old.crt")).unwrap());
-    eventually("the new one is believed no more", || get().contains("tls-untrusted"));
+    eventually("the new one is no longer trusted", || get().contains("tls-untrusted"));
 }
 
 #[test]
-fn the_clients_authority_is_replaced_while_we_listen() {
+fn the_client_s_authority_is_replaced_at_run_time() {
     let pki = Pki::new();
     let (old, new) = (pki.ca("old"), pki.ca("new-ca"));
     fs::copy(pki.path("old.crt"), pki.path("ca.crt")).unwrap();
@@ -99,13 +99,13 @@ listeners:
     eventually("the bad bundle is noticed", || reloads(&attache, "failed") >= 1.0);
     assert!(get("before").contains(" 204") && get("after").contains("curl: ("));
     replace(&pki, "ca.crt", fs::read(pki.path("new-ca.crt")).unwrap());
-    eventually("the new one is believed", || get("after").contains(" 204"));
+    eventually("the new one is trusted", || get("after").contains(" 204"));
     assert!(get("before").contains("curl: ("));
     counted(&attache, "tls-untrusted");
 }
 
 #[test]
-fn an_upstream_that_is_revoked_gets_nothing() {
+fn a_revoked_upstream_gets_nothing() {
     let pki = Pki::new();
     let ca = pki.ca("ca");
     pki.issue_at(&ca, "orders", &[NAME, "spiffe://shop/orders"], When::Now, 7);
@@ -121,10 +121,10 @@ fn an_upstream_that_is_revoked_gets_nothing() {
 }
 
 #[test]
-fn a_pin_is_the_servers_own_key() {
+fn a_pin_matches_the_server_s_own_key() {
     let pki = Pki::new();
     pki.issue(&pki.ca("ca"), "orders", &[NAME]);
-    // As docs/tls.md says to make one.
+    // The command for a pin in docs/tls.md.
     let pin = Command::new("sh")
         .arg("-c")
         .arg("openssl x509 -pubkey -noout -in \"$1\" | openssl pkey -pubin -outform der | sha256sum | cut -d' ' -f1")
@@ -137,7 +137,7 @@ fn a_pin_is_the_servers_own_key() {
     assert!(ask(&[&attache.url("/")]).ends_with("hello"));
     let (attache, _server) = to_server(&pki, "orders", &format!("ca: PKI/ca.crt, pins: '{wrong}'"));
     refused(&ask(&[&attache.url("/")]), 502, "tls-pin-mismatch");
-    // A pin counts also where nothing else does.
+    // A pin is checked even if nothing else is.
     let insecure = format!("insecure_skip_verify: true, pins: '{wrong}'");
     let (attache, _server) = to_server(&pki, "orders", &insecure);
     refused(&ask(&[&attache.url("/")]), 502, "tls-pin-mismatch");
@@ -149,7 +149,7 @@ fn an_ocsp_response_is_stapled_and_replaced_with_its_file() {
     let ca = pki.ca("ca");
     pki.issue_at(&ca, "api", &["api.test"], When::Now, 0xA1);
     let respond = |status: &str| {
-        // openssl's own database: status, expiry, revocation, serial, file, subject.
+        // The database of openssl: status, expiry, revocation, serial, file, subject.
         let revoked = if status == "R" { "210101000000Z" } else { "" };
         fs::write(
             pki.path("index"),
@@ -200,7 +200,7 @@ listeners:
 }
 
 #[test]
-fn a_connection_that_is_cut_without_tls_s_end_is_not_taken_for_a_whole_body() {
+fn a_connection_that_is_cut_without_close_notify_is_not_a_complete_body() {
     let pki = Pki::new();
     pki.issue(&pki.ca("ca"), "orders", &[NAME]);
     let port = free_port();
@@ -222,7 +222,7 @@ upstreams:
             let answer = ask(&["--fail", version, &attache.url(path)]);
             assert!(answer.ends_with("body"), "{path}: {answer}");
         }
-        // What was cut is cut for the client, too: it can't take the part for the whole.
+        // A body that was cut is cut for the client too, so that the client can't take it for complete.
         for path in ["/short", "/cut", "/chunked"] {
             let answer = ask(&["--fail", version, &attache.url(path)]);
             assert!(answer.contains("curl: ("), "{path}: {answer}");
@@ -247,7 +247,7 @@ listeners:
     routes: [{{ respond: 204 }}]"
     ));
     let count = |attache: &Attache, labels: &[&str]| attache.metric("attache_tls_handshakes_total", labels);
-    // openssl connects five times more with the session of the first; only TLS 1.2 brings it within the handshake.
+    // openssl connects five more times with the session of the first connection; only TLS 1.2 gets it within the handshake.
     let output = Command::new("openssl")
         .args(["s_client", "-reconnect", "-tls1_2", "-connect", &format!("127.0.0.1:{}", far.port)])
         .stdin(Stdio::null())
@@ -285,7 +285,7 @@ upstreams:
 }
 
 #[test]
-fn mode_off_is_plaintext_as_if_there_were_no_tls() {
+fn mode_off_means_plaintext_as_without_tls() {
     let pki = Pki::new();
     pki.issue(&pki.ca("ca"), "api", &["api.test"]);
     let at = pki.dir().display();

@@ -44,7 +44,7 @@ fn serve(pki: &Pki, certificate: &str, listen: &str) -> (u16, attache_tests::Pro
 }
 
 #[test]
-fn a_verified_upstream_is_spoken_to_in_what_it_chooses_by_alpn() {
+fn attache_speaks_the_protocol_that_a_verified_upstream_chooses_by_alpn() {
     let pki = Pki::new();
     pki.issue(&pki.ca("ca"), "orders", &[NAME]);
     for (listen, version) in [("ssl", "HTTP/1.1"), ("ssl http2", "HTTP/2.0")] {
@@ -58,7 +58,7 @@ fn a_verified_upstream_is_spoken_to_in_what_it_chooses_by_alpn() {
 }
 
 #[test]
-fn an_upstream_that_does_not_verify_gets_nothing_and_the_reason_says_why() {
+fn an_upstream_that_can_not_be_verified_gets_nothing_and_the_reason_says_why() {
     let pki = Pki::new();
     let (ca, other) = (pki.ca("ca"), pki.ca("other"));
     pki.issue(&other, "untrusted", &[NAME]);
@@ -78,14 +78,14 @@ fn an_upstream_that_does_not_verify_gets_nothing_and_the_reason_says_why() {
 }
 
 #[test]
-fn a_certificate_that_is_missing_or_not_liked_is_told_from_a_reset_in_both_versions() {
+fn a_missing_or_refused_client_certificate_is_distinguished_from_a_reset_in_both_versions() {
     let pki = Pki::new();
     let (ca, other) = (pki.ca("ca"), pki.ca("other"));
     pki.issue(&ca, "orders", &[NAME]);
     pki.issue(&ca, "app", &["app.test"]);
     pki.issue(&other, "stranger", &["app.test"]);
     for version in ["-tls1_2", "-tls1_3"] {
-        // The second speaks no HTTP/2, but its alert comes before anybody could notice.
+        // The second one speaks no HTTP/2, but its alert comes before attache could notice that.
         for alpn in ["", "-alpn h2"] {
             let port = free_port();
             let more = format!("{version} {alpn} -Verify 1 -verify_return_error -CAfile PKI/ca.crt");
@@ -119,7 +119,7 @@ fn old_versions_and_other_protocols_have_their_reasons() {
     let _two = openssl_server(&pki, "orders", port, "-tls1_2");
     let attache = in_front_of(&pki, port, &format!("{CA}, min_version: '1.3'"), "");
     refused(&ask(&[&attache.url("/")]), 502, "tls-version");
-    // One says nothing by ALPN, the other refuses.
+    // One sends nothing by ALPN, the other refuses.
     let (port, _one) = serve(&pki, "orders", "ssl");
     refused(&ask(&[&in_front_of(&pki, port, CA, "protocol: http2").url("/")]), 502, "tls-alpn");
     let port = free_port();
@@ -163,7 +163,7 @@ fn nothing_but_tls_is_ever_written_to_a_tls_upstream() {
 }
 
 #[test]
-fn an_upstream_that_is_not_verified_is_seen_in_the_metrics() {
+fn an_upstream_that_is_not_verified_is_shown_in_the_metrics() {
     let pki = Pki::new();
     pki.ca("ca");
     pki.issue(&pki.ca("other"), "orders", &["payments.test"]);
