@@ -122,7 +122,7 @@ fn a_denial_has_the_service_s_answer_and_reaches_no_upstream() {
     assert!(grpc.starts_with("http/1.1 200") && grpc.contains("grpc-status: 16"), "{grpc}");
     assert!(grpc.contains("grpc-message: who are you?"), "{grpc}");
     eventually("the log says why", || {
-        attache.process.output().contains("authorizer grpc denies it: the policy says no")
+        attache.process.output().contains("authorizer grpc denies the request: the policy says no")
     });
     assert_eq!(attache.metric("attache_authorizer_total", &["grpc", "denied"]), 6.0);
     assert_eq!(attache.metric("attache_requests_total", &["denied-by-authorizer"]), 6.0);
