@@ -92,27 +92,28 @@ cargo xtask COMMAND
 
   setup   install what the tests use (Debian packages through apt-get, Python packages through pip)
   conformance [--seconds N]
-          setup, then other people's suites at length, against Envoy, HAProxy and nginx too: an hour, with N seconds (60) for each pattern of gRPC
+          setup, then other people's test suites in full, also for Envoy, HAProxy and nginx: it takes an hour, with N seconds (60) for each
+          pattern of gRPC
   test    setup, then every test: unit, property, documentation, end to end
   lint    rustfmt, clippy with warnings denied, cargo-deny
-  modules which modules need each other, where none but parent and child should
+  modules check that only parent and child modules need each other
   ci      lint, then test
   fuzz [--minutes N | --hours N] [TARGET...]
-          looks for bytes that break what holds for any bytes (`tests/fuzz`), each target for N minutes (1) or hours; it needs a nightly
+          search for bytes that break an invariant (`tests/fuzz`), with each target for N minutes (1) or hours; it needs a nightly
           toolchain and a C++ compiler, and installs cargo-fuzz
   chaos [CASE...] [--minutes N] [--seed N] [--fast] [--list]
-          faults under load (`tests/chaos`), each in a network namespace of its own, and what must hold afterwards; --minutes is for
+          faults under load (`tests/chaos`), each in its own network namespace, with checks afterwards; --minutes is for
           the soak, --fast the short form
   loom [MODEL...]
-          what workers share, with every interleaving and every order of memory, up to LOOM_MAX_PREEMPTIONS (2); a part of `test`
+          models of the data that workers share, with every interleaving and memory order, up to LOOM_MAX_PREEMPTIONS (2); a part of `test`
   compare [--quick] [--rows REGEX] [--out FOLDER]
-          CPU, latency and memory beside Envoy, HAProxy and nginx, all installed by it; --quick takes two minutes
+          CPU, latency and memory compared with Envoy, HAProxy and nginx, which it installs; --quick takes two minutes
   arm64 [CRATE...]
-          the unit tests of these crates (default: what reads bytes, encrypts and decides), built for arm64 and run by qemu
+          the unit tests of these crates (default: those that read bytes, encrypt or decide), built for arm64 and run by qemu
   instructions
-          what each part of a request's way costs, in instructions: the same on a busy machine
+          the cost of each part of a request's handling, in instructions: the same on a busy machine
   profile
-          writes deploy/attache.profdata anew: which branches a program under load takes, for the builds of a release; two builds' time
+          write deploy/attache.profdata again: which branches a program under load takes, for release builds; it takes the time of two builds
 ";
 
 fn main() -> ExitCode {

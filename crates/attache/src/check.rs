@@ -22,7 +22,7 @@ use crate::{cli, surroundings::Surroundings};
 /// Prints every problem of a config.
 pub(crate) fn run(options: &cli::Check) -> ExitCode {
     let Some(file) = options.file() else {
-        crate::error::complain(&io::Error::other(
+        crate::error::print_error(&io::Error::other(
             "which config? `attache check attache.yaml`, or `-` for standard input",
         ));
         return ExitCode::from(2);
@@ -42,7 +42,7 @@ pub(crate) fn run(options: &cli::Check) -> ExitCode {
         // For a file that can't be read, this gives a better error.
         (Err(_), Some(file)) => attache_config::load(file, &env),
         (Err(error), None) => {
-            crate::error::complain(error);
+            crate::error::print_error(error);
             return ExitCode::FAILURE;
         }
     };
@@ -103,7 +103,7 @@ pub(crate) fn run(options: &cli::Check) -> ExitCode {
 fn print(said: &str, code: ExitCode) -> ExitCode {
     match io::stdout().write_all(said.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            crate::error::complain(&error);
+            crate::error::print_error(&error);
             ExitCode::FAILURE
         }
         _ => code,

@@ -36,12 +36,12 @@ pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("ATTACH
 
 const AFTER_HELP: &str = "\
 Start here:
-  attache demo                         see what it does, nothing to set up
+  attache demo                         see what it does, without any setup
   attache run -c attache.yaml          run with a config
   attache check attache.yaml           every mistake at once, each with its place
   attache explain -c attache.yaml GET http://orders.internal/v1/x
-                                       what that request would meet, and why
-  attache status | top | tap           how the one that runs here is, and what passes through it";
+                                       how that request would be handled, and why
+  attache status | top | tap           the state and the traffic of the attache that runs here";
 
 /// What to do.
 #[derive(Debug, Subcommand)]

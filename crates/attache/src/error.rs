@@ -110,7 +110,7 @@ pub(crate) fn whole(error: &dyn std::error::Error) -> String {
 }
 
 /// Prints an error to standard error.
-pub(crate) fn complain(error: &dyn std::error::Error) {
+pub(crate) fn print_error(error: &dyn std::error::Error) {
     let mut err = io::stderr();
     let _ = writeln!(err, "attache: {}", whole(error));
 }

@@ -40,7 +40,7 @@ fn completed() -> clap::Command {
 pub(crate) fn parsed(error: &mut clap::Error) -> ExitCode {
     if error.use_stderr() {
         if let Some(said) = misuse::meant(error) {
-            crate::error::complain(&io::Error::other(said));
+            crate::error::print_error(&io::Error::other(said));
         } else {
             misuse::without_escapes(error);
             let _ = error.print();
@@ -49,7 +49,7 @@ pub(crate) fn parsed(error: &mut clap::Error) -> ExitCode {
     }
     match error.print().and_then(|()| io::stdout().flush()) {
         Err(failed) if failed.kind() != io::ErrorKind::BrokenPipe => {
-            crate::error::complain(&failed);
+            crate::error::print_error(&failed);
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,

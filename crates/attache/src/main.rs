@@ -103,7 +103,7 @@ fn main() -> ExitCode {
         // The reader of the output has ended (`| head`): this is no failure.
         Err(error) if help::is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
-            error::complain(&*error);
+            error::print_error(&*error);
             if is_json {
                 // A program that reads the output gets JSON in any case.
                 let said = serde_json::json!({ "error": error.to_string() });

@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     app::{self, App},
     app_probes, check, cli,
-    error::complain,
+    error::print_error,
     inherited::InheritedSockets,
     notify::Supervisor,
     process,
@@ -101,7 +101,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
     let app = match wraps.then(|| App::start(&options.app)).transpose() {
         Ok(app) => app,
         Err(error) => {
-            complain(&error);
+            print_error(&error);
             proxy.stop();
             return Ok(ExitCode::from(error.code()));
         }

@@ -40,7 +40,7 @@ use crate::{
 /// How long accepting waits after the system had no file or memory left.
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// The time between "tell clients with the next answer" and "close idle connections". Requests that were under way arrive in it.
-const LAST_CALL: Duration = Duration::from_millis(100);
+const END_NOTICE: Duration = Duration::from_millis(100);
 /// An HTTP/1 connection without a request for one to two of these periods returns its buffers.
 const REST: Duration = Duration::from_secs(1);
 
@@ -105,7 +105,7 @@ async fn serve_until<H, T>(
             }
             () = registry.look(&mut rest) => {
                 registry.rest();
-                if registry.gave_back() {
+                if registry.freed_memory() {
                     attache_wire::buffers::release_all();
                     (current.borrow().settings.release_memory)();
                 }
@@ -139,7 +139,7 @@ async fn serve_until<H, T>(
         }
     }
     let registry = current.borrow().registry.clone();
-    registry.give_all(Order::LastCall);
+    registry.give_all(Order::EndWithAnswer);
     // The sockets close here, after the connections in their queues were taken.
     while accepting.join_next().await.is_some() {}
     current.borrow().accepting.take();
@@ -150,7 +150,7 @@ async fn serve_until<H, T>(
 /// Ends the connections of a registry: it tells them to end, lets them finish, and cuts the rest at `drain_timeout` or when the drain says
 /// so.
 async fn end(registry: &Registry, mut drain: Drain, drain_timeout: Option<Duration>) {
-    registry.give_all(Order::LastCall);
+    registry.give_all(Order::EndWithAnswer);
     let cut = async {
         let deadline = async {
             match drain_timeout {
@@ -162,7 +162,7 @@ async fn end(registry: &Registry, mut drain: Drain, drain_timeout: Option<Durati
         tokio::select! {
             _ = drain.reached(Phase::Cut) => {}
             () = &mut deadline => {}
-            () = sleep(LAST_CALL) => {
+            () = sleep(END_NOTICE) => {
                 registry.give_all(Order::Finish);
                 tokio::select! {
                     _ = drain.reached(Phase::Cut) => {}

@@ -21,7 +21,7 @@ pub(crate) enum Order {
     #[default]
     Serve,
     /// Tell the client with the next answer that the connection ends.
-    LastCall,
+    EndWithAnswer,
     /// Finish what runs, then close; an idle connection closes at once.
     Finish,
     /// It was idle for too long; otherwise like [`Order::Finish`].
@@ -148,7 +148,7 @@ pub(crate) const IDLE_SWEEPS: u8 = 4;
 pub(crate) const AGE_LOOKS: u8 = 20;
 
 /// After how many calls of [`Registry::rest`] the memory that connections returned has also left the allocator's own caches.
-const GIVES: u8 = 3;
+const FREE_CHECKS: u8 = 3;
 
 /// All connections of one listener on one worker.
 #[derive(Debug, Default)]
@@ -158,7 +158,7 @@ pub(crate) struct Registry {
     /// Notified when the first connection arrives.
     entered: Notify,
     /// How many calls are left until the memory that connections returned is surely free.
-    gave: Cell<u8>,
+    free_checks: Cell<u8>,
 }
 
 impl Registry {
@@ -202,13 +202,13 @@ impl Registry {
         for live in self.all.borrow().open().filter(|live| live.sweepable.get()) {
             let activity = live.activity.get();
             let idle = live.is_idle() && live.relieved.replace(activity) == activity;
-            live.give(if idle { Order::Idle } else { Order::LastCall });
+            live.give(if idle { Order::Idle } else { Order::EndWithAnswer });
         }
     }
 
     /// Waits for the next time to call [`Self::rest`]. If there is no connection, it waits until one arrives.
     pub(crate) async fn look(&self, every: &mut Interval) {
-        while self.is_empty() && self.gave.get() == 0 {
+        while self.is_empty() && self.free_checks.get() == 0 {
             self.entered.notified().await;
         }
         every.tick().await;
@@ -219,15 +219,15 @@ impl Registry {
         for live in self.all.borrow().open().filter(|live| live.sweepable.get()) {
             let activity = live.activity.get();
             if live.is_idle() && activity > 0 && live.rested.replace(activity) != activity {
-                self.gave.set(GIVES);
+                self.free_checks.set(FREE_CHECKS);
             }
         }
     }
 
     /// Whether connections returned memory lately that the allocator may still hold.
-    pub(crate) fn gave_back(&self) -> bool {
-        let left = self.gave.get();
-        self.gave.set(left.saturating_sub(1));
+    pub(crate) fn freed_memory(&self) -> bool {
+        let left = self.free_checks.get();
+        self.free_checks.set(left.saturating_sub(1));
         left > 0
     }
 
@@ -245,7 +245,7 @@ impl Registry {
                 left => {
                     live.left.set(left - 1);
                     if left == 1 {
-                        live.give(Order::LastCall);
+                        live.give(Order::EndWithAnswer);
                     }
                 }
             }
@@ -312,7 +312,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let mut all = self.registry.all.borrow_mut();
         all.free(self.seat);
-        self.registry.gave.set(GIVES);
+        self.registry.free_checks.set(FREE_CHECKS);
         if all.taken == 0 {
             self.registry.empty.notify_waiters();
             self.registry.empty.notify_one();
@@ -350,14 +350,14 @@ mod tests {
         idle.live.sweepable.set(true);
         silent.live.sweepable.set(true);
         registry.rest();
-        assert!(!registry.gave_back(), "no connection had a request");
+        assert!(!registry.freed_memory(), "no connection had a request");
         idle.live.begin();
         idle.live.end();
         let looks = (0..10).map(|_| {
             registry.rest();
-            registry.gave_back()
+            registry.freed_memory()
         });
-        assert_eq!(looks.filter(|gave| *gave).count(), usize::from(GIVES));
+        assert_eq!(looks.filter(|free_checks| *free_checks).count(), usize::from(FREE_CHECKS));
     }
 
     #[test]
@@ -369,9 +369,9 @@ mod tests {
         busy.live.begin();
         let orders = || [&idle, &busy, &tcp].map(|entry| entry.live.order());
         registry.relieve();
-        assert_eq!(orders(), [Order::LastCall, Order::LastCall, Order::Serve]);
+        assert_eq!(orders(), [Order::EndWithAnswer, Order::EndWithAnswer, Order::Serve]);
         registry.relieve();
-        assert_eq!(orders(), [Order::Idle, Order::LastCall, Order::Serve]);
+        assert_eq!(orders(), [Order::Idle, Order::EndWithAnswer, Order::Serve]);
     }
 
     #[test]
@@ -386,7 +386,7 @@ mod tests {
                 orders.push(old.live.order());
             }
             let at = |order| orders.iter().position(|given| *given == order).unwrap();
-            let (told, ended) = (at(Order::LastCall), at(Order::Finish));
+            let (told, ended) = (at(Order::EndWithAnswer), at(Order::Finish));
             assert_eq!(ended, told + 1);
             // The first check is number 0, and comes up to one twentieth of the age after the connection.
             assert!((16..=18).contains(&told), "{told}");

@@ -79,26 +79,26 @@ const INDEX: &str = "\
 attache
 
 GET  /                the dashboard, for browsers
-GET  /config          the config that is served, every default filled in, secrets hidden
+GET  /config          the running config with all defaults; secrets are hidden
 GET  /listeners       listeners with their sockets and connections
 GET  /routes          routes of each listener
 GET  /upstreams       upstreams with endpoints, health, limits, breaker, pool, DNS
-GET  /certificates    certificates that are shown, and when they expire
+GET  /certificates    certificates that attache presents, and when they expire
 GET  /reloads         the last reloads of the config
 GET  /stats.json      rates, percentiles and reasons of the last 10 s and 5 min
 GET  /failures        failures by upstream and reason, and the last 100 failed exchanges, newest first
 GET  /events          breakers, ejections, health, reloads, certificates, failures that began and ended: newest first
 GET  /warnings        the last warnings and errors of the log, newest first
-GET  /clients         who calls, by verified identity or address, since somebody looks
+GET  /clients         clients by verified identity or address, counted from the first request for this page on
 GET  /reasons         what every reason means and what to do
-GET  /tap?upstream=U  exchanges as they end, a JSON line each; filters as keys
+GET  /tap?upstream=U  exchanges when they end, one JSON line each; the keys are filters
 GET  /metrics         Prometheus metrics
-GET  /healthz         200 while the process lives
-GET  /readyz          200 when it may be sent work, 503 with the reasons otherwise
+GET  /healthz         200 as long as the process runs
+GET  /readyz          200 if attache is ready for traffic, otherwise 503 with the reasons
 GET  /log             the log level
 POST /log?level=L     change it: off, error, warn, info, debug, trace, or a filter like info,attache_upstream=debug
-POST /reload          read the config again; a bad one changes nothing
-POST /drain           no longer ready; finish what runs, take no new work, stay
+POST /reload          read the config again; an invalid one changes nothing
+POST /drain           become unready, finish running work, accept no new work; the process stays
 POST /quitquitquit    drain, then end the process
 ";
 

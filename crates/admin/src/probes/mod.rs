@@ -29,8 +29,8 @@ const INDEX: &str = "\
 attache
 
 GET /metrics   Prometheus metrics
-GET /healthz   200 while the process lives
-GET /readyz    200 when it may be sent work, 503 with the reasons otherwise
+GET /healthz   200 as long as the process runs
+GET /readyz    200 if attache is ready for traffic, otherwise 503 with the reasons
 ";
 
 /// Answers `/metrics`, `/healthz` and `/readyz` on this socket until `shutdown` completes. Keep it running while the process drains:

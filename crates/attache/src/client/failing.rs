@@ -18,9 +18,9 @@ pub(super) fn fails_in_a_row(endpoint: &Value) -> bool {
     /// So many failures without a success between them are not chance.
     const IN_A_ROW: u64 = 3;
     /// After so many seconds the last failure says nothing about now.
-    const LATELY: u64 = 300;
+    const RECENT_SECONDS: u64 = 300;
     let ago = endpoint["last_failure"]["ago_seconds"].as_u64().unwrap_or(u64::MAX);
-    endpoint["ejection"]["failures_in_a_row"].as_u64().unwrap_or(0) >= IN_A_ROW && ago <= LATELY
+    endpoint["ejection"]["failures_in_a_row"].as_u64().unwrap_or(0) >= IN_A_ROW && ago <= RECENT_SECONDS
 }
 
 /// One line for each upstream, and for each listener and route whose failures no earlier line explains. Also returns the groups of failures
@@ -105,7 +105,7 @@ fn calls(outage: &Value) -> String {
     }
     format!(
         "the client of each of {requests} calls left before there was an answer in the last {window}: the upstream is slower than \
-         they wait for it; look at it, and compare their timeout with the route's"
+         their timeouts; look at it, and compare their timeouts with the route's"
     )
 }
 

@@ -105,7 +105,7 @@ pub(crate) fn fetch(target: &Target, method: &str, path: &str) -> Result<String,
 pub(super) fn refused(target: &Target, status: u16, text: &str) -> String {
     if status == 404 {
         return format!(
-            "what answers at {target} is no admin API of attache (it says 404). `--admin ADDRESS` names the `admin` of the config, and not its \
+            "the program at {target} is not the admin API of attache (it answers 404). `--admin ADDRESS` is the `admin` of the config, not its \
              `metrics`"
         );
     }

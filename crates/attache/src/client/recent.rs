@@ -23,11 +23,11 @@ pub(super) fn cause(group: &Value) -> String {
 /// One line for each kind of failure of the last minutes, with its cause. This includes calls that were refused because of the client,
 /// which are no problem of this attache, and few failures among many successes. The causes of the groups in `told` are already shown above.
 pub(super) fn recent_failures(seen: &Value, told: &[&Value]) -> Vec<String> {
-    const LATELY: u64 = 300;
+    const RECENT_SECONDS: u64 = 300;
     const MAX_ROWS: usize = 12;
     let groups = seen["failures"].as_array().map_or(&[][..], Vec::as_slice);
     let ago = |group: &Value| group["last_ago_seconds"].as_u64().unwrap_or(u64::MAX);
-    let lately: Vec<_> = groups.iter().filter(|group| ago(group) <= LATELY).collect();
+    let lately: Vec<_> = groups.iter().filter(|group| ago(group) <= RECENT_SECONDS).collect();
     let mut lines: Vec<String> = lately
         .iter()
         .take(MAX_ROWS)
@@ -63,12 +63,14 @@ pub(super) fn recent_failures(seen: &Value, told: &[&Value]) -> Vec<String> {
 
 /// One line for each change of state of the last quarter of an hour. Kinds of failures have a separate list.
 pub(super) fn recent_changes(seen: &Value) -> Vec<String> {
-    const LATELY: u64 = 900;
+    const RECENT_SECONDS: u64 = 900;
     const MAX_ROWS: usize = 8;
     let ago = |event: &Value| event["last_ago_seconds"].as_u64().unwrap_or(u64::MAX);
     let events = seen["events"].as_array().map_or(&[][..], Vec::as_slice);
-    let lately: Vec<_> =
-        events.iter().filter(|event| ago(event) <= LATELY && field(event, "kind") != "failures").collect();
+    let lately: Vec<_> = events
+        .iter()
+        .filter(|event| ago(event) <= RECENT_SECONDS && field(event, "kind") != "failures")
+        .collect();
     let mut lines: Vec<String> = lately
         .iter()
         .take(MAX_ROWS)
@@ -100,7 +102,7 @@ pub(super) fn recent_changes(seen: &Value) -> Vec<String> {
 
 /// One line for each of the log's warnings of the last day, without those that another list shows.
 pub(super) fn recent_warnings(seen: &Value) -> Vec<String> {
-    const LATELY: u64 = 24 * 3600;
+    const RECENT_SECONDS: u64 = 24 * 3600;
     const MAX_ROWS: usize = 6;
     const SAID: &[&str] = &[
         "attache_telemetry::outages",
@@ -113,7 +115,7 @@ pub(super) fn recent_warnings(seen: &Value) -> Vec<String> {
     let warnings = seen["warnings"].as_array().map_or(&[][..], Vec::as_slice);
     warnings
         .iter()
-        .filter(|warning| ago(warning) <= LATELY)
+        .filter(|warning| ago(warning) <= RECENT_SECONDS)
         .filter(|warning| !SAID.iter().any(|target| field(warning, "target").starts_with(target)))
         .take(MAX_ROWS)
         .map(|warning| {

@@ -13,7 +13,7 @@ use super::{
     failing::{failing, fails_in_a_row, is_outage},
     http,
     recent::{recent_changes, recent_failures, recent_warnings},
-    text::{Colour, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
+    text::{Colour, Paint, clean, field, list, millis, percent, rate, span, success_colour, table},
 };
 use crate::cli;
 
@@ -177,13 +177,13 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
     let _ = writeln!(
         out,
         "{} {}, up {}, {}",
-        paint.ink(Colour::Bold, "attache"),
+        paint.colour(Colour::Bold, "attache"),
         field(stats, "version"),
         span(stats["uptime_seconds"].as_u64().unwrap_or(0)),
-        if ready { paint.ink(Colour::Good, "ready") } else { paint.ink(Colour::Bad, "not ready") },
+        if ready { paint.colour(Colour::Good, "ready") } else { paint.colour(Colour::Bad, "not ready") },
     );
     if !troubles.is_empty() {
-        let _ = writeln!(out, "\n{}", paint.ink(Colour::Bad, "look at this first"));
+        let _ = writeln!(out, "\n{}", paint.colour(Colour::Bad, "look at this first"));
         for trouble in troubles {
             let _ = writeln!(out, "  {trouble}");
         }
@@ -193,7 +193,7 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
         out,
         "{}, success {}, p50 {}, p90 {}, p99 {} (last 10 s)\n",
         rate(&lately["per_second"]),
-        paint.ink(success_ink(&lately["success_rate"]), &percent(&lately["success_rate"])),
+        paint.colour(success_colour(&lately["success_rate"]), &percent(&lately["success_rate"])),
         millis(&lately["p50_ms"]),
         millis(&lately["p90_ms"]),
         millis(&lately["p99_ms"]),
@@ -234,7 +234,7 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
                 (Colour::Plain, name.to_owned()),
                 endpoints,
                 (Colour::Plain, rate(&lately["per_second"])),
-                (success_ink(&lately["success_rate"]), percent(&lately["success_rate"])),
+                (success_colour(&lately["success_rate"]), percent(&lately["success_rate"])),
                 (Colour::Plain, millis(&lately["p99_ms"])),
                 (if breaker == "open" { Colour::Bad } else { Colour::Plain }, breaker.to_owned()),
             ]
@@ -243,21 +243,21 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
     out.push_str(&table(&["upstream", "endpoints", "requests", "success", "p99", "breaker"], &rows, paint));
     let failures = recent_failures(seen, told);
     if !failures.is_empty() {
-        let _ = writeln!(out, "\n{}", paint.ink(Colour::Bold, "failed or refused in the last 5 min"));
+        let _ = writeln!(out, "\n{}", paint.colour(Colour::Bold, "failed or refused in the last 5 min"));
         for line in failures {
             let _ = writeln!(out, "  {line}");
         }
     }
     let warnings = recent_warnings(seen);
     if !warnings.is_empty() {
-        let _ = writeln!(out, "\n{}", paint.ink(Colour::Bold, "the log's last warnings"));
+        let _ = writeln!(out, "\n{}", paint.colour(Colour::Bold, "the log's last warnings"));
         for line in warnings {
             let _ = writeln!(out, "  {line}");
         }
     }
     let changes = recent_changes(seen);
     if !changes.is_empty() {
-        let _ = writeln!(out, "\n{}", paint.ink(Colour::Bold, "changed in the last 15 min"));
+        let _ = writeln!(out, "\n{}", paint.colour(Colour::Bold, "changed in the last 15 min"));
         for line in changes {
             let _ = writeln!(out, "  {line}");
         }

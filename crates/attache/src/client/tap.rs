@@ -140,10 +140,10 @@ fn show(record: &Value, headers: bool, paint: Paint) -> String {
         let text = format!(
             "({dropped} more were dropped: they came faster than they could be shown; filter, or --sample)"
         );
-        return paint.ink(Colour::Warn, &text);
+        return paint.colour(Colour::Warn, &text);
     }
     let status = record["status"].as_u64();
-    let ink = match (status, field(record, "reason")) {
+    let colour = match (status, field(record, "reason")) {
         (Some(500..), _) => Colour::Bad,
         (Some(400..), _) => Colour::Warn,
         (None, reason) if !reason.is_empty() => Colour::Bad,
@@ -155,28 +155,28 @@ fn show(record: &Value, headers: bool, paint: Paint) -> String {
     let clock = field(record, "time").get(11..23).unwrap_or_default();
     let mut line = format!(
         "{} {} {:>4} {}{} {} {} {}",
-        paint.ink(Colour::Dim, clock),
-        paint.ink(ink, &status.map_or("---".to_owned(), |status| status.to_string())),
+        paint.colour(Colour::Dim, clock),
+        paint.colour(colour, &status.map_or("---".to_owned(), |status| status.to_string())),
         or_dash(field(record, "method")),
         or_dash(field(record, "host")),
         clean(field(record, "path"), 200),
-        paint.ink(Colour::Bold, &millis(&record["total_ms"])),
-        paint.ink(Colour::Dim, "→"),
+        paint.colour(Colour::Bold, &millis(&record["total_ms"])),
+        paint.colour(Colour::Dim, "→"),
         or_dash(field(record, "upstream")),
     );
     if let Some(endpoint) = record["endpoint"].as_str() {
-        let _ = write!(line, " {}", paint.ink(Colour::Dim, &clean(endpoint, 80)));
+        let _ = write!(line, " {}", paint.colour(Colour::Dim, &clean(endpoint, 80)));
     }
     if let Some(attempts) = record["attempts"].as_u64().filter(|attempts| *attempts > 1) {
-        let _ = write!(line, " {}", paint.ink(Colour::Warn, &format!("{attempts} attempts")));
+        let _ = write!(line, " {}", paint.colour(Colour::Warn, &format!("{attempts} attempts")));
     }
     let reason = field(record, "reason");
     if !reason.is_empty() {
-        let _ = write!(line, " {}", paint.ink(ink, reason));
+        let _ = write!(line, " {}", paint.colour(colour, reason));
     }
     let detail = field(record, "detail");
     if !detail.is_empty() {
-        let _ = write!(line, " {}", paint.ink(Colour::Dim, &format!("({})", clean(detail, 200))));
+        let _ = write!(line, " {}", paint.colour(Colour::Dim, &format!("({})", clean(detail, 200))));
     }
     if headers {
         for (key, mark) in [("request_headers", '>'), ("response_headers", '<')] {
@@ -185,7 +185,7 @@ fn show(record: &Value, headers: bool, paint: Paint) -> String {
                 let _ = write!(
                     line,
                     "\n    {}",
-                    paint.ink(Colour::Dim, &format!("{mark} {}: {}", part(0), part(1)))
+                    paint.colour(Colour::Dim, &format!("{mark} {}: {}", part(0), part(1)))
                 );
             }
         }

@@ -49,8 +49,8 @@ impl Paint {
         Self(false)
     }
 
-    pub(super) fn ink(self, ink: Colour, text: &str) -> String {
-        let code = match ink {
+    pub(super) fn colour(self, colour: Colour, text: &str) -> String {
+        let code = match colour {
             Colour::Plain => return text.to_owned(),
             Colour::Dim => "2",
             Colour::Bold => "1",
@@ -97,7 +97,7 @@ pub(super) fn percent(value: &Value) -> String {
 }
 
 /// The colour for a share of successes.
-pub(super) fn success_ink(value: &Value) -> Colour {
+pub(super) fn success_colour(value: &Value) -> Colour {
     match value.as_f64() {
         Some(share) if share < 0.95 => Colour::Bad,
         Some(share) if share < 0.999 => Colour::Warn,
@@ -132,9 +132,9 @@ pub(super) fn table(head: &[&str], rows: &[Vec<(Colour, String)>], paint: Paint)
     let widths: Vec<_> = (0..head.len()).map(width).collect();
     let line = |cells: &mut dyn Iterator<Item = (Colour, &str)>| {
         let mut line = String::new();
-        for (column, ((ink, text), width)) in cells.zip(&widths).enumerate() {
+        for (column, ((colour, text), width)) in cells.zip(&widths).enumerate() {
             let pad = " ".repeat(width.saturating_sub(text.chars().count()));
-            let text = paint.ink(ink, text);
+            let text = paint.colour(colour, text);
             if column == 0 {
                 line.push_str(&text);
                 line.push_str(&pad);
@@ -149,7 +149,7 @@ pub(super) fn table(head: &[&str], rows: &[Vec<(Colour, String)>], paint: Paint)
     };
     let mut out = line(&mut head.iter().map(|text| (Colour::Dim, *text)));
     for row in rows {
-        out.push_str(&line(&mut row.iter().map(|(ink, text)| (*ink, text.as_str()))));
+        out.push_str(&line(&mut row.iter().map(|(colour, text)| (*colour, text.as_str()))));
     }
     out
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{
     failing::{fails_in_a_row, is_outage},
     http,
-    text::{Colour, Paint, clean, field, list, millis, percent, rate, span, success_ink, table},
+    text::{Colour, Paint, clean, field, list, millis, percent, rate, span, success_colour, table},
 };
 use crate::cli::{self, Sort, View};
 
@@ -86,8 +86,8 @@ fn help(shown: Shown) -> String {
     let mark = |key: &str, rest: &str, on: bool| {
         format!(
             "{}{}",
-            paint.ink(Colour::Bold, key),
-            paint.ink(if on { Colour::Good } else { Colour::Dim }, rest)
+            paint.colour(Colour::Bold, key),
+            paint.colour(if on { Colour::Good } else { Colour::Dim }, rest)
         )
     };
     [
@@ -95,12 +95,12 @@ fn help(shown: Shown) -> String {
         mark("e", "ndpoints", shown.view == View::Endpoints),
         mark("r", "outes", shown.view == View::Routes),
         mark("l", "isteners", shown.view == View::Listeners),
-        paint.ink(Colour::Dim, "| by"),
+        paint.colour(Colour::Dim, "| by"),
         mark("n", "ame", shown.sort == Sort::Name),
         mark("s", "peed", shown.sort == Sort::Rate),
         mark("f", "ailures", shown.sort == Sort::Failures),
         mark("p", "99", shown.sort == Sort::P99),
-        paint.ink(Colour::Dim, "|"),
+        paint.colour(Colour::Dim, "|"),
         mark("q", "uit", false),
     ]
     .join(" ")
@@ -178,11 +178,11 @@ fn page(stats: &Value, upstreams: &Value, shown: Shown, columns: usize, paint: P
         format!("p99 {}", millis(&lately["p99_ms"])),
     ];
     let widths: Vec<usize> = texts.iter().map(|text| text.chars().count()).collect();
-    let inks = [Colour::Bold, Colour::Plain, Colour::Bold, success_ink(&lately["success_rate"])];
+    let colours = [Colour::Bold, Colour::Plain, Colour::Bold, success_colour(&lately["success_rate"])];
     let parts: Vec<String> = texts
         .iter()
         .enumerate()
-        .map(|(at, text)| paint.ink(inks.get(at).copied().unwrap_or(Colour::Plain), text))
+        .map(|(at, text)| paint.colour(colours.get(at).copied().unwrap_or(Colour::Plain), text))
         .collect();
     out.push_str(&wrapped(&parts, &widths, columns));
     out.push_str("\n\n");
@@ -207,17 +207,17 @@ fn page(stats: &Value, upstreams: &Value, shown: Shown, columns: usize, paint: P
             let lately = &row["last_10s"];
             let failed = lately["failed"].as_u64().unwrap_or(0);
             let retries = lately["attempts"].as_i64().unwrap_or(0) - lately["requests"].as_i64().unwrap_or(0);
-            let (word, ink) = state(row, upstreams, shown.view);
+            let (word, colour) = state(row, upstreams, shown.view);
             vec![
                 (Colour::Plain, name(row, shown.view)),
                 (Colour::Plain, rate(&lately["per_second"])),
-                (success_ink(&lately["success_rate"]), percent(&lately["success_rate"])),
+                (success_colour(&lately["success_rate"]), percent(&lately["success_rate"])),
                 (if failed > 0 { Colour::Bad } else { Colour::Dim }, failed.to_string()),
                 (if retries > 0 { Colour::Warn } else { Colour::Dim }, retries.max(0).to_string()),
                 (Colour::Plain, millis(&lately["p50_ms"])),
                 (Colour::Plain, millis(&lately["p90_ms"])),
                 (Colour::Plain, millis(&lately["p99_ms"])),
-                (ink, word),
+                (colour, word),
             ]
         })
         .collect();

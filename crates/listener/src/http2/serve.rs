@@ -138,7 +138,7 @@ async fn run<H: HttpService>(
         if live.order() == Order::Cut {
             return Poll::Ready(Err(Stop::Cut));
         }
-        if live.order() >= Order::LastCall && !std::mem::replace(&mut pressed, true) {
+        if live.order() >= Order::EndWithAnswer && !std::mem::replace(&mut pressed, true) {
             connection.shrink();
         }
         if let Poll::Ready(ended) = server.poll(cx, connection) {

@@ -22,7 +22,7 @@ pub(super) struct RotatingFile {
     /// Whether it is a regular file: a device or a pipe (`/dev/null`, `/dev/stderr`) is never rotated.
     rotates: bool,
     /// A rotation failed; this is logged once.
-    stuck: bool,
+    rotation_failed: bool,
 }
 
 impl RotatingFile {
@@ -36,7 +36,7 @@ impl RotatingFile {
             size: about.len(),
             since,
             rotates: about.is_file(),
-            stuck: false,
+            rotation_failed: false,
         })
     }
 
@@ -48,7 +48,7 @@ impl RotatingFile {
                 || self.settings.max_age.is_some_and(old))
     }
 
-    fn put_aside(&mut self) -> io::Result<()> {
+    fn rotate(&mut self) -> io::Result<()> {
         let path = &self.settings.path;
         for number in (1..self.settings.keep).rev() {
             match fs::rename(numbered(path, number), numbered(path, number + 1)) {
@@ -66,10 +66,10 @@ impl RotatingFile {
 impl Write for RotatingFile {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         if self.is_due(lines.len() as u64) {
-            match self.put_aside() {
-                Ok(()) => self.stuck = false,
-                Err(error) if !self.stuck => {
-                    self.stuck = true;
+            match self.rotate() {
+                Ok(()) => self.rotation_failed = false,
+                Err(error) if !self.rotation_failed => {
+                    self.rotation_failed = true;
                     tracing::error!(%error, "the access log can't be rotated; it keeps growing");
                 }
                 Err(_) => {}

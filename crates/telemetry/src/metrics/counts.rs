@@ -27,11 +27,11 @@ pub(super) fn failed(class: usize, reason: Option<Reason>) -> bool {
 
 /// A client that leaves sooner than this may have its own reason: a probe, a user who goes to another page, a hedge that was not needed.
 /// The value is a bound of the histogram, because it is read from the histogram.
-pub(crate) const PATIENT: Duration = Duration::from_millis(500);
+pub(crate) const MIN_CLIENT_WAIT: Duration = Duration::from_millis(500);
 
-/// How many of these durations were longer than [`PATIENT`].
-pub(super) fn patient(durations: &[u64; BUCKETS]) -> u64 {
-    let within = BOUNDS.partition_point(|bound| u128::from(*bound) <= PATIENT.as_micros());
+/// How many of these durations were longer than [`MIN_CLIENT_WAIT`].
+pub(super) fn longer_waits(durations: &[u64; BUCKETS]) -> u64 {
+    let within = BOUNDS.partition_point(|bound| u128::from(*bound) <= MIN_CLIENT_WAIT.as_micros());
     durations.iter().skip(within).sum()
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Counts {
     pub(super) refused: u64,
     /// HTTP requests whose client left before there was a response.
     pub(super) given_up: u64,
-    /// How many of these had waited for longer than [`PATIENT`]; and requests that still run, or ended later, although their client has
+    /// How many of these had waited for longer than [`MIN_CLIENT_WAIT`]; and requests that still run, or ended later, although their client has
     /// left.
     pub(super) waited: u64,
     pub(super) attempts: u64,
@@ -181,7 +181,7 @@ mod tests {
         let of = |millis: u64| {
             let mut durations = [0; BUCKETS];
             durations[histogram::observe(Duration::from_millis(millis)).0] = 1;
-            patient(&durations)
+            longer_waits(&durations)
         };
         assert_eq!([0, 100, 500, 501, 2_000, 90_000].map(of), [0, 0, 0, 1, 1, 1]);
     }

@@ -51,7 +51,7 @@ pub use self::{
     worker::DecisionCounter,
 };
 pub(crate) use self::{
-    counts::PATIENT,
+    counts::MIN_CLIENT_WAIT,
     descriptor::{Descriptor, Kind},
     histogram::BOUNDS,
     known::Known,

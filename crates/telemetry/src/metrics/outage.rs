@@ -3,7 +3,7 @@
 //! Rule: of the calls of the last seconds, such a share has failed that callers notice it; if there were no calls, those of the last
 //! minutes count. An upstream with little traffic could hide behind its past: one call a minute fails after thousands succeeded. So the
 //! last calls are also an outage if none of them succeeded, and if there are [`IN_A_ROW`] of them or the last success is [`LONG_AGO`]. A
-//! client that waited and left without a response has seen a failure too ([`PATIENT`](super::counts::PATIENT)). It may also have had its
+//! client that waited and left without a response has seen a failure too ([`MIN_CLIENT_WAIT`](super::counts::MIN_CLIENT_WAIT)). It may also have had its
 //! own reason to leave. So such clients are an outage only if there are [`MIN_HANGING_CLIENTS`] of them (one, if no call was served), and
 //! if they and the failed calls are half of all calls. If responses often take that long (long polls), clients leave often, and only the
 //! last minutes count. There is also an outage, although the service does not fail, if the upstream answers every call with a 4xx
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::counts::{Counts, patient};
+use super::counts::{Counts, longer_waits};
 
 /// So many failures without a success between them are not chance.
 const IN_A_ROW: u64 = 3;
@@ -70,7 +70,7 @@ impl Outage {
         if counts.waited > 0 && !is_chance && unanswered(counts) * 2 >= counts.seen() {
             return Some(Self::new(counts, window));
         }
-        in_a_row(newest, is_slow).or_else(|| is_nobody_served(long).then(|| Self::new(long, "5 min")))
+        in_a_row(newest, is_slow).or_else(|| is_no_call_served(long).then(|| Self::new(long, "5 min")))
     }
 
     pub(super) fn json(&self) -> Value {
@@ -90,7 +90,7 @@ fn is_noticed(counts: &Counts) -> bool {
 
 /// Whether a quarter of the responses took longer than the time after which a client that leaves counts as waiting.
 fn is_usually_slow(counts: &Counts) -> bool {
-    let slow = patient(&counts.durations).saturating_sub(counts.waited + counts.failed);
+    let slow = longer_waits(&counts.durations).saturating_sub(counts.waited + counts.failed);
     slow > 0 && slow * 4 >= counts.served()
 }
 
@@ -99,7 +99,7 @@ fn unanswered(counts: &Counts) -> u64 {
     counts.failed + counts.waited
 }
 
-fn is_nobody_served(counts: &Counts) -> bool {
+fn is_no_call_served(counts: &Counts) -> bool {
     counts.requests() >= ALL_OF && counts.served() == 0
 }
 

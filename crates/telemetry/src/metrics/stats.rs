@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     Metrics, cell,
-    counts::{BUCKETS, Counts, failed, patient},
+    counts::{BUCKETS, Counts, failed, longer_waits},
     outage::{Outage, Period},
     point::Point,
 };
@@ -358,7 +358,7 @@ fn rows(metrics: &Metrics) -> Rows {
         match (class, reason) {
             (class, reason) if failed(class, reason) => counts.failed = count,
             (0, Some(Reason::ClientClosed)) if is_http => {
-                (counts.given_up, counts.waited) = (count, patient(&counts.durations));
+                (counts.given_up, counts.waited) = (count, longer_waits(&counts.durations));
             }
             (4, Some(_)) => counts.refused = count,
             _ => {}

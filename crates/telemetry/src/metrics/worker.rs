@@ -40,7 +40,9 @@ impl WorkerMetrics {
     #[cold]
     pub fn client_left(&self, exchange: &Exchange) {
         let waited = exchange.start.elapsed();
-        if waited <= super::counts::PATIENT || exchange.reason.get().is_some() || exchange.left.replace(true)
+        if waited <= super::counts::MIN_CLIENT_WAIT
+            || exchange.reason.get().is_some()
+            || exchange.left.replace(true)
         {
             return;
         }

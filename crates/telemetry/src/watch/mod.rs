@@ -36,7 +36,7 @@ pub use self::{
     record::Record,
     tap::{TapFilter, Tapped, Tapping},
 };
-use crate::{Exchange, Reason, metrics::PATIENT};
+use crate::{Exchange, Reason, metrics::MIN_CLIENT_WAIT};
 
 /// Bit of [`Shared::flags`]: a client follows exchanges.
 const TAPPED: u32 = 1;
@@ -253,7 +253,7 @@ fn failed(exchange: &Exchange, total: Duration) -> bool {
         Some(Reason::ClientClosed) => {
             // An exchange whose client left while the request continued has been noted already.
             let is_new = exchange.status.get() == 0 && !exchange.left.get();
-            is_new && total > PATIENT && exchange.protocol.starts_with("http")
+            is_new && total > MIN_CLIENT_WAIT && exchange.protocol.starts_with("http")
         }
         Some(_) => true,
         None => exchange.outcome() >= 500,

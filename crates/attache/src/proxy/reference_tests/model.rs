@@ -4,7 +4,7 @@
 //! has to say who comes first. If a client acts in the same instant as a drain, on purpose, it acts before the drain.
 
 /// How long a connection may stay idle after it was told to end.
-const LAST_CALL: u64 = 100;
+const END_NOTICE: u64 = 100;
 /// How often the program checks whether the last inbound connection has ended.
 const LOOK: u64 = 20;
 /// The least time that the app's own listeners have, however long the calls to the app took.
@@ -113,7 +113,7 @@ impl History {
         let after = || retires.iter().filter(|(told, _)| *told >= client.at);
         let told = after().map(|(told, _)| *told).min().unwrap_or(NEVER);
         let cut = after().map(|(_, cut)| *cut).min().unwrap_or(NEVER);
-        let idle_end = told.saturating_add(LAST_CALL).min(cut);
+        let idle_end = told.saturating_add(END_NOTICE).min(cut);
         let (mut seen, mut now) = (Vec::new(), client.at);
         let ends = |mut seen: Vec<ClientEvent>, at| {
             seen.push(ClientEvent::End(at));

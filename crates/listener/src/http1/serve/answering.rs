@@ -51,7 +51,7 @@ impl<H: HttpService> Connection<H> {
         }
         let client = &mut *client;
         let unread = client.expects && !client.reader.at_start() && !client.reader.is_switching();
-        let ends = self.shared.context.is_used_up() || self.shared.live().order() >= Order::LastCall;
+        let ends = self.shared.context.is_used_up() || self.shared.live().order() >= Order::EndWithAnswer;
         let broken = client.broken.is_some();
         let persists = asked.persists && !refused && !ends && !unread && !broken;
         // Requests that the client sent before it closed its side are still answered.
