@@ -1,12 +1,12 @@
 //! Which endpoints of an upstream a call may go to, and which one it should go to.
 //!
 //! **Subset.** Only endpoints with the route's labels are chosen, whatever their health: a panic, the last choice and a
-//! retry also stay within it. Where no endpoint has the labels, the call is refused (`empty-subset`), or goes anywhere
-//! if the route says so (Envoy's `NO_FALLBACK` and `ANY_ENDPOINT`).
+//! retry also stay within the subset. If no endpoint has the labels, the call is refused (`empty-subset`), or goes to
+//! any endpoint if the route says so (Envoy's `NO_FALLBACK` and `ANY_ENDPOINT`).
 //!
 //! **Session.** A cookie names an endpoint by a hash of its address, encrypted ([`SessionSeal`](crate::SessionSeal)).
-//! It is looked for among the upstream's own endpoints, so that no value leads anywhere else. An endpoint that can't
-//! serve is left for another one, or, where the route is strict, the call is refused (Envoy's stateful session).
+//! attache looks for it among the upstream's own endpoints, so that no value leads anywhere else. If the endpoint can't
+//! serve, the call goes to another one, or is refused if the route is strict (Envoy's stateful session).
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -15,19 +15,19 @@ use attache_telemetry::{Exchange, Reason, metrics};
 
 use crate::{Endpoint, Shared};
 
-/// What a call asks of the choice of its endpoint.
+/// The endpoints that a call may go to, and the one that it prefers.
 #[derive(Clone, Debug, Default)]
 pub struct Affinity {
     /// Only these endpoints.
     pub subset: Option<Arc<Subset>>,
-    /// The one that its session was with.
+    /// The endpoint of its session, by its hash.
     pub session: Option<u64>,
-    /// It goes to that one or nowhere.
+    /// If that endpoint can't serve, the call is refused.
     pub strict: bool,
 }
 
 impl Affinity {
-    /// The subset to keep to among these endpoints; `None` is all of them.
+    /// The subset of these endpoints that the call must stay in; `None` is all of them.
     pub(crate) fn narrow<'s>(
         affinity: Option<&'s Self>,
         endpoints: &[Arc<Endpoint>],
@@ -59,7 +59,7 @@ impl Affinity {
         }
     }
 
-    /// The endpoint of the call's session, if it can have the call. `None` leaves the choice to the balancer.
+    /// The endpoint of the call's session, if it can serve the call. `None` leaves the choice to the balancer.
     pub(crate) fn endpoint(
         &self,
         endpoints: &[Arc<Endpoint>],
@@ -144,7 +144,8 @@ mod tests {
                 }
             }
             assert_eq!(seen.len(), 2, "{algorithm:?}");
-            // One of the two is out, then both: the others are no help, and a panic stays within the subset.
+            // First one of the two is out, then both: endpoints outside of the subset are never used, and a panic stays
+            // within it.
             let set = shared.endpoints.load_full();
             let ours: Vec<_> = set.endpoints.iter().filter(|endpoint| is_v2(endpoint)).collect();
             ours[0].set_healthy(false);
@@ -169,12 +170,12 @@ mod tests {
         assert_eq!(
             balancer.pick_for(&none, None, &[], Some(&subset("v3", false))).unwrap_err(),
             Reason::NoEndpoint,
-            "an upstream without endpoints is that first"
+            "the reason for no endpoints goes before `empty-subset`"
         );
     }
 
     #[tokio::test]
-    async fn a_fallback_is_counted_and_an_endpoint_of_the_subset_is_none() {
+    async fn a_fallback_is_counted_and_an_attempt_within_the_subset_is_not() {
         let metrics = Metrics::new();
         metrics.worker().install();
         let shared = upstream(Algorithm::LeastRequest);
@@ -204,7 +205,7 @@ mod tests {
                 assert!(Arc::ptr_eq(&found, home));
             }
         }
-        // An attempt there has failed: another one, but for those who are strict.
+        // After a failed attempt there, another endpoint is used, unless the route is strict.
         let tried = [home.clone()];
         let elsewhere = balancer.pick_for(&shared, None, &tried, Some(&session(false))).unwrap();
         assert!(!Arc::ptr_eq(&elsewhere, home));

@@ -11,21 +11,21 @@ use crate::{attempt::OutcomeReceivers, context::CallContext};
 /// A request on its way to an upstream: the `Request` type of every tower service behind routing.
 #[derive(Debug)]
 pub struct Call {
-    /// The request. Its URI is in origin-form with scheme and authority set (`http://host:port/path`); the
-    /// connection's protocol decides how that is written.
+    /// The request. Its URI is in origin-form with scheme and authority set (`http://host:port/path`); the connection's
+    /// protocol decides how the target is written.
     pub request: Request<Body>,
-    /// What it asks of the upstream.
+    /// What it asks for.
     pub wants: CallKind,
     /// What the layers need to know beside it. Shared, since every layer moves the call, and a retry keeps this for its next attempt.
     pub context: Rc<CallContext>,
     /// Observers of the attempt's end, in addition to its endpoint. Layers below the retries add themselves.
     pub judges: OutcomeReceivers,
-    /// It goes out on a connection made for it, never on one of the pool. Set on the one attempt that follows a lost close race, where the
-    /// pool's other connections to that endpoint may have been closed by the peer as well.
+    /// It is sent on a connection that is made for it, never on one from the pool. This is set for the one attempt
+    /// after a lost close race: the peer may also have closed the pool's other connections to that endpoint.
     pub fresh: bool,
 }
 
-/// What a call asks of an upstream.
+/// What a call asks an upstream for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallKind {
     /// The answer to its request.
@@ -53,7 +53,7 @@ impl Call {
         Self { wants: CallKind::Connection, ..Self::new(request, context) }
     }
 
-    /// The same for a client that sent no request, but opaque bytes. In its place stands a CONNECT without headers.
+    /// The same for a client that sends opaque bytes and no request. A CONNECT without headers stands for the request.
     pub fn opaque(context: impl Into<Rc<CallContext>>) -> Self {
         let mut request = Request::new(Body::empty());
         *request.method_mut() = Method::CONNECT;
@@ -66,8 +66,9 @@ impl Call {
     }
 }
 
-/// A future in a box, made where it then stands. `Box::pin(async { … })` makes it elsewhere and copies all of its room, kilobytes that
-/// nothing was written to yet: the allocation comes last there, and what the future holds must be dropped should it fail.
+/// A future in a box, made directly inside of the box. `Box::pin(async { … })` makes the future first and then copies
+/// all of its memory, kilobytes to which nothing was written yet: it allocates last, because it must drop what the
+/// future holds if the allocation fails.
 #[expect(clippy::inline_always, reason = "in a function of its own it would be copied after all")]
 #[inline(always)]
 pub fn boxed<F>(make: impl FnOnce() -> F) -> Pin<Box<F>> {

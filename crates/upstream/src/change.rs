@@ -9,12 +9,12 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(crate) struct LastChange(ArcSwapOption<(Instant, Arc<str>)>);
 
-/// For how long a state has stood, and what brought it about.
+/// How long a state has lasted, and what caused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateAge {
-    /// Since it changed last, or since its owner began.
+    /// Time since its last change, or since its owner began.
     pub age: Duration,
-    /// In words for people; `None` where it never changed.
+    /// The cause in words for people; `None` if it never changed.
     pub why: Option<Arc<str>>,
 }
 
@@ -23,7 +23,7 @@ impl LastChange {
         self.0.store(Some(Arc::new((now, why.into()))));
     }
 
-    /// `began`: when the owner of the state did.
+    /// `began`: when the owner of the state began.
     pub(crate) fn standing(&self, began: Instant, now: Instant) -> StateAge {
         let last = self.0.load();
         let since = last.as_ref().map_or(began, |last| last.0);

@@ -1,13 +1,13 @@
 //! How many requests each client has running on an upstream, over all workers (`circuit_breaker.max_requests_per_client`).
 //!
-//! **Rule.** A client is an address, and of IPv6 a /64, since that is what one host is given. It may have so many
-//! requests running; one more is refused with `overflow-client`. Clients without an address, those of Unix sockets,
-//! aren't bounded.
+//! **Rule.** A client is an address; for IPv6 it is a /64, since one host usually gets a /64. It may have that many
+//! running requests; one more is refused with `overflow-client`. Clients without an address, those of Unix sockets,
+//! have no limit.
 //!
-//! **How.** A count-min sketch (Cormode and Muthukrishnan, 2005): two rows of counters, and each client has one in
-//! either, by a hash that no client can foresee. So there is no lock, no allocation and no bound on the number of
-//! clients. A client is refused only if *both* of its counters are at the limit; where another client shares one of
-//! them, the other one is its own but once in [`SLOTS`] times. What a client is refused for is thus its own.
+//! **How.** A count-min sketch (Cormode and Muthukrishnan, 2005): two rows of counters, and each client has one counter
+//! in each row, by a hash that no client can predict. So there is no lock, no allocation and no limit on the number of
+//! clients. A client is refused only if *both* of its counters are at the limit. If it shares one of them with another
+//! client, it shares the other one as well only once in [`SLOTS`] cases. So a client is refused for its own requests.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -45,17 +45,18 @@ impl Clients {
         Self { slots, hashes: RandomState::new(), limit }
     }
 
-    /// One more request of this client; `None` where it has as many as it may.
+    /// One more request of this client; `None` if it is at its limit.
     pub(crate) fn take(&self, client: IpAddr) -> Option<Share> {
         let network = match client.to_canonical() {
             IpAddr::V4(address) => u64::from(address.to_bits()),
-            // The upper half is no IPv4 address: 2000::/3 is what hosts have.
+            // The upper half never equals an IPv4 address, since hosts have addresses of 2000::/3.
             IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
         };
         let hash = self.hashes.hash_one((client.to_canonical().is_ipv4(), network));
         let places = [hash as usize % SLOTS, (hash >> 32) as usize % SLOTS];
         let share = Share { slots: Arc::clone(&self.slots), places };
-        // Raised before they are looked at, so that of two that race one is the last. The refused gives them back as it is dropped.
+        // The counters are raised before they are read, so that of two racing calls one is over the limit. A refused
+        // call lowers them when it is dropped.
         let free = share.counters().filter(|counter| counter.fetch_add(1, Relaxed) < self.limit).count();
         (free > 0).then_some(share)
     }
@@ -91,7 +92,7 @@ mod tests {
         // One of 1,000 others shares both of its counters once in 4096² times.
         let others: Vec<_> = (2..1002).filter_map(|n| clients.take(address(n))).collect();
         assert!(others.len() >= 999, "{}", others.len());
-        // So many at once may well have a request in either of the first one's counters.
+        // So many clients at once may well share both counters of the first one.
         drop(others);
         greedy.pop();
         assert!(clients.take(address(1)).is_some_and(|_| clients.take(address(1)).is_none()));
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dropped_is_given_back_also_by_the_refused() {
+    fn a_dropped_share_lowers_the_counts_also_if_it_was_refused() {
         let clients = Clients::new(1);
         for _ in 0..10 {
             let held = clients.take(address(7)).unwrap();

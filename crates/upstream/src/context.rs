@@ -16,24 +16,25 @@ use crate::{
 /// What the layers behind routing need to know of a call. Cheap to clone for another attempt.
 #[derive(Clone, Debug)]
 pub struct CallContext {
-    /// Who calls.
+    /// The client of the call.
     pub client: Rc<Client>,
     /// The record that every layer writes to.
     pub exchange: Rc<Exchange>,
-    /// Which of the route's destinations is meant.
+    /// The chosen destination of the route.
     pub destination: DestinationId,
-    /// Which endpoints it may go to, and which it should; `None` leaves it to the balancer.
+    /// The endpoints that it may go to, and the preferred one; `None` leaves the choice to the balancer.
     pub affinity: Option<Rc<Affinity>>,
-    /// A connection is made in case that the server speaks first: `max_requests` counts it when it does
+    /// The connection is made in case the server speaks first: `max_requests` counts it when it does
     /// ([`Bare::count`](crate::Bare::count)).
     pub ahead: bool,
     /// Endpoints that attempts went to already; they are avoided while there are others.
     pub tried: TriedEndpoints,
     /// Where the upstream's 1xx responses go; `None` drops them.
     pub on_informational: Option<OnInformational>,
-    /// No attempt may begin or wait behind this instant.
+    /// No attempt may begin or wait after this instant.
     pub deadline: Option<Instant>,
-    /// From when on it is the endpoint's failure that an attempt brought no answer: the route's deadline, or the attempt's own.
+    /// The instant after which an attempt without an answer is a failure of the endpoint: the route's deadline, or the
+    /// attempt's own.
     pub overdue: Option<Overdue>,
 }
 
@@ -84,7 +85,7 @@ impl TriedEndpoints {
         }
     }
 
-    /// The last attempt's endpoint may be used again: it did not cause the failure.
+    /// Allows the endpoint of the last attempt again: it did not cause the failure.
     pub fn forget_last(&self) {
         self.0.borrow_mut().pop();
     }
@@ -99,7 +100,7 @@ impl TriedEndpoints {
         self.0.borrow().to_vec()
     }
 
-    /// Looks at all of them.
+    /// Calls `look` with all of them.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&[Arc<Endpoint>]) -> T) -> T {
         look(&self.0.borrow())
     }

@@ -1,8 +1,8 @@
-//! Endpoints: one address each, with what all workers together know of it.
+//! Endpoints: one address each, with everything that all workers together know about it.
 //!
-//! Identity is the address together with the name it was found by: connections pooled for one TLS name are never
-//! handed to another. Everything else (weight, priority, health, load) is an atomic that changes in place, so a
-//! counter survives every refresh in between.
+//! Its identity is the address together with the name that it was found by: connections in the pool for one TLS name
+//! are never used for another. Everything else (weight, priority, health, load) is an atomic that changes in place, so
+//! a counter survives every refresh in between.
 
 use std::{
     fmt,
@@ -39,7 +39,7 @@ impl fmt::Display for EndpointAddress {
     }
 }
 
-/// What discovery says of one endpoint.
+/// The data of one endpoint from discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSpec {
     /// Where it is reached.
@@ -52,7 +52,7 @@ pub struct EndpointSpec {
     pub priority: u8,
     /// Its zone.
     pub zone: Option<Name>,
-    /// What the config says of it.
+    /// Its labels in the config.
     pub labels: Arc<[(Name, Name)]>,
 }
 
@@ -66,7 +66,7 @@ impl EndpointSpec {
 /// One endpoint. It lives as long as discovery names its address; its counters survive every refresh in between.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// What is kept beside it is found by this.
+    /// The key of data about the endpoint that is kept elsewhere.
     pub id: Id,
     /// Where it is reached.
     pub address: EndpointAddress,
@@ -76,9 +76,9 @@ pub struct Endpoint {
     pub host: Option<Name>,
     /// Its zone.
     pub zone: Option<Name>,
-    /// What the config says of it.
+    /// Its labels in the config.
     pub labels: Arc<[(Name, Name)]>,
-    /// What names it in a session's cookie.
+    /// Its hash in a session's cookie.
     pub(crate) session: u64,
     /// When it was added, for slow start.
     pub added: Instant,
@@ -97,28 +97,29 @@ pub struct Endpoint {
     /// Failures as load, for `least-request` (bits of an f64, and nanoseconds since `added`; owned by `balance`).
     pub(crate) bias: AtomicU64,
     pub(crate) bias_at: AtomicU64,
-    /// What its requests said of it (owned by `outlier`).
+    /// The results of its requests (owned by `outlier`).
     pub passive: crate::outlier::Passive,
-    /// What its health checks said (owned by `health`).
+    /// The results of its health checks (owned by `health`).
     pub checks: crate::health::Checks,
     weight: AtomicU32,
     priority: AtomicU8,
     /// Where slow start begins: nanoseconds since `added`.
     ramp_from: AtomicU64,
-    /// Its failure breaker, where the config has one.
+    /// Its failure breaker, if the config has one.
     pub(crate) circuit: ArcSwapOption<Circuit>,
-    /// Its breaker isn't closed: only then is it asked. Where that lags behind the breaker, admission sets it right.
+    /// Up if its breaker isn't closed: only then calls ask the breaker. If the flag lags behind the breaker, admission
+    /// corrects it.
     pub(crate) tripped: Flag,
     pub(crate) health_change: LastChange,
     pub(crate) ejection_change: LastChange,
     /// No connection to it can be made (owned by `outlier::unreachable`).
     pub(crate) unreachable: AtomicBool,
     pub(crate) reach_change: LastChange,
-    /// Somebody connects to it from time to time to see whether it is back.
+    /// A worker tries to connect to it from time to time, to learn whether it is back.
     pub(crate) watched: AtomicBool,
-    /// When a call may try it although it is out: nanoseconds since `added`.
+    /// The earliest time at which a call may try it although it is out: nanoseconds since `added`.
     pub(crate) knock_at: AtomicU64,
-    /// Rises whenever it turns unhealthy, is ejected or removed: see [`Closer`](crate::limit::Closer).
+    /// Rises each time it turns unhealthy, is ejected or is removed: see [`Closer`](crate::limit::Closer).
     turned: watch::Sender<u32>,
     /// Shared by the endpoints of one upstream; rises with every change of health.
     health_epoch: Arc<AtomicU64>,
@@ -177,7 +178,8 @@ impl Endpoint {
         self.priority.load(Relaxed)
     }
 
-    /// Healthy, not ejected, reachable, not held back by its breaker and not removed: new requests may go there.
+    /// True if it is healthy, not ejected, reachable, not held back by its breaker and not removed: new requests may go
+    /// there.
     pub fn usable(&self) -> bool {
         self.healthy.load(Relaxed)
             && !self.ejected.load(Relaxed)
@@ -186,13 +188,14 @@ impl Endpoint {
             && (!self.tripped.is_up() || !self.is_blocked())
     }
 
-    /// Whether new requests might go there again at once: it is out only because connections failed, by a cause of this kind.
+    /// Whether it is out only because connections failed, for a cause that `kind` accepts: then new requests may go
+    /// there again at once.
     pub(crate) fn usable_but_for(&self, kind: impl FnOnce(&str) -> bool) -> bool {
         let why = self.reach_change.standing(self.added, Instant::now()).why;
         self.unreachable.load(Relaxed) && !self.is_condemned() && why.is_some_and(|why| kind(&why))
     }
 
-    /// It fails its health checks, is ejected, or is no longer named.
+    /// True if it fails its health checks, is ejected, or discovery no longer names it.
     pub(crate) fn is_condemned(&self) -> bool {
         !self.healthy.load(Relaxed) || self.ejected.load(Relaxed) || self.removed.load(Relaxed)
     }
@@ -203,17 +206,18 @@ impl Endpoint {
         self.turns();
     }
 
-    /// Tells those who leave an endpoint that turns unhealthy.
+    /// Informs every [`Closer`](crate::limit::Closer) that the endpoint turns unhealthy.
     fn turns(&self) {
         self.turned.send_modify(|times| *times = times.wrapping_add(1));
     }
 
-    /// Learns of it when the endpoint turns unhealthy from now on.
+    /// Learns when the endpoint turns unhealthy after this call.
     pub(crate) fn when_it_turns(&self) -> watch::Receiver<u32> {
         self.turned.subscribe()
     }
 
-    /// A call that every usable endpoint has failed may ask it: it passes its health checks, and its breaker lets it.
+    /// Whether a call that has failed at every usable endpoint may ask it: it passes its health checks, and its breaker
+    /// allows it.
     pub(crate) fn may_be_asked(&self) -> bool {
         self.healthy.load(Relaxed)
             && !self.removed.load(Relaxed)
@@ -224,7 +228,8 @@ impl Endpoint {
         self.circuit.load().as_ref().is_some_and(|circuit| circuit.blocks())
     }
 
-    /// Usable, and not under probation: what the last endpoints are counted by.
+    /// True if it is usable, and its breaker is not probing it. The rules about the last endpoints count only such
+    /// endpoints.
     pub(crate) fn in_service(&self) -> bool {
         self.usable() && !self.tripped.is_up()
     }
@@ -235,7 +240,7 @@ impl Endpoint {
         self.circuit_changed();
     }
 
-    /// Its breaker is in another state, perhaps.
+    /// The state of its breaker may have changed.
     pub(crate) fn circuit_changed(&self) {
         let is_tripped = || self.circuit.load().as_ref().is_some_and(|circuit| !circuit.is_closed());
         let (was, tripped) = self.tripped.follow(is_tripped);
@@ -244,12 +249,13 @@ impl Endpoint {
         }
     }
 
-    /// Sets what active health checks say, without a cause. True if that was a change.
+    /// Sets the result of active health checks, without a cause. True if it has changed.
     pub fn set_healthy(&self, healthy: bool) -> bool {
         self.set_healthy_because(healthy, "")
     }
 
-    /// Sets what active health checks say, and why. Recovery begins slow start anew. True if that was a change.
+    /// Sets the result of active health checks, with its cause. Recovery begins slow start again. True if it has
+    /// changed.
     pub fn set_healthy_because(&self, healthy: bool, why: &str) -> bool {
         let changed = self.healthy.swap(healthy, Relaxed) != healthy;
         if changed {
@@ -262,12 +268,13 @@ impl Endpoint {
         changed
     }
 
-    /// Sets what passive health says, without a cause. True if that was a change.
+    /// Sets the result of passive health checks, without a cause. True if it has changed.
     pub fn set_ejected(&self, ejected: bool) -> bool {
         self.set_ejected_because(ejected, "")
     }
 
-    /// Sets what passive health says, and why. The end of an ejection begins slow start anew. True if that was a change.
+    /// Sets the result of passive health checks, with its cause. The end of an ejection begins slow start again. True
+    /// if it has changed.
     pub fn set_ejected_because(&self, ejected: bool, why: &str) -> bool {
         let changed = self.ejected.swap(ejected, Relaxed) != ejected;
         if changed {
@@ -280,12 +287,12 @@ impl Endpoint {
         changed
     }
 
-    /// Sets whether connections to it can be made, and why. True if that was a change.
+    /// Sets whether connections to it can be made, with the cause. True if it has changed.
     pub(crate) fn set_unreachable(&self, unreachable: bool, why: &str) -> bool {
         let changed = self.unreachable.swap(unreachable, Relaxed) != unreachable;
         if changed {
             self.reach_change.note(Instant::now(), why);
-            // Without slow start: it was away for a moment, or is new to its address.
+            // Without slow start: it was away only for a moment, or is new at its address.
             self.health_changed(false);
         }
         changed
@@ -295,7 +302,7 @@ impl Endpoint {
         if recovered {
             self.ramp_from.store(self.since_added(Instant::now()), Relaxed);
         }
-        // Release: a worker that sees the new epoch also sees the health behind it.
+        // Release: a worker that sees the new epoch also sees the health that was written before it.
         self.health_epoch.fetch_add(1, std::sync::atomic::Ordering::Release);
     }
 
@@ -316,7 +323,7 @@ impl Endpoint {
             && self.labels == spec.labels
     }
 
-    /// Takes weight and priority of `spec`. True if that was a change.
+    /// Takes weight and priority from `spec`. True if they have changed.
     pub(crate) fn update(&self, spec: &EndpointSpec) -> bool {
         let weight = spec.weight.max(1);
         let weighed = self.weight.swap(weight, Relaxed) != weight;

@@ -4,18 +4,19 @@ use std::fmt;
 
 use attache_telemetry::Reason;
 
-/// A call that brought no response.
+/// Why a call got no response.
 #[derive(Debug)]
 pub struct Error {
     /// Why.
     pub reason: Reason,
-    /// How much the upstream may have seen: what a retry must know.
+    /// How much the upstream may have seen, which decides whether a retry is safe.
     pub sent: SentPart,
-    /// The connection had carried a request before: its end may be the peer's idle timeout crossing our request.
+    /// The connection had carried a request before: the peer may have closed it by its idle timeout while this request
+    /// was on its way.
     pub reused: bool,
     /// When it is worth trying again, where attache knows: the answer's `Retry-After`.
     pub retry_after: Option<std::time::Duration>,
-    /// Other headers of the answer that attache makes of it.
+    /// More headers of the answer that attache makes from the error.
     pub headers: Option<Box<attache_wire::Fields>>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -25,11 +26,11 @@ pub struct Error {
 pub enum SentPart {
     /// No byte reached a peer (no connection, or one that was dead before the first write).
     Nothing,
-    /// The peer said that it did no work (REFUSED_STREAM, or a stream above GOAWAY's last).
+    /// The peer said that it did not process the request (REFUSED_STREAM, or a stream above the last one of GOAWAY).
     Refused,
-    /// A whole or partial request went out and no byte of a response came back.
+    /// The request was sent, whole or in part, and no byte of a response came back.
     Request,
-    /// A part of the response came.
+    /// A part of the response arrived.
     Response,
 }
 
@@ -56,7 +57,7 @@ impl Error {
         self
     }
 
-    /// The kernel gave the connection up, since the peer acknowledged nothing of what it was sent.
+    /// True if the kernel closed the connection because the peer acknowledged nothing.
     pub fn is_silence(&self) -> bool {
         let mut next: Option<&(dyn std::error::Error + 'static)> = self.source.as_ref().map(|s| &**s as _);
         while let Some(error) = next {
@@ -89,8 +90,9 @@ impl Error {
     }
 }
 
-/// TLS's own reason where TLS was the cause of a connection's end, else `otherwise`: with TLS 1.3 a peer refuses our
-/// certificate only after our handshake is done, so its refusal looks like a failed read (RFC 8446 section 4.4.2.4).
+/// The reason of TLS if TLS caused the connection's end, else `otherwise`. In TLS 1.3 a peer refuses attache's
+/// certificate only after attache's handshake is done, so the refusal looks like a failed read (RFC 8446 section
+/// 4.4.2.4).
 pub(crate) fn reason_or(error: &(dyn std::error::Error + 'static), otherwise: Reason) -> Reason {
     attache_tls::reason_of(error).unwrap_or(otherwise)
 }

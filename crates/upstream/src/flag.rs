@@ -1,7 +1,7 @@
-//! A flag that says in one word what others say in many, so that the many are looked at only while it is up.
+//! A flag that sums up other state in one word, so that the other state is read only while the flag is up.
 //!
-//! The flag and what it stands for are written one after the other by any worker. What must not be left behind is a flag that is
-//! down for good while it is needed, or up for good while it isn't; for an instant either may be.
+//! Any worker writes the other state and the flag, one after the other. The flag may be wrong for an instant, but it
+//! must not stay down while it is needed, or stay up while it isn't.
 
 use crate::sync::{
     AtomicBool,
@@ -17,16 +17,18 @@ impl Flag {
         self.0.load(Relaxed)
     }
 
-    /// What it stands for was written before.
+    /// Raises it. The state that it stands for must be written before.
     pub(crate) fn raise(&self) {
-        // Release, and acquired by who lowers it behind this: so that one sees what was written, and raises it again.
+        // Release: a worker that lowers the flag later acquires it, so it sees the written state and raises the flag
+        // again.
         self.0.swap(true, Release);
     }
 
-    /// Lowers it where it isn't `needed`.
+    /// Lowers it if it isn't `needed`.
     pub(crate) fn lower_unless(&self, needed: impl Fn() -> bool) {
         if self.is_up() && !needed() {
-            // A swap and not a store: a store would overwrite, unseen, a flag that another worker raised in between.
+            // A swap and not a store: a store would overwrite a flag that another worker raised in between, without
+            // reading it.
             self.0.swap(false, AcqRel);
             if needed() {
                 self.raise();
@@ -34,7 +36,8 @@ impl Flag {
         }
     }
 
-    /// Sets it to what `state` says, while other threads change the state and do the same. Whether it was up before, and is now.
+    /// Sets it to the result of `state`, while other threads may change the state and do the same. Returns whether it
+    /// was up before, and whether it is up now.
     pub(crate) fn follow(&self, state: impl Fn() -> bool) -> (bool, bool) {
         let mut before = None;
         loop {

@@ -8,13 +8,13 @@ use std::net::IpAddr;
 use attache_config::model::HashKey;
 use attache_wire::{Fields, header::COOKIE};
 
-/// The documented hash of `bytes`.
+/// The hash of `bytes`, as the module describes it.
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
     let fnv = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     mix(bytes.iter().fold(0xcbf2_9ce4_8422_2325, fnv))
 }
 
-/// What a session's cookie says of an endpoint, by its label; the cookie has it encrypted ([`SessionSeal`](crate::SessionSeal)).
+/// The hash of an endpoint's label that a session's cookie contains, encrypted ([`SessionSeal`](crate::SessionSeal)).
 pub fn session_of(label: &str) -> u64 {
     hash_bytes(label.as_bytes())
 }
@@ -33,10 +33,10 @@ pub(crate) fn unit(hash: u64) -> f64 {
     (hash >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// The hash of what `key` names in a request; `None` where the request has none of it.
+/// The hash of the value that `key` names in a request; `None` if the request has no such value.
 ///
-/// Of a header that comes several times the first counts, of a cookie the first of that name, of the path everything
-/// before `?`, of the client its IP address without the port (an IPv4 address mapped into IPv6 is the IPv4 address).
+/// The first line of a header is hashed, the first cookie of a name, the path without the query, and the client's IP
+/// address without the port (an IPv4 address mapped into IPv6 is the IPv4 address).
 pub fn request_hash(key: &HashKey, headers: &Fields, path: &str, client: Option<IpAddr>) -> Option<u64> {
     match key {
         HashKey::Header(name) => headers.get(name).map(|value| hash_bytes(value.as_bytes())),
@@ -49,8 +49,7 @@ pub fn request_hash(key: &HashKey, headers: &Fields, path: &str, client: Option<
     }
 }
 
-/// A cookie's value (RFC 6265 section 4.2.1), quotes kept.
-/// The value of the first cookie of this name.
+/// The value of the first cookie of this name (RFC 6265 section 4.2.1), with its quotes.
 pub fn cookie<'a>(headers: &'a Fields, name: &str) -> Option<&'a [u8]> {
     let pairs = headers.get_all(COOKIE).flat_map(|value| value.as_bytes().split(|&b| b == b';'));
     pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))

@@ -1,4 +1,4 @@
-//! Numbers by which what lives as long as an upstream or an endpoint is found again.
+//! Numbers that identify an upstream or an endpoint in tables of data about it.
 
 use std::{
     collections::HashMap,
@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-/// A number that nothing else in the process has had: unlike an address in memory it is never used again.
+/// A number that is unique in the process: unlike an address in memory it is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Id(u64);
 
@@ -18,10 +18,10 @@ impl Id {
     }
 }
 
-/// What is found by such a number.
+/// A table with such numbers as keys.
 pub type IdMap<T> = HashMap<Id, T, BuildHasherDefault<IdHasher>>;
 
-/// Numbers that rise one by one need no hash that an attacker couldn't foresee.
+/// Numbers that rise one by one need no hash that is unpredictable for an attacker.
 #[derive(Clone, Debug, Default)]
 pub struct IdHasher(u64);
 
@@ -37,7 +37,7 @@ impl Hasher for IdHasher {
     }
 
     fn write_u64(&mut self, n: u64) {
-        // Fibonacci hashing: the table looks at the top and the bottom.
+        // Fibonacci hashing: the table uses the highest and the lowest bits.
         self.0 = (self.0 ^ n).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
     }
 }

@@ -1,7 +1,7 @@
 //! Concurrency limits of one upstream, counted over all workers.
 //!
-//! Rule: what is taken is given back by `Drop`, so that no way out of a call, a cancelled future included, can leak a
-//! count. The counters are the atomics of [`Shared`]; a limit is never overshot, and a place that is free never refused.
+//! Rule: `Drop` releases every permit, so that no end of a call, not even a cancelled future, can leak a count. The
+//! counters are the atomics of [`Shared`]; a limit is never exceeded, and a free permit is never refused.
 
 use std::{
     net::IpAddr,
@@ -23,7 +23,7 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    /// Takes one, or says that the limit is reached.
+    /// Takes a permit. The error says that the limit is reached.
     pub fn take(shared: &Arc<Shared>) -> Result<Self, Reason> {
         if take(&shared.connections, shared.config.circuit_breaker.max_connections).is_some() {
             Ok(Self { shared: Arc::clone(shared), opened: false })
@@ -44,7 +44,8 @@ impl Drop for ConnectionPermit {
         self.shared.connections.fetch_sub(1, Relaxed);
         self.shared.queue.freed();
         if self.opened {
-            // Looked up, not kept: hyper wants a connection that can be upgraded to be `Send`. Once a connection.
+            // The metrics are looked up here and not kept, since they are not `Send` and the permit may have to be.
+            // This happens once for each connection.
             metrics().upstream_connection_closed(&self.shared.config.name);
         }
     }
@@ -55,7 +56,7 @@ impl Drop for ConnectionPermit {
 pub struct PendingPermit(Arc<Shared>);
 
 impl PendingPermit {
-    /// Takes one, or says that the queue is full.
+    /// Takes a permit. The error says that the queue is full.
     pub fn take(shared: &Arc<Shared>) -> Result<Self, Reason> {
         if take(&shared.pending, shared.config.circuit_breaker.max_pending).is_some() {
             Ok(Self(Arc::clone(shared)))
@@ -75,27 +76,27 @@ impl Drop for PendingPermit {
 #[derive(Debug)]
 pub struct RequestPermit {
     shared: Arc<Shared>,
-    /// It is one of those that the limit counts.
+    /// The limit counts this call.
     counted: bool,
-    /// Whose it is, and what is counted for that client.
+    /// The client of the call, and the call's part in the count of that client.
     client: Option<IpAddr>,
     share: Option<Share>,
 }
 
 impl RequestPermit {
-    /// Takes one, or says that the limit is reached.
+    /// Takes a permit. The error says that the limit is reached.
     pub fn take(shared: &Arc<Shared>) -> Result<Self, Reason> {
         let mut permit = Self::ahead(shared, None);
         permit.count()?;
         Ok(permit)
     }
 
-    /// For a connection on which neither side has spoken: it takes no other call's place.
+    /// A permit for a connection on which neither side has sent a byte: the limit doesn't count it yet.
     pub(crate) fn ahead(shared: &Arc<Shared>, client: Option<IpAddr>) -> Self {
         Self { shared: Arc::clone(shared), counted: false, client, share: None }
     }
 
-    /// Counts it from now on, or says that the limit is reached.
+    /// Counts it from now on. The error says that the limit is reached.
     pub(crate) fn count(&mut self) -> Result<(), Reason> {
         if self.counted {
             return Ok(());
@@ -121,7 +122,8 @@ impl Drop for RequestPermit {
     }
 }
 
-/// What an attempt, or the tunnel that came of it, holds of the counts: one running call, and one at its endpoint.
+/// The part of the counts that an attempt, or the tunnel that it became, holds: one running call, and one at its
+/// endpoint.
 #[derive(Debug)]
 pub struct Charge {
     permit: RequestPermit,
@@ -138,7 +140,7 @@ impl Charge {
         self.permit.shared()
     }
 
-    /// Counts what was [ahead](RequestPermit::ahead) of its use from now on.
+    /// Counts a connection that was made [ahead](RequestPermit::ahead) of its use from now on.
     pub(crate) fn count(&mut self) -> Result<(), Reason> {
         self.permit.count()
     }
@@ -166,8 +168,9 @@ impl Drop for Charge {
     }
 }
 
-/// Tells a tunnel that its endpoint has turned unhealthy, where `on_unhealthy: close` says that it is to be closed then. A tunnel that was
-/// opened to an unhealthy endpoint, since there was no better one, stays until the endpoint turns unhealthy anew.
+/// Informs a tunnel that its endpoint has turned unhealthy, if `on_unhealthy: close` says that the tunnel must then be
+/// closed. A tunnel that was opened to an unhealthy endpoint, because there was no better one, stays until the endpoint
+/// turns unhealthy again.
 #[derive(Debug, Default)]
 pub struct Closer(Option<watch::Receiver<u32>>);
 

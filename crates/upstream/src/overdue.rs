@@ -5,7 +5,7 @@ use std::{cell::Cell, rc::Rc};
 use attache_telemetry::Reason;
 use tokio::time::Instant;
 
-/// From when on an attempt without an answer was too slow.
+/// The instant after which an attempt without an answer is too slow.
 #[derive(Clone, Debug)]
 pub struct Overdue {
     /// Which timeout ended it: `request-timeout` or `per-try-timeout`.
@@ -13,7 +13,7 @@ pub struct Overdue {
     pub(crate) due: Due,
 }
 
-/// When it is. As small as an instant: every call that waits keeps some.
+/// The instant, or how it is found. The type is as small as an instant, because every waiting call keeps several.
 #[derive(Clone, Debug)]
 pub(crate) enum Due {
     At(Instant),
@@ -40,14 +40,14 @@ impl Overdue {
     }
 }
 
-/// What a request's body says of itself to those who wait for the answer.
+/// The progress of a request's body, for the code that waits for the answer.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// A frame went by since this was taken.
+    /// A frame was sent since this flag was last taken.
     pub active: Cell<bool>,
-    /// It has ended, or its reader has dropped it.
+    /// The body has ended, or its reader has dropped it.
     pub over: Cell<bool>,
-    /// Until when the answer is waited for; `None` where that is not known before the body has ended.
+    /// The end of the wait for the answer; `None` as long as it isn't known, before the body has ended.
     pub due: Cell<Option<Instant>>,
     /// The earliest that [`Self::due`] can be.
     pub earliest: Option<Instant>,

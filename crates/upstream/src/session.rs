@@ -1,13 +1,13 @@
-//! The value of a session's cookie: which endpoint a client is with, encrypted.
+//! The value of a session's cookie: the endpoint of the session, encrypted.
 //!
 //! **Rule.** The value is AES-256-GCM (RFC 5116) over the hash of the endpoint's address, with a random nonce in front
-//! and the cookie's name as associated data, in base64url. So a client learns no address from it, also not by trying
-//! all of them; it can't make one for an endpoint that it was not given; and two clients can't see that they are at the
-//! same endpoint. What isn't such a value counts as none. A client can still pass its own cookie on to another client:
-//! a session doesn't authenticate the client.
+//! and the cookie's name as associated data, in base64url. So a client learns no address from it, not even by trying
+//! all addresses; it can't make a value for an endpoint that it did not get; and two clients can't see that they are at
+//! the same endpoint. Any other value counts as no cookie. A client can still give its own cookie to another client: a
+//! session doesn't authenticate the client.
 //!
-//! Each key of the config is a text of 32 characters or more, and SHA-256 makes the cipher's key of it: such a text can't be guessed, so
-//! nothing slower is needed.
+//! Each key of the config is a text of 32 characters or more, and its SHA-256 is the cipher's key. Nobody can guess
+//! such a text, so a slow key derivation isn't needed.
 
 use std::{fmt, sync::LazyLock};
 
@@ -25,7 +25,7 @@ use crate::session_of;
 const HASH: usize = 8;
 /// Bytes of the authentication tag.
 const TAG: usize = 16;
-/// Bytes of a value, and its characters.
+/// Bytes of a value before base64url; `TEXT` is its characters.
 const SEALED: usize = NONCE_LEN + HASH + TAG;
 const TEXT: usize = SEALED.div_ceil(3) * 4;
 
@@ -35,14 +35,15 @@ pub struct SessionSeal {
     keys: Vec<LessSafeKey>,
 }
 
-/// The key of this process, for cookies to which the config gives none. Without randomness there is no such key, and so no cookie.
+/// The key of this process, for cookies without a key in the config. If the system gives no random bytes, there is no
+/// such key, and so no cookie.
 static OWN: LazyLock<Option<[u8; 32]>> = LazyLock::new(|| {
     let mut key = [0; 32];
     rand::fill(&mut key).ok().map(|()| key)
 });
 
 impl SessionSeal {
-    /// For the cookie's name and keys; without keys of the config, with that of this process.
+    /// For the cookie's name and keys; without keys in the config, with the key of this process.
     pub fn new(cookie: &SessionCookie) -> Self {
         // 32 bytes are a key of AES-256 in any case.
         let key = |bytes: &[u8]| UnboundKey::new(&AES_256_GCM, bytes).ok().map(LessSafeKey::new);
@@ -51,7 +52,7 @@ impl SessionSeal {
         Self { name: cookie.name.clone(), keys: given.chain(own).collect() }
     }
 
-    /// The value for an endpoint, by its label. `None` without a key or randomness: then there is no cookie.
+    /// The value for an endpoint, by its label. `None` without a key or random bytes: then there is no cookie.
     pub fn seal(&self, endpoint: &str) -> Option<String> {
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).ok()?;
@@ -65,12 +66,12 @@ impl SessionSeal {
         Some(BASE64_URL_SAFE_NO_PAD.encode(sealed))
     }
 
-    /// The hash of the endpoint that a value was made for; `None` if none of the keys has made it.
+    /// The hash of the endpoint that a value was made for; `None` if none of the keys made it.
     pub fn open(&self, value: &[u8]) -> Option<u64> {
         if value.len() != TEXT {
             return None;
         }
-        // The decoder wants room for a last group of three bytes.
+        // The decoder needs room for a whole last group of three bytes.
         let mut sealed = [0; TEXT];
         let len = BASE64_URL_SAFE_NO_PAD.decode_slice(value, &mut sealed).ok()?;
         let (nonce, rest) = sealed.get(..len)?.split_at_checked(NONCE_LEN)?;
@@ -123,24 +124,24 @@ mod tests {
     }
 
     #[test]
-    fn without_a_key_of_the_config_a_session_is_known_to_this_process_alone() {
+    fn without_a_key_in_the_config_only_this_process_can_read_a_session() {
         let value = seal("sid", &[]).seal(ENDPOINT).unwrap();
         assert_eq!(seal("sid", &[]).open(value.as_bytes()), Some(session_of(ENDPOINT)), "after a reload");
         assert_eq!(seal("sid", &["one"]).open(value.as_bytes()), None);
     }
 
     #[test]
-    fn a_value_says_nothing_of_its_endpoint() {
+    fn a_value_does_not_show_its_endpoint() {
         let seal = seal("sid", &["one"]);
         let (a, b) = (seal.seal(ENDPOINT).unwrap(), seal.seal(ENDPOINT).unwrap());
         assert_ne!(a, b, "the same endpoint, twice");
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(&a).unwrap();
         let hash = session_of(ENDPOINT).to_be_bytes();
-        assert!(!bytes.windows(HASH).any(|part| part == hash), "whoever guesses the address finds it");
+        assert!(!bytes.windows(HASH).any(|part| part == hash), "the hash of a guessed address is visible");
     }
 
     #[test]
-    fn what_attache_has_not_written_is_no_session() {
+    fn a_value_that_attache_has_not_written_is_no_session() {
         let seal = seal("sid", &["one"]);
         let value = seal.seal(ENDPOINT).unwrap();
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(&value).unwrap();

@@ -1,7 +1,7 @@
 //! One upstream as all workers see it: a snapshot of its endpoints that is swapped whole, and counters.
 //!
 //! Only the control thread writes the snapshot; it also builds what balancing needs of it
-//! ([`Index`](crate::balance::Index)), once for all workers, so that a pick never builds anything of its size.
+//! ([`Index`](crate::balance::Index)), once for all workers, so that no pick has to build a table for all endpoints.
 
 use std::{
     collections::HashMap,
@@ -38,7 +38,7 @@ pub struct EndpointSet {
 }
 
 impl EndpointSet {
-    /// How many may get new requests.
+    /// The number of endpoints that may get new requests.
     pub fn usable(&self) -> usize {
         self.endpoints.iter().filter(|endpoint| endpoint.usable()).count()
     }
@@ -47,7 +47,7 @@ impl EndpointSet {
 /// One upstream as all workers see it.
 #[derive(Debug)]
 pub struct Shared {
-    /// What is kept beside it is found by this.
+    /// The key of data about the upstream that is kept elsewhere.
     pub id: Id,
     /// Its part of the config.
     pub config: Arc<model::Upstream>,
@@ -65,11 +65,11 @@ pub struct Shared {
     pub pending: AtomicU32,
     /// Retries running, over all workers.
     pub retries: AtomicU32,
-    /// What the ejections of its endpoints need together (owned by `outlier`).
+    /// The state that the ejections of its endpoints share (owned by `outlier`).
     pub ejections: crate::outlier::Ejections,
-    /// What the look-ups of its names said last.
+    /// The last results of the look-ups of its names.
     pub lookups: crate::discovery::Lookups,
-    /// The generation in which it was last said that a subset is empty; 0 is none.
+    /// The generation for which the log last reported an empty subset; 0 is none.
     pub(crate) empty_subset_said: AtomicU64,
     health_epoch: Arc<AtomicU64>,
 }
@@ -95,7 +95,7 @@ impl Shared {
     }
 
     /// The same upstream under a new config: it begins with the endpoints of `old`, their health and their load, if
-    /// both configs name the same addresses. A reload loses nothing that way.
+    /// both configs name the same addresses. So a reload loses no state.
     pub fn inherit_from(config: Arc<model::Upstream>, old: &Self) -> Self {
         let mut new = Self::new(config);
         if new.config.address == old.config.address {
@@ -114,10 +114,12 @@ impl Shared {
         new
     }
 
-    /// Makes `specs` the endpoints, `failure` the state of the last look-up. An endpoint whose address, name and zone
-    /// are still named stays the same `Arc`; one that is not is marked `removed`. True if a generation began.
+    /// Sets the endpoints to `specs`, and the state of the last look-up to `failure`. An endpoint whose address, name
+    /// and zone are still in `specs` stays the same `Arc`; any other is marked `removed`. True if a new generation
+    /// began.
     ///
-    /// Two specs of one address: the first wins. Called from one thread only (two callers at once could lose one's work).
+    /// Of two specs with one address the first wins. Call it from one thread only: of two calls at once, one could be
+    /// lost.
     pub fn replace_endpoints(&self, mut specs: Vec<EndpointSpec>, failure: Option<Reason>) -> bool {
         specs.sort_by(|a, b| a.address.cmp(&b.address));
         specs.dedup_by(|b, a| a.address == b.address);
@@ -150,7 +152,7 @@ impl Shared {
             let kept: std::collections::HashSet<_> = set.endpoints.iter().map(Arc::as_ptr).collect();
             let gone: Vec<_> = old.endpoints.iter().filter(|e| !kept.contains(&Arc::as_ptr(e))).collect();
             self.endpoints.store(Arc::new(set));
-            // Only now: a worker that still holds the old set finds another endpoint in the next one.
+            // Only now, so that a worker that still has the old set can find another endpoint in the new one.
             for endpoint in gone {
                 endpoint.remove();
             }

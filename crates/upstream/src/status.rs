@@ -1,6 +1,6 @@
-//! What is known of an upstream and its endpoints at one moment, as plain values: for the admin API and for people.
+//! The state of an upstream and its endpoints at one moment, as plain values: for the admin API and for people.
 //!
-//! Nothing here is on a request's way. Times are ages, so that they mean the same on any clock.
+//! Nothing here is on a request's path. Times are ages, so that they mean the same on any clock.
 
 use std::{
     fmt,
@@ -28,25 +28,25 @@ pub struct EndpointStatus {
     pub weight: u32,
     /// 0 is used first.
     pub priority: u8,
-    /// What may be done with it, in one word.
+    /// Whether it gets requests, in one word.
     pub state: EndpointState,
-    /// Since when, and why it is in that state.
+    /// How long it has been in that state, and why.
     pub standing: StateAge,
-    /// Since discovery named it.
+    /// Time since discovery named it.
     pub age: Duration,
     /// Requests running on it, over all workers.
     pub active_requests: u32,
-    /// Its latency as `peak-ewma` sees it; `None` where that isn't measured, or not yet.
+    /// Its latency as `peak-ewma` estimates it; `None` if it isn't measured, or not yet.
     pub latency: Option<Duration>,
-    /// What active health checks say.
+    /// The state of active health checks.
     pub health: HealthStatus,
-    /// What ejection says.
+    /// The state of ejection.
     pub ejection: EjectionStatus,
-    /// What its failure breaker says; `None` where it has none.
+    /// The state of its failure breaker; `None` if it has none.
     pub circuit: Option<CircuitStatus>,
 }
 
-/// What may be done with an endpoint. Where several objections hold, the first of this order is named.
+/// Whether an endpoint gets requests. If several causes exclude it, the first in this order is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointState {
     /// Fails its health checks.
@@ -55,14 +55,14 @@ pub enum EndpointState {
     Ejected,
     /// No connection to it can be made.
     Unreachable,
-    /// Left alone, or probed, by its failure breaker.
+    /// Its failure breaker is open, or probes it.
     CircuitOpen,
     /// Gets requests.
     Healthy,
 }
 
 impl EndpointState {
-    /// The word, as the label `state` of `attache_upstream_endpoints` has it.
+    /// The word for it, as in the label `state` of `attache_upstream_endpoints`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unhealthy => "unhealthy",
@@ -80,10 +80,10 @@ impl fmt::Display for EndpointState {
     }
 }
 
-/// What active health checks say of an endpoint.
+/// The state of an endpoint's active health checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthStatus {
-    /// True also where nothing is checked.
+    /// True also if there is no check.
     pub healthy: bool,
     /// Since when, and why.
     pub standing: StateAge,
@@ -95,14 +95,14 @@ pub struct HealthStatus {
     pub last_failure: Option<Arc<String>>,
 }
 
-/// What ejection says of an endpoint.
+/// The state of an endpoint's ejection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EjectionStatus {
     /// It is ejected.
     pub ejected: bool,
     /// Since when, and why.
     pub standing: StateAge,
-    /// Until it comes back, where it is ejected.
+    /// Time until it comes back, if it is ejected.
     pub remaining: Option<Duration>,
     /// Ejections since discovery named it.
     pub ejections: u64,
@@ -119,7 +119,7 @@ pub struct UpstreamStatus {
     pub name: Name,
     /// Its endpoints, sorted by address.
     pub endpoints: Vec<EndpointStatus>,
-    /// Why there is none, or why the last look-up failed while these still serve.
+    /// Why there is no endpoint, or why the last look-up failed while these still serve.
     pub discovery_failure: Option<Reason>,
     /// Requests running, over all workers.
     pub active_requests: u32,
@@ -134,7 +134,7 @@ pub struct UpstreamStatus {
 }
 
 impl Endpoint {
-    /// What may be done with it.
+    /// Whether it gets requests.
     pub fn state(&self) -> EndpointState {
         if !self.healthy.load(Relaxed) {
             EndpointState::Unhealthy
@@ -149,7 +149,7 @@ impl Endpoint {
         }
     }
 
-    /// Everything that is known of it.
+    /// Everything that is known about it.
     pub fn status(&self, now: Instant) -> EndpointStatus {
         let health = HealthStatus {
             healthy: self.healthy.load(Relaxed),
@@ -167,7 +167,7 @@ impl Endpoint {
             EndpointState::Ejected => ejection.standing.clone(),
             EndpointState::Unreachable => self.reach_change.standing(self.added, now),
             EndpointState::CircuitOpen => of_circuit.unwrap_or(&health.standing).clone(),
-            // Whichever objection was dropped last.
+            // The cause that ended last.
             EndpointState::Healthy => {
                 let reach = self.reach_change.standing(self.added, now);
                 let standings = [&health.standing, &ejection.standing, &reach].into_iter().chain(of_circuit);
@@ -194,7 +194,7 @@ impl Endpoint {
 }
 
 impl Shared {
-    /// Everything that is known of the upstream, but for its breaker.
+    /// Everything that is known about the upstream, except its breaker.
     pub fn status(&self, now: Instant) -> UpstreamStatus {
         let set = self.endpoints.load();
         UpstreamStatus {
@@ -224,7 +224,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn an_endpoint_says_since_when_it_is_out_and_why() {
+    async fn the_status_of_an_endpoint_shows_since_when_it_is_out_and_why() {
         let shared = shared(Balance::default(), (1..=3).map(spec).collect());
         let endpoint = shared.endpoints.load().endpoints[0].clone();
         tokio::time::advance(10 * SECOND).await;

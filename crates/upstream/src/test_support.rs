@@ -29,7 +29,7 @@ pub(crate) fn shared(balance: Balance, specs: Vec<EndpointSpec>) -> Arc<Shared> 
     Arc::new(shared)
 }
 
-/// What an attempt is begun with.
+/// A context for an attempt.
 pub(crate) fn context() -> CallContext {
     CallContext::new(Rc::new(Client::default()), Rc::new(Exchange::new("test".into(), "http1", None)))
 }

@@ -1,5 +1,5 @@
-//! What tests of calls need: an upstream of loopback endpoints, calls to it, and servers that say exactly what a test
-//! wants them to say.
+//! Helpers for tests of calls: an upstream of loopback endpoints, calls to it, and servers that send exactly what a
+//! test tells them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may end on what it did not expect")]
 
 use std::{
@@ -52,7 +52,7 @@ pub(crate) fn shared(config: model::Upstream, endpoints: Vec<Arc<Endpoint>>) -> 
     Arc::new(shared)
 }
 
-/// An upstream whose first endpoint that was not tried is picked: each is the reserve of the one before.
+/// An upstream that always picks the first endpoint that was not tried: each endpoint is the reserve of the one before.
 pub(crate) fn upstream(config: model::Upstream, endpoints: Vec<Arc<Endpoint>>) -> WorkerUpstream {
     for (priority, endpoint) in (0..).zip(&endpoints) {
         endpoint.update(&EndpointSpec { priority, ..EndpointSpec::new(endpoint.address.clone()) });
@@ -206,7 +206,7 @@ pub(crate) async fn head(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8(head).unwrap())
 }
 
-/// Reads until this text has come.
+/// Reads until this text has arrived.
 pub(crate) async fn until(stream: &mut TcpStream, end: &str) -> Option<String> {
     let mut bytes = Vec::new();
     while !bytes.ends_with(end.as_bytes()) {

@@ -1,23 +1,23 @@
 //! One attempt: a call at one endpoint, from the choice of the endpoint to the end of its answer.
 //!
-//! An [`Attempt`] is the only thing that knows to which endpoint an attempt of a request went. It ends exactly once, with an
-//! [`Outcome`], and this is the one place that then tells all who want to know:
+//! An [`Attempt`] is the only thing that knows to which endpoint an attempt of a request went. It ends exactly once,
+//! with an [`Outcome`]. Only this module then informs the others:
 //!
-//! | who is told | what | when |
+//! | receiver | what it learns | when |
 //! | --- | --- | --- |
 //! | ejection ([`outlier`](crate::outlier)) | success or failure | the end |
 //! | the endpoint's breaker, the upstream's breaker | success or failure | the end; a probe's success at the answer's head |
 //! | the balancer (EWMA, failures as load) | latency; success or failure | the answer's head; the end |
-//! | adaptive concurrency ([`Load`]) | whether its latency is a sample | the answer's head, or the end where none came |
+//! | adaptive concurrency ([`Load`]) | whether its latency is a sample | the answer's head, or the end if no head came |
 //! | the span, the exchange's record | endpoint, status, reason | as it happens |
-//! | the counts of running requests | one less | when the attempt, or the tunnel that came of it, is dropped |
+//! | the counts of running requests | one less | when the attempt, or the tunnel that it became, is dropped |
 //!
 //! **Ends.** An answer that is a failure (5xx, a failing grpc-status) ends the attempt at once; a good one ends it with
-//! its body: a body that is cut is a failure of the endpoint, although its head said 200. An attempt that is dropped
-//! before its answer's head ended by a timeout, and [`CallContext::overdue`] says by whose: behind that instant (the
-//! route's deadline, or the attempt's own) it is the endpoint that was too slow. Before it, it is the caller who left
-//! or has a shorter deadline, which counts neither for nor against the endpoint. An attempt that is dropped after a
-//! good head was a success: the caller did not wait for its end.
+//! its body: a body that is cut is a failure of the endpoint, although its head said 200. If an attempt is dropped
+//! before its answer's head, [`CallContext::overdue`] says why: after that instant (the route's deadline, or the
+//! attempt's own) the endpoint was too slow. Before it, the caller left or had a shorter deadline, which counts neither
+//! for nor against the endpoint. An attempt that is dropped after a good head was a success: the caller did not wait
+//! for its end.
 //!
 //! A probe of a half-open breaker has succeeded with its head: an answer that streams for an hour must not keep the
 //! breaker half-open for as long.
@@ -43,19 +43,19 @@ use crate::{
     overdue::Overdue,
 };
 
-/// Observers of the end of an attempt, in addition to its endpoint: the layers above the choice of the endpoint add
+/// Observers of the end of an attempt, in addition to its endpoint. The layers above the choice of the endpoint add
 /// them.
 #[derive(Debug, Default)]
 pub struct OutcomeReceivers {
     /// The upstream's breaker let it through.
     pub circuit: Option<Admitted>,
-    /// Who measures how long the upstream takes.
+    /// The measurement of the upstream's latency.
     pub load: Option<Rc<dyn Load>>,
 }
 
 /// Measures how long an upstream takes.
 pub trait Load: fmt::Debug {
-    /// The head of the answer came, or there will be none.
+    /// The head of the answer came, or none will come.
     fn answered(&self, outcome: Outcome);
 }
 
@@ -71,7 +71,7 @@ pub struct Attempt {
     admitted: Option<Admitted>,
     /// When it began. Only where latency is wanted: reading the clock is not free.
     started: Option<Instant>,
-    /// From when on a missing answer is the endpoint's failure.
+    /// The instant after which a missing answer is the endpoint's failure.
     deadline: Option<Overdue>,
     stage: Stage,
     measured: Option<Measured>,
@@ -94,13 +94,13 @@ enum Stage {
     Asked,
     /// The head of a good answer came.
     Answered,
-    /// Everybody was told.
+    /// All observers were informed.
     Ended,
 }
 
 impl Attempt {
-    /// Begins an attempt at `endpoint`, which is asked for its breaker's consent; without it the call goes there all the
-    /// same, uncounted.
+    /// Begins an attempt at `endpoint`, and asks the endpoint's breaker for a permit. Without a permit the call goes
+    /// there all the same, and the breaker doesn't count it.
     pub fn begin(
         permit: RequestPermit,
         endpoint: Arc<Endpoint>,
@@ -111,7 +111,7 @@ impl Attempt {
         Self::admitted(permit, endpoint, admitted, context, judges)
     }
 
-    /// The same at an endpoint whose breaker was asked already.
+    /// The same for an endpoint whose breaker was already asked.
     pub(crate) fn admitted(
         permit: RequestPermit,
         endpoint: Arc<Endpoint>,
@@ -142,7 +142,7 @@ impl Attempt {
         }
     }
 
-    /// Where it goes; `None` once a tunnel has taken over.
+    /// Its endpoint; `None` once a tunnel has taken over.
     pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
         self.charge.as_ref().map(Charge::endpoint)
     }
@@ -158,8 +158,8 @@ impl Attempt {
         self.span.clone()
     }
 
-    /// Its connection goes to another endpoint than the chosen one. `why` is what the chosen one failed with; `None` says
-    /// nothing of it.
+    /// Its connection goes to another endpoint than the chosen one. `why` is the reason why the chosen one failed;
+    /// `None` is neutral about it.
     pub(crate) fn moved_to(&mut self, endpoint: &Arc<Endpoint>, why: Option<Reason>) {
         if self.charge.as_ref().is_none_or(|charge| Arc::ptr_eq(charge.endpoint(), endpoint)) {
             return;
@@ -208,13 +208,13 @@ impl Attempt {
         self.conclude(Outcome::of_error(error));
     }
 
-    /// The answer's body broke off.
+    /// The answer's body was cut.
     pub(crate) fn cut(&mut self, reason: Reason) {
         self.note_failure(reason);
         self.conclude(Outcome::of_cut(reason));
     }
 
-    /// It has become a tunnel, which holds its place in the counts from now on.
+    /// It has become a tunnel. From now on the tunnel holds the attempt's part of the counts.
     pub(crate) fn opened(mut self) -> Option<Charge> {
         if self.stage == Stage::Asked {
             if let Some(span) = &self.span {
@@ -237,7 +237,7 @@ impl Attempt {
         }
     }
 
-    /// Tells its duration, which ends with the answer's body. A tunnel is no request any more.
+    /// Records its duration, which ends with the answer's body. A tunnel is no longer a request.
     fn tell_duration(&mut self) {
         if let (Some(measured), Some(charge)) = (self.measured.take(), &self.charge) {
             let Measured { began, version, status, failed } = measured;
@@ -268,7 +268,7 @@ impl Attempt {
         }
     }
 
-    /// Tells all observers, once.
+    /// Informs all observers, once.
     fn conclude(&mut self, outcome: Outcome) {
         if std::mem::replace(&mut self.stage, Stage::Ended) == Stage::Ended {
             return;
@@ -282,7 +282,7 @@ impl Attempt {
         self.tell_endpoint(outcome);
     }
 
-    /// Tells those who know the endpoint.
+    /// Informs the observers of the endpoint.
     fn tell_endpoint(&mut self, outcome: Outcome) {
         let admitted = self.admitted.take();
         let (Some(charge), Some(success)) = (&self.charge, outcome.is_success()) else { return };

@@ -1,4 +1,4 @@
-//! How an attempt ended, and whose doing that was.
+//! How an attempt ended, and who caused that end.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::{Error, SentPart};
 /// How an attempt at an endpoint ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It answered, and nothing says that it failed.
+    /// The endpoint answered, and nothing shows a failure.
     Success,
     /// The endpoint failed.
     Failed(Failure),
@@ -20,7 +20,7 @@ pub enum Outcome {
     Overdue(Reason),
     /// The caller left, or its own deadline was shorter than the route's: no failure of the endpoint.
     CallerGaveUp,
-    /// It says nothing of the endpoint: a limit of attache's own, a refused stream, a lost close race.
+    /// Neutral about the endpoint: a limit of attache's own, a refused stream, a lost close race.
     Inconclusive,
 }
 
@@ -34,7 +34,7 @@ pub enum Failure {
 }
 
 impl Outcome {
-    /// Whether the endpoint did well; `None` where this says nothing of it.
+    /// Whether the endpoint succeeded; `None` if the outcome is neutral.
     pub const fn is_success(self) -> Option<bool> {
         match self {
             Self::Success => Some(true),
@@ -76,18 +76,18 @@ impl Outcome {
         }
     }
 
-    /// What an error says. Not the endpoint's: attache's own limits and deadlines, a refused stream (the peer restarts or
-    /// sheds load in an orderly way), a lost close race.
+    /// The outcome of an error. These are not failures of the endpoint: attache's own limits and deadlines, a refused
+    /// stream (the peer restarts or sheds load in an orderly way), a lost close race.
     pub fn of_error(error: &Error) -> Self {
         let failed = match error.reason {
-            // A connection that was kept may lose the close race; one whose peer has gone silent has lost no race.
+            // On a reused connection, the end may be a lost close race. If the peer is silent, it is not.
             Reason::UpstreamReset => error.sent != SentPart::Refused && (!error.reused || error.is_silence()),
             reason => reason.is(Class::EndpointFailed) || reason.is(Class::NoConnection),
         };
         if failed { Self::Failed(Failure::NoAnswer(error.reason)) } else { Self::Inconclusive }
     }
 
-    /// What the end of a body before its time says. What the client's own body or attache did to it isn't the endpoint's.
+    /// The outcome of a body that was cut. If the client's own body or attache caused it, the endpoint didn't fail.
     pub(crate) fn of_cut(reason: Reason) -> Self {
         if reason.is(Class::EndpointFailed) {
             Self::Failed(Failure::NoAnswer(reason))

@@ -35,7 +35,7 @@ async fn bodies_that_are_cut_add_up_although_their_heads_were_good() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_client_or_attache_does_to_a_body_is_not_the_endpoints() {
+async fn a_body_cut_by_the_client_or_attache_is_no_failure_of_the_endpoint() {
     let (shared, endpoint) = three();
     for reason in [Reason::ClientClosed, Reason::IdleTimeout, Reason::RequestTimeout, Reason::BadRequest] {
         for _ in 0..9 {
@@ -80,7 +80,7 @@ async fn only_the_first_end_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_attempt_is_overdue_from_the_configs_deadline_on_and_before_it_the_callers_doing() {
+async fn a_dropped_attempt_is_overdue_after_the_configs_deadline_and_given_up_by_the_caller_before_it() {
     #[derive(Debug, Default)]
     struct Recorder(RefCell<Vec<Outcome>>);
     impl Load for Recorder {
@@ -106,7 +106,7 @@ async fn a_dropped_attempt_is_overdue_from_the_configs_deadline_on_and_before_it
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_has_succeeded_with_its_head_and_its_cut_body_counts_in_what_comes_after() {
+async fn a_probe_succeeds_with_its_head_and_its_cut_body_counts_in_the_next_state() {
     let config = FailureBreaker { consecutive: 1, probes: 1, success_rate: 0.0, ..FailureBreaker::default() };
     let circuit_breaker = CircuitBreaker { failures: Some(config.clone()), ..CircuitBreaker::default() };
     let shared = Shared::new(Arc::new(Upstream { circuit_breaker, ..upstream("test") }));

@@ -1,13 +1,15 @@
-//! Failures as load, for `least-request`: an endpoint that fails fast has little running, which must not attract traffic.
+//! Failures as load, for `least-request`: an endpoint that fails fast has few running requests, which must not attract
+//! traffic.
 //!
-//! **Rule.** A failure counts as one more running request. It fades with `tau` = 10 s, and by a sixteenth with every success: an
-//! endpoint that fails always looks as busy as one that takes ten seconds for each request, and one in a hundred failures hardly
-//! shows. At most 100; below a tenth it is nothing. `peak-ewma` has the same in its own currency ([`super::ewma`]).
+//! **Rule.** A failure counts as one more running request. It fades with `tau` = 10 s, and by a sixteenth with every
+//! success: an endpoint that fails always looks as busy as one that takes ten seconds for each request, and one failure
+//! in a hundred requests hardly counts. The most is 100; below a tenth it is zero. `peak-ewma` has the same rule in its
+//! own unit ([`super::ewma`]).
 //!
 //! **Source.** The idea is that of linkerd2-proxy's load biaser.
 //!
-//! An endpoint without failures costs a load of a zero: no clock is read. Workers race on the two atomics; a lost update
-//! costs one failure.
+//! For an endpoint without failures a pick only loads a zero: it reads no clock. Workers race on the two atomics; a
+//! lost update costs one failure.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -20,7 +22,7 @@ const SUCCESS: f64 = 15.0 / 16.0;
 const MAX_BIAS: f64 = 100.0;
 const MIN_BIAS: f64 = 0.1;
 
-/// Requests that its failures count as.
+/// The number of requests that its failures count as.
 pub(super) fn load(endpoint: &Endpoint) -> f64 {
     let bits = endpoint.bias.load(Relaxed);
     if bits == 0 {
@@ -29,7 +31,7 @@ pub(super) fn load(endpoint: &Endpoint) -> f64 {
     let since = endpoint.since_added(Instant::now()).saturating_sub(endpoint.bias_at.load(Relaxed));
     let left = f64::from_bits(bits) * (-(since as f64) / TAU).exp();
     if left < MIN_BIAS {
-        // Forgotten, so that no later pick reads the clock; unless it failed just now.
+        // Set to zero, so that no later pick reads the clock; unless the endpoint failed just now.
         let _ = endpoint.bias.compare_exchange(bits, 0, Relaxed, Relaxed);
         return 0.0;
     }

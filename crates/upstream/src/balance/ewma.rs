@@ -1,10 +1,10 @@
 //! Peak EWMA: latency that jumps up at once and comes down slowly (Finagle's `PeakEwma`, after "The power of two
 //! choices with peak exponentially weighted moving average").
 //!
-//! Let `e` be the estimate, `t` the time since it was last moved, `tau` 10 s and `w = exp(-t/tau)`.
-//! A response of latency `l` makes it `l` if `l > e`, else `e·w + l·(1-w)`. The cost of an endpoint is
-//! `e·w·(active + 1)`: without responses the estimate fades, so a slow endpoint gets another chance. One never measured
-//! costs nothing until it has a request running, then more than any other.
+//! Let `e` be the estimate, `t` the time since it was last moved, `tau` 10 s and `w = exp(-t/tau)`. A response of
+//! latency `l` makes it `l` if `l > e`, else `e·w + l·(1-w)`. The cost of an endpoint is `e·w·(active + 1)`: without
+//! responses the estimate fades, so a slow endpoint gets another chance. An endpoint that was never measured costs
+//! nothing until it has a running request, and then more than any other.
 //!
 //! A failure is often fast, which must not attract traffic: it counts as the largest of its latency, 1 s and three times
 //! the estimate, at most 60 s. Like any peak it fades with `tau`.
@@ -21,7 +21,7 @@ const TAU: f64 = 10e9;
 const FAILURE: f64 = 1e9;
 const FAILURE_FACTOR: f64 = 3.0;
 const FAILURE_MAX: f64 = 60e9;
-/// Cost of a request running on an endpoint of which nothing is known.
+/// Cost of a request running on an endpoint that was never measured.
 const UNKNOWN: f64 = 1e15;
 
 /// The estimate in nanoseconds, faded to `now`.
@@ -44,7 +44,7 @@ pub(super) fn cost(endpoint: &Endpoint, now: Instant) -> f64 {
     if estimate == 0.0 { active * UNKNOWN } else { estimate * keep * (active + 1.0) }
 }
 
-/// Takes a finished request into the estimate.
+/// Adds a finished request to the estimate.
 pub(crate) fn observe(endpoint: &Endpoint, latency: Duration, success: bool, now: Instant) {
     let (estimate, keep) = faded(endpoint, now);
     let mut latency = latency.as_nanos() as f64;

@@ -1,4 +1,5 @@
-//! What balancing needs of one generation of endpoints, health aside: built once, shared by all workers.
+//! What balancing needs to know of one generation of endpoints, apart from their health: built once, shared by all
+//! workers.
 
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ pub struct Index {
 #[derive(Debug)]
 pub(super) struct Tier {
     pub(super) all: Group,
-    /// Those of attache's own zone and those of others; both `None` unless both exist and no hash decides.
+    /// The endpoints of attache's own zone, and those of other zones; both `None` unless both exist and no hash
+    /// decides.
     pub(super) local: Option<Group>,
     pub(super) remote: Option<Group>,
     /// For the hashing algorithms, where there are two endpoints or more.

@@ -1,8 +1,9 @@
 //! Consistent hashing by lookup table (Eisenbud et al., "Maglev", NSDI 2016, section 3.4).
 //!
-//! Every endpoint prefers the slots of the table in an order of its own (offset and skip from its label); in turns each takes
-//! the first free one it prefers, until the table is full. An endpoint of weight w takes w turns where the heaviest takes its
-//! weight. A slot whose endpoint is not acceptable is left for the slot of the key hashed again, then for the next slots.
+//! Every endpoint prefers the slots of the table in an order of its own (offset and skip from its label); in turns each
+//! takes the first free slot in its order, until the table is full. The number of turns of an endpoint is in proportion
+//! to its weight. If the endpoint of a key's slot is not acceptable, the slot of the key hashed again is tried, and at
+//! last the following slots.
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@
 //! what depends on health (`Plan`) once per change of health by each worker. A pick samples and checks what
 //! it drew, so it costs O(1), or O(log n) with weights, and scans only when samples keep hitting unusable endpoints.
 //!
-//! Endpoints already tried for the same request are avoided while any other usable one exists, in any tier.
+//! An endpoint that was already tried for the same request is avoided while another usable one exists, in any tier.
 
 pub(crate) mod bias;
 pub(crate) mod ewma;
@@ -48,7 +48,7 @@ pub struct Balancer {
     config: model::Balance,
     policy: Policy,
     rng: fastrand::Rng,
-    /// Whose plan and robins these are.
+    /// The index that the plan and the robins belong to.
     index: Arc<Index>,
     epoch: u64,
     /// Picks until health is checked again, whatever the epoch says.
@@ -57,7 +57,7 @@ pub struct Balancer {
     robins: Robins,
 }
 
-/// What a pick knows of its request and moment.
+/// What a pick knows about its request and the present state.
 struct Pick<'a> {
     set: &'a EndpointSet,
     tried: &'a [Arc<Endpoint>],
@@ -84,7 +84,7 @@ impl Pick<'_> {
     fn acceptable(&self, index: u32) -> bool {
         self.endpoint(index).is_some_and(|endpoint| {
             let in_use = if self.panic {
-                // An endpoint without connections is no help, however many others are out of use.
+                // An endpoint that can't be connected to is not used even if all others are out.
                 !endpoint.removed.load(Relaxed) && (self.last_resort || !endpoint.unreachable.load(Relaxed))
             } else {
                 endpoint.usable()
@@ -122,8 +122,8 @@ impl Balancer {
         }
     }
 
-    /// Chooses an endpoint. `hash` is what [`request_hash`] said of the request; without one the hashing algorithms
-    /// choose at random. The caller begins an [`Attempt`](crate::Attempt) there.
+    /// Chooses an endpoint. `hash` is the result of [`request_hash`]; without one the hashing algorithms choose at
+    /// random. The caller begins an [`Attempt`](crate::Attempt) there.
     ///
     /// Errors: the reason of the last look-up, or `no-endpoint`, where there is no endpoint at all;
     /// `no-healthy-endpoint` where none is usable and the panic threshold is off.
@@ -150,7 +150,7 @@ impl Balancer {
         let subset = Affinity::narrow(affinity, &set.endpoints)?;
         match set.endpoints.as_slice() {
             [] => return Err(set.failure.unwrap_or(Reason::NoEndpoint)),
-            // It is the session's, or there is no session any more.
+            // It is the endpoint of the session, or the session's endpoint no longer exists.
             [only] if only.usable() && !affinity.is_some_and(|affinity| affinity.strict) => {
                 return Ok(only.clone());
             }
@@ -196,7 +196,8 @@ impl Balancer {
 
     fn look_at_health(&mut self, set: &EndpointSet, epoch: u64) {
         self.epoch = epoch;
-        // One look per pick, spread out: for health that was written without the epoch.
+        // Health may have been written without the epoch, so it is checked again after as many picks as there are
+        // endpoints.
         self.countdown = set.endpoints.len().max(64);
         self.plan.update(set, self.config.panic_threshold);
     }
@@ -237,7 +238,7 @@ impl Balancer {
             let drawn = group.draw(&mut self.rng)?;
             (drawn != first && pick.acceptable(drawn)).then_some(drawn)
         });
-        // Two endpoints: the other one, though it has a hundredth of the weight.
+        // Of two endpoints it is the other one, even if it has only a hundredth of the weight.
         let second = second
             .or_else(|| group.members.iter().copied().take(4).find(|&i| i != first && pick.acceptable(i)));
         let Some(second) = second else { return Some(first) };
@@ -259,7 +260,7 @@ impl Balancer {
         self.scan(pick, group)
     }
 
-    /// As `draw`, by looking at every member: one pass, each taken over with the probability of its weight
+    /// As `draw`, but over every member: in one pass each replaces the one before with the probability of its weight
     /// (reservoir of one, Efraimidis and Spirakis 2006).
     fn scan(&mut self, pick: &Pick<'_>, group: &Group) -> Option<u32> {
         let mut total = 0.0;
@@ -275,7 +276,7 @@ impl Balancer {
         chosen
     }
 
-    /// The chosen tier has nothing acceptable: every usable endpoint was tried, or health changed just now.
+    /// For a chosen tier without an acceptable endpoint: every usable one was tried, or health has just changed.
     fn anywhere(&mut self, pick: &Pick<'_>, tier: usize) -> Option<u32> {
         let index = &pick.set.index;
         let tiers = || index.tiers.iter().skip(tier).chain(index.tiers.iter().take(tier));

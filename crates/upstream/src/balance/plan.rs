@@ -6,8 +6,8 @@
 //! threshold uses all of its endpoints, and if no tier has any usable endpoint, traffic is spread over the tiers by
 //! their size. With the threshold at 0 nothing unusable is ever used.
 //!
-//! Within a tier the own zone counts the same way: it gets everything while 71 % of it is usable, below that
-//! its health's share, and the rest goes to the other zones in proportion to their weights.
+//! Within a tier the same rule holds for attache's own zone: it gets everything while 71 % of it is usable, and less
+//! below that, in proportion to its health. The rest goes to the other zones in proportion to their weights.
 
 use super::index::Group;
 use crate::EndpointSet;
@@ -78,7 +78,7 @@ impl Plan {
         }
     }
 
-    /// Nothing was usable: worth another look.
+    /// Nothing was usable at the last check, so it is worth another one.
     pub(super) fn is_empty(&self) -> bool {
         !self.tiers.iter().any(|tier| tier.cumulative > 0.0)
     }

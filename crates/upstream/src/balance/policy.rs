@@ -1,5 +1,5 @@
-//! The balancing policies: one row for each algorithm of the config. What a policy needs of picks, attempts and the set of
-//! endpoints stands in its row; nothing else compares algorithms.
+//! The balancing policies: one row for each algorithm of the config. A row says what its policy needs from picks,
+//! attempts and the set of endpoints; no other code compares algorithms.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -78,12 +78,12 @@ impl Policy {
     }
 }
 
-/// Requests that run, and failures of late.
+/// Running requests, and recent failures.
 fn requests(_: &Pick<'_>, endpoint: &Endpoint) -> f64 {
     f64::from(endpoint.active.load(Relaxed)) + bias::load(endpoint)
 }
 
-/// Latency times requests that run.
+/// Latency times running requests.
 fn latency(pick: &Pick<'_>, endpoint: &Endpoint) -> f64 {
     ewma::cost(endpoint, pick.now.unwrap_or_else(Instant::now))
 }

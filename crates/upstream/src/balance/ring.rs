@@ -1,8 +1,8 @@
 //! Consistent hashing on a ring (Karger 1997), points as in ketama.
 //!
-//! An endpoint has 160 points for the mean weight, at least one; point i lies at `hash_bytes("LABEL_i")`. A key belongs to
-//! the first point at or behind it, and to the next acceptable endpoint if that one is not. Points depend on the
-//! endpoint alone (with equal weights), so when one leaves only its own keys move.
+//! An endpoint has 160 points for the mean weight, at least one; point i lies at `hash_bytes("LABEL_i")`. A key belongs
+//! to the first point at or behind it, and to the next acceptable endpoint if that one is not. Points depend on the
+//! endpoint alone (with equal weights), so if an endpoint leaves, only its own keys move.
 
 use std::{fmt::Write as _, sync::Arc};
 

@@ -1,8 +1,8 @@
 //! Weighted round-robin: earliest deadline first.
 //!
 //! Every endpoint has a deadline; the earliest is used and its deadline moves on by 1/weight. That spreads an
-//! endpoint's turns evenly (smooth) at O(log n) a pick. Each worker begins at deadlines of its own, so that workers
-//! don't meet at the same endpoint.
+//! endpoint's turns evenly (smooth) at O(log n) a pick. Each worker begins with its own random deadlines, so that
+//! workers don't all choose the same endpoint.
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
@@ -59,7 +59,7 @@ impl Robins {
         for _ in 0..round.len() {
             let mut turn = round.peek_mut()?;
             let member = turn.member;
-            // Who is skipped loses its turn: it must not get a burst of them once it is back.
+            // A skipped endpoint loses its turn: it must not get many turns at once when it is back.
             turn.deadline += step(member);
             drop(turn);
             if pick.acceptable(member) {

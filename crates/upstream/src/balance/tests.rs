@@ -38,7 +38,7 @@ fn endpoint(shared: &Shared, at: usize) -> Arc<Endpoint> {
     shared.endpoints.load().endpoints[at].clone()
 }
 
-/// An upstream that ejects nobody.
+/// An upstream that ejects no endpoint.
 fn shared(balance: Balance, specs: Vec<EndpointSpec>) -> Arc<Shared> {
     let never = OutlierEjection { consecutive_5xx: 0, consecutive_local: 0, ..OutlierEjection::default() };
     let shared = Shared::new(Arc::new(Upstream { balance, outlier_ejection: never, ..upstream("test") }));
@@ -149,8 +149,8 @@ async fn a_fast_failure_does_not_attract_traffic() {
     assert!(share(&shares(&shared, 1000), 1) > 0.999);
 }
 
-/// The share of an endpoint that fails within a millisecond, beside two that take 20 ms, at 300 requests a second for a minute. Its
-/// failures are told as what they are, or as successes.
+/// The share of an endpoint that fails within a millisecond, beside two that take 20 ms, at 300 requests a second for a
+/// minute. Its failures are reported as failures, or as successes.
 async fn share_of_a_fast_failure(algorithm: Algorithm, honest: bool) -> f64 {
     let shared = shared(balance(algorithm), specs(3));
     let failing = endpoint(&shared, 2);
@@ -180,7 +180,7 @@ async fn share_of_a_fast_failure(algorithm: Algorithm, honest: bool) -> f64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_fast_attracts_traffic_only_where_failures_do_not_count_as_load() {
+async fn an_endpoint_that_fails_fast_attracts_traffic_only_if_failures_do_not_count_as_load() {
     for algorithm in [Algorithm::LeastRequest, Algorithm::PeakEwma] {
         let biased = share_of_a_fast_failure(algorithm.clone(), true).await;
         let naive = share_of_a_fast_failure(algorithm.clone(), false).await;
@@ -281,7 +281,7 @@ async fn when_an_endpoint_leaves_or_fails_a_consistent_hash_moves_hardly_more_th
 }
 
 #[tokio::test]
-async fn a_tier_hands_over_what_its_health_does_not_carry() {
+async fn a_tier_hands_over_the_traffic_that_its_health_does_not_allow() {
     let tiers = |n| EndpointSpec { priority: u8::from(n > 10), ..spec(n) };
     for algorithm in all_algorithms() {
         let shared = shared(balance(algorithm.clone()), (1..=20).map(tiers).collect());
@@ -423,7 +423,7 @@ fn algorithms() -> impl Strategy<Value = Algorithm> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Health is written behind the balancer's back here: no epoch tells it.
+    /// Health is written here without a change of the epoch, so the balancer isn't informed.
     #[test]
     fn an_unusable_endpoint_is_never_picked_while_a_usable_one_exists(
         algorithm in algorithms(),

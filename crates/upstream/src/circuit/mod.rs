@@ -1,7 +1,6 @@
 //! A failure breaker's state machine: closed, open, half-open.
 //!
-//! What all workers share of it is one word: see [`state`].
-//! What trips it and why is the rule of `attache_resilience::breaker`.
+//! All workers share one word of it: see [`state`]. `attache_resilience::breaker` says what opens it, and why.
 
 mod state;
 mod window;
@@ -31,12 +30,12 @@ const PROBING: Duration = Duration::from_secs(1);
 pub struct Circuit {
     config: FailureBreaker,
     upstream: Name,
-    /// Whose it is; `None` where it is the whole upstream's.
+    /// Its endpoint; `None` if it is the breaker of the whole upstream.
     endpoint: Option<Name>,
     epoch: Instant,
     state: State,
     window: Window,
-    /// All times that it opened.
+    /// How often it has opened.
     total: AtomicU64,
     change: LastChange,
 }
@@ -44,11 +43,11 @@ pub struct Circuit {
 /// What the breaker does with calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Lets them through.
+    /// It lets them through.
     Closed,
-    /// Answers them itself until this instant.
+    /// It refuses them until this instant.
     Open(Instant),
-    /// Lets its probes through.
+    /// It lets only its probes through.
     HalfOpen,
 }
 
@@ -70,7 +69,7 @@ pub struct CircuitStatus {
     pub state: &'static str,
     /// Since when, and why.
     pub standing: StateAge,
-    /// Until it half-opens, where it is open.
+    /// Time until it half-opens, if it is open.
     pub remaining: Option<Duration>,
     /// How often it opened since the start.
     pub opened: u64,
@@ -90,7 +89,7 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// Asks a breaker; where it lets nothing through, it says when it is worth asking again.
+    /// Asks a breaker for a permit. The error is the wait before it is worth asking again.
     pub fn by(circuit: &Arc<Circuit>) -> Result<Self, Duration> {
         let ticket = circuit.admit()?;
         Ok(Self { circuit: Arc::clone(circuit), ticket: Some(ticket) })
@@ -101,15 +100,15 @@ impl Admitted {
         self.end(|circuit, ticket| circuit.record(ticket, success, now));
     }
 
-    /// The same in the teller's own way.
+    /// The same with the caller's own way of counting.
     pub(crate) fn end(mut self, tell: impl FnOnce(&Circuit, &Ticket)) {
         if let Some(ticket) = self.ticket.take() {
             tell(&self.circuit, &ticket);
         }
     }
 
-    /// A probe has succeeded; should it fail after all, that counts in the state that it brought about. Does nothing for a call
-    /// that is no probe.
+    /// A probe has succeeded. If it fails later, the failure counts in the state that follows. Does nothing for a call
+    /// that is not a probe.
     pub(crate) fn proved(&mut self, tell: impl FnOnce(&Circuit, &Ticket)) {
         if let Some(ticket) = self.ticket.take_if(|ticket| ticket.probe) {
             tell(&self.circuit, &ticket);
@@ -130,7 +129,7 @@ impl Drop for Admitted {
 }
 
 impl Circuit {
-    /// A closed one.
+    /// A closed breaker.
     pub fn new(config: FailureBreaker, upstream: Name, endpoint: Option<Name>, now: Instant) -> Self {
         let window = Window::new(config.window);
         Self {
@@ -145,7 +144,7 @@ impl Circuit {
         }
     }
 
-    /// What it does now.
+    /// Its present phase.
     pub fn phase(&self) -> Phase {
         self.shown(self.state.load())
     }
@@ -158,7 +157,7 @@ impl Circuit {
         }
     }
 
-    /// Everything that is known of it.
+    /// Everything that is known about it.
     pub fn status(&self, now: Instant) -> CircuitStatus {
         let word = self.state.load();
         let (remaining, consecutive, probes) = match word.phase {
@@ -177,7 +176,7 @@ impl Circuit {
         }
     }
 
-    /// Lets a call through, or says when it is worth asking again. A closed breaker reads no clock.
+    /// Lets a call through. The error is the wait before it is worth asking again. A closed breaker reads no clock.
     pub fn admit(&self) -> Result<Ticket, Duration> {
         match self.state.admit(self.probes(), || self.passed(Instant::now())) {
             Ok((ticket, half_opened)) => {
@@ -198,8 +197,8 @@ impl Circuit {
         self.record_if(ticket, success, now, || true);
     }
 
-    /// The same, but it leaves `closed` only where `may_open`; where it may not, the next failure asks again. What is
-    /// half-open, and so out of service already, opens in any case.
+    /// The same, but it leaves `closed` only if `may_open` returns true; otherwise the next failure asks again. A
+    /// half-open breaker, whose endpoint is out of service already, opens in any case.
     pub(crate) fn record_if(
         &self,
         ticket: &Ticket,
@@ -216,7 +215,7 @@ impl Circuit {
         }
     }
 
-    /// No call would be allowed, whatever the time.
+    /// True if it would refuse every call, whatever the time.
     pub(crate) fn blocks(&self) -> bool {
         match self.state.load().phase {
             Inner::Closed { .. } => false,
@@ -229,7 +228,7 @@ impl Circuit {
         self.phase() == Phase::Closed
     }
 
-    /// Half-opens it if its open time has passed; otherwise returns when it will have.
+    /// Half-opens it if its open time has passed; otherwise returns when that time will pass.
     pub(crate) fn half_open(&self, now: Instant) -> Option<Instant> {
         let word = self.state.load();
         let Inner::Open(until) = word.phase else { return None };
@@ -254,7 +253,7 @@ impl Circuit {
         ticket.probe && ticket.generation == self.state.load().generation
     }
 
-    /// Counts in the closed state; where that should open now, says why.
+    /// Counts in the closed state. If the breaker should open now, returns the cause.
     fn counted(&self, ticket: &Ticket, success: bool, now: Instant) -> Option<String> {
         let in_a_row = self.state.count(ticket, success)?;
         let rate = self.config.success_rate;
@@ -281,7 +280,7 @@ impl Circuit {
             return;
         }
         let probes = self.probes();
-        // The first call that is let through counts from nothing.
+        // The window is cleared before the first call is let through.
         if self.state.succeeded(ticket, probes, || self.window.clear()) == ProbeOutcome::Closed {
             self.changed("closed", format_args!("{probes} of {probes} probes succeeded"), now);
         }
@@ -304,7 +303,7 @@ impl Circuit {
         u64::from(self.config.probes.max(1))
     }
 
-    /// Whole milliseconds since the epoch.
+    /// Whole milliseconds since the breaker's epoch.
     fn passed(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(PAYLOAD)
     }

@@ -1,13 +1,15 @@
 //! The state of a failure breaker: one word, and every change of it one compare-and-swap.
 //!
-//! Phase, generation, failures in a row, the end of the open time, the places of probes and how often it opened in a row change
-//! together, so no thread ever sees half of a transition. The thread whose swap succeeds has made the transition; another one reads the
-//! word again. A transition begins a generation. A call remembers the generation in which it was admitted, and counts in no other.
+//! Phase, generation, failures in a row, the end of the open time, the permits of probes and the number of openings in
+//! a row change together, so no thread ever sees half of a transition. The thread whose swap succeeds has made the
+//! transition; any other thread reads the word again. A transition begins a generation. A call remembers the generation
+//! in which it was admitted, and counts in no other.
 //!
 //! **Memory order.** Loads acquire and swaps release. So a call that a state admits sees everything that was written before that state
 //! began, the cleared window in particular.
 //!
-//! No clock, no log, no metrics, no other crate: `tests/loom` runs this file with every interleaving of its threads.
+//! This file uses no clock, no log, no metrics and no other crate, so that `tests/loom` can run it with every
+//! interleaving of its threads.
 
 use crate::sync::{
     AtomicU64,
@@ -23,19 +25,19 @@ pub(super) struct State(AtomicU64);
 pub(super) struct Word {
     /// Rises with every transition.
     pub(super) generation: u64,
-    /// Open times in a row that no success ended, 63 at most.
+    /// Open times in a row without a success in between, at most 63.
     pub(super) opened: u32,
     pub(super) phase: Inner,
 }
 
-/// What the breaker does, and what it needs for that.
+/// The phase, and the data that it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Inner {
     Closed {
         /// Failures in a row.
         row: u32,
     },
-    /// Until so many milliseconds after the breaker's epoch.
+    /// Open until this many milliseconds after the breaker's epoch.
     Open(u64),
     HalfOpen {
         admitted: u64,
@@ -43,7 +45,7 @@ pub(super) enum Inner {
     },
 }
 
-/// Proof of having been let through.
+/// Proof that a call was let through.
 #[derive(Debug)]
 pub struct Ticket {
     pub(super) generation: u64,
@@ -53,27 +55,27 @@ pub struct Ticket {
 /// Why no call is let through.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Refused {
-    /// It is open until so many milliseconds after the epoch.
+    /// It is open until this many milliseconds after the epoch.
     OpenUntil(u64),
-    /// All probes are out.
+    /// All probes are running.
     Probing,
 }
 
-/// What the success of a probe brought about.
+/// The effect of a probe's success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ProbeOutcome {
-    /// Its half-open state is over: nothing.
+    /// None: the half-open state of this probe is over.
     Late,
-    /// Other probes must succeed too.
+    /// It was counted; other probes must succeed as well.
     Counted,
     /// It was the last one that had to succeed.
     Closed,
 }
 
-/// 2 bits of phase, 14 of generation, 6 of open times in a row, 42 of what the phase needs.
+/// The word has 2 bits of phase, 14 of generation, 6 of open times in a row, and 42 for the data of the phase.
 const GENERATIONS: u64 = 1 << 14;
 const OPENED: u64 = (1 << 6) - 1;
-/// As milliseconds 139 years.
+/// The largest data of a phase; as milliseconds this is 139 years.
 pub(super) const PAYLOAD: u64 = (1 << 42) - 1;
 const COUNT: u64 = (1 << 21) - 1;
 
@@ -98,7 +100,7 @@ impl Word {
         Self { generation: word >> 48 & (GENERATIONS - 1), opened, phase }
     }
 
-    /// The first word of the next generation.
+    /// The word that begins the next generation.
     fn begins(self, phase: Inner) -> Self {
         Self { generation: (self.generation + 1) % GENERATIONS, phase, ..self }
     }
@@ -135,7 +137,7 @@ impl State {
         }
     }
 
-    /// Half-opens it with all places free; true if this did it.
+    /// Half-opens it with all permits free; true if this call did it.
     pub(super) fn half_open(&self, word: Word) -> bool {
         self.swap(word, word.begins(Inner::HalfOpen { admitted: 0, succeeded: 0 }))
     }
@@ -155,7 +157,8 @@ impl State {
         }
     }
 
-    /// Counts how a call ended that a closed state let through: failures in a row, this one included. `None` if that state is over.
+    /// Counts the end of a call that a closed state let through. Returns the failures in a row, this one included;
+    /// `None` if that state is over.
     pub(super) fn count(&self, ticket: &Ticket, success: bool) -> Option<u32> {
         loop {
             let word = self.load();
@@ -164,15 +167,15 @@ impl State {
                 return None;
             }
             let row_now = if success { 0 } else { row.saturating_add(1) };
-            // Most calls succeed after another that did: they write nothing that workers share.
+            // Most calls succeed after another success: they write nothing that workers share.
             if row == row_now || self.swap(word, Word { phase: Inner::Closed { row: row_now }, ..word }) {
                 return Some(row_now);
             }
         }
     }
 
-    /// A probe has succeeded. `before_closing` runs before any call can be let through by the closed state. Only the last of the probes
-    /// gets there, when no other can be admitted, so no other thread changes the state meanwhile.
+    /// A probe has succeeded. `before_closing` runs before the closed state can let any call through. Only the last
+    /// probe runs it; no other call can be admitted then, so no other thread changes the state meanwhile.
     pub(super) fn succeeded(&self, ticket: &Ticket, probes: u64, before_closing: impl Fn()) -> ProbeOutcome {
         loop {
             let word = self.load();
@@ -194,8 +197,8 @@ impl State {
         }
     }
 
-    /// Opens it, if the state that let this call through still stands; true if this did it. `until`, in milliseconds since the epoch, is
-    /// told the open times in a row before this one.
+    /// Opens it, if the state that let this call through still lasts; true if this call did it. `until` gets the number
+    /// of open times in a row before this one, and returns milliseconds since the epoch.
     pub(super) fn open(&self, ticket: &Ticket, until: impl Fn(u32) -> u64) -> bool {
         loop {
             let word = self.load();
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_word_can_hold_is_the_most_that_it_can() {
+    fn a_value_that_is_too_large_for_the_word_becomes_the_largest_that_fits() {
         let word = Word { generation: 1, opened: 99, phase: Inner::Open(u64::MAX) };
         assert_eq!(
             Word::unpack(word.pack()),

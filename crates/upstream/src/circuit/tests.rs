@@ -81,7 +81,7 @@ async fn failures_older_than_the_window_do_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_asks_to_wait_until_the_instant_it_half_opens() {
+async fn the_wait_it_asks_for_ends_at_the_instant_when_it_half_opens() {
     let circuit = circuit(FailureBreaker { consecutive: 1, ..FailureBreaker::default() });
     end(&circuit, false);
     let until = opens_at(&circuit);
@@ -155,7 +155,7 @@ async fn answers_from_before_it_opened_change_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_whose_caller_went_away_leaves_its_place() {
+async fn a_probe_whose_caller_left_releases_its_permit() {
     let circuit = circuit(FailureBreaker { consecutive: 1, probes: 1, ..FailureBreaker::default() });
     end(&circuit, false);
     until_half_open(&circuit).await;
@@ -166,7 +166,7 @@ async fn a_probe_whose_caller_went_away_leaves_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_of_an_earlier_half_open_leaves_no_place_in_a_later_one() {
+async fn a_probe_of_an_earlier_half_open_state_releases_no_permit_of_a_later_one() {
     let circuit = circuit(FailureBreaker { consecutive: 1, probes: 2, ..FailureBreaker::default() });
     end(&circuit, false);
     until_half_open(&circuit).await;

@@ -1,11 +1,11 @@
 //! A sliding window of calls and failures: ten buckets, one word each.
 //!
-//! A bucket carries the number of its turn, so that the first call that adds to a stale bucket
-//! notices it and begins it anew. The window's length is therefore between 0.9 and 1.0 of what is configured.
+//! A bucket carries the number of its turn: the first call that adds to a stale bucket sees this and clears it. The
+//! window's length is therefore between 0.9 and 1.0 of the configured length.
 //!
-//! Relaxed is enough in here: who was let through by the state behind a `clear` sees it, by the order of that state's word
-//! (`state.rs`). A call whose thread stands still between that look and this count, for as long as the breaker takes to open and to close
-//! again, counts in the wrong window, as one of many.
+//! Relaxed is enough here: a call that was let through by the state after a `clear` sees the cleared window, by the
+//! memory order of that state's word (`state.rs`). If the thread of a call stops between reading the state and counting
+//! here, and the breaker opens and closes meanwhile, the call counts in the wrong window; it is one of many.
 
 use std::{array, time::Duration};
 
@@ -28,7 +28,7 @@ impl Window {
         Self { bucket, buckets: array::from_fn(|_| AtomicU64::new(0)) }
     }
 
-    /// Adds a call that ended at `since` (of the breaker's epoch).
+    /// Adds a call that ended at `since` (after the breaker's epoch).
     pub(super) fn add(&self, since: Duration, success: bool) {
         let turn = self.turn(since);
         let Some(bucket) = self.buckets.get((turn % BUCKETS) as usize) else { return };
@@ -62,7 +62,7 @@ impl Window {
         }
     }
 
-    /// From 10 on, so that no bucket of zeroes is of the present.
+    /// Turns begin at 10, so that a bucket of zeroes never belongs to the present window.
     fn turn(&self, since: Duration) -> u64 {
         (since.as_nanos() / self.bucket.as_nanos()) as u64 + BUCKETS
     }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_older_than_the_window_is_forgotten() {
+    fn calls_older_than_the_window_are_forgotten() {
         let window = Window::new(Duration::from_secs(10));
         let at = Duration::from_secs;
         window.add(at(0), false);

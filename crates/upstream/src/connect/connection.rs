@@ -1,10 +1,10 @@
 //! One connection to an endpoint: TCP or Unix, plain or TLS.
 //!
-//! **Silence.** The kernel gives up a peer that acknowledges nothing for [`UNACKNOWLEDGED`] (Linux `TCP_USER_TIMEOUT`).
-//! It gives up one, too, that is alive and acknowledges every probe, but reads nothing, so that its window is shut.
-//! That is back-pressure, and no failure: it may last. So the kernel's timeout is set only while the peer was sent less
-//! than [`A_WINDOW`] since its last byte, which fits into every peer's window. What is sent beyond that isn't kept for
-//! another attempt in any case.
+//! **Silence.** The kernel closes the connection to a peer that acknowledges nothing for [`UNACKNOWLEDGED`] (Linux
+//! `TCP_USER_TIMEOUT`). It does the same with a peer that is alive and acknowledges every probe, but reads nothing, so
+//! that its window is shut. This is back-pressure, and no failure: it may last. So the kernel's timeout is set only
+//! while less than [`A_WINDOW`] was sent since the peer's last byte, which fits into every peer's window. A request
+//! larger than that isn't kept for another attempt in any case.
 
 use std::{
     cell::Cell,
@@ -30,7 +30,7 @@ use crate::tunnel::Socket;
 /// default deadline, so that a request on a dead connection can still be sent on a new one. The kernel's own is a quarter of an hour.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
-/// What a peer takes that reads nothing, at least: the first window of Linux is as large.
+/// Bytes that even a peer which reads nothing accepts: the first window of Linux is as large.
 const A_WINDOW: usize = 64 << 10;
 
 /// A connection to an endpoint.
@@ -71,7 +71,7 @@ impl Connection {
         Self { kind, unheard: 0, silence: Cell::new(Silence::Unjudged) }
     }
 
-    /// The kernel gives the peer up when it is dead.
+    /// From now on the kernel closes the connection if the peer is dead.
     pub(crate) fn judge_silence(&mut self) {
         self.silence.set(Silence::Kernel);
         self.set_user_timeout(Some(UNACKNOWLEDGED));
@@ -85,7 +85,7 @@ impl Connection {
         }
     }
 
-    /// Where it can't be set, the kernel's own timeout counts.
+    /// If it can't be set, the kernel's own timeout applies.
     fn set_user_timeout(&self, limit: Option<Duration>) {
         #[cfg(target_os = "linux")]
         if let Some(tcp) = self.tcp() {
@@ -93,7 +93,7 @@ impl Connection {
         }
     }
 
-    /// The peer has sent something: it is alive, whatever it was sent before.
+    /// The peer has sent something: it is alive, even if it didn't acknowledge everything.
     fn heard(&mut self) {
         self.unheard = 0;
         if self.silence.get() == Silence::Lifted {
@@ -111,7 +111,7 @@ impl Connection {
         }
     }
 
-    /// What ALPN gave, if TLS did it.
+    /// The protocol that ALPN chose, if TLS has chosen one.
     pub fn alpn(&self) -> Option<&[u8]> {
         match &self.kind {
             Kind::Tcp(_) | Kind::Unix(_) => None,
@@ -120,7 +120,8 @@ impl Connection {
         }
     }
 
-    /// Who is at the other end, by its certificate; `None` without TLS. Parses the certificate: once for a connection.
+    /// The peer's identity from its certificate; `None` without TLS. This parses the certificate: call it once for a
+    /// connection.
     pub fn peer(&self) -> Option<Name> {
         match &self.kind {
             Kind::Tcp(_) | Kind::Unix(_) => None,

@@ -1,4 +1,4 @@
-//! From an endpoint to a connection that can be spoken on.
+//! From an endpoint to a connection that is ready for use.
 //!
 //! In this order: socket with its options, connect, PROXY protocol header, TLS handshake. One endpoint is one address;
 //! racing two of them (RFC 8305) is the business of [`crate::service`]. Each step has its own time limit and its own
@@ -90,7 +90,8 @@ pub async fn connect(
                 }
             };
             if !config.pool.tcp_keepalive.is_zero() {
-                // Keepalive is silent while something that was sent waits for its acknowledgement; this isn't.
+                // Keepalive sends no probes while sent bytes wait for an acknowledgement; this timeout covers that
+                // case.
                 io.judge_silence();
             }
             Ok(io)
@@ -111,7 +112,7 @@ pub async fn connect(
     }
 }
 
-/// The PROXY protocol header that the config wants, sent before the first byte; empty where it wants none.
+/// The PROXY protocol header that the config asks for, sent before the first byte; empty if it asks for none.
 pub(crate) fn proxy_header(wanted: ProxyProtocolOut, addresses: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
     match wanted {
         ProxyProtocolOut::Off => Vec::new(),
@@ -120,23 +121,24 @@ pub(crate) fn proxy_header(wanted: ProxyProtocolOut, addresses: Option<(SocketAd
     }
 }
 
-/// Where the client came from and where it went. An IPv4 address of a dual-stack socket (`::ffff:a.b.c.d`) is one.
+/// Where the client came from and where it went. An IPv4 address of a dual-stack socket (`::ffff:a.b.c.d`) becomes a
+/// plain IPv4 address.
 fn addresses(client: &Client) -> Option<(SocketAddr, SocketAddr)> {
     let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     Some((plain(client.address?), plain(client.destination()?)))
 }
 
-/// Connects from `source`, if it is of the address's family. A keepalive of zero is none.
+/// Connects from `source`, if it has the address's family. Zero switches keepalive off.
 pub(crate) async fn connect_tcp(
     address: SocketAddr,
     source: Option<IpAddr>,
     keepalive: Duration,
 ) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // Answers are written whole, so waiting to fill a segment (RFC 896) only delays them.
+    // Messages are written whole, so waiting to fill a segment (RFC 896) only delays them.
     socket.set_nodelay(true)?;
     if !keepalive.is_zero() {
-        // A dead peer is given up after five more probes, a quarter of the first wait apart.
+        // The connection to a dead peer is closed after five more probes, each after a quarter of the first wait.
         let interval = (keepalive / 4).max(Duration::from_secs(1));
         let settings = TcpKeepalive::new().with_time(keepalive).with_interval(interval).with_retries(5);
         SockRef::from(&socket).set_tcp_keepalive(&settings)?;

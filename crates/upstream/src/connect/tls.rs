@@ -37,12 +37,12 @@ struct Inner {
 }
 
 impl Tls {
-    /// Reads what the upstream's settings name; `None` where it has no TLS.
+    /// Reads the files that the upstream's settings name; `None` if it has no TLS.
     pub fn new(config: &model::Upstream) -> Result<Option<Self>, attache_tls::Error> {
         Self::with_workload(config, None)
     }
 
-    /// As [`new`](Self::new), for settings that may name the SPIFFE Workload API: its first SVID must have come.
+    /// As [`new`](Self::new), for settings that may name the SPIFFE Workload API: its first SVID must have arrived.
     pub fn with_workload(
         config: &model::Upstream,
         workload: Option<&Workload>,
@@ -63,13 +63,13 @@ impl Tls {
         Ok(Some(Self { inner: Arc::new(inner) }))
     }
 
-    /// The one connector behind every offer, for following its files; [`Connector::offering`] makes another of it that
-    /// shares files and sessions.
+    /// The one connector behind every offer, so that its files can be followed. [`Connector::offering`] makes another
+    /// connector from it that shares files and sessions.
     pub fn connector(&self) -> &Connector {
         &self.inner.http
     }
 
-    /// The peer's identity of a connection that this made; `None` if it was not verified.
+    /// The peer's identity on a connection made by these settings; `None` if it was not verified.
     pub(crate) fn peer(&self, io: &Connection) -> Option<model::Name> {
         if self.inner.http.is_insecure() { None } else { io.peer() }
     }

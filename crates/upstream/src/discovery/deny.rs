@@ -1,7 +1,7 @@
 //! Destinations that a forward proxy must not reach.
 //!
-//! Rule: what is matched is the address that would be connected to, after DNS, at every refresh: a name that is pointed
-//! elsewhere later (DNS rebinding) gains nothing. An address is also matched as what it leads to: IPv4 mapped into
+//! Rule: the address of the connection is matched, after DNS, at every refresh. So a name that later gets another
+//! address (DNS rebinding) gains nothing. An address is also matched as the address that it leads to: IPv4 mapped into
 //! IPv6 (`::ffff:0:0/96`) and behind NAT64 (`64:ff9b::/96`, RFC 6052) as that IPv4 address, the unspecified address as
 //! loopback (Linux connects there).
 
@@ -47,7 +47,8 @@ fn contains(rule: &AddressMatch, ip: IpAddr) -> bool {
     }
 }
 
-/// A look-up whose answers lack denied addresses; one that has nothing else fails with `denied-destination`.
+/// A look-up that removes denied addresses from its answers. An answer with no other address fails with
+/// `denied-destination`.
 #[derive(Debug)]
 pub(super) struct Guarded<L> {
     pub(super) lookup: std::sync::Arc<L>,

@@ -1,7 +1,7 @@
 //! The hosts file (hosts(5)) and `localhost`, which come before DNS.
 //!
-//! As libc's `files dns`: a name in the file is answered by the file alone, whole and without search domains.
-//! `localhost` and names below it are the loopback addresses and never leave the machine (RFC 6761 section 6.3).
+//! As libc's `files dns`: for a name in the file only the file answers, without search domains. `localhost` and names
+//! below it are the loopback addresses and never leave the machine (RFC 6761 section 6.3).
 
 use std::{
     collections::HashMap,
@@ -38,13 +38,13 @@ impl Hosts {
         let stamp = std::fs::metadata(&self.path).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if read.stamp != stamp {
-            // A file that can't be read for a moment keeps what was read before.
+            // If the file can't be read for a moment, the content of the last read stays in use.
             match std::fs::read(&self.path) {
                 Ok(text) => *read = Read { stamp, names: parse(&String::from_utf8_lossy(&text)) },
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => *read = Read::default(),
                 Err(error) => {
                     tracing::warn!(path = %self.path.display(), %error, "hosts file not read");
-                    // Told once for each state of the file.
+                    // Reported once for each state of the file.
                     read.stamp = stamp;
                 }
             }

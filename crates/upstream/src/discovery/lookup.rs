@@ -1,4 +1,4 @@
-//! What a look-up says: the seam between DNS and what is done with its answers.
+//! The result of a look-up: the interface between DNS and the code that uses its answers.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -16,9 +16,9 @@ pub trait Lookup: Send + Sync + 'static {
 pub struct Answer {
     /// At least one address of a name. A Service of Kubernetes may have none.
     pub found: Vec<Found>,
-    /// How long it is good for, as the servers said: the least of all records used.
+    /// How long it is valid: the shortest TTL of all records used.
     pub ttl: Duration,
-    /// What could not be asked while the rest could.
+    /// The parts that could not be looked up, although the rest could.
     pub gaps: Vec<Gap>,
 }
 
@@ -30,22 +30,22 @@ pub struct Found {
     /// The queried name of the A or AAAA record: an SRV record's target, or the configured name.
     pub name: Name,
     /// The name that the endpoint must prove in TLS: always from the config, never from an answer (RFC 6125 section
-    /// 6.2.1), otherwise an attacker who forges DNS could choose the name.
+    /// 6.2.1). Otherwise an attacker who forges DNS could choose the name.
     pub host: Name,
-    /// SRV weight, 0 and all others as they are; 1 for other names.
+    /// The SRV weight, unchanged (0 included); 1 for other names.
     pub weight: u32,
     /// SRV priority; 0 for other names.
     pub priority: u16,
-    /// The zone that an EndpointSlice says; `None` for names.
+    /// The zone from an EndpointSlice; `None` for names.
     pub zone: Option<Name>,
 }
 
-/// A name's address family that could not be asked: its last good addresses stay.
+/// An address family of a name that could not be looked up: its last good addresses stay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// The name, as in [`Found::name`].
     pub name: Name,
-    /// IPv6, else IPv4; `None` is both.
+    /// True is IPv6, false is IPv4; `None` is both.
     pub v6: Option<bool>,
     /// Why.
     pub failure: Failure,

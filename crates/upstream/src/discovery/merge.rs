@@ -20,7 +20,7 @@ use attache_telemetry::Reason;
 use super::lookup::{Answer, Failure, Found};
 use crate::{Endpoint, EndpointAddress, EndpointSpec, Shared};
 
-/// The sources of one upstream and what they said last.
+/// The sources of one upstream, and their last results.
 #[derive(Debug)]
 pub(super) struct Merge {
     shared: Arc<Shared>,
@@ -36,12 +36,12 @@ struct State {
     failure: Option<Failure>,
 }
 
-/// What a result meant, for the log.
+/// What a result changed, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResultChange {
     /// As before.
     Same,
-    /// It failed and didn't before, or failed otherwise.
+    /// It failed now, or failed for another reason than before.
     Failed(Reason),
     /// It works again.
     Recovered,
@@ -70,7 +70,7 @@ impl Merge {
         self.sources.get(source).map(|state| state.source.target.clone())
     }
 
-    /// Takes the result of one look-up and publishes what follows from it.
+    /// Takes the result of one look-up, and publishes the endpoints that follow from it.
     pub(super) fn take(&mut self, source: usize, result: Result<Answer, Failure>) -> ResultChange {
         let Some(state) = self.sources.get_mut(source) else { return ResultChange::Same };
         let failure = match result {
@@ -103,7 +103,7 @@ impl Merge {
         let mut specs = self.specs();
         let unanswered = self.sources.iter().find(|state| !state.answered);
         if let Some(state) = unanswered.filter(|_| specs.is_empty()) {
-            // Where no other one failed yet, the first look-up is under way.
+            // If no other source has failed, the first look-up is still running.
             failure = failure.or(Some(match state.source.target {
                 Target::Kubernetes(_) => Reason::DiscoveryPending,
                 _ => Reason::DnsPending,
@@ -171,7 +171,7 @@ impl State {
             },
             rank: (source.priority, srv),
         };
-        // What the config says of the zone stands above what an EndpointSlice says.
+        // The zone of the config takes precedence over that of an EndpointSlice.
         let zoned = |mut ranked: Ranked, zone: &Option<Name>| {
             ranked.spec.zone = ranked.spec.zone.or_else(|| zone.clone());
             ranked

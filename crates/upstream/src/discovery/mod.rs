@@ -1,11 +1,12 @@
 //! Where endpoints come from: static addresses, DNS names, SRV names, Services of Kubernetes, and hosts that requests name.
 //!
-//! Everything here runs on the control thread. [`start`] keeps one upstream's [`Shared`] fresh; [`OnDemand`] does it for
-//! hosts as they are asked for. A worker never looks a name up itself.
+//! Everything here runs on the control thread. [`start`] keeps one upstream's [`Shared`] fresh; [`OnDemand`] does it
+//! for hosts when requests name them. A worker never looks up a name itself.
 //!
 //! - `resolver` turns a name into addresses as libc would: hosts file, search domains, families, SRV.
-//! - `refresh` decides when: TTL within bounds, backoff after failures, at once when nothing can be reached. It knows [`Lookup`], not DNS.
-//! - `kubernetes` follows the EndpointSlices of a Service, which the API server tells as they change.
+//! - `refresh` decides when: by the TTL within limits, with a backoff after failures, and at once if nothing can be
+//!   reached. It uses [`Lookup`], not DNS.
+//! - `kubernetes` follows the EndpointSlices of a Service: the API server reports their changes.
 //! - `merge` makes one set of several sources.
 
 mod deny;
@@ -41,7 +42,7 @@ pub use status::{LookupStatus, Lookups};
 use self::merge::Merge;
 use crate::Shared;
 
-/// Keeps one upstream's endpoints fresh while it lives; dropping it stops that and leaves the endpoints as they are.
+/// Keeps one upstream's endpoints fresh until it is dropped. The endpoints then stay as they are.
 #[derive(Debug)]
 pub struct Discovery {
     // Aborted on drop.
@@ -55,17 +56,18 @@ impl Discovery {
     pub fn ready(&self) -> impl Future<Output = ()> + use<> {
         let mut untried = self.untried.clone();
         async move {
-            // An error means that the tasks are gone: nothing more will come.
+            // An error means that the tasks have ended: no further result will come.
             let _ = untried.wait_for(|&untried| untried == 0).await;
         }
     }
 }
 
 /// Begins to keep `shared` fresh. Must be called within a tokio runtime (the control thread's), and only once for each
-/// `Shared`; before a `Shared` is succeeded by another, the old one's discovery must be dropped.
+/// `Shared`; before another `Shared` inherits from it, its discovery must be dropped.
 ///
-/// Addresses and sockets that need no look-up are there when this returns. An upstream that takes its endpoints from the request
-/// ([`Address::Authority`], [`Address::OriginalDestination`]) has nothing to look up here: see [`OnDemand`].
+/// Addresses and sockets that need no look-up are endpoints when this returns. An upstream that takes its endpoints
+/// from the request ([`Address::Authority`], [`Address::OriginalDestination`]) has nothing to look up here: see
+/// [`OnDemand`].
 #[expect(
     clippy::needless_pass_by_value,
     reason = "the tasks keep it: callers hand over a clone, as to OnDemand"

@@ -1,14 +1,16 @@
 //! Endpoints of hosts that requests name: forward proxy and original destination.
 //!
-//! The control thread ([`OnDemand`]) owns the hosts: one look-up for all who ask at the same time, one [`Shared`] (and
-//! so one circuit breaker) per host for all workers, refreshed by TTL as any upstream. Each worker has an
-//! [`OnDemandHosts`], a cache of its own, which it reads without a lock; only a host that is new to the worker costs a
-//! message.
+//! The control thread ([`OnDemand`]) owns the hosts: one look-up for all requests that need it at the same time, one
+//! [`Shared`] (and so one circuit breaker) per host for all workers, refreshed by TTL like any upstream. Each worker
+//! has an [`OnDemandHosts`], a cache of its own, which it reads without a lock; only a host that is new to the worker
+//! costs a message.
 //!
-//! - At most `max_hosts` at once: the least recently used goes first, failed ones before it. A host unused for
-//!   5 min goes too. Its endpoints count as removed half a minute later, when no request can still be choosing among them.
-//! - A failed look-up is answered from memory for `dns.retry_interval`.
-//! - Use is noted by a flag that the control thread collects every half minute: "recently" is that coarse.
+//! - At most `max_hosts` at once: failed hosts are removed first, then the least recently used ones. A host that is
+//!   unused for 5 min is removed as well. Its endpoints count as removed half a minute later, when no request can still
+//!   choose among them.
+//! - The failure of a look-up is remembered for `dns.retry_interval`.
+//! - A flag notes the use of a host, and the control thread collects the flags every half minute: "recently" is only
+//!   that exact.
 
 use std::{
     borrow::Cow,
@@ -40,7 +42,7 @@ use crate::{EndpointAddress, EndpointSpec, Shared};
 
 const SWEEP: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_mins(5);
-/// Questions that may wait for the control thread.
+/// The most look-ups that may wait for the control thread.
 const ASKS: usize = 1024;
 /// `max_hosts` of an upstream that sets none.
 const MAX_HOSTS: usize = 1024;
@@ -215,10 +217,10 @@ fn in_lower_case(host: &str) -> Cow<'_, str> {
 }
 
 impl Host {
-    /// Still kept; if so, it is noted as used.
+    /// Whether it is still in the cache; if so, its use is noted.
     fn fresh(&self) -> bool {
         let fresh = !self.evicted.load(Relaxed);
-        // Written once between two sweeps, so that workers don't fight for the cache line.
+        // Written once between two sweeps, so that workers don't compete for the cache line.
         if fresh && !self.used.load(Relaxed) {
             self.used.store(true, Relaxed);
         }
@@ -234,7 +236,7 @@ struct Control<L> {
     max_hosts: usize,
     deny: Vec<AddressMatch>,
     hosts: HashMap<Key, Entry>,
-    /// Evicted, their endpoints not yet removed.
+    /// Evicted hosts whose endpoints are not yet removed.
     retired: VecDeque<(Instant, Arc<Host>)>,
     looking: JoinSet<Key>,
 }

@@ -1,10 +1,10 @@
 //! When a name is looked up again.
 //!
 //! After a good answer: at its TTL, but not before `min_ttl` and not after `max_ttl`, and up to a tenth of that earlier
-//! at random, so that many sidecars that began together don't ask together. After a failure: `retry_interval`, doubled
-//! with every further one, at most 5 s or `retry_interval`: an outage of DNS must not outlast itself. An answer with
-//! gaps is good, but is queried again in the same way, at most `max_ttl` apart, because an address family without an
-//! answer may stay so.
+//! at random, so that many sidecars that started together don't ask together. After a failure: `retry_interval`,
+//! doubled with every further failure, at most 5 s or `retry_interval`: after an outage of DNS, attache must recover
+//! soon. An answer with gaps is good, but is repeated in the same way, with at most `max_ttl` in between, because an
+//! address family may stay without an answer.
 //!
 //! If no endpoint can be reached any more, the addresses may be outdated: then the name is looked up without a wait, at
 //! most once per `retry_interval`.
@@ -26,7 +26,7 @@ use super::{
     merge::{Merge, ResultChange},
 };
 
-/// Greatest part of a wait that jitter takes away.
+/// The largest part of a wait that jitter removes.
 const JITTER: f64 = 0.1;
 /// Longest wait after a failure, unless `retry_interval` is longer.
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
@@ -42,9 +42,9 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// By the config's bounds.
+    /// A schedule with the config's limits.
     pub fn new(dns: &model::Dns) -> Self {
-        // A floor of zero would ask without a pause.
+        // With a minimum of zero, look-ups would follow each other without a wait.
         let min = dns.min_ttl.max(Duration::from_millis(100));
         let retry = dns.retry_interval.max(Duration::from_millis(100));
         Self { min, max: dns.max_ttl.max(min), retry, failures: 0, jitter: JITTER }
@@ -119,7 +119,7 @@ impl Task {
         let upstream = &merge.shared().config.name;
         let serving = merge.shared().endpoints.load().endpoints.len();
         let name = describe(target);
-        // What a forward proxy's clients ask for is not the operator's doing.
+        // A forward proxy's clients choose the names, not the operator: a failure is no warning.
         let on_demand = matches!(merge.shared().config.address, model::Address::Authority { .. });
         match turn {
             ResultChange::Same => {}
@@ -151,7 +151,7 @@ fn describe(target: &model::Target) -> String {
     }
 }
 
-/// The control thread alone takes this lock; a panic elsewhere leaves the state whole.
+/// Only the control thread takes this lock, and a panic elsewhere leaves the state valid.
 pub(super) fn lock(merge: &Mutex<Merge>) -> MutexGuard<'_, Merge> {
     merge.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,7 @@
 //! `resolv.conf` (resolv.conf(5)): servers, search domains and the options that concern them.
 //!
-//! Unknown lines and options are ignored, as libc does; of `search` and `domain` the last line counts.
+//! Unknown lines and options are ignored, as libc does; if there are several `search` and `domain` lines, the last one
+//! counts.
 
 use std::{net::IpAddr, time::Duration};
 

@@ -1,15 +1,15 @@
 //! From a name to addresses, as libc does it in a pod.
 //!
 //! 1. An IP literal is itself; `localhost` is loopback; a name of the hosts file is what the file says.
-//! 2. A name with a final dot is asked as it is. Any other is asked as it is first if it has at least `ndots` dots, then below
-//!    each search domain in turn, then as it is if it was not yet. The first name with an address of a wanted family ends the
-//!    walk: A and AAAA are never taken from two different names.
-//! 3. NXDOMAIN, an empty answer and SERVFAIL or REFUSED go on to the next name, silence ends the walk (as glibc).
-//!    Without any address it is NXDOMAIN only if every name was NXDOMAIN.
-//! 4. Where a name has both families, addresses without a route are dropped: see `routes`.
-//! 5. SRV names go the same way: see `service`.
+//! 2. A name with a final dot is looked up unchanged. Any other name is looked up unchanged first if it has at least
+//! `ndots` dots, then below each search domain in turn, and then unchanged if it was not yet. The first name with an
+//! address of a wanted family ends the search: A and AAAA records are never taken from two different names.
+//! 3. After NXDOMAIN, an empty answer, SERVFAIL or REFUSED the next name is tried; no answer at all ends the search (as
+//! in glibc). Without any address the result is NXDOMAIN only if every name was NXDOMAIN.
+//! 4. If a name has both families, addresses without a route are dropped: see `routes`.
+//! 5. SRV names are searched in the same way: see `service`.
 //!
-//! `resolv.conf` is read again when it has changed; one that can't be read leaves the last one in use.
+//! `resolv.conf` is read again when it has changed; if it can't be read, its last content stays in use.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -30,9 +30,9 @@ use super::{
     servers::{LookupFailure, Servers},
 };
 
-/// With one family answered, how much longer the other is waited for.
+/// After one family has answered, how much longer attache waits for the other.
 const OTHER_FAMILY: Duration = Duration::from_secs(1);
-/// How long an answer of the hosts file is good for.
+/// How long an answer of the hosts file is valid, in seconds.
 const HOSTS_TTL: u32 = 5;
 
 /// The resolver of the control thread. Cheap to clone.
@@ -45,12 +45,12 @@ pub struct Resolver {
 pub(super) struct Inner {
     pub(super) dns: Dns,
     hosts: Hosts,
-    /// Is there a route? Asked where a name has both families.
+    /// Whether there is a route; used if a name has both families.
     route: fn(IpAddr) -> bool,
     setup: Mutex<(Option<SystemTime>, Arc<Setup>)>,
 }
 
-/// What resolv.conf and the config say together.
+/// The combined settings of resolv.conf and the config.
 #[derive(Debug)]
 pub(super) struct Setup {
     pub(super) servers: Servers,
@@ -69,8 +69,8 @@ pub(super) struct Addresses {
 type Family = Result<(Vec<IpAddr>, u32), LookupFailure>;
 
 impl Resolver {
-    /// By the config, with `/etc/hosts`. Without a readable `resolv.conf` and without configured servers, 127.0.0.1 is asked,
-    /// as libc does.
+    /// A resolver by the config, with `/etc/hosts`. Without a readable `resolv.conf` and without configured servers it
+    /// asks 127.0.0.1, as libc does.
     ///
     /// Errors: hickory's, if it can't be set up.
     pub fn new(dns: &Dns) -> std::io::Result<Self> {
@@ -80,7 +80,7 @@ impl Resolver {
     /// The same with another hosts file and another view of the machine's routes.
     pub(super) fn with(dns: &Dns, hosts: &Path, route: fn(IpAddr) -> bool) -> std::io::Result<Self> {
         let text = std::fs::read_to_string(&dns.resolv_conf).or_else(|error| {
-            // With everything configured the file isn't missed.
+            // If the config names servers, the file isn't needed.
             if dns.servers.is_empty() {
                 tracing::warn!(file = %dns.resolv_conf.display(), %error, "resolv.conf not read; asking 127.0.0.1");
             }
@@ -153,7 +153,7 @@ fn literal(address: SocketAddr) -> Answer {
 }
 
 impl Inner {
-    /// What needs no DNS.
+    /// The addresses of a name that needs no DNS.
     fn local(&self, host: &str) -> Option<Result<Addresses, LookupFailure>> {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Some(Ok(Addresses { ips: vec![ip], ttl: u32::MAX, gaps: Vec::new() }));
@@ -201,7 +201,7 @@ impl Setup {
         if servers.is_empty() {
             servers.push(SocketAddr::from(([127, 0, 0, 1], 53)));
         }
-        // The config's own values win; resolv.conf's count where the config has its defaults.
+        // The config's values take precedence; those of resolv.conf apply where the config has its defaults.
         let timeout = conf.timeout.filter(|_| dns.timeout == defaults.timeout).unwrap_or(dns.timeout);
         let attempts = conf.attempts.filter(|_| dns.attempts == defaults.attempts).unwrap_or(dns.attempts);
         Ok(Self {
@@ -272,13 +272,13 @@ impl Setup {
         let records = self.servers.ask(name, kind).await?;
         let ips: Vec<IpAddr> =
             records.answers.iter().filter_map(ip).filter(|ip| ip.is_ipv6() == v6).collect();
-        // Aliases on the way count too: the chain is good for as long as its shortest link.
+        // The TTLs of aliases count as well: the answer is valid only as long as each record of the chain.
         let ttl = records.answers.iter().map(|record| record.ttl).min().unwrap_or(0);
         if ips.is_empty() { Err(LookupFailure::NoData) } else { Ok((ips, ttl)) }
     }
 }
 
-/// Waits for the second family: as long as it takes if the first brought nothing.
+/// Waits for the second family; without a limit if the first had no addresses.
 async fn other_family(name: &Name, first: &Family, second: impl Future<Output = Family>) -> Family {
     if first.is_err() {
         return second.await;
@@ -291,7 +291,7 @@ async fn other_family(name: &Name, first: &Family, second: impl Future<Output = 
     tokio::time::timeout(OTHER_FAMILY, second).await.unwrap_or_else(late)
 }
 
-/// What both families say together; one that was not asked is `None`.
+/// The result of both families together; `None` is a family that was not asked for.
 fn combine(v4: Option<Family>, v6: Option<Family>) -> Result<Addresses, LookupFailure> {
     let mut all = Addresses { ips: Vec::new(), ttl: u32::MAX, gaps: Vec::new() };
     let mut misses = LookupFailures::default();
@@ -313,14 +313,14 @@ fn combine(v4: Option<Family>, v6: Option<Family>) -> Result<Addresses, LookupFa
     if all.ips.is_empty() { Err(misses.worst()) } else { Ok(all) }
 }
 
-/// Misses on the way of one look-up.
+/// The failures of one look-up.
 #[derive(Default)]
 pub(super) struct LookupFailures {
     all: Vec<LookupFailure>,
 }
 
 impl LookupFailures {
-    /// Errors where the walk ends.
+    /// Adds a failure. The error ends the search.
     pub(super) fn add(&mut self, miss: LookupFailure) -> Result<(), LookupFailure> {
         match miss {
             LookupFailure::Timeout(_) | LookupFailure::Unreachable(_) => Err(miss),
@@ -337,7 +337,7 @@ impl LookupFailures {
 }
 
 impl LookupFailure {
-    /// Says nothing of whether there is such a record.
+    /// True if the failure doesn't show whether the record exists.
     pub(super) fn is_error(&self) -> bool {
         !matches!(self, Self::Nxdomain | Self::NoData)
     }

@@ -1,4 +1,4 @@
-//! Which addresses of both families this machine can reach at all.
+//! Which addresses this machine has a route to, if a name has addresses of both families.
 //!
 //! As getaddrinfo (RFC 6724 section 6, rule 1, "avoid unusable destinations"): a UDP socket is connected, which sends nothing and fails
 //! where there is no route or no source address. A container without IPv6 drops a name's AAAA records that way, instead of
@@ -6,16 +6,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// The kernel would send to `ip`.
+/// True if the kernel has a route to `ip`.
 pub(super) fn exists(ip: IpAddr) -> bool {
     let any: IpAddr = if ip.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-    // Any port will do.
+    // Any port is possible.
     UdpSocket::bind(SocketAddr::new(any, 0))
         .and_then(|socket| socket.connect(SocketAddr::new(ip, 53)))
         .is_ok()
 }
 
-/// Drops what `exists` denies, if both families are there and anything is left then.
+/// Drops addresses for which `exists` is false, if there are both families and at least one address remains.
 pub(super) fn keep_reachable(ips: &mut Vec<IpAddr>, exists: impl Fn(IpAddr) -> bool) {
     let both = ips.iter().any(IpAddr::is_ipv6) && ips.iter().any(IpAddr::is_ipv4);
     if !both {

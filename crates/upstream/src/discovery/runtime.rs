@@ -1,8 +1,8 @@
-//! Sockets for questions to DNS servers: hickory's own, with connected UDP sockets.
+//! Sockets for queries to DNS servers: hickory's own runtime, but with connected UDP sockets.
 //!
-//! Only a connected socket is told that nothing listens at the other end (ICMP "port unreachable"). Without that, a
-//! server whose port is closed costs the whole `dns.timeout`. A connected socket also takes datagrams from the server
-//! alone.
+//! Only a connected socket learns that nothing listens at the other end (ICMP "port unreachable"). Without that, a
+//! server with a closed port costs the whole `dns.timeout`. A connected socket also accepts datagrams only from the
+//! server.
 
 use std::{
     io,
@@ -19,14 +19,14 @@ use tokio::{io::Interest, net::UdpSocket};
 type Made<T> = Pin<Box<dyn Send + Future<Output = io::Result<T>>>>;
 type Received<'a> = Pin<Box<dyn Send + Future<Output = io::Result<(usize, SocketAddr)>> + 'a>>;
 
-/// See the module's words.
+/// See the module.
 #[derive(Clone, Default)]
 pub(super) struct Runtime {
     tokio: TokioRuntimeProvider,
     failed: Failed,
 }
 
-/// What the last question by UDP failed with. hickory says no more than that there is no connection.
+/// The error of the last query over UDP. hickory itself says only that there is no connection.
 #[derive(Clone, Default)]
 struct Failed(Arc<Mutex<Option<io::Error>>>);
 
@@ -39,7 +39,7 @@ impl Failed {
 }
 
 impl Runtime {
-    /// What the last question by UDP failed with, once.
+    /// Takes the error of the last query over UDP.
     pub(super) fn failure(&self) -> Option<io::Error> {
         self.failed.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -74,7 +74,7 @@ impl RuntimeProvider for Runtime {
     }
 }
 
-/// A socket that takes datagrams from one peer.
+/// A socket that accepts datagrams only from one peer.
 pub(super) struct Connected {
     socket: UdpSocket,
     failed: Failed,
@@ -83,7 +83,7 @@ pub(super) struct Connected {
 impl Connected {
     async fn receive(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         loop {
-            // What the peer's kernel refused makes the socket no reader's: the error alone is ready.
+            // If the peer's kernel refused the datagram, the socket is not readable: only its error is ready.
             self.socket.ready(Interest::READABLE | Interest::ERROR).await?;
             match self.socket.try_recv_from(buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -1,12 +1,13 @@
 //! One question to the DNS servers, in libc's order.
 //!
-//! Servers are asked one after the other, beginning with the one that answered last, `attempts` rounds of them, each for at
-//! most `timeout`. An answer, NXDOMAIN or an empty answer ends it. SERVFAIL, REFUSED, silence and a closed port go on to
-//! the next server (hickory's own pool ends at the first SERVFAIL, hence one hickory resolver for each server). A truncated
-//! UDP answer is asked for again over TCP by hickory. Nothing is cached: a TTL ends when the server says so.
+//! Servers are asked one after the other, beginning with the one that answered last, in `attempts` rounds, each for at
+//! most `timeout`. An answer, NXDOMAIN or an empty answer ends the query. After SERVFAIL, REFUSED, no answer or a
+//! closed port, the next server is asked (hickory's own pool ends at the first SERVFAIL, hence one hickory resolver for
+//! each server). hickory repeats a query over TCP if the UDP answer is truncated. Nothing is cached: only the server
+//! decides when a TTL ends.
 //!
-//! A record counts only if it has the queried name, or a name that its aliases lead to: everything else in an answer is
-//! no answer to the question (RFC 5452 section 6).
+//! A record counts only if it has the queried name, or a name that its aliases lead to: other records don't answer the
+//! query (RFC 5452 section 6).
 
 use std::{
     io,
@@ -27,18 +28,18 @@ use hickory_resolver::{
 
 use super::runtime::Runtime;
 
-/// What a question brought instead of records.
+/// Why a query returned no records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum LookupFailure {
     /// No such name.
     Nxdomain,
-    /// The name exists, records of this type don't.
+    /// The name exists, but it has no records of this type.
     NoData,
     /// Servers answered with an error.
     Error(String),
     /// No server answered in time.
     Timeout(String),
-    /// No server could be reached, or the name can't be asked for.
+    /// No server could be reached, or the name is not valid in a query.
     Unreachable(String),
 }
 
@@ -52,7 +53,7 @@ pub(super) struct Records {
 /// The servers of one configuration.
 pub(super) struct Servers {
     list: Vec<(SocketAddr, Resolver<Runtime>, Runtime)>,
-    /// Who answered last.
+    /// The server that answered last.
     current: AtomicUsize,
     attempts: usize,
     timeout: Duration,
@@ -134,7 +135,7 @@ impl Servers {
                     None => format!("{address}, asked for {name} {kind}: {error}"),
                 }),
             };
-            // The most telling one is reported: an error that was answered, then silence.
+            // The most informative failure is reported: first an error answer, then no answer at all.
             if next.rank() > miss.rank() || turn == 0 {
                 miss = next;
             }
@@ -172,7 +173,7 @@ fn word(code: ResponseCode) -> String {
 }
 
 impl LookupFailure {
-    /// How telling it is where several were met.
+    /// How informative it is, compared with others.
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self::Nxdomain => 0,

@@ -1,7 +1,8 @@
 //! SRV names (RFC 2782): services with ports, priorities and weights.
 //!
-//! The name is looked for below the search domains as any other. Its targets are absolute names, taken from the answer's
-//! additional records or looked up side by side. A target that can't be looked up is a gap, as long as another can.
+//! The name is searched below the search domains like any other. Its targets are absolute names; their addresses come
+//! from the answer's additional records, or from look-ups that run at the same time. A target that can't be looked up
+//! is a gap, if another target can.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,7 +16,7 @@ use super::{
     servers::LookupFailure,
 };
 
-/// SRV targets that are used, and looked up at once.
+/// The most SRV targets that are used, and that are looked up at once.
 const MAX_TARGETS: usize = 256;
 
 impl Resolver {
@@ -39,7 +40,8 @@ impl Resolver {
         Err(failure(service, misses.worst()))
     }
 
-    /// The addresses of SRV targets: from the additional records if they have any, else by look-ups side by side.
+    /// The addresses of SRV targets: from the additional records if these have any, otherwise by look-ups that run at
+    /// the same time.
     async fn targets(
         &self,
         service: &str,

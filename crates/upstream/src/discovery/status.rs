@@ -1,5 +1,5 @@
-//! What the last look-up of each name said, for people, and whether the next one is wanted before its time. Written on the
-//! control thread; workers read the last failure and ask for a look-up, both without a lock.
+//! The result of the last look-up of each name, for people, and whether the next one is requested before its time. The
+//! control thread writes it; workers read the last failure and request a look-up, both without a lock.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -19,11 +19,11 @@ pub struct LookupStatus {
     pub at: Instant,
     /// When the next one begins.
     pub next: Instant,
-    /// When the last one that brought an answer ended.
+    /// When the last successful one ended.
     pub answered: Option<Instant>,
     /// Addresses in the last answer.
     pub answers: usize,
-    /// Why the last one failed, and in the resolver's words.
+    /// Why the last one failed: the reason, and the resolver's message.
     pub failure: Option<(Reason, String)>,
 }
 
@@ -31,9 +31,9 @@ pub struct LookupStatus {
 #[derive(Debug, Default)]
 pub struct Lookups {
     all: Mutex<Vec<LookupStatus>>,
-    /// What the first of them that failed last said.
+    /// The message of the first name whose last look-up failed.
     failure: ArcSwapOption<String>,
-    /// No endpoint can be reached: the addresses may be old ones.
+    /// A look-up is requested: no endpoint can be reached, so the addresses may be old.
     wanted: AtomicBool,
     on_wanted: Notify,
 }
@@ -44,19 +44,19 @@ impl Lookups {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What the last look-up failed with, in the resolver's words.
+    /// The resolver's message about the last failed look-up.
     pub(crate) fn failure(&self) -> Option<Arc<String>> {
         self.failure.load_full()
     }
 
-    /// Asks for a look-up before its time: none of the endpoints can be reached.
+    /// Requests a look-up before its time, because none of the endpoints can be reached.
     pub(crate) fn want(&self) {
         if !self.wanted.load(Relaxed) && !self.wanted.swap(true, Relaxed) {
             self.on_wanted.notify_waiters();
         }
     }
 
-    /// Ends when a look-up is asked for after this call.
+    /// Ends when a look-up is requested after this call.
     pub(super) async fn wanted(&self) {
         let notified = self.on_wanted.notified();
         self.wanted.store(false, Relaxed);

@@ -1,4 +1,4 @@
-//! What an endpoint keeps of its health checks.
+//! The results of an endpoint's health checks.
 
 use std::sync::{
     Arc,
@@ -7,7 +7,7 @@ use std::sync::{
 
 use arc_swap::ArcSwapOption;
 
-/// What health checks found out about one endpoint.
+/// The results of one endpoint's health checks.
 #[derive(Debug, Default)]
 pub struct Checks {
     pub(super) passed: AtomicU64,

@@ -1,6 +1,6 @@
-//! Active health: endpoints are asked before a request finds out.
+//! Active health checks: attache learns of an unhealthy endpoint before a request fails there.
 //!
-//! **When.** Every `interval`, and up to 10 % later at random so that probes of many proxies don't fall together;
+//! **When.** Every `interval`, and up to 10 % later at random, so that many proxies don't probe at the same moment;
 //! `unhealthy_interval` while the endpoint is unhealthy. A probe that takes longer than `timeout` failed.
 //!
 //! **Thresholds.** `unhealthy` failures in a row make an endpoint unhealthy, `healthy` successes in a row healthy. The first
@@ -12,10 +12,10 @@
 //! connection, with the upstream's TLS, PROXY protocol and source address, so that it also shows that new connections
 //! work; Envoy reuses one.
 //!
-//! **Together with ejection**, one rule: an endpoint gets new requests while it is healthy *and* not ejected *and* still
-//! named by discovery ([`Endpoint::usable`]). Neither opinion overrides the other. Where so many are out that the
-//! usable share falls below `balance.panic_threshold`, the balancer uses all of them: then it is more likely the
-//! judges that are wrong. A change is logged with its cause, and [`Endpoint::checks`] has the counts.
+//! **Together with ejection**, one rule: an endpoint gets new requests while it is healthy *and* not ejected *and*
+//! still named by discovery ([`Endpoint::usable`]). Neither overrides the other. If so many endpoints are out that the
+//! usable share falls below `balance.panic_threshold`, the balancer uses all of them: then the checks are more likely
+//! wrong than the endpoints. Each change is logged with its cause, and [`Endpoint::checks`] has the counts.
 //!
 //! **Source.** Envoy's `health_checks`.
 
@@ -42,15 +42,15 @@ use verdict::Verdict;
 
 use crate::{Endpoint, Shared, connect::Tls};
 
-/// How often the members are compared with those that are checked.
+/// How often the upstream's endpoints are compared with the running checks.
 const MEMBERS: Duration = Duration::from_millis(500);
 
 /// Checks an upstream's endpoints for as long as it is polled. One for each upstream, on the control thread; also for
 /// upstreams without a check, so that no endpoint stays unhealthy after a reload removed the check (it returns at
 /// once).
 ///
-/// `tls` is what [`Tls::new`] read for this upstream: probes show the same, followed identity as calls. `credential` is what
-/// probes by HTTP and gRPC are given.
+/// `tls` is the result of [`Tls::new`] for this upstream: probes show the same identity as calls, also after a change
+/// of its files. `credential` is added to probes by HTTP and gRPC.
 pub async fn run(shared: &Shared, tls: Option<&Tls>, credential: Option<&Credential>) {
     let Some(config) = &shared.config.health_check else {
         for endpoint in &shared.endpoints.load().endpoints {
@@ -90,7 +90,7 @@ pub async fn run(shared: &Shared, tls: Option<&Tls>, credential: Option<&Credent
             });
             checked.push((endpoint.clone(), task));
         }
-        // Finished ones are those that were aborted.
+        // Only aborted tasks have finished.
         while tasks.try_join_next().is_some() {}
         sleep(MEMBERS).await;
     }
@@ -111,8 +111,8 @@ impl Check {
     {
         let mut verdict =
             Verdict::new(self.endpoint.healthy.load(Relaxed), self.config.healthy, self.config.unhealthy);
-        // After a restart of many proxies they don't all probe at the same moment, and the first result still comes
-        // soon.
+        // A short random wait: when many proxies restart they don't all probe at the same moment, and the first result
+        // still comes soon.
         sleep(self.config.interval.mul_f64(0.1 * fastrand::f64())).await;
         loop {
             let limit = self.config.timeout;

@@ -29,7 +29,7 @@ use crate::{
     connect::{Tls, connect_tcp, proxy_header},
 };
 
-/// An answer to a health check is this long at most, bytes.
+/// The most bytes of an answer to a health check.
 const MAX_ANSWER_BYTES: usize = 16 << 10;
 
 /// Why a probe failed, in words for the log.
@@ -55,7 +55,7 @@ pub(super) struct Prober {
     tls: Option<Connector>,
     credential: Option<Credential>,
     proxy_protocol: ProxyProtocolOut,
-    /// In place of the endpoint's own.
+    /// The port to probe, in place of the endpoint's own.
     port: Option<NonZeroU16>,
     source: Option<IpAddr>,
     bounds: Bounds,
@@ -81,7 +81,7 @@ impl Prober {
             protocol: upstream.protocol,
             tls: tls.filter(|_| check.tls).map(|tls| tls.connector().offering(alpn)),
             credential: credential.cloned(),
-            // Another port is another server, and gets no information about clients.
+            // Another port may be another server, so it gets no PROXY protocol header.
             proxy_protocol: if check.port.is_none() {
                 upstream.proxy_protocol
             } else {
@@ -118,7 +118,7 @@ impl Prober {
     }
 
     async fn secure<T: Io + 'static>(&self, endpoint: &Endpoint, mut io: T) -> Result<(), Failed> {
-        // A probe has no client, which the header says.
+        // A probe has no client, and the header says so.
         let header = proxy_header(self.proxy_protocol, None);
         io.write_all(&header).await.map_err(|e| failed("write")(&e))?;
 
@@ -147,7 +147,7 @@ impl Prober {
                     Request::get(&**path).header(header::HOST, &**host)
                 };
                 let request = request.body(Full::default()).map_err(|e| failed("health_check")(&e))?;
-                // Only its head decides.
+                // Only the response's head decides.
                 let response = client::stream(dialled(io, http2), self.own(request)?, self.bounds).await?;
                 let status = response.status;
                 if status.is_success() { Ok(()) } else { Err(Failed(format!("status {}", status.as_u16()))) }
@@ -164,7 +164,7 @@ impl Prober {
         format!("http{}://{host}", if self.tls.is_some() { "s" } else { "" })
     }
 
-    /// With the headers of every probe.
+    /// Adds the headers of every probe.
     fn own(&self, mut request: Request<Full<Bytes>>) -> Result<Request<Full<Bytes>>, Failed> {
         let headers = request.headers_mut();
         headers.insert(header::USER_AGENT, HeaderValue::from_static("attache-health"));
@@ -181,7 +181,7 @@ fn dialled(io: impl Io + 'static, http2: bool) -> Ready<Result<Dialled, DialErro
     ready(Ok(Dialled::new(io, if http2 { Protocol::Http2 } else { Protocol::Http1 })))
 }
 
-/// Sends and reads until every expected part was found, each behind the one before (Envoy's matching of `receive`).
+/// Sends, and reads until every expected part was found, each after the one before (Envoy's matching of `receive`).
 async fn talk<T: Io>(mut io: T, send: &[u8], expect: &[Arc<[u8]>]) -> Result<(), Failed> {
     if !send.is_empty() {
         io.write_all(send).await.map_err(|e| failed("write")(&e))?;
@@ -210,7 +210,7 @@ async fn talk<T: Io>(mut io: T, send: &[u8], expect: &[Arc<[u8]>]) -> Result<(),
     Ok(())
 }
 
-/// Where `part` ends in what lies behind `from`; or else from where it is worth looking again.
+/// Where `part` ends in the answer after `from`; the error is the position from which to search again.
 fn found(answer: &[u8], from: usize, part: &[u8]) -> Result<usize, usize> {
     let rest = answer.get(from..).unwrap_or_default();
     match rest.windows(part.len().max(1)).position(|window| window == part) {

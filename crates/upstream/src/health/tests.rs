@@ -44,7 +44,7 @@ async fn ask(probe: Probe, protocol: UpstreamProtocol, address: std::net::Socket
     Prober::new(&upstream(Some(check.clone()), protocol), &check, None, None).probe(&endpoint(address)).await
 }
 
-/// Answers each connection, whatever it asks, and gives back what was asked.
+/// Gives each connection the same answer, and returns the request.
 async fn server(answer: &'static [u8]) -> (std::net::SocketAddr, tokio::task::JoinHandle<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -79,11 +79,11 @@ async fn http_passes_on_200_to_299_only() {
 #[tokio::test]
 async fn another_port_of_the_address_is_asked_by_http_for_opaque_bytes() {
     let (api, asked) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-    // The database itself: nobody connects to it.
+    // The database itself: no probe may connect to it.
     let database = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let check = HealthCheck { port: NonZeroU16::new(api.port()), ..config(http("/primary")) };
     let mut upstream = upstream(Some(check.clone()), UpstreamProtocol::Tcp);
-    // Its PROXY protocol isn't the other server's.
+    // The other port gets no PROXY protocol header.
     upstream.proxy_protocol = model::ProxyProtocolOut::V1;
     let prober = Prober::new(&upstream, &check, None, None);
     assert_eq!(prober.probe(&endpoint(database.local_addr().unwrap())).await, Ok(()));
@@ -114,7 +114,7 @@ async fn tcp_passes_on_the_bytes_that_are_expected_in_their_order() {
         ("a redis, ready", &["redis", "ready"], Ok(())),
         ("ready, a redis", &["redis", "ready"], Err("closed without `ready`; it said `ready, a redis`")),
         ("-LOADING\r\n", &["+PONG"], Err("closed without `+PONG`; it said `-LOADING\\r\\n`")),
-        // Two parts don't share a byte.
+        // Two parts must not share a byte.
         ("aba", &["ab", "ba"], Err("closed without `ba`; it said `aba`")),
     ] {
         let (address, server) = server(answer.as_bytes()).await;
@@ -257,7 +257,7 @@ async fn thresholds_intervals_and_timeouts_keep_their_times() {
 }
 
 #[tokio::test]
-async fn members_that_come_are_checked_and_a_lost_check_leaves_nobody_unhealthy() {
+async fn new_endpoints_are_checked_and_a_removed_check_leaves_no_endpoint_unhealthy() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut check = config(Probe::connection());

@@ -1,11 +1,11 @@
-//! Thresholds: a single probe is an anecdote.
+//! Thresholds: one probe alone doesn't change an endpoint's health.
 
 /// One endpoint's health as its probes see it.
 #[derive(Debug)]
 pub(super) struct Verdict {
     healthy: bool,
     first: bool,
-    /// Probes in a row that spoke against `healthy`.
+    /// Probes in a row that contradict `healthy`.
     against: u32,
     up: u32,
     down: u32,
@@ -16,7 +16,7 @@ impl Verdict {
         Self { healthy, first: true, against: 0, up: up.max(1), down: down.max(1) }
     }
 
-    /// Notes a probe; the new health where it changed.
+    /// Counts a probe. Returns the new health if it has changed.
     pub(super) fn note(&mut self, passed: bool) -> Option<bool> {
         let first = std::mem::take(&mut self.first);
         if passed == self.healthy {
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_probe_decides_alone_and_then_rows_do() {
+    fn the_first_probe_decides_alone_and_later_only_several_in_a_row_do() {
         let mut verdict = Verdict::new(true, 2, 3);
         assert_eq!(verdict.note(false), Some(false));
         let notes = [true, false, true, true, false, false, true, false, false, false];

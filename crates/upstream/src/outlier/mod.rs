@@ -1,31 +1,34 @@
 //! Outlier ejection: an endpoint that fails real requests gets none for a while.
 //!
 //! **Trip.** `consecutive_5xx` failures in a row (5xx answers, or no answer: connections refused, reset, timed out), or
-//! `consecutive_local` in a row of those that attache saw itself. A success ends both rows, a 5xx the second.
+//! `consecutive_local` in a row of those that attache saw itself. A success ends both rows, a 5xx ends only the second
+//! one.
 //!
 //! Beside it, an endpoint that can't be connected to is out at once, and comes back with the first connection: see
 //! `reach`. Off by default, an endpoint may have a failure breaker: see `circuits`.
 //!
 //! Endpoints that fail sometimes, but never in a row, are ejected by their rates: see [`rates`].
 //!
-//! **For how long.** `base` × n for the n-th ejection, at most `max`. n falls by one for every `base` that the
-//! endpoint then serves, so that an old incident is forgotten as slowly as it was long.
+//! **For how long.** `base` × n for the n-th ejection, at most `max`. n falls by one for every `base` that the endpoint
+//! serves afterwards, so that a long incident is forgotten more slowly than a short one.
 //!
-//! **How many.** At most `max_percent` of the endpoints at once, but one where there are two or more; never the last
-//! that is usable. An endpoint that may not be ejected keeps its row, and goes as soon as there is room and it fails again.
+//! **How many.** At most `max_percent` of the endpoints at once, but always one if there are two or more; never the
+//! last usable one. An endpoint that may not be ejected keeps its row, and is ejected when it fails again and the
+//! limits allow it.
 //!
 //! **Recovery.** By time alone ([`run`] on the control thread, [`recover`] for the instant itself). Ejection and active
-//! health are two opinions, and an endpoint is used only if neither objects
-//! ([`Endpoint::usable`]): a probe that passes doesn't end an ejection (Envoy's does, by default), since
-//! a health page that works says nothing of requests that fail.
+//! health checks are independent, and an endpoint is used only if neither excludes it ([`Endpoint::usable`]): a probe
+//! that passes doesn't end an ejection (Envoy's does, by default), since a working health page proves nothing about
+//! failing requests.
 //!
 //! **Source.** Envoy's outlier detection. Differences: `consecutive_local` counts beside `consecutive_5xx`, as with
 //! `split_external_local_origin_errors` but without taking local failures out of the other; trips are acted on at
 //! once, and ends too (Envoy: ends at the next `interval`); multipliers fall by served time; refused streams and lost
 //! close races are no failures, and a caller's own short deadline isn't one either.
 //!
-//! A success costs one load of a flag that is not written while no endpoint fails ([`failing`]). Ejections are rare, and only one worker
-//! makes them at a time, without a wait: a worker that finds another one busy leaves its own ejection to the next failure.
+//! A success costs one load of a flag that is not written while no endpoint fails ([`failing`]). Ejections are rare.
+//! Only one worker at a time ejects, and no worker waits for another: if another one is ejecting, a worker leaves its
+//! own ejection to the next failure.
 
 pub(crate) mod circuits;
 mod passive;
@@ -65,7 +68,7 @@ impl Passive {
         }
     }
 
-    /// A failure is rare enough for two stores to a shared line.
+    /// Failures are rare, so two stores to a shared cache line are acceptable.
     fn note(&self, endpoint: &Endpoint, reason: Option<Reason>, now: Instant) {
         let Some(index) = reason.and_then(|reason| Reason::ALL.iter().position(|other| *other == reason))
         else {
@@ -82,8 +85,8 @@ pub fn failing(shared: &Shared) -> bool {
     shared.ejections.failing.is_up()
 }
 
-/// Notes how a request, or a connection, to an endpoint ended; ejects the endpoint where that was one too many.
-/// True if it was ejected by this.
+/// Counts the end of a request or a connection to an endpoint, and ejects the endpoint if it has too many failures.
+/// True if this ejected it.
 pub fn report(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Instant) -> bool {
     let config = &shared.config.outlier_ejection;
     let passive = &endpoint.passive;
@@ -107,7 +110,7 @@ pub fn report(shared: &Shared, endpoint: &Endpoint, outcome: Outcome, now: Insta
         }
     };
     passive.note(endpoint, outcome.reason(), now);
-    // After the row, which the flag stands for.
+    // The row was written before, as the flag requires.
     shared.ejections.failing.raise();
     tripped && eject(shared, endpoint, outcome.reason(), &Row { passive, outcome }, now)
 }
@@ -137,7 +140,7 @@ fn settle(shared: &Shared) {
     shared.ejections.failing.lower_unless(in_a_row);
 }
 
-/// A counter that is zero already isn't written: its cache line stays shared by all workers.
+/// A counter that is already zero isn't written, so that its cache line stays shared by all workers.
 fn reset(counter: &AtomicU32) {
     if counter.load(Relaxed) != 0 {
         counter.store(0, Relaxed);
@@ -190,7 +193,7 @@ fn eject(
     endpoint.set_ejected_because(true, &because);
     shared.ejections.changed.notify_one();
     if let Some(reason) = counted {
-        // Looked up, not kept: workers share what stands here, and ejecting is rare.
+        // The metrics are looked up and not kept: workers share this state, and ejections are rare.
         metrics().ejected(&shared.config.name, reason);
     }
     metrics().transition(&shared.config.name, Some(&endpoint.label), "ejection", "ejected", &because);
@@ -209,7 +212,7 @@ fn allowed(endpoints: usize, max_percent: f64) -> usize {
     if endpoints < 2 {
         return 0;
     }
-    // 10 % of 30 is 3, whatever 0.1 × 30 is in binary.
+    // 10 % of 30 must be 3, even if 0.1 × 30 is inexact in binary.
     ((endpoints as f64 * max_percent + 1e-9) as usize).max(1)
 }
 
@@ -237,7 +240,7 @@ pub fn recover(shared: &Shared, now: Instant) -> Option<Instant> {
     next.into_iter().chain(circuits::half_open(shared, now)).min()
 }
 
-/// Ends ejections on time and judges rates, for as long as it is polled. One for each upstream, on the control thread.
+/// Ends ejections on time and checks rates, for as long as it is polled. One for each upstream, on the control thread.
 pub async fn run(shared: &Shared) {
     tokio::join!(recoveries(shared), rates::run(shared));
 }
@@ -247,7 +250,7 @@ async fn recoveries(shared: &Shared) {
         let changed = shared.ejections.changed.notified();
         match recover(shared, Instant::now()) {
             Some(next) => {
-                // Either is enough: an earlier end came up, or this one is here.
+                // Either ends the wait: an ejection with an earlier end, or this end.
                 let _ = tokio::time::timeout_at(next, changed).await;
             }
             None => changed.await,
@@ -271,7 +274,7 @@ impl<'a> EjectionGuard<'a> {
             .busy
             .compare_exchange(false, true, std::sync::atomic::Ordering::Acquire, Relaxed)
             .is_ok();
-        // Made only by who got it: dropping one gives the turn back.
+        // Made only if the turn was free, because dropping a guard releases the turn.
         free.then(|| Self(&ejections.busy))
     }
 }

@@ -1,4 +1,4 @@
-//! What an endpoint and its upstream keep of ejections.
+//! The state of ejections of an endpoint and of its upstream.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -16,7 +16,7 @@ pub struct Passive {
     pub(super) consecutive_5xx: AtomicU32,
     pub(super) consecutive_local: AtomicU32,
     pub(super) rates: Counts,
-    /// n: ejections that aren't forgotten yet.
+    /// n: the number of ejections that are not yet forgotten.
     pub(super) multiplier: AtomicU32,
     /// End of the last ejection, nanoseconds since the endpoint was added.
     pub(super) until: AtomicU64,
@@ -35,12 +35,12 @@ impl Passive {
         self.total.load(Relaxed)
     }
 
-    /// Failures since the endpoint was added, those that led to no ejection too.
+    /// Failures since the endpoint was added, also those that led to no ejection.
     pub fn failures(&self) -> u64 {
         self.failures.load(Relaxed)
     }
 
-    /// Why the last failure was one, and how long after the endpoint was added.
+    /// The reason of the last failure, and how long after the endpoint's start it came.
     pub fn last_failure(&self) -> Option<(Reason, Duration)> {
         let word = self.last.load(Relaxed);
         let index = usize::try_from(word >> 48).ok()?.checked_sub(1)?;
@@ -49,7 +49,7 @@ impl Passive {
     }
 }
 
-/// What the ejections of one upstream need together.
+/// State that the ejections of one upstream share.
 #[derive(Debug, Default)]
 pub struct Ejections {
     /// One worker at a time ejects, so that the count it acts on is true.
@@ -60,7 +60,7 @@ pub struct Ejections {
     pub(super) changed: Notify,
 }
 
-/// What one endpoint did in this interval.
+/// The counts of one endpoint in this interval.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) begun: AtomicU32,

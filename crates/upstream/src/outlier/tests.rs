@@ -77,7 +77,7 @@ async fn the_nth_ejection_lasts_n_times_as_long_and_is_forgotten_by_serving() {
     let shared = shared(3, model::OutlierEjection { max: 80 * SECOND, ..model::OutlierEjection::default() });
     let start = Instant::now();
     let mut now = start;
-    // Each time it fails again at once: 30, 60, then the longest, 80.
+    // Each time it fails again at once: 30, 60, then the longest ejection, 80.
     for seconds in [30, 60, 80, 80] {
         let endpoint = endpoint(&shared, 0);
         assert!((0..5).any(|_| report(&shared, &endpoint, FAILED, now)));
@@ -88,7 +88,7 @@ async fn the_nth_ejection_lasts_n_times_as_long_and_is_forgotten_by_serving() {
         assert!(endpoint.usable());
         now = end;
     }
-    // Three times `base` of service forget three of the four.
+    // After three times `base` of service, three of the four ejections are forgotten.
     now += 90 * SECOND;
     let endpoint = endpoint(&shared, 0);
     assert!((0..5).any(|_| report(&shared, &endpoint, FAILED, now)));
@@ -155,7 +155,7 @@ fn percentages_are_those_of_people() {
 }
 
 #[test]
-fn only_what_an_endpoint_is_to_blame_for_counts() {
+fn only_failures_that_an_endpoint_caused_count() {
     let grpc = |status: &'static str| {
         Fields::from_iter([(
             http::HeaderName::from_static("grpc-status"),
@@ -183,7 +183,7 @@ fn only_what_an_endpoint_is_to_blame_for_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ends_of_tries_are_judged_by_their_outcome() {
+async fn ends_of_attempts_are_judged_by_their_outcome() {
     let shared = shared(3, model::OutlierEjection::default());
     let endpoint = endpoint(&shared, 0);
     let answered = |status: u16| {
@@ -284,7 +284,7 @@ fn workers_that_eject_at_once_stay_within_the_share() {
         });
         let ejected = || set.endpoints.iter().filter(|e| e.ejected.load(Relaxed)).count();
         assert!(ejected() <= 3);
-        // A worker that found another at it has left its own for the next failure.
+        // If a worker found another one at work, its own ejection waits for the next failure.
         for endpoint in &set.endpoints {
             report(&shared, endpoint, FAILED, Instant::now());
         }
@@ -294,7 +294,7 @@ fn workers_that_eject_at_once_stay_within_the_share() {
 }
 
 #[tokio::test]
-async fn of_endpoints_that_can_not_be_connected_to_the_one_that_answered_is_asked_last() {
+async fn if_no_endpoint_can_be_connected_to_the_last_one_left_is_one_that_answered() {
     let shared = shared(2, model::OutlierEjection::default());
     let (served, closed) = (endpoint(&shared, 0), endpoint(&shared, 1));
     assert!(unreachable::lost(&shared, &served, Reason::TlsUntrusted));

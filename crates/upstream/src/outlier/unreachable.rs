@@ -1,13 +1,15 @@
 //! Endpoints that can't be connected to.
 //!
-//! **Out.** An endpoint to which a connection could not be made (refused, timed out, no TLS) gets no requests from then on, after one
-//! failure, and independent of how many endpoints are out already: no call is lost, because it goes to another endpoint. The last usable
-//! endpoint is never taken out: if no endpoint can be reached, calls continue to try. It is one whose server answered and failed in TLS,
-//! if there is one, rather than one on which nothing listens: `localhost` is often both.
+//! **Out.** An endpoint to which a connection could not be made (refused, timed out, no TLS) gets no requests from then
+//! on, after one failure, and independent of how many endpoints are out already: no call is lost, because it goes to
+//! another endpoint. The last usable endpoint is never taken out: if no endpoint can be reached, calls continue to try
+//! it. If there is an endpoint whose server answered and failed in TLS, it is that one, rather than one on which
+//! nothing listens: `localhost` often leads to both.
 //!
-//! **Back.** Only a connection that succeeds brings it back. The worker that took it out tries one after 250 ms, then at growing
-//! intervals, up to 10 s ([`crate::service`]). No caller's request is a probe. Only a call that failed at every other endpoint may try
-//! it, and each endpoint is tried at most ten times a second, however many callers there are.
+//! **Back.** Only a successful connection brings it back. The worker that took it out tries to connect after 250 ms,
+//! then at growing intervals, up to 10 s ([`crate::service`]). Requests of callers are not used as probes. Only a call
+//! that failed at every other endpoint may try it, and each endpoint is tried at most ten times a second, whatever the
+//! number of callers.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -20,15 +22,15 @@ use tokio::time::Instant;
 use super::EjectionGuard;
 use crate::{Endpoint, Shared};
 
-/// Between two knocks at an endpoint that is out.
+/// The shortest time between two calls that try an endpoint which is out.
 const KNOCK: Duration = Duration::from_millis(100);
 
-/// A connection to the endpoint could not be made. True if it is out because of that, or was before.
+/// A connection to the endpoint could not be made. True if the endpoint is out because of that, or was out before.
 pub(crate) fn lost(shared: &Shared, endpoint: &Endpoint, reason: Reason) -> bool {
     if endpoint.unreachable.load(Relaxed) {
         return true;
     }
-    // One worker at a time, so that two don't both take the last but one.
+    // One worker at a time, so that two workers can't take out the last two endpoints at once.
     let Some(_turn) = EjectionGuard::take(&shared.ejections) else { return false };
     let set = shared.endpoints.load();
     let is_this = |other: &Arc<Endpoint>| std::ptr::eq(Arc::as_ptr(other), endpoint);
@@ -37,7 +39,8 @@ pub(crate) fn lost(shared: &Shared, endpoint: &Endpoint, reason: Reason) -> bool
         return false;
     }
     if !others.clone().any(|other| other.usable()) {
-        // Where none is left, one that was connected to says more of the cause than one that nothing listens on.
+        // If this was the last one, an endpoint that accepted a connection shows more of the cause than one on which
+        // nothing listens.
         let connected = others.find(|other| !is_tls(reason.as_str()) && other.usable_but_for(is_tls));
         match connected {
             Some(other) => back(shared, other, "no other endpoint can be connected to"),
@@ -52,7 +55,7 @@ pub(crate) fn lost(shared: &Shared, endpoint: &Endpoint, reason: Reason) -> bool
     true
 }
 
-/// A connection was made, and TLS on it was not.
+/// True if the connection was made, but TLS on it failed.
 fn is_tls(reason: &str) -> bool {
     reason.starts_with("tls-")
 }

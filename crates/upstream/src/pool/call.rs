@@ -34,7 +34,7 @@ impl ReadyConnection {
         &self.home.endpoint
     }
 
-    /// Who is at the other end, by its certificate.
+    /// The peer's identity, from its certificate.
     pub(crate) fn peer(&self) -> Option<&Name> {
         match &self.kind {
             Kind::H1(connection) => connection.peer.as_ref(),
@@ -50,7 +50,7 @@ impl ReadyConnection {
         }
     }
 
-    /// It carries extended CONNECT (RFC 8441).
+    /// Whether the peer accepts extended CONNECT (RFC 8441).
     pub(crate) async fn takes_extended_connect(&self, limit: Duration) -> bool {
         match &self.kind {
             Kind::H1(_) => false,
@@ -58,11 +58,10 @@ impl ReadyConnection {
         }
     }
 
-    /// Sends the request and waits for the response's head. The call's place in the counts goes with the response.
+    /// Sends the request and waits for the response's head. The call's part of the counts moves into the response.
     ///
-    /// # Errors
-    /// There is no response. The request is where it was before, if it is whole because the connection was dead before anything was
-    /// written to it; else it is taken.
+    /// # Errors There is no response. If the connection was dead before anything was written to it, the request is
+    /// still in `request`, unchanged; otherwise it was taken.
     pub(crate) async fn call(
         self,
         request: &mut Option<Request<Body>>,
@@ -77,7 +76,7 @@ impl ReadyConnection {
         };
         let connect;
         {
-            // Gone before anything is waited for.
+            // Taken before the first wait, so that the future stays small.
             let mut taken = request.take().unwrap_or_default();
             connect = taken.method() == Method::CONNECT;
             form::http1(&mut taken);

@@ -1,18 +1,20 @@
-//! Room for one more connection where `max_connections` is reached.
+//! How a call gets a connection when `max_connections` is reached.
 //!
-//! The limit is the process's, a pool is its worker's. So a connection that lies idle on one worker must not refuse a call on another.
+//! The limit is for the whole process, but each worker has its own pool. So an idle connection of one worker must not
+//! cause the refusal of a call on another.
 //!
 //! **Rule.** A call that finds the limit reached closes the longest-idle connection of its own worker, of any endpoint.
-//! Where there is none, it asks all workers for one, and waits: at most `connect_timeout`, and not beyond its deadline.
-//! Each worker that has an idle connection gives one up, as many in all as calls wait. Until the last of them is
-//! served, a worker closes a connection that comes back instead of keeping it, unless a call of its own waits for it;
-//! and after [`MAX_KEPT_IN_A_ROW`] of those it closes one anyway.
+//! If there is none, it asks all workers for one, and waits: at most `connect_timeout`, and not beyond its deadline.
+//! Each worker with an idle connection closes one, in all as many as calls wait. Until the last waiting call is served,
+//! a worker closes each connection that becomes idle, unless one of its own calls waits for it; and after
+//! [`MAX_KEPT_IN_A_ROW`] of those it closes one anyway.
 //!
-//! HTTP/2: a connection with streams can't be given up. A worker that has nothing else opens no stream for [`SHARE`], so that the
-//! running ones may end and the connection become idle; then not again for [`SHARE_AGAIN`], since streams may be long.
+//! HTTP/2: a connection with streams can't be closed. A worker that has no other connection opens no stream for
+//! [`SHARE`], so that the running ones may end and the connection becomes idle. It does so only once in
+//! [`SHARE_AGAIN`], since streams may be long.
 //!
-//! A request pays for this with one atomic load where its connection goes back to the pool. A closed connection wakes those who wait in
-//! the order in which they came.
+//! This costs a request one atomic load when its connection returns to the pool. A closed connection wakes the call
+//! that has waited longest.
 
 use std::{cell::Cell, sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -27,11 +29,11 @@ use crate::{
 
 /// How often a waiting call tries again: it gets no notification of connections that became idle meanwhile.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
-/// Connections that come back and go to calls of the same worker, before one is given to another worker's.
+/// The most idle connections in a row that a worker uses for its own calls, before it closes one for another worker.
 const MAX_KEPT_IN_A_ROW: u32 = 16;
 /// How long a worker opens no stream, so that an HTTP/2 connection may become idle.
 const SHARE: Duration = Duration::from_millis(100);
-/// From one such pause to the next.
+/// The time from one such pause to the next.
 const SHARE_AGAIN: Duration = Duration::from_secs(1);
 
 /// One worker's part in it.
@@ -39,14 +41,14 @@ const SHARE_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct WorkerShare {
     /// Its own calls that wait.
     waiting: Cell<u32>,
-    /// Connections that came back and went to one of them since the last that was given up.
+    /// Connections that went to its own waiting calls since it last closed one for another worker.
     kept: Cell<u32>,
     asked_at: Cell<Option<Instant>>,
     /// When it last began to open no streams.
     paused_at: Cell<Option<Instant>>,
 }
 
-/// How a connection was given up.
+/// How a connection was closed to make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closed {
     /// It is closed.
@@ -103,7 +105,7 @@ impl<'a> Waiting<'a> {
         Self { pool, since: Instant::now(), asked: Cell::new(false) }
     }
 
-    /// Asks for a connection, and waits until it is worth looking again.
+    /// Asks for a connection, and waits until it is worth checking again.
     ///
     /// Errors: `overflow-connections` after `connect_timeout`, `request-timeout` at the deadline.
     pub(super) async fn turn(&self, deadline: Option<Instant>) -> Result<(), Error> {
@@ -149,7 +151,7 @@ impl Pool {
         ConnectionPermit::take(&self.shared).ok()
     }
 
-    /// A place for a connection, for a call that waits: a free one, or that of an idle connection of this worker.
+    /// A permit for a connection, for a call that waits: a free one, or that of an idle connection of this worker.
     pub(super) fn permit_for(&self, _: &Waiting<'_>) -> Option<ConnectionPermit> {
         loop {
             if let Ok(permit) = ConnectionPermit::take(&self.shared) {
@@ -161,7 +163,7 @@ impl Pool {
         }
     }
 
-    /// A place for a bare connection, made or waited for.
+    /// A permit for a bare connection; waits for it if none is free.
     pub(crate) async fn permit(&self, deadline: Option<Instant>) -> Result<ConnectionPermit, Error> {
         if let Some(permit) = self.permit_at_once() {
             return Ok(permit);
@@ -176,12 +178,12 @@ impl Pool {
         }
     }
 
-    /// No further connection may be made now.
+    /// True if no further connection may be made now.
     pub(crate) fn is_full(&self) -> bool {
         self.shared.connections.load(Relaxed) >= self.shared.config.circuit_breaker.max_connections
     }
 
-    /// Other workers' calls have asked: gives up what is idle, as long as any of them wants one.
+    /// Closes idle connections for the waiting calls of other workers, as long as one of them needs one.
     pub(super) fn give_up_idle(&self) {
         while self.tick.others_wait(&self.shared) && self.shared.queue.claim() {
             if self.close_one_idle().is_none() {

@@ -1,15 +1,17 @@
-//! How a call comes by a connection when none is free.
+//! How a call gets a connection when none is free.
 //!
 //! Rules:
-//! - Where HTTP/2 may come of it, one connection is made at a time and everybody waits for it, and for what the peer says that it
-//!   allows: a burst of calls must not become a burst of connections, nor of streams that are refused. If it fails, it fails for all who
-//!   waited; each has its own retry. A peer that allows fewer than [`SHARED_FROM`] streams is asked for connections all at once.
-//! - A peer that allows no stream at all at the moment is waited for.
-//! - At `max_connections` an idle connection is closed to make room, on whichever worker it is: see [`super::connection_limit`].
-//! - An attempt that must not take what is pooled ([`fresh`](crate::Call::fresh)) gets a connection that was made since it began.
-//!   Those of HTTP/2 share that one as well: a lost connection's hundred streams must not become a hundred connections.
+//! - If a new connection may be HTTP/2, one connection is made at a time, and all calls wait for it and for the peer's
+//!   stream limit: many calls at once must not cause many connections, or many refused streams. If it fails, it fails
+//!   for all waiting calls; each has its own retry. To a peer that allows fewer than [`SHARED_FROM`] streams, each call
+//!   makes its own connection at once.
+//! - If a peer allows no stream at all at the moment, calls wait for it.
+//! - At `max_connections` an idle connection of any worker is closed to make room: see [`super::connection_limit`].
+//! - An attempt that must not use the pool ([`fresh`](crate::Call::fresh)) gets a connection that was made after it
+//!   began. Such attempts over HTTP/2 share that connection: a hundred streams of a lost connection must not become a
+//!   hundred connections.
 //!
-//! Which endpoint is connected to, and which others beside it, is the business of `service::race`.
+//! `service::race` decides to which endpoint, and to which others in parallel, attache connects.
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
@@ -36,30 +38,31 @@ use crate::{
     limit::{ConnectionPermit, PendingPermit},
 };
 
-/// Streams that a peer must allow on one connection for calls to wait for it, and not to make one each.
+/// A peer must allow at least this many streams on one connection; otherwise calls don't wait for a shared connection,
+/// but make one each.
 const SHARED_FROM: usize = 4;
 
-/// How often a call for which the peer allows no stream checks again, in case of a missed notification.
+/// How often a call checks again while the peer allows no stream, in case of a missed notification.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// What is to be spoken.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
     Http2,
-    /// What ALPN gives.
+    /// The protocol that ALPN chooses.
     Alpn,
 }
 
-/// What a call needs of a connection.
+/// What a call requires of a connection.
 pub(crate) struct ConnectionSpec<'a> {
     pub(crate) protocol: Protocol,
     pub(crate) tls: Option<&'a Tls>,
-    /// The certificate's name where neither settings nor endpoint have one.
+    /// The name to verify in the certificate, if neither the settings nor the endpoint have one.
     pub(crate) host: Option<&'a str>,
     pub(crate) client: &'a Client,
     pub(crate) deadline: Option<Instant>,
-    /// Only a connection that was made since then will do.
+    /// Only a connection that was made after this instant may be used.
     pub(crate) fresh: Option<Instant>,
     /// The span of the attempt, where it is traced.
     pub(crate) traced: Option<&'a AttemptTrace>,
@@ -69,7 +72,7 @@ pub(crate) struct ConnectionSpec<'a> {
 pub(crate) struct DialOptions<'a> {
     pub(crate) tls: Option<&'a Tls>,
     pub(crate) offer: Offer,
-    /// The certificate's name where neither settings nor endpoint have one.
+    /// The name to verify in the certificate, if neither the settings nor the endpoint have one.
     pub(crate) host: Option<&'a str>,
     pub(crate) client: &'a Client,
     /// The span of the attempt, where it is traced.
@@ -83,7 +86,7 @@ pub(crate) struct Dialing {
     over: Notify,
 }
 
-/// Ends the dialing, also where the call that made it was cancelled: one of those who wait begins anew.
+/// Ends the dialing, also if the call that made it was cancelled: then one of the waiting calls dials.
 struct DialingGuard(Rc<EndpointPool>, Rc<Dialing>);
 
 impl Drop for DialingGuard {
@@ -103,7 +106,7 @@ impl ConnectionSpec<'_> {
         if self.protocol == Protocol::Http1 { Offer::Http1 } else { Offer::Http }
     }
 
-    /// HTTP/2 may come of a new connection.
+    /// Whether a new connection may be HTTP/2.
     fn may_share(&self, home: &EndpointPool) -> bool {
         if home.allowed.get().is_some_and(|allowed| allowed < SHARED_FROM) {
             return false;
@@ -116,7 +119,8 @@ impl ConnectionSpec<'_> {
     }
 }
 
-/// The endpoint is where the call came in. An intercepted connection came in at the address that it was meant for.
+/// True if the endpoint is the address at which the call came in. An intercepted connection came in at the address that
+/// the client had chosen.
 fn leads_back(to: &EndpointAddress, client: &Client) -> bool {
     match (to, client.local) {
         (EndpointAddress::Tcp(to), Some(local)) if client.original_destination.is_none() => {
@@ -127,7 +131,7 @@ fn leads_back(to: &EndpointAddress, client: &Client) -> bool {
 }
 
 impl Pool {
-    /// A connection that is there already.
+    /// A connection that exists already.
     pub(crate) fn ready(
         &self,
         home: &Rc<EndpointPool>,
@@ -143,7 +147,7 @@ impl Pool {
                 reused: true,
             });
         }
-        // What is idle under HTTP/1 has served others.
+        // An idle HTTP/1 connection can't be used: it has another protocol, or is not new.
         if want.protocol == Protocol::Http2 || want.fresh.is_some() {
             return None;
         }
@@ -151,7 +155,7 @@ impl Pool {
         Some(ReadyConnection { home: Rc::clone(home), kind: Kind::H1(connection), reused: true })
     }
 
-    /// A connection, made or waited for.
+    /// A connection: a new one, or one that this call waits for.
     pub(crate) async fn acquire(
         &self,
         home: &Rc<EndpointPool>,
@@ -209,8 +213,8 @@ impl Pool {
         if let Ok(ReadyConnection { home, kind: Kind::H2(connection, _), .. }) = &made
             && connection.known_limit().is_none()
         {
-            // The call that made it may go; the others wait for what the peer allows. A peer that says nothing at all has not taken
-            // the connection (RFC 9113 section 3.4), whatever its kernel did.
+            // The call that made it may continue; the others wait for the peer's stream limit. A peer that sends no
+            // SETTINGS has not accepted the connection (RFC 9113 section 3.4), even if its kernel has.
             let (connection, home, limit) =
                 (Rc::clone(connection), Rc::clone(home), self.shared.config.connect_timeout);
             spawn_local(async move {
@@ -318,7 +322,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Whether preconnecting wants another connection to this endpoint.
+    /// Whether `preconnect` needs another connection to this endpoint.
     pub(crate) fn wants_more(&self, home: &EndpointPool) -> bool {
         home.h2.borrow().is_empty() && home.idle.borrow().len() < self.shared.config.pool.preconnect
     }

@@ -1,9 +1,9 @@
-//! A peer that speaks something else than HTTP/1, in words for people.
+//! Describes a peer that doesn't speak HTTP/1, for people.
 
-/// What a peer says in place of an answer of HTTP/1: its name, or its first bytes, which often tell what it is.
+/// The protocol that a peer speaks in place of HTTP/1, or else its first bytes, which often show the protocol.
 #[cold]
 pub(super) fn begins_with(bytes: &[u8]) -> String {
-    /// Behind its length, a frame of HTTP/2 says its kind, and the first is SETTINGS (RFC 9113 section 3.4).
+    /// In a frame of HTTP/2 the type follows the length, and the first frame is SETTINGS (RFC 9113 section 3.4).
     const SETTINGS: u8 = 4;
     if let [0, _, _, SETTINGS, 0, 0, 0, 0, 0, ..] = *bytes {
         return "It speaks HTTP/2: write `h2c://` in its address.".to_owned();

@@ -1,8 +1,8 @@
 //! A request in the form that the connection's protocol asks for.
 //!
-//! HTTP/1.1 (RFC 9112 section 3.2): origin-form, `Host` always, authority-form for CONNECT, never absolute-form.
-//! HTTP/2 (RFC 9113 section 8.3.1): `:scheme` and `:authority`, no `Host`, nothing of the connection's own.
-//! A `Host` header is what routing decided on, so it goes before the URI's authority.
+//! HTTP/1.1 (RFC 9112 section 3.2): origin-form, `Host` always, authority-form for CONNECT, never absolute-form. HTTP/2
+//! (RFC 9113 section 8.3.1): `:scheme` and `:authority`, no `Host`, nothing of the connection's own. A `Host` header is
+//! the result of routing, so it takes precedence over the URI's authority.
 
 use std::borrow::Cow;
 
@@ -17,20 +17,20 @@ use http::{
 };
 use http_body::Body as _;
 
-/// The form for HTTP/1.1. Of a request that came by HTTP/1 nothing has to be changed; what [`target`] gives is written.
+/// The form for HTTP/1.1. A request that came by HTTP/1 needs no change; the result of [`target`] is written.
 pub(super) fn http1(request: &mut Request<Body>) {
     if !request.headers().contains_key(HOST)
         && let Some(authority) = request.uri().authority().cloned()
     {
-        // From HTTP/2, which has no Host. What is a valid authority is a valid header value.
+        // A request from HTTP/2 has no Host. Every valid authority is a valid header value.
         let host = without_userinfo(authority.as_str()).as_bytes();
         let _ = request.headers_mut().try_insert(HOST, host);
     }
     join_cookies(request);
 }
 
-/// The target that HTTP/1.1 is to be written with (RFC 9112 section 3.2): the query as the client sent it, where the
-/// URI has no room for it.
+/// The target of an HTTP/1.1 request (RFC 9112 section 3.2), with the query as the client sent it, also if the URI
+/// can't hold it.
 pub(super) fn target(head: &RequestHead) -> Cow<'_, [u8]> {
     let target = match (&head.method, head.uri.authority(), head.uri.path_and_query()) {
         (&Method::CONNECT, Some(authority), _) => return authority.as_str().as_bytes().into(),
@@ -41,13 +41,14 @@ pub(super) fn target(head: &RequestHead) -> Cow<'_, [u8]> {
         return raw.into();
     }
     if target.as_str().starts_with('?') {
-        // Of `http://host?query`: the crate shows the `/` that belongs before it, and does not hold it.
+        // For `http://host?query`, the `http` crate shows a `/` before the query, but doesn't store it.
         return [b"/", target.as_str().as_bytes()].concat().into();
     }
     target.as_str().as_bytes().into()
 }
 
-/// HTTP/2 clients may split `Cookie` for better compression; before HTTP/1.1 it is one line again (RFC 9113 section 8.2.3).
+/// HTTP/2 clients may split `Cookie` for better compression; in HTTP/1.1 it must be one line again (RFC 9113 section
+/// 8.2.3).
 fn join_cookies(request: &mut Request<Body>) {
     let headers = request.headers();
     let mut all = headers.get_all(COOKIE);
@@ -62,7 +63,7 @@ fn join_cookies(request: &mut Request<Body>) {
     let _ = request.headers_mut().try_insert(COOKIE, &joined);
 }
 
-/// The form for HTTP/2. An error names what can't be said in it.
+/// The form for HTTP/2. The error names the part that HTTP/2 can't express.
 pub(super) fn http2(request: &mut Request<Body>, tls: bool) -> Result<(), http::Error> {
     *request.version_mut() = Version::HTTP_2;
     let headers = request.headers_mut();

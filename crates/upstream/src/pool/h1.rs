@@ -1,11 +1,11 @@
-//! One HTTP/1.1 connection, which has no task.
+//! One HTTP/1.1 connection, without a task of its own.
 //!
-//! Its holder drives it: first the call, while it waits for the response's head; then the response's body, while it is read
-//! ([`super::h1_body`]). While it is idle in the pool, nothing drives it. So a request costs no hop between tasks.
-//! Dropping it, in any state, closes the socket.
+//! Its holder drives it: first the call, while it waits for the response's head; then the response's body, while it is
+//! read ([`super::h1_body`]). While it is idle in the pool, nothing drives it. So no request passes between tasks.
+//! Dropping the connection, in any state, closes the socket.
 //!
-//! Before a request is written, what the peer has sent is looked at: if it has closed the connection, or sent bytes without a request,
-//! nothing is written and the request comes back untouched ([`Failed::request`]).
+//! Before a request is written, the connection is read: if the peer has closed it, or sent bytes without a request,
+//! nothing is written and the request is returned unchanged ([`Failed::request`]).
 
 use std::{
     io,
@@ -43,22 +43,23 @@ use super::{
 };
 use crate::{Error, SentPart, connect::Connection, error::reason_or, limit::ConnectionPermit};
 
-/// What to do where a peer ends a plain connection without a word.
+/// The advice if a peer ends a plain connection without a byte.
 const IF_TLS: &str = "if it expects TLS, write `https://` in its address";
 
-/// Bytes of an answer's first line.
+/// The most bytes of an answer's first line.
 const STATUS_LINE: usize = 8 << 10;
 
-/// Heads that are read before other tasks have their turn: an upstream may send 1xx answers without an end, thousands in each read.
+/// Heads that are read before other tasks get a turn: an upstream may send endless 1xx answers, thousands in each read.
 const HEADS: u32 = 64;
 
-/// Pieces of a body that are written before the answer has its turn: a client without a pause would use up the task's budget.
+/// Pieces of a body that are written before the answer is read: a client that never pauses would use up the task's
+/// budget.
 const PIECES: u32 = 8;
 
 /// A connection and everything that is known of it.
 pub(super) struct H1 {
     io: Connection,
-    /// It is charged as long as it is open, upgraded or not.
+    /// The connection counts as long as it is open, also after an upgrade.
     permit: ConnectionPermit,
     buf: BytesMut,
     out: Outbox,
@@ -70,12 +71,12 @@ pub(super) struct H1 {
     pub(super) upload: Option<Upload>,
     pub(super) decoder: Decoder,
     limits: Limits,
-    /// Bytes of the buffer that were parsed and are no complete head.
+    /// Bytes of the buffer that were already parsed and are not a complete head.
     seen: usize,
-    /// Seen since the request began.
+    /// True if a byte was read since the request began.
     read: bool,
     wrote: bool,
-    /// The peer reads no more; why. It may have answered before it closed (RFC 9112 section 9.5), so reading goes on.
+    /// Why the peer reads no more. It may have answered before it closed (RFC 9112 section 9.5), so reading continues.
     write_error: Option<io::Error>,
     unflushed: bool,
     bulk: Bulk,
@@ -83,30 +84,30 @@ pub(super) struct H1 {
     requests: u64,
     keep: bool,
     pub(super) owner: Owner,
-    /// Who is at the other end, by its certificate.
+    /// The peer's identity, from its certificate.
     pub(super) peer: Option<model::Name>,
     /// The sweep at which it became idle.
     pub(super) idle_since: u64,
 }
 
-/// A request that brought no response.
+/// Why a request got no response.
 pub(super) struct Failed {
     pub(super) error: Error,
     /// The unchanged request, if no byte of it was written and its body was not read.
     pub(super) request: Option<Request<Body>>,
 }
 
-/// What stops a connection while it is driven.
+/// Why a connection stops while it is driven.
 enum Stop {
-    /// The request's own body failed, or had another length than it promised.
+    /// The request's own body failed, or had another length than it announced.
     Upload(Reason),
     /// The peer has closed the connection.
     Ended,
     Io(io::Error),
     Fault(Fault),
-    /// Switched to a protocol that the request had not asked for.
+    /// The peer switched to a protocol that the request had not asked for.
     Switched,
-    /// The peer of a new connection spoke before there was a request, as servers of other protocols do.
+    /// The peer of a new connection sent bytes before the request, as servers of other protocols do.
     SpokeFirst,
 }
 
@@ -145,7 +146,7 @@ impl H1 {
         })
     }
 
-    /// The response has been read, the request has been written, and another one may follow.
+    /// True if the response was read, the request was written, and another request may follow.
     pub(super) fn is_ready(&self) -> bool {
         self.keep
             && self.decoder.is_done()
@@ -155,19 +156,19 @@ impl H1 {
             && self.write_error.is_none()
     }
 
-    /// The request has been written.
+    /// True if the request was written.
     pub(super) fn is_uploaded(&self) -> bool {
         self.upload.is_none() && self.out.is_empty()
     }
 
-    /// Another request may go this way by the pool's bounds.
+    /// Whether the pool's limits allow another request on it.
     pub(super) fn may_be_kept(&self, settings: &model::Pool) -> bool {
         self.is_ready()
             && (settings.max_requests == 0 || self.requests < settings.max_requests)
             && (settings.max_age.is_zero() || self.created.elapsed() < settings.max_age)
     }
 
-    /// It has carried no request yet.
+    /// True if it has carried no request yet.
     pub(super) const fn is_fresh(&self) -> bool {
         self.requests == 0
     }
@@ -177,14 +178,15 @@ impl H1 {
         buffers::put(self.out.buffer());
     }
 
-    /// The peer of an idle connection has closed it, or sent bytes without a request. It is checked only after it was idle for a whole tick,
-    /// because busy connections would keep the sweep running; from then on its end wakes the sweep.
+    /// Whether the peer has closed this idle connection, or sent bytes without a request. A connection is checked only
+    /// after it was idle for a whole tick, because busy connections would keep the sweep running. From then on its end
+    /// wakes the sweep.
     pub(super) fn has_ended(&mut self, cx: &mut Context<'_>, tick: u64) -> bool {
         if self.idle_since == tick {
             return false;
         }
         let ended = self.poll_fill(cx).is_ready();
-        // The last answer's head stood in it, and isn't needed any more.
+        // It contains the last answer's head, which is no longer needed.
         buffers::put(&mut self.buf);
         ended
     }
@@ -200,7 +202,7 @@ impl H1 {
         }
     }
 
-    /// Reads once; 0 at the peer's end.
+    /// Reads once; 0 if the peer has ended its side.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let room = self.bulk.make_room(&mut self.buf);
         let read = pin!(self.io.read_buf(&mut self.buf)).poll(cx);
@@ -214,12 +216,12 @@ impl H1 {
         read
     }
 
-    /// The buffer and the machine that takes the body's pieces off it.
+    /// The buffer, and the decoder that takes the body's pieces from it.
     pub(super) fn body(&mut self) -> (&mut Decoder, &mut BytesMut) {
         (&mut self.decoder, &mut self.buf)
     }
 
-    /// Begins a request; [`Self::answer`] waits for the response, in a future that does not hold the request.
+    /// Begins a request. [`Self::answer`] waits for the response, in a future that does not contain the request.
     pub(super) fn begin(&mut self, request: Request<Body>) {
         self.read = false;
         self.wrote = false;
@@ -238,7 +240,7 @@ impl H1 {
         &mut self,
         on_informational: Option<&OnInformational>,
     ) -> Result<Box<ResponseHead>, Failed> {
-        // Boxed, since it is seldom there and large.
+        // Boxed, since it is large and rarely used.
         let mut continue_timer = None;
         std::future::poll_fn(|cx| self.poll_answer(cx, on_informational, &mut continue_timer)).await
     }
@@ -249,7 +251,7 @@ impl H1 {
         on_informational: Option<&OnInformational>,
         continue_timer: &mut Option<Pin<Box<Sleep>>>,
     ) -> Poll<Result<Box<ResponseHead>, Failed>> {
-        // Reading already waits, so the task that polls this will be woken.
+        // True while a read waits, so the task that polls this will be woken.
         let mut waits = false;
         if let Some(request) = self.waiting.take() {
             let stop = match self.poll_fill(cx) {
@@ -260,12 +262,12 @@ impl H1 {
                 Poll::Ready(Ok(1..)) if self.requests <= 1 && !self.buf.starts_with(b"HTTP/1.") => {
                     Some(Stop::SpokeFirst)
                 }
-                // Its end, or bytes without a request.
+                // The connection's end, or bytes without a request.
                 Poll::Ready(Ok(_)) => Some(Stop::Ended),
                 Poll::Ready(Err(error)) => Some(Stop::Io(error)),
             };
             if let Some(stop) = stop {
-                // Whatever it was, it came before the request: a dead connection.
+                // These bytes, or this end, came before the request: the connection is dead.
                 self.read = false;
                 return Poll::Ready(Err(Failed { request: Some(request), ..self.failed(stop) }));
             }
@@ -321,7 +323,7 @@ impl H1 {
                     }
                     _ => {
                         self.decoder = head.framing.into();
-                        // After HTTP/1.0 there is no telling what the peer understands of a second request.
+                        // It is not known how a peer of HTTP/1.0 understands a second request.
                         self.keep &= head.persists && head.http11;
                         if parts.status.is_success() {
                             self.open_gate();
@@ -350,7 +352,7 @@ impl H1 {
     }
 
     fn take_head(&mut self) -> Result<Option<(Head, Box<ResponseHead>)>, Fault> {
-        // A peer that sends byte by byte must not cause all bytes to be parsed again for each byte.
+        // For a peer that sends byte by byte, the whole head must not be parsed again for each byte.
         let fresh = self.buf.get(self.seen..).unwrap_or_default();
         if self.seen > 0 && !fresh.contains(&b'\n') && self.buf.len() <= self.limits.line {
             return Ok(None);
@@ -363,12 +365,12 @@ impl H1 {
         Ok(read)
     }
 
-    /// The upstream wants the body; whether it had to wait for that.
+    /// The upstream asks for the body. True if the body waited for that.
     fn open_gate(&mut self) -> bool {
         self.upload.as_mut().is_some_and(Upload::open)
     }
 
-    /// Writes the request, as far as the peer takes it. An error is the reason why the request's own body failed.
+    /// Writes as much of the request as the peer accepts. The error is the reason why the request's own body failed.
     pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         for _ in 0..PIECES {
             let mut more = false;
@@ -398,14 +400,14 @@ impl H1 {
                         self.out.advance(n);
                         more = true;
                     }
-                    // Nobody needs to be woken for writing again: the socket's end wakes the reader.
+                    // No wake-up for writing is needed: the socket's end wakes the reader.
                     Err(error) => self.write_error = Some(error),
                 }
             }
             if self.unflushed {
                 match ready!(Pin::new(&mut self.io).poll_flush(cx)) {
                     Ok(()) => self.unflushed = false,
-                    // TLS gathers records, so there the socket's error comes with the flush.
+                    // TLS buffers records, so the socket's error comes with the flush.
                     Err(error) => {
                         self.unflushed = false;
                         self.write_error = Some(error);
@@ -423,12 +425,12 @@ impl H1 {
         Poll::Pending
     }
 
-    /// A peer of a connection without TLS that has never said anything: one that expects TLS does so.
+    /// True if the connection has no TLS and the peer has never sent a byte, as a peer does that expects TLS.
     fn never_answered(&self, sent: SentPart) -> bool {
         !self.io.is_tls() && self.requests <= 1 && sent == SentPart::Request && !self.read
     }
 
-    /// What went wrong, in the terms of the proxy.
+    /// Translates a stop into an error with a reason.
     #[cold]
     fn failed(&mut self, stop: Stop) -> Failed {
         self.keep = false;
@@ -492,7 +494,7 @@ impl H1 {
         Failed { error: error.on_reused_connection(reused), request: None }
     }
 
-    /// The socket, once the protocol was switched, with what came right behind the answer.
+    /// The socket after a switch of the protocol, with the bytes that came directly after the answer.
     pub(super) fn into_tunnel(self) -> H1Tunnel {
         H1Tunnel::new(self.io, self.buf.freeze(), self.permit)
     }

@@ -2,10 +2,11 @@
 //! its end.
 //!
 //! Rules:
-//! - A body that ends before its framing says so (RFC 9112 section 8) is an error, never an end.
+//! - A body that ends before the end of its framing (RFC 9112 section 8) is an error, never a clean end.
 //! - The connection goes back to the pool only after the body's last byte was read *and* the request's last byte was
 //!   written. A response that ends while the request is still being uploaded closes the connection (RFC 9112 section
-//!   9.3: the rest of the upload could not be told from the next request), as does a body that is dropped before its end.
+//!   9.3: the rest of the upload would look like the next request). A body that is dropped before its end closes it,
+//!   too.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,18 +26,18 @@ use tokio::task::spawn_local;
 use super::{EndpointPool, h1::H1, h2_body::AbortOnDrop};
 use crate::{attempt::Attempt, error::reason_or};
 
-/// See the module's words.
+/// See the module.
 struct H1Body {
     connection: Source,
     home: Rc<EndpointPool>,
     in_flight: Option<Attempt>,
 }
 
-/// Who drives the connection.
+/// What drives the connection.
 enum Source {
     /// This body.
     Held(Box<H1>),
-    /// This body reads, and a task writes.
+    /// This body reads it, and a task writes to it.
     Shared(Rc<Shared>, #[expect(dead_code, reason = "ends the task with the body")] AbortOnDrop),
     /// Nothing reads it: it has ended.
     Over,
@@ -50,8 +51,8 @@ struct Shared {
     reader: RefCell<Option<Waker>>,
 }
 
-/// Wraps a response that has just been read from `connection`. Where it is complete already, as small ones are, the
-/// connection goes home at once and the body needs no wrapping.
+/// Wraps a response that has just been read from `connection`. If it is already complete, as small ones are, the
+/// connection returns to the pool at once and the body needs no wrapper.
 pub(super) fn attach(
     parts: Box<ResponseHead>,
     mut connection: Box<H1>,
@@ -79,11 +80,11 @@ pub(super) fn attach(
         return Response::from_parts(parts, Body::empty());
     }
     let connection = if uploaded { Source::Held(connection) } else { share(connection) };
-    // One allocation for each response that did not come in one piece.
+    // One allocation for each response that did not arrive in one piece.
     Response::from_parts(parts, Body::stream(H1Body { connection, home, in_flight }))
 }
 
-/// Leaves the writing to a task. The connection is not used again.
+/// Lets a task write. The connection is not reused afterwards.
 fn share(connection: Box<H1>) -> Source {
     let shared = Rc::new(Shared {
         connection: RefCell::new(connection),
@@ -228,7 +229,7 @@ impl http_body::Body for H1Body {
 
 impl Drop for H1Body {
     fn drop(&mut self) {
-        // A reader that knows the length does not ask for the end after the last byte.
+        // A reader that knows the length doesn't poll for the end after the last byte.
         if http_body::Body::is_end_stream(self) {
             self.finish();
         }

@@ -1,18 +1,21 @@
 //! One HTTP/2 connection, shared by the calls of its worker.
 //!
-//! A call's head and body are driven by the call itself and then by its response's body, so that a stream costs no task and no channel,
-//! and what the peer said (GOAWAY, REFUSED_STREAM, its stream limit, 1xx) is known exactly. One task per connection moves the
-//! frames.
+//! The call itself, and then its response's body, drive the call's head and body. So a stream costs no task and no
+//! channel, and GOAWAY, REFUSED_STREAM, the peer's stream limit and 1xx are known exactly. One task per connection
+//! moves the frames.
 //!
 //! Rules:
 //! - As many streams as both sides allow (`pool.h2_streams`, SETTINGS_MAX_CONCURRENT_STREAMS); more calls open more
-//!   connections. Until the peer has said its limit there is one, or as many as it allowed on the connection before.
-//! - A peer whose SETTINGS do not come within `connect_timeout` has not taken the connection: it is given up as one that was not made.
+//!   connections. Before the peer has sent its limit there is one stream, or as many as it allowed on the connection
+//!   before.
+//! - If a peer's SETTINGS do not arrive within `connect_timeout`, the peer has not accepted the connection: it counts
+//!   as a failed connection.
 //! - After GOAWAY, or past `max_age`, a connection takes no new stream; its running ones finish.
-//! - A peer that says nothing for `h2_keepalive` while streams are open is asked (PING), and given up if it is silent
-//!   for [`KEEPALIVE_TIMEOUT`] more. Where data comes, nothing is asked but to measure the path ([`attache_http2::Window`]).
-//! - A peer whose frames cost us more than its calls pay for is given up: see [`attache_http2::Flood`].
-//! - A stream that is not read blocks only itself: see [`attache_http2::CONNECTION_WINDOW`].
+//! - A peer that sends nothing for `h2_keepalive` while streams are open gets a PING. If it sends nothing for another
+//!   [`KEEPALIVE_TIMEOUT`], the connection is closed. While data arrives, PINGs are sent only to measure the path
+//!   ([`attache_http2::Window`]).
+//! - If a peer's frames cause more work than its calls justify, the connection is closed: see [`attache_http2::Flood`].
+//! - A stream that nobody reads blocks only itself: see [`attache_http2::CONNECTION_WINDOW`].
 
 use std::{
     cell::Cell,
@@ -47,22 +50,22 @@ const SEND_BUFFER: usize = 256 << 10;
 /// How long a peer may take to answer a PING (gRFC A8).
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a peer may take to read why its connection was ended.
+/// How long a peer may take to read the cause of its connection's end.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// What a stream keeps of its connection, wherever it goes.
+/// The part of a connection that each of its streams keeps.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     streams: AtomicU32,
     closed: AtomicBool,
-    /// The peer's SETTINGS have come, or never will.
+    /// The peer's SETTINGS have arrived, or never will.
     settled: AtomicBool,
     on_settled: Notify,
     /// Calls that wait for a stream.
     freed: Arc<Notify>,
 }
 
-/// One stream's place on a connection.
+/// The permit of one stream on a connection.
 #[derive(Debug)]
 pub(super) struct Lease(Arc<Line>);
 
@@ -73,7 +76,8 @@ impl Drop for Lease {
     }
 }
 
-/// A server on one of our connections: the calls that it got are its credit for frames of a flood.
+/// A server at the other end of attache's connection: each call that it got allows it more frames before they count as
+/// a flood.
 #[derive(Debug)]
 struct Server(Rc<Cell<u64>>);
 
@@ -86,7 +90,7 @@ impl Payer for Server {
     }
 }
 
-/// A connection that takes calls. Dropping it lets the running ones finish and then closes.
+/// A connection for calls. After it is dropped, the running calls finish, and then it closes.
 pub(super) struct H2 {
     caller: Caller,
     line: Arc<Line>,
@@ -94,7 +98,7 @@ pub(super) struct H2 {
     used: Cell<bool>,
     pub(super) tls: bool,
     pub(super) owner: Owner,
-    /// Who is at the other end, by its certificate.
+    /// The peer's identity, from its certificate.
     pub(super) peer: Option<model::Name>,
     /// The sweep at which it was last seen with a stream.
     pub(super) busy_at: Cell<u64>,
@@ -111,7 +115,7 @@ impl Drop for H2 {
 }
 
 impl H2 {
-    /// Speaks HTTP/2 on a new connection. The peer's own preface is not waited for.
+    /// Speaks HTTP/2 on a new connection, without a wait for the peer's preface.
     pub(super) fn new(
         io: Connection,
         permit: ConnectionPermit,
@@ -126,14 +130,14 @@ impl H2 {
         let bounds = Bounds { rate: settings.h2_flood_rate.into(), burst: settings.h2_flood_burst.into() };
         let flood = Flood::new(bounds, Server(Rc::clone(&calls)));
         let http2 = Settings {
-            // A server opens none.
+            // A server opens no streams.
             streams: 0,
             window: settings.h2_stream_window,
             window_most: settings.h2_stream_window_max,
             head_size: u32::try_from(settings.headers_size).unwrap_or(u32::MAX),
             pending_resets: 0,
             send_buffer: SEND_BUFFER,
-            // It is for a server to say.
+            // Only a server announces it.
             extended_connect: false,
         };
         let (connection, caller) = attache_http2::Connection::client(io, http2, Box::new(flood));
@@ -154,19 +158,19 @@ impl H2 {
         })
     }
 
-    /// Whether it may take another stream at all: it is open, was not told to go away, and is not too old.
+    /// Whether it may carry another stream at all: it is open, has received no GOAWAY, and is not too old.
     pub(super) fn is_open(&self, settings: &model::Pool) -> bool {
         !self.line.closed.load(Relaxed)
             && !self.caller.goes_away()
             && (settings.max_age.is_zero() || self.created.elapsed() < settings.max_age)
     }
 
-    /// No stream is open.
+    /// True if no stream is open.
     pub(super) fn is_idle(&self) -> bool {
         self.line.streams.load(Relaxed) == 0
     }
 
-    /// A stream's place, if there is one.
+    /// The permit of a stream, if one is free.
     pub(super) fn lease(&self, settings: &model::Pool) -> Option<Lease> {
         let limit = (settings.h2_streams as usize).min(self.allowed());
         ((self.line.streams.load(Relaxed) as usize) < limit && self.is_open(settings))
@@ -178,17 +182,18 @@ impl H2 {
         self.known_limit().unwrap_or(self.before_settings)
     }
 
-    /// What the peer said that it allows, once it has.
+    /// The peer's stream limit, once it has sent it.
     pub(super) fn known_limit(&self) -> Option<usize> {
         self.caller.allowed().map(|streams| streams as usize)
     }
 
-    /// The peer allows no stream at all now: a call waits for it, since it would say the same on another connection.
+    /// True if the peer allows no stream at all now: a call waits, since the peer would allow none on another
+    /// connection either.
     pub(super) fn is_held_back(&self, settings: &model::Pool) -> bool {
         self.allowed() == 0 && self.is_open(settings)
     }
 
-    /// Waits until the peer has said what it allows, or the connection has ended.
+    /// Waits until the peer has sent its stream limit, or the connection has ended.
     pub(super) async fn settled(&self) {
         let mut settled = pin!(self.line.on_settled.notified());
         settled.as_mut().enable();
@@ -197,7 +202,7 @@ impl H2 {
         }
     }
 
-    /// The peer's SETTINGS have not come in the time that a connection may take.
+    /// The peer's SETTINGS have not arrived within the time for a connection: closes it.
     pub(super) fn never_settled(&self) {
         self.caller.give_up(Code::SETTINGS_TIMEOUT, "no SETTINGS of HTTP/2 came within `connect_timeout`");
     }
@@ -207,23 +212,23 @@ impl H2 {
         self.caller.shrink();
     }
 
-    /// A stream's place on a connection that was made for it: where the peer allows none, it waits.
+    /// The permit of the stream for which the connection was made. If the peer allows no stream, it waits.
     pub(super) fn first_lease(&self) -> Lease {
         self.line.streams.fetch_add(1, Relaxed);
         Lease(Arc::clone(&self.line))
     }
 
-    /// The peer takes extended CONNECT (RFC 8441 section 3). Waits for its SETTINGS, for at most `limit`.
+    /// Whether the peer accepts extended CONNECT (RFC 8441 section 3). Waits for its SETTINGS, for at most `limit`.
     pub(super) async fn takes_extended_connect(&self, limit: Duration) -> bool {
         timeout(limit, self.settled()).await.is_ok() && self.caller.takes_extended_connect()
     }
 
-    /// How much of a stream the peer may have seen whose connection ended.
+    /// After the connection's end: how much of this stream the peer may have seen.
     pub(super) fn sent(&self, stream: u32) -> SentPart {
         if self.caller.is_unsent(stream) { SentPart::Nothing } else { SentPart::Request }
     }
 
-    /// Opens a stream. Returns also whether the connection had served others before.
+    /// Opens a stream. Also returns whether the connection had carried other streams before.
     pub(super) fn open(
         &self,
         request: &RequestHead,
@@ -236,10 +241,10 @@ impl H2 {
     }
 }
 
-/// What went wrong with a stream, in the terms of the proxy. `sent` is how much was sent where the peer did not say.
+/// Translates the error of a stream into one with a reason. `sent` is how much was sent, if the peer did not say it.
 pub(super) fn explain(error: attache_http2::Error, sent: SentPart) -> Error {
     let refused = error.code() == Some(Code::REFUSED_STREAM);
-    // A stream fails by the peer's GOAWAY only if it is above the last one that the peer works on.
+    // The peer's GOAWAY ends only streams above the last one that the peer processes.
     if error.is_remote() && (error.is_go_away() || refused) {
         let sent = if sent == SentPart::Nothing { sent } else { SentPart::Refused };
         return Error::with_source(Reason::UpstreamRefusedStream, sent, error);
@@ -253,7 +258,7 @@ pub(super) fn explain(error: attache_http2::Error, sent: SentPart) -> Error {
     Error::with_source(reason, sent, error)
 }
 
-/// What moves the frames of one connection.
+/// The task that moves the frames of one connection.
 struct Task {
     line: Arc<Line>,
     caller: Caller,
@@ -301,7 +306,7 @@ impl Task {
         drop((connection, permit));
     }
 
-    /// The peer has said what it allows, or never will.
+    /// The peer has sent its stream limit, or never will.
     fn settle(&self) {
         self.line.settled.store(true, Relaxed);
         self.line.on_settled.notify_waiters();

@@ -1,11 +1,11 @@
 //! The body of an HTTP/2 response.
 //!
 //! Rules:
-//! - The peer's window is opened by what was taken from here, frame by frame: a client that does not read stops the
-//!   upstream (RFC 9113 section 5.2).
-//! - A reset is an error and never an end, with one exception: RST_STREAM(NO_ERROR) while the request's body was not
-//!   through. RFC 9113 section 8.1 has a server send that only after a complete response; where the response announced a
-//!   length, that must have been reached.
+//! - The peer's window opens only when a frame is taken from here: a client that does not read stops the upstream (RFC
+//!   9113 section 5.2).
+//! - A reset is an error and never a clean end, with one exception: RST_STREAM(NO_ERROR) while the request's body was
+//!   not yet sent. By RFC 9113 section 8.1 a server sends this only after a complete response; if the response
+//!   announced a length, the body must have reached it.
 
 use std::{
     cell::Cell,
@@ -32,7 +32,7 @@ pub(super) enum Uploaded {
     Running,
     /// Sent whole.
     Whole,
-    /// The peer wants no more of it.
+    /// The peer needs no more of it.
     Unwanted,
 }
 
@@ -48,7 +48,7 @@ impl Drop for AbortOnDrop {
 struct H2Body {
     incoming: Incoming,
     uploaded: Rc<Cell<Uploaded>>,
-    /// Given back at the end, before the body is dropped.
+    /// Released at the body's end, before the body is dropped.
     held: Option<(Lease, Option<Attempt>, Option<AbortOnDrop>)>,
 }
 

@@ -1,8 +1,8 @@
 //! One call on an HTTP/2 connection: head out, body out as the peer's windows allow, head in.
 //!
-//! While the response's head has not come, the call itself moves its request's body. If the body is not through by
-//! then (a bidirectional gRPC stream, an early answer), a task takes it over, so that a client that does not read cannot
-//! stop its own upload.
+//! Until the response's head arrives, the call itself moves its request's body. If the body is not sent by then (a
+//! bidirectional gRPC stream, an early answer), a task continues, so that a client that does not read can't stop its
+//! own upload.
 
 use std::{
     cell::Cell,
@@ -40,7 +40,7 @@ pub(super) async fn send(
     let (received, reused, mut upload);
     let (tunnel, ends);
     {
-        // Gone before anything is waited for.
+        // Taken before the first wait, so that the future stays small.
         let mut request = request.take().unwrap_or_default();
         if let Err(error) = form::http2(&mut request, connection.tls) {
             return Err(Error::with_source(Reason::BadRequest, SentPart::Nothing, error));
@@ -61,7 +61,7 @@ pub(super) async fn send(
         }
         if let Some(pass_on) = on_informational {
             while let Some(interim) = received.interim() {
-                // 100 has done its work: the body is on its way.
+                // A 100 is not passed on: the body is already being sent.
                 pass_on.call(interim.status, interim.headers);
             }
         }
@@ -99,7 +99,7 @@ pub(super) async fn send(
     Ok(h2_body::attach(response, lease, in_flight.take(), state, task))
 }
 
-/// A request's body on its way.
+/// A request's body that is being sent.
 struct Upload {
     stream: SendStream,
     body: Body,
@@ -110,12 +110,12 @@ struct Upload {
 }
 
 impl Upload {
-    /// Sends what there is and what the windows allow. The body is not asked for more before what it gave has gone, so
-    /// back-pressure reaches the client. An error is the reason why the request's own body failed.
+    /// Sends as much as there is and as the windows allow. The body is polled again only after its last frame was sent,
+    /// so that back-pressure reaches the client. The error is the reason why the request's own body failed.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Uploaded, Reason>> {
         loop {
             if !self.rest.is_empty() {
-                // Closed: the response's side knows why.
+                // The stream is closed; the response's side knows why.
                 let Ok(room) = ready!(self.stream.poll_capacity(cx, self.rest.len())) else {
                     return Poll::Ready(Ok(Uploaded::Unwanted));
                 };

@@ -1,14 +1,15 @@
 //! Connections kept for reuse, one pool per worker and upstream.
 //!
 //! Rules:
-//! - HTTP/1.1 connections are reused last in, first out: the warmest one is used and the surplus ages out.
+//! - HTTP/1.1 connections are reused last in, first out: the most recent one is used, and surplus ones reach the idle
+//!   timeout.
 //! - A connection whose peer has closed it, or sent bytes without a request, is found before a request is written
 //!   ([`h1::H1::answer`]), and closed by the sweep if it is not used.
-//! - One sweep per pool, while there is something to sweep, in place of a timer per connection. It ticks eight times
-//!   per idle timeout (at most once a second), and is woken when a peer closes a connection that was idle for a whole
-//!   tick. No clock is read when a connection is taken or returned: its idle time is counted in ticks.
-//! - Endpoints that discovery no longer names lose their idle connections with the next tick; running requests finish.
-//!   So do those that turned unhealthy, with `on_unhealthy: close`.
+//! - One sweep per pool, while the pool has connections, in place of a timer per connection. It ticks eight times per
+//!   idle timeout (at most once a second), and is woken when a peer closes a connection that was idle for a whole tick.
+//!   No clock is read when a connection is taken or returned: its idle time is counted in ticks.
+//! - Idle connections to an endpoint that discovery no longer names are closed with the next tick; running requests
+//!   finish. With `on_unhealthy: close` the same happens to endpoints that turn unhealthy.
 //!
 //! A pool lives on one worker and must be used inside of its runtime.
 
@@ -52,7 +53,7 @@ pub(crate) use self::dial::{ConnectionSpec, DialOptions, Protocol};
 use self::{h1::H1, h2::H2, owner::Owner};
 use crate::{Endpoint, Error, IdMap, SentPart, Shared};
 
-/// The endpoints' homes, by their endpoint's number.
+/// The connections to each endpoint, by the endpoint's number.
 type EndpointPools = IdMap<Rc<EndpointPool>>;
 
 /// One worker's connections to one upstream.
@@ -64,7 +65,7 @@ pub(crate) struct Pool {
     this: Weak<Pool>,
 }
 
-/// What homes need of their pool.
+/// The part of a pool that its endpoints' pools need.
 pub(crate) struct Tick {
     now: Cell<u64>,
     #[cfg(test)]
@@ -72,7 +73,7 @@ pub(crate) struct Tick {
     sweeping: Cell<bool>,
     /// Told when a connection, or a stream of one, becomes free.
     pub(crate) freed: Arc<Notify>,
-    /// What this worker has to do with the calls that wait at `max_connections`.
+    /// This worker's part in the wait at `max_connections`.
     own: connection_limit::WorkerShare,
 }
 
@@ -83,7 +84,7 @@ impl Tick {
     }
 }
 
-/// What was spoken by the last connection that ALPN decided on.
+/// The protocol that ALPN chose on the last connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spoken {
     Http1,
@@ -99,7 +100,7 @@ pub(crate) struct EndpointPool {
     /// The connection that is being made for all waiting calls, if it may be HTTP/2.
     pub(crate) dialing: RefCell<Option<Rc<dial::Dialing>>>,
     pub(crate) spoken: Cell<Option<Spoken>>,
-    /// Streams that the peer allowed on the last connection; `None` before it has said so.
+    /// The peer's stream limit on the last connection; `None` before it has sent one.
     allowed: Cell<Option<usize>>,
     pool: Weak<Pool>,
     tick: Rc<Tick>,
@@ -123,13 +124,13 @@ impl Pool {
         })
     }
 
-    /// A call that a limit turns away: counted, and the error for it.
+    /// Counts a call that a limit refuses, and makes the error for it.
     pub(crate) fn refused(&self, reason: Reason) -> Error {
         self.metrics.overflow(&self.shared.config.name, reason);
         Error::new(reason, SentPart::Nothing)
     }
 
-    /// Where the endpoint's connections are.
+    /// The pool of this endpoint.
     pub(crate) fn home(&self, endpoint: &Arc<Endpoint>) -> Rc<EndpointPool> {
         let mut homes = self.homes.borrow_mut();
         let home = homes.entry(endpoint.id).or_insert_with(|| {
@@ -171,7 +172,7 @@ impl Pool {
             let mut timer = pin!(sleep_until(Instant::now() + interval));
             let mut asked = pin!(shared.queue.asked());
             std::future::poll_fn(|cx| {
-                // The pool goes with its upstream; the task follows at its next tick.
+                // The pool is dropped with its upstream; the task ends at its next tick.
                 let Some(pool) = weak.upgrade() else { return Poll::Ready(()) };
                 while asked.as_mut().poll(cx).is_ready() {
                     pool.give_up_idle();
@@ -204,7 +205,7 @@ impl Pool {
             home.sweep(cx, ticks);
             let empty = home.idle.borrow().is_empty() && home.h2.borrow().is_empty();
             anything |= !empty;
-            // A call that uses one of its connections holds it by its own `Rc`.
+            // A call that uses one of its connections keeps its own `Rc` of it.
             !(empty && home.endpoint.removed.load(Relaxed))
         });
         anything
@@ -212,7 +213,7 @@ impl Pool {
 }
 
 impl EndpointPool {
-    /// Takes a connection back after its exchange.
+    /// Takes back a connection after its exchange.
     fn park(&self, mut connection: Box<H1>) {
         let settings = &self.shared.config.pool;
         if settings.max_idle > 0
@@ -232,7 +233,7 @@ impl EndpointPool {
         self.tick.freed.notify_one();
     }
 
-    /// Its connections are kept for no further call.
+    /// True if its connections are not kept for further calls.
     fn loses_connections(&self) -> bool {
         self.endpoint.removed.load(Relaxed)
             || (self.shared.config.on_unhealthy == OnUnhealthy::Close && self.endpoint.is_condemned())
@@ -256,7 +257,8 @@ impl EndpointPool {
         idle.remove(at)
     }
 
-    /// A place on an open HTTP/2 connection that `owner` may use; with `since`, only on one made after that.
+    /// A permit for a stream on an open HTTP/2 connection that `owner` may use; with `since`, only on one made after
+    /// that instant.
     fn lease_h2(&self, owner: Owner, since: Option<Instant>) -> Option<(Rc<H2>, h2::Lease)> {
         let settings = &self.shared.config.pool;
         if self.tick.pauses(&self.shared) {
@@ -266,12 +268,12 @@ impl EndpointPool {
         let fresh = |connection: &H2| since.is_none_or(|since| connection.created >= since);
         let suitable = |connection: &&Rc<H2>| connection.owner == owner && fresh(connection);
         let lease = |connection: &Rc<H2>| Some((Rc::clone(connection), connection.lease(settings)?));
-        // One whose peer has spoken goes before one of which that is not known.
+        // A connection whose peer has sent its SETTINGS is preferred.
         let mut settled = h2.iter().filter(suitable).filter(|connection| connection.known_limit().is_some());
         settled.find_map(lease).or_else(|| h2.iter().filter(suitable).find_map(lease))
     }
 
-    /// The peer allows no stream at all on a connection that `owner` may use.
+    /// True if the peer allows no stream at all on a connection that `owner` may use.
     fn is_held_back(&self, owner: Owner, since: Option<Instant>) -> bool {
         let settings = &self.shared.config.pool;
         let suitable = |connection: &Rc<H2>| {

@@ -1,7 +1,8 @@
-//! A request on its way to an HTTP/1 upstream: its head, and its body as the peer takes it.
+//! A request that is sent to an HTTP/1 upstream: its head, and its body as fast as the peer accepts it.
 //!
-//! Rule (RFC 9110 section 10.1.1): with `Expect: 100-continue` the body is not read before the upstream says 100, or a final success, or
-//! nothing for one second (what curl waits). Not reading it is also what keeps the client from being told to send it.
+//! Rule (RFC 9110 section 10.1.1): with `Expect: 100-continue` the body is not read before the upstream answers 100 or
+//! a final success, or for one second (as long as curl waits). As long as it is not read, the client isn't told to send
+//! it.
 
 use std::{
     pin::Pin,
@@ -22,7 +23,7 @@ use http_body::Body as _;
 
 use super::form;
 
-/// How long the body waits for a word from the upstream.
+/// How long the body waits for an answer of the upstream.
 pub(super) const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A request's body that is being written.
@@ -35,7 +36,7 @@ pub(super) struct Upload {
     gated: bool,
 }
 
-/// What a poll has added to what is to be written.
+/// What a poll has added to the bytes to write.
 pub(super) enum Uploaded {
     /// A piece.
     Piece,
@@ -44,7 +45,7 @@ pub(super) enum Uploaded {
 }
 
 impl Upload {
-    /// Writes the head; what is left to do is the body, if there is one.
+    /// Writes the head, and returns the body that is left to write, if there is one.
     pub(super) fn begin(request: Request<Body>, out: &mut Outbox) -> Option<Self> {
         let (parts, body) = request.into_parts();
         let ended = body.is_end_stream();
@@ -64,22 +65,22 @@ impl Upload {
         Some(Self { body, encoder, announced, gated: asks && !ended })
     }
 
-    /// The upstream has not asked for the body yet.
+    /// True if the upstream has not asked for the body yet.
     pub(super) const fn is_gated(&self) -> bool {
         self.gated
     }
 
-    /// Lets the body go; whether it had to wait for that.
+    /// Allows the body to be sent. True if it waited for that.
     pub(super) fn open(&mut self) -> bool {
         std::mem::replace(&mut self.gated, false)
     }
 
-    /// Adds what there is of the body. The error is the reason why it failed.
+    /// Adds the next piece of the body. The error is the reason why the body failed.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Poll<Result<Uploaded, Reason>> {
         if self.gated {
             return Poll::Pending;
         }
-        // A body of another length than it promised is its sender's fault.
+        // If a body has another length than it announced, its sender is at fault.
         let wrong = |_| Reason::ClientClosed;
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
@@ -108,7 +109,7 @@ impl Upload {
     }
 }
 
-/// The length that the head promises is kept to, and a body that differs from it is never ended cleanly. A body of
+/// The body must have the length that the head announces; a body that differs from it is never ended cleanly. A body of
 /// unknown length is sent in chunks, for every method.
 fn encoder(headers: &Fields, body: &Body, ended: bool) -> Encoder {
     let promised = headers.get(CONTENT_LENGTH).and_then(Value::to_number);

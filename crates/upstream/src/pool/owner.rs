@@ -1,6 +1,6 @@
-//! Whose connection it is.
+//! The client that owns a connection.
 
 use std::net::SocketAddr;
 
-/// Whose connection it is where a PROXY header has told the upstream: the client's address and its destination.
+/// The owner of a connection with a PROXY header: the client's address and its destination, as the upstream knows them.
 pub(super) type Owner = Option<(Option<SocketAddr>, Option<SocketAddr>)>;

@@ -1,4 +1,4 @@
-//! The calls of all workers that wait for a connection's place.
+//! The calls of all workers that wait for a connection's permit.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -6,11 +6,11 @@ use tokio::sync::{Notify, futures::Notified};
 
 use super::waiting::WaitCount;
 
-/// The calls that wait for a connection's place, over all workers.
+/// The calls that wait for a connection's permit, over all workers.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     pub(super) waiting: WaitCount,
-    /// Connections that are asked for and that no worker has given up yet.
+    /// The number of requested connections that no worker has closed yet.
     pub(super) wanted: AtomicU32,
     /// Wakes the workers.
     pub(super) asked: Notify,
@@ -26,7 +26,7 @@ impl Queue {
         }
     }
 
-    /// Ends when idle connections are asked for.
+    /// Ends when a call asks for idle connections.
     pub(super) fn asked(&self) -> Notified<'_> {
         self.asked.notified()
     }
@@ -36,7 +36,7 @@ impl Queue {
         self.asked.notify_waiters();
     }
 
-    /// Takes it on to give one up.
+    /// Claims one request, to close a connection for it; false if there is none.
     pub(super) fn claim(&self) -> bool {
         self.wanted.fetch_update(Relaxed, Relaxed, |wanted| wanted.checked_sub(1)).is_ok()
     }

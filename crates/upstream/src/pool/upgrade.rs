@@ -1,10 +1,10 @@
 //! WebSocket between HTTP/1.1 and HTTP/2: one handshake in two forms.
 //!
 //! HTTP/1.1 (RFC 6455 section 4) asks with `GET`, `Upgrade: websocket` and a key, and the answer is 101 with the key's
-//! proof. HTTP/2 (RFC 8441 section 5) asks with `CONNECT` and `:protocol: websocket`, has no key, and the answer is 200. What
-//! is agreed on beside that (`Sec-WebSocket-Protocol`, `-Extensions`, `-Version`) is the same in both and passes through.
+//! proof. HTTP/2 (RFC 8441 section 5) asks with `CONNECT` and `:protocol: websocket`, has no key, and the answer is
+//! 200. The other fields (`Sec-WebSocket-Protocol`, `-Extensions`, `-Version`) are the same in both and pass through.
 //!
-//! The functions that turn a response back leave one that refuses (any other status) as it is.
+//! A response that refuses (any other status) stays unchanged.
 
 use attache_http::Body;
 use attache_wire::{
@@ -19,12 +19,12 @@ use http::{HeaderValue, Method, StatusCode, Version};
 
 const WEBSOCKET: &str = "websocket";
 
-/// What must be remembered of a request to turn its response back.
+/// The data of a request that is needed to translate its response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Handshake {
     /// The client asked in HTTP/1.1's form, with this key; the response is wanted in that form.
     Http1(HeaderValue),
-    /// The client asked in HTTP/2's form; attache made up this key.
+    /// The client asked in HTTP/2's form; attache made this key.
     Http2(HeaderValue),
 }
 
@@ -70,9 +70,9 @@ pub fn to_http1(request: &mut Request<Body>) -> Handshake {
 
 /// Turns the response into the form of the client's request.
 ///
-/// # Errors
-/// What an HTTP/1.1 upstream got wrong, so that it may not have understood what it was asked (RFC 6455 section 4.1): it switched without
-/// the right proof, or it answered with a success that isn't 101. To a client of HTTP/2 any success would say that its tunnel is open.
+/// # Errors The mistake of an HTTP/1.1 upstream that may not have understood the request (RFC 6455 section 4.1): it
+/// switched without the right proof, or it answered with a success that isn't 101. A client of HTTP/2 would take any
+/// success for an open tunnel.
 pub fn answer<B>(response: &mut Response<B>, handshake: &Handshake) -> Result<(), &'static str> {
     match handshake {
         Handshake::Http1(key) if response.status().is_success() => {
@@ -117,8 +117,8 @@ pub(super) fn is_switch_to(asked: Option<&HeaderValue>, answer: &Fields) -> bool
     chosen.peek().is_some() && chosen.all(offered)
 }
 
-/// The proof for a key: base64 of SHA-1 of the key and a fixed text (RFC 6455 section 1.3). SHA-1 is no secret keeper here; it
-/// only shows that the peer speaks WebSocket.
+/// The proof for a key: base64 of SHA-1 of the key and a fixed text (RFC 6455 section 1.3). SHA-1 protects nothing
+/// here; it only shows that the peer speaks WebSocket.
 pub fn accept(key: &HeaderValue) -> HeaderValue {
     let mut text = key.as_bytes().to_vec();
     text.extend_from_slice(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_stays_as_it_is() {
+    fn a_refusal_stays_unchanged() {
         let mut response: Response<()> = http::Response::builder().status(403).body(()).unwrap().into();
         answer(&mut response, &Handshake::Http1(HeaderValue::from_static("k"))).unwrap();
         assert_eq!(response.status(), 403);

@@ -1,7 +1,7 @@
 //! A connection, or a stream of one, that has become a tunnel.
 //!
-//! A response to an upgrade or CONNECT carries its tunnel; [`upgraded`] takes it out. The tunnel holds the call's place
-//! in the breaker's counts until it is dropped.
+//! A response to an upgrade or CONNECT carries its tunnel; [`upgraded`] takes it out. The tunnel counts as a running
+//! call until it is dropped.
 
 use std::{
     io,
@@ -136,11 +136,11 @@ impl AsyncWrite for Upgraded {
     }
 }
 
-/// An HTTP/1 connection as a tunnel. It is charged until it is dropped.
+/// An HTTP/1 connection as a tunnel. It counts as an open connection until it is dropped.
 #[derive(Debug)]
 pub(super) struct H1Tunnel {
     io: Connection,
-    /// What came right behind the answer.
+    /// The bytes that came directly after the answer.
     rest: Bytes,
     _permit: ConnectionPermit,
 }

@@ -1,4 +1,4 @@
-//! What a call that [wants a connection](crate::Wants::Connection) gets: a connection, and what it holds of the breaker's counts.
+//! The result of a call for [a connection](crate::CallKind::Connection): the connection, and its part of the counts.
 
 use std::{fmt, rc::Rc, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
     limit::{Charge, Closer, ConnectionPermit},
 };
 
-/// A bare connection, with what it holds of the breaker's counts until it is dropped.
+/// A bare connection, which counts as a running call until it is dropped.
 #[derive(Debug)]
 pub struct Bare {
     /// The connection.
@@ -22,15 +22,15 @@ pub struct Bare {
     pub guard: Guard,
 }
 
-/// What a bare connection holds of the breaker's counts until it is dropped, and how another one is made in its place.
+/// The part of the counts that a bare connection holds until it is dropped, and how to replace the connection.
 pub struct Guard {
     pub(super) charge: Option<Charge>,
     pub(super) permit: ConnectionPermit,
-    /// `None` once a side has spoken.
+    /// `None` once a side has sent a byte.
     pub(super) again: Option<Reconnect>,
 }
 
-/// What another connection for the same client is made of.
+/// The data for another connection for the same client.
 pub(super) struct Reconnect {
     pub(super) inner: Rc<Inner>,
     pub(super) context: CallContext,
@@ -49,7 +49,8 @@ impl Guard {
         self.charge.as_ref().map_or_else(Closer::default, Charge::closer)
     }
 
-    /// A connection to an endpoint that wasn't asked yet, in place of one that has ended before it was used. `None` where there is none.
+    /// A connection to an endpoint that this call hasn't tried yet, in place of one that ended before it was used.
+    /// `None` if there is no such endpoint.
     pub async fn elsewhere(&mut self) -> Option<Connection> {
         let Self { charge, permit, again } = self;
         let Reconnect { inner, context, hash } = again.as_ref()?;
@@ -72,10 +73,10 @@ impl Guard {
 }
 
 impl Bare {
-    /// Both sides talk now: a connection that was made [ahead](CallContext::ahead) of its use is counted from here on.
+    /// Both sides send bytes now: a connection that was made [ahead](CallContext::ahead) of its use is counted from now
+    /// on.
     ///
-    /// # Errors
-    /// `overflow-requests` where the upstream has no room for one more call.
+    /// # Errors `overflow-requests` if the upstream is at its limit of calls.
     pub fn count(&mut self) -> Result<(), Error> {
         self.guard.again = None;
         let Some(charge) = &mut self.guard.charge else { return Ok(()) };
@@ -86,7 +87,7 @@ impl Bare {
     }
 }
 
-/// The connection that the answer to [`CallKind::Connection`] carries; `None` where it carries none, or it was taken before.
+/// The connection in the answer to [`CallKind::Connection`]; `None` if the answer has none, or it was taken before.
 pub fn connected(response: &mut Response<Body>) -> Option<Bare> {
     response.head_mut().carried.take()?.downcast().ok().map(|bare| *bare)
 }

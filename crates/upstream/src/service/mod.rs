@@ -1,16 +1,17 @@
 //! One upstream as one worker uses it: from a call to a response, or to a bare connection.
 //!
-//! A call goes through these steps, and each names its [`Reason`] when it fails: the breaker's counts, an endpoint (from here on
-//! it is an [`Attempt`]), a connection to it (kept, shared or new), the request in the connection's protocol, the response in
-//! the request's. A call that [wants a connection](Wants::Connection) ends with the third step.
+//! A call goes through these steps, and each names its [`Reason`] when it fails: the breaker's counts, an endpoint
+//! (from here on it is an [`Attempt`]), a connection to it (idle, shared or new), the request in the connection's
+//! protocol, the response in the request's. A call for [a connection](CallKind::Connection) ends with the third step.
 //!
-//! What is spoken (`protocol`):
-//! - `http1`, `http2`: that. `tcp`: no HTTP.
-//! - `auto` with TLS: what ALPN gives; upgrades ask for HTTP/1.1 alone, as not every HTTP/2 server takes them.
+//! The protocol (`protocol`):
+//! - `http1`, `http2`: this one. `tcp`: no HTTP.
+//! - `auto` with TLS: the one that ALPN chooses; upgrades offer only HTTP/1.1, because not every HTTP/2 server accepts
+//!   them.
 //! - `auto` without TLS: HTTP/1.1, but gRPC needs HTTP/2 and gets it with prior knowledge.
 //!
-//! A WebSocket handshake is turned into the upstream's form and its answer back, so the client's protocol and the
-//! upstream's need not be the same ([`crate::pool::upgrade`]).
+//! A WebSocket handshake is translated into the upstream's form, and its answer back, so the client and the upstream
+//! may use different protocols ([`crate::pool::upgrade`]).
 
 mod bare;
 mod race;
@@ -62,7 +63,7 @@ struct Inner {
 }
 
 impl WorkerUpstream {
-    /// `tls` is what [`Tls::new`] read for this upstream.
+    /// `tls` is the result of [`Tls::new`] for this upstream.
     pub fn new(shared: Arc<Shared>, tls: Option<Tls>) -> Self {
         let balancer = RefCell::new(Balancer::new(&shared.config.balance, fastrand::u64(..)));
         let inner = Inner { pool: Pool::new(shared), tls, balancer };
@@ -74,7 +75,7 @@ impl WorkerUpstream {
         &self.inner.pool.shared
     }
 
-    /// Opens the connections that `pool.preconnect` asks for. Failures are left to the calls that meet them.
+    /// Opens the connections that `pool.preconnect` asks for. Failures are ignored: calls will meet and report them.
     pub fn preconnect(&self) {
         let settings = &self.shared().config;
         if settings.proxy_protocol != ProxyProtocolOut::Off || settings.protocol == UpstreamProtocol::Tcp {
@@ -119,7 +120,7 @@ impl WorkerUpstream {
 
     /// Makes one attempt at a call.
     pub fn send(&self, call: Call) -> impl Future<Output = Result<Response<Body>, Error>> + use<> {
-        // Not a separate async function, whose future would keep a second copy of the call.
+        // Not an async function: its future would keep a second copy of the call.
         Rc::clone(&self.inner).send(call)
     }
 }
@@ -136,12 +137,12 @@ impl tower::Service<Call> for WorkerUpstream {
 
     fn call(&mut self, call: Call) -> Self::Future {
         let inner = Rc::clone(&self.inner);
-        // One allocation per attempt: `Service` wants a future with a name.
+        // One allocation per attempt: `Service` needs a future of a named type.
         boxed(move || inner.send(call))
     }
 }
 
-/// Counts an attempt that went out on a connection which was open already, also where the attempt is given up half-way.
+/// Counts an attempt on a connection that was already open, also if the attempt is cancelled.
 struct Reuse<'a> {
     pool: &'a Pool,
     counts: bool,
@@ -159,17 +160,17 @@ impl Drop for Reuse<'_> {
 /// refuses it.
 const MAX_OTHER_PICKS: usize = 4;
 
-/// How a request goes out.
+/// How a request is sent.
 struct Plan {
     protocol: Protocol,
     handshake: Option<upgrade::Handshake>,
 }
 
 impl Inner {
-    /// What the config's consistent hash is taken over, where it has one.
+    /// The hash of the request by the config's key, if it has one.
     fn hash(&self, context: &CallContext, request: &Request<Body>, wants: CallKind) -> Option<u64> {
         let key = self.pool.shared.config.balance.hash.as_ref()?;
-        // A connection is for no path.
+        // A connection has no path.
         if wants == CallKind::Connection && *key == HashKey::Path {
             return None;
         }
@@ -177,7 +178,7 @@ impl Inner {
         request_hash(key, request.headers(), request.uri().path(), client)
     }
 
-    /// Why no endpoint can be picked, with what DNS said.
+    /// Why no endpoint can be picked, with the message of DNS.
     fn no_endpoint(&self, reason: Reason) -> Error {
         let lookups = &self.pool.shared.lookups;
         match lookups.failure() {
@@ -200,7 +201,7 @@ impl Inner {
         let mut endpoint = endpoint.map_err(|reason| self.no_endpoint(reason))?;
         let mut admitted = circuits::admit(shared, &endpoint);
         if admitted.is_err() {
-            // Rare: another worker took its last probe just now, or so many are out that all are used.
+            // Rare: another worker has just taken the last probe, or so many endpoints are out that all are used.
             let mut tried = context.tried.to_vec();
             for _ in 0..MAX_OTHER_PICKS {
                 tried.push(endpoint);
@@ -225,7 +226,7 @@ impl Inner {
     /// Makes one attempt: an endpoint, a connection, the answer.
     async fn send(self: Rc<Self>, call: Call) -> Result<Response<Body>, Error> {
         let Call { request, wants, context, judges, fresh } = call;
-        // Kept in one place until it is sent, so that the future of a waiting call stays small.
+        // The request stays in one place until it is sent, so that the future of a waiting call stays small.
         let mut request = Some(request);
         let (hash, begun) = match &mut request {
             Some(request) => {
@@ -248,7 +249,7 @@ impl Inner {
         sent
     }
 
-    /// Begins an attempt: a place in the counts, an endpoint.
+    /// Begins an attempt: a permit, and an endpoint.
     fn begin(
         &self,
         request: &mut Request<Body>,
@@ -286,7 +287,7 @@ impl Inner {
         };
         let (io, permit) = self.race(endpoint, hash, context, attempt, connect).await?;
         *context.exchange.peer.borrow_mut() = self.tls.as_ref().and_then(|tls| tls.peer(&io));
-        // The deadline was that of the first connection.
+        // The deadline applied only to the first connection.
         let context = CallContext { deadline: None, overdue: None, ..context.clone() };
         let again = Some(Reconnect { inner: Rc::clone(self), context, hash });
         let guard = Guard { charge: attempt.take().and_then(Attempt::opened), permit, again };
@@ -309,7 +310,7 @@ impl Inner {
             .await
     }
 
-    /// Sends the request on a connection to this endpoint, and on another one where a kept one turns out to be dead.
+    /// Sends the request on a connection to this endpoint; if a connection from the pool is dead, on another one.
     async fn exchange(
         self: &Rc<Self>,
         request: &mut Option<Request<Body>>,
@@ -368,19 +369,21 @@ impl Inner {
             let mut reuse = Reuse { pool, counts: wire.reused };
             match wire.call(request, attempt, context.on_informational.as_ref()).await {
                 Ok(response) => return respond(response, plan.handshake.as_ref()),
-                // The kept connection was dead and the request is untouched: this is not another attempt yet.
+                // The connection from the pool was dead and the request is unchanged: the next connection is still the
+                // same attempt.
                 Err(_) if request.is_some() && !is_fresh => reuse.counts = false,
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Decides what is spoken, and turns a WebSocket handshake into its form.
+    /// Decides the protocol, and translates a WebSocket handshake into its form.
     fn plan(&self, request: &mut Request<Body>) -> Result<Plan, Error> {
         let upgrades = request.headers().contains_key(UPGRADE);
         let extended = upgrade::is_http2(request);
         if request.method() == Method::CONNECT && !extended {
-            // What comes behind it would be a request that no rule has seen; a tunnel is a connection, and is asked for as one.
+            // The bytes after it would be requests that no rule has checked. A call for a tunnel asks for a connection
+            // instead.
             let why = "a CONNECT is never sent as a request";
             return Err(Error::with_source(Reason::ProtocolMismatch, SentPart::Nothing, why));
         }

@@ -1,13 +1,14 @@
-//! From an endpoint that was chosen to a connection, and to another endpoint's where that one gives none.
+//! Makes a connection to the chosen endpoint, or to another endpoint if that one gives none.
 //!
-//! **Rule.** The chosen endpoint is asked first. Another one joins as soon as one has failed to connect, or when nothing has come of it for
-//! the connection attempt delay of RFC 8305 section 5: 250 ms, or less where `connect_timeout` or what is left of the deadline
-//! is short (a quarter, a third). The first connection wins. Nothing of the request was sent before, so this is still one attempt: it costs
-//! no retry, no budget, and is safe for every method. An endpoint of the same name and the other address family goes first
-//! (RFC 8305, "happy eyeballs"), then the balancer's choice. Each endpoint is asked once.
+//! **Rule.** The chosen endpoint is tried first. Another one joins as soon as a connection has failed, or after the
+//! connection attempt delay of RFC 8305 section 5: 250 ms, or less if `connect_timeout` or the rest of the deadline is
+//! short (a quarter, a third). The first connection wins. Nothing of the request was sent before, so this is still one
+//! attempt: it costs no retry and no budget, and is safe for every method. An endpoint of the same name and the other
+//! address family goes first (RFC 8305, "happy eyeballs"), then the balancer's choice. Each endpoint is tried once.
 //!
-//! **Who failed** is out at once, while others answer ([`crate::outlier`]); its failure counts. **Who was only slow** is
-//! connected to once more in the background, with all of `connect_timeout`: that tells a slow endpoint from a dead one.
+//! **An endpoint that failed** is out at once, if others answer ([`crate::outlier`]); its failure counts. **An endpoint
+//! that was only slow** gets one more connection in the background, with the whole `connect_timeout`: this shows
+//! whether it is slow or dead.
 
 use std::{
     future::poll_fn,
@@ -38,9 +39,9 @@ use crate::{
 
 /// RFC 8305 section 5: "Connection Attempt Delay", recommended 250 ms.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// Between an endpoint's failure and the first connection that asks whether it is back.
+/// Time between an endpoint's failure and the first connection that checks whether it is back.
 const FIRST_LOOK: Duration = Duration::from_millis(250);
-/// Longest time between two of them.
+/// The longest time between two such checks.
 const LAST_LOOK: Duration = Duration::from_secs(10);
 
 struct Racer<F> {
@@ -54,7 +55,7 @@ enum Event<T> {
 }
 
 impl Inner {
-    /// A connection by `connect`, to this endpoint or to another one that gives it sooner.
+    /// A connection by `connect`, to this endpoint, or to another one that is faster.
     pub(super) async fn race<T, F>(
         self: &Rc<Self>,
         first: &Arc<Endpoint>,
@@ -101,7 +102,7 @@ impl Inner {
                 Event::Ended(at, Err(error)) => {
                     let failed = racers.swap_remove(at).endpoint;
                     if !(error.sent == SentPart::Nothing && error.reason.is(Class::NoConnection)) {
-                        // Our own limit, or a deadline: another endpoint can't help.
+                        // attache's own limit, or a deadline: another endpoint doesn't help.
                         if racers.is_empty() {
                             return Err(error);
                         }
@@ -113,9 +114,9 @@ impl Inner {
                     let next = self.another(&failed, hash, context, true);
                     let heir = next.as_ref().or_else(|| racers.first().map(|racer| &racer.endpoint));
                     let Some(heir) = heir else {
-                        // None can be reached: perhaps their addresses are others by now.
+                        // No endpoint can be reached: their addresses may have changed.
                         shared.lookups.want();
-                        // The attempt ends where it failed last.
+                        // The attempt ends at the endpoint that failed last.
                         if let Some(attempt) = attempt {
                             attempt.moved_to(&failed, None);
                         }
@@ -131,7 +132,7 @@ impl Inner {
                     }
                     racers.extend(next.map(racer));
                 }
-                // What waits for a connection's place isn't slow, and another one would wait beside it.
+                // A call that waits for a connection's permit isn't slow, and another endpoint would wait as well.
                 Event::Slow if self.pool.is_full() => tick.as_mut().reset(Instant::now() + delay),
                 Event::Slow => {
                     let next =
@@ -153,7 +154,7 @@ impl Inner {
         ATTEMPT_DELAY.min(quarter).min(left.unwrap_or(ATTEMPT_DELAY))
     }
 
-    /// An endpoint that this call hasn't asked yet. `last_resort`: also one that is out, if nothing else is left.
+    /// An endpoint that this call hasn't asked yet. `last_resort`: also one that is out, if no other is left.
     pub(super) fn another(
         &self,
         than: &Endpoint,
@@ -164,7 +165,7 @@ impl Inner {
         let shared = &self.pool.shared;
         let affinity = context.affinity.as_deref();
         if affinity.is_some_and(|affinity| affinity.strict && affinity.session.is_some()) {
-            // It goes to its session's endpoint or nowhere.
+            // A strict session allows only its own endpoint.
             return None;
         }
         let subset = Affinity::narrow(affinity, &shared.endpoints.load().endpoints).ok()?;
@@ -199,7 +200,7 @@ impl Inner {
         spawn_local(async move {
             let (endpoint, mut wait) = (&watched.0, first);
             loop {
-                // So that many proxies don't ask together.
+                // The random part keeps many proxies from connecting at the same time.
                 sleep_until(Instant::now() + wait.mul_f64(1.0 + 0.2 * fastrand::f64())).await;
                 let Some(inner) = inner.upgrade().filter(|_| !endpoint.removed.load(Relaxed)) else { return };
                 match inner.look(endpoint).await {
@@ -207,7 +208,7 @@ impl Inner {
                         unreachable::found(&inner.pool.shared, endpoint);
                         return;
                     }
-                    // Of ours alone: it says nothing of the endpoint.
+                    // A failure on attache's side: neutral about the endpoint.
                     Err(error) if !error.reason.is(Class::NoConnection) => {}
                     Err(error) => {
                         let out = endpoint.unreachable.load(Relaxed);
@@ -221,7 +222,7 @@ impl Inner {
         });
     }
 
-    /// Makes a connection to the endpoint, and keeps it where it can be used.
+    /// Makes a connection to the endpoint, and puts it into the pool if it can be used.
     async fn look(&self, endpoint: &Arc<Endpoint>) -> Result<(), Error> {
         let (pool, client) = (&self.pool, Client::default());
         let config = &pool.shared.config;
@@ -250,7 +251,7 @@ impl Inner {
     }
 }
 
-/// An endpoint that is watched. Where its watcher ends before it is back, callers ask again.
+/// An endpoint that is watched. If its watcher ends before the endpoint is back, calls try it again.
 struct Watched(Arc<Endpoint>);
 
 impl Drop for Watched {

@@ -1,4 +1,4 @@
-//! What callers see of endpoints that can't be connected to: nothing.
+//! Callers don't notice endpoints that can't be connected to.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -34,7 +34,7 @@ fn failures(endpoints: &[std::sync::Arc<Endpoint>]) -> u64 {
 }
 
 #[tokio::test(flavor = "local")]
-async fn nine_of_ten_that_refuse_cost_no_caller_anything_and_ten_connections_in_all() {
+async fn nine_of_ten_endpoints_that_refuse_fail_no_call_and_cost_ten_connections_in_all() {
     let server = answering(OK).await;
     for algorithm in [Algorithm::RoundRobin, Algorithm::LeastRequest, Algorithm::Random] {
         let mut endpoints = vec![endpoint(server.address, None)];
@@ -52,7 +52,7 @@ async fn nine_of_ten_that_refuse_cost_no_caller_anything_and_ten_connections_in_
             let bare = opaque(&upstream).await.unwrap();
             drop(bare);
         }
-        // Each was asked once. Random may not have come across all of them.
+        // Each was tried at most once: `random` may not have picked all of them.
         assert!(failures(&endpoints) <= 9, "{}", failures(&endpoints));
         let out = endpoints.iter().filter(|endpoint| endpoint.state() == EndpointState::Unreachable).count();
         assert_eq!(out as u64, failures(&endpoints));
@@ -70,7 +70,7 @@ async fn a_black_holed_endpoint_costs_a_caller_one_connection_delay_and_is_out_a
     assert_eq!(upstream.send(post(Body::full("x"))).await.unwrap().status(), 200);
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(250) && took < Duration::from_millis(800), "{took:?}");
-    // A connection with all of connect_timeout tells that it is dead, not slow.
+    // Only a connection with the whole connect_timeout shows that it is dead, not slow.
     assert_eq!(endpoints[0].state(), EndpointState::Healthy);
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert_eq!(endpoints[0].state(), EndpointState::Unreachable);
@@ -81,7 +81,7 @@ async fn a_black_holed_endpoint_costs_a_caller_one_connection_delay_and_is_out_a
 }
 
 #[tokio::test(flavor = "local")]
-async fn an_endpoint_that_listens_again_is_back_by_a_connection_that_is_no_callers() {
+async fn an_endpoint_that_listens_again_is_found_by_a_connection_of_attache_itself() {
     let address = refusing().await;
     let other = answering(OK).await;
     let endpoints = vec![endpoint(address, None), endpoint(other.address, None)];
@@ -103,7 +103,7 @@ async fn an_endpoint_that_listens_again_is_back_by_a_connection_that_is_no_calle
 }
 
 #[tokio::test(flavor = "local")]
-async fn where_nothing_can_be_reached_each_call_says_so_and_knocks_are_few() {
+async fn if_no_endpoint_can_be_reached_each_call_says_so_and_endpoints_are_seldom_tried() {
     let mut endpoints = Vec::new();
     for _ in 0..5 {
         endpoints.push(endpoint(refusing().await, None));
@@ -114,10 +114,10 @@ async fn where_nothing_can_be_reached_each_call_says_so_and_knocks_are_few() {
         let error = upstream.send(get("/")).await.unwrap_err();
         assert_eq!(error.reason, attache_telemetry::Reason::ConnectRefused);
     }
-    // The one that is left is asked by every call, the others ten times a second.
+    // Every call tries the one that is left; the others are tried ten times a second.
     let windows = start.elapsed().as_millis() as u64 / 100 + 1;
     assert!(failures(&endpoints) <= 200 + 4 * (windows + 1), "{} in {windows}", failures(&endpoints));
-    // And the moment one is back, it is found.
+    // As soon as one is back, a call finds it.
     let back = serve_on(TcpListener::bind(label(&endpoints[0])).await.unwrap(), |mut stream, _| async move {
         while head(&mut stream).await.is_some() {
             tokio::io::AsyncWriteExt::write_all(&mut stream, OK.as_bytes()).await.unwrap();

@@ -1,8 +1,8 @@
-//! A waker that says what a task was woken for.
+//! A waker that shows why a task was woken.
 //!
-//! A tunnel's task is woken for each message, and waits beside the bytes for what seldom comes: its timeout, its endpoint's end, the
-//! drain's. To poll each of these again for each message took more than to move it. So they get the waker of a bell, and are polled once
-//! it has rung. It passes each ring on to the task.
+//! A tunnel's task is woken for each message. It also waits for rare events: its timeout, the end of its endpoint, the
+//! drain. Polling each of these again for each message cost more than moving the message. So these futures get the
+//! waker of a bell, and are polled only when it has rung. The bell passes each ring on to the task.
 
 use std::{
     pin::Pin,
@@ -18,7 +18,7 @@ use pin_project_lite::pin_project;
 #[derive(Debug, Default)]
 struct Shared {
     rung: AtomicBool,
-    /// Locked when the bell rings and when its task changes: never for a message.
+    /// Locked only when the bell rings or its task changes, never for a message.
     task: Mutex<Option<Waker>>,
 }
 
@@ -41,19 +41,20 @@ impl Wake for Shared {
 pub(super) struct Bell {
     shared: Arc<Shared>,
     waker: Waker,
-    /// What `shared` has, to be compared without its lock.
+    /// A copy of the waker in `shared`, to compare without the lock.
     task: Option<Waker>,
 }
 
 impl Bell {
-    /// It has rung already, so that everything is polled for the first time.
+    /// A bell that has already rung, so that everything is polled for the first time.
     pub(super) fn new() -> Self {
         // One allocation for each tunnel.
         let shared = Arc::<Shared>::default();
         Self { waker: shared.clone().into(), shared, task: None }
     }
 
-    /// Whether it has rung since the last call. It also says so when the task is another one than before: nothing that was polled knows it.
+    /// Whether it has rung since the last call. Also true if the task is another one than before, because no polled
+    /// future knows the new task.
     pub(super) fn has_rung(&mut self, cx: &Context<'_>) -> bool {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             self.task = Some(cx.waker().clone());
@@ -64,14 +65,14 @@ impl Bell {
         self.shared.rung.load(Ordering::Relaxed) && self.shared.rung.swap(false, Ordering::Acquire)
     }
 
-    /// What is to ring it is polled with this.
+    /// The context for polling the futures that ring it.
     pub(super) fn context(&self) -> Context<'_> {
         Context::from_waker(&self.waker)
     }
 }
 
 pin_project! {
-    /// A future that is polled only when it has asked for it, however often its task is woken for something else.
+    /// A future that is polled only after its own wake-up, however often its task is woken for something else.
     #[derive(Debug)]
     pub struct Seldom<F> {
         bell: Bell,
@@ -81,7 +82,7 @@ pin_project! {
 }
 
 impl<F> Seldom<F> {
-    /// Polls `future` seldom.
+    /// Polls `future` only after its own wake-ups.
     pub fn new(future: F) -> Self {
         Self { bell: Bell::new(), future }
     }
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_polled_again_only_when_it_has_asked_for_it_or_its_task_is_another_one() {
+    fn a_future_is_polled_again_only_after_its_own_wake_up_or_in_another_task() {
         let polls = Cell::new(0);
         let (end, mut ended) = oneshot::channel::<()>();
         let mut seldom = pin!(Seldom::new(poll_fn(|cx| {
@@ -128,11 +129,7 @@ mod tests {
             assert_eq!(polls.get(), polled);
         }
         end.send(()).unwrap();
-        assert_eq!(
-            tasks.map(|task| task.0.load(Ordering::Relaxed)),
-            [0, 1],
-            "the task that waits now is woken"
-        );
+        assert_eq!(tasks.map(|task| task.0.load(Ordering::Relaxed)), [0, 1], "the present task is woken");
         assert!(seldom.as_mut().poll(&mut Context::from_waker(&wakers[1])).is_ready());
         assert_eq!(polls.get(), 3);
     }

@@ -1,13 +1,13 @@
-//! One way through a tunnel.
+//! One direction of a tunnel.
 //!
 //! Rules:
-//! - A direction that waits for its reader holds at most [`CHUNK`] bytes and reads no more: back-pressure is the
-//!   kernel's windows. A direction that waits for its writer holds nothing: reads land in one scratch buffer of the
-//!   worker, and only what the other side would not take at once is copied to the direction's own.
-//! - After a read that did not fill the buffer the runtime waits for readiness before it reads again (epoll is
-//!   edge-triggered there), so a message costs one read and one write.
-//! - A read that fills the buffer tells bulk. Between two plain sockets bulk moves inside the kernel from then on
-//!   ([`splice`]), until it comes in small pieces again.
+//! - A direction whose writer is slow holds at most [`CHUNK`] bytes and reads no more: the kernel's windows give
+//!   back-pressure. A direction that waits for bytes holds nothing: it reads into one scratch buffer of the worker, and
+//!   copies to its own buffer only the bytes that the other side does not accept at once.
+//! - After a read that did not fill the buffer, the runtime waits for readiness before it reads again (epoll is
+//!   edge-triggered), so a message costs one read and one write.
+//! - A read that fills the buffer is the sign of bulk data. Between two plain sockets, bulk data then moves inside the
+//!   kernel ([`splice`]), until it arrives in small pieces again.
 
 use std::{
     cell::RefCell,
@@ -25,18 +25,19 @@ use tokio::{
 
 use super::splice::{self, Lease, ReadOutcome, Socket};
 
-/// Most bytes that one read takes, and that one direction holds.
+/// The most bytes that one read takes, and that one direction holds.
 pub(super) const CHUNK: usize = 64 << 10;
 
-/// Most pieces of one direction before the other direction and the timers have their turn. tokio ends a task's turn after 128 reads and
-/// writes, and nothing else is ready in it from then on: a direction that never waits would be the only one that is ever seen.
+/// The most pieces of one direction before the other direction and the timers get a turn. tokio ends a task's turn
+/// after 128 reads and writes, and nothing else in the task is ready from then on: a direction that never waits would
+/// block all others.
 const PIECES: u32 = 16;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Gives one poll of a tunnel the buffer in which the worker's reads land.
+/// Gives one poll of a tunnel the worker's read buffer.
 pub(super) fn with_scratch<T>(poll: impl FnOnce(&mut [u8]) -> T) -> T {
     let mut scratch = SCRATCH.take();
     if scratch.is_empty() {
@@ -47,7 +48,7 @@ pub(super) fn with_scratch<T>(poll: impl FnOnce(&mut [u8]) -> T) -> T {
     result
 }
 
-/// Whose fault it was.
+/// The side that failed.
 pub(super) enum Side {
     Reader(io::Error),
     Writer(io::Error),
@@ -62,66 +63,66 @@ impl Side {
     }
 }
 
-/// One way through the tunnel.
+/// One direction of the tunnel.
 #[derive(Default)]
 pub(super) struct Direction {
-    /// Read and not yet written; its memory is released as soon as it is empty.
+    /// Bytes that were read and not yet written; the memory is released as soon as it is empty.
     held: Vec<u8>,
     /// How much of `held` is written.
     written: usize,
     unflushed: bool,
     ended: bool,
-    /// An end without a byte before it isn't passed on yet.
+    /// If the reader ends before its first byte, the end isn't passed on yet.
     keeps_end: bool,
-    /// The writer took a byte.
+    /// The writer has accepted a byte.
     wrote: bool,
     done: bool,
-    /// It waits for its reader, which knows the task to wake, and for nothing else.
+    /// It waits only for its reader, which knows the task to wake.
     waits: bool,
     pub(super) copied: u64,
-    /// The last read filled its buffer, so the next bytes are moved and not copied where that can be.
+    /// The last read filled its buffer, so the next bytes are spliced and not copied, if possible.
     bulk: bool,
-    /// The kernel would not move bytes between these two.
+    /// The kernel can't move bytes between these two sockets.
     copies_only: bool,
     /// The pipe for spliced bytes; released whenever it is empty.
     pipe: Option<Lease>,
 }
 
-/// One end of a tunnel, and the socket under it where there is one to move bytes from and to.
+/// One end of a tunnel, and its socket, if bytes can be moved from and to it.
 type End<'a, S, F> = (Pin<&'a mut S>, &'a F);
 
 impl Direction {
-    /// One that doesn't pass on an end which comes before any byte, until it is told to.
+    /// A direction that doesn't pass on an end before the first byte, until it is told to.
     pub(super) fn keeping_its_end() -> Self {
         Self { keeps_end: true, ..Self::default() }
     }
 
-    /// Its reader has ended without a byte, and its writer was not told.
+    /// True if its reader has ended without a byte, and its writer does not know it yet.
     pub(super) const fn keeps_an_end(&self) -> bool {
         self.keeps_end && self.ended && self.copied == 0 && !self.done
     }
 
-    /// Passes on the end that it kept, or will come to.
+    /// Passes on the end that it kept, or an end that comes later.
     pub(super) fn tell_its_end(&mut self) {
         self.keeps_end = false;
     }
 
-    /// Its writer has accepted no byte yet, and was not closed.
+    /// True if its writer has accepted no byte yet, and was not closed.
     pub(super) const fn is_unused(&self) -> bool {
         !self.wrote && !self.done
     }
 
-    /// It does not read now, and so does not notice a reset of its reader.
+    /// True if it does not read now, and so does not notice a reset of its reader.
     pub(super) const fn is_deaf(&self) -> bool {
         self.ended || !self.held.is_empty() || self.pipe.is_some()
     }
 
-    /// Its reader's end was passed on.
+    /// True if its reader's end was passed on.
     pub(super) const fn is_done(&self) -> bool {
         self.done
     }
 
-    /// One whose last read filled its buffer.
+    /// A direction whose last read filled its buffer.
     #[cfg(test)]
     pub(super) fn in_bulk() -> Self {
         Self { bulk: true, ..Self::default() }
@@ -169,7 +170,7 @@ impl Direction {
             }
             if self.ended {
                 match ready!(writer.as_mut().poll_shutdown(cx)) {
-                    // It has closed both ways already, which its own direction tells.
+                    // The socket is already closed in both directions; the direction that reads it reports this.
                     Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
                     ended => ended.map_err(Side::Writer)?,
                 }
@@ -181,11 +182,11 @@ impl Direction {
             match reader.as_mut().poll_read(cx, &mut buf) {
                 Poll::Ready(read) => read.map_err(Side::Reader)?,
                 Poll::Pending => {
-                    // TLS gathers records; what it has must go before we wait.
+                    // TLS buffers records: they must be flushed before this direction waits.
                     if self.unflushed && writer.as_mut().poll_flush(cx).map_err(Side::Writer)?.is_ready() {
                         self.unflushed = false;
                     }
-                    // If the task has used up its budget, the reader was not asked, and will not wake it.
+                    // If the task has used up its budget, the reader was not polled, and will not wake it.
                     self.waits = !self.unflushed && has_budget_remaining();
                     return Poll::Pending;
                 }
@@ -201,7 +202,7 @@ impl Direction {
                         (self.wrote, self.unflushed) = (true, true);
                     }
                     Poll::Ready(Err(error)) => {
-                        // For another writer, if this one took nothing.
+                        // Kept for another writer, if this one accepted nothing.
                         self.held = bytes.to_vec();
                         return Poll::Ready(Err(error));
                     }
@@ -214,7 +215,7 @@ impl Direction {
         }
     }
 
-    /// Moves bytes inside the kernel until there are none, and ends the bulk where they come in small pieces.
+    /// Moves bytes inside the kernel until there are none, and ends the bulk mode if they come in small pieces.
     fn splice(
         &mut self,
         cx: &mut Context<'_>,
@@ -223,9 +224,9 @@ impl Direction {
         pieces: &mut u32,
     ) -> Poll<Result<(), Side>> {
         let mut turn = 0;
-        // Held here, so that every return but the one for a slow writer gives it back.
+        // Held in a local variable, so that every return releases it, except the one for a slow writer.
         let Some(mut pipe) = self.pipe.take().or_else(Lease::take) else {
-            // Too many are in use: this piece is copied.
+            // Too many pipes are in use: this piece is copied.
             self.bulk = false;
             return Poll::Ready(Ok(()));
         };
@@ -269,7 +270,7 @@ impl Direction {
     }
 }
 
-/// Counts a piece, and ends the direction's turn behind [`PIECES`] of them.
+/// Counts a piece, and ends the direction's turn after [`PIECES`] of them.
 fn take_turn(cx: &Context<'_>, pieces: &mut u32) -> Poll<()> {
     if *pieces == PIECES {
         cx.waker().wake_by_ref();

@@ -3,15 +3,16 @@
 //! Rules:
 //! - If a tunnel ends in any other way than by the end of both sides, both are reset: a transfer that was cut must never look whole.
 //! - The end of one side is passed on as an end of writing (half-close); the other direction continues until it ends itself.
-//! - [`direction`] has what one direction buffers, and how it moves bytes.
-//! - If an upstream's connection ends before the first byte of either side was moved, attache connects to another endpoint, if there is
-//!   one: no server has received a byte of the client. So silent clients don't notice that a server has ended. Each endpoint is tried
-//!   once.
-//! - If the upstream ends an opaque connection first, soon after its begin ([`AT_ONCE`]) and without a byte, the end is passed on, and
-//!   reported as `upstream-reset`: its client got no answer. If the client ended first, nothing is reported: probes and one-way
-//!   protocols do this.
-//! - A side may not be read at the moment, because it has ended or the other side accepts no data. Then attache checks four times a
-//!   second whether it was reset. If the upstream's end was passed on before, the client has all bytes and is closed in order.
+//! - [`direction`] says how much one direction buffers, and how it moves bytes.
+//! - If an upstream's connection ends before the first byte of either side was moved, attache connects to another
+//!   endpoint, if there is one: no server has received a byte of the client. So idle clients don't notice that a server
+//!   has ended. Each endpoint is tried once.
+//! - If the upstream ends an opaque connection first, soon after its begin ([`AT_ONCE`]) and without a byte, the end is
+//!   passed on, and reported as `upstream-reset`: the client got no answer. If the client ended first, nothing is
+//!   reported: probes and one-way protocols do this.
+//! - A side may not be read at the moment, because it has ended or the other side accepts no data. Then attache checks
+//!   four times a second whether that side was reset. If the upstream's end was passed on before, the client has all
+//!   bytes and is closed cleanly.
 //! - The clock is read eight times per idle timeout, not per message.
 
 mod bell;
@@ -45,7 +46,7 @@ use self::{
 pub use self::{bell::Seldom, splice::Socket};
 use crate::{connect::Connection, error::reason_or, limit::Closer, service::Guard};
 
-/// A tunnel that ended otherwise than by both sides' ends, or by the upstream's before it had said anything.
+/// A tunnel that did not end by a clean end of both sides, or whose upstream ended before its first byte.
 #[derive(Debug)]
 pub struct TunnelError {
     /// Why: `idle-timeout`, `endpoint-unhealthy`, `client-closed` or `upstream-reset`.
@@ -68,8 +69,9 @@ impl std::error::Error for TunnelError {
 }
 
 /// Relays between a client and an upstream until both directions have ended; says how many bytes went from the client
-/// to the upstream, and back. No byte either way for `idle`, or up to an eighth more, ends it with `idle-timeout`; zero waits without a
-/// limit. `closer` ends it with `endpoint-unhealthy`. However it ends otherwise, dropped included, both sides are reset.
+/// to the upstream, and back. Without a byte in either direction for `idle`, or up to an eighth more, it ends with
+/// `idle-timeout`; zero means no limit. `closer` ends it with `endpoint-unhealthy`. If it ends in any other way than by
+/// the end of both sides, or is dropped, both sides are reset.
 pub async fn copy_both(
     client: impl AsyncRead + AsyncWrite + Abort + Unpin,
     upstream: impl AsyncRead + AsyncWrite + Abort + Unpin,
@@ -79,9 +81,10 @@ pub async fn copy_both(
     relay(client, |_| None, upstream, |_| None, Rules { idle, answers: false }, closer, async || None).await
 }
 
-/// The same for a bare connection, which may be replaced as long as it is unused, and where the client's bytes may come
-/// from a socket as they are: `socket` says from which one, and `None` as long as bytes are kept outside of it.
-/// `answers`: the upstream has said nothing yet, so its end without a byte is `upstream-reset`, with both sides ended in order.
+/// The same for a bare connection, which may be replaced as long as it is unused. The client's bytes may be moved
+/// directly from a socket: `socket` returns that socket, or `None` as long as bytes are buffered outside of it.
+/// `answers`: the upstream has sent nothing yet, so its end without a byte is `upstream-reset`, with both sides ended
+/// cleanly.
 pub async fn copy_both_sockets<C: AsyncRead + AsyncWrite + Abort + Unpin>(
     client: C,
     socket: impl Fn(&C) -> Option<Socket<'_>>,
@@ -100,22 +103,22 @@ pub async fn copy_both_sockets<C: AsyncRead + AsyncWrite + Abort + Unpin>(
 /// What ends a tunnel, and how its end is reported.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// No byte either way for so long; zero waits without a limit.
+    /// The longest time without a byte in either direction; zero means no limit.
     pub idle: Duration,
-    /// The upstream has said nothing yet.
+    /// The upstream has sent nothing yet.
     pub answers: bool,
 }
 
-/// An upstream that ends within this time of the tunnel's begin, without a byte, has not answered. One that ends later may have
-/// closed what was idle.
+/// An upstream that ends without a byte within this time after the tunnel's begin has not answered. One that ends later
+/// may have closed an idle connection.
 const AT_ONCE: Duration = Duration::from_secs(10);
-/// The same where its client has not said anything either.
+/// The same if the client has not sent a byte either.
 const AT_ONCE_UNASKED: Duration = Duration::from_secs(1);
 
-/// How many times in an idle timeout it is looked whether a byte has come.
+/// How many times in an idle timeout attache checks whether a byte has come.
 const LOOKS: u32 = 8;
 
-/// How often a side that is not read is asked whether it was broken off.
+/// How often attache checks whether a side that is not read was reset.
 const ASK: Duration = Duration::from_millis(250);
 
 /// Resets a side unless both have ended.
@@ -132,9 +135,9 @@ impl<T: Abort> Drop for ResetOnDrop<T> {
 /// How a turn of a tunnel ended.
 enum TunnelEnd {
     Over(Result<(), (Reason, Option<io::Error>)>),
-    /// The upstream was broken off behind its end, which the client has.
+    /// The upstream was reset after its end, which was passed on to the client.
     Left(io::Error),
-    /// The upstream's side ended before either side's first byte. With the error, where it was no orderly end.
+    /// The upstream's side ended before either side's first byte. With the error, if it was not a clean end.
     Unused(Option<(Reason, Option<io::Error>)>),
 }
 
@@ -160,7 +163,7 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
     let mut timer = pin!(sleep_until(begun + look));
     let mut unanswered = None;
     let (mut seen, mut quiet) = (0, 0);
-    // Made for a tunnel that needs it; most never do.
+    // Made only for a tunnel that needs it; most don't.
     let mut ask = None;
     let mut was_deaf = false;
     let mut whole = false;
@@ -227,7 +230,7 @@ async fn relay<C: AsyncRead + AsyncWrite + Abort + Unpin, U: AsyncRead + AsyncWr
                 if !idle.is_zero() {
                     while timer.as_mut().poll(cx).is_ready() {
                         let copied = out.copied + back.copied;
-                        // A byte may have come at any time since the look before.
+                        // A byte may have come at any time since the last check.
                         quiet = if copied == seen { quiet + 1 } else { 0 };
                         if quiet >= LOOKS {
                             let cause = io::Error::other(format!(

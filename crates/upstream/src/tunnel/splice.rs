@@ -1,7 +1,8 @@
-//! Bytes from one socket to another inside the kernel, by way of a pipe (`splice(2)`): no copy to the program and back.
+//! Moves bytes from one socket to another inside the kernel, through a pipe (`splice(2)`): without a copy to the
+//! program and back.
 //!
 //! A pipe is taken for a piece and released as soon as it is empty, so only a direction whose reader is slow keeps one.
-//! A worker keeps few for the next piece and has at most [`MAX_PIPES`]; bulk beyond that is copied.
+//! A worker keeps a few pipes for the next piece, and has at most [`MAX_PIPES`]; further bulk data is copied.
 
 use std::{
     cell::RefCell,
@@ -21,18 +22,18 @@ use tokio::{
 
 /// The most bytes of one direction that are in the kernel between two sockets. Larger pieces gain nothing.
 const CAPACITY: usize = 256 << 10;
-/// What the kernel gives where it does not give [`CAPACITY`] (pipe(7), `/proc/sys/fs/pipe-user-pages-soft`).
+/// The size of a pipe if the kernel does not give [`CAPACITY`] (pipe(7), `/proc/sys/fs/pipe-user-pages-soft`).
 const MIN_CAPACITY: usize = 64 << 10;
-/// Most bytes of one direction that move before other tasks have their turn.
+/// The most bytes of one direction that move before other tasks get a turn.
 pub(super) const MAX_BYTES_PER_TURN: usize = 1 << 20;
-/// A first piece below this is not bulk: to copy it costs less than a pipe.
+/// A first piece smaller than this is not bulk: a copy costs less than a pipe.
 pub(super) const SMALL: usize = 16 << 10;
-/// Most pipes of one worker, each two descriptors.
+/// The most pipes of one worker; each has two descriptors.
 const MAX_PIPES: usize = 128;
-/// Most pipes that wait for the next piece.
+/// The most pipes that wait for the next piece.
 pub(super) const MAX_WAITING_PIPES: usize = 4;
 
-/// A plain socket, whose bytes are the connection's.
+/// A plain socket: its bytes are the connection's bytes.
 #[derive(Clone, Copy, Debug)]
 pub enum Socket<'a> {
     /// TCP.
@@ -56,7 +57,7 @@ impl Socket<'_> {
     }
 }
 
-/// What a read brought.
+/// The result of a read.
 pub(super) enum ReadOutcome {
     Some(usize),
     End,
@@ -88,13 +89,13 @@ thread_local! {
 
 /// A pipe in use.
 pub(super) struct Lease {
-    /// Taken by the end alone.
+    /// `None` only while it is dropped.
     pipe: Option<Pipe>,
     held: usize,
 }
 
 impl Lease {
-    /// One of the worker's pipes, or a new one; `None` where that is one too many, for the worker or the system.
+    /// One of the worker's pipes, or a new one; `None` if the worker or the system has too many.
     pub(super) fn take() -> Option<Self> {
         PIPES.with_borrow_mut(|pipes| {
             let pipe = match pipes.idle.pop() {
@@ -114,7 +115,8 @@ impl Lease {
         self.held == 0
     }
 
-    /// Takes from the socket what it has. Only for an empty pipe: else "no room" and "no bytes" would look alike.
+    /// Moves the socket's bytes into the pipe. Only for an empty pipe: otherwise "no room" and "no bytes" would look
+    /// the same.
     pub(super) fn fill(&mut self, cx: &mut Context<'_>, from: &Socket<'_>) -> Poll<io::Result<ReadOutcome>> {
         let Some(pipe) = &self.pipe else { return Poll::Ready(Ok(ReadOutcome::End)) };
         loop {
@@ -164,7 +166,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let Some(pipe) = self.pipe.take() else { return };
-        // At the worker's end the list may be gone before the tunnel.
+        // At the worker's end the list may be dropped before the tunnel.
         let _ = PIPES.try_with(|pipes| {
             let mut pipes = pipes.borrow_mut();
             if self.held == 0 && pipes.idle.len() < MAX_WAITING_PIPES {
@@ -176,7 +178,7 @@ impl Drop for Lease {
     }
 }
 
-/// The two halves of a piece's way.
+/// The two steps of a piece: into the pipe, and out of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Fill,
@@ -193,12 +195,13 @@ fn go(step: Step, from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::
     Ok(n)
 }
 
-/// The kernel, or its replacement, does not splice here: filters of system calls, gVisor, sockets of other kinds.
+/// True if the kernel, or its replacement, does not splice here: filters of system calls, gVisor, sockets of other
+/// kinds.
 pub(super) fn is_refused(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP))
 }
 
-/// What tests ask of a worker's pipes, and make the kernel say.
+/// What tests read of a worker's pipes, and errors of the kernel that they simulate.
 #[cfg(test)]
 pub(super) mod tests {
     use std::cell::Cell;
@@ -235,7 +238,7 @@ pub(super) mod tests {
         MOVED.get()
     }
 
-    /// Pipes there are.
+    /// The number of open pipes.
     pub(in super::super) fn open() -> usize {
         PIPES.with_borrow(|pipes| pipes.open)
     }

@@ -28,11 +28,11 @@ use tokio::{net::TcpStream, time::timeout};
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Time for connection, handshake and head.
 const HEAD: Duration = Duration::from_secs(10);
-/// The API server's silence is noticed after this long and three more of a third.
+/// A silent API server is noticed after this long and three more probes, each after a third of it.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// A token has about 1 KiB.
 const LONGEST_TOKEN: u64 = 64 << 10;
-/// Bytes of an answer that says what is wrong.
+/// The most bytes of an answer with an error.
 const LONGEST_STATUS: usize = 16 << 10;
 
 /// How the API server is reached.
@@ -46,16 +46,16 @@ pub(super) struct Api {
 /// Why there was no answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Problem {
-    /// What was known is too old: everything has to be listed again.
+    /// The known version is too old: everything must be listed again.
     Gone,
-    /// The API server can't be asked, or can't answer now. A watch may go on where it was.
+    /// The API server can't be reached, or can't answer now. A watch may continue where it was.
     Away {
-        /// In words.
+        /// The cause in words.
         detail: String,
-        /// How long the API server wants to be left alone.
+        /// How long to wait, if the API server says so.
         after: Option<Duration>,
     },
-    /// The API server answered, and not as expected: everything has to be listed again.
+    /// The API server gave an unexpected answer: everything must be listed again.
     Refused(String),
 }
 
@@ -65,7 +65,7 @@ impl Problem {
     }
 }
 
-/// An answer with 200, and the connection that it comes on, which ends with it.
+/// An answer with the status 200, and its connection, which ends with it.
 #[derive(Debug)]
 pub(super) struct Answered(ResponseStream);
 
@@ -197,7 +197,7 @@ impl fmt::Display for Api {
 }
 
 impl Answered {
-    /// The next bytes of the body; `None` at its end. May be dropped while it waits.
+    /// The next bytes of the body; `None` at its end. The future may be dropped while it waits.
     pub(super) async fn data(&mut self) -> Result<Option<Bytes>, Problem> {
         self.0.data().await.map_err(|error| Problem::away(format!("the answer broke off: {error}")))
     }

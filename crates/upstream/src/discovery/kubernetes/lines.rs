@@ -7,12 +7,12 @@ const MAX_LINE_BYTES: usize = 4 << 20;
 #[derive(Debug, Default)]
 pub(super) struct LineReader(Vec<u8>);
 
-/// A line is longer than anything that an API server sends.
+/// A line is longer than any line that an API server sends.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
 
 impl LineReader {
-    /// The lines that this piece completes, without their ends; empty ones are left out.
+    /// The lines that this piece completes, without line ends; empty lines are left out.
     pub(super) fn take(&mut self, mut piece: &[u8]) -> Result<Vec<Vec<u8>>, TooLong> {
         let mut lines = Vec::new();
         while let Some(end) = piece.iter().position(|byte| *byte == b'\n') {

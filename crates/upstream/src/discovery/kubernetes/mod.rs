@@ -1,12 +1,13 @@
 //! Endpoints of a Service from the API server: `kubernetes://SERVICE.NAMESPACE:PORT`.
 //!
-//! **Rule.** List, then watch from there (Kubernetes API concepts, "Efficient detection of changes"). A watch ends by
-//! its own timeout and is continued at the last version that was seen, which bookmarks keep current. 410 Gone, and any
-//! other error of a watch, means to list again. While the API server can't be asked the last good answer serves.
+//! **Rule.** List, then watch from that version on (Kubernetes API concepts, "Efficient detection of changes"). A watch
+//! ends by its own timeout, and the next one continues at the last version that was seen, which bookmarks keep current.
+//! After 410 Gone, and after any other error of a watch, everything is listed again. While the API server can't be
+//! reached, the last good answer stays in use.
 //!
-//! **Load on the API server.** The first list may be answered from its cache (`resourceVersion=0`). A list or a watch that ended before
-//! half a minute is followed by a pause that doubles from 1 s up to half a minute, or that `Retry-After` says. Events that come close
-//! together are published together.
+//! **Load on the API server.** The first list may be answered from its cache (`resourceVersion=0`). After a list or a
+//! watch that lasted less than half a minute comes a wait that doubles from 1 s up to half a minute, or the wait that
+//! `Retry-After` says. Events that come close together are published together.
 
 mod api;
 mod lines;
@@ -42,23 +43,23 @@ use super::{
     refresh::lock,
 };
 
-/// A list is this large at most, bytes: ten thousand endpoints have about five million.
+/// The most bytes of a list: ten thousand endpoints have about five million.
 const LARGEST_LIST: usize = 32 << 20;
 /// Time for a whole list.
 const LIST: Duration = Duration::from_secs(30);
 /// How long the API server is asked to keep a watch; up to a fifth less at random, so that they don't all end together.
 const WATCH: Duration = Duration::from_mins(5);
-/// What a watch may last longer than that.
+/// How much longer than that a watch may last.
 const LATE: Duration = Duration::from_secs(30);
 
-/// Waits between questions.
+/// Waits between requests to the API server.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     /// After the first failure.
     first: Duration,
-    /// The longest. What lasted longer than this was no failure.
+    /// The longest. A list or watch that lasted longer than this has not failed.
     longest: Duration,
-    /// Least time between two sets of endpoints that are published.
+    /// The shortest time between two published sets of endpoints.
     publish: Duration,
 }
 
@@ -76,17 +77,17 @@ pub(super) struct Task {
     untried: watch::Sender<usize>,
     pace: Pace,
     slices: Slices,
-    /// The version to watch from; none: the slices have to be listed.
+    /// The version to watch from; with `None` the slices must be listed.
     version: Option<String>,
     /// The API server said that its cache may be too old for us.
     newest: bool,
-    /// The first list has ended, however it did.
+    /// The first list has ended, with any result.
     tried: bool,
-    /// What was last said of endpoints that can't be used, and of slices that can't be read.
+    /// The last reports about endpoints that can't be used, and about slices that can't be read.
     told: [Option<String>; 2],
 }
 
-/// The part of an answer that something is wrong with.
+/// The part of an answer with a problem.
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Endpoints,
@@ -135,7 +136,7 @@ impl Task {
             if lasted {
                 pause = self.pace.first;
             }
-            // A fifth less at random: many sidecars lose the same API server at once.
+            // Up to a fifth less at random, because many sidecars lose the same API server at once.
             let mut wait = pause.mul_f64(1.0 - 0.2 * fastrand::f64());
             match ended {
                 Ok(()) if lasted => continue,
@@ -181,13 +182,13 @@ impl Task {
             self.path()
         );
         let watching = timeout(Duration::from_secs(seconds) + LATE, self.watch(api, &path));
-        // One that never ends is cut and taken up again.
+        // A watch that never ends is cut, and a new one continues it.
         watching.await.unwrap_or(Ok(()))
     }
 
     fn path(&self) -> String {
         let KubernetesService { name, namespace, .. } = &self.wanted.service;
-        // Both are DNS labels: nothing in them must be escaped.
+        // Both are DNS labels, so nothing in them needs escaping.
         format!(
             "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3D{name}"
         )
@@ -206,7 +207,7 @@ impl Task {
     async fn watch(&mut self, api: &Api, path: &str) -> Result<(), Problem> {
         let mut answered = api.get(path).await?;
         self.count(Ok(()));
-        // It works: the failure before has ended, although nothing has changed.
+        // The API server works again, so the failure ends, although no endpoint has changed.
         self.publish();
         let (mut lines, mut published, mut changed) = (LineReader::default(), Instant::now(), false);
         loop {
@@ -271,7 +272,7 @@ impl Task {
                     self.slices.set(slice).map_err(Problem::Refused)?;
                     true
                 }
-                // What was known of it stays: the next version of it may be right.
+                // The last good version of the slice stays: the next one may be valid.
                 Err(error) => {
                     self.tell(Part::Slice, Some(format!("the slice `{name}` can't be read: {error}")));
                     false
@@ -309,7 +310,7 @@ impl Task {
         self.settle(Err(detail.to_owned()), wait);
     }
 
-    /// What follows from an answer, or from there being none.
+    /// Handles an answer, or its absence.
     fn settle(&mut self, result: Result<Answer, String>, next: Duration) {
         let service = self.wanted.service.to_string();
         let reason = Reason::DiscoveryFailed;
@@ -339,7 +340,7 @@ impl Task {
         self.tried();
     }
 
-    /// Says once what is wrong with a part of an answer.
+    /// Logs a problem with a part of an answer, once.
     fn tell(&mut self, part: Part, trouble: Option<String>) {
         let Some(told) = self.told.get_mut(part as usize).filter(|told| **told != trouble) else { return };
         told.clone_from(&trouble);

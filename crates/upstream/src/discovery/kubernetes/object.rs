@@ -1,6 +1,7 @@
-//! What is read of the API server's objects (`discovery.k8s.io/v1`, `meta/v1`).
+//! The parts of the API server's objects that attache reads (`discovery.k8s.io/v1`, `meta/v1`).
 //!
-//! A field that is absent, null or unknown is taken as the API says; one of a wrong type makes its slice unreadable, and that one alone.
+//! A field that is absent, null or unknown has the meaning that the API defines; a field of a wrong type makes its
+//! slice unreadable, but no other slice.
 
 use std::net::IpAddr;
 
@@ -27,11 +28,11 @@ pub(super) struct Metadata {
 /// What an endpoint's conditions mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It takes new work.
+    /// It accepts new work.
     Ready,
-    /// It terminates and still serves.
+    /// It is terminating and still serves.
     Ending,
-    /// It takes no work.
+    /// It accepts no work.
     Out,
 }
 
@@ -45,7 +46,7 @@ pub(super) struct Port {
     protocol: Option<String>,
 }
 
-/// A pod, or what else an address belongs to.
+/// A pod, or whatever the address belongs to.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Endpoint {
@@ -160,7 +161,7 @@ impl Port {
 }
 
 impl Endpoint {
-    /// Unknown is ready, by the API's word; `serving` that isn't said is as `ready`.
+    /// The API says that unknown means ready, and that a missing `serving` is the same as `ready`.
     pub(super) fn state(&self) -> State {
         let conditions = self.conditions.unwrap_or_default();
         let ready = conditions.ready.unwrap_or(true);
@@ -172,12 +173,13 @@ impl Endpoint {
         }
     }
 
-    /// All addresses of one endpoint are the same pod; the first is the one to use. `None` for names (`addressType: FQDN`).
+    /// All addresses of one endpoint belong to the same pod; the first is used. `None` for names (`addressType: FQDN`).
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.addresses.first()?.parse().ok()
     }
 
-    /// The zone that it is meant for, where the Service's hints say so, or else that it is in. Of several hints our own counts.
+    /// The zone that it should serve by the Service's hints; without hints, its own zone. If there are several hints,
+    /// attache's own zone goes first.
     pub(super) fn zone_for(&self, own: Option<&str>) -> Option<&str> {
         let hints = self.hints.as_ref().and_then(|hints| hints.for_zones.as_deref()).unwrap_or_default();
         let ours = hints.iter().find(|zone| own == Some(zone.name.as_str()));
@@ -195,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slice_that_cannot_be_read_costs_no_other() {
+    fn a_slice_that_cannot_be_read_affects_no_other() {
         let text = r#"{"kind":"EndpointSliceList","metadata":{"resourceVersion":"7"},"items":[
             {"metadata":{"name":"a"}},{"metadata":{"name":"b"},"ports":[{"port":"x"}]},7]}"#;
         let list = List::parse(text.as_bytes()).unwrap();

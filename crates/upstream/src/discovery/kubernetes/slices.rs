@@ -1,9 +1,9 @@
 //! EndpointSlices of one Service, and the endpoints that they make together.
 //!
-//! Source: `discovery.k8s.io/v1`. A Service has a slice for each hundred endpoints and address family, and while the control plane moves
-//! endpoints from one slice to another, the same one may stand in two. `ready` endpoints are used. One that is terminating gets no new
-//! work, so it is left out while its streams go on; only where no endpoint is ready are those used that still serve while they
-//! terminate (as kube-proxy does, KEP-1669).
+//! Source: `discovery.k8s.io/v1`. A Service has a slice for each hundred endpoints and address family, and while the
+//! control plane moves an endpoint from one slice to another, it may be in both. `ready` endpoints are used. A
+//! terminating endpoint gets no new work: it is left out while its streams continue. Only if no endpoint is ready,
+//! terminating ones that still serve are used (as kube-proxy does, KEP-1669).
 //!
 //! Addresses that the API server itself refuses in an EndpointSlice (loopback, link-local, multicast, unspecified) are never used.
 //! Otherwise a user who may write slices could lead calls to this machine or to the node's metadata service.
@@ -20,7 +20,7 @@ use super::{
     object::{Endpoint, Port, Slice, State},
 };
 
-/// Endpoints of one Service that are kept at most.
+/// The most endpoints of one Service that are kept.
 const MOST_ENDPOINTS: usize = 50_000;
 /// The most slices that are kept.
 const MOST_SLICES: usize = 10_000;
@@ -29,7 +29,7 @@ const MOST_SLICES: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Slices(HashMap<String, Slice>);
 
-/// What the slices say together.
+/// The result of all slices together.
 #[derive(Debug, Default)]
 pub(super) struct Chosen {
     /// The endpoints to use.
@@ -68,7 +68,7 @@ impl Slices {
         self.within_bounds()
     }
 
-    /// A slice is gone.
+    /// A slice was deleted.
     pub(super) fn remove(&mut self, name: &str) {
         self.0.remove(name);
     }
@@ -84,8 +84,8 @@ impl Slices {
         Ok(())
     }
 
-    /// The endpoints to use. Of a Service with endpoints of both families one family is used: the slices of the other one name the same
-    /// pods, but change a moment later.
+    /// The endpoints to use. If a Service has endpoints of both address families, only one family is used: the slices
+    /// of the other family name the same pods, but change a moment later.
     pub(super) fn choose(&self, wanted: &EndpointFilter) -> Chosen {
         let addresses = || self.0.values().flat_map(Slice::endpoints).filter_map(Endpoint::address);
         let v6 = if addresses().any(|ip| ip.is_ipv6() == wanted.prefer_v6) {
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_no_endpoint_has_is_said_with_those_that_they_have() {
+    fn a_missing_port_is_reported_with_the_ports_that_exist() {
         let a = of("a", r#"{"addresses":["10.0.0.1"]}"#);
         let trouble = chosen(&[&a], KubernetesPort::Number(80), None).trouble.unwrap();
         assert!(
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_terminates_is_used_only_where_nothing_is_ready() {
+    fn a_terminating_endpoint_is_used_only_if_none_is_ready() {
         let endpoint =
             |ip: &str, conditions: &str| format!(r#"{{"addresses":["{ip}"],"conditions":{{{conditions}}}}}"#);
         let ready = endpoint("10.0.0.1", r#""ready":true,"serving":true,"terminating":false"#);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn of_both_families_one_is_used() {
+    fn only_one_of_two_address_families_is_used() {
         let ending = r#""conditions":{"ready":false,"serving":true,"terminating":true}"#;
         let four = of("a", r#"{"addresses":["10.0.0.1"]}"#);
         let four_ending =
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn nulls_and_what_is_not_known_are_taken() {
+    fn nulls_and_unknown_values_are_accepted() {
         let text =
             r#"{"metadata":{"name":"a","labels":{}},"addressType":"FQDN","ports":null,"endpoints":null}"#;
         assert_eq!(found(&[text], http()), [""; 0]);
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_slice_that_cannot_be_read_the_last_good_one_stays() {
+    fn if_a_slice_can_not_be_read_its_last_good_version_stays() {
         let mut all = Slices::default();
         let (a, b) = (of("a", r#"{"addresses":["10.0.0.1"]}"#), of("b", r#"{"addresses":["10.0.0.2"]}"#));
         all.replace(vec![slice(&a), slice(&b)], &[]).unwrap();

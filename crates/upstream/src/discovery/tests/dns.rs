@@ -102,7 +102,7 @@ async fn failures_are_told_apart() {
 }
 
 #[tokio::test]
-async fn what_the_server_said_is_told() {
+async fn a_failure_says_what_the_server_answered() {
     let server = DnsServer::start().await;
     server.set("down.test", RecordType::A, Reply::Code(ResponseCode::ServFail));
     server.set("silent.test", RecordType::A, Reply::Silence);
@@ -157,7 +157,7 @@ async fn a_record_of_another_name_is_no_answer() {
         Reason::DnsFailed
     );
 
-    // Nor of another service.
+    // A record of another service is no answer either.
     let foreign = vec![srv("_x._tcp.evil.test", 30, (1, 1, 80), "lb.shop.test")];
     server.set("_x._tcp.shop.test", RecordType::SRV, Reply::Records(foreign));
     let resolver = resolver(&dns(&[server.address]));
@@ -210,22 +210,23 @@ async fn search_domains_and_ndots_work_as_in_a_pod() {
     assert_eq!((&*answer.found[0].host, addresses(&answer)), ("orders", vec!["10.0.0.1:80".into()]));
     assert_eq!(asked(&server), ["orders.shop.svc.cluster.local"]);
 
-    // Fewer dots than ndots: the search domains first, the name as it is last.
+    // Fewer dots than ndots: first the search domains, then the unchanged name.
     server.a("api.github.test", 30, &["10.0.0.2"]);
     server.a("github.test", 30, &["10.0.0.3"]);
     look_up(&dns, "github.test").await.unwrap();
     let walked = ["github.test.shop.svc.cluster.local", "github.test.svc.cluster.local", "github.test"];
     assert_eq!(asked(&server), walked);
 
-    // As many: as it is first.
+    // As many dots as ndots: first the unchanged name.
     look_up(&dns, "api.github.test").await.unwrap();
     assert_eq!(asked(&server), ["api.github.test"]);
 
-    // A final dot: as it is only.
+    // With a final dot: only the unchanged name.
     assert_eq!(look_up(&dns, "orders.").await.unwrap_err().reason, Reason::DnsNxdomain);
     assert_eq!(asked(&server), ["orders"]);
 
-    // SERVFAIL below a search domain goes on; alone it outranks NXDOMAIN.
+    // After SERVFAIL below a search domain the next name is tried. If nothing is found, SERVFAIL is reported rather
+    // than NXDOMAIN.
     let fail = Reply::Code(ResponseCode::ServFail);
     server.set("billing.shop.svc.cluster.local", RecordType::A, fail.clone());
     assert_eq!(look_up(&dns, "billing").await.unwrap_err().reason, Reason::DnsFailed);

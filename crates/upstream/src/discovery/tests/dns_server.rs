@@ -19,7 +19,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// What is answered to one question.
+/// The answer to one query.
 #[derive(Clone)]
 pub(super) enum Reply {
     Records(Vec<Record>),
@@ -95,8 +95,8 @@ impl DnsServer {
         );
     }
 
-    /// The names asked for since the last call, with type and transport. What a slow machine made the client ask
-    /// twice counts once.
+    /// The names asked for since the last call, with type and transport. A query that was repeated only because the
+    /// machine is slow counts once.
     pub(super) fn asked(&self) -> Vec<String> {
         let mut asked = std::mem::take(&mut *self.zone.asked.lock().unwrap());
         asked.dedup();

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::{Shared, test_support::upstream};
 
-/// A look-up by script: the answers in turn, the last one for ever. It notes when it was asked for what.
+/// A scripted look-up: it gives the answers in turn, and then repeats the last one. It records when it was asked for
+/// what.
 struct Script {
     answers: Mutex<VecDeque<Result<Answer, Failure>>>,
     asked: Mutex<Vec<(Duration, Target)>>,

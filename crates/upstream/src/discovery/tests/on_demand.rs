@@ -13,7 +13,7 @@ fn metadata_denied() -> Vec<AddressMatch> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_ask_for_a_name_at_once_share_one_look_up() {
+async fn simultaneous_requests_for_a_name_share_one_look_up() {
     let script = Script::slow(Duration::from_secs(1), [good(60, &["10.0.0.1"])]);
     let on_demand = OnDemand::start(forward(10, vec![]), script.clone(), &Dns::default());
     let (one, other) = (on_demand.hosts(), on_demand.hosts());

@@ -16,7 +16,7 @@ async fn run(lookup: &Arc<Script>, seconds: u64) -> Arc<Shared> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_is_asked_for_again_when_its_ttl_ends_within_floor_and_ceiling() {
+async fn a_name_is_looked_up_again_when_its_ttl_ends_between_the_minimum_and_the_maximum() {
     let script = Script::new([good(60, &["10.0.0.1"]), good(0, &["10.0.0.1"]), good(86400, &["10.0.0.2"])]);
     let shared = run(&script, 700).await;
     // 60 s, then the floor of 1 s, then the ceiling of 5 min.
@@ -72,7 +72,7 @@ async fn back_off_ends_at_the_ceiling_and_starts_anew_after_a_good_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ready_waits_for_the_first_try_of_every_source_whatever_comes_of_it() {
+async fn ready_waits_for_the_first_look_up_of_every_source_whatever_its_result() {
     let sources = vec![source(dns_name("a")), source(dns_name("b"))];
     let shared = shared_of(sources);
     let script = Script::slow(Duration::from_secs(3), [bad(Reason::DnsTimeout), good(60, &["10.0.0.1"])]);
@@ -169,7 +169,7 @@ async fn endpoints_of_before_a_reload_stay_until_every_source_has_answered() {
 }
 
 #[tokio::test]
-async fn a_failure_is_told_once_and_so_is_the_end_of_it() {
+async fn a_failure_is_logged_once_and_so_is_its_end() {
     use crate::discovery::merge::ResultChange;
     let sources = vec![source(dns_name("a"))];
     let mut merge = Merge::new(shared_of(sources.clone()), sources);
@@ -201,7 +201,7 @@ async fn a_longer_retry_interval_and_a_lower_ceiling_hold_for_failures_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_none_of_whose_endpoints_can_be_reached_is_looked_up_at_once() {
+async fn a_name_is_looked_up_at_once_if_none_of_its_endpoints_can_be_reached() {
     let script = Script::new([good(60, &["10.0.0.1"]), good(60, &["10.0.0.2"])]);
     let shared = run(&script, 30).await;
     assert_eq!(script.asked_at(), [0]);

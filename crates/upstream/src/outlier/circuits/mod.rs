@@ -1,20 +1,20 @@
 //! A failure breaker for each endpoint (`circuit_breaker.endpoint_failures`).
 //!
-//! Ejection takes an endpoint out for a time and back by time alone. A breaker takes it back by evidence: behind its open time
-//! exactly `probes` requests go there, and it is in service again once all of them succeeded; one that fails opens it for
-//! twice as long. The state machine is [`Circuit`].
+//! Ejection takes an endpoint out of service for a time, and only time brings it back. A breaker brings it back by
+//! evidence: after its open time exactly `probes` requests go there, and the endpoint is in service again once all of
+//! them have succeeded. If one fails, the breaker opens for twice as long. The state machine is [`Circuit`].
 //!
-//! **Together**, one rule: an endpoint gets requests while it is healthy *and* not ejected *and* its breaker lets it, and each
-//! judge counts for itself. Both may hold an endpoint out; it comes back when neither does, so one whose ejection is over
-//! still has to pass its breaker's probes.
+//! **Together**, one rule: an endpoint gets requests while it is healthy *and* not ejected *and* its breaker allows it,
+//! and each of these rules counts for itself. It comes back when no rule holds it out: after its ejection it still has
+//! to pass its breaker's probes.
 //!
-//! **How many.** A breaker leaves `closed` only while at least `balance.panic_threshold` of all endpoints, and at least one,
-//! stay in service without it. Otherwise it stays closed and keeps its count: it opens with the next failure that finds room. So
-//! breakers never bring about the panic in which all endpoints are used; where health checks do, the balancer uses all,
-//! whatever their breakers say.
+//! **How many.** A breaker leaves `closed` only while at least `balance.panic_threshold` of all endpoints, and at least
+//! one, stay in service without it. Otherwise it stays closed and keeps its count: it opens with the next failure when
+//! enough other endpoints are in service. So breakers never cause the panic in which all endpoints are used. If health
+//! checks cause it, the balancer uses all endpoints, whatever their breakers say.
 //!
-//! A call counts in the state that it began in. A call whose caller has left proves nothing: a probe leaves its permit
-//! to the next. Where breakers are off, a call only reads the config.
+//! A call counts in the state that it began in. A call whose caller has left proves nothing: if it was a probe, its
+//! permit goes to the next call. If breakers are off, a call only reads the config.
 
 use std::sync::Arc;
 
@@ -30,14 +30,14 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct BreakerOpen;
 
-/// Asks the endpoint's breaker; `None` where it has none.
+/// Asks the endpoint's breaker; `None` if it has none.
 pub(crate) fn admit(shared: &Shared, endpoint: &Endpoint) -> Result<Option<Admitted>, BreakerOpen> {
     if shared.config.circuit_breaker.endpoint_failures.is_none() {
         return Ok(None);
     }
     let Some(circuit) = endpoint.circuit.load_full() else { return Ok(None) };
     let Ok(admitted) = Admitted::by(&circuit) else {
-        // The balancer didn't know.
+        // The balancer didn't know that the breaker is open.
         if !endpoint.tripped.is_up() {
             endpoint.circuit_changed();
         }
@@ -56,7 +56,7 @@ pub(crate) fn ended(
     now: Instant,
 ) {
     let before = circuit.phase();
-    // Endpoints are taken out one at a time, so that two workers don't both take the last but one.
+    // Endpoints are taken out one at a time, so that two workers can't take out the last two at once.
     let turn = if success { None } else { EjectionGuard::take(&shared.ejections) };
     circuit.record_if(ticket, success, now, || turn.is_some() && spare(shared, endpoint));
     if circuit.phase() != before {
@@ -65,17 +65,17 @@ pub(crate) fn ended(
     }
 }
 
-/// Whether the others are enough without this one.
+/// Whether enough other endpoints are in service.
 fn spare(shared: &Shared, endpoint: &Endpoint) -> bool {
     let set = shared.endpoints.load();
     let others = set.endpoints.iter().filter(|other| !std::ptr::eq(Arc::as_ptr(other), endpoint));
     let serving = others.filter(|other| other.in_service()).count() as f64;
     let enough = shared.config.balance.panic_threshold * set.endpoints.len() as f64;
-    // Half of 10 is 5, whatever 0.5 x 10 is in binary.
+    // Half of 10 must be 5, even if 0.5 x 10 is inexact in binary.
     serving >= 1.0 && serving + 1e-9 >= enough
 }
 
-/// Half-opens the breakers whose open time has passed; returns when that of the next one will have.
+/// Half-opens the breakers whose open time has passed; returns when the next open time ends.
 pub(super) fn half_open(shared: &Shared, now: Instant) -> Option<Instant> {
     shared.config.circuit_breaker.endpoint_failures.as_ref()?;
     let set = shared.endpoints.load();

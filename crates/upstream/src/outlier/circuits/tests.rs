@@ -104,7 +104,7 @@ async fn breakers_never_bring_about_a_panic_and_never_take_the_last() {
     }
     let states: Vec<_> = (0..4).map(|at| state(&four, at)).collect();
     assert_eq!(states, [CircuitOpen, CircuitOpen, Healthy, Healthy]);
-    // One comes back: the next failure of one that waited finds room.
+    // One comes back: now the next failure of another one opens its breaker.
     tokio::time::sleep_until(half_open(&four, Instant::now()).unwrap() + SECOND).await;
     half_open(&four, Instant::now());
     assert!(call(&four, 0, true) && call(&four, 0, true));
@@ -148,7 +148,7 @@ async fn open_breakers_half_open_by_themselves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_call_is_a_failure_only_where_its_time_was_over() {
+async fn a_dropped_call_is_a_failure_only_after_its_deadline() {
     let shared = shared(4);
     let first = endpoint(&shared, 0);
     let place = |after: Duration| {
@@ -168,7 +168,7 @@ async fn a_dropped_call_is_a_failure_only_where_its_time_was_over() {
         drop(call);
     }
     assert_eq!(first.state(), EndpointState::CircuitOpen, "it was too slow");
-    // A probe that is given up leaves its place.
+    // A probe whose caller leaves releases its permit.
     tokio::time::sleep(2 * SECOND).await;
     half_open(&shared, Instant::now());
     for _ in 0..5 {
@@ -212,7 +212,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 proptest! {
     #[test]
-    fn whatever_happens_in_whatever_order_the_rules_hold(
+    fn the_rules_hold_for_any_events_in_any_order(
         endpoints in 1..12u16,
         threshold in 0.0..=1.0f64,
         probes in 1..4u16,
@@ -275,7 +275,7 @@ proptest! {
 }
 
 #[test]
-fn workers_that_break_at_once_leave_enough() {
+fn breakers_that_open_at_once_leave_enough_endpoints() {
     for _ in 0..200 {
         let shared = shared_of(10, FailureBreaker { consecutive: 1, ..breaker() }, 0.5);
         std::thread::scope(|scope| {
@@ -290,7 +290,7 @@ fn workers_that_break_at_once_leave_enough() {
         });
         let open = || (0..10).filter(|at| state(&shared, *at) == CircuitOpen).count();
         assert!(open() <= 5);
-        // A worker that found another at it has left its own for the next failure.
+        // If a worker found another one at work, its own change waits for the next failure.
         for at in 0..10 {
             call(&shared, at, false);
         }

@@ -1,18 +1,18 @@
 //! Ejection by rates: endpoints that fail often without ever failing five times in a row.
 //!
-//! Every `interval` the endpoints in use are judged by what they did in it, then all counts begin anew:
-//! - **success rate**: of the endpoints with at least `request_volume` requests, if they are `minimum_hosts` or more, each
-//!   whose success rate is below mean − `stdev_factor` ÷ 1000 × standard deviation goes. On by default.
-//! - **failure percentage**: of those with its own `request_volume`, if they are `minimum_hosts` or more, each goes of whose
-//!   requests `threshold` or more failed. Off by default.
+//! At the end of every `interval` the endpoints in use are judged by their counts in it, then all counts are cleared:
+//! - **success rate**: of the endpoints with at least `request_volume` requests, if they are `minimum_hosts` or more,
+//!   each one with a success rate below mean − `stdev_factor` ÷ 1000 × standard deviation is ejected. On by default.
+//! - **failure percentage**: of those with its own `request_volume`, if they are `minimum_hosts` or more, each one of
+//!   whose requests the share `threshold` or more failed is ejected. Off by default.
 //!
-//! The limits of [the parent](super) bound both: never more than the share, never the last, the same times.
+//! The limits of [the parent](super) apply to both: never more than the share, never the last one, the same times.
 //!
 //! **Source.** Envoy's outlier detection, with its defaults. A difference: a request counts when it starts, not when it
-//! ends, so that a success costs no look-up of its endpoint; what runs across the end of an interval is one of a
-//! hundred at least, and a request whose caller went away counts as a success.
+//! ends, so that a success needs no look-up of its endpoint. A request that runs across the end of an interval is only
+//! one of a hundred or more, and a request whose caller left counts as a success.
 //!
-//! An upstream with fewer endpoints than `minimum_hosts` pays one load of a flag for each request.
+//! In an upstream with fewer endpoints than `minimum_hosts`, each request costs only one load of a flag.
 
 use std::{fmt, sync::atomic::Ordering::Relaxed};
 
@@ -48,7 +48,7 @@ pub(super) async fn run(shared: &Shared) {
     }
 }
 
-/// The fewest endpoints that one of the two rules needs.
+/// The smallest number of endpoints that one of the two rules needs.
 fn fewest(config: &OutlierEjection) -> Option<u32> {
     let by_success = config.success_rate.as_ref().map(|rule| rule.minimum_hosts);
     let by_failure = config.failure_percentage.as_ref().map(|rule| rule.minimum_hosts);
@@ -80,7 +80,7 @@ pub fn judge(shared: &Shared, now: Instant) {
             used.then_some(Sample { endpoint, begun, success })
         })
         .collect();
-    // The first interval of counting is a whole one: nothing was counted before the flag.
+    // Counting begins with the next interval, so that the first counted interval is a whole one.
     shared.ejections.rates.0.store(enough, Relaxed);
 
     if let Some(rule) = &config.success_rate {
@@ -118,7 +118,7 @@ fn with_volume<'a, 'b>(samples: &'a [Sample<'b>], volume: u32) -> Vec<&'a Sample
     samples.iter().filter(|sample| sample.begun >= volume).collect()
 }
 
-/// Mean − `factor` × standard deviation (of the population, as Envoy's).
+/// Mean − `factor` × standard deviation (of the population, as in Envoy).
 fn least(rates: impl ExactSizeIterator<Item = f64> + Clone, factor: f64) -> f64 {
     let n = rates.len() as f64;
     let mean = rates.clone().sum::<f64>() / n;

@@ -13,14 +13,15 @@ use crate::{
 const FAILED: Outcome = Outcome::Failed(Failure::Answer(StatusCode::INTERNAL_SERVER_ERROR));
 
 fn shared(endpoints: u16, ejection: OutlierEjection) -> Arc<Shared> {
-    // Rows are another rule's.
+    // Rows of failures belong to another rule.
     let ejection = OutlierEjection { consecutive_5xx: 0, consecutive_local: 0, ..ejection };
     let shared = Shared::new(Arc::new(model::Upstream { outlier_ejection: ejection, ..upstream("orders") }));
     shared.replace_endpoints((1..=endpoints).map(spec).collect(), None);
     Arc::new(shared)
 }
 
-/// One interval in which each endpoint got so many requests, of which so many failed; who is out after it.
+/// One interval with a number of requests and of failures for each endpoint. Returns the endpoints that are out after
+/// it.
 fn interval(shared: &Arc<Shared>, requests: &[(u32, u32)]) -> Vec<usize> {
     let set = shared.endpoints.load_full();
     let now = Instant::now();
@@ -39,7 +40,7 @@ async fn an_endpoint_far_below_the_others_is_ejected() {
     let shared = shared(5, OutlierEjection::default());
     judge(&shared, Instant::now());
     let good = (100, 0);
-    // One of five can be at most two deviations away: 1.9 is what tells.
+    // One of five can be at most two deviations away, so only a factor of 1.9 finds it.
     assert_eq!(interval(&shared, &[good, good, (100, 10), good, good]), [2]);
 }
 

@@ -67,7 +67,7 @@ async fn a_body_delimited_by_the_connection_s_end_is_whole_without_tls() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_reset_is_no_end_of_a_body_delimited_by_the_connection_s_end() {
+async fn a_reset_does_not_end_a_body_that_is_delimited_by_the_connections_end() {
     let server = serve(|mut stream, _| async move {
         head(&mut stream).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\npart").await.unwrap();
@@ -80,7 +80,7 @@ async fn a_reset_is_no_end_of_a_body_delimited_by_the_connection_s_end() {
     assert_eq!(error.reason, Some(Reason::UpstreamClosedMidBody));
 }
 
-/// A TLS server that answers with a body delimited by the connection's end, with or without the end that TLS asks for.
+/// A TLS server that answers with a body delimited by the connection's end, with or without TLS's close_notify.
 async fn over_tls(close_notify: bool) -> Result<String, BodyError> {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = key.cert.der().clone();
@@ -252,7 +252,7 @@ async fn a_get_with_a_body_of_unknown_length_is_sent_chunked() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_client_that_breaks_off_its_upload_is_to_blame_and_the_upstream_sees_no_end() {
+async fn a_client_that_cuts_its_upload_is_the_cause_and_the_upstream_sees_no_clean_end() {
     let got = Rc::new(RefCell::new(Vec::new()));
     let seen = Rc::clone(&got);
     let server = serve(move |mut stream, _| {
@@ -285,7 +285,7 @@ async fn an_upload_that_the_upstream_does_not_read_stops_with_little_in_memory()
     let upstream = to(&server, |_| {});
     let sending = upstream.send(post(endless(Rc::clone(&given))));
     assert!(timeout(Duration::from_millis(500), sending).await.is_err());
-    // The kernel's buffers on loopback take some megabytes; what matters is that it ends.
+    // The kernel's buffers on loopback hold some megabytes; the test only checks that the upload stops.
     assert!(given.get() > 0 && given.get() < 16 << 20, "{}", given.get());
 }
 

@@ -21,7 +21,7 @@ fn workers<const N: usize>(server: &Server, config: attache_config::model::Upstr
 }
 
 #[tokio::test(flavor = "local")]
-async fn an_idle_connection_of_another_worker_is_given_up_for_a_call_that_waits() {
+async fn an_idle_connection_of_another_worker_is_closed_for_a_call_that_waits() {
     let server = answering(OK).await;
     let mut config = config();
     config.circuit_breaker.max_connections = 2;
@@ -34,7 +34,7 @@ async fn an_idle_connection_of_another_worker_is_given_up_for_a_call_that_waits(
 }
 
 #[tokio::test(flavor = "local")]
-async fn an_idle_http2_connection_of_another_worker_is_given_up_too() {
+async fn an_idle_http2_connection_of_another_worker_is_closed_too() {
     let server = streams(Builder::new(), |_, mut respond, _| async move { answer(&mut respond, "ok") }).await;
     let mut config = config();
     config.protocol = UpstreamProtocol::Http2;
@@ -78,14 +78,14 @@ async fn a_busy_http2_connection_ends_its_streams_for_another_worker_s_call() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_tunnel_waits_for_a_connection_that_is_given_up() {
+async fn a_tunnel_waits_for_a_connection_that_another_call_releases() {
     let server = answering(OK).await;
     let mut config = config();
     config.circuit_breaker.max_connections = 1;
     let [one, two] = workers(&server, config);
     assert_eq!(text(one.send(get("/")).await.unwrap()).await, "ok");
     let bare = opaque(&two).await.unwrap();
-    // Nothing is idle now, and nothing would be before the tunnel's end.
+    // No connection is idle now, and none becomes idle before the tunnel's end.
     let begun = Instant::now();
     assert_eq!(one.send(get("/")).await.unwrap_err().reason, Reason::OverflowConnections);
     assert!(begun.elapsed() >= Duration::from_secs(1), "`connect_timeout` is how long it waits");
@@ -118,5 +118,5 @@ async fn workers_under_load_share_what_is_allowed() {
         caller.await.unwrap();
     }
     let made = server.accepted.get();
-    assert!(made < 120, "{made} connections for 360 calls: they are kept for the worker's own calls, mostly");
+    assert!(made < 120, "{made} connections for 360 calls: most are kept for the worker's own calls");
 }

@@ -19,7 +19,7 @@ fn installed() -> Metrics {
 fn samples(metrics: &Metrics) -> Vec<String> {
     let page = metrics.render();
     let of_upstreams = page.lines().filter_map(|line| line.strip_prefix("attache_upstream_"));
-    // How long it took is not what these tests count.
+    // These tests don't check durations.
     of_upstreams
         .filter(|line| !line.starts_with("connect_duration"))
         .map(|line| line.replace("upstream=\"test\"", "").replace("{}", "").replace("{,", "{"))
@@ -87,7 +87,7 @@ async fn a_bare_connection_is_open_until_its_guard_is_dropped() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn what_a_limit_refuses_is_counted() {
+async fn calls_that_a_limit_refuses_are_counted() {
     let metrics = installed();
     let server = answering(OK).await;
     let upstream = to(&server, |c| c.circuit_breaker.max_requests = 0);
@@ -133,7 +133,7 @@ async fn peak_ewma_prefers_the_endpoint_that_answers_sooner() {
     go.notify_one();
     let quick = send(get("/")).await.unwrap();
     let took = start.elapsed();
-    // An endpoint of which nothing is known is tried next; however long the first one took, this one takes longer.
+    // An endpoint that was never measured is tried next; this one takes longer than the first, whatever that took.
     let slow = send(get("/"));
     tokio::time::sleep(took * 2 + Duration::from_millis(10)).await;
     go.notify_one();

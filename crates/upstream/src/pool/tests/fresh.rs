@@ -15,7 +15,7 @@ fn fresh() -> Call {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_try_that_wants_a_fresh_connection_takes_none_from_the_pool() {
+async fn an_attempt_that_needs_a_fresh_connection_takes_none_from_the_pool() {
     let server = answering(OK).await;
     let upstream = to(&server, |_| {});
     for (call, accepted) in [(get("/"), 1), (fresh(), 2), (get("/"), 2)] {
@@ -36,7 +36,7 @@ async fn an_idle_connection_makes_room_for_a_fresh_one_at_max_connections() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn fresh_tries_over_http2_share_the_one_connection_that_is_made_for_them() {
+async fn fresh_attempts_over_http2_share_the_one_connection_that_is_made_for_them() {
     let server = streams(Builder::new(), |_, mut respond, _| async move { answer(&mut respond, "ok") }).await;
     let upstream = h2(&server, |_| {});
     upstream.send(get("/")).await.unwrap();

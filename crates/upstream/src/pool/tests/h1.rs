@@ -41,7 +41,7 @@ async fn requests_one_after_the_other_share_a_connection() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn the_exchange_learns_endpoint_and_tries() {
+async fn the_exchange_learns_endpoint_and_attempts() {
     let server = answering(OK).await;
     let upstream = to(&server, |_| {});
     let call = get("/");
@@ -88,7 +88,7 @@ async fn an_idle_connection_that_the_peer_closed_is_not_used() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn an_idle_connection_with_bytes_that_nobody_asked_for_is_not_used() {
+async fn an_idle_connection_with_bytes_before_a_request_is_not_used() {
     let server = serve(|mut stream, _| async move {
         head(&mut stream).await;
         stream.write_all(OK.as_bytes()).await.unwrap();
@@ -99,7 +99,7 @@ async fn an_idle_connection_with_bytes_that_nobody_asked_for_is_not_used() {
     .await;
     let upstream = to(&server, |_| {});
     assert_eq!(text(upstream.send(get("/")).await.unwrap()).await, "ok");
-    // In turns of the same length as the server's, so that its bytes come first also on a machine that is busy.
+    // Waits in turns of the same length as the server's, so that its bytes arrive first also on a busy machine.
     for _ in 0..3 {
         settle().await;
     }
@@ -284,7 +284,7 @@ async fn a_dropped_call_closes_its_connection_and_gives_its_counts_back() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_client_s_proxy_header_is_told_once_and_its_connection_is_not_shared() {
+async fn a_client_s_proxy_header_is_sent_once_and_its_connection_is_not_shared() {
     use attache_config::model::ProxyProtocolOut;
     let firsts = Rc::new(RefCell::new(Vec::new()));
     let seen = Rc::clone(&firsts);
@@ -379,14 +379,14 @@ async fn a_connection_that_hangs_times_out() {
 async fn what_a_call_keeps_while_it_waits_is_bounded() {
     let server = answering(OK).await;
     let upstream = to(&server, |_| {});
-    // Every running request has one of these: what is not needed after its head was sent must not stay.
+    // Every running request has one of these futures: it must not keep what is not needed after the head was sent.
     let size = size_of_val(&upstream.send(get("/")));
     assert!(size <= 1700, "{size} bytes");
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_plain_address_of_a_tls_port_is_said_to_be_that() {
-    // An alert: a handshake was expected. Others end without a word.
+async fn a_plaintext_address_for_a_tls_port_is_reported_as_such() {
+    // Some servers send an alert, because they expect a handshake. Others close without a byte.
     for (answer, words) in [
         (&b"\x15\x03\x01\0\x02\x02\x46"[..], "the upstream speaks TLS: write `https://` in its address"),
         (b"", "if it expects TLS, write `https://` in its address"),
@@ -403,7 +403,7 @@ async fn a_plain_address_of_a_tls_port_is_said_to_be_that() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_peer_that_has_spoken_is_not_said_to_expect_tls() {
+async fn a_peer_that_has_sent_bytes_is_not_reported_to_expect_tls() {
     let server = serve(|mut stream, _| async move {
         head(&mut stream).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
@@ -415,7 +415,7 @@ async fn a_peer_that_has_spoken_is_not_said_to_expect_tls() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_peer_that_speaks_first_is_shown_with_its_words() {
+async fn the_error_about_a_peer_that_speaks_first_shows_its_first_bytes() {
     let server = serve(|mut stream, _| async move {
         stream.write_all(b"220 mail ESMTP\r\n").await.unwrap();
         head(&mut stream).await;

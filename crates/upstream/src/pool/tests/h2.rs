@@ -98,7 +98,7 @@ async fn above_the_peer_s_stream_limit_another_connection_is_opened() {
     for _ in 0..5 {
         let upstream = upstream.clone();
         calls.push(spawn_local(async move { text(upstream.send(get("/")).await.unwrap()).await }));
-        settle().await; // the peer's settings come in meanwhile
+        settle().await; // the peer's settings arrive meanwhile
     }
     assert_eq!((server.accepted.get(), counts(&upstream)), (3, (3, 5)));
     for call in calls {
@@ -170,7 +170,7 @@ async fn a_refused_stream_was_not_worked_on() {
 #[tokio::test(flavor = "local")]
 async fn a_stream_above_goaway_s_last_was_not_worked_on() {
     let server = serve(|mut stream, _| async move {
-        // Preface and SETTINGS come and go, then GOAWAY with last stream 0.
+        // After prefaces and SETTINGS comes a GOAWAY with last stream 0.
         let mut bytes = [0; 1024];
         let _ = stream.read(&mut bytes).await;
         settle().await;
@@ -405,7 +405,7 @@ async fn idle_old_and_orphaned_connections_close() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_peer_that_falls_silent_is_asked_and_then_given_up() {
+async fn a_silent_peer_gets_a_ping_and_then_its_connection_is_closed() {
     let server = serve(|mut stream, _| async move {
         stream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await; // reads, answers nothing
@@ -420,12 +420,13 @@ async fn a_peer_that_falls_silent_is_asked_and_then_given_up() {
     let error = call.await.unwrap().unwrap_err();
     assert_eq!((error.reason, error.sent), (Reason::UpstreamReset, SentPart::Request));
     let after = start.elapsed();
-    // Two intervals until it is known to be silent, and one for its answer, since that is shorter than 20 s.
+    // Two intervals until the silence is noticed, and one for the answer to the PING, since an interval is shorter than
+    // 20 s.
     assert!(after >= Duration::from_secs(15) && after <= Duration::from_secs(31), "{after:?}");
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_peer_that_never_says_settings_has_not_taken_the_connection() {
+async fn a_peer_that_never_sends_settings_has_not_accepted_the_connection() {
     let server = serve(|mut stream, number| async move {
         if number == 1 {
             let _ = stream.read_to_end(&mut Vec::new()).await; // says nothing
@@ -454,7 +455,7 @@ async fn a_peer_that_never_says_settings_has_not_taken_the_connection() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_failed_connection_fails_all_who_waited_for_it_at_once() {
+async fn a_failed_connection_fails_all_calls_that_waited_for_it_at_once() {
     let server = serve(|_, _| async {}).await;
     let mut dead = config();
     dead.protocol = UpstreamProtocol::Http2;
@@ -475,7 +476,7 @@ async fn a_failed_connection_fails_all_who_waited_for_it_at_once() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_cancelled_attempt_is_taken_over_by_one_who_waited() {
+async fn a_waiting_call_continues_the_dialing_of_a_cancelled_attempt() {
     let server = streams(Builder::new(), |_, mut respond, _| async move { answer(&mut respond, "ok") }).await;
     let upstream = h2(&server, |_| {});
     let mut first = Box::pin(upstream.send(get("/")));

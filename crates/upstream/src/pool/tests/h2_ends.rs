@@ -1,6 +1,7 @@
-//! How much of a call a server saw that closes its HTTP/2 connection in the moment that the call goes out.
+//! How much of a call a server has seen that closes its HTTP/2 connection at the moment when the call is sent.
 //!
-//! The server is driven by the test itself, without a turn of the runtime: what it has done, our connection's task has not yet been told.
+//! The test itself drives the server, without a turn of the runtime: the connection's task on attache's side does not
+//! yet know what the server has done.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -45,13 +46,13 @@ fn drain(stream: &mut TcpStream) {
     while stream.read(&mut bytes).is_ok_and(|n| n > 0) {}
 }
 
-/// Closes with a reset, as a process does that is killed with unread bytes, or with SO_LINGER of 0.
+/// Closes with a reset, like a process that is killed while bytes are unread, or that sets SO_LINGER to 0.
 fn reset(stream: TcpStream) {
     let stream = socket2::Socket::from(stream);
     stream.set_linger(Some(std::time::Duration::ZERO)).unwrap();
 }
 
-/// Sends a call until it waits for its answer; the connection's task has not run then.
+/// Sends a call until it waits for its answer, before the connection's task has run.
 async fn meanwhile(upstream: &WorkerUpstream, call: Call, server: impl FnOnce()) -> Result<u16, Error> {
     let mut sent = pin!(upstream.send(call));
     let first = sent.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
@@ -65,14 +66,14 @@ fn upload() -> Call {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_call_of_which_nothing_was_written_when_the_peer_closed_may_go_anywhere() {
+async fn a_call_of_which_nothing_was_written_when_the_peer_closed_may_be_sent_again() {
     let (upstream, stream) = kept().await;
     let error = meanwhile(&upstream, upload(), || reset(stream)).await.unwrap_err();
     assert_eq!((error.reason, error.sent, error.reused), (Reason::UpstreamReset, SentPart::Nothing, true));
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_call_that_was_written_may_have_been_worked_on() {
+async fn a_call_that_was_written_may_have_been_processed() {
     let (upstream, mut stream) = kept().await;
     let call = tokio::task::spawn_local(upstream.send(upload()));
     settle().await;
@@ -83,7 +84,7 @@ async fn a_call_that_was_written_may_have_been_worked_on() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn the_last_words_of_a_peer_that_reset_its_connection_are_heard() {
+async fn bytes_that_a_peer_sent_before_it_reset_its_connection_are_read() {
     // A GOAWAY: the second call is above the last stream that it names.
     let (upstream, mut stream) = kept().await;
     let call = tokio::task::spawn_local(upstream.send(upload()));
@@ -99,7 +100,7 @@ async fn the_last_words_of_a_peer_that_reset_its_connection_are_heard() {
     let error = call.await.unwrap().unwrap_err();
     assert_eq!((error.reason, error.sent), (Reason::UpstreamRefusedStream, SentPart::Refused));
 
-    // An answer: the upload that goes on meanwhile fails.
+    // An answer, while the upload still runs and fails.
     let (upstream, mut stream) = kept().await;
     let (chunk, body) = tokio::sync::mpsc::unbounded_channel::<Bytes>();
     let body = Body::stream(Chunks(body));

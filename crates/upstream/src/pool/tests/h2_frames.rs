@@ -1,4 +1,4 @@
-//! HTTP/2 servers frame by frame: floods, malformed answers, and what is neither.
+//! HTTP/2 servers frame by frame: floods, malformed answers, and traffic that is neither.
 
 use attache_telemetry::Reason;
 use tokio::{
@@ -9,7 +9,7 @@ use tokio::{
 use super::h2::h2;
 use crate::testing::*;
 
-/// `:status: 200` of the static table, `:status: 103` in own words.
+/// `:status: 200` of the static table, `:status: 103` as a literal.
 const OK: &[u8] = &[0x88];
 const EARLY: &[u8] = b"\x08\x03103";
 
@@ -116,7 +116,7 @@ async fn a_malformed_answer_is_an_error_whenever_it_comes() {
 async fn small_frames_may_be_padded_and_empty_ones_may_be_many() {
     let padded = frame(0, 8, 1, &[&[255_u8, b'x'][..], &[0; 255]].concat());
     let padding = frame(0, 8, 1, &[0]);
-    // More than the window of 256 KiB, if padding were not given back; this server counts none.
+    // Without credit for padding this would be more than the window of 256 KiB; this server itself ignores windows.
     let many =
         [padded.repeat(3000), padding.repeat(500), frame(0, 0, 1, b"").repeat(500), frame(0, 1, 1, b"")];
     let server = says(frame(1, 4, 1, OK), many.concat(), 1).await;

@@ -1,4 +1,4 @@
-//! HTTP/2: what the peer allows, and peers that are slow to say it.
+//! HTTP/2: the peer's stream limit, and peers that send it late.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -28,7 +28,7 @@ async fn raw(streams: u32, later: Option<u32>, pings: Rc<Cell<u32>>, peak: Rc<Ce
         async move {
             let (mut read, write) = stream.into_split();
             let write = Rc::new(tokio::sync::Mutex::new(write));
-            // Later than the first request, if one does not wait for it.
+            // Later than the first request, if the call doesn't wait for the SETTINGS.
             tokio::time::sleep(Duration::from_millis(20)).await;
             write.lock().await.write_all(&settings(streams)).await.unwrap();
             if let Some(later) = later {
@@ -115,7 +115,7 @@ async fn a_peer_that_allows_no_stream_for_a_moment_is_waited_for() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn bodies_that_nobody_reads_hold_back_themselves_alone() {
+async fn bodies_that_nobody_reads_block_only_themselves() {
     let server = streams(Builder::new(), |request, mut respond, _| async move {
         if request.uri().path() == "/small" {
             answer(&mut respond, "small");
@@ -150,7 +150,7 @@ async fn answers_with_empty_frames_and_calls_that_are_given_up_never_end_the_con
             let _ = body.send_data(Bytes::new(), false);
             let _ = body.send_data(Bytes::from_static(b"x"), false);
         }
-        // A streaming call: until it is given up.
+        // A streaming call: waits until the client gives it up.
         let _ = std::future::poll_fn(|cx| body.poll_reset(cx)).await;
     })
     .await;

@@ -1,4 +1,4 @@
-//! An HTTP/2 server made of the h2 crate's frames, so that a test can say what hyper's would not.
+//! An HTTP/2 server made with the h2 crate's frames, so that a test can send what hyper's server would not.
 
 use std::rc::Rc;
 

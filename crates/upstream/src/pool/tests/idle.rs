@@ -25,7 +25,7 @@ async fn max_requests_and_max_age_bound_a_connection() {
     assert_eq!(server.accepted.get(), 1);
     pause();
     advance(Duration::from_secs(10)).await;
-    upstream.send(get("/")).await.unwrap(); // still goes on the old one at worst, which is then too old to be kept
+    upstream.send(get("/")).await.unwrap(); // at worst still uses the old one, which is then too old to be kept
     upstream.send(get("/")).await.unwrap();
     assert_eq!(server.accepted.get(), 2);
 }
@@ -70,7 +70,7 @@ async fn busy_connections_do_not_keep_the_sweep_running() {
     let (one, other) = (answering(OK).await, answering(OK).await);
     let endpoints = vec![endpoint(one.address, None), endpoint(other.address, None)];
     let upstream = upstream(config(), endpoints.clone());
-    // To one and the other by turns.
+    // To the two endpoints in turn.
     let send = async |n: usize| {
         let call = get("/");
         if n % 2 == 1 {
@@ -84,7 +84,7 @@ async fn busy_connections_do_not_keep_the_sweep_running() {
     settle().await;
     let before = upstream.sweeps();
     for n in 1..20 {
-        // Its connection is idle before its answer is read, and reading wakes whoever drove the connection last.
+        // Its connection is idle before its answer is read, and the read wakes the task that drove the connection last.
         let next = send(n).await;
         text(std::mem::replace(&mut response, next)).await;
         settle().await;

@@ -1,4 +1,4 @@
-//! The pools' promises, each against a server on loopback that keeps or breaks its side.
+//! The rules of the pools, each tested against a server on loopback that obeys or breaks its protocol.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may end on what it did not expect")]
 
 mod bodies;

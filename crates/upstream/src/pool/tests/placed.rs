@@ -1,4 +1,4 @@
-//! Where a connection goes: by what its hash is taken over, and never past a breaker.
+//! Which endpoint a connection goes to: by the hash of its key, and never against a breaker.
 
 use std::{collections::HashSet, rc::Rc, time::Duration};
 
@@ -36,11 +36,11 @@ async fn spread(key: HashKey) -> [usize; 2] {
 }
 
 #[tokio::test(flavor = "local")]
-async fn an_opaque_connection_goes_by_its_source_and_a_connect_by_its_headers_too() {
+async fn an_opaque_connection_is_placed_by_its_source_and_a_connect_also_by_its_headers() {
     assert_eq!(spread(HashKey::Source).await, [1, 1]);
     let [opaque, connect] = spread(HashKey::Header(HeaderName::from_static("x-user"))).await;
     assert!(opaque > 1 && connect == 1, "{opaque} {connect}");
-    // A path that isn't there is not the empty path: that would be one endpoint for everybody.
+    // A missing path is not an empty path: otherwise all connections would go to one endpoint.
     let [opaque, connect] = spread(HashKey::Path).await;
     assert!(opaque > 1 && connect > 1, "{opaque} {connect}");
 }

@@ -56,7 +56,8 @@ async fn a_refused_upgrade_is_an_ordinary_response_and_keeps_the_connection() {
     assert_eq!(server.accepted.get(), 1);
 }
 
-/// A CONNECT asks for a connection, not for an answer: as a request it would be a tunnel that no rule has seen.
+/// A CONNECT asks for a connection, not for an answer: if it were sent as a request, it would open a tunnel without a
+/// check of the rules.
 #[tokio::test(flavor = "local")]
 async fn a_connect_is_never_sent_as_a_request() {
     let server = echoing("HTTP/1.1 200 Connection established\r\n\r\n").await;

@@ -1,4 +1,4 @@
-//! `on_unhealthy`: what becomes of the connections to an endpoint that turns unhealthy.
+//! `on_unhealthy`: what happens to the connections to an endpoint that turns unhealthy.
 
 use std::{sync::Arc, time::Duration};
 
@@ -63,7 +63,7 @@ async fn by_default_they_stay_unless_discovery_no_longer_names_the_endpoint() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_call_that_runs_ends_as_it_would_and_its_connection_closes_behind_it() {
+async fn a_running_call_ends_as_usual_and_then_its_connection_closes() {
     let server = serve(|mut stream, _| async move {
         head(&mut stream).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst").await.unwrap();
@@ -149,7 +149,7 @@ async fn a_tunnel_to_an_endpoint_that_was_unhealthy_already_stays() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn a_client_above_its_bound_is_refused_and_another_is_not() {
+async fn a_client_above_its_limit_is_refused_and_another_is_not() {
     let server = serve(|mut stream, _| async move {
         head(&mut stream).await;
         std::future::pending::<()>().await;

@@ -1,4 +1,4 @@
-//! Bulk between sockets, which moves inside the kernel, and messages, which don't.
+//! Bulk data between sockets, which moves inside the kernel, and messages, which are copied.
 
 use proptest::prelude::Just;
 use tokio::{
@@ -8,7 +8,7 @@ use tokio::{
 
 use super::{super::*, CHUNK, pair};
 
-/// Bytes that tell where they belong.
+/// Bytes that show their position.
 fn numbered(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
@@ -51,7 +51,7 @@ async fn through_sockets(
     let receive = async {
         let mut read = Vec::new();
         if slow_reader {
-            // All windows fill, and what stands between them waits.
+            // All windows fill, and the bytes in between wait.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         server.read_to_end(&mut read).await.unwrap();
@@ -74,7 +74,7 @@ async fn bulk_between_sockets_goes_through_the_kernel_and_comes_whole() {
         let (read, copied) = through_sockets(&bytes, &[1 << 20], 0, slow_reader).await;
         assert!(read == bytes, "{} of {}", read.len(), bytes.len());
         assert_eq!(copied, (64 << 20, 6));
-        // Nothing is held after the end, and most went the short way.
+        // Nothing is held after the end, and most bytes were moved inside the kernel.
         assert!(splice::tests::moved() > 32 << 20, "{}", splice::tests::moved());
         assert!(splice::tests::open() <= splice::MAX_WAITING_PIPES, "{}", splice::tests::open());
     }
@@ -90,7 +90,7 @@ async fn messages_are_not_moved_but_copied() {
 }
 
 #[tokio::test]
-async fn what_the_kernel_will_not_move_is_copied() {
+async fn bytes_that_the_kernel_can_not_move_are_copied() {
     let bytes = numbered(8 << 20);
     for step in [splice::tests::Step::Fill, splice::tests::Step::Drain] {
         splice::tests::forget();
@@ -102,8 +102,8 @@ async fn what_the_kernel_will_not_move_is_copied() {
 }
 
 #[tokio::test]
-async fn what_stands_in_a_pipe_goes_before_what_is_read_later() {
-    #[expect(clippy::unnecessary_wraps, reason = "what a tunnel asks for")]
+async fn bytes_in_a_pipe_are_written_before_bytes_that_are_read_later() {
+    #[expect(clippy::unnecessary_wraps, reason = "the signature that a tunnel needs")]
     fn plain(tcp: &TcpStream) -> Option<Socket<'_>> {
         Some(Socket::Tcp(tcp))
     }
@@ -114,7 +114,7 @@ async fn what_stands_in_a_pipe_goes_before_what_is_read_later() {
     while let Ok(n) = to.try_write(&[1; 1000]) {
         first += n;
     }
-    // A small piece ends the bulk and stays in the pipe; another one comes behind it.
+    // A small piece ends the bulk mode and stays in the pipe; another one comes after it.
     for piece in [2_u8, 3] {
         client.write_all(&[piece; 5000]).await.unwrap();
         from.readable().await.unwrap();

@@ -31,7 +31,7 @@ async fn each_direction_ends_on_its_own_and_the_bytes_are_counted() {
     let mut question = String::new();
     server.read_to_string(&mut question).await.unwrap();
     assert_eq!(question, "question");
-    // The client has ended; the answer still comes through, larger than any buffer on the way.
+    // The client has ended; the answer, which is larger than any buffer on the way, still arrives.
     let answer = vec![7; 300_000];
     let ((), read) = tokio::join!(
         async {
@@ -107,7 +107,7 @@ async fn tunnelled(buffers: u32) -> (TcpStream, TcpStream, JoinHandle<Result<(u6
     (client, server, tunnel)
 }
 
-/// A side that always has a byte to read and takes all that is written, as far as tokio's budget goes.
+/// A side that always has a byte to read and accepts every write, as far as tokio's budget allows.
 struct Flood(Rc<Cell<usize>>);
 
 impl AsyncRead for Flood {
@@ -151,7 +151,7 @@ async fn a_direction_that_never_waits_leaves_the_other_one_and_the_timer_their_t
     for _ in 0..10 {
         poll_fn(|cx| {
             assert!(tunnel.as_mut().poll(cx).is_pending());
-            // What the tunnel's timer needs, too.
+            // The tunnel's timer needs budget as well.
             assert!(has_budget_remaining(), "the whole turn was used up");
             Poll::Ready(())
         })
@@ -162,7 +162,7 @@ async fn a_direction_that_never_waits_leaves_the_other_one_and_the_timer_their_t
 }
 
 #[tokio::test]
-async fn a_side_that_is_not_read_is_heard_to_break_off() {
+async fn a_reset_of_a_side_that_is_not_read_is_noticed() {
     for ends_first in [true, false] {
         let (mut client, mut server, tunnel) = tunnelled(4096).await;
         if ends_first {
@@ -170,7 +170,7 @@ async fn a_side_that_is_not_read_is_heard_to_break_off() {
             client.shutdown().await.unwrap();
             server.read_to_end(&mut Vec::new()).await.unwrap();
         } else {
-            // The server reads nothing, and so the tunnel does not either.
+            // The server reads nothing, so the tunnel stops reading as well.
             while tokio::time::timeout(Duration::from_millis(100), client.write_all(&[0; 4096])).await.is_ok()
             {
             }
@@ -184,7 +184,7 @@ async fn a_side_that_is_not_read_is_heard_to_break_off() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_breaks_off_behind_its_end_leaves_the_client_all_that_it_said() {
+async fn the_client_gets_every_byte_of_an_upstream_that_resets_after_its_end() {
     for client_speaks in [true, false] {
         let (mut client, mut server, tunnel) = tunnelled(0).await;
         server.write_all(&vec![7; 100_000]).await.unwrap();
@@ -208,7 +208,8 @@ async fn a_task_that_has_used_up_its_budget_learns_of_bytes_that_come_later() {
     let ((client, client_side), (server, server_side)) = (pair(0).await, pair(0).await);
     let upstream = Connection::from(server_side);
     let mut tunnel = Box::pin(copy_both(client_side, upstream, Duration::ZERO, Closer::default()));
-    // Until both sockets are known to be quiet; then another task gets the tunnel, and its first poll reads nothing.
+    // First both sockets must be known to have no bytes; then another task gets the tunnel, and its first poll reads
+    // nothing.
     for _ in 0..3 {
         assert!(poll_fn(|cx| Poll::Ready(tunnel.as_mut().poll(cx).is_pending())).await);
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -269,7 +270,7 @@ async fn pair(buffers: u32) -> (TcpStream, TcpStream) {
 
 #[tokio::test]
 async fn an_upstream_that_ends_before_either_side_s_first_byte_is_replaced() {
-    // It resets, it ends, and it is gone when the client's first bytes come.
+    // The upstream resets; it ends; it has already ended when the client's first bytes come.
     for (resets, speaks_before) in [(true, false), (false, false), (true, true)] {
         let (mut client, client_side) = pair(0).await;
         let ((first, first_side), (mut second, second_side)) = (pair(0).await, pair(0).await);
@@ -305,7 +306,7 @@ async fn an_upstream_that_ends_before_either_side_s_first_byte_is_replaced() {
         second.read_exact(&mut question).await.unwrap();
         assert_eq!(&question, b"question");
         second.write_all(b"answer").await.unwrap();
-        // From here on its end is the client's.
+        // From now on its end is passed on to the client.
         drop(second);
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
@@ -316,7 +317,7 @@ async fn an_upstream_that_ends_before_either_side_s_first_byte_is_replaced() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_ends_unused_is_the_client_s_end_where_there_is_no_other() {
+async fn the_end_of_an_unused_upstream_is_passed_on_if_there_is_no_other_endpoint() {
     for resets in [true, false] {
         let ((mut client, client_side), (first, first_side)) = (pair(0).await, pair(0).await);
         if resets {
@@ -357,9 +358,9 @@ async fn an_upstream_that_closes_at_once_and_without_a_byte_has_not_answered() {
     let (now, soon, later) = (Duration::ZERO, Duration::from_secs(5), Duration::from_secs(11));
     for (asks, after) in [(true, now), (true, soon), (false, now)] {
         assert_eq!(ends(asks, after, false, true).await, Err(Reason::UpstreamReset), "{asks} {after:?}");
-        assert_eq!(ends(asks, after, true, true).await, Ok(()), "a probe, a protocol that goes one way");
+        assert_eq!(ends(asks, after, true, true).await, Ok(()), "a probe, or a one-way protocol");
         assert_eq!(ends(asks, after, false, false).await, Ok(()), "it had answered");
     }
-    assert_eq!(ends(true, later, false, true).await, Ok(()), "it closed what was idle");
-    assert_eq!(ends(false, soon, false, true).await, Ok(()), "it closed what was made ahead");
+    assert_eq!(ends(true, later, false, true).await, Ok(()), "it closed an idle connection");
+    assert_eq!(ends(false, soon, false, true).await, Ok(()), "it closed a connection that was made ahead");
 }

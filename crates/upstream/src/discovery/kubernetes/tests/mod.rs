@@ -1,5 +1,5 @@
-//! The task against an API server of the tests' own: TLS, one scripted answer a request. What a real one said is
-//! replayed in [`recorded`]; other objects are in the shape in which API servers of Kubernetes 1.3x send them.
+//! The task against a test's API server: TLS, and one scripted answer for each request. [`recorded`] replays the
+//! answers of a real one; other objects have the form in which API servers of Kubernetes 1.3x send them.
 
 mod recorded;
 
@@ -29,7 +29,8 @@ const GONE: &str = include_str!("../testdata/recorded/gone.jsonl");
 const FORBIDDEN: &str = include_str!("../testdata/recorded/forbidden.json");
 const EMPTY: &str = r#"{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":"9"},"items":[]}"#;
 
-/// One answer: status and fields, what comes at once, and what comes later; without the last it ends.
+/// One answer: its status and fields, the bytes that come at once, and those that come later; without the last part the
+/// answer ends.
 struct Reply(&'static str, String, Option<mpsc::UnboundedReceiver<String>>);
 
 /// The API server, and the task that asks it.
@@ -83,7 +84,7 @@ impl Cluster {
         self.replies.send(Reply(status, text.into(), None)).unwrap();
     }
 
-    /// A watch that stays open: what is sent into it comes to the task.
+    /// A watch that stays open: the task receives what a test sends into it.
     fn watched(&self, text: &str) -> mpsc::UnboundedSender<String> {
         let (sender, later) = mpsc::unbounded_channel();
         self.replies.send(Reply("200 OK", text.into(), Some(later))).unwrap();
@@ -218,7 +219,7 @@ async fn a_rolling_restart_is_followed_and_the_watch_goes_on_at_the_bookmark() {
     events.send(restart[0].clone() + &restart[1]).unwrap();
     cluster.until(&["10.244.1.17:8080", "10.244.1.18:8080", "10.244.2.23:8080"]).await;
     assert!(!old.removed.load(std::sync::atomic::Ordering::Relaxed));
-    // It terminates, and serves what it has: no new work.
+    // It is terminating and serves its running requests: it gets no new work.
     events.send(restart[2].clone()).unwrap();
     cluster.until(&["10.244.1.18:8080", "10.244.2.23:8080"]).await;
     assert!(old.removed.load(std::sync::atomic::Ordering::Relaxed));
@@ -293,14 +294,14 @@ async fn while_the_api_server_is_away_the_last_good_endpoints_serve_and_each_tok
     })
     .await
     .unwrap();
-    // The authority that vouches for it is gone: no request is made.
+    // The trusted authority is missing, so no request is made.
     fs::write(cluster.account.path().join("ca.crt"), "").unwrap();
     let refused = cluster.api.get("/").await.unwrap_err();
     assert!(matches!(refused, Problem::Away { ref detail, .. } if detail.contains("ca.crt")), "{refused:?}");
 }
 
 #[tokio::test]
-async fn the_words_of_the_api_server_are_said_and_retry_after_is_kept() {
+async fn the_message_of_the_api_server_is_reported_and_retry_after_is_obeyed() {
     let mut cluster = Cluster::new(http()).await;
     cluster.reply("403 Forbidden", FORBIDDEN);
     cluster.until_failure("cannot list resource").await;
@@ -317,7 +318,7 @@ async fn the_words_of_the_api_server_are_said_and_retry_after_is_kept() {
 }
 
 #[tokio::test]
-async fn a_server_that_ends_every_watch_at_once_is_asked_ever_less() {
+async fn a_server_that_ends_every_watch_at_once_is_asked_less_and_less() {
     let cluster = Cluster::new(http()).await;
     cluster.reply("200 OK", LIST);
     for _ in 0..100 {
@@ -366,7 +367,7 @@ async fn a_flood_of_events_is_published_now_and_then() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_missing_fails_with_those_that_there_are() {
+async fn a_missing_port_fails_with_a_list_of_the_ports_that_exist() {
     let cluster = Cluster::new(KubernetesPort::Number(80)).await;
     cluster.reply("200 OK", LIST);
     let _held = cluster.watched("");

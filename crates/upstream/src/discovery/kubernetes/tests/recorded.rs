@@ -8,7 +8,7 @@ const LIST: &str = include_str!("../testdata/recorded/list.json");
 const WATCH: &str = include_str!("../testdata/recorded/watch.jsonl");
 const STEPS: &str = include_str!("../testdata/recorded/steps.json");
 
-/// What was to be seen when so many lines of the watch had come.
+/// The expected endpoints after this many lines of the watch.
 #[derive(Deserialize)]
 struct Step {
     #[serde(rename = "step")]
@@ -32,7 +32,7 @@ async fn what_a_real_api_server_said_is_followed_step_by_step() {
         sent = *until;
         let expected: Vec<&str> = endpoints.iter().map(String::as_str).collect();
         cluster.until(&expected).await;
-        // What must not change them has time to.
+        // Events that must not change the endpoints get the time to arrive.
         sleep(Duration::from_millis(50)).await;
         assert_eq!(cluster.endpoints(), expected, "{what}");
         assert_eq!(cluster.failure(), None, "{what}");
