@@ -1,33 +1,33 @@
-//! What is counted of one upstream's calls, by all workers together.
+//! Counters of one upstream's calls, over all workers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Events since the start. They are counted only when something failed, so a healthy request never touches them.
+/// Events since the start. They are counted only after failures, so a healthy request never writes them.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Retries that were started within `attempts`.
     pub retries: AtomicU64,
-    /// Calls that went on to another endpoint since they had not reached an application.
+    /// Calls that went to another endpoint because they had not reached an application.
     pub failovers: AtomicU64,
-    /// Retries that ended with an answer which needed no other.
+    /// Retries whose answer needed no further retry.
     pub retries_succeeded: AtomicU64,
     /// Hedges that were sent.
     pub hedges: AtomicU64,
-    /// Hedges whose answer was the caller's.
+    /// Hedges whose answer the caller got.
     pub hedges_won: AtomicU64,
     /// Retries that the budget refused (`retry-budget-exhausted`).
     pub budget_exhausted: AtomicU64,
     /// Calls that the open breaker answered (`circuit-open`).
     pub circuit_open: AtomicU64,
-    /// Close races hidden by a try on a fresh connection.
+    /// Lost close races that an attempt on a fresh connection has hidden.
     pub close_races: AtomicU64,
-    /// Requests cut by their deadline (`request-timeout`).
+    /// Requests that were cut at their deadline (`request-timeout`).
     pub request_timeouts: AtomicU64,
-    /// Attempts cut by theirs (`per-try-timeout`).
+    /// Attempts that were cut at their own deadline (`per-try-timeout`).
     pub per_try_timeouts: AtomicU64,
-    /// Answers given up since their client took nothing (`client-stalled`).
+    /// Answers that were ended because their client read nothing (`client-stalled`).
     pub clients_stalled: AtomicU64,
-    /// Streams cut for silence (`idle-timeout`).
+    /// Streams that were cut because they were idle (`idle-timeout`).
     pub idle_timeouts: AtomicU64,
 }
 

@@ -1,9 +1,9 @@
 //! How long an upstream's answers take to their head: a histogram that all workers add to without a lock.
 //!
 //! **Rule.** Microseconds are counted in buckets of 1/16 of an octave, so a quantile is at most 6.25 % too long. Two
-//! halves take turns, each for [`HALF_WINDOW`]; together they hold the last half to whole minute, and what is older is
-//! forgotten. A half has the number of its turn: the first worker that adds to a stale one resets it (what others add
-//! in that instant is lost).
+//! halves take turns, each for [`HALF_WINDOW`]; together they hold the last half to whole minute, and older values are
+//! forgotten. A half has the number of its turn: the first worker that adds to a stale half clears it (values that
+//! others add at that instant are lost).
 //!
 //! An addition is one locked instruction. A quantile reads all buckets, so [`Quantile`] caches it for [`CACHE_TIME`].
 //!
@@ -45,7 +45,7 @@ impl Latency {
         Self { epoch: now, halves: [half(), half()] }
     }
 
-    /// An answer's head came, or was given up, after so long.
+    /// An answer's head came after this time, or was no longer awaited.
     pub(crate) fn add(&self, latency: Duration, now: Instant) {
         let turn = self.turn(now);
         let Some(half) = self.halves.get((turn % 2) as usize) else { return };
@@ -58,7 +58,8 @@ impl Latency {
         }
     }
 
-    /// What the share `quantile` of the answers took at most; `None` where there are fewer than `fewest`.
+    /// The longest time of the fastest share `quantile` of the answers; `None` if there are fewer than `fewest`
+    /// answers.
     pub(crate) fn quantile(&self, quantile: f64, fewest: u32, now: Instant) -> Option<Duration> {
         let turn = self.turn(now);
         let current = |half: &&Half| (turn - 1..=turn).contains(&half.turn.load(Relaxed));
@@ -80,7 +81,7 @@ impl Latency {
         Some(bound(at.unwrap_or(BUCKETS - 1)))
     }
 
-    /// From 2 on, so that a half that was never used is of no turn that counts.
+    /// Turns begin at 2, so that a half that was never used belongs to no turn that counts.
     fn turn(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_secs() / HALF_WINDOW.as_secs() + 2
     }
@@ -100,12 +101,12 @@ fn bound(index: usize) -> Duration {
     Duration::from_micros(((fine as u64 + 1) << octave) - 1)
 }
 
-/// A quantile of a [`Latency`] that is looked up now and then.
+/// A quantile of a [`Latency`], which is computed only from time to time.
 #[derive(Debug)]
 pub(crate) struct Quantile {
     share: f64,
     fewest: u32,
-    /// Nanoseconds; 0 where there is none.
+    /// Nanoseconds; 0 if there is none.
     known: AtomicU64,
     /// Milliseconds since the histogram's epoch.
     due: AtomicU64,
@@ -116,7 +117,7 @@ impl Quantile {
         Self { share, fewest, known: AtomicU64::new(0), due: AtomicU64::new(0) }
     }
 
-    /// As it was at most [`CACHE_TIME`] ago.
+    /// The quantile; its value is at most [`CACHE_TIME`] old.
     pub(crate) fn get(&self, of: &Latency, now: Instant) -> Option<Duration> {
         let at = now.saturating_duration_since(of.epoch).as_millis() as u64;
         let due = self.due.load(Relaxed);
@@ -142,7 +143,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_quantile_is_that_of_what_was_added() {
+    async fn a_quantile_is_computed_from_the_added_values() {
         let now = Instant::now();
         let latency = Latency::new(now);
         (1..=1000).for_each(|n| latency.add(n * MS, now));
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_older_than_a_minute_is_forgotten() {
+    async fn values_older_than_a_minute_are_forgotten() {
         let latency = Latency::new(Instant::now());
         let add = |ms: u32| (0..100).for_each(|_| latency.add(ms * MS, Instant::now()));
         let median = || latency.quantile(0.5, 1, Instant::now()).map(|median| median.as_millis());

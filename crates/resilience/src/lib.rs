@@ -1,6 +1,6 @@
-//! What keeps one slow or failing upstream from taking its callers down: tower layers around an upstream.
+//! Tower layers around an upstream that protect callers from a slow or failing one.
 //!
-//! [`stack`] is their order; each layer says why it stands where it does.
+//! [`stack`] has their order, and explains the place of each layer.
 
 pub mod adaptive;
 pub mod breaker;

@@ -1,4 +1,5 @@
-//! attache's own calls through the layers of an upstream: an authorizer or a rate limit service is asked as any upstream is.
+//! attache's own calls through the layers of an upstream: an authorizer or a rate limit service is called like any
+//! upstream.
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -9,7 +10,7 @@ use attache_telemetry::Exchange;
 use attache_upstream::{Call, CallContext, Error};
 use attache_wire::Response;
 
-/// `name` is the upstream's, `authority` what it is called in requests, `layers` its layers.
+/// `name` is the upstream's name, `authority` the Host of the requests, and `layers` are the upstream's layers.
 pub fn own_calls<S>(name: Name, authority: Name, layers: S) -> Service
 where
     S: tower::Service<Call, Response = Response<Body>, Error = Error> + 'static,

@@ -1,4 +1,4 @@
-//! What all workers together know of one route.
+//! The state of one route that all workers share.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use attache_config::model::{Fault, Forward};
 
 use crate::rate_limit::Limiter;
 
-/// What the workers share of one route.
+/// The shared state of one route.
 #[derive(Debug, Default)]
 pub struct RouteState {
     /// Its rate limit.

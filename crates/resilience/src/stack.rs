@@ -1,25 +1,27 @@
 //! The order of the layers, from the route to the endpoint.
 //!
-//! [`front`] comes before a route chooses among its destinations, so that a limit is that of the route, whatever the
-//! split:
-//! 1. [`RateLimit`] first: what is refused costs nothing behind it.
-//! 2. [`GlobalLimit`]: only what the local limit lets through is asked for, and what is refused isn't delayed.
-//! 3. [`Faults`]: an injected delay is outside of every deadline of attache's, so the caller's own are what it tests.
+//! [`front`] comes before a route chooses among its destinations, so that a limit applies to the whole route, whatever
+//! the split:
+//! 1. [`RateLimit`] first: a refused request costs nothing in the later layers.
+//! 2. [`GlobalLimit`]: the service is asked only about requests that the local limit allows, and refused requests
+//! aren't delayed.
+//! 3. [`Faults`]: an injected delay is outside of all deadlines of attache, so it tests those of the caller.
 //!
 //! [`stack`] comes before one upstream:
-//! 1. [`Deadline`] first: everything behind it, waits between attempts included, counts against the caller's deadline.
+//! 1. [`Deadline`] first: everything after it, waits between attempts included, counts against the caller's deadline.
 //! 2. [`Retry`]: each pass through the layers below it is one attempt, on its own endpoint.
 //! 3. [`Admission`]: below the retries, so that each attempt takes its own permit and none is held during a backoff;
-//!    above the breaker, so that a call which waits is no probe yet.
-//! 4. [`PassDeadlineOn`]: below the retries and the queue, so that each attempt carries what then remains.
-//! 5. [`Breaker`]: below the retries, so that each attempt is a sample and a retry storm opens it at once, and a call that
-//!    finds it open is not tried again.
-//! 6. [`PerTry`] last: it bounds one attempt, so the breaker counts it and the retry sees its error.
+//! above the breaker, so that a waiting call is not yet a probe.
+//! 4. [`PassDeadlineOn`]: below the retries and the queue, so that each attempt carries the time that then remains.
+//! 5. [`Breaker`]: below the retries, so that each attempt is a sample, many failing retries open it quickly, and a
+//! call that finds it open is not retried.
+//! 6. [`PerTry`] last: it limits one attempt, so the breaker counts its failure and the retry sees its error.
 //!
 //! None of them decides about endpoints: the [`Attempt`](attache_upstream::Attempt) below them reports its outcome to
 //! ejection, breakers and the balancer.
 //!
-//! A call for a bare connection ([`CallKind::Connection`](attache_upstream::CallKind)) meets the same layers in the same order.
+//! A call for a bare connection ([`CallKind::Connection`](attache_upstream::CallKind)) passes the same layers in the
+//! same order.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -64,7 +66,7 @@ where
 /// The layers of one route, before its destinations.
 pub type Front<S> = RateLimit<GlobalLimit<Faults<S>>>;
 
-/// Puts a route's rate limit and faults before what chooses its destination.
+/// Puts a route's rate limit and faults before the service that chooses its destination.
 pub fn front<S>(route: &Arc<RouteState>, inner: S) -> Front<S>
 where
     S: Service<Call, Response = Response<Body>, Error = Error> + Clone + 'static,
@@ -72,7 +74,7 @@ where
     front_with(route, None, inner)
 }
 
-/// The same with a service that is asked first, made for this worker.
+/// The same with a global rate limit, whose limiter was made for this worker.
 pub fn front_with<S>(route: &Arc<RouteState>, global: Option<Rc<GlobalLimiter>>, inner: S) -> Front<S>
 where
     S: Service<Call, Response = Response<Body>, Error = Error> + Clone + 'static,

@@ -1,4 +1,4 @@
-//! What all workers together know of one upstream: made once, shared through atomics.
+//! The state of one upstream that all workers share: made once, shared through atomics.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,19 +13,19 @@ use crate::{budget::Floor, counters::Counters, latency::Latency, queue::Gate};
 pub struct UpstreamState {
     /// Its endpoints and load counters.
     pub shared: Arc<Shared>,
-    /// What happened, for metrics and the admin API.
+    /// Counts of events, for metrics and the admin API.
     pub counters: Arc<Counters>,
-    /// The failure breaker; `None` where it is off.
+    /// The failure breaker; `None` if it is off.
     pub breaker: Option<Arc<Circuit>>,
-    /// Its places; `None` where neither an adaptive limit nor a queue is on.
+    /// Its permits; `None` if neither an adaptive limit nor a queue is on.
     pub gate: Option<Arc<Gate>>,
     pub(crate) floor: Floor,
-    /// Made where a route hedges by a percentile; nothing is measured where none does.
+    /// Made if a route hedges by a percentile. Otherwise nothing is measured.
     latency: Arc<OnceLock<Latency>>,
 }
 
 impl UpstreamState {
-    /// The state of an upstream that nothing is known of yet.
+    /// The state of an upstream without a history.
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
         let now = Instant::now();
         let breaker = shared.config.circuit_breaker.failures.clone();
@@ -37,7 +37,7 @@ impl UpstreamState {
     }
 
     /// The state of the same upstream under a new config: it keeps its counters and latencies, and also its breaker and
-    /// its places if their settings are the same.
+    /// its permits if their settings are the same.
     pub fn inherit_from(shared: Arc<Shared>, old: &Self) -> Arc<Self> {
         let failures = |shared: &Shared| shared.config.circuit_breaker.failures.clone();
         let same = failures(&shared) == failures(&old.shared);
@@ -49,7 +49,7 @@ impl UpstreamState {
             if same {
                 new.breaker.clone_from(&old.breaker);
             }
-            // What was learned of the upstream holds as long as the limits are the same.
+            // A learned limit stays valid as long as the settings are the same.
             if same_gate {
                 new.gate.clone_from(&old.gate);
             }
@@ -61,7 +61,7 @@ impl UpstreamState {
         self.latency.get_or_init(|| Latency::new(Instant::now()))
     }
 
-    /// Everything that is known of the upstream at this moment.
+    /// Everything that is known about the upstream at this moment.
     pub fn snapshot(&self) -> UpstreamStatus {
         let now = Instant::now();
         let circuit = self.breaker.as_ref().map(|circuit| circuit.status(now));

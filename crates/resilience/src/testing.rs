@@ -28,7 +28,7 @@ pub(crate) fn state() -> Arc<UpstreamState> {
 }
 
 thread_local! {
-    /// The upstream that scripts of this thread stand for: the last one that was made.
+    /// The upstream that scripts of this thread simulate: the last one that was made.
     static SCRIPTED: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
 }
 
@@ -60,14 +60,14 @@ pub(crate) fn respond(status: u16) -> Response<Body> {
 pub(crate) type Outcome = Result<Response<Body>, Error>;
 type Answer = (u16, Box<dyn FnOnce(Call) -> Pin<Box<dyn Future<Output = Outcome>>>>);
 
-/// An upstream that follows a script, one entry an attempt, and remembers when each attempt came and what it was.
+/// An upstream that follows a script with one entry for each attempt, and records each attempt and its time.
 #[derive(Clone, Default)]
 pub(crate) struct Script {
     answers: Rc<RefCell<VecDeque<Answer>>>,
     pub(crate) seen: Rc<RefCell<Vec<RecordedAttempt>>>,
 }
 
-/// One try as the script saw it.
+/// One attempt as the script saw it.
 #[derive(Clone, Debug)]
 pub(crate) struct RecordedAttempt {
     pub(crate) at: Instant,
@@ -78,7 +78,7 @@ pub(crate) struct RecordedAttempt {
 }
 
 impl Script {
-    /// Answers the next attempt, at the endpoint of port 1, with what the future brings.
+    /// Answers the next attempt, at the endpoint of port 1, with the future's result.
     pub(crate) fn then<F>(self, answer: impl FnOnce(Call) -> F + 'static) -> Self
     where
         F: Future<Output = Outcome> + 'static,

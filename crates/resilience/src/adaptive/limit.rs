@@ -1,9 +1,9 @@
 //! The limit, and the measurement during which it is the lowest.
 //!
-//! **One word** holds the phase (odd while minRTT is measured) and how many samples the measurement has. So a sample counts in the
-//! phase in which its call began, or not at all, and exactly one call completes a measurement.
-//! The worker that begins a measurement first saves the old limit, and then lets samples count: so the last sample always finds
-//! the limit that it must restore.
+//! **One word** holds the phase (odd while minRTT is measured) and how many samples the measurement has. So a sample
+//! counts only in the phase in which its call began, and exactly one call completes a measurement. The worker that
+//! begins a measurement first saves the old limit, and then lets samples count: so the last sample always finds the
+//! limit that it must restore.
 
 use crate::sync::{
     AtomicU32, AtomicU64,
@@ -14,13 +14,13 @@ use crate::sync::{
 #[derive(Debug)]
 pub(super) struct Limit {
     now: AtomicU32,
-    /// What it goes back to after a measurement.
+    /// The limit to restore after a measurement.
     kept: AtomicU32,
     /// 32 bits of phase, 32 of samples.
     measurement: AtomicU64,
 }
 
-/// In place of the samples while a measurement is prepared.
+/// Stands in place of the samples while a measurement is prepared.
 const NOT_YET: u64 = u32::MAX as u64;
 
 impl Limit {
@@ -36,7 +36,7 @@ impl Limit {
         self.now.load(Relaxed)
     }
 
-    /// A call remembers in which phase it began.
+    /// The present phase. A call remembers the phase in which it began.
     pub(super) fn phase(&self) -> u32 {
         (self.measurement.load(Acquire) >> 32) as u32
     }
@@ -46,7 +46,8 @@ impl Limit {
         self.now.compare_exchange(from, to, AcqRel, Relaxed).is_ok()
     }
 
-    /// Begins a measurement, where `phase` is none and still stands. `prepare` runs before any sample counts.
+    /// Begins a measurement, if `phase` is not a measurement and is still the present one. `prepare` runs before any
+    /// sample counts.
     pub(super) fn begin(&self, phase: u32, lowest: u32, prepare: impl FnOnce()) {
         let Ok(word) = self.measurement.fetch_update(AcqRel, Acquire, |word| {
             let is_it = (word >> 32) as u32 == phase && !measuring(phase);
@@ -56,7 +57,7 @@ impl Limit {
         };
         prepare();
         self.kept.store(self.now.swap(lowest, AcqRel), Relaxed);
-        // Release: the last sample, which counts behind this, finds what was kept.
+        // Release: the last sample, which counts after this, finds the saved limit.
         self.measurement.store(u64::from(((word >> 32) as u32).wrapping_add(1)) << 32, Release);
     }
 
@@ -70,7 +71,7 @@ impl Limit {
         counted.is_ok_and(|word| (word & NOT_YET) + 1 == u64::from(wanted))
     }
 
-    /// Ends the measurement, by who was told that its sample is the last: the limit is as before.
+    /// Ends the measurement and restores the limit. Only the call with the last sample may call this.
     pub(super) fn end(&self, phase: u32) {
         self.now.store(self.kept.load(Relaxed), Relaxed);
         self.measurement.store(u64::from(phase.wrapping_add(1)) << 32, Release);

@@ -1,32 +1,34 @@
-//! Adaptive concurrency: how many calls an upstream can work on at once, found out from how long it takes.
+//! Adaptive concurrency: finds out from the upstream's latency how many calls it can process at once.
 //!
-//! **Rule.** Every `concurrency_update_interval` that had samples:
+//! **Rule.** After every `concurrency_update_interval` with samples:
 //!
 //! ```text
 //! gradient = (minRTT × (1 + buffer)) / sampleRTT, at least 0.5 and at most 2
 //! limit    = limit × gradient + √(limit × gradient), from min_concurrency to max_concurrency_limit
 //! ```
 //!
-//! `sampleRTT` is the `sample_aggregate_percentile` of the window. While the upstream is as fast as without load the limit rises by the
-//! square root (headroom for bursts); once calls queue up inside of it, latency rises, and the limit falls until they don't.
+//! `sampleRTT` is the `sample_aggregate_percentile` of the window. While the upstream is as fast as without load the
+//! limit rises by the square root (headroom for bursts); once calls queue up inside of it, latency rises, and the limit
+//! falls until the queue is gone.
 //!
-//! **minRTT** is measured at the start, and then every `interval` plus jitter: the limit falls to `min_concurrency` until
-//! `request_count` calls that began since have been answered, then goes back to what it was. So it is also after five windows in a row at
-//! the lowest limit, since then the upstream has probably become slower for good.
+//! **minRTT** is measured at the start, and then every `interval` plus jitter: the limit falls to `min_concurrency`
+//! until `request_count` calls that began since have been answered, then returns to its earlier value. It is also
+//! measured after five windows in a row at the lowest limit, since the upstream has then probably become slower
+//! permanently.
 //!
 //! **Sources.** Envoy's `adaptive_concurrency` filter with its gradient controller, names and defaults; the ideas of Netflix's
 //! concurrency-limits (gradient; "TCP Vegas" before it: Brakmo, Peterson 1995; Little's law).
 //!
 //! **Differences from Envoy**, each for a reason:
-//! - a window in which less than half of the limit was used changes nothing (Netflix): an unused limit would rise
-//!   to its maximum, and then be no limit when it is needed;
+//! - a window in which less than half of the limit was used changes nothing (Netflix): an unused limit would rise to
+//!   its maximum, and would not limit anything when it is needed;
 //! - a sample ends with the response's head, so a client that reads slowly doesn't look like a slow upstream;
-//! - failures are no samples: an upstream that fails at once must not look quick. A call that ended by a deadline is
-//!   one, with the time until then;
-//! - one controller counts for one upstream, not for one filter chain.
+//! - failures are no samples: an upstream that fails at once must not look fast. A call that ended by a deadline is a
+//!   sample, with the time until the deadline;
+//! - there is one controller for each upstream, not for each filter chain.
 //!
-//! Everything is atomic: a sample is one addition to a bucket, and the worker that finds that a window has ended sets
-//! the limit.
+//! Everything is atomic: a sample is one addition to a bucket, and the worker that notices the end of a window sets the
+//! limit.
 
 mod limit;
 mod samples;
@@ -104,7 +106,7 @@ impl Gradient {
         self.limit.get()
     }
 
-    /// As it stands.
+    /// The current state.
     pub fn reading(&self) -> Reading {
         let time = |cell: &AtomicU64| Some(cell.load(Relaxed)).filter(|t| *t > 0).map(Duration::from_micros);
         Reading {
@@ -115,7 +117,7 @@ impl Gradient {
         }
     }
 
-    /// A call begins, the `running`-th at once; the phase that [`Self::sample`] wants to know.
+    /// A call begins; `running` calls run now, this one included. Returns the phase for [`Self::sample`].
     pub(crate) fn begun(&self, running: u32, now: Instant) -> u32 {
         self.peak.fetch_max(running, Relaxed);
         let phase = self.limit.phase();
@@ -126,11 +128,11 @@ impl Gradient {
         phase
     }
 
-    /// A call that began in `phase` took so long; `running` run now.
+    /// A call that began in `phase` took `rtt`; `running` calls run now.
     pub(crate) fn sample(&self, phase: u32, rtt: Duration, running: u32, now: Instant) {
         let current = self.limit.phase();
         if measuring(current) {
-            // What began before ran beside too many others.
+            // Calls that began before the measurement ran beside too many others.
             if phase == current {
                 self.samples.record(micros(rtt));
                 if self.limit.counts(phase, self.config.min_rtt.request_count.max(1)) {
@@ -161,7 +163,7 @@ impl Gradient {
         let scaled = f64::from(old) * gradient;
         let new = (scaled + scaled.sqrt()) as u32;
         let new = new.clamp(lowest, self.config.max_concurrency_limit.max(lowest));
-        // Another worker may have begun to measure meanwhile: then its limit counts.
+        // Another worker may have begun a measurement meanwhile: then its limit stays.
         if !self.limit.change(old, new) {
             return;
         }

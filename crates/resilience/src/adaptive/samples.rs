@@ -1,13 +1,13 @@
 //! Latencies of one window, in buckets that any worker adds to without a lock.
 //!
-//! Sixteen buckets for each doubling, so a latency is known to 1 part in 16; that is well below what `buffer` allows.
+//! Sixteen buckets for each doubling, so a latency is exact to 1/16; that is well below the tolerance of `buffer`.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Buckets for each doubling, as a power of two.
 const BITS: u32 = 4;
 const STEPS: usize = 1 << BITS;
-/// Up to 2^33 µs, more than two hours; what is longer counts as that.
+/// Up to 2^33 µs, more than two hours; a longer latency counts as this.
 const BUCKETS: usize = (34 - BITS as usize) * STEPS;
 
 /// Counts of latencies in microseconds.
@@ -33,7 +33,8 @@ impl Samples {
         }
     }
 
-    /// Takes all samples out; the latency below which this share of them is, microseconds. `None` without a sample.
+    /// Removes all samples. Returns the latency below which this share of them lies, in microseconds; `None` without a
+    /// sample.
     pub(super) fn take(&self, share: f64) -> Option<u64> {
         let counts: [u32; BUCKETS] =
             std::array::from_fn(|at| self.0.get(at).map_or(0, |b| b.swap(0, Relaxed)));

@@ -16,7 +16,7 @@ fn fixed(value: Duration) -> AdaptiveConcurrency {
     config
 }
 
-/// One window of samples of `rtt`, while `running` run; the limit behind it.
+/// One window of samples of `rtt`, while `running` calls run. Returns the limit after it.
 fn window(gradient: &Gradient, rtt: Duration, running: u32, now: &mut Instant) -> u32 {
     *now += 100 * MS;
     let phase = gradient.begun(running, *now);
@@ -53,11 +53,11 @@ async fn a_window_lasts_for_its_interval_and_one_without_samples_changes_nothing
     let second = gradient.limit();
     assert!(second > 3);
     gradient.sample(0, 10 * MS, 99, start + 900 * MS);
-    assert!(gradient.limit() > second, "one step for one window, however long");
+    assert!(gradient.limit() > second, "one step for one window, whatever its length");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_of_which_less_than_half_is_used_stays_as_it_is() {
+async fn a_limit_of_which_less_than_half_is_used_stays_unchanged() {
     let mut now = Instant::now();
     let gradient = Gradient::new(fixed(10 * MS), now);
     let limit = window(&gradient, 10 * MS, 3, &mut now);
@@ -65,16 +65,16 @@ async fn a_limit_of_which_less_than_half_is_used_stays_as_it_is() {
     // The three that ran when the window began count in it.
     let limit = window(&gradient, 10 * MS, 1, &mut now).max(limit);
     assert_eq!(window(&gradient, 10 * MS, 1, &mut now), limit);
-    assert_eq!(window(&gradient, 999 * MS, 1, &mut now), limit, "nor does it fall by a single slow call");
+    assert_eq!(window(&gradient, 999 * MS, 1, &mut now), limit, "a single slow call doesn't lower it");
     assert!(window(&gradient, 10 * MS, limit, &mut now) > limit);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_ran_in_a_window_says_nothing_of_the_windows_behind_the_next() {
+async fn calls_of_a_window_count_only_in_it_and_in_the_next_one() {
     let mut now = Instant::now();
     let gradient = Gradient::new(fixed(10 * MS), now);
     let busy = window(&gradient, 10 * MS, 100, &mut now);
-    // Those that ran when it ended are in the next one, too.
+    // Calls that ran at its end count in the next one as well.
     let next = window(&gradient, 10 * MS, 1, &mut now);
     assert!(next > busy);
     assert_eq!(window(&gradient, 10 * MS, 1, &mut now), next);
@@ -129,7 +129,7 @@ async fn a_measurement_takes_its_calls_at_the_lowest_limit_and_then_the_limit_is
     for _ in 0..10 {
         gradient.sample(began, MS, 3, now);
     }
-    assert!(gradient.reading().measuring, "calls from before the measurement are none of it");
+    assert!(gradient.reading().measuring, "calls from before the measurement don't count in it");
     for _ in 0..5 {
         let phase = gradient.begun(3, now);
         gradient.sample(phase, 20 * MS, 3, now);

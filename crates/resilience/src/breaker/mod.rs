@@ -1,22 +1,24 @@
-//! The failure breaker: an upstream that fails as a whole is left alone for a while.
+//! The failure breaker: an upstream that fails as a whole gets no calls for a while.
 //!
-//! **Closed** lets everything through and counts. It opens by either of two criteria, since each is blind where the other
-//! sees: failures *in a row* tell a dead upstream within moments and at any rate of traffic, but never add up
-//! where one call in three still succeeds; the *success rate* over a sliding window tells that, but needs samples,
-//! and keeps a dead upstream's good past for a window's length.
+//! **Closed** lets everything through and counts. It opens by either of two criteria, since each misses cases that the
+//! other finds. Failures *in a row* show a dead upstream within moments and at any rate of traffic, but never add up if
+//! one call in three still succeeds. The *success rate* over a sliding window finds that case, but needs samples, and
+//! counts a dead upstream's earlier successes for the length of the window.
 //!
-//! **Open** answers at once: 503, `circuit-open`, `Retry-After`. It lasts `open`, doubled each time it opens from
+//! **Open** refuses calls at once: 503, `circuit-open`, `Retry-After`. It lasts `open`, doubled each time it opens from
 //! half-open, at most `open_max`, and up to 20 % longer at random, so that many proxies don't come back together.
 //!
-//! **Half-open** lets exactly `probes` calls through. It closes when all of them have succeeded, and opens with the first
-//! that failed. A probe whose caller went away proves nothing: its place is given to the next call.
+//! **Half-open** lets exactly `probes` calls through. It closes when all of them have succeeded, and opens with the
+//! first that failed. A probe whose caller left proves nothing: its permit goes to the next call.
 //!
-//! What counts as a failure is [`Outcome`](attache_upstream::Outcome)'s: 5xx, no answer, an answer that is cut, and attempts that ended
-//! by the route's deadline or their own. This layer only asks for consent: the attempt takes it along, and tells the breaker its end.
-//! A call counts in the state that it began in, so late answers of a closed past change nothing later.
+//! [`Outcome`](attache_upstream::Outcome) defines failures: 5xx, no answer, a cut answer, and attempts that ended by
+//! the route's deadline or their own. This layer only takes the permit: the attempt keeps it, and reports its end to
+//! the breaker. A call counts in the state that it began in, so late answers to calls of an earlier closed state change
+//! nothing.
 //!
-//! **Source.** Nygard, *Release It!* (2007), "Circuit Breaker"; both criteria beside one another as in Linkerd's failure accrual.
-//! Envoy's `circuit_breakers` are concurrency limits (the pool's), its counterpart of this is ejection per endpoint.
+//! **Source.** Nygard, *Release It!* (2007), "Circuit Breaker"; both criteria together as in Linkerd's failure accrual.
+//! Envoy's `circuit_breakers` are concurrency limits (here those of the pool); its counterpart of this breaker is
+//! ejection per endpoint.
 
 use std::{
     future::Future,
@@ -55,7 +57,7 @@ impl<S> Layer<S> for BreakerLayer {
     }
 }
 
-/// Lets a call through where the upstream's circuit does.
+/// Lets a call through if the upstream's breaker does.
 #[derive(Clone, Debug)]
 pub struct Breaker<S> {
     inner: S,
@@ -87,7 +89,7 @@ where
                 Ok(admitted) => call.judges.circuit = Some(admitted),
                 Err(wait) => {
                     count(&self.state.counters.circuit_open);
-                    // Looked up here, so that a call which passes carries nothing for it.
+                    // Looked up only here, so that a call which passes keeps no data for it.
                     metrics().overflow(&self.state.shared.config.name, Reason::CircuitOpen);
                     let mut error = Error::new(Reason::CircuitOpen, SentPart::Nothing);
                     error.retry_after = Some(wait);
@@ -104,7 +106,7 @@ pin_project! {
     pub struct BreakerFuture<F> {
         #[pin]
         inner: Option<F>,
-        // Seldom there, hence the box.
+        // Rarely used, so it is boxed.
         refused: Option<Box<Error>>,
     }
 }

@@ -21,7 +21,7 @@ async fn an_open_circuit_answers_without_the_upstream_and_is_not_retried() {
     let state = breaking(FailureBreaker { consecutive: 2, ..FailureBreaker::default() });
     let retry = Retry { attempts: 5, on: vec![RetryOn::ServerError], ..Retry::default() };
     let policy = Policy { retry, ..Policy::default() };
-    // The retry counts too: two attempts, then the third finds it open.
+    // The retry counts as well: after two attempts the third finds the breaker open.
     let script = Script::default().answer(1, || Ok(respond(503))).answer(2, || Ok(respond(503)));
     let error = stack(&policy, &state, script.clone()).call(get()).await.unwrap_err();
     assert_eq!((error.reason, error.sent, script.attempts()), (Reason::CircuitOpen, SentPart::Nothing, 2));

@@ -1,19 +1,20 @@
 //! The retry budget: how much load retries may add to one upstream, all workers and routes together.
 //!
-//! **Rule.** A request is admitted to retries while those that are being retried (from the decision, through the waits, to the end of
-//! the response) are fewer than `budget` × the upstream's requests: those that are active and the one that asks. Where that leaves
-//! none, `budget_floor` requests a second are always admitted, so that an upstream with little traffic can be retried at all. A request
-//! that was admitted may make all of its `attempts`, one after the other.
+//! **Rule.** A request may be retried while fewer requests are being retried (from the decision, through the waits, to
+//! the end of the response) than `budget` × the upstream's requests: the active ones and the one that asks. Even if the
+//! share allows none, `budget_floor` requests a second may be retried, so that retries are possible at all on an
+//! upstream with little traffic. An admitted request may make all of its `attempts`, one after the other.
 //!
-//! A request that never reached an application (no connection, a refused stream) goes to another endpoint without the
-//! budget: it added no load to the upstream.
+//! A request that never reached an application (no connection, a refused stream) goes to another endpoint without using
+//! the budget: it added no load to the upstream.
 //!
-//! With `budget: 0` the share is off and Envoy's static `circuit_breaker.max_retries` bounds the retries at once.
+//! With `budget: 0` the share is off, and `circuit_breaker.max_retries`, as in Envoy, limits the retries that run at
+//! once.
 //!
 //! **Source.** Envoy's `circuit_breakers.thresholds.retry_budget` (share of active requests, `max_retries` ignored
-//! beside it) with the floor by rate as in Finagle's and tower's retry budgets. Envoy's floor is
-//! a concurrency (`min_retry_concurrency`, 3): with answers that fail in a millisecond that is thousands of retries a
-//! second on an upstream without other load, and a rate is not.
+//! beside it) with the floor by rate as in Finagle's and tower's retry budgets. Envoy's floor is a concurrency
+//! (`min_retry_concurrency`, 3): if answers fail within a millisecond, this allows thousands of retries a second on an
+//! upstream without other load; a rate doesn't.
 //!
 //! The share is read from counters that the pool keeps anyway: a request that needs no retry pays nothing.
 
@@ -49,12 +50,12 @@ impl Drop for Permit {
 pub struct RetryBudget {
     /// Requests that are being retried or hedged.
     pub used: u32,
-    /// How many may be at the present load, those aside that the floor admits.
+    /// How many are allowed at the present load, without those that the floor admits.
     pub limit: u32,
 }
 
 impl UpstreamState {
-    /// The budget of this policy as it stands.
+    /// The present budget of this policy.
     pub fn retry_budget(&self, retry: &model::Retry) -> RetryBudget {
         let (shared, used) = (&self.shared, self.shared.retries.load(Ordering::Relaxed));
         let limit = if retry.budget > 0.0 {
@@ -65,13 +66,13 @@ impl UpstreamState {
         RetryBudget { used, limit }
     }
 
-    /// Admits a request whose attempt has ended to retries, or not.
+    /// Asks whether a request whose attempt has ended may be retried.
     pub(crate) fn admit_retry(self: &Arc<Self>, retry: &model::Retry, now: Instant) -> Option<Permit> {
-        // Between its attempts it isn't active, but it is still a request.
+        // Between its attempts the request doesn't count as active, but it must count.
         self.admit(1, retry, now)
     }
 
-    /// Admits a hedge beside an attempt that runs, or not.
+    /// Asks whether a hedge may run beside an attempt.
     pub(crate) fn admit_hedge(self: &Arc<Self>, retry: &model::Retry, now: Instant) -> Option<Permit> {
         self.admit(0, retry, now)
     }
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_shown_of_it_is_what_it_admits() {
+    async fn the_shown_limit_is_the_one_that_is_enforced() {
         let state = testing::state();
         for (budget, active, limit) in [(0.2, 13, 2), (0.2, 0, 0), (0.5, 7, 3), (0.0, 13, 3)] {
             state.shared.active_requests.store(active, Ordering::Relaxed);
@@ -207,7 +208,7 @@ mod tests {
                 state.shared.active_requests.store(active, Ordering::Relaxed);
                 prop_assert_eq!(state.shared.retries.load(Ordering::Relaxed) as usize, held.len());
             }
-            // Those above the share are at most the floor's: a second's worth at once, and its rate after that.
+            // The floor allows those above the share: one second's worth at once, and then its rate.
             for (i, from) in by_floor.iter().enumerate() {
                 for (j, to) in by_floor.iter().enumerate().skip(i) {
                     let seconds = (*to - *from).as_secs_f64();

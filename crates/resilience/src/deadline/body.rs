@@ -1,4 +1,4 @@
-//! Bodies under a timer: the response's is cut by it, the request's only tells that bytes went by.
+//! Bodies with a timer: it cuts a response's body; a request's body only reports that bytes passed.
 
 use std::{
     pin::Pin,
@@ -39,7 +39,7 @@ impl TimedBody {
 /// Why it was cut, with the limit's value.
 fn error(reason: Reason, timer: &Timer, limit: Option<&Limit>) -> BodyError {
     let cause = match reason {
-        Reason::ClientStalled => "the client took nothing of the answer".to_owned(),
+        Reason::ClientStalled => "the client read nothing of the answer".to_owned(),
         reason => timer.cause(reason, "the answer was not whole", limit),
     };
     BodyError::with_source(Some(reason), cause)
@@ -55,7 +55,7 @@ impl HttpBody for TimedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut this = self.project();
         if let Some(reason) = this.inner.is_cut() {
-            // A reader that asks again must not take the end for a clean one.
+            // A reader that polls again must not see a clean end.
             return Poll::Ready(Some(Err(error(reason, &this.timer, this.limit.as_ref()))));
         }
         let frame = this.inner.poll_frame(cx);
@@ -64,7 +64,7 @@ impl HttpBody for TimedBody {
             Poll::Ready(Some(Ok(_))) => true,
             Poll::Ready(_) => return frame,
         };
-        // The first frame needs no timer; from the second on a slow reader can't outlast the deadline either.
+        // The first frame needs no timer. From the second frame on, the deadline also applies to a slow reader.
         if passes && std::mem::take(this.first) {
             return frame;
         }

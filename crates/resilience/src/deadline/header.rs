@@ -1,12 +1,12 @@
-//! A deadline in a header of the user's choice (`deadline_header`): the caller's, as it travels.
+//! The caller's deadline in a header that the config names (`deadline_header`), on its way to the upstream.
 //!
 //! **Rule.** The value is how many milliseconds the caller still waits: 1 to 12 ASCII digits, as in Envoy's
-//! `x-envoy-expected-rq-timeout-ms`. Anything else counts as absent. It bounds the whole call, as `grpc-timeout` does; it
-//! never lengthens what the route allows. A time that has run out isn't sent at all.
+//! `x-envoy-expected-rq-timeout-ms`. Anything else counts as absent. It applies to the whole call, as `grpc-timeout`
+//! does, and never lengthens the route's timeout. A request whose time has passed isn't sent at all.
 //!
-//! Each attempt takes on what then remains of the shortest deadline (the caller's, the route's, the attempt's own),
-//! rounded down, whether the caller named one or not: the callee never works longer than its caller waits. A duration,
-//! not a point in time: the clocks of two machines differ.
+//! Each attempt carries what remains of the shortest deadline (the caller's, the route's, the attempt's own), rounded
+//! down, also if the caller sent none: the upstream never works longer than its caller waits. The value is a duration
+//! and not an instant, because the clocks of two machines differ.
 
 use std::{
     task::{Context, Poll},
@@ -22,7 +22,7 @@ use tower::Service;
 
 const DIGITS: usize = 12;
 
-/// How long the caller waits, where the header says it once.
+/// How long the caller waits; `None` unless the request has exactly one such header.
 pub(super) fn timeout(headers: &Fields, name: &HeaderName) -> Option<Duration> {
     let mut values = headers.get_all(name);
     let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -36,7 +36,8 @@ fn parse(value: &[u8]) -> Option<Duration> {
     std::str::from_utf8(value).ok()?.parse().ok().map(Duration::from_millis)
 }
 
-/// Writes what remains into each attempt. Below the retries, so that each attempt carries its own value.
+/// Writes the remaining time into each attempt. It stands below the retries, so that each attempt carries its own
+/// value.
 #[derive(Clone, Debug)]
 pub struct PassDeadlineOn<S> {
     inner: S,
@@ -45,7 +46,7 @@ pub struct PassDeadlineOn<S> {
 }
 
 impl<S> PassDeadlineOn<S> {
-    /// Tells the callee in `header` how long it is waited for; `per_try` is the attempt's own deadline, zero is none.
+    /// Tells the upstream in `header` how long the caller waits; `per_try` is the attempt's own timeout, zero is none.
     pub fn new(inner: S, header: Option<HeaderName>, per_try: Duration) -> Self {
         Self { inner, header, per_try }
     }
@@ -110,7 +111,7 @@ mod tests {
         call(http::Request::get("http://orders/").header(NAME, millis).body(Body::empty()).unwrap())
     }
 
-    /// What the upstream was told in each attempt.
+    /// The value that each attempt carried.
     async fn told(policy: &Policy, script: Script, call: Call) -> Vec<String> {
         let _ = stack(policy, &state(), script.clone()).call(call).await;
         let seen = script.seen.borrow();
@@ -129,11 +130,15 @@ mod tests {
         assert_eq!(
             told(&policy(2000, 0), ok(), get()).await,
             ["2000"],
-            "the route's, where the caller has none"
+            "the route's, if the caller has none"
         );
         assert_eq!(told(&policy(2000, 0), ok(), asking("soon")).await, ["2000"], "and where it says nothing");
         let unset = Policy { deadline_header: None, ..policy(2000, 0) };
-        assert_eq!(told(&unset, ok(), asking("700")).await, ["700"], "not ours: left alone");
+        assert_eq!(
+            told(&unset, ok(), asking("700")).await,
+            ["700"],
+            "no `deadline_header` in the config: unchanged"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -161,7 +166,7 @@ mod tests {
         let told = told(&policy(2000, 0), script, asking("1000")).await;
         let second: u64 = told[1].parse().unwrap();
         assert_eq!(told[0], "1000");
-        assert!((575..=600).contains(&second), "{second}: 600 less the wait between the attempts");
+        assert!((575..=600).contains(&second), "{second}: 600 minus the wait between the attempts");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! Deadlines: nothing behind attache works longer than its caller waits.
+//! Deadlines: no upstream works longer for a call than its caller waits.
 //!
 //! | deadline | from | until | reason |
 //! | --- | --- | --- | --- |
@@ -9,20 +9,20 @@
 //! | `per_try` | the attempt's begin | the response's head | `per-try-timeout` |
 //! | `idle` | the last byte either way | | `idle-timeout` |
 //!
-//! **Rules.** Until the response's head the shorter of `request` and `grpc-timeout` wins. A response that streams
+//! **Rules.** Until the response's head the shorter of `request` and `grpc-timeout` applies. A response that streams
 //! (`text/event-stream`, `application/grpc*`, an upgrade, a CONNECT) may last longer than `request`, but not longer
 //! than `grpc-timeout`: the gRPC deadline is that of the whole call. A response that is cut ends with an error, never
-//! as if it were whole.
+//! with a clean end.
 //!
 //! **Sources.** Envoy's route `timeout`, `per_try_timeout` and `stream_idle_timeout`; gRPC over HTTP/2
 //! (grpc/doc/PROTOCOL-HTTP2.md, "Timeout"). Envoy counts `timeout` from the request's end, and so does attache by
-//! default: an upload is bounded by silence alone. One that the config sets counts from the request's head: it bounds a
-//! slow upload, too.
+//! default: only the idle timeout applies to an upload. A timeout that the config sets counts from the request's head,
+//! so it also applies to a slow upload.
 //!
 //! If a client doesn't read, nothing polls its response: [`held`] still ends the exchange with the upstream.
 //!
-//! Timers are registered only by what has to wait: an answer that is there at the first poll, or a body of one frame,
-//! costs none. No frame reads the clock (see [`timer`]).
+//! A timer is registered only for a real wait: an answer that is ready at the first poll, or a body of one frame, needs
+//! none. No frame reads the clock (see [`timer`]).
 
 mod body;
 mod header;
@@ -78,7 +78,7 @@ impl<S> Layer<S> for DeadlineLayer {
     }
 }
 
-/// Cuts a request, its response and its silence at their deadlines.
+/// Cuts a request and its response at their deadlines, and when they are idle for too long.
 #[derive(Clone, Debug)]
 pub struct Deadline<S> {
     inner: S,
@@ -93,7 +93,7 @@ impl<S> Deadline<S> {
         Self { inner, timeouts, header: None, state }
     }
 
-    /// Takes the caller's deadline from this header, too.
+    /// Also reads the caller's deadline from this header.
     #[must_use]
     pub fn with_header(mut self, header: Option<HeaderName>) -> Self {
         self.header = header;
@@ -124,7 +124,7 @@ where
         let caller_deadline = caller.and_then(after);
         let outer = [caller_deadline, call.context.deadline].into_iter().flatten().min();
         let head = request.into_iter().chain(outer).min();
-        // The default waits for the answer to a request that is whole; what the config sets bounds all of it.
+        // The default timeout begins when the request is whole; a timeout from the config applies to all of it.
         let after_upload =
             (!self.timeouts.whole && request.is_some() && !call.request.body().is_end_stream())
                 .then_some(self.timeouts.request);
@@ -132,7 +132,8 @@ where
         let idle = self.timeouts.idle;
         let mut upload = None;
         if (!idle.is_zero() || after_upload.is_some()) && !call.request.body().is_end_stream() {
-            // Two allocations for a request with a body: the response's side must see that the upload lives.
+            // Two allocations for a request with a body: the response's side must see that the upload still sends
+            // bytes.
             let activity = Activity::new(Progress { earliest: request, ..Progress::default() });
             let body = std::mem::take(call.request.body_mut());
             *call.request.body_mut() = Body::stream(Upload::new(body, activity.clone()));
@@ -140,7 +141,7 @@ where
         }
         let context = call.context_mut();
         context.deadline = head;
-        // A caller may wait as short as it likes; only the route says what is slow.
+        // A caller may wait for any short time; only the route's timeout shows that an endpoint is slow.
         match (upload.clone().filter(|_| after_upload.is_some()), request) {
             (Some(upload), _) => context.overdue_after(upload, Reason::RequestTimeout),
             (None, Some(request)) => context.overdue_at(request, Reason::RequestTimeout),
@@ -155,7 +156,7 @@ where
             upload,
         };
         let timed = boxed(|| Timed {
-            // A caller that waits no longer is not worked for.
+            // No work is done for a caller that no longer waits.
             inner: (!expired).then(|| self.inner.call(call)),
             timer: Timer::new(limits, Some(now)),
             request,
@@ -169,14 +170,14 @@ where
 
 /// The future of [`Deadline`].
 ///
-/// What is inside of it, all attempts, is large. It has a box of its own, in which it is made: every layer around it would copy it
-/// once, which together costs ten times what the allocation does.
+/// Its content, all attempts, is large. So it is made inside of a box: otherwise every layer around it would copy it
+/// once, which together costs ten times as much as the allocation.
 pub struct DeadlineFuture<F> {
     timed: Pin<Box<Timed<F>>>,
 }
 
 pin_project! {
-    /// All attempts, and the deadline that they have together.
+    /// All attempts, and their common deadline.
     struct Timed<F> {
         #[pin]
         inner: Option<F>,
@@ -210,9 +211,9 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
             }));
         }
         let reason = ready!(this.timer.as_mut().poll(cx, false));
-        // The attempt ends here, and knows whose time is over.
+        // The attempt ends here, and knows whose deadline has passed.
         this.inner.set(None);
-        // The upstream may have been sent all of it: only the caller of the whole request could try again.
+        // The upstream may have received the whole request: only the caller could send it again.
         let own = this.request.filter(|own| this.timer.deadline().is_none_or(|deadline| deadline >= *own));
         let deadline = own.or(this.timer.deadline());
         let limit = this.timer.start().zip(deadline).map(|(start, deadline)| Limit {
@@ -239,7 +240,7 @@ fn note(state: &UpstreamState, reason: Reason) {
     tracing::debug!(upstream = %state.shared.config.name, %reason, "cut");
 }
 
-/// Whether a response may stream for as long as the two sides want.
+/// Whether a response may stream without a limit of time.
 pub(crate) fn streams(response: &Response<Body>) -> bool {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return true;
@@ -250,7 +251,7 @@ pub(crate) fn streams(response: &Response<Body>) -> bool {
     })
 }
 
-/// Watches a response's body, if there is one to wait for.
+/// Puts a timer around a response's body, if it is not yet complete.
 fn watch(
     response: Response<Body>,
     limits: Limits,
@@ -260,7 +261,7 @@ fn watch(
     if response.body().is_whole() || response.body().is_end_stream() || limits.none() {
         return response;
     }
-    // One allocation for a response whose body is still to come: its deadline must be kept where its frames are waited for.
+    // One allocation for a response with an incomplete body: the deadline must be where the frames are awaited.
     response.map(|body| Body::stream(TimedBody::new(body, Timer::new(limits, None), limit, state.clone())))
 }
 

@@ -32,7 +32,7 @@ pub struct PerTry<S> {
 }
 
 impl<S> PerTry<S> {
-    /// Gives each call this long; zero is no bound.
+    /// Gives each attempt this long; zero means no limit.
     pub fn new(inner: S, timeout: Duration, state: Arc<UpstreamState>) -> Self {
         Self { inner, timeout, state }
     }
@@ -56,7 +56,7 @@ where
             call.context_mut().overdue_at(end, Reason::PerTryTimeout);
         }
         let state = end.map(|_| self.state.clone());
-        // One allocation for each attempt, only where it has a deadline: without one nothing of it is copied from layer to layer.
+        // One allocation for each attempt with a deadline. An attempt without one carries no timer from layer to layer.
         let sleep = end.map(|end| Box::pin(Due { sleep: sleep_until(end), timeout: self.timeout }));
         PerTryFuture { inner: Some(self.inner.call(call)), sleep, state }
     }
@@ -95,10 +95,10 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for PerTryFuture<
         };
         ready!(sleep.as_mut().project().sleep.poll(cx));
         let cause = format!("no answer within `per_try_timeout` ({:?})", sleep.timeout);
-        // The attempt ends here, and tells everybody that it was overdue.
+        // The attempt ends here, and reports that it was overdue.
         this.inner.set(None);
         super::note(state, Reason::PerTryTimeout);
-        // It is unknown how far it got.
+        // How much the upstream has processed is unknown.
         Poll::Ready(Err(Error::with_source(Reason::PerTryTimeout, SentPart::Request, cause)))
     }
 }

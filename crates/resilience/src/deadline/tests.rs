@@ -51,7 +51,7 @@ async fn a_silent_upstream_is_cut_at_the_request_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_try_is_cut_at_its_own_deadline() {
+async fn an_attempt_is_cut_at_its_own_deadline() {
     let start = Instant::now();
     let policy = timeouts(Duration::from_secs(2), 300 * MS, Duration::ZERO);
     let error = outcome(&policy, never(), get()).await.unwrap_err();
@@ -74,7 +74,7 @@ async fn the_shorter_of_the_callers_deadline_and_the_routes_wins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_waits_no_longer_is_not_worked_for() {
+async fn no_work_is_done_for_a_caller_that_no_longer_waits() {
     let script = Script::default();
     let policy = timeouts(Duration::from_secs(2), Duration::ZERO, Duration::ZERO);
     let error = outcome(&policy, script.clone(), grpc("0n")).await.unwrap_err();
@@ -139,7 +139,7 @@ async fn a_stream_may_outlast_the_request_deadline_but_not_the_callers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_cut_after_exactly_the_idle_time() {
+async fn a_stream_without_a_byte_is_cut_after_exactly_the_idle_time() {
     let (_frames, body) = channel();
     let script = Script::default().then(|_| async { Ok(with("text/event-stream", body)) });
     let policy = timeouts(Duration::ZERO, Duration::ZERO, Duration::from_secs(8));
@@ -177,7 +177,7 @@ async fn bytes_of_the_request_keep_the_stream_alive() {
     let (upload, request) = channel();
     let (_frames, response) = channel();
     let script = Script::default().then(|mut call| async move {
-        // As a connection does: the request's body is read on while the response is written.
+        // As on a real connection, the request's body is still read while the response is written.
         let reading = async move { read(call.request.body_mut()).await };
         Ok(with("text/event-stream", Body::stream(Beside::new(reading, response))))
     });
@@ -201,7 +201,7 @@ async fn bytes_of_the_request_keep_the_stream_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstream_that_never_answers_is_silent_too() {
+async fn an_upstream_that_never_answers_is_idle_too() {
     let start = Instant::now();
     let policy = timeouts(Duration::ZERO, Duration::ZERO, Duration::from_secs(8));
     let error = outcome(&policy, never(), get()).await.unwrap_err();
@@ -216,7 +216,7 @@ async fn a_response_without_a_body_is_not_wrapped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_default_bounds_the_head_and_what_flows_goes_on_for_as_long_as_it_flows() {
+async fn the_default_timeout_ends_with_the_head_and_a_body_may_then_take_any_time() {
     for (whole, cut) in [(false, false), (true, true)] {
         let mut policy = Policy::default();
         policy.timeouts.whole = whole;
@@ -269,7 +269,7 @@ async fn the_default_counts_from_the_end_of_an_upload_and_a_set_timeout_from_its
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_is_overdue_only_when_it_has_had_the_whole_request_for_so_long() {
+async fn an_endpoint_is_overdue_only_if_it_has_had_the_whole_request_for_the_timeout() {
     for (whole, late) in [(false, [false, false, true]), (true, [true, true, true])] {
         let (upload, request) = channel();
         let (tell, told) = tokio::sync::oneshot::channel();
@@ -297,7 +297,7 @@ async fn an_endpoint_is_overdue_only_when_it_has_had_the_whole_request_for_so_lo
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upload_that_says_nothing_is_bounded_by_silence_alone() {
+async fn only_the_idle_timeout_ends_an_upload() {
     let (_upload, request) = channel();
     let script = Script::default().then(|mut call| async move {
         let _ = read(call.request.body_mut()).await;
@@ -316,7 +316,7 @@ fn content_types_are_compared_without_case() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_is_blamed_for_the_routes_deadlines_but_not_for_the_callers() {
+async fn the_routes_deadline_counts_against_the_endpoint_but_the_callers_does_not() {
     let second = Duration::from_secs(1);
     for (policy, call, ejected) in [
         (timeouts(second, Duration::ZERO, Duration::ZERO), get as fn() -> Call, true),

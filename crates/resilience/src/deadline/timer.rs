@@ -1,8 +1,9 @@
-//! One timer for a deadline and for silence.
+//! One timer for a deadline and for the idle timeout.
 //!
-//! **Rule.** An idle time of `idle` is found by counting: the timer ticks four times in it, a byte only sets a flag, and the fourth tick in
-//! a row that finds no flag ends the stream. It is cut between 1 and 1.25 times `idle` after its last byte, and exactly after `idle` where
-//! none ever came. A frame costs no clock read, no timer reset and no allocation; Envoy re-arms its timer with every frame.
+//! **Rule.** An idle time of `idle` is found by counting: the timer ticks four times in it, a byte only sets a flag,
+//! and the fourth tick in a row that finds no flag ends the stream. It is cut between 1 and 1.25 times `idle` after its
+//! last byte, and exactly after `idle` if no byte ever came. A frame costs no clock read, no timer reset and no
+//! allocation; Envoy re-arms its timer with every frame.
 
 use std::{
     future::Future,
@@ -45,7 +46,7 @@ impl Limits {
 #[derive(Debug)]
 pub(super) struct Limit {
     pub(super) time: Duration,
-    /// The request brought it with it; else it is the route's `timeout`.
+    /// The caller sent it with the request; otherwise it is the route's `timeout`.
     pub(super) is_callers: bool,
 }
 
@@ -75,7 +76,8 @@ impl Timer {
         self.start
     }
 
-    /// Which limit ended it, for people: its key and its value. `missing` is what had not come until the deadline.
+    /// The limit that ended it, for people: its key and its value. `missing` says what had not come before the
+    /// deadline.
     pub(super) fn cause(&self, reason: Reason, missing: &str, limit: Option<&Limit>) -> String {
         match limit {
             _ if reason == Reason::IdleTimeout => {
@@ -94,7 +96,7 @@ impl Timer {
         Limits { deadline, after_upload: None, ..self.limits.clone() }
     }
 
-    /// Ready with the reason once a limit is passed. `active`: bytes went by since the last call.
+    /// Ready with the reason once a limit has passed. `active`: bytes passed since the last call.
     pub(super) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>, active: bool) -> Poll<Reason> {
         let mut this = self.project();
         if this.limits.none() {
@@ -103,7 +105,7 @@ impl Timer {
         *this.active |= active;
         let over = this.limits.upload.as_ref().is_none_or(|upload| upload.over.get());
         if let Some(timeout) = this.limits.after_upload.take_if(|_| over) {
-            // At the first look the request ended as it began, and that instant is known.
+            // At the first poll the request has already ended, at its begin, and that instant is known.
             let begun = this.start.filter(|_| this.sleep.is_none());
             let due = begun.unwrap_or_else(Instant::now).checked_add(timeout);
             if let Some(upload) = &this.limits.upload {

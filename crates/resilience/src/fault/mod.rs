@@ -1,9 +1,10 @@
-//! Faults on purpose: what does a caller do when its upstream is slow or fails?
+//! Faults that are injected on purpose, to test what a caller does when its upstream is slow or fails.
 //!
-//! **Rule.** Of the requests with the configured header (all, by default) a share waits, a share is answered by attache with
-//! a status, and the responses of a share come at a bounded rate ([`pace`]); the three are drawn apart, the wait comes first. A
-//! gRPC call that is aborted gets `fault-injected`'s grpc-status. Nothing of an aborted request reaches the upstream, and none of
-//! it counts against its health, breaker or budget. A slow response is still bound by the route's `timeout`.
+//! **Rule.** Among the requests with the configured header (by default all), a share waits, attache answers a share
+//! with a status, and the responses of a share are slowed to a rate ([`pace`]). The three are chosen independently; the
+//! wait comes first. An aborted gRPC call gets the grpc-status of `fault-injected`. An aborted request never reaches
+//! the upstream, and doesn't count against its health, breaker or budget. The route's `timeout` also applies to a slow
+//! response.
 //!
 //! **Source.** Envoy's fault filter (`delay`, `abort`, `response_rate_limit`, each with its percentage; `headers`). Differences: the
 //! share is configured only, never taken from a request's own headers (`x-envoy-fault-*`), so that no caller can turn it on.
@@ -115,7 +116,7 @@ pin_project! {
     #[project = StepProjection]
     enum Step<S, F> {
         Through { #[pin] future: F },
-        // A box, so that a call without a fault has no room for it.
+        // Boxed, so that a call without a fault needs no memory for it.
         Waiting { waiting: Box<Waiting<S>> },
     }
 }
@@ -138,7 +139,7 @@ where
                     if let Some(sleep) = &mut waiting.sleep {
                         ready!(sleep.as_mut().poll(cx));
                     }
-                    // So that it isn't polled again while the service makes itself ready.
+                    // Removed, so that it isn't polled again while the service becomes ready.
                     waiting.sleep = None;
                     if let Some(abort) = waiting.abort.take() {
                         return Poll::Ready(abort.map(respond));
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_requests_with_the_header_are_meant() {
+    async fn only_requests_with_the_header_get_the_fault() {
         let name = HeaderName::from_static("x-chaos");
         let header = Some((name, Some("yes".into())));
         let route = route(Fault { header, abort: Some(ABORT), ..Fault::default() });
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_share_is_a_share() {
+    async fn only_the_configured_share_of_the_requests_gets_the_fault() {
         fastrand::seed(1);
         let abort = Some(FaultAbort { share: 0.3, ..ABORT });
         let route = route(Fault { abort, ..Fault::default() });

@@ -1,8 +1,8 @@
-//! A response's body at a bounded rate.
+//! A response's body at a limited rate.
 //!
-//! **Rule.** A token is a byte. The bucket begins with a slice of 1/20 s, holds no more than that, and is filled evenly. A frame is
-//! handed on in pieces as tokens come, and the next one isn't asked for before that: back-pressure reaches the upstream. Heads
-//! and trailers cost nothing.
+//! **Rule.** A token is a byte. The bucket begins with a slice of 1/20 s, holds no more than that, and is filled
+//! evenly. A frame is passed on in pieces as tokens come, and the next frame is polled only afterwards, so that
+//! back-pressure reaches the upstream. Heads and trailers cost nothing.
 //!
 //! **Source.** Envoy's stream rate limiter, whose slice is 50 ms too.
 
@@ -74,9 +74,9 @@ impl HttpBody for Paced {
             let now = Instant::now();
             let since = this.filled.replace(now).map_or(Duration::ZERO, |filled| now - filled);
             *this.tokens = (*this.tokens + since.as_secs_f64() * *this.limit).min(slice(*this.limit));
-            // A hair more, so that a whole slice isn't a byte short in binary.
+            // A little more, so that rounding doesn't make a whole slice one byte too short.
             let whole = ((*this.tokens + 1e-6) as usize).min(this.held.len());
-            // Pieces of a slice, or the last one: not a frame for each byte.
+            // Only whole slices and the last piece are passed on, not one frame for each byte.
             let wanted = slice(*this.limit).min(this.held.len() as f64);
             if whole as f64 + 1.0 > wanted {
                 *this.tokens -= whole as f64;

@@ -1,4 +1,4 @@
-//! What `tests/fuzz` needs beside the public interface: what an answer of the rate limit service does to heads.
+//! An interface for `tests/fuzz`: applies an answer of the rate limit service to heads.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use prost::Message as _;
 
 use super::{add, messages, over_limit};
 
-/// What became of a request.
+/// What happened to a request.
 #[derive(Debug)]
 pub enum Limited {
-    /// It goes on; both heads have what the service wanted added.
+    /// It continues; both heads have the fields that the service added.
     Through,
     /// It was refused, with these fields and this `Retry-After`.
     Refused(Option<Box<Fields>>, Option<Duration>),
 }
 
-/// Does to the heads of a request and of its response what a `RateLimitResponse` says; `None` where `message` is none.
+/// Applies a `RateLimitResponse` to the heads of a request and of its response; `None` if `message` is not one.
 pub fn apply(message: &[u8], request: &mut Fields, response: &mut Fields) -> Option<Limited> {
     let answer = messages::Answer::from(messages::Response::decode(message).ok()?);
     if answer.over_limit {

@@ -1,7 +1,7 @@
 //! The messages of `envoy.service.ratelimit.v3`, as far as they are used.
 //!
-//! Sources: envoy/service/ratelimit/v3/rls.proto, envoy/extensions/common/ratelimit/v3/ratelimit.proto. Texts that end in header fields are
-//! read as bytes: they need not be UTF-8.
+//! Sources: envoy/service/ratelimit/v3/rls.proto, envoy/extensions/common/ratelimit/v3/ratelimit.proto. Texts that
+//! become header fields are read as bytes, because they may not be UTF-8.
 
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ struct HeaderValue {
 
 const OVER_LIMIT: i32 = 2;
 
-/// What the service answered.
+/// The answer of the service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Answer {
     /// `OVER_LIMIT`; anything else lets the request through.
@@ -102,14 +102,14 @@ pub(super) struct Answer {
     pub(super) request_headers: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// What is known of one descriptor's limit.
+/// The state of one descriptor's limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Status {
     pub(super) over_limit: bool,
     /// Requests for each unit of time; `None` where the descriptor has no limit.
     pub(super) limit: Option<u32>,
     pub(super) remaining: u32,
-    /// Until the bucket is full again.
+    /// Time until the bucket is full again.
     pub(super) reset: Option<Duration>,
 }
 

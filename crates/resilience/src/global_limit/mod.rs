@@ -1,12 +1,12 @@
 //! Global rate limits: before a request continues, attache asks a service that counts for all proxies.
 //!
 //! **Rule.** The route's descriptors, filled with the request's values, go to
-//! `envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit` of an upstream of the config. `OVER_LIMIT` is 429,
-//! `rate-limited`, with `x-envoy-ratelimited`, `RateLimit-*` (as local limits) and `Retry-After` from the fullest
-//! bucket's status. Headers that the service wants added are added: to the answer, or to the request and its response.
-//! When the service doesn't answer within `timeout`, `failure_mode` decides.
+//! `envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit` of an upstream of the config. attache answers
+//! `OVER_LIMIT` with 429, `rate-limited`, `x-envoy-ratelimited`, `RateLimit-*` (like local limits) and `Retry-After`,
+//! from the bucket that is over its limit for the longest time. Headers from the service are added: to this answer, or
+//! to the request and its response. When the service doesn't answer within `timeout`, `failure_mode` decides.
 //!
-//! A descriptor of which a value is missing is left out; a request of which none is left isn't asked for.
+//! A descriptor with a missing value is left out. If no descriptor is left, the service isn't asked.
 //!
 //! **Source.** Envoy's `ratelimit` filter and its rate limit actions, with their names. Differences: one `timeout`, no
 //! retries, as there; the service's headers replace those of the same name, so a client can't send them ahead;
@@ -43,7 +43,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 
 type BoxFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>>;
 
-/// What asks for one route on one worker.
+/// Asks the service for one route on one worker.
 #[derive(Debug)]
 pub struct GlobalLimiter {
     config: GlobalRateLimit,
@@ -57,7 +57,7 @@ impl GlobalLimiter {
         Rc::new(Self { config, route, service })
     }
 
-    /// The question for a request; `None` where there is nothing to count.
+    /// The question about a request; `None` if there is nothing to count.
     fn question(&self, call: &Call) -> Option<messages::Request> {
         let filled = self.config.descriptors.iter().filter_map(|actions| self.descriptor(actions, call));
         let descriptors: Vec<_> = filled.collect();
@@ -94,7 +94,7 @@ impl GlobalLimiter {
                     None => return None,
                 },
             };
-            // The service takes no empty values.
+            // The service accepts no empty values.
             if value.is_empty() {
                 return None;
             }
@@ -103,7 +103,7 @@ impl GlobalLimiter {
         (!entries.is_empty()).then_some(messages::Descriptor { entries })
     }
 
-    /// Asks; an error says why there is no answer.
+    /// Asks the service. The error says why there is no answer.
     async fn ask(&self, question: messages::Request, listener: Name) -> Result<messages::Answer, String> {
         const METHOD: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
         let answer =
@@ -150,7 +150,7 @@ where
         match asked {
             None => GlobalLimitFuture { step: Step::Through { future: self.inner.call(call) } },
             Some((limiter, question)) => {
-                // One allocation for a request that another machine is asked about.
+                // One allocation, only for requests that need a question to another machine.
                 let future = Box::pin(limited(limiter.clone(), question, self.inner.clone(), call));
                 GlobalLimitFuture { step: Step::Asked { future } }
             }
@@ -192,7 +192,7 @@ fn over_limit(answer: &messages::Answer) -> Error {
     let mut error = Error::new(Reason::RateLimited, SentPart::Nothing);
     let mut headers = Fields::new();
     headers.insert("x-envoy-ratelimited", HeaderValue::from_static("true"));
-    // The one that is longest over its limit: only then is there room in all.
+    // The descriptor that is over its limit for the longest time: only after that all have room.
     let over = answer.statuses.iter().filter(|status| status.over_limit);
     if let Some(status) = over.max_by_key(|status| status.reset) {
         if let Some(limit) = status.limit {
@@ -209,7 +209,7 @@ fn over_limit(answer: &messages::Answer) -> Error {
     error
 }
 
-/// Adds what the service wants added, but nothing that says where a message ends (RFC 9112 section 11.2).
+/// Adds headers from the service, except those that say where a message ends (RFC 9112 section 11.2).
 fn add(headers: &mut Fields, added: &[(Vec<u8>, Vec<u8>)]) {
     for (name, value) in added {
         let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else {

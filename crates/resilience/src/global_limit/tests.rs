@@ -60,7 +60,7 @@ async fn send(limiter: Rc<GlobalLimiter>, upstream: &Script, call: Call) -> Resu
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_over_the_limit_is_not_sent_and_told_when_to_come_back() {
+async fn a_request_over_the_limit_is_not_sent_and_its_answer_says_when_to_retry() {
     let service = Script::default().answer(1, || Ok(answers(&OVER, "0")));
     let upstream = Script::default();
     let error = send(limiter(FailureMode::Allow, &service), &upstream, request("ann")).await.unwrap_err();
@@ -74,7 +74,7 @@ async fn what_is_over_the_limit_is_not_sent_and_told_when_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_within_it_goes_on_with_the_services_headers() {
+async fn a_request_within_the_limit_continues_with_the_services_headers() {
     let service = Script::default().answer(1, || Ok(answers(&FINE, "0")));
     let upstream = Script::default().answer(2, || Ok(respond(200)));
     let response = send(limiter(FailureMode::Deny, &service), &upstream, request("ann")).await.unwrap();
@@ -97,7 +97,7 @@ async fn a_request_without_a_value_to_count_is_not_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_does_not_answer_is_waited_for_exactly_so_long_and_then_the_mode_decides() {
+async fn after_exactly_the_timeout_without_an_answer_the_mode_decides() {
     for (mode, expected) in
         [(FailureMode::Allow, Ok(StatusCode::OK)), (FailureMode::Deny, Err(Reason::RateLimitServiceError))]
     {
@@ -114,7 +114,7 @@ async fn a_service_that_does_not_answer_is_waited_for_exactly_so_long_and_then_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_are_none_are_failures() {
+async fn invalid_answers_are_failures() {
     let bad: [fn() -> Outcome; 5] = [
         || Ok(answers(&FINE, "14")),
         || Ok(answers(&FINE[..9], "0")),
@@ -130,7 +130,7 @@ async fn answers_that_are_none_are_failures() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn descriptors_are_filled_with_what_is_known_of_the_request() {
+async fn descriptors_are_filled_with_values_of_the_request() {
     let mut config = config(FailureMode::Allow);
     let generic = DescriptorAction::GenericKey(GenericKey {
         descriptor_key: "generic_key".into(),

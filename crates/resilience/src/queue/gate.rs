@@ -1,4 +1,5 @@
-//! What all workers share of an upstream's permits: how many there are, how many are taken, and how many wait.
+//! The state of an upstream's permits that all workers share: how many there are, how many are taken, and how many
+//! calls wait.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -20,7 +21,7 @@ use crate::{
 pub struct Gate {
     /// The upstream, for metrics.
     pub(super) name: model::Name,
-    /// `circuit_breaker.max_requests`, where calls wait for it instead of being refused.
+    /// `circuit_breaker.max_requests`, if calls wait for it and are not refused at once.
     most: u32,
     pub(super) adaptive: Option<Gradient>,
     pub(super) queue: Option<model::Queue>,
@@ -35,7 +36,7 @@ pub struct Gate {
 /// The current state of a [`Gate`], for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateReading {
-    /// Calls at once, whichever limit is the lowest.
+    /// The lowest limit of running calls.
     pub limit: u32,
     /// Calls that run.
     pub running: u32,
@@ -57,9 +58,9 @@ impl Gate {
         }
         let breaker = &config.circuit_breaker;
         let most = match (&config.queue, config.protocol) {
-            // Without a queue the pool refuses them, with its own reason.
+            // Without a queue the pool refuses further calls, with its own reason.
             (None, _) => u32::MAX,
-            // One call for each connection: further calls would wait in the pool, which does not know urgency.
+            // One call for each connection: further calls would wait in the pool, which does not know their urgency.
             (Some(_), model::UpstreamProtocol::Http1) => breaker.max_requests.min(breaker.max_connections),
             (Some(_), _) => breaker.max_requests,
         };
@@ -92,7 +93,7 @@ impl Gate {
         self.adaptive.as_ref().map_or(self.most, |adaptive| adaptive.limit().min(self.most))
     }
 
-    /// As it stands.
+    /// The current state.
     pub fn reading(&self) -> GateReading {
         GateReading {
             limit: self.limit(),
@@ -108,7 +109,8 @@ impl Gate {
         self.running.load(Relaxed)
     }
 
-    /// Takes a permit, if there is one; how many run then. Never one too many, however many workers ask at once.
+    /// Takes a permit, if one is free, and returns the number of running calls. It never takes one too many, even if
+    /// many workers ask at once.
     pub(super) fn enter(&self) -> Option<u32> {
         take(&self.running, self.limit())
     }
@@ -127,7 +129,7 @@ impl Gate {
         }
     }
 
-    /// Counts a call that is refused, and says why.
+    /// Counts a refused call, and returns the reason.
     pub(super) fn refuse(&self, waited: bool) -> Reason {
         count(if waited { &self.shed } else { &self.refused });
         let reason = if self.queue.is_some() { Reason::OverflowQueue } else { Reason::OverflowAdaptive };

@@ -1,8 +1,9 @@
 //! The calls of one worker that wait for a permit at one upstream.
 //!
-//! Only this worker uses them; what workers share is in the [`Gate`]. A permit that comes free on this worker goes to its own line at once.
-//! One that comes free on another is found by a look once a millisecond, and left to us by that worker while it holds more than its share:
-//! the limit divided by the workers that have a line.
+//! Only this worker uses them; the [`Gate`] has the state that workers share. A permit that this worker releases goes
+//! to its own line at once. Permits that other workers release are found by a check once a millisecond. A worker leaves
+//! its permits to others while it holds more than its share: the limit divided by the number of workers that have a
+//! line.
 
 use std::{
     cell::{Cell, RefCell},
@@ -32,7 +33,7 @@ thread_local! {
 /// One worker's part of an upstream's queue.
 pub(super) struct Line {
     pub(super) gate: Arc<Gate>,
-    /// Places that calls of this worker hold.
+    /// Permits that calls of this worker hold.
     held: Cell<u32>,
     waiting: RefCell<Waiting>,
     looking: Cell<bool>,
@@ -43,7 +44,7 @@ pub(super) struct Line {
 struct Waiting {
     classes: [VecDeque<Rc<Waiter>>; CLASSES],
     count: usize,
-    /// Since when it has not been empty.
+    /// The instant since which it has not been empty.
     busy_since: Option<Instant>,
 }
 
@@ -52,7 +53,7 @@ pub(super) struct Waiter {
     class: usize,
     state: Cell<State>,
     waker: RefCell<Option<Waker>>,
-    /// `None` where its caller's deadline comes first, which is kept above.
+    /// `None` if its caller's deadline, which the layer above enforces, comes first.
     pub(super) expires: Option<Instant>,
     deadline: Option<Instant>,
 }
@@ -65,7 +66,7 @@ enum State {
     Shed,
 }
 
-/// What becomes of a call that comes.
+/// What happens to a new call.
 pub(super) enum Arrival {
     Enters(QueuePermit),
     Waits(Wait),
@@ -92,7 +93,7 @@ impl Line {
         })
     }
 
-    /// A call comes.
+    /// Handles a new call.
     pub(super) fn arrive(self: &Rc<Self>, class: u8, deadline: Option<Instant>, now: Instant) -> Arrival {
         if self.waiting.borrow().count == 0
             && let Some(permit) = self.enter(now)
@@ -102,7 +103,7 @@ impl Line {
         let Some(queue) = &self.gate.queue else { return Arrival::Refused };
         let class = usize::from(class).min(CLASSES - 1);
         if self.gate.waiting.fetch_add(1, Relaxed) >= queue.max {
-            // Somebody less urgent makes room, or there is none.
+            // A less urgent call makes room; if there is none, the new call is refused.
             let less_urgent = self.waiting.borrow_mut().least_urgent_below(class, now, queue.interval);
             let Some(waiter) = less_urgent else {
                 self.gate.waiting.fetch_sub(1, Relaxed);
@@ -131,7 +132,7 @@ impl Line {
         }
         drop(waiting);
         self.keep_looking();
-        // It may be the most urgent one, and a permit free that this worker may take by now.
+        // It may be the most urgent call, and this worker may now be allowed to take a free permit.
         self.serve(now);
         Arrival::Waits(Wait { line: self.clone(), waiter })
     }
@@ -150,14 +151,14 @@ impl Line {
         QueuePermit { line: self.clone(), since: now, phase }
     }
 
-    /// Other workers' lines get their share.
+    /// Whether this worker may take a permit, so that other workers' lines get their share.
     fn may_take(&self) -> bool {
         let own = u32::from(self.waiting.borrow().busy_since.is_some());
         let others = self.gate.hungry.load(Relaxed).saturating_sub(own);
         others == 0 || self.held.get() < self.gate.limit().div_ceil(others + 1)
     }
 
-    /// Calls in those who wait, as far as there are permits.
+    /// Lets waiting calls continue, as long as there are permits.
     fn serve(&self, now: Instant) {
         let Some(queue) = &self.gate.queue else { return };
         while self.waiting.borrow().count > 0 && self.may_take() {
@@ -166,7 +167,7 @@ impl Line {
             }
             let next = self.waiting.borrow_mut().next(now, queue.interval);
             match next {
-                // Its caller no longer waits: it is not sent, and the permit goes to the next.
+                // Its caller no longer waits: the call is not sent, and the permit goes to the next one.
                 Some(waiter) if waiter.deadline.is_some_and(|deadline| deadline <= now) => {
                     self.gate.leave();
                     self.end(&waiter, State::Shed);
@@ -183,7 +184,7 @@ impl Line {
         }
     }
 
-    /// A call that is out of the line learns what became of it.
+    /// Tells a call that left the line its result.
     fn end(&self, waiter: &Waiter, state: State) {
         waiter.state.set(state);
         self.left(1);
@@ -192,7 +193,7 @@ impl Line {
         }
     }
 
-    /// So many are no longer in line.
+    /// `count` calls have left the line.
     fn left(&self, count: u32) {
         self.gate.waiting.fetch_sub(count, Relaxed);
         let mut waiting = self.waiting.borrow_mut();
@@ -202,7 +203,7 @@ impl Line {
         }
     }
 
-    /// A call has waited too long. Those behind it have less of a chance, so they go first.
+    /// A call has waited too long. Calls with less of a chance are refused before it.
     fn expire(&self, waiter: &Rc<Waiter>) {
         self.remove(waiter);
         waiter.state.set(State::Shed);
@@ -251,14 +252,15 @@ impl Waiting {
         self.busy_since.is_some_and(|since| now.saturating_duration_since(since) >= interval)
     }
 
-    /// The most urgent one; of equals the first, or, where the queue doesn't drain, the last: it has the most of its time left.
+    /// The most urgent call. Among equals it is the first; if the queue doesn't become empty, it is the last, which has
+    /// the most time left.
     fn next(&mut self, now: Instant, interval: Duration) -> Option<Rc<Waiter>> {
         let newest = self.overloaded(now, interval);
         let class = self.classes.iter_mut().find(|class| !class.is_empty())?;
         if newest { class.pop_back() } else { class.pop_front() }
     }
 
-    /// The one with the least chance among those that are less urgent than `class`.
+    /// The call with the least chance among those that are less urgent than `class`.
     fn least_urgent_below(&mut self, class: usize, now: Instant, interval: Duration) -> Option<Rc<Waiter>> {
         let newest_first = self.overloaded(now, interval);
         let below = self.classes.get_mut(class + 1..)?;
@@ -278,7 +280,7 @@ impl Waiting {
     }
 }
 
-/// A call's wait; dropping it leaves the line.
+/// A call's wait. Dropping it removes the call from the line.
 pub(super) struct Wait {
     line: Rc<Line>,
     pub(super) waiter: Rc<Waiter>,
@@ -296,7 +298,7 @@ impl Wait {
                 Poll::Pending
             }
             State::Called => {
-                // What it held is the permit's from here.
+                // From now on the permit holds what the wait held.
                 self.waiter.state.set(State::Shed);
                 self.line.held.set(self.line.held.get().saturating_sub(1));
                 let running = self.line.gate.running();
@@ -325,7 +327,7 @@ pub(super) struct QueuePermit {
 }
 
 impl QueuePermit {
-    /// How long the call took is a sample.
+    /// Reports the duration of the call as a sample.
     pub(super) fn sample(&self) {
         let now = Instant::now();
         self.line.gate.sample(self.phase, now.saturating_duration_since(self.since), now);

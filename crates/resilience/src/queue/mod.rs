@@ -1,19 +1,19 @@
 //! Which calls go to an upstream now, which wait for a short time, and which are refused at once with `Retry-After`.
 //!
-//! **Limit.** The adaptive one ([`crate::adaptive`]), if it is on; with a queue also `circuit_breaker.max_requests` (and
-//! `max_connections`, where a connection carries one call). A call counts from here to its response's end; under an adaptive limit a
-//! response that streams counts to its head, since an open stream is no work.
+//! **Limit.** The adaptive one ([`crate::adaptive`]), if it is on; with a queue also `circuit_breaker.max_requests`
+//! (and `max_connections`, where a connection carries one call). A call counts from here to its response's end; under
+//! an adaptive limit a response that streams counts only to its head, since an open stream causes no work.
 //!
 //! **Without a queue** a call beyond the limit is refused at once: 503, `overflow-adaptive`.
 //!
 //! **With one** it waits, at most `interval`; but once the queue has not been empty for `interval`, at most `target`,
-//! and the newest goes first. So a burst is absorbed whole, while a standing queue, which only adds latency, is kept
-//! near `target`, and calls that are served are fresh: the caller of an old call has probably given up. A call that waited too long, or
-//! finds the queue full, is refused: 503, `overflow-queue`.
+//! and the newest goes first. So a short burst waits as a whole, while a standing queue, which only adds latency, stays
+//! near `target`. Served calls are then new ones: the caller of an old call has probably left. A call that waited too
+//! long, or finds the queue full, is refused: 503, `overflow-queue`.
 //!
-//! **Urgency** (`priority_header`): a permit goes to the most urgent call that waits. When one is refused after its wait, those
-//! that are less urgent are refused with it, and a full queue makes room by its least urgent call: within one worker no call is refused
-//! while a less urgent one waits.
+//! **Urgency** (`priority_header`): a permit goes to the most urgent call that waits. When one is refused after its
+//! wait, less urgent ones are refused with it, and a full queue refuses its least urgent call to make room: within one
+//! worker no call is refused while a less urgent one waits.
 //!
 //! **Deadlines.** A call whose deadline has passed is not sent. A gRPC call that waited is sent with the time that remains.
 //!
@@ -54,7 +54,7 @@ pub use urgency::urgency;
 
 use crate::{UpstreamState, deadline};
 
-/// Lets calls to an upstream in as it has permits.
+/// Lets calls to an upstream through as it has permits.
 #[derive(Clone)]
 pub struct Admission<S> {
     inner: S,
@@ -62,7 +62,7 @@ pub struct Admission<S> {
 }
 
 impl<S> Admission<S> {
-    /// Puts the upstream's gate before a service. Made on the worker that uses it.
+    /// Puts the upstream's gate before a service. It must be made on the worker that uses it.
     pub fn new(inner: S, state: &Arc<UpstreamState>) -> Self {
         Self { inner, line: state.gate.as_ref().map(Line::of) }
     }
@@ -105,7 +105,7 @@ where
             }
             Arrival::Refused => Step::Refused { error: Some(Box::new(refusal(line.gate.refuse(false)))) },
             Arrival::Waits(wait) => {
-                // Two allocations for a call that has to wait.
+                // Two allocations, only for a call that has to wait.
                 let waiting = Waiting {
                     timer: wait.waiter.expires.map(|expires| Box::pin(sleep_until(expires))),
                     service: self.inner.clone(),
@@ -135,7 +135,7 @@ struct Waiting<S> {
 }
 
 impl<S: Service<Call>> Waiting<S> {
-    /// The call's turn, or that it has none.
+    /// Ready when the call may continue, or with its refusal.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(S::Future, SharedPermit), Error>> {
         let expired = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
         let permit = ready!(self.wait.poll(cx, expired));
@@ -173,7 +173,7 @@ pin_project! {
     enum Step<S, F> {
         Waiting { waiting: Box<Waiting<S>> },
         Running { #[pin] future: F, permit: Option<SharedPermit> },
-        // Seldom there, hence the box.
+        // Rarely used, so it is boxed.
         Refused { error: Option<Box<Error>> },
     }
 }
@@ -218,7 +218,7 @@ impl SharedPermit {
         Self(Rc::new(permit))
     }
 
-    /// The attempt tells when its answer's head came: that is what is measured.
+    /// The attempt reports when its answer's head came: this latency is measured.
     fn judges(&self, call: &mut Call) {
         if self.0.adaptive() {
             call.judges.load = Some(self.0.clone());
@@ -228,14 +228,14 @@ impl SharedPermit {
 
 impl Load for QueuePermit {
     fn answered(&self, outcome: Outcome) {
-        // An upstream that fails at once must not look quick. What was overdue would have taken longer still.
+        // An upstream that fails at once must not look fast. An overdue call would have taken even longer.
         if matches!(outcome, Outcome::Success | Outcome::Overdue(_)) {
             self.sample();
         }
     }
 }
 
-/// The response has arrived, or there will be none: the body keeps the permit.
+/// The response has arrived, or none will come. Its body keeps the permit.
 fn answered(outcome: Result<Response<Body>, Error>, permit: SharedPermit) -> Result<Response<Body>, Error> {
     let response = outcome?;
     if response.body().is_end_stream() || (permit.0.adaptive() && deadline::streams(&response)) {

@@ -15,7 +15,7 @@ use crate::{
 
 const MS: Duration = Duration::from_millis(1);
 
-/// An upstream that takes its time, and notes who came when and how many there were at once.
+/// A slow upstream, which records when each call came and how many ran at once.
 #[derive(Clone, Default)]
 struct Slow {
     seen: Rc<RefCell<Vec<(String, Instant)>>>,
@@ -86,7 +86,7 @@ impl Bench {
         Self { state: state_of(config), slow: Slow::default(), start: Instant::now(), policy }
     }
 
-    /// Sends a call now; how it ends, and when.
+    /// Sends a call now. The result says how it ends, and when.
     fn send(&self, name: &str, urgency: u8, takes: u32) -> Sent_ {
         let mut call = get();
         let headers = call.request.headers_mut();
@@ -106,7 +106,7 @@ impl Bench {
         tokio::time::sleep_until(self.start + Duration::from_millis(millis)).await;
     }
 
-    /// Names in the order in which the upstream saw them, with the milliseconds.
+    /// Names in the order in which the upstream saw them, with times in milliseconds.
     fn seen(&self) -> Vec<(String, u128)> {
         let millis = |at: &Instant| at.duration_since(self.start).as_millis();
         self.slow.seen.borrow().iter().map(|(name, at)| (name.clone(), millis(at))).collect()
@@ -118,7 +118,7 @@ fn seen(list: &[(&str, u128)]) -> Vec<(String, u128)> {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
-async fn a_place_that_comes_free_goes_to_the_most_urgent_and_then_to_the_first() {
+async fn a_released_permit_goes_to_the_most_urgent_and_then_to_the_first() {
     let bench = Bench::new(1, model::Queue::default());
     for (name, urgency) in [("first", 3), ("later", 5), ("second", 3), ("now", 0), ("third", 3)] {
         drop(bench.send(name, urgency, 10));
@@ -142,7 +142,7 @@ async fn a_burst_waits_for_the_interval_and_a_standing_queue_for_the_target() {
     let standing = bench.send("standing", 3, 10);
     assert_eq!(standing.await.unwrap(), (Err(Reason::OverflowQueue), 115 * MS));
     assert_eq!(last.await.unwrap(), (Err(Reason::OverflowQueue), 199 * MS));
-    // It was empty for a moment: what comes now is a burst again.
+    // It was empty for a moment, so the next calls are a burst again.
     bench.at(200).await;
     assert_eq!(bench.send("burst", 3, 10).await.unwrap(), (Err(Reason::OverflowQueue), 300 * MS));
     let reading = bench.state.gate.as_ref().unwrap().reading();
@@ -165,7 +165,7 @@ async fn in_a_standing_queue_the_newest_goes_first() {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
-async fn whoever_is_less_urgent_than_one_that_is_shed_is_shed_with_it() {
+async fn less_urgent_calls_are_shed_together_with_a_shed_call() {
     let bench = Bench::new(1, model::Queue::default());
     drop(bench.send("runs", 3, 1000));
     tokio::task::yield_now().await;
@@ -193,7 +193,7 @@ async fn a_full_queue_makes_room_by_its_least_urgent_call() {
 
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn of_equals_a_full_queue_sheds_the_one_with_the_least_chance() {
-    // While the first is served first, that is the newest.
+    // While the first call is served first, the newest has the least chance.
     let bench = Bench::new(1, model::Queue { max: 2, ..model::Queue::default() });
     drop(bench.send("runs", 3, 50));
     tokio::task::yield_now().await;
@@ -203,7 +203,7 @@ async fn of_equals_a_full_queue_sheds_the_one_with_the_least_chance() {
     assert_eq!(newer.await.unwrap(), (Err(Reason::OverflowQueue), Duration::ZERO));
     assert_eq!(older.await.unwrap().0, Ok(200));
 
-    // In a standing queue the newest is served first, so it is the oldest.
+    // In a standing queue the newest is served first, so the oldest has the least chance.
     let bench = Bench::new(1, model::Queue { max: 2, target: 50 * MS, ..model::Queue::default() });
     drop(bench.send("runs", 3, 120));
     tokio::task::yield_now().await;
@@ -219,7 +219,7 @@ async fn of_equals_a_full_queue_sheds_the_one_with_the_least_chance() {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
-async fn a_worker_leaves_the_others_their_share_of_the_places() {
+async fn a_worker_leaves_the_others_their_share_of_the_permits() {
     let bench = Bench::new(4, model::Queue::default());
     // Another worker has a line.
     bench.state.gate.as_ref().unwrap().hungry.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -231,7 +231,7 @@ async fn a_worker_leaves_the_others_their_share_of_the_places() {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
-async fn a_call_whose_deadline_passes_in_line_is_not_sent_and_a_caller_that_left_holds_no_place() {
+async fn a_call_whose_deadline_passes_in_line_is_not_sent_and_a_caller_that_left_holds_no_permit() {
     let mut bench = Bench::new(1, model::Queue::default());
     drop(bench.send("runs", 3, 40));
     tokio::task::yield_now().await;
@@ -249,7 +249,7 @@ async fn a_call_whose_deadline_passes_in_line_is_not_sent_and_a_caller_that_left
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
-async fn a_grpc_callee_is_told_what_remains_after_the_wait() {
+async fn a_grpc_upstream_is_told_the_time_that_remains_after_the_wait() {
     let bench = Bench::new(1, model::Queue::default());
     drop(bench.send("runs", 3, 30));
     tokio::task::yield_now().await;
@@ -269,7 +269,7 @@ fn adaptive(queue: Option<model::Queue>) -> model::Upstream {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
-async fn beyond_the_adaptive_limit_a_call_is_refused_at_once_and_never_tried_again() {
+async fn beyond_the_adaptive_limit_a_call_is_refused_at_once_and_not_retried() {
     let mut bench = Bench::of(adaptive(None));
     bench.policy.retry = Retry { on: vec![model::RetryOn::ServerError], ..Retry::default() };
     let calls: Vec<_> = (0..5).map(|n| bench.send(&n.to_string(), 3, 10)).collect();
@@ -320,7 +320,7 @@ async fn calls_cut_by_their_deadline_are_samples_and_failures_are_none() {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
-async fn a_place_is_held_until_the_bodys_end() {
+async fn a_permit_is_held_until_the_bodys_end() {
     let bench = Bench::new(2, model::Queue::default());
     let (sender, body) = crate::testing::channel();
     let script = crate::testing::Script::default().then(|_| async { Ok(Response::new(body)) });
@@ -334,7 +334,7 @@ async fn a_place_is_held_until_the_bodys_end() {
 }
 
 #[test]
-fn no_worker_ever_takes_a_place_too_many() {
+fn no_worker_ever_takes_a_permit_too_many() {
     let mut config = upstream();
     config.circuit_breaker.max_requests = 7;
     config.queue = Some(model::Queue::default());
@@ -388,7 +388,7 @@ async fn storm(max_requests: u32, max: u32, calls: Vec<(u64, u8, u32)>) -> (u32,
 
 proptest! {
     #[test]
-    fn never_above_the_limit_and_nobody_is_shed_while_somebody_less_urgent_waits(
+    fn never_above_the_limit_and_no_call_is_shed_while_a_less_urgent_one_waits(
         max_requests in 1_u32..4,
         max in 1_u32..12,
         calls in prop::collection::vec((0_u64..12, 0_u8..8, 1_u32..60), 1..120),

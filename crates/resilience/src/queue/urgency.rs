@@ -1,4 +1,4 @@
-//! How urgent a call is: RFC 9218 section 4.1, `u=0` (most) to `u=7` (least), 3 without a word.
+//! How urgent a call is: RFC 9218 section 4.1, `u=0` (most urgent) to `u=7` (least), by default 3.
 //!
 //! The value may also be the number alone, for headers of the user's own. Anything else counts as absent.
 
@@ -22,7 +22,8 @@ fn parse(value: &str) -> Option<u8> {
     if let Some(alone) = digit(value.trim()) {
         return Some(alone);
     }
-    // A dictionary of structured fields (RFC 8941 section 3.2): the last of two equal keys counts, parameters of a member don't.
+    // A dictionary of structured fields (RFC 8941 section 3.2): of two equal keys the last one counts, and parameters
+    // of a member are ignored.
     let mut members = value.split(',').filter_map(|member| {
         let (key, value) = member.split(';').next()?.split_once('=')?;
         (key.trim() == "u").then(|| digit(value.trim()))

@@ -19,7 +19,7 @@ pub struct Limiter {
     table: Table,
 }
 
-/// A bucket's measures, nanoseconds.
+/// The times of a bucket, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 struct Rate {
     token: u64,
@@ -29,16 +29,16 @@ struct Rate {
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limited {
-    /// When the next token is there.
+    /// Time until the next token.
     pub retry_after: Duration,
-    /// Requests at once.
+    /// The burst: requests at once.
     pub limit: u32,
-    /// When the whole bucket is there.
+    /// Time until the bucket is full.
     pub reset: Duration,
 }
 
 impl Limiter {
-    /// Full buckets.
+    /// Makes full buckets.
     pub fn new(config: model::RateLimit) -> Self {
         let per = u64::try_from(config.per.as_nanos()).unwrap_or(u64::MAX);
         let token = (per / u64::from(config.requests.max(1))).max(1);

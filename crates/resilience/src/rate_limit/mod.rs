@@ -1,19 +1,19 @@
 //! Local rate limits: how much of a route one attache lets through.
 //!
 //! **Rule.** A token bucket of `burst` tokens that gains `requests` in every `per`, evenly; a request takes one or is
-//! refused with 429 and `rate-limited`. The answer says when the next token is there (`Retry-After`, RFC 9110 section 10.2.3) and what the
-//! limit is (`RateLimit-Limit`, `-Remaining`, `-Reset` in seconds; draft-ietf-httpapi-ratelimit-headers-03, the form in use).
-//! Answers that are let through carry nothing.
+//! refused with 429 and `rate-limited`. The answer says when the next token is there (`Retry-After`, RFC 9110 section
+//! 10.2.3) and what the limit is (`RateLimit-Limit`, `-Remaining`, `-Reset` in seconds;
+//! draft-ietf-httpapi-ratelimit-headers-03, the form in use). Responses of allowed requests carry no such headers.
 //!
 //! **Keys.** With `by`, each value has its own bucket, found by a keyed 64-bit hash in a table of fixed size (see
-//! [`table`]). A new key takes the place of one whose bucket is full again, which loses nothing; where there is none it
-//! shares one bucket with all others like it. So memory is bounded, and a client that invents keys can neither get
-//! around its limit for long nor push out the buckets of others.
+//! [`table`]). A new key replaces one whose bucket is full again, which loses nothing. If there is none, the new key
+//! shares one bucket with all other such keys. So memory is limited, and a client that invents keys can neither bypass
+//! its limit for long nor remove the buckets of others.
 //!
 //! **Source.** Envoy's `local_ratelimit`, whose bucket is refilled all at once each `fill_interval`; the generic cell rate algorithm
 //! of ITU-T I.371, by which a bucket is one word and a request one compare-and-swap.
 //!
-//! The limit is each attache's own; a limit over all of them needs a service that counts.
+//! Each attache counts for itself; a limit over all of them needs a rate limit service.
 
 mod limiter;
 mod table;
@@ -49,7 +49,7 @@ impl From<Limited> for Error {
     }
 }
 
-/// Refuses what is above the route's rate.
+/// Refuses requests above the route's rate.
 #[derive(Clone, Debug)]
 pub struct RateLimit<S> {
     inner: S,

@@ -1,9 +1,9 @@
 //! A fixed number of buckets for any number of keys, without a lock.
 //!
-//! A key belongs to one set of eight places, by its hash. It is found by comparing, or takes a place that is empty or
-//! whose bucket is full again (nothing is forgotten with it). Two workers that take places for one key at the same
-//! moment meet in the same one, since both look in the same order; a worker that still holds a bucket
-//! while it changes hands takes at most one token from the wrong key.
+//! By its hash, a key belongs to one set of eight entries. It is found by comparison, or takes an entry that is empty
+//! or whose bucket is full again (so that nothing is forgotten). Two workers that take an entry for one key at the same
+//! moment find the same entry, since both search in the same order. If an entry gets another key while a worker uses
+//! its bucket, the worker takes at most one token from the wrong key.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -34,7 +34,7 @@ impl Bucket {
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// The key's hash, 0 where there is none.
+    /// The key's hash; 0 if the entry is empty.
     key: AtomicU64,
     bucket: Bucket,
 }
@@ -44,7 +44,7 @@ pub(super) struct Table {
     /// Keyed at random, so that a client can't make two keys collide.
     hasher: RandomState,
     places: Box<[[Entry; PLACES]]>,
-    /// For keys that found no place.
+    /// The bucket for keys that found no entry.
     others: Bucket,
 }
 
@@ -54,7 +54,7 @@ impl Table {
         Self { hasher: RandomState::new(), places, others: Bucket::default() }
     }
 
-    /// The bucket of a key; `None` where the table has no place at all.
+    /// The bucket of a key; `None` if the table has no entries at all.
     pub(super) fn bucket(&self, key: &[u8], now: u64) -> Option<&Bucket> {
         let hash = self.hasher.hash_one(key).max(1);
         let set = self.places.get((hash % self.places.len().max(1) as u64) as usize)?;

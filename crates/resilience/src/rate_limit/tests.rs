@@ -72,7 +72,7 @@ async fn each_value_has_its_own_bucket() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn invented_keys_share_one_bucket_and_push_out_nobody() {
+async fn invented_keys_share_one_bucket_and_remove_no_other() {
     let limiter = Limiter::new(limit(1, 1, LimitKey::Header(USER)));
     let now = Instant::now();
     assert!(check(&limiter, "ann", now).is_ok());
@@ -120,7 +120,7 @@ proptest! {
             if check(&limiter, &key.to_string(), now).is_ok() {
                 let times = through.entry(key).or_default();
                 times.push(now);
-                // In its own bucket, and in the others' where it began or ended there.
+                // From its own bucket, and from the shared one if it began or ended there.
                 for from in times.iter() {
                     let count = times.iter().filter(|time| *time >= from).count() as f64;
                     let most = f64::from(burst) + f64::from(requests) * now.duration_since(*from).as_secs_f64();

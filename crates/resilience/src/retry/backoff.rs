@@ -2,12 +2,12 @@
 //!
 //! **Rule.** Full jitter: a uniform choice below `backoff.base` × 2^(n-1) for the n-th retry, at most `backoff.max`
 //! (Brooker, "Exponential Backoff And Jitter", 2015; Envoy's `retry_back_off`). Two exceptions:
-//! - if nothing of an attempt was sent, its first retry starts at once if there is an endpoint that was not tried: the wait spares the
-//!   failing endpoint, which is not asked again. Envoy waits here too;
-//! - the `Retry-After` (RFC 9110 section 10.2.3) of a 429 or 503 is the least wait, whatever `backoff.max`
-//!   says. Where it doesn't fit before the deadline, or is longer than [`LONGEST_ASKED`], the response is the caller's.
-//!   It is a number of seconds or a date; a date counts from the response's own `Date` where it has one, since clocks
-//!   differ, and is no wait if it is past. What is neither counts as absent, and of several the first counts.
+//! - if nothing of an attempt was sent, its first retry starts at once if there is an endpoint that was not tried: the
+//!   wait would protect only the failing endpoint, which gets no further attempt. Envoy waits here too;
+//! - the `Retry-After` (RFC 9110 section 10.2.3) of a 429 or 503 is the shortest wait, even if it is longer than
+//!   `backoff.max`. If it doesn't end before the deadline, or is longer than [`LONGEST_ASKED`], the caller gets the
+//!   response. It is a number of seconds or a date; a date counts from the response's own `Date`, if it has one, since
+//!   clocks differ; a past date is no wait. Any other value counts as absent, and of several the first counts.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ use attache_wire::{
 };
 use http::StatusCode;
 
-/// A longer `Retry-After` than this is left to the caller.
+/// With a longer `Retry-After` than this the caller gets the response.
 pub(super) const LONGEST_ASKED: Duration = Duration::from_secs(30);
 
 /// The wait before the n-th retry, n counted from 1.
@@ -26,13 +26,13 @@ pub(super) fn wait(retry: &model::Retry, n: u32) -> Duration {
     longest(retry, n).mul_f64(fastrand::f64())
 }
 
-/// What the wait before the n-th retry stays below.
+/// The limit of the random wait before the n-th retry.
 fn longest(retry: &model::Retry, n: u32) -> Duration {
     let doubled = 1u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX);
     retry.backoff.base.saturating_mul(doubled).min(retry.backoff.max)
 }
 
-/// What a 429 or 503 asks for.
+/// The wait that a 429 or 503 asks for.
 pub(super) fn asked(status: StatusCode, headers: &Fields) -> Option<Duration> {
     if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         return None;

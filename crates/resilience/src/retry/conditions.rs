@@ -1,14 +1,15 @@
-//! Which outcomes are retried: Envoy's `x-envoy-retry-on`, decided by the known error instead of by a reset code.
+//! Which outcomes are retried: as Envoy's `x-envoy-retry-on`, but decided by the exact error instead of a reset code.
 //!
 //! [`RetryOn`] says of each condition which errors and which responses meet it.
 //!
-//! Differences from Envoy: a response is tried again only for methods that may be sent twice (`methods`; Envoy
-//! retries a POST on 503), except by a grpc-status: every gRPC call is a POST, so naming the status is the route's word.
-//! Certificates that don't verify are connect failures only in so far as another endpoint may have a better one.
+//! Differences from Envoy: after a response, a request is retried only if its method may be sent twice (`methods`;
+//! Envoy retries a POST on 503). A grpc-status is an exception: every gRPC call is a POST, so a route that names the
+//! status allows it. A certificate that can't be verified is a connect failure, because another endpoint may have a
+//! better one.
 //!
-//! **Never**: limits, open circuits, missing endpoints and whole-request deadlines; nor responses that say the
-//! same of the next proxy (`x-envoy-overloaded`, `x-envoy-ratelimited`, or an overload word in `x-attache-reason`): an
-//! overload is not retried into the ground at every hop.
+//! **Never**: limits, open circuits, missing endpoints and whole-request deadlines; nor responses with which the next
+//! proxy reports the same (`x-envoy-overloaded`, `x-envoy-ratelimited`, or an overload reason in `x-attache-reason`):
+//! retries at every hop would make an overload worse.
 
 use std::ops::RangeInclusive;
 
@@ -20,7 +21,8 @@ use http::{HeaderName, StatusCode};
 
 const GRPC_STATUS: Known = header::GRPC_STATUS;
 
-/// Whether the request never reached an application: no connection came about, or the peer says that it did no work on it.
+/// Whether the request never reached an application: no connection was made, or the peer says that it did not process
+/// the request.
 pub(super) fn never_reached(error: &Error) -> bool {
     match error.sent {
         SentPart::Nothing => error.reason.is(Class::NoConnection) || error.reason.is(Class::Unprocessed),
@@ -32,7 +34,7 @@ pub(super) fn never_reached(error: &Error) -> bool {
 /// Whether a failure meets a condition.
 type ErrorTest = fn(&Error) -> bool;
 
-/// The conditions of a route, each by what meets it.
+/// The conditions of a route, ready to be checked.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
     errors: Vec<ErrorTest>,
@@ -47,7 +49,7 @@ enum Answer {
     GrpcStatus(u16),
 }
 
-/// Why a response is tried again.
+/// Which kind of condition a response meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConditionKind {
     /// By its status or a header.
@@ -77,7 +79,7 @@ impl Conditions {
         conditions
     }
 
-    /// Whether this failure meets a condition. Whether it is safe is another question.
+    /// Whether this failure meets a condition. Whether a retry is safe is checked elsewhere.
     pub(super) fn error(&self, error: &Error) -> bool {
         self.errors.iter().any(|meets| meets(error))
     }
@@ -101,7 +103,7 @@ impl Conditions {
     }
 }
 
-/// The peer did no work on it, and says so.
+/// The peer says that it did not process the request.
 fn is_refused(error: &Error) -> bool {
     match error.reason {
         Reason::UpstreamRefusedStream => true,
@@ -115,7 +117,7 @@ fn is_reset(error: &Error) -> bool {
     error.reason == Reason::UpstreamReset && error.sent != SentPart::Refused
 }
 
-/// No connection came about.
+/// No connection was made.
 fn is_unconnected(error: &Error) -> bool {
     error.sent == SentPart::Nothing && error.reason.is(Class::NoConnection)
 }
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_reached_an_application_is_told_by_what_was_sent_and_why_it_failed() {
+    fn the_sent_part_and_the_reason_show_whether_a_request_reached_an_application() {
         let never = |reason, sent| never_reached(&Error::new(reason, sent));
         assert!(
             never(Reason::ConnectRefused, SentPart::Nothing)

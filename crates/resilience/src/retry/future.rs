@@ -41,7 +41,7 @@ pin_project! {
         retries: u32,
         raced: bool,
         permit: Option<Permit>,
-        // Only where the route hedges: one allocation for each of its requests.
+        // Only for routes that hedge: one allocation for each of their requests.
         hedging: Option<Box<Hedging<S::Future>>>,
     }
 }
@@ -50,18 +50,18 @@ pin_project! {
     #[project = StepProjection]
     enum Step<S, F> {
         Trying { #[pin] future: F },
-        // Boxes, so that a call which is not tried again has no room for them.
+        // Boxed, so that a call without a retry needs no memory for them.
         Waiting { sleep: Pin<Box<Sleep>>, discard: Option<Box<Discard>> },
         Next { how: AttemptKind, service: S },
         Over,
     }
 }
 
-/// How an attempt ended that another follows.
+/// How the next attempt begins.
 enum NextAttempt {
-    /// A retry, then.
+    /// A retry at this instant.
     After(Instant),
-    /// At once, since nothing of the request was worked on.
+    /// At once, since nothing of the request was processed.
     AtOnce(AttemptKind),
 }
 
@@ -113,7 +113,8 @@ where
                     match attempts.again(&outcome) {
                         None => {
                             let outcome = attempts.finish(outcome);
-                            // An attempt that lost to its hedge ends here, and not later when this future is dropped.
+                            // An attempt that was slower than its hedge ends here, not later when this future is
+                            // dropped.
                             this.step.set(Step::Over);
                             return Poll::Ready(outcome);
                         }
@@ -165,7 +166,7 @@ impl Attempts<'_> {
                 let safe = self.rules.safe(method, error.sent);
                 if error.reused && !*self.raced && safe && self.kept.whole() {
                     *self.raced = true;
-                    // Its endpoint did nothing wrong, and a hash may want it.
+                    // Its endpoint did not fail, and a hash may select it again.
                     self.kept.context.tried.forget_last();
                     count(&self.state.counters.close_races);
                     self.kept.context.exchange.tried_again(error.reason);
@@ -173,8 +174,8 @@ impl Attempts<'_> {
                     return Some(NextAttempt::AtOnce(AttemptKind::Fresh));
                 }
                 if conditions::never_reached(error) && self.kept.whole() && self.kept.has_other(self.state) {
-                    // Independent of the route's retries: no application has seen it. It ends when every endpoint was
-                    // tried.
+                    // This doesn't depend on the route's retries: no application has seen the request. It ends when
+                    // every endpoint was tried.
                     count(&self.state.counters.failovers);
                     self.kept.context.exchange.tried_again(error.reason);
                     metrics().retry(&self.state.shared.config.name, error.reason);
@@ -213,7 +214,7 @@ impl Attempts<'_> {
             return None;
         }
         let name = &self.state.shared.config.name;
-        // One that was admitted to the budget keeps its place for all of its `attempts`: it is one retry at a time.
+        // An admitted request keeps its permit for all of its `attempts`: it makes one retry at a time.
         if self.permit.is_none() {
             *self.permit = self.state.admit_retry(&self.rules.retry, now);
         }
@@ -226,7 +227,7 @@ impl Attempts<'_> {
         *self.retries = n;
         count(&self.state.counters.retries);
         self.kept.context.exchange.tried_again(reason);
-        // Looked up here, so that a call which needs no retry carries nothing for it.
+        // Looked up only here, so that a call without a retry keeps no data for it.
         metrics().retry(name, reason);
         Some(NextAttempt::After(when))
     }
@@ -237,7 +238,7 @@ impl Attempts<'_> {
         set.endpoints.iter().any(|endpoint| !self.kept.context.tried.contains(endpoint))
     }
 
-    /// Hands the outcome to the caller.
+    /// Returns the outcome to the caller.
     fn finish(&mut self, outcome: Result<Response<Body>, Error>) -> Result<Response<Body>, Error> {
         if let Some(recording) = &self.kept.body {
             recording.stop();
@@ -250,7 +251,7 @@ impl Attempts<'_> {
         if !hedged && self.rules.on.response(response.status(), response.headers()).is_none() {
             count(&self.state.counters.retries_succeeded);
         }
-        // Only after a retry: one allocation, so that the budget counts it to its end.
+        // One allocation, only after a retry, so that the budget counts the request until its end.
         Ok(response.map(|body| {
             if body.is_end_stream() { body } else { Body::stream(Charged { body, _permit: permit }) }
         }))
@@ -258,7 +259,7 @@ impl Attempts<'_> {
 }
 
 /// A response that the caller doesn't get. A short one is read during the wait for the next attempt, so that its HTTP/1
-/// connection can be used again; the rest of a long one is dropped, which closes the connection or resets the stream.
+/// connection can be reused; the rest of a long one is dropped, which closes the connection or resets the stream.
 struct Discard {
     body: Body,
     left: usize,

@@ -1,29 +1,29 @@
 //! Retries: the caller doesn't see a failure that another attempt can avoid.
 //!
-//! **When.** All of these hold, or the first outcome is the caller's:
+//! **When.** A request is retried if all of these hold; otherwise the caller gets the outcome:
 //! 1. the outcome meets a condition of `retry.on` (see [`conditions`], Envoy's words);
-//! 2. it is safe to send the request again: nothing of it reached an application ([`SentPart::Nothing`], [`SentPart::Refused`]),
-//!    or the method is idempotent, or the route vouches for it (`methods: all`). Never when a part of a response came
-//!    and was lost ([`SentPart::Response`]);
-//! 3. what was read of the client's body is still kept (see [`replay`]);
+//! 2. it is safe to send the request again: nothing of it reached an application ([`SentPart::Nothing`],
+//! [`SentPart::Refused`]), or the method is idempotent, or the route allows it (`methods: all`). It is never safe if a
+//! part of a response came and was lost ([`SentPart::Response`]);
+//! 3. every byte that was read of the client's body is still kept (see [`replay`]);
 //! 4. fewer than `attempts` retries were made, and the wait ends before the deadline;
 //! 5. the upstream's budget has room (see `budget`).
 //!
-//! **How.** On an endpoint that was not tried before, after the wait of [`backoff`], with `x-attache-attempt: N`
-//! (2 for the first retry; a first attempt isn't marked) and a `grpc-timeout` cut to what remains.
+//! **How.** At an endpoint that was not tried before, after the wait of [`backoff`], with `x-attache-attempt: N` (2 for
+//! the first retry; a first attempt has no such header) and a `grpc-timeout` that is shortened to the remaining time.
 //!
-//! **The close race.** A pooled connection may be closed by the peer in the moment a request goes out on it
-//! (envoyproxy/envoy#14981). Where that is told by [`Error::reused`] and rule 2 and 3 hold, the request is sent once
-//! more at once, on a connection made for it ([`fresh`](attache_upstream::Call::fresh)). It is not a failure of the
+//! **The close race.** The peer may close a pooled connection at the moment when a request is sent on it
+//! (envoyproxy/envoy#14981). If [`Error::reused`] shows this and rules 2 and 3 hold, the request is sent once more at
+//! once, on a connection that is made for it ([`fresh`](attache_upstream::Call::fresh)). It is not a failure of the
 //! upstream, so it counts neither as an attempt nor against the budget; once is enough, since a new connection can't
 //! lose the same race.
 //!
-//! **Elsewhere.** What never reached an application (no connection, or the peer says that it did no work) is sent to
-//! every other usable endpoint, one after the other and at once, within the deadline. That is no retry: it counts
-//! neither as an attempt nor against the budget, and `retry.on` and `attempts` don't bound it. Of connections alone the
-//! upstream sees to it itself, within one attempt.
+//! **Elsewhere.** A request that never reached an application (no connection, or the peer says that it did not process
+//! it) is sent to every other usable endpoint, one after the other and without a wait, within the deadline. That is no
+//! retry: it counts neither as an attempt nor against the budget, and `retry.on` and `attempts` don't limit it. For
+//! connections alone the upstream does this itself, within one attempt.
 //!
-//! **Hedging**, where the route asks for it, is in [`hedge`]: another attempt beside one that is slow.
+//! **Hedging** is in [`hedge`], for routes that ask for it: another attempt beside a slow one.
 //!
 //! **Cost.** A request that succeeds pays for a clone of its head (a header map's two allocations) and, with a
 //! body, for the recording's two. That is what a second attempt is made of; without it only what hyper hands
@@ -78,17 +78,17 @@ impl<S: Clone> Layer<S> for RetryLayer {
     }
 }
 
-/// Tries a call again where that is safe, useful and affordable.
+/// Retries a call if that is safe, useful, and within the budget.
 #[derive(Clone, Debug)]
 pub struct Retry<S> {
     inner: S,
     again: Rc<AttemptSource<S>>,
 }
 
-/// What a call needs for its further attempts: one counter to raise for each call, which needs it seldom.
+/// The data for further attempts. It is shared, because a call rarely needs it: each call only raises one counter.
 #[derive(Debug)]
 struct AttemptSource<S> {
-    /// Cloned for a further attempt, so that readiness that was polled for is the one that is used.
+    /// Cloned for a further attempt, so that the clone whose readiness was polled is the one that is used.
     service: S,
     rules: Arc<Rules>,
     state: Arc<UpstreamState>,
@@ -119,7 +119,7 @@ where
     }
 }
 
-/// The policy with its conditions made ready.
+/// The policy with its conditions, ready for use.
 #[derive(Debug)]
 struct Rules {
     retry: model::Retry,
@@ -134,7 +134,7 @@ impl Rules {
         Self { retry, on, hedge }
     }
 
-    /// Whether a request of this method may be sent again when the upstream may have worked on it.
+    /// Whether a request of this method may be sent again although the upstream may have processed it.
     fn may_repeat(&self, method: &Method) -> bool {
         method.is_idempotent() || self.retry.methods == model::RetryMethods::All
     }

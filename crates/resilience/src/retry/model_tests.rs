@@ -1,10 +1,11 @@
-//! Retries, hedges, budget, breaker and ejection together, held against what must be true of any mix of them.
+//! Retries, hedges, budget, breaker and ejection together, checked against rules that must hold for any mix of them.
 //!
-//! Each endpoint behaves in its own way; calls come one after the other or at once. Held:
-//! - no caller fails by what never reached an application while a usable endpoint was not asked;
-//! - what isn't safe to send twice reaches an application once at most;
-//! - a call reaches applications once and `attempts` times more at most, hedges included;
-//! - all calls together reach applications no more often than the calls, and the retries that the budget admitted;
+//! Each endpoint behaves in its own way; calls come one after the other or at once. The rules:
+//! - no call fails because it never reached an application while there is a usable endpoint that was not tried;
+//! - a request that isn't safe to send twice reaches an application at most once;
+//! - a call reaches applications at most 1 + `attempts` times, hedges included;
+//! - all calls together reach applications no more often than the number of calls plus the retries that the budget
+//!   allowed;
 //! - every count is back at zero in the end.
 
 use std::{
@@ -48,7 +49,7 @@ pub(super) enum Behaviour {
     Hangs,
 }
 
-/// What one call did.
+/// The record of one call.
 #[derive(Clone, Default)]
 pub(super) struct Log {
     /// Endpoints that it was sent to, and when.
@@ -57,7 +58,7 @@ pub(super) struct Log {
     reached: Rc<Cell<u32>>,
 }
 
-/// The upstream: the real balancer, and endpoints that behave.
+/// The upstream: the real balancer, and simulated endpoints.
 #[derive(Clone)]
 pub(super) struct Model {
     pub(super) shared: Arc<Shared>,
@@ -188,7 +189,7 @@ fn state(breaker: bool, ejects: bool) -> Arc<UpstreamState> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
-    fn whatever_fails_in_whatever_way_the_promises_hold(
+    fn the_rules_hold_for_any_failures_of_the_endpoints(
         behaviours in prop::collection::vec(behaviour(), 3),
         policy in policy(),
         breaker: bool,

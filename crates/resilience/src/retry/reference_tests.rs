@@ -1,6 +1,7 @@
-//! Retries, budget, breaker and ejection of one upstream against a reference: the same rules in the plainest words, one call after the
-//! other, in exact virtual time. What is chosen at random (the endpoint, the wait, how much longer a breaker stays open) is taken from what
-//! happened, and must be one of the allowed choices; everything else must be as the reference says, after each call.
+//! Retries, budget, breaker and ejection of one upstream against a reference: the same rules in the simplest form, one
+//! call after the other, in exact virtual time. Random choices (the endpoint, the wait, the random part of a breaker's
+//! open time) are taken from the real run, and must be allowed choices; everything else must equal the reference after
+//! each call.
 
 use std::{cell::RefCell, ops::ControlFlow, rc::Rc, time::Duration};
 
@@ -48,7 +49,7 @@ struct Endpoint {
     multiplier: u32,
 }
 
-/// What the caller is told.
+/// The caller's result.
 #[derive(Debug, PartialEq)]
 enum Told {
     Status(u16),
@@ -85,7 +86,7 @@ impl Reference {
         true
     }
 
-    /// `None` proves nothing. `real` says until when a breaker is open that opens now.
+    /// `None` is neutral. `real` says until when a breaker that opens now stays open.
     fn counts(&mut self, success: Option<bool>, now: Instant, real: &UpstreamState) {
         let (row, probes) = (self.breaker_config.consecutive, u32::from(self.breaker_config.probes));
         let opens = match (&mut self.breaker, success) {
@@ -128,7 +129,7 @@ impl Reference {
         }
     }
 
-    /// An endpoint answered, or not.
+    /// An endpoint answered, or failed.
     fn reports(&mut self, at: usize, success: Option<bool>, local: bool, now: Instant) {
         let config = self.ejection.clone();
         let endpoint = &mut self.endpoints[at];
@@ -183,7 +184,7 @@ impl Reference {
         for attempt in 0.. {
             let now = asked.get(attempt).map_or(end, |(_, at)| *at);
             if let Some((earliest, latest)) = earliest_latest {
-                // A wait of nothing by chance is once in millions.
+                // A random wait of exactly zero comes once in millions.
                 let waited = now > earliest || earliest == latest;
                 assert!(waited && now <= latest, "attempt {attempt} at the wrong time");
             }
@@ -207,7 +208,7 @@ impl Reference {
         unreachable!()
     }
 
-    /// What one attempt does: the end of the call, or the longest wait before the next.
+    /// The effect of one attempt: the end of the call, or the longest wait before the next attempt.
     #[expect(clippy::too_many_arguments, reason = "what a call carries from attempt to attempt")]
     fn attempt(
         &mut self,
@@ -255,7 +256,7 @@ impl Reference {
         ControlFlow::Continue(if nothing_done && *retries == 1 && untried { Duration::ZERO } else { longest })
     }
 
-    /// The real ones are in the same state.
+    /// Checks that the real objects are in the same state.
     fn agrees(&self, real: &UpstreamState, now: Instant) -> Result<(), TestCaseError> {
         let status = real.breaker.as_ref().unwrap().status(now);
         let (phase, row, probes) = match self.breaker {
@@ -399,7 +400,7 @@ async fn history(
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
     #[test]
-    fn every_history_is_what_the_reference_says(
+    fn every_history_equals_the_reference(
         retry in retry(),
         failures in failures(),
         ops in prop::collection::vec(op(), 1..120),

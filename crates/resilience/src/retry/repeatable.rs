@@ -19,13 +19,13 @@ const ATTEMPT: HeaderName = HeaderName::from_static("x-attache-attempt");
 pub(super) enum AttemptKind {
     /// One of the route's `attempts`.
     Retry,
-    /// The same one again on a new connection: the one before was being closed.
+    /// The same attempt again on a new connection: the peer was closing the one before.
     Fresh,
-    /// The same one again at another endpoint: the one before never reached an application.
+    /// The same attempt again at another endpoint: the request never reached an application.
     Elsewhere,
 }
 
-/// The parts of which another attempt is made.
+/// The parts from which another attempt is made.
 #[derive(Debug)]
 pub(super) struct Repeatable {
     pub(super) head: Request<()>,
@@ -39,7 +39,7 @@ pub(super) struct Repeatable {
 }
 
 impl Repeatable {
-    /// Takes a call apart into what is kept and what is tried first.
+    /// Splits a call into the parts that are kept and the first attempt.
     pub(super) fn new(call: Call, rules: &Rules) -> (Self, Call) {
         let Call { mut request, wants, context, judges, fresh } = call;
         let grpc_timeout =

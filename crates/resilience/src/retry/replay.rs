@@ -1,11 +1,11 @@
 //! A request body that can be sent again, while it is small.
 //!
-//! **Rule.** The body streams through as it comes; beside that its frames are kept until they are more than
-//! `retry.buffer` bytes together (counted as Envoy's `retry_shadow_buffer_limit`), then all are dropped and the request
-//! can't be tried again. Another attempt gets what was kept, then the rest of the stream. So a request is tried again only
-//! if no byte that was read from the client is missing, and never two attempts read the client's stream at once. Once its end was
-//! read and all of it is kept, any number of attempts may read what was kept (hedges).
-//! Once a response is the caller's the recording ends, so that a long upload beside an early answer keeps nothing.
+//! **Rule.** The body is passed on as it comes. At the same time its frames are kept until they have more than
+//! `retry.buffer` bytes together (counted as Envoy's `retry_shadow_buffer_limit`); then all are dropped and the request
+//! can't be retried. Another attempt gets the kept frames, then the rest of the stream. So a request is retried only if
+//! no byte that was read from the client is missing, and two attempts never read the client's stream at once. Once its
+//! end was read and all of it is kept, any number of attempts may read the kept frames (hedges). Once the caller gets a
+//! response the recording ends, so that a long upload beside an early answer keeps nothing.
 
 use std::{
     cell::RefCell,
@@ -31,12 +31,12 @@ struct Tape {
     bytes: usize,
     limit: usize,
     recording: bool,
-    /// Something that was read is no longer kept.
+    /// A part that was read is no longer kept.
     lost: bool,
     /// The source failed: no other attempt can get the rest.
     failed: bool,
     ended: bool,
-    /// Only the newest attempt reads; what an older one's connection still asks for is refused.
+    /// Only the newest attempt may read; reads by the connection of an older one fail.
     reader: u32,
 }
 
@@ -57,7 +57,7 @@ impl From<RecordedFrame> for Frame<Bytes> {
 
 impl Recording {
     pub(super) fn new(source: Body, limit: usize) -> Self {
-        // A body that says it is larger won't be kept to its end: not a byte of it is.
+        // A body that announces a larger size can't be kept to its end, so no byte of it is kept.
         let recording = limit > 0 && source.size_hint().lower() <= limit as u64;
         let tape = Tape {
             source,
@@ -86,12 +86,12 @@ impl Recording {
         !tape.lost && !tape.failed
     }
 
-    /// Its end was read and all of it is kept: attempts may read it side by side.
+    /// True if its end was read and all of it is kept: attempts may read it at the same time.
     pub(super) fn complete(&self) -> bool {
         self.0.borrow().complete()
     }
 
-    /// There will be no other attempt: the kept bytes are dropped when the running one has read them.
+    /// No other attempt will follow: the kept bytes are dropped when the running attempt has read them.
     pub(super) fn stop(&self) {
         self.0.borrow_mut().recording = false;
     }

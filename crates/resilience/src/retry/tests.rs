@@ -56,11 +56,12 @@ async fn a_refused_connection_is_tried_at_once_on_another_endpoint() {
     assert_eq!(seen[1].tried, ["10.0.0.1:2"]);
     assert_eq!(seen[1].at, start);
     assert!(!seen[0].headers.contains_key("x-attache-attempt"));
-    assert!(!seen[1].headers.contains_key("x-attache-attempt"), "nobody saw the first one");
+    assert!(!seen[1].headers.contains_key("x-attache-attempt"), "no application saw the first attempt");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_never_reached_an_application_goes_to_every_other_endpoint_without_attempts_or_budget() {
+async fn a_request_that_never_reached_an_application_goes_to_every_other_endpoint_without_attempts_or_budget()
+{
     let start = Instant::now();
     let retry = model::Retry { attempts: 0, on: Vec::new(), budget_floor: 0, ..model::Retry::default() };
     let policy = Policy { retry, ..Policy::default() };
@@ -74,7 +75,7 @@ async fn what_never_reached_an_application_goes_to_every_other_endpoint_without_
     assert_eq!(exchange.attempts.get(), 1, "the caller's one attempt");
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!((count(&state.counters.failovers), count(&state.counters.retries)), (2, 0));
-    // When all were asked it ends.
+    // It ends when all endpoints were tried.
     let script = Script::default().answer(1, refused()).answer(2, refused()).answer(3, refused());
     let error = stack(&policy, &state, script.clone()).call(get()).await.unwrap_err();
     assert_eq!((error.reason, script.attempts()), (Reason::ConnectRefused, 3));
@@ -105,7 +106,7 @@ async fn the_second_retry_waits_and_the_third_is_not_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_may_have_been_worked_on_is_sent_again_only_if_it_is_idempotent() {
+async fn a_request_that_may_have_been_processed_is_sent_again_only_if_it_is_idempotent() {
     let on = [RetryOn::ResetBeforeHeaders];
     for (method, sent_again) in
         [("GET", true), ("HEAD", true), ("PUT", true), ("DELETE", true), ("POST", false), ("PATCH", false)]
@@ -120,7 +121,7 @@ async fn a_request_that_may_have_been_worked_on_is_sent_again_only_if_it_is_idem
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_route_may_vouch_for_every_method() {
+async fn a_route_may_allow_every_method() {
     let mut policy = policy(&[RetryOn::ResetBeforeHeaders]);
     policy.retry.methods = RetryMethods::All;
     let script = Script::default().answer(1, reset()).answer(2, status(200));
@@ -137,7 +138,7 @@ async fn a_response_that_was_lost_is_never_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn limits_and_open_circuits_are_not_tried_again() {
+async fn refusals_by_limits_and_open_breakers_are_not_retried() {
     for reason in [
         Reason::OverflowPending,
         Reason::OverflowRequests,
@@ -167,7 +168,7 @@ async fn the_next_hops_overload_is_not_multiplied() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn statuses_are_tried_again_as_configured() {
+async fn statuses_are_retried_as_configured() {
     let status_503 = RetryOn::Status(StatusCode::SERVICE_UNAVAILABLE);
     for (on, code, again) in [
         (RetryOn::ServerError, 500, true),
@@ -228,7 +229,11 @@ async fn retry_after_is_waited_for_within_the_deadline() {
     let mut patient = policy;
     patient.timeouts.request = Duration::from_hours(1);
     let script = Script::default().answer(1, after("31"));
-    assert_eq!(status_of(&patient, &script, get()).await, 429, "longer than any caller should wait");
+    assert_eq!(
+        status_of(&patient, &script, get()).await,
+        429,
+        "longer than the longest wait that attache accepts"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -282,7 +287,8 @@ async fn a_streamed_body_that_was_not_kept_is_never_replayed() {
         let _ = send(&policy, &script, post(body)).await;
         assert_eq!(script.attempts(), attempts, "{frames:?}");
     }
-    // Nor where nobody worked on it, or a kept connection was closed: what was read of the body is gone.
+    // The same holds if no application processed it, or an idle connection was closed: bytes of the body are no longer
+    // kept.
     let mut race = Error::new(Reason::UpstreamReset, SentPart::Request);
     race.reused = true;
     for error in [Error::new(Reason::UpstreamRefusedStream, SentPart::Refused), race] {
@@ -301,7 +307,7 @@ async fn a_body_larger_than_the_buffer_is_still_safe_while_none_of_it_was_read()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_broke_off_is_not_sent_for_again() {
+async fn the_request_of_a_client_that_left_is_not_sent_again() {
     let (upload, body) = channel();
     upload.send(Err(BodyError::new(Reason::ClientClosed))).unwrap();
     let mut policy = policy(&[RetryOn::Reset]);
@@ -311,7 +317,7 @@ async fn a_client_that_broke_off_is_not_sent_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_body_of_an_earlier_try_gets_no_more_bytes() {
+async fn the_body_of_an_earlier_attempt_gets_no_more_bytes() {
     let old = std::rc::Rc::new(std::cell::RefCell::new(Body::empty()));
     let keep = old.clone();
     let script = Script::default()
@@ -332,7 +338,7 @@ async fn a_lost_close_race_is_hidden_once_on_a_fresh_connection() {
         error.reused = true;
         Err(error)
     };
-    // Even with retries off, and without a budget.
+    // Also with retries off, and without a budget.
     let policy = Policy {
         retry: model::Retry { attempts: 0, budget_floor: 0, ..model::Retry::default() },
         ..Policy::default()
@@ -362,7 +368,7 @@ async fn without_budget_the_first_error_is_the_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_and_what_the_budget_refuses_are_counted_by_reason() {
+async fn retries_and_refusals_of_the_budget_are_counted_by_reason() {
     let metrics = attache_telemetry::Metrics::new();
     metrics.worker().install();
     let mut policy = policy(&[RetryOn::ServerError]);
@@ -413,7 +419,8 @@ async fn a_short_failed_response_is_read_to_its_end_and_a_long_one_is_dropped() 
 
 #[tokio::test(start_paused = true)]
 async fn an_upstream_that_always_fails_gets_little_more_than_its_share() {
-    // 100 requests at once, again and again, all of which fail at once: with two retries each it would be three times the load.
+    // 100 requests at once, again and again, and all fail at once: with two retries each this would be three times the
+    // load.
     let state = state();
     let mut policy = policy(&[RetryOn::ServerError]);
     policy.retry.budget_floor = 0;

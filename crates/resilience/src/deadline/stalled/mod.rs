@@ -1,8 +1,8 @@
 //! Answers whose client doesn't read them.
 //!
-//! A body is polled only as fast as the client takes it, so nothing that lives in `poll_frame` can end an answer whose
-//! client reads nothing: neither its deadline nor a limit.
-//! Until `http.write_timeout` it would keep a permit of `max_requests` and the connection to the upstream.
+//! A body is polled only as fast as the client reads it, so no code in `poll_frame` can end an answer whose client
+//! reads nothing: neither its deadline nor a limit. Until `http.write_timeout` it would keep a permit of `max_requests`
+//! and the connection to the upstream.
 //!
 //! **Rule.** Each worker checks its responses four times a second ([`keep`]), and ends the exchange with the upstream,
 //! whatever the client does:
@@ -11,9 +11,9 @@
 //!   [`STALLED`], the longest first: `client-stalled`. So clients that don't read don't block others;
 //! - while the process is short of memory ([`press`]): the longest-stalled eighth, `client-stalled`.
 //!
-//! An answer costs one allocation and an entry of a list for this, and its frames two writes.
-//! A client is stalled if its last poll returned a frame and no poll followed.
-//! An answer that waits for the upstream is not stalled.
+//! For this an answer costs one allocation and an entry in a list, and each of its frames two writes. A client is
+//! stalled if its last poll returned a frame and no poll followed. An answer that waits for the upstream is not
+//! stalled.
 
 use std::{
     cell::{Cell, RefCell},
@@ -39,7 +39,7 @@ use crate::UpstreamState;
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a client reads nothing before its answer may be ended for others.
 const STALLED: Duration = Duration::from_secs(1);
-/// The same in checks.
+/// The same time as a number of checks.
 const LOOKS: u32 = (STALLED.as_millis() / CHECK_INTERVAL.as_millis()) as u32;
 
 thread_local! {
@@ -59,13 +59,13 @@ pub(super) struct WatchedAnswer {
     deadline: Option<Instant>,
     /// The next frame has to come from the upstream.
     waits: Cell<bool>,
-    /// Looks since the last poll.
+    /// Checks since the last poll.
     quiet: Cell<u32>,
     index: Cell<usize>,
     pub(super) state: Arc<UpstreamState>,
 }
 
-/// The reader's side; the answer leaves the list with it.
+/// The reader's side. When it is dropped, the answer leaves the list.
 pub(super) struct WatchedBody(Rc<WatchedAnswer>);
 
 impl WatchedBody {
@@ -114,7 +114,7 @@ impl WatchedBody {
 
 impl Drop for WatchedBody {
     fn drop(&mut self) {
-        // At the thread's end the list may be gone before the last answer.
+        // At the thread's end the list may be dropped before the last answer.
         let _ = LIST.try_with(|list| {
             let mut answers = list.answers.borrow_mut();
             let at = self.0.index.get();
@@ -132,14 +132,14 @@ impl WatchedAnswer {
     fn cut(&self, reason: Reason) {
         if self.cut.get().is_none() {
             self.cut.set(Some(reason));
-            // The connection to the upstream ends with its body, and the place in its counts.
+            // Dropping the body ends the connection to the upstream, and releases its permits.
             let body = self.body.take();
             drop(body);
             super::note(&self.state, reason);
         }
     }
 
-    /// How long the client has taken nothing, in looks.
+    /// How long the client has read nothing, in checks.
     fn stalled(&self) -> Option<u32> {
         let quiet = self.quiet.get();
         (quiet >= LOOKS && self.cut.get().is_none()).then_some(quiet)
@@ -152,7 +152,7 @@ impl WatchedAnswer {
     }
 }
 
-/// Looks at this worker's answers until the worker ends.
+/// Checks this worker's answers until the worker ends.
 pub async fn keep() {
     let added = LIST.with(|list| Rc::clone(&list.added));
     loop {
@@ -164,7 +164,7 @@ pub async fn keep() {
     }
 }
 
-/// The process is short of memory: an eighth of the answers whose client takes nothing is given up, at least one.
+/// The process is short of memory: ends an eighth of the answers whose client reads nothing, at least one.
 pub fn press() {
     let stalled = stalled(|_| true);
     let most = stalled.len().div_ceil(8);
@@ -181,20 +181,20 @@ fn look() {
         }
         held.deadline.is_some_and(|deadline| deadline <= now)
     };
-    // What is cut may drop other bodies, and they leave the list: not while it is borrowed.
+    // Cutting an answer may drop other bodies, which leave the list: so the list must not be borrowed then.
     let over: Vec<_> = LIST.with(|list| list.answers.borrow().iter().filter(over).cloned().collect());
     for held in &over {
         held.cut(Reason::RequestTimeout);
     }
     for held in stalled(WatchedAnswer::is_crowded) {
-        // Each that goes makes room, also for other upstreams' answers that it stood beside.
+        // Each cut answer makes room, so the next one is checked again.
         if held.is_crowded() {
             held.cut(Reason::ClientStalled);
         }
     }
 }
 
-/// Answers whose client takes nothing, the longest first.
+/// Answers whose client reads nothing, the longest stalled first.
 fn stalled(which: impl Fn(&WatchedAnswer) -> bool) -> Vec<Rc<WatchedAnswer>> {
     let of = |held: &&Rc<WatchedAnswer>| held.stalled().is_some() && which(held);
     let mut stalled: Vec<_> = LIST.with(|list| list.answers.borrow().iter().filter(of).cloned().collect());

@@ -11,7 +11,7 @@ use crate::{
 
 type Upstream = UnboundedSender<Result<Bytes, BodyError>>;
 
-/// An answer of which the client has read the first frame, and another one waits.
+/// An answer whose client has read the first frame; a second frame waits.
 async fn answer(timeouts: Timeouts, state: &Arc<UpstreamState>) -> (Body, Upstream) {
     let (upstream, body) = channel();
     for _ in 0..2 {
@@ -39,14 +39,14 @@ async fn a_deadline_ends_the_exchange_although_the_client_reads_nothing() {
     sleep(Duration::from_millis(1900)).await;
     assert!(!upstream.is_closed());
     sleep(Duration::from_millis(400)).await;
-    assert!(upstream.is_closed(), "the connection to the upstream is given up");
+    assert!(upstream.is_closed(), "the connection to the upstream is closed");
     let end = next(&mut body).await.unwrap().unwrap_err();
     assert_eq!(end.reason, Some(Reason::RequestTimeout), "and the client never sees a clean end");
     assert!(!body.is_end_stream());
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
-async fn clients_that_read_nothing_leave_a_quarter_of_the_places_to_others() {
+async fn clients_that_read_nothing_leave_a_quarter_of_the_permits_to_others() {
     spawn_local(keep());
     let state = state();
     let most = state.shared.config.circuit_breaker.max_requests;
@@ -56,7 +56,7 @@ async fn clients_that_read_nothing_leave_a_quarter_of_the_places_to_others() {
     assert!(tokio::time::timeout(Duration::from_millis(1), next(&mut slow)).await.is_err(), "it waits");
     state.shared.active_requests.store(most - most / 4, Relaxed);
     sleep(Duration::from_secs(60)).await;
-    assert!(!idle_upstream.is_closed(), "as long as there is room nobody is given up");
+    assert!(!idle_upstream.is_closed(), "as long as there is room no answer is ended");
     state.shared.active_requests.store(most - most / 4 + 1, Relaxed);
     sleep(Duration::from_secs(1)).await;
     assert!(idle_upstream.is_closed());
@@ -66,7 +66,7 @@ async fn clients_that_read_nothing_leave_a_quarter_of_the_places_to_others() {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
-async fn a_client_that_reads_is_never_given_up() {
+async fn the_answer_of_a_client_that_reads_is_never_ended() {
     spawn_local(keep());
     let state = state();
     state.shared.active_requests.store(u32::MAX, Relaxed);
@@ -80,7 +80,7 @@ async fn a_client_that_reads_is_never_given_up() {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
-async fn where_memory_is_short_the_longest_stalled_go_first() {
+async fn if_memory_is_short_the_longest_stalled_are_ended_first() {
     spawn_local(keep());
     let state = state();
     let mut answers = Vec::new();

@@ -1,18 +1,19 @@
-//! Hedging: a second attempt beside one that is slow, and the first good answer is the caller's.
+//! Hedging: a second attempt beside a slow one. The caller gets the first good answer.
 //!
-//! **When.** No response head came within `hedge.after` of the attempt's begin: a time, or a percentile of this upstream's
-//! answers to routes that hedge ([`Latency`]; never below `floor`, and not before `min_samples` answers). And all of this holds:
-//! the method may be sent twice ([`Rules::may_repeat`]), the request asks for no upgrade, its body was read to its end and
-//! is kept whole, another usable endpoint was not tried yet, `attempts` and the budget have room. Where one of them fails
-//! the request isn't hedged any more. `max` hedges each wait as long again, from the one before.
+//! **When.** No response head came within `hedge.after` of the attempt's begin: a time, or a percentile of this
+//! upstream's answers to routes that hedge ([`Latency`]; never below `floor`, and not before `min_samples` answers).
+//! And all of this holds: the method may be sent twice ([`Rules::may_repeat`]), the request asks for no upgrade, its
+//! body was read to its end and is kept whole, another usable endpoint was not tried yet, `attempts` and the budget
+//! have room. If one of these conditions is not met, the request is no longer hedged. Each further hedge, up to `max`,
+//! waits as long after the one before.
 //!
-//! **Who wins.** The first *good* answer: one that is neither a failure of the upstream nor met by a condition of
-//! `retry.on`. A bad one waits while another attempt runs; if all are bad, the first attempt's end decides as if it had
-//! been alone.
+//! **The winner** is the first *good* answer: it is not a failure of the upstream, and meets no condition of
+//! `retry.on`. A bad answer is kept while another attempt runs; if all are bad, the first attempt's end decides, as
+//! without hedges.
 //!
 //! **The losers** are dropped: their HTTP/2 stream is reset, their HTTP/1 connection closed. That is no failure, so
-//! neither ejection nor breaker counts it. What was slow and lost is counted by the histogram as if it had ended when
-//! it was given up: without that, hedging would hide the slow answers from the percentile, and hedge ever sooner.
+//! neither ejection nor breaker counts it. The histogram counts a loser as if it had ended when it was dropped:
+//! otherwise hedging would hide the slow answers from the percentile, and hedges would start earlier and earlier.
 //!
 //! **Source.** Dean and Barroso, "The Tail at Scale" (2013); tower's `hedge` (percentile, two halves of a histogram). Envoy's
 //! `hedge_policy` hedges on the per-try deadline only.
@@ -41,7 +42,7 @@ use crate::{UpstreamState, budget::Permit, counters::count, latency::Quantile};
 
 type Outcome = Result<Response<Body>, Error>;
 
-/// A route's hedging, made ready.
+/// A route's hedging, ready for use.
 #[derive(Debug)]
 pub(super) struct Policy {
     config: model::Hedge,
@@ -70,24 +71,24 @@ impl Policy {
 pub(super) struct Hedging<F> {
     /// When the first of them began.
     start: Instant,
-    /// How long the next hedge waits; `None` where there will be none.
+    /// How long the next hedge waits; `None` if there will be none.
     after: Option<Duration>,
-    /// Boxed, and only made by an attempt that has to be waited for.
+    /// Boxed, and made only for an attempt that does not end at once.
     sleep: Option<Pin<Box<Sleep>>>,
     running: Vec<Running<F>>,
     /// How the first one ended while others run.
     first: Option<Outcome>,
-    /// All that were sent for the request.
+    /// The number of attempts that were sent for the request.
     sent: u32,
 }
 
-/// One hedge on its way.
+/// One running hedge.
 struct Running<F> {
     future: Pin<Box<F>>,
-    /// Its own, so that the two attempts don't write into one another's.
+    /// Its own record, so that two attempts don't write into one record.
     exchange: Rc<Exchange>,
     start: Instant,
-    /// Taken by the winner, whose response it is charged for.
+    /// Taken if this hedge wins: then its response holds the permit.
     permit: Option<Permit>,
 }
 
@@ -99,7 +100,7 @@ impl<F> Drop for Running<F> {
     }
 }
 
-/// What hedging needs of the retries around it.
+/// The data that hedging needs from the retries around it.
 pub(super) struct RetryContext<'a, S> {
     pub(super) policy: &'a Policy,
     pub(super) kept: &'a mut Repeatable,
@@ -128,7 +129,7 @@ impl<F> Hedging<F> {
         self.first.is_some()
     }
 
-    /// Waits for the outcome that counts. `first` is what polling the first attempt brought.
+    /// Waits for the outcome that counts. `first` is the result of polling the first attempt.
     pub(super) fn poll<S>(
         &mut self,
         cx: &mut Context<'_>,

@@ -24,7 +24,7 @@ fn after(ms: u32) -> attache_config::model::Policy {
     hedging(HedgeAfter::Time(ms * MS))
 }
 
-/// An attempt at the endpoint of that port that answers after so long with its own number in a header.
+/// An attempt at the endpoint of that port, which answers after this time with its own number in a header.
 fn slow(script: Script, port: u16, ms: u32, status: u16) -> Script {
     script.at(port, move |mut call| async move {
         let body = read(call.request.body_mut()).await.unwrap();
@@ -36,7 +36,7 @@ fn slow(script: Script, port: u16, ms: u32, status: u16) -> Script {
     })
 }
 
-/// An attempt that goes on for ever, and tells when it is given up.
+/// An attempt that never ends, and reports when it is dropped.
 fn stuck(script: Script, port: u16) -> (Script, Rc<Cell<bool>>) {
     struct Told(Rc<Cell<bool>>);
     impl Drop for Told {
@@ -67,7 +67,7 @@ async fn winner(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_try_is_overtaken_by_one_at_another_endpoint_and_given_up_without_blame() {
+async fn a_slow_attempt_loses_to_a_hedge_at_another_endpoint_and_is_no_failure() {
     let state = state();
     let (script, given_up) = stuck(Script::default(), 2);
     let script = slow(script, 3, 5, 200);
@@ -86,11 +86,11 @@ async fn a_slow_try_is_overtaken_by_one_at_another_endpoint_and_given_up_without
     for endpoint in state.snapshot().endpoints {
         assert_eq!((endpoint.ejection.consecutive_5xx, endpoint.ejection.consecutive_local), (0, 0));
     }
-    assert_eq!(state.shared.retries.load(Relaxed), 0, "its place in the budget is given back");
+    assert_eq!(state.shared.retries.load(Relaxed), 0, "its permit of the budget is released");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_try_wins_where_it_is_sooner_and_its_hedge_is_given_up() {
+async fn the_first_attempt_wins_if_it_is_faster_and_its_hedge_is_dropped() {
     let script = slow(Script::default(), 1, 30, 200);
     let (script, given_up) = stuck(script, 2);
     let (port, time) = winner(&after(20), &state(), &script, get()).await;
@@ -99,7 +99,7 @@ async fn the_first_try_wins_where_it_is_sooner_and_its_hedge_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quick_try_is_not_hedged() {
+async fn a_quick_attempt_is_not_hedged() {
     let script = slow(Script::default(), 1, 19, 200);
     winner(&after(20), &state(), &script, get()).await;
     assert_eq!(script.attempts(), 1);
@@ -126,7 +126,7 @@ async fn only_what_may_be_sent_twice_is_hedged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_tries_get_the_whole_body_and_one_that_is_still_coming_is_not_hedged() {
+async fn both_attempts_get_the_whole_body_and_an_incomplete_body_is_not_hedged() {
     let put = |body: Body| call(http::Request::put("http://orders/").body(body).unwrap());
     let script = slow(slow(Script::default(), 1, 100, 200), 2, 5, 200);
     let response = stack(&after(20), &state(), script.clone()).call(put(Body::full("order"))).await.unwrap();
@@ -147,7 +147,7 @@ async fn both_tries_get_the_whole_body_and_one_that_is_still_coming_is_not_hedge
     assert_eq!(answer, ("200 1".into(), 30 * MS));
     assert_eq!(script.attempts(), 1);
 
-    // More than is kept.
+    // Larger than the body that is kept.
     let mut small = after(20);
     small.retry.buffer = 4;
     let script = slow(Script::default(), 1, 100, 200);
@@ -179,7 +179,7 @@ async fn without_another_endpoint_there_is_no_hedge() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_answer_waits_for_the_other_try() {
+async fn a_bad_answer_waits_for_the_other_attempt() {
     // The hedge fails first.
     let script = slow(slow(Script::default(), 1, 60, 200), 2, 5, 503);
     assert_eq!(winner(&after(20), &state(), &script, get()).await, ("200 1".into(), 60 * MS));
@@ -193,7 +193,7 @@ async fn a_bad_answer_waits_for_the_other_try() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_fail_the_request_is_retried_at_a_third_endpoint() {
+async fn if_all_fail_the_request_is_retried_at_a_third_endpoint() {
     let script = slow(slow(Script::default(), 1, 30, 503), 2, 40, 503);
     let script = slow(script, 3, 0, 200);
     let (port, _) = winner(&after(20), &state(), &script, get()).await;
@@ -231,13 +231,13 @@ async fn a_percentile_is_measured_before_it_counts_and_has_a_floor() {
     for _ in 0..10 {
         winner(&policy, &state, &script, get()).await;
     }
-    assert_eq!(script.attempts(), 10, "too few answers to tell");
+    assert_eq!(script.attempts(), 10, "too few answers for a percentile");
     sleep(100 * MS).await;
     let (script, _given_up) = stuck(Script::default(), 1);
     let script = slow(script, 2, 5, 200);
     let (port, time) = winner(&policy, &state, &script, get()).await;
     assert_eq!(port, "200 2");
-    // The percentile is 40 ms and up to a sixteenth; the clock of timers counts in milliseconds.
+    // The percentile is 40 ms plus up to a sixteenth; timers count in milliseconds.
     assert!((45 * MS..=49 * MS).contains(&time), "{time:?}");
 
     let mut floored = hedging(HedgeAfter::Percentile(0.9));
@@ -248,7 +248,7 @@ async fn a_percentile_is_measured_before_it_counts_and_has_a_floor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_lost_is_measured_for_as_long_as_it_was_waited_for() {
+async fn a_loser_is_measured_for_as_long_as_it_ran() {
     let state = state();
     let policy = hedging(HedgeAfter::Percentile(0.5));
     let latency = state.latency();
@@ -258,14 +258,15 @@ async fn what_lost_is_measured_for_as_long_as_it_was_waited_for() {
         let (script, _given_up) = stuck(Script::default(), 1);
         winner(&policy, &state, &slow(script, 2, 1, 200), get()).await;
     }
-    // 20 hedges of a millisecond, 20 losers: without those the median would fall, and the next hedges come ever sooner.
+    // 20 hedges of a millisecond and 20 losers: without the losers the median would fall, and hedges would start
+    // earlier and earlier.
     assert!(latency.quantile(0.99, 50, Instant::now()) >= Some(11 * MS));
     assert!(latency.quantile(0.5, 50, Instant::now()) >= Some(10 * MS));
     assert!(latency.quantile(0.35, 50, Instant::now()) < Some(5 * MS));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_ends_all_tries() {
+async fn the_deadline_ends_all_attempts() {
     let mut policy = after(20);
     policy.timeouts = Timeouts { request: 50 * MS, ..Timeouts::default() };
     let (script, first) = stuck(Script::default(), 1);
@@ -290,7 +291,7 @@ async fn the_hedges_of_a_request_are_bounded_over_all_of_its_attempts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_would_be_tried_again_waits_for_the_hedge_and_a_hedge_is_no_retry_that_succeeded() {
+async fn an_answer_that_would_be_retried_waits_for_the_hedge_and_a_hedge_is_no_successful_retry() {
     let state = state();
     let mut policy = after(20);
     policy.retry.on = vec![RetryOn::Status(http::StatusCode::NOT_FOUND)];
