@@ -1,7 +1,7 @@
 //! What a look-up costs with one route and with 5,000: `cargo bench -p attache-routing`.
 //!
-//! Both are measured in turn, ten rounds, the best of each: what else runs on the machine comes and goes. It prints
-//! times and proves nothing; the ratio within one run is what to look at.
+//! Both are measured in turn, in ten rounds, and the best of each counts, because other programs disturb a measurement.
+//! It prints times and checks nothing; only the ratio within one run is meaningful.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 

@@ -1,4 +1,4 @@
-//! Access rules in `explain`: how each fares, and which decides.
+//! Access rules in `explain`: the result of each, and the one that decides.
 
 use attache_authorization::{AccessPolicy, Facts, Truth};
 use attache_config::model::AuthorizerUse;
@@ -6,14 +6,14 @@ use serde::Serialize;
 
 use crate::{CompiledRoute, RouteTable};
 
-/// What the access rules of a listener or route say.
+/// The result of the access rules of a listener or route.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Access {
     /// `listener NAME` or `route NAME`.
     pub whose: String,
     /// The request may continue, or its refusal is only counted and logged (`dry_run`).
     pub allowed: bool,
-    /// What was decided, in a line.
+    /// The decision, in a line.
     pub decision: String,
     /// The rules in the order in which they are checked, up to the one that decides.
     pub rules: Vec<String>,
@@ -27,7 +27,7 @@ pub(crate) fn access(table: &RouteTable, route: Option<&CompiledRoute>, facts: &
     listener.into_iter().chain(route).map(|(whose, policy)| one(whose, policy, facts)).collect()
 }
 
-/// What the rules of another route say, where another reading of the request leads to it.
+/// The result of another route's rules, if another reading of the request leads to that route.
 pub(crate) fn in_doubt(
     table: &RouteTable,
     found: &CompiledRoute,

@@ -1,4 +1,4 @@
-//! What a route asks of a request beside host and path.
+//! A route's conditions other than host and path.
 
 use std::borrow::Cow;
 
@@ -44,7 +44,7 @@ enum Pattern {
 impl Conditions {
     pub(crate) fn new(matcher: &Match, reading: QueryReading) -> Self {
         let named = |value: &ValueMatch| {
-            // The parser lets no other name in.
+            // The parser has refused every invalid name.
             let name = HeaderName::try_from(&*value.name).ok()?;
             Some((name, Value::new(value)))
         };
@@ -57,7 +57,7 @@ impl Conditions {
         }
     }
 
-    /// Every condition holds.
+    /// True if every condition holds.
     pub(crate) fn hold(&self, request: &RequestFacts<'_>) -> bool {
         self.method_holds(request)
             && self.headers.iter().all(|(name, value)| header_holds(name, value, request))
@@ -74,7 +74,7 @@ impl Conditions {
         all.fold(self.method_truth(request, other_method), Truth::min)
     }
 
-    /// Methods have case (RFC 9110 section 9.1), but not to every upstream.
+    /// Methods are case-sensitive (RFC 9110 section 9.1), but not for every upstream.
     fn method_truth(&self, request: &RequestFacts<'_>, other_method: bool) -> Truth {
         let asked = request.method.as_str();
         let spelled =
@@ -85,7 +85,7 @@ impl Conditions {
         self.method_holds(request).into()
     }
 
-    /// Which parts of a request these conditions ask for.
+    /// Whether these conditions name methods.
     pub(crate) fn asks_methods(&self) -> bool {
         !self.methods.is_empty()
     }
@@ -98,12 +98,12 @@ impl Conditions {
         self.headers.iter().map(|(name, _)| name)
     }
 
-    /// The client has proven to be one of those who are asked for.
+    /// True if the client has one of the identities that the route asks for.
     pub(crate) fn identity_holds(&self, client: &Client) -> bool {
         self.identities.is_empty() || self.identities.iter().any(|pattern| pattern.matches(client.names()))
     }
 
-    /// Why a client is not asked for.
+    /// Why the client has none of these identities.
     pub(crate) fn identity_failure(&self, client: &Client) -> Option<String> {
         if self.identity_holds(client) {
             return None;
@@ -135,7 +135,8 @@ impl Conditions {
         self.identity_failure(request.client)
     }
 
-    /// Another value may be the one that counts, `;` may separate parameters as `&` does, and names may have no case, or an index (`name[]`).
+    /// For another program, another value may count, `;` may separate parameters as `&` does, and names may be
+    /// case-insensitive or have an index (`name[]`).
     fn query_truth(&self, name: &Name, value: &Value, request: &RequestFacts<'_>) -> Truth {
         let strictly = self.query_holds(name, value, request) != value.not;
         let mut met = None;
@@ -163,7 +164,7 @@ impl Conditions {
         unless(value.not, met.unwrap_or(Truth::No))
     }
 
-    /// A parameter that is there several times matches if one of its values does.
+    /// A parameter with several values matches if one of them does.
     fn query_holds(&self, name: &Name, value: &Value, request: &RequestFacts<'_>) -> bool {
         let QueryReading { decode, ignore_case, repeated, .. } = self.reading;
         let mut values = self.reading.pairs(request.query.unwrap_or_default()).filter_map(|(key, text)| {
@@ -179,7 +180,7 @@ impl Conditions {
     }
 }
 
-/// A name or a value of a query, decoded or as it came.
+/// A name or a value of a query, decoded or unchanged.
 fn as_read(text: &str, decode: bool) -> Cow<'_, [u8]> {
     if decode { form_decoded(text.as_bytes()) } else { Cow::Borrowed(text.as_bytes()) }
 }
@@ -202,12 +203,13 @@ impl Value {
             Pattern::Exact(text) => value == text.as_bytes(),
             Pattern::Prefix(text) => value.starts_with(text.as_bytes()),
             Pattern::Suffix(text) => value.ends_with(text.as_bytes()),
-            // A byte that is no text is one character, so that it hides nothing that stands beside it. It is copied in that case alone.
+            // A byte that is not UTF-8 becomes one character, so that it can't hide the characters beside it. Only then
+            // the value is copied.
             Pattern::Regex(regex) => regex.is_match(&String::from_utf8_lossy(value)),
         }
     }
 
-    /// Why it failed.
+    /// Why the value doesn't match.
     fn unmet(&self) -> String {
         let what = match &self.pattern {
             Pattern::Present => return if self.not { "is there" } else { "is not there" }.into(),
@@ -220,12 +222,12 @@ impl Value {
     }
 }
 
-/// A header that is there several times matches if one of its lines does.
+/// A header with several lines matches if one of them does.
 fn header_holds(name: &HeaderName, value: &Value, request: &RequestFacts<'_>) -> bool {
     request.headers.get_all(name).any(|line| value.is_met(line.as_bytes())) != value.not
 }
 
-/// Another line may be the one that counts, or an item of a list.
+/// For another program, another line may count, or an item of a list.
 fn header_truth(name: &HeaderName, value: &Value, request: &RequestFacts<'_>) -> Truth {
     let mut met = None;
     for line in request.headers.get_all(name).map(attache_wire::Value::as_bytes) {
@@ -237,7 +239,7 @@ fn header_truth(name: &HeaderName, value: &Value, request: &RequestFacts<'_>) ->
     unless(value.not, met.unwrap_or(Truth::No))
 }
 
-/// Two readings that differ leave it in doubt.
+/// If two readings differ, the result is in doubt.
 fn agree(found: &mut Option<Truth>, met: bool) {
     let met = Truth::from(met);
     *found = Some(if found.is_none_or(|found| found == met) { met } else { Truth::Unsure });
@@ -251,7 +253,7 @@ fn unless(not: bool, met: Truth) -> Truth {
     }
 }
 
-/// The TLS server name is there and matches.
+/// True if there is a TLS server name and it matches.
 pub(crate) fn sni_holds(pattern: &HostPattern, client: &Client) -> bool {
     client
         .sni
@@ -260,12 +262,12 @@ pub(crate) fn sni_holds(pattern: &HostPattern, client: &Client) -> bool {
         .is_some_and(|sni| host_matches(pattern, Some(&sni), target_port(client)))
 }
 
-/// The port that the connection was for.
+/// The destination port of the connection.
 pub(crate) fn target_port(client: &Client) -> u16 {
     client.destination().map_or(0, |address| address.port())
 }
 
-/// The connection was intercepted on its way to this range and port.
+/// True if the connection was intercepted, and its original destination is in this range and has this port.
 pub(crate) fn destination_holds(range: &AddressMatch, client: &Client) -> bool {
     client.original_destination().is_some_and(|destination| {
         range.port.is_none_or(|port| port == destination.port()) && in_network(range, destination.ip())

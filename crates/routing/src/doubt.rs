@@ -1,12 +1,13 @@
-//! Whose rules hold where a request has more than one reading.
+//! Which routes' rules apply to a request that has more than one reading.
 //!
-//! A route is found by the path, the method, the query and headers as they stand. Upstreams may read these in another way: they decode
-//! `%2F`, ignore case, take the method from `X-HTTP-Method-Override`, or the second of two lines. A request that such an upstream takes
-//! for one of another route must not get past that route's rules.
+//! A route is found by the path, the method, the query and the headers as they were sent. Upstreams may read these in
+//! another way: they decode `%2F`, ignore case, take the method from `X-HTTP-Method-Override`, or the second of two
+//! lines. If such an upstream would read a request as one for another route, the request must not bypass that route's
+//! rules.
 //!
-//! **Rule.** The rules of every route that some reading leads to must let the request through. What was found out for one route counts
-//! for another one only where both ask for the same tokens and the same authorizer; where the other one asks for more, the request is
-//! refused.
+//! **Rule.** The rules of every route that a reading leads to must allow the request. The verified token and the
+//! authorizer's decision for one route count for another one only if both ask for the same tokens and the same
+//! authorizer; if the other route asks for more, the request is refused.
 
 use attache_authorization::{AccessPolicy, Facts, Truth};
 use attache_config::model::AuthorizerUse;
@@ -16,9 +17,9 @@ use attache_wire::RequestHead;
 use crate::{CompiledRoute, RequestFacts, RouteTable};
 
 impl RouteTable {
-    /// Routes that others may take a request for, and that have other rules than the one that was found: what it was found by has more
-    /// than one reading (`/open/..%2Fadmin`, `X-HTTP-Method-Override`, a header twice), so the rules of all of them must let it through.
-    /// Only such a request is looked at twice.
+    /// Routes with other rules to which another reading of the request leads: a part of the request has more than one
+    /// reading (`/open/..%2Fadmin`, `X-HTTP-Method-Override`, a header twice), so the rules of all these routes must
+    /// allow it. Only such a request is checked twice.
     pub fn other_rules(
         &self,
         request: &RequestHead,
@@ -46,7 +47,7 @@ impl RouteTable {
             rules(route) != rules(found) && (route.authorization.is_some() || self.asks_more(route, found))
         };
         let Some(readings) = access.readings() else {
-            // It could be any.
+            // It could be any route.
             return self.routes.iter().filter(|route| differs(route)).collect();
         };
         let other_method = access.names_another_method();
@@ -54,7 +55,7 @@ impl RouteTable {
         let mut look = |path: &str| {
             let asked = RequestFacts { path, ..RequestFacts::of(request, client) };
             let mut find = |path: &str| {
-                // All that it may be for, up to the first that it is for in any case.
+                // All routes that it may be for, up to the first one that matches in every reading.
                 self.http.find(asked.host.as_ref(), asked.port, |paths| {
                     paths.find(path, |candidate| {
                         let route = self.routes.get(candidate.route).filter(|_| candidate.holds(client))?;
@@ -69,20 +70,20 @@ impl RouteTable {
             };
             let bare = without_parameters(path, self.policy);
             find(&bare);
-            // To an upstream that knows no parameters `/me;x` is another path than `/me`.
+            // For an upstream that doesn't know path parameters, `/me;x` is another path than `/me`.
             if *bare != *path {
                 find(path);
             }
         };
         let own = request.uri.path();
         look(own);
-        // To leave out the last slash is no other spelling: routes themselves say whether they take both.
+        // A path without its last slash is not another reading: routes themselves say whether they match both.
         readings.iter().filter(|path| path.as_str() != own.trim_end_matches('/')).for_each(|path| look(path));
         others
     }
 
-    /// One route asks for a token or asks an authorizer, and the other doesn't, or asks another one: what the other found out says
-    /// nothing of this.
+    /// True if one route asks for a token or an authorizer, and the other doesn't, or asks for another one: then the
+    /// checks of the other route prove nothing here.
     pub fn asks_more(&self, route: &CompiledRoute, than: &CompiledRoute) -> bool {
         let jwt = |route: &CompiledRoute| {
             let own = route.authorization.as_ref().and_then(AccessPolicy::jwt).cloned();
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_a_header_or_a_parameter_with_two_readings_meets_the_rules_of_both_routes() {
+    fn the_rules_of_both_routes_apply_if_a_method_header_or_parameter_has_two_readings() {
         for (method, target, headers, other) in [
             ("POST", "a/orders/1", &[("x-http-method-override", "DELETE")][..], "delete"),
             ("POST", "a/orders/1", &[("x-method-override", "delete")], "delete"),
@@ -150,7 +151,7 @@ mod tests {
         ] {
             assert_eq!(others(method, target, headers), [""; 0], "{method} {target} {headers:?}");
         }
-        // The one that was found has the rules; there is nothing more to be asked.
+        // The found route itself has the rules, so no other rules are needed.
         assert_eq!(others("GET", "a/t/x", &[("x-tenant", "root"), ("x-tenant", "a")]), [""; 0]);
     }
 }

@@ -1,9 +1,9 @@
 //! Header changes with variables.
 //!
-//! Rule: removals, then sets, then additions. Values are made from the request as the route saw it, before any rewrite,
-//! for both directions, so that a response can carry what only the request knew. No value can begin a new line: control
-//! characters of what a peer sent are left out. A value that turns out empty is not written, and a `set` then
-//! removes the header: what a client claims never stands where attache had nothing to say.
+//! Rule: removals, then sets, then additions. For both directions, values come from the request as the route saw it,
+//! before any rewrite, so that a response can contain values of the request. No value can begin a new line: control
+//! characters from a peer are left out. An empty value is not written, and a `set` then removes the header, so that a
+//! client's own value never stays in its place.
 
 use std::fmt::Write;
 
@@ -17,11 +17,11 @@ use crate::{Captures, rewrite::CaptureNames};
 /// What the variables of a template can name, beside the request itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Ctx<'a> {
-    /// Who calls.
+    /// The client of the request.
     pub client: &'a Client,
-    /// What the route's pattern captured.
+    /// The captures of the route's pattern.
     pub captures: &'a Captures,
-    /// Name of the chosen upstream; empty where attache answers itself.
+    /// Name of the chosen upstream; empty if attache answers by itself.
     pub upstream: &'a str,
     /// The Host (`host[:port]`) that the request is given ([`CompiledRoute::host`](crate::CompiledRoute::host)); `None` keeps its own.
     pub host: Option<&'a str>,
@@ -55,8 +55,8 @@ enum Change {
 }
 
 impl ReadyEdits {
-    /// Makes the changes to a request. What they remove or set is also removed where an underscore stands for a hyphen, which many
-    /// applications can't tell apart.
+    /// Makes the changes to a request. A header that they remove or set is also removed in its spelling with
+    /// underscores for hyphens, because many applications don't distinguish the two.
     pub fn apply_to_request(self, headers: &mut Fields) {
         if !self.0.is_empty() {
             remove_underscored(headers, |name| self.0.iter().any(|(changed, _)| changed.as_str() == name));
@@ -85,7 +85,7 @@ impl ReadyEdits {
         self.0.iter().map(line).collect()
     }
 
-    /// There is nothing to change.
+    /// True if there is nothing to change.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -113,8 +113,8 @@ impl Edits {
         uses(&self.set) || uses(&self.add)
     }
 
-    /// The changes with the values of this request. Costs nothing where there are none; each value is an allocation
-    /// that becomes the header's storage.
+    /// The changes with the values of this request. Without changes it costs nothing; each value is one allocation,
+    /// which becomes the header's storage.
     pub(crate) fn ready(&self, request: &RequestHead, ctx: &Ctx<'_>) -> ReadyEdits {
         let mut ready = ReadyEdits::default();
         ready.0.extend(self.remove.iter().map(|name| (name.clone(), Change::Remove)));
@@ -131,7 +131,7 @@ impl Edits {
     }
 }
 
-/// What a route knows from the start becomes text now.
+/// Values that are known when the route is compiled become text now.
 fn pieces(template: &model::Template, names: &CaptureNames<'_>, route: &str, listener: &str) -> Vec<Piece> {
     template
         .0
@@ -166,7 +166,7 @@ fn push_variable<'a>(value: &mut Vec<u8>, variable: &Variable, request: &'a Requ
     let bytes = match variable {
         Variable::ClientAddress => {
             if let Some(address) = ctx.client.address {
-                // A String takes everything.
+                // Writing to a String can't fail.
                 let _ = write!(number, "{}", address.ip().to_canonical());
             }
             number.as_bytes()
@@ -187,13 +187,13 @@ fn push_variable<'a>(value: &mut Vec<u8>, variable: &Variable, request: &'a Requ
         Variable::Scheme => request.uri.scheme_str().unwrap_or_default().as_bytes(),
         Variable::Header(name) => header(request.headers.get(name)),
         Variable::Upstream => ctx.upstream.as_bytes(),
-        // These were resolved when the route was compiled.
+        // These variables were replaced when the route was compiled.
         Variable::Capture(_) | Variable::Route | Variable::Listener => b"",
     };
     push_clean(value, bytes);
 }
 
-/// Adds bytes that a header value can hold.
+/// Adds only those bytes that a header value may contain.
 fn push_clean(value: &mut Vec<u8>, bytes: &[u8]) {
     value.extend(bytes.iter().filter(|byte| !byte.is_ascii_control() || **byte == b'\t'));
 }

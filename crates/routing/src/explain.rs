@@ -1,7 +1,7 @@
 //! How a request would be routed, and why: `attache explain`.
 //!
-//! It goes through the routes one by one in the order of precedence, beside the compiled table that serves requests; that
-//! both agree is what the tests of the table prove.
+//! It checks the routes one by one in the order of precedence, and doesn't use the compiled table that serves requests.
+//! The tests of the table prove that both agree.
 
 use attache_authorization::Facts;
 use attache_config::model::{
@@ -26,10 +26,10 @@ use crate::{
     },
 };
 
-/// The way of one request or connection through a listener's routes.
+/// How one request or connection passes a listener's routes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
-    /// What was asked, in a line.
+    /// The request, in a line.
     pub request: String,
     /// The listener.
     pub listener: String,
@@ -37,9 +37,9 @@ pub struct Explanation {
     pub listener_line: u32,
     /// The routes for this host in the order they were considered, the most specific first.
     pub candidates: Vec<Candidate>,
-    /// How many routes are only for other hosts.
+    /// The number of routes that are only for other hosts.
     pub other_hosts: usize,
-    /// What the access rules of the listener and of the route say.
+    /// The results of the access rules of the listener and of the route.
     pub access: Vec<Access>,
     /// What happens; `None` is an answer with `no-route`.
     pub outcome: Option<Outcome>,
@@ -56,13 +56,13 @@ pub struct Candidate {
     pub route: String,
     /// Its line in the file.
     pub line: u32,
-    /// How it fared.
+    /// Its result.
     pub verdict: Verdict,
     /// Why.
     pub why: String,
 }
 
-/// How a route fared.
+/// The result of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -83,21 +83,21 @@ pub struct Outcome {
     pub action: String,
     /// Where to, with the shares of a split.
     pub destinations: Vec<Share>,
-    /// What the route does to requests on purpose.
+    /// The faults that the route injects.
     pub fault: Option<String>,
     /// Upstreams that get a copy.
     pub mirrors: Vec<String>,
-    /// What is done for browsers.
+    /// The route's features for browsers.
     pub browsers: Vec<String>,
-    /// Which endpoints may have it, where not all of them may, and what keeps it at one.
+    /// Which endpoints may get it, if not all may, and what keeps it at one endpoint.
     pub endpoints: Vec<String>,
-    /// Limits that are kept before it is sent on.
+    /// Limits that apply before it is sent.
     pub limits: Vec<String>,
     /// The path and query that the upstream sees, if they are rewritten.
     pub path: Option<String>,
-    /// Header changes on the way up.
+    /// Header changes to the request.
     pub request_headers: Vec<String>,
-    /// Header changes on the way down.
+    /// Header changes to the response.
     pub response_headers: Vec<String>,
 }
 
@@ -110,9 +110,9 @@ pub struct Share {
     pub line: u32,
     /// Its share of the requests, 0 to 1.
     pub ratio: f64,
-    /// The Host header (HTTP/2: `:authority`) that it is sent; empty for connections.
+    /// The Host header (HTTP/2: `:authority`) that the upstream gets; empty for connections.
     pub host: String,
-    /// Where that comes from, in words; empty for connections.
+    /// Where that Host comes from, in words; empty for connections.
     pub host_is: &'static str,
     /// Deadlines in force; empty for connections.
     pub timeouts: String,
@@ -120,7 +120,7 @@ pub struct Share {
     pub retries: String,
     /// Adaptive concurrency and the queue, where they are on; empty for connections.
     pub admission: String,
-    /// What becomes of the connections to an endpoint that turns unhealthy; empty where none ever does.
+    /// What happens to the connections to an endpoint that turns unhealthy; empty if none can.
     pub unhealthy: &'static str,
 }
 
@@ -178,7 +178,7 @@ pub fn explain(
     }
 }
 
-/// What becomes of a request on its route.
+/// What happens to a request on its route.
 fn outcome(
     table: &RouteTable,
     matched: &Matched<'_>,
@@ -284,7 +284,7 @@ fn outcome(
     outcome
 }
 
-/// What becomes of the request's `Upgrade`; an error is how it is refused.
+/// What happens to the request's `Upgrade`. The error says how it is refused.
 fn upgrade(route: &CompiledRoute, request: &RequestHead, limits: &mut Vec<String>) -> Result<(), String> {
     if let Some(upgrade) = Upgrade::of(request) {
         match upgrade.permitted(route.upgrades()) {
@@ -300,7 +300,7 @@ fn upgrade(route: &CompiledRoute, request: &RequestHead, limits: &mut Vec<String
     Ok(())
 }
 
-/// The file of a secret, and never the secret.
+/// Describes a secret by its file, and never shows the secret.
 fn secret(credential: &Credential) -> String {
     let how = if credential.existing == Existing::Keep { "set where there is none" } else { "set" };
     format!("{how} {}: the secret in {}", credential.secret.header(), credential.secret.file().display())
@@ -324,7 +324,7 @@ pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) 
         Ok(route) => {
             let mut outcome = describe(route, upstreams);
             for share in &mut outcome.destinations {
-                // Deadlines and retries of the policy are a request's.
+                // Deadlines and retries of the policy apply only to requests.
                 (share.timeouts, share.retries) = (String::new(), String::new());
                 share.admission = String::new();
             }
@@ -354,7 +354,7 @@ pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) 
     }
 }
 
-/// Every route whose host fits, in order, with the verdict on it.
+/// Every route whose host matches, in order, with its result.
 fn consider(
     table: &RouteTable,
     host_fits: impl Fn(&Alternative<'_>) -> bool,
@@ -404,7 +404,8 @@ fn connection_failure(alternative: &Alternative<'_>, client: &Client) -> Option<
     None
 }
 
-/// A browser asks whether its page may send a request: attache answers that by itself, before rules, limits and the upstream.
+/// True for a preflight: a browser asks whether its page may send a request. attache answers it by itself, before
+/// rules, limits and the upstream.
 fn is_preflight(web: &Web, request: &RequestHead) -> bool {
     let has = |name| request.headers.contains_key(name);
     web.cors.is_some()
@@ -413,7 +414,7 @@ fn is_preflight(web: &Web, request: &RequestHead) -> bool {
         && has(http::header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// What is done for browsers.
+/// The route's features for browsers.
 fn browsers(web: &Web, request: &RequestHead) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(cors) = &web.cors {

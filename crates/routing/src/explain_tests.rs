@@ -1,4 +1,4 @@
-//! What `explain` says of a config as it is written.
+//! What `explain` prints for a config.
 
 use attache_http::Client;
 
@@ -23,7 +23,7 @@ fn a_preflight_meets_no_access_rules_and_the_request_behind_it_does() {
     for word in ["access rules of", "denied-by-rule", "to upstream"] {
         assert!(!preflight.contains(word), "{word} in {preflight}");
     }
-    // Without the header of a preflight it is a request like any other.
+    // Without a preflight's headers it is an ordinary request.
     for (method, headers) in [("OPTIONS", &asks[..1]), ("PUT", &asks[..1])] {
         let text = explained(SHOP, method, "app.test/v1", headers);
         assert!(text.contains("answered with denied-by-rule"), "{text}");
@@ -31,7 +31,7 @@ fn a_preflight_meets_no_access_rules_and_the_request_behind_it_does() {
 }
 
 #[test]
-fn whose_rules_hold_is_never_in_doubt() {
+fn a_request_with_two_readings_must_pass_the_rules_of_both_routes() {
     const GUARDED: &str = "listeners: { inbound: { bind: ':15006', routes: [\n\
         { name: admin, match: { path: /admin/* }, to: app, authorization: { allow: [{ client: 10.0.0.0/8 }] } },\n\
         { name: same, match: { path: /open/* }, to: app } ], to: app } }\n\
@@ -56,11 +56,11 @@ fn whose_rules_hold_is_never_in_doubt() {
         assert_eq!(other(target, &[]).as_deref(), Some("admin"), "{target}");
     }
     assert_eq!(other("a.test/open", &[("x-original-url", "/admin")]).as_deref(), Some("admin"));
-    assert_eq!(other("a.test/admin/..%2fopen", &[]), None, "nothing is asked for there");
+    assert_eq!(other("a.test/admin/..%2fopen", &[]), None, "that route has no rules");
     for target in ["a.test/open/..%2fx", "a.test/Open/X/", "a.test/admin/A%20B/", "a.test/x//y"] {
         assert_eq!(other(target, &[]), None, "{target}");
     }
-    // Case is a doubt, too. The rules of both routes must allow such a request.
+    // Another case is another reading as well. The rules of both routes must allow such a request.
     let at = |address: &str| {
         let client = Client { address: address.parse().ok(), ..Client::default() };
         explain(&table, &request("GET", "a.test/Admin/5", &[]), &client, &config.upstreams).to_string()
@@ -94,14 +94,14 @@ fn a_token_or_authorizer_that_was_not_asked_for_is_refused_in_doubt() {
     for target in ["/open/..%2fx", "/OPEN/../x/..%2fAsked", "/open/%ff", "/Asked/x"] {
         assert!(refused(target), "{target}");
     }
-    // Nothing that was found out says less than what the other route asks for.
+    // In these cases the other route asks for nothing more.
     for target in ["/open/x", "/open/A%20b", "/asked/..%2fx", "/asked/x/"] {
         assert!(!refused(target), "{target}");
     }
 }
 
 #[test]
-fn what_becomes_of_connections_to_an_unhealthy_endpoint_is_said_where_one_can_turn_so() {
+fn connections_to_an_unhealthy_endpoint_are_explained_if_an_endpoint_can_turn_unhealthy() {
     let of = |keys: &str| {
         explained(
             &format!("upstreams: {{ a: {{ address: 'http://a.test', {keys} }} }}"),
@@ -116,7 +116,7 @@ fn what_becomes_of_connections_to_an_unhealthy_endpoint_is_said_where_one_can_tu
 }
 
 #[test]
-fn a_subset_says_which_addresses_are_in_it_and_what_happens_without() {
+fn a_subset_is_explained_by_its_addresses_and_its_fallback() {
     let of = |fallback: &str| {
         let config = format!(
             "listeners: {{ in: {{ bind: ':15006', routes: [{{ to: a, subset: {{ labels: {{ version: v2 }}{fallback} }} }}] }} }}\n\
@@ -131,7 +131,7 @@ fn a_subset_says_which_addresses_are_in_it_and_what_happens_without() {
 }
 
 #[test]
-fn the_upstream_that_a_header_names_is_said_and_why_there_is_none() {
+fn the_upstream_that_a_header_names_is_shown_or_why_there_is_none() {
     let config = "listeners: { in: { bind: ':15006', routes: [{ upstream_header: x-upstream, to: [a, b] }] } }\n\
                   upstreams: { a: 'http://a.test', b: 'http://b.test' }";
     let named = explained(config, "GET", "a.test/", &[("x-upstream", "b")]);
@@ -148,7 +148,7 @@ fn the_upstream_that_a_header_names_is_said_and_why_there_is_none() {
 }
 
 #[test]
-fn changes_of_attache_s_own_answers_are_said_whatever_becomes_of_the_request() {
+fn changes_of_attache_s_own_answers_are_shown_for_every_request() {
     let config = attache_config::parse(SHOP, None, &|_| None).unwrap();
     let table = RouteTable::new(&config.listeners[0]);
     let request = request("GET", "app.test/", &[]);

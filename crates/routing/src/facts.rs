@@ -1,4 +1,4 @@
-//! What a route is chosen by.
+//! The data of a request by which a route is chosen.
 
 use attache_http::{CanonicalHost, Client, default_port, parse_authority};
 use attache_wire::{Fields, RequestHead};
@@ -11,7 +11,7 @@ pub struct RequestFacts<'a> {
     pub method: &'a Method,
     /// `http` or `https`, as the client says it.
     pub scheme: &'a str,
-    /// Host in the form that hosts are compared in; `None` where the request names none (HTTP/1.0).
+    /// Host in the form in which hosts are compared; `None` if the request names none (HTTP/1.0).
     pub host: Option<CanonicalHost<'a>>,
     /// The port of the request's authority, or the scheme's default.
     pub port: u16,
@@ -21,14 +21,14 @@ pub struct RequestFacts<'a> {
     pub query: Option<&'a str>,
     /// Header fields.
     pub headers: &'a Fields,
-    /// Who calls.
+    /// The client.
     pub client: &'a Client,
 }
 
-/// What an authority says, without borrowing it.
+/// The parsed authority, without a borrow of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Named {
-    /// Bytes of the authority that are its host in canonical form; `None` where it is written in another one.
+    /// Bytes of the authority that are its host in canonical form; `None` if it is written in another form.
     host: Option<u16>,
     port: u16,
 }
@@ -43,7 +43,7 @@ impl<'a> RequestFacts<'a> {
         Self::new(request, client, scheme, host, port)
     }
 
-    /// The same facts once more, of a request whose authority was read before.
+    /// The same facts again, for a request whose authority was already parsed.
     pub fn again(request: &'a RequestHead, client: &'a Client, named: Named) -> Self {
         let authority = request.uri.authority().map_or("", |authority| authority.as_str());
         let Some(host) = named.host.and_then(|len| authority.get(..usize::from(len))) else {
@@ -53,7 +53,7 @@ impl<'a> RequestFacts<'a> {
         Self::new(request, client, scheme(request, client), host, named.port)
     }
 
-    /// What was read of its authority, for [`RequestFacts::again`].
+    /// Its parsed authority, for [`RequestFacts::again`].
     pub fn named(&self, request: &RequestHead) -> Named {
         let authority = request.uri.authority().map_or("", |authority| authority.as_str());
         let host = self.host.as_ref().map(CanonicalHost::as_str);

@@ -1,4 +1,4 @@
-//! From a host name to the patterns that match it, the most specific first, without looking at the others.
+//! Finds the patterns that match a host name, the most specific first, without a look at the others.
 //!
 //! Rule: the exact name, then the longest suffix wildcard, then the longest prefix wildcard, then any host; within
 //! each, a pattern with a port before one without. A look-up costs one hash for the name and one for each of its labels,
@@ -21,7 +21,7 @@ pub(crate) struct HostIndex<T> {
 
 #[derive(Debug)]
 struct Ports<T> {
-    /// Few: a name with more than a handful of ports is not worth a map.
+    /// A short list: a name rarely has more than a few ports, so a map isn't worth it.
     with: Vec<(u16, T)>,
     without: Option<T>,
 }
@@ -44,7 +44,7 @@ impl<T> Default for Ports<T> {
 }
 
 impl<T: Default> HostIndex<T> {
-    /// The value of a pattern, made where there is none.
+    /// The value of a pattern; it is made if there is none.
     pub(crate) fn entry(&mut self, pattern: &HostPattern) -> &mut T {
         let ports = match &pattern.name {
             HostName::Any => &mut self.any,
@@ -105,7 +105,8 @@ impl<T> HostIndex<T> {
     }
 }
 
-/// A pattern's exact name as hosts are compared; one that is longer than any host stays and matches nothing.
+/// A pattern's exact name in the form in which hosts are compared. A name that is longer than any host stays unchanged
+/// and matches nothing.
 fn canonical(name: &str) -> Box<str> {
     CanonicalHost::new(name).map_or_else(|| name.into(), |host| host.as_str().into())
 }

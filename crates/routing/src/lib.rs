@@ -1,9 +1,9 @@
-//! A request or connection to its route, and what the route does to it.
+//! Finds the route of a request or connection, and applies what the route says.
 //!
-//! [`RouteTable::new`] compiles the routes of a listener; [`RouteTable::find_http`] and [`RouteTable::find_tcp`] give the most
-//! specific that matches; [`CompiledRoute`] says where to ([`CompiledRoute::choose`]) and rewrites what is sent
-//! ([`CompiledRoute::prepare_request`]). [`explain`] tells how a request would be routed, and why. Which of two
-//! routes is the more specific is written in `docs/routing.md`.
+//! [`RouteTable::new`] compiles the routes of a listener; [`RouteTable::find_http`] and [`RouteTable::find_tcp`] return
+//! the most specific one that matches; [`CompiledRoute`] chooses the destination ([`CompiledRoute::choose`]) and
+//! rewrites the request ([`CompiledRoute::prepare_request`]). [`explain`] shows how a request would be routed, and why.
+//! docs/routing.md says which of two routes is the more specific.
 
 mod access;
 mod conditions;

@@ -1,6 +1,6 @@
-//! The names by which a listener's routes are found, for the answer to a client whose name none of them has.
+//! The names that a listener's routes match, for the answer to a client that asks for another name.
 //!
-//! They are gathered once, when the routes are compiled: a client decides how often it asks for an unknown name.
+//! They are gathered once, when the routes are compiled, because clients decide how often they ask for an unknown name.
 
 use std::collections::HashSet;
 
@@ -8,16 +8,16 @@ use attache_config::model::{HostName, HostPattern, Route};
 
 use crate::words::show_host;
 
-/// A longer list is of no use.
+/// A longer list doesn't help the reader.
 const MAX_SHOWN: usize = 20;
 
 /// Names that routes ask for: of requests (`host`), or of TLS (`sni`).
 #[derive(Debug, Default)]
 pub(crate) struct Named {
     shown: Vec<String>,
-    /// How many there are beside those that are shown.
+    /// The number of names that are not shown.
     more: usize,
-    /// Some route asks for no name.
+    /// Some route matches every name.
     any: bool,
 }
 
@@ -46,12 +46,12 @@ impl Named {
         gathered
     }
 
-    /// The names, where only they are taken.
+    /// The names, if no route matches other names.
     pub(crate) fn only(&self) -> Option<String> {
         if self.any { None } else { self.all() }
     }
 
-    /// The names, whatever else is taken.
+    /// The names, also if a route matches other names.
     pub(crate) fn all(&self) -> Option<String> {
         let more = if self.more > 0 { format!(" and {} more", self.more) } else { String::new() };
         (!self.shown.is_empty()).then(|| format!("{}{more}", self.shown.join(", ")))

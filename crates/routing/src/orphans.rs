@@ -1,8 +1,8 @@
-//! What a change of the config leaves without a route.
+//! Requests that a change of the config leaves without a route.
 //!
-//! Rule: for every route there was, a request that it took is made up (its host or `localhost`, its path, its method). One that
-//! found its way before and finds none now would be answered with `no-route`: a second upstream beside the first does that to
-//! callers who never named the first by its Host.
+//! Rule: for every old route, an example request is made that it matched (its host or `localhost`, its path, its
+//! method). If no new route matches the request, attache would answer it with `no-route`. For example, a second
+//! upstream does this to callers that never named the first one by its Host.
 
 use attache_config::model::{Bind, HostName, HostPattern, Listener, Match, PathPattern, Segment};
 use attache_http::Client;
@@ -11,10 +11,10 @@ use http::Method;
 
 use crate::{RequestFacts, RouteTable};
 
-/// A longer list is of no use.
+/// A longer list doesn't help the reader.
 const MAX_SHOWN: usize = 10;
 
-/// Requests that the routes before took and those now don't, a line each.
+/// Requests that the old routes matched and the new ones don't, a line each.
 pub fn orphaned(before: &Listener, now: &Listener) -> Vec<String> {
     if before.routes == now.routes {
         return Vec::new();
@@ -78,7 +78,7 @@ fn sample(matcher: &Match, host: &str) -> Option<RequestHead> {
                 Segment::Capture(_) | Segment::Rest(_) => "/any".to_owned(),
             })
             .collect(),
-        // What an expression takes isn't known.
+        // No example is known for a regular expression.
         Some(PathPattern::Regex(_)) => return None,
     };
     let method = matcher.methods.first().unwrap_or(&Method::GET);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_upstream_orphans_who_never_named_the_first() {
+    fn a_second_upstream_orphans_callers_that_never_named_the_first() {
         let one = listener("upstreams: { orders: 'http://orders.test' }");
         let two = listener("upstreams: { orders: 'http://orders.test', users: 'http://users.test' }");
         insta::assert_snapshot!(orphaned(&one, &two).join("\n"), @"listener `outbound`: GET / with the Host `localhost:15001` was for route `outbound/0`, and no route takes it now");
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_paths_and_methods_that_went_are_told() {
+    fn removed_hosts_paths_and_methods_are_reported() {
         let routes = |routes: &str| {
             listener(&format!(
                 "listeners: {{ o: {{ bind: ':1', routes: [{routes}] }} }}\nupstreams: {{ a: 'http://a.test' }}"

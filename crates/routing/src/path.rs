@@ -1,10 +1,10 @@
-//! From a path to the candidates whose patterns match it, the most specific first, without looking at the others.
+//! Finds the candidates whose patterns match a path, the most specific first, without a look at the others.
 //!
 //! Rule: the exact path, then templates (compared position by position: a literal before a capture before the rest),
-//! then the longest prefix on a segment boundary, then regular expressions in the file's order, then routes that say
-//! nothing of the path. Templates and prefixes are tries over segments: a look-up visits a node once and ends where no
-//! pattern continues, so its cost follows the depth of the patterns, not their number and not the path's length. Only
-//! regular expressions are tried one by one.
+//! then the longest prefix on a segment boundary, then regular expressions in the file's order, then routes without a
+//! path. Templates and prefixes are tries over segments: a look-up visits a node once and ends where no pattern
+//! continues, so its cost follows the depth of the patterns, not their number and not the path's length. Only regular
+//! expressions are tried one by one.
 
 use attache_config::model::{PathPattern, Segment};
 use attache_http::pattern::first_segment;
@@ -28,7 +28,7 @@ pub(crate) struct PathIndex<C> {
 struct Node<C> {
     literals: TextMap<Node<C>>,
     capture: Option<Box<Node<C>>>,
-    /// Templates that take the rest from here.
+    /// Templates that capture the rest of the path from here.
     rest: Vec<C>,
     /// Templates or prefixes that end here.
     here: Vec<C>,
@@ -53,7 +53,7 @@ impl<C> Default for PathIndex<C> {
 }
 
 impl<C> PathIndex<C> {
-    /// Adds a candidate behind those of the same pattern.
+    /// Adds a candidate after those with the same pattern.
     pub(crate) fn insert(&mut self, pattern: Option<&PathPattern>, candidate: C) {
         match pattern {
             None => self.any.push(candidate),
@@ -84,7 +84,8 @@ impl<C> PathIndex<C> {
         if let Some(found) = self.exact.get(path).and_then(|list| list.iter().find_map(&mut take)) {
             return Some(found);
         }
-        // A CONNECT has no path, and `*` is none: only routes without a path, or with exactly this one, are for them.
+        // A CONNECT has no path, and `*` is not a path: only routes without a path, or with exactly this one, match
+        // them.
         if let Some(segments) = path.strip_prefix('/') {
             if let Some(found) = self.templates.find(Some(segments), &mut take) {
                 return Some(found);

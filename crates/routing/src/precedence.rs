@@ -1,6 +1,6 @@
 //! Which of two routes is the more specific.
 //!
-//! The one total order of routes; `docs/routing.md` tells it with examples. Compared from left to right, the smaller
+//! The one total order of routes; docs/routing.md explains it with examples. Compared from left to right, the smaller
 //! wins: host, path, method, number of headers, number of query parameters, client's identity, TLS server name,
 //! original destination, place in the file. A route with alternatives (several hosts, names or destinations) is ranked
 //! once for each of them.
@@ -17,7 +17,7 @@ pub(crate) struct Alternative<'r> {
     pub(crate) rank: Rank,
     /// Index of the route.
     pub(crate) route: usize,
-    /// `None` is any host, and none.
+    /// `None` matches any host, and requests without a host.
     pub(crate) host: Option<&'r HostPattern>,
     pub(crate) sni: Option<&'r HostPattern>,
     pub(crate) destination: Option<&'r AddressMatch>,
@@ -54,7 +54,7 @@ impl HostRank {
     fn of(pattern: Option<&HostPattern>) -> Self {
         let Some(pattern) = pattern else { return Self(HostKind::Absent, Reverse(0), true) };
         let (kind, length) = match &pattern.name {
-            // Two exact names never match the same host: the longer is no better.
+            // Two exact names never match the same host, so the length doesn't count.
             HostName::Exact(_) => (HostKind::Exact, 0),
             HostName::Suffix(name) => (HostKind::Suffix, name.len()),
             HostName::Prefix(name) => (HostKind::Prefix, name.len()),
@@ -63,7 +63,7 @@ impl HostRank {
         Self(kind, Reverse(length), pattern.port.is_none())
     }
 
-    /// For hosts: `*` without a port is as good as none.
+    /// For hosts: `*` without a port ranks like no pattern.
     fn of_host(pattern: Option<&HostPattern>) -> Self {
         Self::of(pattern.filter(|pattern| pattern.name != HostName::Any || pattern.port.is_some()))
     }
@@ -129,7 +129,7 @@ impl PathRank {
     }
 }
 
-/// Prefix length, then whether it has a port; one without a destination is last.
+/// Prefix length, then whether it has a port; a route without a destination is last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DestinationRank(bool, Reverse<u8>, bool);
 
@@ -143,7 +143,7 @@ impl DestinationRank {
 }
 
 impl Rank {
-    /// In which respect this one beats the other, in words.
+    /// Why this one is more specific than the other, in words.
     pub(crate) fn beats(&self, other: &Self) -> String {
         if self.host != other.host {
             return match (self.host.describe(), other.host.describe()) {

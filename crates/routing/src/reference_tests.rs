@@ -1,4 +1,4 @@
-//! The fast table against a slow reference that knows nothing of it.
+//! The fast table against a slow reference that shares no code with it.
 #![expect(clippy::cast_possible_wrap, reason = "small numbers of a test")]
 
 use std::fmt::Write;
@@ -103,7 +103,7 @@ fn reference_path(pattern: &PathPattern, path: &str, index: usize) -> Option<Vec
     match pattern {
         PathPattern::Exact(exact) => (**exact == *path).then(|| vec![0]),
         PathPattern::Template(segments) => {
-            // As a regular expression, which shares nothing with the trie.
+            // The pattern as a regular expression, which shares no code with the trie.
             let mut text = String::from("^");
             let mut score = vec![1];
             for segment in segments {
@@ -161,7 +161,7 @@ const PATHS: &[&str] = &[
 
 fn routes() -> impl Strategy<Value = Vec<Route>> {
     let one = (
-        // Half of the routes crowd together, so that the later rules decide too.
+        // Half of the routes have the same host, so that the later rules decide as well.
         prop_oneof![subset(&["a.b"], 1), subset(HOSTS, 2)],
         prop_oneof![select(&["-", "/a/*"][..]), select(PATHS)],
         subset(&["GET", "POST"], 1),
@@ -172,7 +172,7 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
     )
         .prop_map(|(hosts, path, methods, headers, query, sni, destinations)| {
             let mut matcher = matching(&hosts, path);
-            // As the parser keeps them.
+            // In the form in which the parser stores them.
             for host in &mut matcher.hosts {
                 if let HostName::Exact(name) = &host.name {
                     host.name = HostName::Exact(name.to_ascii_lowercase().into());

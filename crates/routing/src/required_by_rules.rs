@@ -1,4 +1,4 @@
-//! Whether a request may be one of several routes, at a glance: most are not, and are looked at no further.
+//! A quick check whether a request may belong to several routes: most don't, and need no further check.
 
 use attache_authorization::Facts;
 use attache_wire::RequestHead;
@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use crate::{CompiledRoute, conditions::Conditions};
 
-/// What routes of a listener ask of requests, where some of these routes have rules of their own.
+/// The parts of requests that a listener's routes match, if some of these routes have their own rules.
 #[derive(Debug)]
 pub(crate) struct RequiredByRules {
     methods: bool,
@@ -27,7 +27,7 @@ impl RequiredByRules {
         }
     }
 
-    /// Others may find another route by the method, the query or a header.
+    /// True if another program may find another route by the method, the query or a header.
     pub(crate) fn may_differ(&self, request: &RequestHead, access: &Facts<'_>) -> bool {
         let is_usual = |byte: u8| byte.is_ascii_uppercase();
         let doubtful = |name: &HeaderName| {

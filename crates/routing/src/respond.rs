@@ -59,7 +59,7 @@ impl Direct {
         match self {
             Self::Redirect { status, .. } => {
                 *response.status_mut() = *status;
-                // Made of checked parts and escaped text: always a valid value.
+                // It consists of checked parts and escaped text, so it is always a valid value.
                 if let Ok(location) = HeaderValue::try_from(self.location(request, captures)) {
                     response.headers_mut().insert(LOCATION, location);
                 }
@@ -83,8 +83,8 @@ impl Direct {
         response
     }
 
-    /// `scheme://host/path?query`. To another scheme the port goes along only if `host` names it, since the port of the one
-    /// is never that of the other. A request without a host gets a relative reference.
+    /// `scheme://host/path?query`. If the scheme changes, the request's port is dropped, because the two schemes use
+    /// different ports; `host` may name a port. A request without a host gets a relative reference.
     fn location(&self, request: &RequestHead, captures: &Captures) -> String {
         let Self::Redirect { scheme, host, path, strip_query, .. } = self else { return String::new() };
         let uri = &request.uri;
@@ -111,7 +111,7 @@ impl Direct {
             location.push_str(query);
         }
         if host.is_none() {
-            // `//name` would be another host (RFC 3986 section 4.2).
+            // `//name` would name another host (RFC 3986 section 4.2).
             location.replace_range(..location.len() - location.trim_start_matches('/').len(), "/");
         }
         location

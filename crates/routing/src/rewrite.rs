@@ -1,4 +1,4 @@
-//! Captures, and the paths that are made of them.
+//! Captures, and the paths that are made from them.
 
 use attache_config::model::{Name, PathPattern, PathPolicy, PathRewrite, Segment};
 use attache_http::{Refusal, normalize_path, without_parameters};
@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 
 use crate::path::{behind_prefix, capture};
 
-/// What a path pattern captured: copies, since the request's path changes while they are used. Made only for routes that
-/// use captures.
+/// The captures of a path pattern. They are copies, since the request's path changes while they are used. They are made
+/// only for routes that use captures.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Captures(SmallVec<[String; 2]>);
 
@@ -37,7 +37,7 @@ impl Captures {
     }
 }
 
-/// The names of a pattern's captures, in its order; a regex's groups can be called by number too.
+/// The names of a pattern's captures, in its order; a regex's groups can also be named by number.
 pub(crate) struct CaptureNames<'p>(Vec<Option<&'p str>>);
 
 impl<'p> CaptureNames<'p> {
@@ -59,7 +59,7 @@ impl<'p> CaptureNames<'p> {
     pub(crate) fn index(&self, name: &str) -> Option<usize> {
         self.0.iter().position(|known| *known == Some(name)).or_else(|| {
             let number: usize = name.parse().ok()?;
-            // Group 0 would be the whole path, which has its own variable.
+            // Group 0 is the whole path, which has its own variable.
             (1..=self.0.len()).contains(&number).then(|| number - 1)
         })
     }
@@ -76,7 +76,7 @@ enum Piece {
 }
 
 impl PathTemplate {
-    /// Reads `/orders/{id}/items`. Braces around what is no capture of the pattern are text.
+    /// Reads `/orders/{id}/items`. Braces around other names than the pattern's captures are plain text.
     pub(crate) fn new(text: &str, names: &CaptureNames<'_>) -> Self {
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -106,7 +106,7 @@ impl PathTemplate {
         self.0.iter().any(|piece| matches!(piece, Piece::Capture(_)))
     }
 
-    /// The path, with every byte that no path can hold escaped, so that neither config nor capture can begin a
+    /// The path. Every byte that a path can't contain is escaped, so that neither the config nor a capture can begin a
     /// query or a fragment.
     pub(crate) fn render(&self, captures: &Captures) -> String {
         let mut path = String::new();
@@ -145,11 +145,11 @@ fn push_escaped(path: &mut String, text: &str) {
     }
 }
 
-/// What becomes of a route's paths.
+/// How a route changes paths.
 #[derive(Debug)]
 pub(crate) enum Rewrite {
     Keep,
-    /// What is replaced, and by what.
+    /// The matched prefix is replaced.
     Prefix {
         prefix: PrefixOf,
         with: Name,
@@ -157,10 +157,10 @@ pub(crate) enum Rewrite {
     Whole(PathTemplate),
 }
 
-/// What counts as the matched prefix.
+/// The part of the path that counts as the matched prefix.
 #[derive(Debug)]
 pub(crate) enum PrefixOf {
-    /// This, of a prefix pattern.
+    /// This prefix, of a prefix pattern.
     Segments(Name),
     /// Exact paths, templates and regexes match the whole path.
     Whole,
@@ -190,9 +190,8 @@ impl Rewrite {
 
     /// The new path; `None` if it stays.
     ///
-    /// # Errors
-    /// The same policy applies to the new path as to the client's: pieces that were harmless alone (`.` and `.`) must
-    /// not become a climb once they stand together.
+    /// # Errors The policy for the client's path also applies to the new path: pieces that were harmless alone (`.` and
+    /// `.`) must not become a `..` segment together.
     pub(crate) fn apply(
         &self,
         path: &str,
@@ -213,7 +212,7 @@ impl Rewrite {
                     PrefixOf::Nothing => path,
                 };
                 let mut new = String::with_capacity(with.len() + behind.len() + 1);
-                // `/v1/*` to `/api/` and `/`: one slash between the two parts, as on a segment boundary.
+                // From `/v1/*` to `/api/` or `/`: exactly one slash stands between the two parts.
                 push_escaped(
                     &mut new,
                     if behind.is_empty() { with } else { with.strip_suffix('/').unwrap_or(with) },

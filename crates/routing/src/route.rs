@@ -1,4 +1,4 @@
-//! One route, ready to work: what it does to a request on its way up and to a response on its way down.
+//! One compiled route: how it changes requests and responses.
 
 use attache_authorization::AccessPolicy;
 use attache_config::model::{
@@ -25,24 +25,24 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RouteId(pub usize);
 
-/// A route with everything prepared that can be.
+/// A route with all preparation done.
 #[derive(Debug)]
 pub struct CompiledRoute {
-    /// Which one of the listener's it is.
+    /// Its index among the listener's routes.
     pub id: RouteId,
     /// The `route` label.
     pub name: Name,
     /// Line in the file.
     pub line: u32,
     pub(crate) conditions: Conditions,
-    /// The pattern, if something of the route asks for its captures.
+    /// The pattern, if the route uses its captures.
     capturing: Option<PathPattern>,
     kind: Kind,
     request_edits: Edits,
     response_edits: Edits,
     policy: PathPolicy,
     pub(crate) authorization: Option<AccessPolicy>,
-    /// Its host patterns, where some say nothing of who was named.
+    /// Its host patterns, if some of them are `*`.
     hosts: Vec<HostPattern>,
     by_host: ByHost,
     names_connect: bool,
@@ -50,7 +50,7 @@ pub struct CompiledRoute {
     body_size: usize,
 }
 
-/// Whether a request that matched named the route's upstream by its Host.
+/// Whether a matching request names the route's upstream by its Host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ByHost {
     Always,
@@ -76,7 +76,7 @@ enum Kind {
     Direct(Direct),
 }
 
-/// What a route does, for the layers that execute it.
+/// The action of a route, for the layers that execute it.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'r> {
     /// Choose a destination ([`CompiledRoute::choose`]), prepare the request, send it.
@@ -126,12 +126,12 @@ impl CompiledRoute {
         }
     }
 
-    /// Both directions' header changes for a request, for `explain`.
+    /// The header changes in both directions for a request, for `explain`.
     pub(crate) fn edits(&self, request: &RequestHead, ctx: &Ctx<'_>) -> (ReadyEdits, ReadyEdits) {
         (self.request_edits.ready(request, ctx), self.response_edits.ready(request, ctx))
     }
 
-    /// What the route's upstreams are meant for; a route that answers by itself is for HTTP.
+    /// The traffic that the route's upstreams accept; a route that answers by itself is for HTTP.
     pub const fn traffic(&self) -> Traffic {
         match &self.kind {
             Kind::Forward { forward, .. } => forward.traffic,
@@ -139,12 +139,12 @@ impl CompiledRoute {
         }
     }
 
-    /// The route's TLS isn't terminated where the listener's is.
+    /// True if the listener terminates TLS, but not for this route.
     pub const fn passes_through(&self) -> bool {
         matches!(&self.kind, Kind::Forward { forward, .. } if forward.passes_tls())
     }
 
-    /// A CONNECT becomes a tunnel here: the config asks for tunnels by the route's method or by its upstreams.
+    /// True if a CONNECT becomes a tunnel here: the route's method or its upstreams ask for tunnels.
     pub const fn takes_connect(&self) -> bool {
         self.names_connect || matches!(self.traffic(), Traffic::Named | Traffic::Opaque)
     }
@@ -154,7 +154,7 @@ impl CompiledRoute {
         &self.upgrades
     }
 
-    /// Bytes of a request's body, its own or the listener's bound; 0 is none.
+    /// The largest request body in bytes: the route's own limit or the listener's; 0 means no limit.
     pub const fn body_size(&self) -> usize {
         self.body_size
     }
@@ -163,12 +163,12 @@ impl CompiledRoute {
         self.capturing.as_ref().map_or_else(Captures::default, |pattern| Captures::of(pattern, path))
     }
 
-    /// Who may do it, beside the listener's rules.
+    /// The route's access rules, in addition to the listener's.
     pub const fn authorization(&self) -> Option<&AccessPolicy> {
         self.authorization.as_ref()
     }
 
-    /// What the route does.
+    /// The route's action.
     pub fn step(&self) -> Step<'_> {
         match &self.kind {
             Kind::Forward { forward, .. } => Step::Forward(forward),
@@ -176,7 +176,7 @@ impl CompiledRoute {
         }
     }
 
-    /// The destination of a split for a roll of the dice over all of `u32`; `None` for a route that doesn't forward.
+    /// The destination of a split for a random number over all of `u32`; `None` for a route that doesn't forward.
     pub fn choose(&self, roll: u32) -> Option<(DestinationId, &Destination)> {
         let Kind::Forward { forward, bounds, .. } = &self.kind else { return None };
         let at = if forward.to.len() == 1 {
@@ -189,7 +189,7 @@ impl CompiledRoute {
         forward.to.get(at).map(|destination| (DestinationId(at), destination))
     }
 
-    /// The destination of a request, by the header that names it or else by a roll of the dice.
+    /// The destination of a request, by the header that names it or else by a random number.
     ///
     /// # Errors
     /// Why the request names none of the route's upstreams. `None` for a route that doesn't forward.
@@ -204,7 +204,7 @@ impl CompiledRoute {
         let mut lines = headers.get_all(header).map(Value::as_bytes);
         let why = match (lines.next(), lines.next()) {
             (None, _) => format!("the request has no `{header}`"),
-            // Two readers could take two of them.
+            // Two programs could read two different ones.
             (Some(_), Some(_)) => format!("the request has more than one `{header}`"),
             (Some(named), None) => match by.names.iter().position(|name| name.as_bytes() == named) {
                 Some(at) => {
@@ -217,7 +217,7 @@ impl CompiledRoute {
         Err(Some(why))
     }
 
-    /// The Host that a request to `upstream` is given; `None` keeps the request's own.
+    /// The Host of a request to `upstream`; `None` keeps the request's own.
     pub fn host<'a>(&'a self, request: &RequestFacts<'_>, upstream: &'a UpstreamHost) -> Option<&'a str> {
         let Kind::Forward { forward, .. } = &self.kind else { return None };
         let matched = match self.by_host {
@@ -230,8 +230,9 @@ impl CompiledRoute {
         upstream.sent(&forward.host, request, matched)
     }
 
-    /// Makes a request ready for the chosen upstream: path, host, headers. Gives back the changes to the response's
-    /// headers, whose values come from the request as it was before. Hop-by-hop and forwarding headers are the caller's.
+    /// Prepares a request for the chosen upstream: path, host, headers. Returns the changes to the response's headers,
+    /// whose values come from the request before these changes. Hop-by-hop and forwarding headers are the caller's
+    /// task.
     ///
     /// # Errors
     /// `bad-request` if a rewritten path breaks the listener's path policy.
@@ -239,7 +240,7 @@ impl CompiledRoute {
         let request_edits = self.request_edits.ready(request, ctx);
         let response_edits = self.response_edits.ready(request, ctx);
         if let Kind::Forward { rewrite, .. } = &self.kind {
-            // A CONNECT names a destination: there is no path, and another host would be another destination.
+            // A CONNECT names a destination: it has no path, and another host would be another destination.
             let tunnel = request.method == Method::CONNECT && request.protocol.is_none();
             if !tunnel {
                 if request.uri.path().starts_with('/')
@@ -265,12 +266,12 @@ impl CompiledRoute {
     }
 }
 
-/// The mirrors that get a copy of a request. `roll` is asked once for each mirror, for a number in `0.0..1.0`.
+/// The mirrors that get a copy of a request. `roll` is called once for each mirror, and returns a number in `0.0..1.0`.
 pub fn mirrors(mirrors: &[Mirror], mut roll: impl FnMut() -> f64) -> impl Iterator<Item = &Mirror> {
     mirrors.iter().filter(move |mirror| roll() < mirror.ratio)
 }
 
-/// Where each destination's share ends.
+/// The end of each destination's share.
 fn bounds(to: &[Destination]) -> Vec<u64> {
     to.iter()
         .scan(0, |sum, destination| {
@@ -280,9 +281,9 @@ fn bounds(to: &[Destination]) -> Vec<u64> {
         .collect()
 }
 
-/// Gives a request another host. One that is no authority (the parser lets none in) changes nothing.
+/// Gives a request another host. A host that is not a valid authority changes nothing; the parser refuses such hosts.
 fn set_host(request: &mut RequestHead, host: &str) {
-    // A copy, since clones of what all workers share would share a counter.
+    // A copy, since clones of a value that all workers share would share a counter.
     let Ok(authority) = Authority::try_from(host) else { return };
     let mut parts = std::mem::take(&mut request.uri).into_parts();
     parts.authority = Some(authority);

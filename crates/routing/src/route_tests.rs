@@ -15,7 +15,7 @@ use crate::{
 
 const UPSTREAM: &str = "orders-next";
 
-/// Runs one route over one request; gives the request as it is sent and the response's headers.
+/// Applies one route to one request. Returns the request as it is sent and the response's headers.
 fn sent(route: Route, mut parts: RequestHead, client: &Client) -> Result<(RequestHead, Vec<String>), String> {
     let table = RouteTable::new(&listener(vec![route]));
     let facts = RequestFacts::of(&parts, client);
@@ -71,7 +71,7 @@ fn a_whole_path_takes_captures_by_name_and_by_number() {
 fn a_rewritten_path_obeys_the_listeners_policy_too() {
     let whole =
         |pattern: &str, with: &str, target: &str| rewritten(pattern, PathRewrite::Whole(with.into()), target);
-    // Harmless apart, a climb together.
+    // Each is harmless alone; together they are a `..` segment.
     assert_eq!(whole("~^/a(.)x(.)$", "/a/{1}{2}/b", "a/a.x."), Ok("/b".into()));
     assert!(whole("~^/a(.)x(.)$", "/{1}{2}/b", "a/a.x.").is_err());
 }
@@ -90,7 +90,7 @@ fn the_host_is_kept_taken_from_the_upstream_or_set() {
     assert_eq!(host(HostRewrite::Preserve, "a:81/x"), same("http://a:81/x", "a:81"));
     assert_eq!(host(HostRewrite::Upstream, "a/x"), same("http://next.internal:8443/x", "next.internal:8443"));
     assert_eq!(host(HostRewrite::To("b:1".into()), "a/x"), same("http://b:1/x", "b:1"));
-    // HTTP/1.0 without a host: what stands behind needs one.
+    // HTTP/1.0 without a host: the next hop needs one.
     assert_eq!(host(HostRewrite::Preserve, "/x"), same("http://next.internal:8443/x", "next.internal:8443"));
 }
 
@@ -103,7 +103,7 @@ fn variable(name: &'static str, variable: Variable) -> (HeaderName, Template) {
 }
 
 #[test]
-fn header_changes_know_the_request_as_it_came() {
+fn header_changes_use_the_request_before_its_rewrite() {
     let mut route = route("orders", matching(&[], "/v1/{id}"));
     let mut to = forward(&[(0, 1)]);
     to.path = PathRewrite::Whole("/new".into());
@@ -220,7 +220,7 @@ fn a_redirect_keeps_what_it_does_not_name() {
 }
 
 #[test]
-fn a_redirect_without_a_host_never_leaves_for_another() {
+fn a_redirect_without_a_host_never_leads_to_another_host() {
     let redirect = Redirect {
         status: StatusCode::FOUND,
         scheme: Some("https".into()),
@@ -294,7 +294,7 @@ fn captures_are_made_only_for_routes_that_use_them() {
 }
 
 #[test]
-fn explain_tells_the_whole_way() {
+fn explain_shows_every_step() {
     let named = |name: &str, line: u32, matcher| {
         let mut named = route(name, matcher);
         named.line = line;
@@ -362,7 +362,7 @@ fn explain_tells_the_whole_way() {
 }
 
 #[test]
-fn explain_tells_a_connections_way_and_a_redirect() {
+fn explain_shows_a_connection_and_a_redirect() {
     let mut database = route("database", attache_config::model::Match::default());
     database.matcher.sni = vec![crate::testing::host("*.db.internal")];
     database.line = 7;
@@ -402,7 +402,7 @@ fn explain_tells_a_connections_way_and_a_redirect() {
 }
 
 #[test]
-fn explain_tells_why_nothing_matches() {
+fn explain_shows_why_nothing_matches() {
     let mut picky = route("picky", matching(&["a"], "-"));
     picky.matcher.headers = vec![crate::testing::value("x-tenant=blue")];
     let table = RouteTable::new(&listener(vec![picky, route("path", matching(&[], "/v1/{id}"))]));

@@ -1,12 +1,12 @@
-//! What a listener does with the Hosts that it is asked for, which Host its upstreams are sent, and what becomes of connections to an
-//! endpoint that turns unhealthy: `attache check`'s last lines.
+//! The last lines of `attache check`: what a listener does with Hosts, which Host its upstreams get, and what happens
+//! to connections to an endpoint that turns unhealthy.
 
 use attache_config::model::{Action, Bind, Config, HostRewrite, Listener, OnUnhealthy, UpstreamProtocol};
 
 use crate::{UpstreamHost, named::Named, words::show_unhealthy};
 
-/// A line for each listener whose routes are only for some hosts, one for each upstream that is spoken HTTP to, and one for each whose
-/// connections are closed when their endpoint turns unhealthy.
+/// A line for each listener whose routes are only for some hosts, one for each upstream that speaks HTTP, and one for
+/// each upstream whose connections are closed when an endpoint turns unhealthy.
 pub fn summary(config: &Config) -> Vec<String> {
     let listeners = config.listeners.iter().filter_map(only_some_hosts);
     let upstreams = config
@@ -36,7 +36,7 @@ fn only_some_hosts(listener: &Listener) -> Option<String> {
 }
 
 impl UpstreamHost {
-    /// Which Host the upstream is sent, in words.
+    /// The Host that the upstream gets, in words.
     pub fn describe(&self) -> String {
         match (&self.rule, &self.authority) {
             (HostRewrite::To(host), _) => format!("is sent the Host `{host}`"),
@@ -55,7 +55,7 @@ impl UpstreamHost {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn who_is_reached_by_which_host_and_what_host_is_sent() {
+    fn the_summary_says_which_host_leads_where_and_which_host_is_sent() {
         let config = attache_config::parse(
             "upstreams: { orders: 'https://orders.test', users: { address: 'http://users.test', host: api.test },\n\
              app: 'http://127.0.0.1:8080', kept: { address: 'http://k.test', host: preserve },\n\

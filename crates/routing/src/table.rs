@@ -1,9 +1,8 @@
-//! All routes of one listener, compiled so that finding one costs the same with five as with five thousand.
+//! All routes of one listener, compiled so that finding one takes the same time with five routes as with five thousand.
 //!
 //! Host first, then path, then the other conditions: two hash look-ups and a walk along a trie for the usual request.
-//! Where the most specific host has no route that matches, the next one is tried: a route is independent, and not a
-//! part of a virtual host (`docs/routing.md` says why). Looking up allocates nothing but the captures of a route that
-//! uses them.
+//! If the most specific host has no matching route, the next one is tried: a route is independent, and not a part of a
+//! virtual host (docs/routing.md says why). A look-up allocates only the captures of a route that uses them.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -36,11 +35,11 @@ pub struct RouteTable {
     tcp: HostIndex<Destinations>,
     tcp_without_name: Destinations,
     pub(crate) policy: PathPolicy,
-    /// Who may do what on the listener.
+    /// The listener's access rules.
     pub(crate) authorization: Option<AccessPolicy>,
-    /// `None` where no route says more of that, or something else.
+    /// `None` if no route has more or other rules.
     pub(crate) asked_of_rules: Option<RequiredByRules>,
-    /// The listener terminates TLS: what is passed through takes only routes that say so.
+    /// The listener terminates TLS: TLS that is passed through takes only routes that say so.
     terminates: bool,
     /// For each route to `original-destination`, the routes that opaque bytes on it could bypass.
     guards: Vec<Vec<usize>>,
@@ -53,7 +52,7 @@ pub struct RouteTable {
 pub struct Matched<'t> {
     /// The route.
     pub route: &'t CompiledRoute,
-    /// What its path pattern captured; empty if the route has no use for captures.
+    /// The captures of its path pattern; empty if the route doesn't use captures.
     pub captures: Captures,
 }
 
@@ -97,7 +96,7 @@ impl RouteTable {
         };
         let has_route_rules = listener.routes.iter().any(|route| route.authorization.is_some());
         table.asked_of_rules = has_route_rules.then(|| RequiredByRules::new(&table.routes));
-        // Only where they are asked for: each is as long as the list of routes.
+        // Only for routes that need it: each list may be as long as the list of routes.
         let is_original = |route: &CompiledRoute| route.traffic() == Traffic::Original;
         let guarded = table.routes.iter().zip(&listener.routes);
         let guarded = guarded.map(|(compiled, route)| is_original(compiled).then(|| guards(route, listener)));
@@ -121,7 +120,7 @@ impl RouteTable {
         table
     }
 
-    /// Who may do what here, beside what each route says.
+    /// The listener's access rules, which apply in addition to each route's.
     pub const fn authorization(&self) -> Option<&AccessPolicy> {
         self.authorization.as_ref()
     }
@@ -139,13 +138,12 @@ impl RouteTable {
         Some(Matched { route, captures: route.capture(&path) })
     }
 
-    /// The most specific route that matches an opaque connection, or one whose TLS is passed through: by server name and
-    /// original destination, and where TLS was terminated by the client's identity. Routes that ask anything of HTTP, and those that
-    /// don't forward, are not for connections.
+    /// The most specific route that matches an opaque connection, or one whose TLS is passed through: by server name
+    /// and original destination, and, if TLS was terminated, by the client's identity. Routes with a condition about
+    /// HTTP, and those that don't forward, are not for connections.
     ///
-    /// # Errors
-    /// Why these bytes can't go anywhere, as a sentence. The most specific route decides: where its upstreams aren't meant for opaque
-    /// bytes ([`Traffic`]), no other is asked.
+    /// # Errors Why no route takes these bytes, as a sentence. The most specific route decides: if its upstreams aren't
+    /// for opaque bytes ([`Traffic`]), no other route is tried.
     pub fn find_tcp(&self, client: &Client) -> Result<&CompiledRoute, &'static str> {
         let holds = |index: usize| {
             self.routes.get(index).is_some_and(|route| route.conditions.identity_holds(client))
@@ -172,7 +170,7 @@ impl RouteTable {
         }
     }
 
-    /// What a connection may carry. For TLS that is passed through, `client` has its server name.
+    /// The traffic that a connection may carry. For TLS that is passed through, `client` has its server name.
     pub fn takes(&self, client: &Client) -> AcceptedTraffic {
         let http = |(index, route): (usize, &CompiledRoute)| {
             !route.passes_through() && route.traffic() != Traffic::Opaque && self.applies(index, client)
@@ -183,17 +181,17 @@ impl RouteTable {
         }
     }
 
-    /// Some route passes TLS through that the listener would terminate.
+    /// True if a route passes TLS through that the listener would terminate.
     pub fn passes_tls(&self) -> bool {
         self.terminates && self.routes.iter().any(CompiledRoute::passes_through)
     }
 
-    /// Opaque bytes on this route would bypass another route, or the HTTP conditions of this one.
+    /// True if opaque bytes on this route would bypass another route, or the HTTP conditions of this one.
     fn is_guarded(&self, index: usize, client: &Client) -> bool {
         self.guards.get(index).is_none_or(|guards| guards.iter().any(|guard| self.applies(*guard, client)))
     }
 
-    /// The route could match some request on this connection.
+    /// True if the route could match some request on this connection.
     fn applies(&self, index: usize, client: &Client) -> bool {
         let (Some(route), Some(model)) = (self.routes.get(index), self.model.get(index)) else { return true };
         let matcher = &model.matcher;
@@ -204,13 +202,14 @@ impl RouteTable {
             && route.conditions.identity_holds(client)
     }
 
-    /// Where the listener terminates TLS, what isn't decrypted takes only routes that pass it through, and nothing else takes these.
+    /// If the listener terminates TLS, undecrypted TLS takes only routes that pass it through, and no other traffic
+    /// takes these routes.
     fn fits_tls(&self, index: usize, client: &Client) -> bool {
         !self.terminates
             || self.routes.get(index).is_some_and(|route| route.passes_through() == passed_through(client))
     }
 
-    /// Why no route took a request, in a line: the Host that it named, and those that there are.
+    /// Why no route matches a request, in a line: its Host, and the Hosts that routes have.
     pub fn no_route(&self, request: &RequestHead) -> String {
         let (method, target) = (&request.method, request.uri.path());
         let named = request.uri.authority().map_or("none", |authority| authority.as_str());
@@ -228,8 +227,8 @@ impl RouteTable {
         }
     }
 
-    /// Why no route took TLS that is passed through: the server name that it asks for, and those that there are. `None` where no route
-    /// asks for one.
+    /// Why no route matches TLS that is passed through: its server name, and the server names that routes have. `None`
+    /// if no route has one.
     pub fn no_route_of_name(&self, client: &Client) -> Option<String> {
         let names = self.server_names.all()?;
         let asked = client.sni.as_deref().map_or_else(|| "no name".to_owned(), |name| format!("`{name}`"));
@@ -250,7 +249,7 @@ impl RouteTable {
     }
 }
 
-/// Its TLS was not terminated, and what it asks for is known from its first message.
+/// True if its TLS was not terminated; its server name is known from its first message.
 const fn passed_through(client: &Client) -> bool {
     !client.tls && client.sni.is_some()
 }
@@ -264,7 +263,7 @@ fn guards(route: &Route, listener: &Listener) -> Vec<usize> {
     all.filter(|(_, other)| other.guards(route)).map(|(index, _)| index).collect()
 }
 
-/// A connection can take this route without a word of HTTP.
+/// True if a connection can take this route without HTTP.
 pub(crate) fn serves_tcp(route: &Route) -> bool {
     !route.matcher.asks_http() && matches!(route.action, Action::Forward(_))
 }
@@ -273,7 +272,7 @@ pub(crate) fn serves_tcp(route: &Route) -> bool {
 /// of precedence, since they may ask for different identities.
 #[derive(Debug, Default)]
 struct Destinations {
-    /// Which lengths there are, in order of precedence: few, and each costs one hash.
+    /// The existing prefix lengths, in order of precedence: there are few, and each costs one hash.
     shapes: Vec<Shape>,
     by_range: HashMap<(IpAddr, Shape), Vec<usize>>,
     any: Vec<usize>,
@@ -293,7 +292,7 @@ impl Destinations {
             self.any.push(route);
             return;
         };
-        // Only whether there is a port makes a shape; which one is a part of the key.
+        // A shape only says whether there is a port; the port itself is a part of the key.
         let shape = Shape { prefix: range.prefix, v6: range.network.is_ipv6(), port: range.port };
         let known = Shape { port: shape.port.map(|_| 0), ..shape };
         if !self.shapes.contains(&known) {

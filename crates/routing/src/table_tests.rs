@@ -30,9 +30,9 @@ fn one_table_serves_all_workers() {
     shared::<RouteTable>();
 }
 
-/// What a route knows of all others is as long as the list of them: 20,000 routes took 6.6 GB.
+/// A route's list of other routes may be as long as the list of all routes: 20,000 routes took 6.6 GB.
 #[test]
-fn a_route_for_http_knows_nothing_of_the_others() {
+fn a_route_for_http_keeps_no_list_of_other_routes() {
     let paths: Vec<String> = (0..100).map(|n| format!("/service-{n}/*")).collect();
     let routes: Vec<(&str, &[&str], &str)> = paths.iter().map(|path| ("r", &[][..], path.as_str())).collect();
     let table = table(&routes);
@@ -110,7 +110,7 @@ fn the_most_specific_path_wins() {
         ("/files/a/b", "rest"),
         ("/files/", "rest"),
         ("/files", "everything"),
-        // A prefix comes before a regular expression, also the shortest.
+        // Even the shortest prefix comes before a regular expression.
         ("/regex", "everything"),
         ("/v1/../files/a", "one-file"),
     ] {
@@ -166,7 +166,7 @@ fn method_then_headers_then_query_then_file_order() {
 }
 
 #[test]
-fn connect_and_asterisk_meet_only_routes_that_say_nothing_of_paths() {
+fn connect_and_asterisk_match_only_routes_without_a_path() {
     let table = table(&[("paths", &[], "/*"), ("hosts", &["a"], "-"), ("star", &["a"], "*")]);
     let client = Client::default();
     let find = |method, target: &'static str| {
@@ -226,7 +226,7 @@ fn connections_are_routed_by_server_name_and_original_destination() {
 }
 
 #[test]
-fn a_route_for_an_identity_comes_before_one_for_anybody_and_only_its_own_take_it() {
+fn a_route_for_an_identity_comes_before_one_for_everybody_and_only_that_identity_takes_it() {
     let of = |identity: &str| {
         let identities = match identity.strip_prefix("subject:") {
             Some(subject) => vec![SanPattern::Subject(subject.into())],
@@ -244,7 +244,7 @@ fn a_route_for_an_identity_comes_before_one_for_anybody_and_only_its_own_take_it
     let web = client("", "");
     let cron = Proven { subject: "CN=cron,O=Shop".into(), ..Proven::default() };
     let cron = Client { proven: Some(Box::new(cron)), ..Client::default() };
-    // A DNS name that reads like a URI is none.
+    // A DNS name that looks like a URI is not a URI.
     let forged = Client { proven: Proven::names(web.identities().to_vec(), 0), ..client("", "") };
     for (client, http, tcp) in [
         (&nobody, "anybody", "anybody"),
@@ -264,7 +264,7 @@ fn a_route_for_an_identity_comes_before_one_for_anybody_and_only_its_own_take_it
     assert_eq!(&*found.route.name, "path", "path before identity");
 }
 
-/// Routes to original destinations and the like, with what else stands beside them.
+/// A table of these routes, whose traffic is `traffic`.
 fn meant_for(traffic: Traffic, routes: Vec<Route>) -> RouteTable {
     let mut all = listener(routes);
     for route in &mut all.routes {
@@ -285,12 +285,12 @@ fn opaque_bytes_take_no_route_that_is_for_http() {
     assert_eq!(opaque(Traffic::Http), (AcceptedTraffic { http: true, opaque: false }, false));
     assert_eq!(opaque(Traffic::Opaque), (AcceptedTraffic { http: false, opaque: true }, true));
     assert_eq!(opaque(Traffic::Original), (AcceptedTraffic { http: true, opaque: true }, true));
-    // Nothing but TLS names a host.
+    // Only TLS names a host.
     assert_eq!(opaque(Traffic::Named), (AcceptedTraffic { http: true, opaque: false }, true));
 }
 
 #[test]
-fn opaque_bytes_go_round_no_rule_of_the_same_upstream() {
+fn opaque_bytes_bypass_no_rule_of_the_same_upstream() {
     let at = |destination: &str, path: &str| Match {
         destination: vec![range(destination)],
         ..matching(&[], path)
@@ -319,7 +319,7 @@ fn opaque_bytes_go_round_no_rule_of_the_same_upstream() {
 }
 
 #[test]
-fn tls_is_passed_through_by_routes_that_say_so_and_nothing_else_takes_them() {
+fn tls_is_passed_through_by_routes_that_say_so_and_no_other_traffic_takes_them() {
     let sni = |name: &str| Match { sni: vec![crate::testing::host(name)], ..Match::default() };
     let mut through = route("through", sni("db.internal"));
     if let Action::Forward(forward) = &mut through.action {

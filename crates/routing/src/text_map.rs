@@ -1,7 +1,7 @@
 //! Values by texts of the config: hosts, paths and their segments.
 //!
-//! A look-up adds nothing, so no client can fill a bucket, and the hash may be predictable. It is a quarter of the work of the standard
-//! library's: eight bytes by one multiplication, of which both halves are used.
+//! A look-up adds nothing, so no client can fill a bucket, and the hash may be predictable. It takes a quarter of the
+//! work of the standard library's hash: one multiplication for eight bytes, of which both halves are used.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use std::{
 /// A map whose keys come from the config alone.
 pub(crate) type TextMap<T> = HashMap<Box<str>, T, BuildHasherDefault<TextHasher>>;
 
-/// Odd numbers without a pattern: the digits of pi behind the point.
+/// Odd numbers without a pattern: the fraction of pi.
 const FIRST: u64 = 0x243f_6a88_85a3_08d3;
 const SECOND: u64 = 0x1319_8a2e_0370_7345;
 
@@ -39,11 +39,11 @@ impl Hasher for TextHasher {
         for (to, from) in last.iter_mut().zip(rest) {
             *to = *from;
         }
-        // With its length, so that zeros at the end count.
+        // The length is added, so that zeros at the end count.
         self.add(u64::from_le_bytes(last) ^ (bytes.len() as u64) << 56);
     }
 
-    /// What ends a text: its length was added already.
+    /// The standard library marks a text's end with a byte; the length, which was added already, replaces it.
     fn write_u8(&mut self, _: u8) {}
 }
 
@@ -65,9 +65,9 @@ mod tests {
         let names = (0..50_000).map(|n| format!("h{n}.test")).chain((0..100).map(|n| "\0".repeat(n)));
         let hashes: Vec<u64> = names.map(|name| hash(&name)).collect();
         assert_eq!(hashes.iter().collect::<HashSet<_>>().len(), hashes.len());
-        // What the table looks at: the low bits choose the bucket, the upper seven tell those in it apart.
+        // The table uses the low bits to choose the bucket, and the upper seven to distinguish the entries in it.
         let buckets: HashSet<u64> = hashes.iter().map(|hash| hash % (1 << 16)).collect();
-        // Of 50,100 in 65,536 buckets by chance, 35,000 are different.
+        // If 50,100 texts fall into 65,536 buckets by chance, 35,000 buckets are used.
         assert!((34_000..36_500).contains(&buckets.len()), "{}", buckets.len());
         assert_eq!(hashes.iter().map(|hash| hash >> 57).collect::<HashSet<_>>().len(), 128);
     }

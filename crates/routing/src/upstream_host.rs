@@ -1,14 +1,15 @@
-//! Which Host an upstream is sent.
+//! Which Host an upstream gets.
 //!
-//! What a route (`rewrite.host`) or the upstream (`host`) says holds. Where neither says anything, the rule is about who was
-//! named:
+//! A route (`rewrite.host`) or the upstream (`host`) may set it. If neither does, the host that the request names
+//! decides:
 //!
-//! 1. A request without a Host (HTTP/1.0) gets the upstream's own authority: every hop behind needs one (RFC 9112 section 3.2).
-//! 2. A Host that only names this machine (`localhost`, `127.0.0.1`) was meant for attache: the upstream's own replaces it.
+//! 1. A request without a Host (HTTP/1.0) gets the upstream's own authority: every further hop needs one (RFC 9112
+//! section 3.2).
+//! 2. A Host that only names this machine (`localhost`, `127.0.0.1`) names attache: the upstream's own replaces it.
 //! 3. A request that named the upstream (its name or a host of its addresses) or its route (`match.host`) keeps its Host.
-//! 4. Any other gets the upstream's own where that has a name, since name-based APIs and ingresses answer nothing else.
-//!    An upstream that is only an IP address, a socket or `localhost` has no name to be asked by: it is sent what the client
-//!    called, as an application behind attache expects it.
+//! 4. Any other request gets the upstream's own Host, if the upstream has a name, since name-based APIs and ingresses
+//! answer only their own name. An upstream that is only an IP address, a socket or `localhost` has no such name: it
+//! gets the client's Host, as an application behind attache expects.
 
 use std::net::IpAddr;
 
@@ -17,19 +18,19 @@ use attache_http::CanonicalHost;
 
 use crate::RequestFacts;
 
-/// The Host of one upstream, ready to be asked for.
+/// The Host of one upstream, ready for use.
 #[derive(Debug)]
 pub struct UpstreamHost {
     pub(crate) rule: HostRewrite,
     pub(crate) authority: Option<Name>,
-    /// What a request can call it, in the form that hosts are compared in.
+    /// The names by which a request can name it, in the form in which hosts are compared.
     names: Vec<Box<str>>,
-    /// A host of its addresses is a name that others know it by.
+    /// True if one of its addresses has a name that others know.
     pub(crate) has_name: bool,
 }
 
 impl UpstreamHost {
-    /// Of an upstream of the config.
+    /// For an upstream of the config.
     pub fn of(upstream: &Upstream) -> Self {
         let sources = match &upstream.address {
             Address::Endpoints(sources) => sources.as_slice(),
@@ -65,7 +66,7 @@ impl UpstreamHost {
         Self { rule: upstream.host.clone(), authority: upstream.authority(), names, has_name }
     }
 
-    /// The Host that a request is given; `None` keeps its own. `matched` says that its route was found by its Host.
+    /// The Host of a request; `None` keeps its own. `matched`: the request's route was found by its Host.
     pub(crate) fn sent<'a>(
         &'a self,
         route: &'a HostRewrite,
@@ -87,13 +88,13 @@ impl UpstreamHost {
     }
 }
 
-/// Such a name says nothing of who is called: the application says it of the attache beside it.
+/// True for a name of this machine. It doesn't name an upstream: the application uses it for the attache beside it.
 fn is_this_machine(host: &CanonicalHost<'_>) -> bool {
     let name = host.as_str();
     if name == "localhost" || name.ends_with(".localhost") {
         return true;
     }
-    // Only what looks like an address is read as one: this runs once a request.
+    // Only a text that looks like an address is parsed as one, because this runs once for each request.
     let looks = host.is_v6() || name.as_bytes().first().is_some_and(u8::is_ascii_digit);
     looks
         && name.parse::<IpAddr>().is_ok_and(|address| {
@@ -114,7 +115,7 @@ mod tests {
         attache_config::parse(text, None, &|_| None).unwrap()
     }
 
-    /// The Host that is sent where a request names `host`.
+    /// The Host that is sent if a request names `host`.
     fn sent(text: &str, host: &str) -> String {
         let config = config(text);
         let parts = request("GET", &format!("{host}/x"), &[]);
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_application_behind_attache_sees_what_its_callers_call() {
+    fn an_application_behind_attache_sees_the_host_that_its_callers_used() {
         for address in
             ["http://127.0.0.1:8080", "http://localhost:8080", "unix:/run/app.sock", "http://10.0.0.9"]
         {
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_holds_and_the_routes_word_before_the_upstreams() {
+    fn a_host_in_the_config_is_used_and_the_routes_takes_precedence() {
         let with = |host: &str, rewrite: &str| {
             format!(
                 "listeners: {{ o: {{ bind: ':1', routes: [{{ to: orders, rewrite: {{ path: /y{rewrite} }} }}] }} }}\n\

@@ -25,7 +25,7 @@ pub(crate) fn show_timeouts(policy: &Policy) -> String {
     if parts.is_empty() { "none".into() } else { parts.join(", ") }
 }
 
-/// As the config writes it: `5m`, `1h`, `250ms`.
+/// A duration as the config writes it: `5m`, `1h`, `250ms`.
 fn show_duration(time: Duration) -> String {
     match (time.as_secs(), time.subsec_nanos()) {
         (seconds, 0) if seconds >= 3600 && seconds % 3600 == 0 => format!("{}h", seconds / 3600),
@@ -49,7 +49,7 @@ pub(crate) fn show_retries(retry: &Retry) -> String {
     format!("{times} on {} ({methods}, budget {}){hedge}", on.join(", "), percent(retry.budget))
 }
 
-/// Empty where neither is on.
+/// Adaptive concurrency and the queue; empty if neither is on.
 pub(crate) fn show_admission(upstream: &Upstream) -> String {
     let adaptive = upstream.adaptive_concurrency.as_ref().map(|adaptive| {
         let lowest = adaptive.min_rtt.min_concurrency;
@@ -74,7 +74,8 @@ pub fn show_edits(edits: &HeaderEdits) -> Vec<String> {
     remove.chain(set).chain(add).collect()
 }
 
-/// What becomes of the connections to an endpoint that turns unhealthy (`on_unhealthy`); empty where nothing can make one unhealthy.
+/// What happens to the connections to an endpoint that turns unhealthy (`on_unhealthy`); empty if no endpoint can turn
+/// unhealthy.
 pub(crate) fn show_unhealthy(upstream: &Upstream) -> &'static str {
     match upstream.on_unhealthy {
         OnUnhealthy::Close => {
