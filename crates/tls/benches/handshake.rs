@@ -1,8 +1,9 @@
 //! What a handshake costs, in full and resumed: `cargo bench -p attache-tls`.
 //!
-//! Both sides run on one thread over a pipe in memory, with mutual certificates (ECDSA P-256): no network, no system calls, so CPU
-//! time is all there is. The kinds are measured in turn, ten rounds, the best of each: what else runs on the machine comes and goes.
-//! It prints times and proves nothing but that each handshake was of the kind that it says; the ratios within one run are what to look at.
+//! Both sides run on one thread over a pipe in memory, with mutual certificates (ECDSA P-256): no network, no system
+//! calls, so only CPU time counts. The kinds are measured in turn, in ten rounds, and the best of each counts, because
+//! other programs disturb a measurement. It prints times, and checks only that each handshake was of the right kind;
+//! only the ratios within one run are meaningful.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, clippy::indexing_slicing, reason = "a benchmark")]
 
@@ -22,9 +23,9 @@ const ROUNDS: usize = 10;
 const HANDSHAKES: u32 = 50;
 const NAME: &str = "api.test";
 
-/// Who calls.
+/// The client of a handshake.
 enum Client {
-    /// attache, which speaks TLS 1.3 wherever the peer does.
+    /// attache, which speaks TLS 1.3 if the peer does.
     Ours(Connector),
     /// A client that has only TLS 1.2.
     Old(TlsConnector),
@@ -85,7 +86,7 @@ fn main() {
     }
 }
 
-/// One connection with a byte each way, so that TLS 1.3's tickets have come; says whether it was resumed.
+/// One connection with a byte each way, so that TLS 1.3's tickets arrive. Returns whether the session was resumed.
 async fn handshake(client: &Client, acceptor: &Acceptor) -> bool {
     let (ours, theirs) = duplex(64 << 10);
     let client = async {
@@ -105,7 +106,7 @@ async fn handshake(client: &Client, acceptor: &Acceptor) -> bool {
 
 /// CPU time of the calling thread (proc(5), schedstat).
 fn cpu() -> Duration {
-    // The kernel brings a running thread's account up to date only with a tick, or when it is asked for the CPU.
+    // The kernel updates the CPU time of a running thread only with a tick, or when the thread yields.
     std::thread::yield_now();
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())

@@ -38,7 +38,7 @@ const MOST_HINTS: usize = 32;
 
 /// Terminates TLS by one listener's settings. Cheap to clone; connections made after a rotation see the new certificate.
 ///
-/// Make one per listener and clone it into the workers: a client may come back to another worker with its ticket.
+/// Make one per listener and clone it into the workers: a client may use its ticket at another worker.
 #[derive(Clone)]
 pub struct Acceptor {
     live: Arc<Live<Server>>,
@@ -49,7 +49,7 @@ struct Server {
     config: Arc<ServerConfig>,
     identities: Arc<ByName>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
-    /// The SPIFFE trust domain that clients must be of.
+    /// The SPIFFE trust domain that clients must belong to.
     domain: Option<String>,
 }
 
@@ -58,26 +58,26 @@ struct Rules {
     deny: Vec<SanPattern>,
 }
 
-/// A connection whose handshake is done and whose client may talk.
+/// A connection whose handshake is done and whose client is allowed.
 #[derive(Debug)]
 pub struct Accepted<T> {
     /// The plaintext side.
     pub stream: TlsStream<T>,
     /// The name that the client asked for.
     pub sni: Option<Arc<str>>,
-    /// What ALPN gave: `h2`, `http/1.1` or nothing.
+    /// The protocol that ALPN chose: `h2`, `http/1.1` or nothing.
     pub alpn: Option<Vec<u8>>,
-    /// How the two came together.
+    /// The properties of the handshake.
     pub handshake: Handshake,
     /// The client's verified subject alternative names, URIs first.
     pub identities: Arc<[Arc<str>]>,
     /// The client's verified certificate, for [`xfcc`](crate::xfcc).
     pub client: Option<Arc<Certificate>>,
-    /// The URI in the certificate that the client was shown: `By` of [`xfcc`](crate::xfcc).
+    /// The URI in the certificate that attache showed to the client: `By` of [`xfcc`](crate::xfcc).
     pub own_uri: Option<Arc<str>>,
 }
 
-/// What is answered to a client's ALPN (RFC 7301).
+/// The answer to a client's ALPN (RFC 7301).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Alpn {
     /// The first of the acceptor's own protocols that the client offers; a client that offers none of them is refused.
@@ -85,35 +85,35 @@ pub enum Alpn {
     Listed,
     /// This protocol.
     Only(Vec<u8>),
-    /// Nothing, as if it were not known.
+    /// No answer, as if attache did not know ALPN.
     Ignored,
 }
 
-/// What came of a handshake that succeeded.
+/// The result of a handshake that succeeded.
 #[derive(Debug)]
 pub enum Admission<T> {
-    /// The client may talk.
+    /// The client is allowed.
     Admitted(Accepted<T>),
-    /// The client may not talk. The connection is whole, so that an HTTP listener can say why with a 403 before it
-    /// closes; nothing that comes from it may go anywhere.
+    /// The client is not allowed. The connection still works, so that an HTTP listener can explain this with a 403
+    /// before it closes; bytes from this client must never be passed on.
     Denied {
-        /// The connection and who is at its other end.
+        /// The connection and its client.
         connection: Accepted<T>,
-        /// [`Reason::DeniedIdentity`], with what to tell the client.
+        /// [`Reason::DeniedIdentity`], with the message for the client.
         error: Error,
     },
 }
 
 impl Acceptor {
-    /// Reads what the settings name; `alpn` is preferred in this order.
+    /// Reads the files that the settings name; `alpn` lists protocols in the order of preference.
     ///
-    /// The error says which file is wrong and what to do. Every file must be there: a listener without an identity
-    /// is not started, since a proxy that only looks ready takes traffic away from those that are.
+    /// The error says which file is wrong and what to do. Every file must exist: a listener without an identity does
+    /// not start, since a proxy that only looks ready takes traffic from proxies that really are.
     pub fn new(settings: &TlsServer, alpn: &[&[u8]]) -> Result<Self, Error> {
         Self::with_workload(settings, alpn, None)
     }
 
-    /// As [`new`](Self::new), for settings that may name the SPIFFE Workload API: its first SVID must have come.
+    /// As [`new`](Self::new), for settings that may name the SPIFFE Workload API: its first SVID must have arrived.
     pub fn with_workload(
         settings: &TlsServer,
         alpn: &[&[u8]],
@@ -129,7 +129,8 @@ impl Acceptor {
         files.extend(settings.client_trust.iter().flat_map(trust::files).cloned());
         let rules = Rules { allow: settings.allow.clone(), deny: settings.deny.clone() };
         let alpn: Vec<Vec<u8>> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        // Outlives every reload, so that a renewed certificate does not cost each client a full handshake.
+        // The ticketer outlives every reload, so that a renewed certificate does not cause a full handshake of each
+        // client.
         let tickets =
             rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| Error::identity(error.to_string()))?;
         let settings = settings.clone();
@@ -139,7 +140,7 @@ impl Acceptor {
         Ok(Self { live, rules: Arc::new(rules) })
     }
 
-    /// Handshakes, and closes on clients that may not talk ([`Reason::DeniedIdentity`]).
+    /// Does the handshake, and closes the connection of a client that is not allowed ([`Reason::DeniedIdentity`]).
     pub async fn accept<T>(&self, io: T) -> Result<Accepted<T>, Error>
     where
         T: AsyncRead + AsyncWrite + Unpin,
@@ -150,7 +151,8 @@ impl Acceptor {
         }
     }
 
-    /// Handshakes, and keeps the connection of clients that may not talk, for a protocol that can tell them so.
+    /// Does the handshake, and keeps the connection of a client that is not allowed, for a protocol that can tell the
+    /// client so.
     pub async fn admit<T>(&self, io: T) -> Result<Admission<T>, Error>
     where
         T: AsyncRead + AsyncWrite + Unpin,
@@ -218,7 +220,7 @@ impl Acceptor {
         })
     }
 
-    /// Our own certificates in use, for their expiry.
+    /// attache's own certificates in use, for their expiry.
     pub fn certificates(&self) -> Vec<Arc<Certificate>> {
         self.live.current().certificates.clone()
     }
@@ -230,8 +232,9 @@ impl Acceptor {
 }
 
 impl Server {
-    /// The library takes a resumed session's client certificate from the ticket, up to 12 hours old, as it was verified
-    /// then. Whom we believe may have changed since, and the certificate may have expired or been revoked.
+    /// For a resumed session the library takes the client's certificate from the ticket, which may be up to 12 hours
+    /// old. Since that verification the trusted authorities may have changed, and the certificate may have expired or
+    /// been revoked.
     fn verify_resumed(&self, session: &ServerConnection) -> Result<(), Error> {
         let (Some(verifier), Some([leaf, rest @ ..]), Some(HandshakeKind::Resumed)) =
             (&self.verifier, session.peer_certificates(), session.handshake_kind())
@@ -274,7 +277,8 @@ fn build(
         .with_client_cert_verifier(verifier.clone().unwrap_or_else(WebPkiClientVerifier::no_client_auth))
         .with_cert_resolver(identities.clone());
     config.alpn_protocols = alpn.to_vec();
-    // Sessions live in the clients' tickets alone: no memory here, and any worker can resume any client's.
+    // Sessions are stored only in the clients' tickets: they take no memory here, and any worker can resume any
+    // session.
     config.ticketer = tickets.clone();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Built { config: Server { config: Arc::new(config), identities, verifier, domain }, certificates })

@@ -1,4 +1,4 @@
-//! What a certificate says: names, issuer, validity.
+//! The data of a certificate: names, issuer, validity.
 
 use std::{
     fmt::Write,
@@ -18,7 +18,7 @@ use x509_parser::{
 
 use crate::provider::sha256;
 
-/// One certificate in words, for metrics, logs and the admin page.
+/// One certificate as text, for metrics, logs and the admin page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// The file it came from; `None` for a peer's.
@@ -82,7 +82,7 @@ impl Certificate {
         self.not_after.duration_since(self.not_before).unwrap_or_default()
     }
 
-    /// What patterns are matched against.
+    /// The names that patterns are matched against.
     pub fn names(&self) -> CertificateNames<'_> {
         CertificateNames { uris: &self.uris, dns: &self.dns, subject: &self.subject }
     }
@@ -98,7 +98,7 @@ impl Certificate {
     }
 }
 
-/// SHA-256 of a certificate's SubjectPublicKeyInfo, which is what a pin names (RFC 7469 section 2.4).
+/// SHA-256 of a certificate's SubjectPublicKeyInfo: the value of a pin (RFC 7469 section 2.4).
 pub(crate) fn spki_sha256(der: &CertificateDer<'_>) -> Option<[u8; 32]> {
     let (_, cert) = X509Certificate::from_der(der).ok()?;
     Some(sha256(cert.public_key().raw))
@@ -149,7 +149,7 @@ fn distinguished_name(name: &X509Name<'_>) -> String {
     parts.join(",")
 }
 
-/// RFC 4514 section 3, and the ones that OpenSSL knows beside them.
+/// The names of RFC 4514 section 3, and more that OpenSSL knows.
 fn short_name(oid: &str) -> Option<&'static str> {
     Some(match oid {
         "2.5.4.3" => "CN",

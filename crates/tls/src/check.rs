@@ -1,4 +1,4 @@
-//! What can't be used of the files that a config names: all of it at once, and without beginning anything.
+//! Finds all files of a config that can't be used, without starting anything.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +16,7 @@ use crate::{
 /// One file that can't be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileProblem {
-    /// The file as the config names it; `None` where the fault is in no file.
+    /// The file as the config names it; `None` if the problem is not in a file.
     pub file: Option<PathBuf>,
     /// What is wrong with it, and what to do.
     pub what: String,
@@ -28,7 +28,7 @@ impl FileProblem {
     }
 }
 
-/// Of a listener's TLS.
+/// Problems of the files of a listener's TLS.
 pub fn server_files(settings: &TlsServer) -> Vec<FileProblem> {
     let mut found: Vec<_> = settings.identities.iter().flat_map(of_identity).collect();
     found.extend(settings.client_trust.as_ref().map(of_trust).unwrap_or_default());
@@ -36,7 +36,7 @@ pub fn server_files(settings: &TlsServer) -> Vec<FileProblem> {
     found
 }
 
-/// Of an upstream's TLS.
+/// Problems of the files of an upstream's TLS.
 pub fn client_files(settings: &TlsClient) -> Vec<FileProblem> {
     let mut found: Vec<_> = settings.identity.iter().flat_map(of_identity).collect();
     if !settings.insecure {
@@ -46,7 +46,7 @@ pub fn client_files(settings: &TlsClient) -> Vec<FileProblem> {
     found
 }
 
-/// Of a secret. One that may come late is never missing.
+/// The problem of a secret's file. A file that may come late is never missing.
 pub fn credential_file(config: &model::Credential) -> Option<FileProblem> {
     if config.may_come_late {
         return None;
@@ -54,7 +54,8 @@ pub fn credential_file(config: &model::Credential) -> Option<FileProblem> {
     crate::credential::check(config).err().map(|what| FileProblem::of(config.secret.file(), what))
 }
 
-/// What is wrong with the time of the certificates that are shown to peers: no reason not to start, and soon one to fail.
+/// Certificates that attache shows to peers and that are not valid now: attache starts all the same, but peers will
+/// refuse them.
 pub fn untimely<'a>(shown: impl IntoIterator<Item = &'a Identity>, now: SystemTime) -> Vec<String> {
     shown
         .into_iter()
@@ -91,7 +92,7 @@ fn of_identity(pair: &Identity) -> Vec<FileProblem> {
     if let Err(what) = identity::check_key(&pair.key, &files) {
         found.push(FileProblem::of(&pair.key, what));
     }
-    // Only of two that can be read it can be said whether they belong together.
+    // Whether the two belong together is known only if both can be read.
     if found.is_empty()
         && let Err(what) = identity::read(pair, &files)
     {

@@ -1,5 +1,5 @@
-//! The library's verifier of clients' certificates, which keeps what is known of one that it refuses: the library's
-//! error has no room for it.
+//! The library's verifier of clients' certificates. In addition it keeps details of a certificate that it refuses,
+//! since the library's error can't hold them.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rustls::{
 
 use crate::words::{self, Peer};
 
-/// Decides nothing itself.
+/// The wrapper; the inner verifier makes all decisions.
 #[derive(Debug)]
 pub(crate) struct ClientVerifier(pub(crate) Arc<dyn ClientCertVerifier>);
 

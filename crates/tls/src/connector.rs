@@ -36,8 +36,8 @@ use crate::{
 
 /// Originates TLS by one upstream's settings. Cheap to clone; connections made after a rotation use the new identity.
 ///
-/// Make one per upstream and clone it into the workers: clones share the sessions that they resume. The lock around
-/// those is held for a map access, a few times per handshake of some 170 us.
+/// Make one per upstream and clone it into the workers: clones share their sessions. The lock around the sessions is
+/// held only for a map access, a few times per handshake of some 170 us.
 #[derive(Clone)]
 pub struct Connector {
     live: Arc<Live<Client>>,
@@ -54,14 +54,14 @@ struct Client {
 }
 
 impl Connector {
-    /// Reads what the settings name; `alpn` is offered in this order.
+    /// Reads the files that the settings name; `alpn` is offered in this order.
     ///
     /// The error says which file is wrong and what to do.
     pub fn new(settings: &TlsClient, alpn: &[&[u8]]) -> Result<Self, Error> {
         Self::with_workload(settings, alpn, None)
     }
 
-    /// As [`new`](Self::new), for settings that may name the SPIFFE Workload API: its first SVID must have come.
+    /// As [`new`](Self::new), for settings that may name the SPIFFE Workload API: its first SVID must have arrived.
     pub fn with_workload(
         settings: &TlsClient,
         alpn: &[&[u8]],
@@ -103,11 +103,11 @@ impl Connector {
         Self { alpn: protocols(alpn), ..self.clone() }
     }
 
-    /// Handshakes over `io` with a peer whose certificate must be for `name` (unless the settings name another): a DNS
-    /// name, or an IP address, for which no server name is sent.
+    /// Does the handshake over `io` with a peer whose certificate must be for `name` (unless the settings name
+    /// another): a DNS name, or an IP address, for which no server name is sent.
     ///
-    /// With TLS 1.3 the peer checks our client certificate only after this has returned: give errors of the first reads
-    /// to [`reason_of`](crate::reason_of).
+    /// With TLS 1.3 the peer checks attache's client certificate only after this has returned: pass errors of the first
+    /// reads to [`reason_of`](crate::reason_of).
     pub async fn connect<T>(&self, name: &str, io: T) -> Result<TlsStream<T>, Error>
     where
         T: AsyncRead + AsyncWrite + Unpin,
@@ -136,7 +136,7 @@ impl Connector {
                 .and_then(|chain| chain.first())
                 .is_some_and(|leaf| has_expired(leaf, (self.now)()))
         {
-            // It was valid when the session began. The other sessions of that time are no better.
+            // The certificate was valid when the session began. The other sessions of that time have expired as well.
             client.sessions.forget();
             return Err(Error::new(
                 Reason::TlsExpired,
@@ -151,12 +151,12 @@ impl Connector {
         Ok(stream)
     }
 
-    /// Nothing is verified: for the warning metric.
+    /// True if nothing is verified, for the warning metric.
     pub fn is_insecure(&self) -> bool {
         self.insecure
     }
 
-    /// Our own certificate in use, for its expiry; none where no identity is configured.
+    /// attache's own certificate in use, for its expiry; empty if no identity is configured.
     pub fn certificates(&self) -> Vec<Arc<Certificate>> {
         self.live.current().certificates.clone()
     }
@@ -183,7 +183,7 @@ fn build(settings: &TlsClient, files: &Snapshot) -> Result<Built<Client>, Error>
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(OwnCertificate(own.as_ref().map(|own| own.key.clone()))));
-    // Sessions live and die with this config: one that was made with an old identity or old roots is never resumed.
+    // Sessions belong to this config: a session that was made with an old identity or old roots is never resumed.
     let sessions = Arc::new(Sessions::new());
     config.resumption = Resumption::store(sessions.clone());
     let config = Client { config: Arc::new(config), sessions };
@@ -198,7 +198,7 @@ fn has_expired(leaf: &CertificateDer<'_>, now: SystemTime) -> bool {
     Certificate::parse(leaf).is_ok_and(|leaf| leaf.not_after < now)
 }
 
-/// Accepts `[::1]` and a final dot, as they stand in URLs.
+/// Accepts `[::1]` and a final dot, as in URLs.
 fn server_name(name: &str) -> Result<ServerName<'static>, Error> {
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     if let Ok(address) = bare.parse::<IpAddr>() {
@@ -215,8 +215,8 @@ fn server_name(name: &str) -> Result<ServerName<'static>, Error> {
 }
 
 thread_local! {
-    /// Set while a handshake is polled when its peer asks for our certificate. The library reports it nowhere else, and the reason of a
-    /// failure depends on it.
+    /// Set while a handshake is polled, when the peer asks for attache's certificate. The library doesn't report this
+    /// elsewhere, and the reason of a failure depends on it.
     static ASKED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_taken_as_they_stand_in_urls() {
+    fn names_are_accepted_as_urls_write_them() {
         let name = |text: &str| server_name(text).map(|name| name.to_str().into_owned()).ok();
         assert_eq!(name("orders.internal.").as_deref(), Some("orders.internal"));
         assert_eq!(name("[::1]").as_deref(), Some("::1"));

@@ -1,9 +1,9 @@
 //! A secret of the application's requests: read from a file, followed when it changes, put into one header.
 //!
-//! Rule: the last good secret stays when the file becomes unusable (gone, empty, no header value), as with certificates. White
-//! space at the file's end is not a part of it: editors and `echo` put a line's end there. The value is marked sensitive, so
-//! that `Debug` doesn't show it and HPACK keeps it out of its tables (RFC 7541 section 7.1.3); no error and no log line
-//! says a byte of it.
+//! Rule: the last good secret stays in use when the file becomes unusable (missing, empty, not valid as a header's
+//! value), as with certificates. White space at the file's end is not a part of it: editors and `echo` put a line's end
+//! there. The value is marked sensitive, so that `Debug` doesn't show it and HPACK keeps it out of its tables (RFC 7541
+//! section 7.1.3); no error and no log line contains a byte of it.
 
 use std::{
     fmt,
@@ -23,7 +23,7 @@ use crate::{
     live::{Built, Follow, Live},
 };
 
-/// A header with a secret that follows its file. Clones are handles to the same.
+/// A header with a secret that follows its file. Clones share one secret.
 #[derive(Clone)]
 pub struct Credential {
     live: Arc<Live<Option<HeaderValue>>>,
@@ -38,7 +38,7 @@ pub struct NoCredential(Arc<PathBuf>);
 
 impl fmt::Display for NoCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no secret has come in {} yet", self.0.display())
+        write!(f, "there is no secret in {} yet", self.0.display())
     }
 }
 
@@ -71,7 +71,7 @@ impl Credential {
         Ok(Self { live, name: config.secret.header(), existing: config.existing, file: Arc::new(file) })
     }
 
-    /// Puts the secret in place of what the headers have of its name; or leaves that alone, by the config.
+    /// Replaces the headers of this name by the secret, or keeps them if the config says so.
     ///
     /// # Errors
     /// There is no secret yet: the request must not be sent.

@@ -23,7 +23,7 @@ impl Error {
         self.source.to_string()
     }
 
-    /// A certificate, key or list of our own that can't be used.
+    /// An own certificate, key or list that can't be used.
     pub(crate) fn identity(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(Reason::TlsNoIdentity, source)
     }

@@ -1,7 +1,7 @@
 //! The files of one connector or acceptor, read together.
 //!
-//! Everything that is made from files is made from one [`Snapshot`], so that what is compared for change is exactly
-//! what is loaded, and a certificate and its key come from the same reading.
+//! All objects from files are made from one [`Snapshot`]: the bytes that are compared are exactly the bytes that are
+//! loaded, and a certificate and its key come from the same reading.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use aws_lc_rs::digest;
 
 use crate::spiffe::{Svid, Workload};
 
-/// Where a connector's or acceptor's material comes from.
+/// The files, and the Workload API, from which a connector or acceptor is made.
 #[derive(Clone, Default)]
 pub(crate) struct Sources {
     pub(crate) paths: Vec<PathBuf>,
@@ -102,7 +102,7 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// What a file looks like without being read; a change here means that it must be read again.
+/// A file's metadata, which is known without reading it. If it changes, the file must be read again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Stat {
     device: u64,
@@ -126,13 +126,13 @@ pub(crate) fn stat(path: &Path) -> Option<Stat> {
 }
 
 impl Stat {
-    /// A file that was last changed at this second.
+    /// The metadata of a file that was last changed at this second.
     #[cfg(test)]
     pub(crate) fn at(second: i64) -> Self {
         Self { device: 0, inode: 0, size: 0, modified: (second, 0), changed: (second, 0) }
     }
 
-    /// The last change was so short ago that another one could carry the same time stamp.
+    /// True if the last change is so recent that another change could have the same time stamp.
     pub(crate) fn is_fresh(&self, now_seconds: i64) -> bool {
         now_seconds.saturating_sub(self.changed.0.max(self.modified.0)) <= 2
     }
@@ -143,7 +143,7 @@ pub(crate) fn at(path: &Path, text: impl std::fmt::Display) -> String {
     format!("{}: {text}", path.display())
 }
 
-/// What is wrong with PEM, for people.
+/// Describes an error in PEM, for people.
 pub(crate) fn broken(error: &rustls::pki_types::pem::Error) -> String {
     use rustls::pki_types::pem::Error as Pem;
     match error {

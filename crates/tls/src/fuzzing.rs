@@ -1,4 +1,4 @@
-//! What `tests/fuzz` needs beside the public interface: the reader of the Workload API's messages.
+//! An interface for `tests/fuzz`: the reader of the Workload API's messages.
 
 use crate::spiffe::Svid;
 

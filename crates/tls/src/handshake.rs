@@ -1,4 +1,4 @@
-//! What a handshake came to, for metrics: words of closed lists.
+//! The properties of a handshake, for metrics: words of closed lists.
 
 use rustls::{CommonState, HandshakeKind, NamedGroup, ProtocolVersion, crypto::SupportedKxGroup};
 
@@ -7,14 +7,15 @@ use rustls::{CommonState, HandshakeKind, NamedGroup, ProtocolVersion, crypto::Su
 pub struct Handshake {
     /// `1.2` or `1.3`.
     pub version: &'static str,
-    /// `resumed` where an earlier session was: no certificate was sent, and no signature made. Else `full`.
+    /// `resumed` if an earlier session was resumed: then no certificate was sent, and no signature made. Otherwise
+    /// `full`.
     pub kind: &'static str,
-    /// The group of the key exchange, `X25519MLKEM768` for example; empty where a session of TLS 1.2 was resumed.
+    /// The group of the key exchange, `X25519MLKEM768` for example; empty if a session of TLS 1.2 was resumed.
     pub key_exchange: &'static str,
 }
 
 impl Handshake {
-    /// Of a connection whose handshake is done.
+    /// The properties of a finished handshake.
     pub fn of(session: &CommonState) -> Self {
         Self {
             version: match session.protocol_version() {

@@ -1,4 +1,4 @@
-//! A handshake's failure in words that help.
+//! Describes a failed handshake, with advice.
 
 use std::{error::Error as StdError, fmt, io};
 
@@ -27,7 +27,8 @@ impl Error {
     }
 }
 
-/// Our words where they say more, and otherwise the library's, with ours behind them where they leave the reader alone.
+/// attache's own text if it says more than the library's; otherwise the library's text, followed by advice if it needs
+/// an explanation.
 #[derive(Debug)]
 struct Explained {
     text: Option<&'static str>,

@@ -1,6 +1,7 @@
-//! Our own certificate and key.
+//! attache's own certificate and key.
 //!
-//! A pair is loaded whole or not at all: the chain parses, the key parses, and the key is the certificate's.
+//! A pair is loaded whole or not at all: the chain and the key must be valid, and the key must belong to the
+//! certificate.
 
 use std::{
     path::{Path, PathBuf},
@@ -45,7 +46,7 @@ pub(crate) fn check_key(file: &Path, files: &Snapshot) -> Result<(), String> {
     key(files.get(file)?).map(drop).map_err(|error| at(file, error))
 }
 
-/// What else it is that holds no certificate.
+/// Describes a text without a certificate.
 pub(crate) fn no_certificate(bytes: &[u8]) -> String {
     let is = if find(bytes, b"PRIVATE KEY-----") { "it is a private key" } else { "no certificate in it" };
     format!("{is}: expected PEM with BEGIN CERTIFICATE")
@@ -88,7 +89,7 @@ fn chain(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    // Of two forms of encrypted keys one is PKCS#8, the other has a head of its own (RFC 1421 section 4.6.1.1).
+    // There are two forms of encrypted keys: PKCS#8, and one with its own header (RFC 1421 section 4.6.1.1).
     if find(bytes, b"ENCRYPTED PRIVATE KEY") || find(bytes, b"Proc-Type: 4,ENCRYPTED") {
         return Err("the key is encrypted: decrypt it with `openssl pkey`".into());
     }

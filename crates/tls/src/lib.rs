@@ -1,9 +1,9 @@
-//! TLS in both directions: who we are, whom we trust, who may talk.
+//! TLS in both directions: attache's identities, trusted authorities, and allowed peers.
 //!
 //! [`Connector`] originates, [`Acceptor`] terminates. Both are made from the checked config, are shared by all workers,
 //! and give every failure its [`Error::reason`]. A [`Credential`] is a secret for the application's requests. A
-//! [`Watcher`] follows their files: what a changed file leads to is built anew and swapped whole, and connections made
-//! afterwards use it.
+//! [`Watcher`] follows their files: everything that depends on a changed file is built again and swapped whole, and
+//! later connections use it.
 
 mod acceptor;
 mod certificate;

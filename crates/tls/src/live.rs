@@ -3,11 +3,13 @@
 //! Everything of one connector or acceptor (own certificate, roots, revocation lists) is one value that is built from
 //! one reading of its files and swapped whole. Rule for a change:
 //!
-//! 1. *Noticed* by what `stat` says, so it makes no difference whether a symbolic link was swapped (Kubernetes), a file
-//!    renamed over another (cert-manager, Vault Agent) or written in place.
-//! 2. *Settled*: two readings in a row must be equal. In between, a link may be half swapped or a file half written.
-//! 3. *Built*, and swapped in if that succeeds and our certificate is valid now. If it does not, the last good value
-//!    stays, the failure is logged once for that content, counted, and tried again at every look.
+//! 1. It is *noticed* by `stat`. So a swapped symbolic link (Kubernetes), a file renamed over another (cert-manager,
+//! Vault Agent) and a file written in place are all noticed.
+//! 2. It must *settle*: two readings in a row must be equal. Before that, a link may be half swapped or a file half
+//! written.
+//! 3. A new value is *built*, and swapped in if that succeeds and attache's certificate is valid now. Otherwise the
+//! last good value stays; the failure is counted, logged once for that content, and the build is tried again at every
+//! check.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,22 +25,22 @@ use crate::{
     spiffe::Workload,
 };
 
-/// What was made from one reading.
+/// The objects that were made from one reading.
 #[derive(Debug)]
 pub(crate) struct Built<C> {
     pub(crate) config: C,
-    /// Our own leaf certificates.
+    /// attache's own leaf certificates.
     pub(crate) certificates: Vec<Arc<Certificate>>,
 }
 
 type Build<C> = Box<dyn Fn(&Snapshot) -> Result<Built<C>, Error> + Send + Sync>;
 
-/// The value in use, and how it is made anew.
+/// The value in use, and how it is made again.
 pub(crate) struct Live<C> {
     current: ArcSwap<Built<C>>,
     sources: Sources,
     build: Build<C>,
-    /// The file system's; a test has its own.
+    /// `stat` of the file system; a test has its own.
     stat: fn(&Path) -> Option<Stat>,
     /// Only the control thread takes this lock.
     progress: Mutex<Progress>,
@@ -47,7 +49,7 @@ pub(crate) struct Live<C> {
 struct Progress {
     seen: Vec<Option<Stat>>,
     svid: Option<[u8; 32]>,
-    /// A time stamp was so fresh when it was seen that a later change could hide behind it.
+    /// A time stamp was so recent when it was read that a later change could have the same one.
     fresh: bool,
     loaded: [u8; 32],
     pending: Option<[u8; 32]>,
@@ -57,26 +59,26 @@ struct Progress {
 /// The result of one check of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// As before.
+    /// No change.
     Unchanged,
-    /// Changed; waits for the next look to be the same.
+    /// Changed; waits until the next check finds the same content.
     Settling,
     /// Changed, and in use from now on.
     Reloaded,
-    /// Changed, and not usable because of this; reported just now.
+    /// Changed, and not usable for this reason; reported just now.
     Failed(String),
     /// Still not usable, as reported before.
     StillFailing(String),
 }
 
-/// What the watcher needs of a live value.
+/// The interface of a live value for the watcher.
 pub(crate) trait Follow: Send + Sync {
     fn look(&self, now: SystemTime) -> Look;
     fn certificates(&self) -> Vec<Arc<Certificate>>;
 }
 
 impl<C: Send + Sync> Live<C> {
-    /// Reads and builds; fails with what is wrong with which file.
+    /// Reads and builds. The error names the file and its problem.
     pub(crate) fn new(sources: Sources, build: Build<C>) -> Result<Arc<Self>, Error> {
         Self::new_or(sources, build, Err)
     }
@@ -97,11 +99,11 @@ impl<C: Send + Sync> Live<C> {
         let first = first.or_else(otherwise)?;
         for certificate in &first.certificates {
             if let Err(error) = valid(certificate, SystemTime::now()) {
-                // attache starts, so that everything else works; peers will refuse this certificate.
+                // attache starts all the same, so that everything else works; peers will refuse this certificate.
                 tracing::error!("{error}: peers will refuse it until it is replaced");
             }
         }
-        // A failed file is not loaded: the next checks try again.
+        // After a failure nothing is loaded, so the next checks try again.
         let loaded = if failed.is_some() { [0; 32] } else { snapshot.digest() };
         let progress = Progress { seen, svid, fresh, loaded, pending: None, failed };
         Ok(Arc::new(Self {
@@ -117,7 +119,7 @@ impl<C: Send + Sync> Live<C> {
         self.current.load_full()
     }
 
-    /// Shows the value in use. No counter is shared with other threads for it.
+    /// Calls `read` with the value in use. This changes no counter that threads share.
     pub(crate) fn with<T>(&self, read: impl FnOnce(&C) -> T) -> T {
         read(&self.current.load().config)
     }
@@ -205,7 +207,7 @@ fn valid(certificate: &Certificate, now: SystemTime) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// A file system that says the same of every file, whatever is in it: one whose time stamps are coarse.
+    /// A file system with coarse time stamps: it reports the same metadata for every content.
     #[expect(clippy::unnecessary_wraps, reason = "it stands in for `stat`")]
     fn coarse(_: &Path) -> Option<Stat> {
         Some(Stat::at(1_000))
@@ -230,12 +232,12 @@ mod tests {
         Arc::get_mut(&mut live).unwrap().stat = coarse;
         let second = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
         live.look(second(1_000));
-        // It hides behind the time stamp that was seen just now.
+        // This change has the time stamp that was just read.
         std::fs::write(&path, "other").unwrap();
         assert_eq!(live.look(second(1_001)), Look::Settling);
         assert_eq!(live.look(second(1_002)), Look::Reloaded);
         assert_eq!(live.with(Clone::clone), b"other");
-        // A look after the stamp has become old is the last that reads an unchanged file.
+        // After the time stamp has become old, one more check reads the unchanged file.
         live.look(second(1_003));
         std::fs::write(&path, "third").unwrap();
         assert_eq!(

@@ -10,6 +10,6 @@ use crate::Certificate;
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
     pub(crate) key: Arc<CertifiedKey>,
-    /// The leaf in words.
+    /// The leaf's data as text.
     pub(crate) leaf: Arc<Certificate>,
 }

@@ -1,12 +1,12 @@
-//! Which reason a failure of the TLS library has.
+//! Finds the reason for a failure of the TLS library.
 //!
-//! The same event reads differently from the two sides: the alert `unknown_ca` from a server is about *our client
-//! certificate*, from a client it is about *our server certificate*. So each direction has its table; what was found
-//! in the peer's certificate is the same in both.
+//! An alert has a different meaning for the two sides: `unknown_ca` from a server is about *attache's client
+//! certificate*, from a client it is about *attache's server certificate*. So each direction has its own table; errors
+//! in the peer's certificate are the same in both.
 //!
 //! With TLS 1.3 a client's handshake is complete before the server has checked the client's certificate (RFC 8446
-//! section 4.4.2.4), so a refusal arrives as an alert with the first read. [`reason_of`] finds it in whatever error
-//! that read became.
+//! section 4.4.2.4), so a refusal arrives as an alert with the first read. [`reason_of`] finds the alert in the error
+//! of that read, also inside of other errors.
 
 use std::{error::Error as StdError, io};
 
@@ -22,8 +22,8 @@ use crate::{
 /// anything that has one among its sources (`hyper::Error`, `h2::Error`). `None` means that TLS was not the cause;
 /// that includes an end without `close_notify`, which is a connection cut short.
 ///
-/// A peer that refuses and closes may make a *write* fail first (`BrokenPipe`) while its alert still waits to be read: of
-/// a connection's errors, that of the reading side is the one to ask.
+/// If a peer refuses and closes, a *write* may fail first (`BrokenPipe`) while its alert still waits to be read: so
+/// pass the error of the reading side.
 pub fn reason_of(error: &(dyn StdError + 'static)) -> Option<Reason> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -34,7 +34,7 @@ pub fn reason_of(error: &(dyn StdError + 'static)) -> Option<Reason> {
             // An error after the handshake (a broken record) means that the connection was cut.
             return Some(connecting_tls(tls, false).0).filter(|reason| *reason != Reason::TlsHandshakeFailed);
         }
-        // An io::Error's source() is its payload's source: the payload itself must be asked for.
+        // The source() of an io::Error is the source of its payload, so the payload itself must be taken by get_ref().
         if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             next = Some(inner);
             continue;
@@ -47,14 +47,15 @@ pub fn reason_of(error: &(dyn StdError + 'static)) -> Option<Reason> {
     None
 }
 
-/// hyper's HTTP/2, which our own small calls use, keeps only the text of an I/O error, so there the alert's name is what is left.
+/// hyper's HTTP/2, which attache's own small calls use, keeps only the text of an I/O error, so only the alert's name
+/// is left there.
 fn alert_in(text: &str) -> Option<Alert> {
     let name = text.split("received fatal alert: ").nth(1)?;
     let name = name.split(|c: char| !c.is_ascii_alphanumeric()).next()?;
     CERTIFICATE_ALERTS.iter().copied().find(|alert| format!("{alert:?}") == name)
 }
 
-/// What a server says of a client certificate (RFC 8446 section 6.2).
+/// Alerts of a server about a client certificate (RFC 8446 section 6.2).
 const CERTIFICATE_ALERTS: &[Alert] = &[
     Alert::CertificateRequired,
     Alert::BadCertificate,
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_alert_is_about_us_from_either_side() {
+    fn the_same_alert_is_about_attaches_own_certificate_in_both_directions() {
         let error = io_error(Tls::AlertReceived(Alert::UnknownCA));
         assert_eq!(connecting(&error, false).0, Reason::TlsNoClientCertificate);
         assert_eq!(accepting(&error).0, Reason::TlsHandshakeFailed);

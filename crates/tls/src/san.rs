@@ -1,11 +1,11 @@
 //! Which clients are allowed: `deny` is checked first; then an empty `allow` admits every verified client, and one that
-//! is not empty only those whose name it has. What a pattern means is [`SanPattern`]'s own affair.
+//! is not empty only those whose name it has. [`SanPattern`] defines the meaning of a pattern.
 
 use attache_config::model::SanPattern;
 
 use crate::Certificate;
 
-/// Says why the client may not talk, or nothing.
+/// Why the client is refused; `None` if it is allowed.
 pub(crate) fn refusal(
     client: Option<&Certificate>,
     allow: &[SanPattern],
@@ -24,7 +24,7 @@ pub(crate) fn refusal(
     Some(format!("client {:?} is not in `tls.allow`", client.name()))
 }
 
-/// One of the patterns is a name of the certificate.
+/// True if one of the patterns matches a name of the certificate.
 pub(crate) fn any(patterns: &[SanPattern], certificate: &Certificate) -> bool {
     patterns.iter().any(|pattern| pattern.matches(certificate.names()))
 }

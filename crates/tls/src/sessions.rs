@@ -1,7 +1,7 @@
 //! The sessions that an upstream's connections resume, with a way to forget them all at once.
 //!
-//! The library resumes a session without a look at its certificate's validity; when one turns out to have expired, so
-//! have the others that were made with it.
+//! The library resumes a session without a check of its certificate's validity. If one certificate has expired, so have
+//! those of the other sessions that were made with it.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use rustls::{
     pki_types::ServerName,
 };
 
-/// TLS 1.3 tickets kept, over all names; 8 per name.
+/// The most TLS 1.3 tickets that are kept, over all names; at most 8 per name.
 const TICKETS: usize = 2048;
 
 #[derive(Debug)]

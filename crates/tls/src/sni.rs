@@ -1,8 +1,8 @@
 //! Which certificate a client is shown.
 //!
-//! Rule: among the certificates for exactly the name asked for, then those whose wildcard covers it (one label,
-//! RFC 9525 section 6.3), then all in the order of the config, the first whose key the client can verify. Where there
-//! is none, the first of all: the client's error is clearer than a refusal without a certificate.
+//! Rule: first the certificates for exactly the requested name, then those whose wildcard covers it (one label, RFC
+//! 9525 section 6.3), then all in the order of the config; among them the first whose key type the client can verify.
+//! If there is none, the first of all: the client's error is then clearer than a refusal without a certificate.
 
 use std::{cell::Cell, collections::HashMap, sync::Arc};
 
@@ -15,7 +15,7 @@ use rustls::{
 use crate::loaded::Loaded;
 
 thread_local! {
-    /// Which certificate the handshake that is being polled was given.
+    /// The certificate that the handshake which is being polled got.
     pub(crate) static SHOWN: Cell<Option<usize>> = const { Cell::new(None) };
 }
 

@@ -1,4 +1,4 @@
-//! Whom we believe: roots and revocation lists.
+//! Trusted roots, and revocation lists.
 
 use std::{
     path::PathBuf,
@@ -29,7 +29,7 @@ pub(crate) fn files(trust: &Trust) -> &[PathBuf] {
     }
 }
 
-/// The trust domain that peers must be of, if there is one.
+/// The trust domain that peers must belong to, if there is one.
 pub(crate) fn domain(trust: &Trust, files: &Snapshot) -> Option<String> {
     match trust {
         Trust::Spiffe => files.svid().ok().map(|svid| svid.domain.clone()),
@@ -77,7 +77,8 @@ fn add(store: &mut RootCertStore, bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// The system's roots are some 150 certificates: read once, and shared by every upstream for as long as one uses them.
+/// The system's roots are some 150 certificates. They are read once, and all upstreams share them as long as one of
+/// them needs them.
 fn system() -> Result<Arc<RootCertStore>, Error> {
     static SHARED: Mutex<Weak<RootCertStore>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,7 +87,7 @@ fn system() -> Result<Arc<RootCertStore>, Error> {
     }
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // Bundles carry old roots that no verifier takes any more: those are left out, as every client does.
+    // Bundles contain old roots that no verifier accepts any more. They are left out, as in every client.
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
@@ -121,7 +122,7 @@ pub(crate) fn crls(
             }
             lists.push(CertificateRevocationListDer::from(bytes.to_vec()));
         }
-        // The verifier would refuse it without the name of its file.
+        // The verifier would refuse a bad list too, but without the name of its file.
         for list in lists.get(before..).unwrap_or_default() {
             CertificateRevocationList::from_der(list).map_err(|error| {
                 Error::trust(at(path, format!("not a revocation list (RFC 5280 section 5.1): {error}")))
@@ -134,7 +135,8 @@ pub(crate) fn crls(
     Ok(lists)
 }
 
-/// An old list is still used, because there is no better one: refusing all peers would be an outage caused by a date.
+/// An old list is still used, because there is no better one: to refuse all peers would be an outage only because of a
+/// date.
 fn warn_if_old(list: &CertificateRevocationListDer<'_>) {
     let Ok((_, list)) = CertificateRevocationList::from_der(list) else { return };
     if list.next_update().is_some_and(|time| time < ASN1Time::now()) {

@@ -22,7 +22,7 @@ use crate::{
     words::{self, Peer},
 };
 
-/// The peer's key is not one of the pinned ones; carries the key's own pin.
+/// The peer's key is not one of the pinned ones. Contains the key's own pin.
 #[derive(Debug)]
 pub(crate) struct PinMismatch([u8; 32]);
 
@@ -35,7 +35,7 @@ impl fmt::Display for PinMismatch {
 
 impl std::error::Error for PinMismatch {}
 
-/// The peer's names are not those that were demanded in place of the upstream's name.
+/// The peer has none of the names that replace the upstream's name.
 #[derive(Debug)]
 pub(crate) struct PeerMismatch(String);
 
@@ -50,9 +50,9 @@ impl std::error::Error for PeerMismatch {}
 /// What replaces the upstream's name.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
-    /// Names of which the peer must have one; empty demands the upstream's name.
+    /// Names of which the peer must have one; if empty, it must have the upstream's name.
     pub(crate) patterns: Vec<SanPattern>,
-    /// The trust domain that the peer must be of.
+    /// The trust domain that the peer must belong to.
     pub(crate) domain: Option<String>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Verifier {
 }
 
 impl Verifier {
-    /// `None` believes every certificate.
+    /// Without roots every certificate is accepted.
     pub(crate) fn new(
         roots: Option<Arc<RootCertStore>>,
         crls: Vec<CertificateRevocationListDer<'static>>,
@@ -84,7 +84,7 @@ impl Verifier {
 }
 
 impl Peers {
-    /// After the chain: what is read here is what an authority signed.
+    /// Runs after the chain was verified, so it reads only data that an authority has signed.
     fn verify(&self, end_entity: &CertificateDer<'_>) -> Result<(), Error> {
         if self.patterns.is_empty() && self.domain.is_none() {
             return Ok(());
@@ -112,8 +112,8 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, Error> {
         if let Some(chain) = &self.chain {
             match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-                // The name is checked last, after the chain; `peers` replace it. That this order holds is what
-                // `peers_do_not_excuse_a_bad_chain` proves.
+                // The library checks the name last, after the chain; `peers` replace the name. The test
+                // `peers_do_not_replace_a_valid_chain` proves this order.
                 Err(Error::InvalidCertificate(
                     CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
                 )) if !self.peers.patterns.is_empty() => {}

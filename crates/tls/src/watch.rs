@@ -1,7 +1,7 @@
 //! Follows the files of every connector, acceptor and credential, and warns before a certificate expires.
 //!
-//! Polled, not notified: see `docs/decisions/tls-files-are-polled.md`. One `stat` per file and second; files are read
-//! only when that changes.
+//! Files are polled: see `docs/decisions/0006-tls-files-are-polled.md`. This takes one `stat` per file and second; a
+//! file is read only when its metadata changes.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use crate::{
     live::{Follow, Look},
 };
 
-/// The task that follows TLS files, for the control thread. Clones are handles to the same.
+/// The task that follows TLS files, for the control thread. Clones share one state.
 #[derive(Clone)]
 pub struct Watcher {
     inner: Arc<Inner>,
@@ -29,12 +29,12 @@ struct Inner {
     followed: Mutex<Vec<Weak<dyn Follow>>>,
     reloads: AtomicU64,
     failures: AtomicU64,
-    /// What can't be used now, and why.
+    /// The sources that can't be used now, and why.
     failing: Mutex<Vec<String>>,
     warned: Mutex<HashMap<[u8; 32], Duration>>,
 }
 
-/// How following went, for metrics.
+/// Counters of the watcher, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WatchStatus {
     /// Changes that were put into use, since the start.
@@ -67,14 +67,14 @@ impl From<&Credential> for Source {
 }
 
 impl Default for Watcher {
-    /// Looks once a second.
+    /// Checks once a second.
     fn default() -> Self {
         Self::new(Duration::from_secs(1))
     }
 }
 
 impl Watcher {
-    /// Looks once per `interval`; a change is in use after two looks that found the same.
+    /// Checks once per `interval`; a change is used after two checks have found the same content.
     pub fn new(interval: Duration) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -94,8 +94,9 @@ impl Watcher {
         followed.push(source.into().0);
     }
 
-    /// Looks until the process ends, each time after `wait` has waited for the interval. Files are read on the runtime's blocking threads:
-    /// a hung network volume holds up nothing else. Where nothing is followed, no thread is woken.
+    /// Checks until the process ends, each time after `wait` has waited for the interval. Files are read on the
+    /// runtime's blocking threads, so that a hung network volume blocks nothing else. If nothing is followed, no thread
+    /// is woken.
     pub async fn run(self, wait: impl AsyncFn(Duration)) {
         loop {
             wait(Duration::from_nanos(self.inner.interval.load(Ordering::Relaxed))).await;
@@ -104,17 +105,17 @@ impl Watcher {
                 continue;
             }
             let this = self.clone();
-            // The runtime's hook reports a panic inside; the next check continues.
+            // The panic hook reports a panic inside; the next check continues.
             let _ = tokio::task::spawn_blocking(move || this.look()).await;
         }
     }
 
-    /// Looks so often from now on.
+    /// Sets the interval of the checks.
     pub fn look_every(&self, interval: Duration) {
         self.inner.interval.store(nanos(interval), Ordering::Relaxed);
     }
 
-    /// Looks once, now.
+    /// Checks once, now.
     pub fn look(&self) {
         let now = SystemTime::now();
         let mut failing = Vec::new();
@@ -149,7 +150,7 @@ impl Watcher {
         self.inner.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Our own certificates in use, each once, the first to expire first.
+    /// attache's own certificates in use, each once, the first to expire first.
     pub fn certificates(&self) -> Vec<Arc<Certificate>> {
         let mut all: Vec<_> = self.sources().iter().flat_map(|source| source.certificates()).collect();
         all.sort_by(|a, b| (a.not_after, &a.file, a.sha256).cmp(&(b.not_after, &b.file, b.sha256)));
@@ -191,7 +192,7 @@ fn nanos(interval: Duration) -> u64 {
 const DAY: Duration = Duration::from_hours(24);
 
 /// The smallest threshold that has been crossed: 30, 7, 1 days, a tenth of the lifetime. A threshold above a third of
-/// the lifetime is left out: a certificate for a day is not late all day long.
+/// the lifetime is left out: otherwise a certificate for one day would cause warnings during its whole life.
 fn due_warning(certificate: &Certificate, now: SystemTime) -> Option<Duration> {
     let (left, lifetime) = (certificate.remaining(now), certificate.lifetime());
     let mut thresholds = [DAY * 30, DAY * 7, DAY, lifetime / 10];

@@ -1,4 +1,4 @@
-//! What is wrong with a peer's certificate, in words that say what to do: in place of the library's.
+//! Describes errors of a peer's certificate with advice, in place of the library's texts.
 
 use std::{cell::RefCell, fmt, time::Duration};
 
@@ -16,21 +16,21 @@ use x509_parser::{
     x509::X509Version,
 };
 
-/// A chain that ends at no trusted authority.
+/// A chain that doesn't end at a trusted authority.
 #[derive(Debug)]
 pub(crate) struct Untrusted {
-    /// Whose certificate it is.
+    /// The peer that showed the certificate.
     peer: Peer,
-    /// Somebody of the issuer's name is known, and it was not made with that one's key.
+    /// There is a trusted authority with the issuer's name, but the certificate was not signed with its key.
     another_key: bool,
-    /// X.509 version 1: without the extensions that a certificate's use is read from.
+    /// X.509 version 1, which lacks the extensions that say how a certificate may be used.
     old_version: bool,
     subject: String,
     issuer: String,
     self_signed: bool,
-    /// It is marked as an authority's, which no verifier takes for a server's.
+    /// It is marked as an authority, which no verifier accepts as a server's certificate.
     authority: bool,
-    /// Bits of its RSA key, where they are fewer than [`MIN_RSA_BITS`].
+    /// Bits of its RSA key, if they are fewer than [`MIN_RSA_BITS`].
     weak: Option<usize>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) enum Peer {
 }
 
 impl Untrusted {
-    /// Of the peer's own certificate.
+    /// The details of the peer's own certificate.
     fn of(leaf: &CertificateDer<'_>, peer: Peer, error: &CertificateError) -> Option<Self> {
         let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
         let name = |name: &x509_parser::x509::X509Name<'_>| name.to_string();
@@ -57,7 +57,7 @@ impl Untrusted {
         let old_version = leaf.version() != X509Version::V3;
         let authority = leaf.is_ca();
         let self_signed = leaf.subject() == leaf.issuer();
-        // Other errors of the library say better themselves what they are about.
+        // The library's own texts for other errors are better.
         if matches!(error, CertificateError::Other(_)) && !(old_version || authority || self_signed) {
             return None;
         }
@@ -138,11 +138,12 @@ impl fmt::Display for Untrusted {
 }
 
 thread_local! {
-    /// The library has no room for it in its error, and a verifier runs within one poll of its handshake.
+    /// The library's error can't hold it. A thread-local works, because a verifier runs within one poll of its
+    /// handshake.
     static UNTRUSTED: RefCell<Option<Untrusted>> = const { RefCell::new(None) };
 }
 
-/// Keeps what is known of a certificate that is refused for its issuer, or for what it is.
+/// Keeps details of a certificate that is refused because of its issuer or its kind.
 pub(crate) fn note_untrusted(leaf: &CertificateDer<'_>, peer: Peer, error: &rustls::Error) {
     if let rustls::Error::InvalidCertificate(error) = error
         && is_about_trust(error)
@@ -151,7 +152,7 @@ pub(crate) fn note_untrusted(leaf: &CertificateDer<'_>, peer: Peer, error: &rust
     }
 }
 
-/// Keeps that a certificate's key is too short: its signature within the handshake is refused for that, with no word of it.
+/// Keeps that a certificate's key is too short: the library refuses its signature in the handshake without this detail.
 pub(crate) fn note_weak_key(leaf: &CertificateDer<'_>, peer: Peer, error: &rustls::Error) {
     if let rustls::Error::InvalidCertificate(error @ CertificateError::BadSignature) = error
         && let Ok((_, parsed)) = X509Certificate::from_der(leaf)
@@ -162,7 +163,7 @@ pub(crate) fn note_weak_key(leaf: &CertificateDer<'_>, peer: Peer, error: &rustl
     }
 }
 
-/// Errors that [`Untrusted`] has better words for.
+/// Errors for which [`Untrusted`] has a better text.
 pub(crate) fn is_about_trust(error: &CertificateError) -> bool {
     matches!(
         error,
@@ -174,12 +175,12 @@ pub(crate) fn is_about_trust(error: &CertificateError) -> bool {
     )
 }
 
-/// What was kept since it was taken last.
+/// Takes the kept details.
 pub(crate) fn take_untrusted() -> Option<Untrusted> {
     UNTRUSTED.take()
 }
 
-/// Where the library's words leave the reader alone; `None` where they are good enough.
+/// A text for errors whose text in the library needs an explanation; `None` if the library's text is good enough.
 pub(crate) fn of_certificate(error: &CertificateError) -> Option<String> {
     use CertificateError as C;
     match error {
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn times_and_names_are_said_in_words() {
+    fn times_and_names_are_written_as_words() {
         let noon = 1_795_867_200; // 2026-11-28 12:00:00
         let days = 86_400;
         let words = |error: CertificateError| of_certificate(&error).unwrap();

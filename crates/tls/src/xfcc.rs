@@ -1,10 +1,10 @@
 //! `X-Forwarded-Client-Cert`: the verified client's identity for the application, in Envoy's format.
 //!
 //! One element per hop, joined by commas; in it `Key=value` joined by semicolons, in the order `By`, `Hash`, `Subject`,
-//! `URI`, `DNS`. A value with a character that has a meaning stands in double quotes. Source: Envoy's documentation of
-//! HTTP header manipulation, `x-forwarded-client-cert`.
+//! `URI`, `DNS`. A value with a special character stands in double quotes. Source: Envoy's documentation of HTTP header
+//! manipulation, `x-forwarded-client-cert`.
 //!
-//! What becomes of the header that a request brings is decided in `attache-http`.
+//! `attache-http` decides what happens to the header of an incoming request.
 
 use std::fmt::Write;
 
@@ -12,7 +12,8 @@ use attache_config::model::ClientCertDetail;
 
 use crate::Certificate;
 
-/// One element: this client, on this hop, with these details beside `By` and `Hash`. What comes back is visible ASCII.
+/// One element: this client, on this hop, with these details in addition to `By` and `Hash`. The result is visible
+/// ASCII.
 pub fn element(client: &Certificate, by: Option<&str>, details: &[ClientCertDetail]) -> String {
     let mut out = String::new();
     if let Some(by) = by {
@@ -25,7 +26,7 @@ pub fn element(client: &Certificate, by: Option<&str>, details: &[ClientCertDeta
     pair(&mut out, "Hash", &hash, false);
     for detail in ClientCertDetail::ALL.iter().filter(|detail| details.contains(detail)) {
         match detail {
-            // Envoy quotes this one always, and people's patterns expect it.
+            // Envoy always quotes this one, and users' patterns expect it.
             ClientCertDetail::Subject => pair(&mut out, "Subject", &client.subject, true),
             ClientCertDetail::Uri => client.uris.iter().for_each(|uri| pair(&mut out, "URI", uri, false)),
             ClientCertDetail::Dns => client.dns.iter().for_each(|dns| pair(&mut out, "DNS", dns, false)),

@@ -1,10 +1,11 @@
 //! Identity and trust from the SPIFFE Workload API.
 //!
-//! One gRPC stream, `FetchX509SVID`, over the agent's Unix socket: the agent sends the SVID and the trust bundle at once,
-//! and again whenever they change. When the stream ends it is opened anew after 1 s, doubled up to 30 s; what came last
-//! stays in use. Sources: SPIFFE Workload Endpoint sections 2 to 5, Workload API section 5; gRPC over HTTP/2.
+//! One gRPC stream, `FetchX509SVID`, over the agent's Unix socket: the agent sends the SVID and the trust bundle at
+//! once, and again whenever they change. When the stream ends it is opened again after 1 s, doubled up to 30 s; the
+//! last SVID and bundle stay in use. Sources: SPIFFE Workload Endpoint sections 2 to 5, Workload API section 5; gRPC
+//! over HTTP/2.
 //!
-//! Spoken by attache's own small client: see `docs/decisions/0008-spiffe-without-tonic.md`.
+//! attache uses its own small client: see `docs/decisions/0008-spiffe-without-tonic.md`.
 
 mod messages;
 mod svid;
@@ -34,10 +35,10 @@ pub const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// Time for the connection to the agent's socket.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Time for the head of the agent's answer. Agents send it with the first SVID, which may be in the making.
+/// Time for the head of the agent's answer. Agents send it with the first SVID, which they may first have to make.
 const HEAD: Duration = Duration::from_mins(1);
 
-/// The workload's SVID and bundle as they are now. Clones are handles to the same.
+/// The workload's present SVID and bundle. Clones share them.
 #[derive(Clone)]
 pub struct Workload {
     socket: Arc<PathBuf>,
@@ -45,7 +46,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// For an endpoint in the form of [`ENDPOINT`]: `unix:/path` or `unix:///path`. Nothing is called yet.
+    /// For an endpoint in the form of [`ENDPOINT`]: `unix:/path` or `unix:///path`. This doesn't call the agent yet.
     pub fn new(endpoint: &str) -> Result<Self, Error> {
         let path = endpoint.strip_prefix("unix:").map(|path| path.strip_prefix("//").unwrap_or(path));
         match path.filter(|path| path.starts_with('/')) {
@@ -61,7 +62,7 @@ impl Workload {
         &self.socket
     }
 
-    /// Waits for the first SVID, for so long at most. The error says what the agent answered last.
+    /// Waits for the first SVID, at most for `limit`. The error contains the agent's last answer.
     ///
     /// Call it before the connectors and acceptors are made that use it, and [`run`](Self::run) after.
     pub async fn first(&self, limit: Duration) -> Result<(), Error> {
@@ -119,7 +120,7 @@ impl Workload {
         self.svid.load().as_ref().map(|svid| svid.digest)
     }
 
-    /// Calls once, and takes what comes until the stream ends (or the first message, if `once`).
+    /// Calls the agent once, and uses its messages until the stream ends (only the first message if `once`).
     async fn stream(&self, once: bool) -> Result<(), String> {
         let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", self.socket.display());
         let mut request = grpc::request("http://localhost", METHOD, &messages::X509SvidRequest {})

@@ -1,4 +1,4 @@
-//! An X.509-SVID and its trust domain's bundle, as the Workload API hands them out.
+//! An X.509-SVID and its trust domain's bundle, as the Workload API sends them.
 //!
 //! Source: SPIFFE Workload API section 5, X.509-SVID sections 2 to 5.
 
@@ -19,14 +19,14 @@ use crate::{
     provider::{provider, sha256},
 };
 
-/// What one message of the API says, verified to fit together.
+/// The content of one message of the API, after a check that its parts fit together.
 #[derive(Debug)]
 pub(crate) struct Svid {
     pub(crate) identity: Loaded,
     pub(crate) roots: Arc<RootCertStore>,
     /// Trust domain, lower case, without the scheme.
     pub(crate) domain: String,
-    /// Of the whole message.
+    /// The digest of the whole message.
     pub(crate) digest: [u8; 32],
 }
 
@@ -79,8 +79,8 @@ fn domain(id: &str) -> Option<String> {
     scheme.eq_ignore_ascii_case("spiffe").then(|| domain.to_ascii_lowercase())
 }
 
-/// Whether a verified certificate is an SVID of this trust domain. An authority may sign for several domains, so that
-/// the chain alone does not say it (X.509-SVID section 5).
+/// Whether a verified certificate is an SVID of this trust domain. An authority may sign for several domains, so a
+/// valid chain alone does not prove it (X.509-SVID section 5).
 pub(crate) fn is_of(leaf: &Certificate, trust_domain: &str) -> bool {
     spiffe_id(leaf).and_then(domain).is_some_and(|domain| domain == trust_domain)
 }

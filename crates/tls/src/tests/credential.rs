@@ -24,7 +24,7 @@ fn sent(credential: &Credential, before: &[(&'static str, &'static str)]) -> Vec
 }
 
 #[test]
-fn each_kind_is_written_as_its_rfc_has_it() {
+fn each_kind_is_written_as_its_rfc_says() {
     let files = Files::new();
     files.write("token", "mF_9.B5f-4.1JqM\n");
     assert_eq!(
@@ -43,7 +43,7 @@ fn each_kind_is_written_as_its_rfc_has_it() {
 }
 
 #[test]
-fn what_the_application_sent_is_replaced_unless_it_shall_be_kept() {
+fn the_applications_own_header_is_replaced_unless_the_config_keeps_it() {
     let files = Files::new();
     files.write("token", "ours");
     let own = [("authorization", "Bearer its-own")];

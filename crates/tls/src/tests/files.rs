@@ -1,4 +1,4 @@
-//! What is wrong with files is said with the file's name and what to do.
+//! An error about a file names the file and says what to do.
 
 use attache_config::model::Trust;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256};

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{Acceptor, Connector, reason_of};
 
-/// A handshake that is over for us, with a server that will not like that we show no certificate.
+/// A handshake that is finished for attache, with a server that will refuse attache because it shows no certificate.
 async fn refused(alpn: &[&[u8]]) -> (TlsStream<DuplexStream>, DuplexStream) {
     let files = files();
     let mut server = server(&files, "orders");
@@ -25,7 +25,7 @@ async fn refused(alpn: &[&[u8]]) -> (TlsStream<DuplexStream>, DuplexStream) {
     server.min_version = TlsVersion::V13;
     let connector = Connector::new(&client(&files), alpn).unwrap();
     let acceptor = Acceptor::new(&server, alpn).unwrap();
-    // The peer's side stays open for now, as it does for a client to whom the news must travel first.
+    // The peer's side stays open for now, as on a network on which the refusal still travels.
     let (ours, mut theirs) = tokio::io::duplex(64 << 10);
     let (stream, accepted) = tokio::join!(connector.connect(NAME, ours), acceptor.accept(&mut theirs));
     assert_eq!(accepted.map(drop).unwrap_err().reason, Reason::TlsNoClientCertificate);

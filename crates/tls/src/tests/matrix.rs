@@ -15,7 +15,7 @@ pub(super) const H2: &[&[u8]] = &[b"h2"];
 pub(super) const NAME: &str = "orders.internal";
 pub(super) const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
-/// A server `orders`, its broken siblings, a client `web` and its.
+/// A server `orders` and its broken variants, a client `web` and its broken variants.
 pub(super) fn files() -> Files {
     let files = Files::new();
     let (ca, other) = (Ca::new("the CA"), Ca::new("another CA"));
@@ -41,7 +41,7 @@ async fn reasons(c: &TlsClient, s: &TlsServer, alpn: [&[&[u8]]; 2]) -> (Option<R
 }
 
 #[tokio::test]
-async fn two_sides_that_agree_talk() {
+async fn two_sides_that_agree_exchange_data() {
     let files = files();
     let mut server = server(&files, "orders");
     server.client_trust = Some(Trust::Files(vec![files.path("ca.pem")]));
@@ -110,7 +110,7 @@ async fn what_is_wrong_with_the_clients_certificate_is_told_apart_in_both_versio
     }
 }
 
-/// What each side says of a handshake that fails.
+/// The error text of each side of a failed handshake.
 async fn words(c: &TlsClient, s: &TlsServer) -> [String; 2] {
     let (connector, acceptor) = (Connector::new(c, H1).unwrap(), Acceptor::new(s, H1).unwrap());
     let (near, far) = tokio::io::duplex(1 << 16);
@@ -156,7 +156,8 @@ async fn no_protocol_in_common_is_told_by_both_sides() {
     let files = files();
     let found = reasons(&client(&files), &server(&files, "orders"), [H2, H1]).await;
     assert_eq!(found, (Some(Reason::TlsAlpn), Some(Reason::TlsAlpn)));
-    // A server without ALPN speaks HTTP/1.1: right for one who offers that, wrong for one who needs h2.
+    // A server without ALPN speaks HTTP/1.1: this works for a client that offers it, but not for a client that needs
+    // h2.
     let found = reasons(&client(&files), &server(&files, "orders"), [H2, &[]]).await;
     assert_eq!(found.0, Some(Reason::TlsAlpn));
     let found = reasons(&client(&files), &server(&files, "orders"), [&[b"h2", b"http/1.1"], &[]]).await;
@@ -184,7 +185,7 @@ async fn a_pin_must_be_the_leafs_even_where_nothing_else_is_verified() {
 }
 
 #[tokio::test]
-async fn insecure_believes_anyone_but_only_where_it_is_set() {
+async fn insecure_trusts_every_peer_but_only_if_it_is_set() {
     let files = files();
     let mut client = client(&files);
     client.trust = Trust::System;
@@ -201,7 +202,7 @@ async fn the_configured_name_replaces_the_upstreams_own() {
 }
 
 #[tokio::test]
-async fn inline_roots_are_believed() {
+async fn inline_roots_are_trusted() {
     let files = files();
     let mut client = client(&files);
     client.trust = Trust::Inline(std::fs::read_to_string(files.path("ca.pem")).unwrap().into());
@@ -213,7 +214,7 @@ fn uri(pattern: &str) -> Vec<SanPattern> {
 }
 
 #[tokio::test]
-async fn a_client_that_is_not_allowed_is_closed_on_or_told_so() {
+async fn a_client_that_is_not_allowed_is_disconnected_or_told_so() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use crate::Admission;
@@ -271,7 +272,7 @@ async fn rules_about_names_without_a_ca_are_refused_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_not_tls_is_asked_about() {
+async fn the_error_about_a_peer_without_tls_asks_whether_it_speaks_plaintext() {
     use tokio::io::AsyncWriteExt;
 
     let files = files();
@@ -336,10 +337,10 @@ async fn certificates_are_picked_by_server_name() {
 }
 
 #[tokio::test]
-async fn peers_do_not_excuse_a_bad_chain() {
+async fn peers_do_not_replace_a_valid_chain() {
     let files = files();
     let mut client = client(&files);
-    // The name that is called is none of the certificates': only `peers` could let them in.
+    // No certificate has the name that is called, so only `peers` could allow them.
     client.name = Some("called.internal".into());
     client.peers = vec![SanPattern::Dns(NAME.into())];
     for (certificate, reason) in [

@@ -1,4 +1,4 @@
-//! Handshakes between our two sides, and with OpenSSL.
+//! Handshakes between attache's two sides, and with OpenSSL.
 
 mod credential;
 mod files;
@@ -17,12 +17,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{Accepted, Acceptor, Connector, reason_of};
 
-/// Trusts the CA in `ca.pem` of the folder.
+/// A client that trusts the CA in `ca.pem` of the folder.
 fn client(files: &Files) -> TlsClient {
     TlsClient { trust: Trust::Files(vec![files.path("ca.pem")]), ..TlsClient::default() }
 }
 
-/// Shows `NAME.pem` of the folder.
+/// A server that shows `NAME.pem` of the folder.
 fn server(files: &Files, name: &str) -> TlsServer {
     TlsServer { identities: vec![identity(files, name)], ..TlsServer::default() }
 }
@@ -37,7 +37,8 @@ fn identity(files: &Files, name: &str) -> Identity {
 
 const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
-/// One request and the whole answer, as an upstream pool would: the reason of whatever fails, early or late.
+/// Sends one request and reads the whole answer, like an upstream pool. The error is the reason of an early or late
+/// failure.
 async fn ask<T>(connector: &Connector, name: &str, io: T) -> Result<Vec<u8>, Option<Reason>>
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -50,7 +51,7 @@ where
     Ok(answer)
 }
 
-/// Answers one request, and closes in order.
+/// Answers one request, and closes cleanly.
 async fn answer<T>(acceptor: &Acceptor, io: T) -> Result<Accepted<T>, Reason>
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -63,7 +64,7 @@ where
     Ok(accepted)
 }
 
-/// What each side makes of the other.
+/// The result of each side.
 async fn meet(
     connector: &Connector,
     name: &str,

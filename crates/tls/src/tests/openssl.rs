@@ -41,7 +41,7 @@ impl Server {
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let address = lines.find_map(|line| line.unwrap().strip_prefix("ACCEPT ")?.parse().ok()).unwrap();
-        // Read on, so that its messages never block it.
+        // Its output is read to the end, so that its messages never block it.
         std::thread::spawn(move || lines.for_each(drop));
         Self { process, address }
     }
@@ -129,7 +129,7 @@ async fn an_openssl_server_that_refuses_our_client_certificate_is_understood_in_
     }
 }
 
-/// `openssl s_client` against our acceptor: what we make of it, and what it printed.
+/// Runs `openssl s_client` against attache's acceptor. Returns the acceptor's result, and the program's output.
 async fn visit(files: &Files, settings: &TlsServer, more: &str) -> (Result<Vec<String>, Reason>, String) {
     let acceptor = Acceptor::new(settings, H1).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -146,7 +146,7 @@ async fn visit(files: &Files, settings: &TlsServer, more: &str) -> (Result<Vec<S
         use std::io::Write;
         let mut process = command.spawn().unwrap();
         let mut stdin = process.stdin.take().unwrap();
-        // It may have ended already: what we made of it is the test.
+        // The program may have ended already; only the acceptor's result matters.
         let _ = stdin.write_all(super::REQUEST);
         let output = process.wait_with_output().unwrap();
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
@@ -158,7 +158,7 @@ async fn visit(files: &Files, settings: &TlsServer, more: &str) -> (Result<Vec<S
 }
 
 #[tokio::test]
-async fn openssl_calls_us_with_and_without_a_certificate() {
+async fn openssl_connects_to_attache_with_and_without_a_certificate() {
     let files = files();
     let (names, printed) = visit(&files, &server(&files, "orders"), "-alpn h2,http/1.1").await;
     assert_eq!(names, Ok(Vec::new()));
@@ -202,7 +202,7 @@ async fn what_is_wrong_with_an_openssl_client_is_told_apart() {
     let mut strict = server(&files, "orders");
     strict.min_version = TlsVersion::V13;
     assert_eq!(visit(&files, &strict, "-tls1_2").await.0, Err(Reason::TlsVersion));
-    // A client that does not believe us says so.
+    // A client that does not trust attache's certificate reports it.
     let (found, _) = visit(&files, &server(&files, "untrusted"), "").await;
     assert_eq!(found, Err(Reason::TlsHandshakeFailed));
 }
@@ -210,7 +210,7 @@ async fn what_is_wrong_with_an_openssl_client_is_told_apart() {
 #[tokio::test]
 async fn a_stapled_ocsp_response_reaches_the_client() {
     let files = files();
-    // Not a valid response, but a SEQUENCE: OpenSSL shows what it got.
+    // This is not a valid response, but a SEQUENCE: OpenSSL shows what it received.
     files.write("orders.ocsp", [0x30, 0x03, 0x0a, 0x01, 0x01]);
     let mut server = server(&files, "orders");
     server.identities[0].ocsp = Some(files.path("orders.ocsp"));

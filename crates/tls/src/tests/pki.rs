@@ -24,7 +24,7 @@ impl Files {
         std::fs::write(self.path(name), text).unwrap();
     }
 
-    /// As the path stands in a command line.
+    /// The path as an argument of a command line.
     pub(super) fn arg(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
@@ -52,7 +52,7 @@ pub(super) enum When {
     Now,
     Past,
     Future,
-    /// For so long from now.
+    /// Valid for this many seconds from now.
     Seconds(u64),
 }
 

@@ -1,4 +1,4 @@
-//! Files change under running connections, the ways they do in practice.
+//! Files change while connections run, in the ways in which this happens in practice.
 
 use std::{os::unix::fs::symlink, time::Duration};
 
@@ -22,7 +22,7 @@ fn setup() -> (Files, Ca) {
     (files, ca)
 }
 
-/// Serial numbers of what the server shows.
+/// The serial number of the certificate that the server shows.
 async fn shown(connector: &Connector, acceptor: &Acceptor) -> u64 {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let (stream, _accepted) = tokio::join!(connector.connect(NAME, ours), acceptor.accept(theirs));
@@ -88,7 +88,7 @@ async fn a_half_written_pair_leaves_the_old_one_serving_until_it_is_whole() {
 }
 
 #[tokio::test]
-async fn a_change_is_not_looked_at_before_it_has_settled() {
+async fn a_change_is_not_used_before_it_has_settled() {
     let (files, ca) = setup();
     let acceptor = Acceptor::new(&server(&files, "orders"), H1).unwrap();
     let watcher = Watcher::default();
@@ -183,7 +183,8 @@ async fn trust_and_client_certificates_are_followed_too() {
     watcher.follow(&acceptor);
     assert!(meet(&connector, NAME, &acceptor).await.1.is_ok());
 
-    // A new authority takes over: first it is trusted beside the old one, then certificates change, then it is alone.
+    // A new authority replaces the old one: first both are trusted, then the certificates change, then only the new one
+    // is trusted.
     let new = Ca::new("a new CA");
     let both = [std::fs::read_to_string(files.path("ca.pem")).unwrap(), new.pem.clone()].concat();
     files.write("ca.pem", both);
@@ -200,7 +201,7 @@ async fn trust_and_client_certificates_are_followed_too() {
     assert!(meet(&connector, NAME, &acceptor).await.1.is_ok());
     assert_eq!(watcher.status().reload_failures, 0);
 
-    // And whom it did not sign is refused from then on.
+    // From then on a certificate that it did not sign is refused.
     let files2 = super::matrix::files();
     let mut old = client;
     old.identity = Some(identity(&files2, "web"));
@@ -245,7 +246,7 @@ async fn fifty_rotations_under_handshakes_fail_none() {
         for turn in 0..50_u64 {
             for (name, san) in [("orders", NAME), ("web", "spiffe://d/web")] {
                 let pair = ca.issue_at(&[san], When::Now, turn + 2);
-                // In place, key first, with looks in between: the worst of the ways.
+                // Files are written in place, the key first, with checks in between: the worst case.
                 files.write(&format!("{name}.key"), &pair.key);
                 watcher.look();
                 files.write(&format!("{name}.pem"), &pair.certificate);

@@ -1,4 +1,4 @@
-//! Resumption, and what may not be resumed.
+//! Resumption, and sessions that must not be resumed.
 
 use attache_config::model::{TlsClient, TlsServer, Trust};
 use attache_telemetry::Reason;
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{Acceptor, Connector, Watcher};
 
-/// How the client's handshake went.
+/// The kind of the client's handshake.
 async fn kind(connector: &Connector, acceptor: &Acceptor) -> HandshakeKind {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let calling = async {
@@ -94,7 +94,7 @@ async fn a_session_is_not_resumed_under_a_new_identity_or_new_roots() {
 }
 
 #[tokio::test]
-async fn a_resumed_client_is_judged_by_the_trust_of_now() {
+async fn a_resumed_client_is_verified_with_the_present_trust() {
     let files = files();
     let (client, server) = mutual(&files);
     let acceptor = Acceptor::new(&server, H1).unwrap();
@@ -103,7 +103,7 @@ async fn a_resumed_client_is_judged_by_the_trust_of_now() {
     watcher.follow(&acceptor);
     assert_eq!(kind(&connector, &acceptor).await, HandshakeKind::Full);
     assert_eq!(kind(&connector, &acceptor).await, HandshakeKind::Resumed);
-    // The client's authority is believed no more; the ticket is still good.
+    // The client's authority is no longer trusted; the ticket is still valid.
     std::fs::copy(files.path("other-ca.pem"), files.path("ca.pem")).unwrap();
     watcher.look();
     watcher.look();

@@ -1,4 +1,4 @@
-//! The SPIFFE Workload API, served by a throw-away agent.
+//! The SPIFFE Workload API, served by a test's agent.
 
 use std::{
     convert::Infallible,
@@ -84,7 +84,7 @@ impl http_body::Body for Stream {
     }
 }
 
-/// Serves the socket; every call is handed out as the channel that it is answered through.
+/// Serves the socket. For every call a test gets the channel for its answers.
 struct Agent {
     calls: mpsc::UnboundedReceiver<mpsc::UnboundedSender<Say>>,
     task: JoinHandle<()>,
@@ -118,7 +118,7 @@ impl Agent {
         Self { calls, task }
     }
 
-    /// Answers the next call with this message; the stream stays open as long as what is returned.
+    /// Answers the next call with this message. The stream stays open until the returned sender is dropped.
     async fn answer(&mut self, message: Vec<u8>) -> mpsc::UnboundedSender<Say> {
         let call = self.calls.recv().await.unwrap();
         call.send(Say::Message(message)).unwrap();
@@ -136,7 +136,7 @@ fn workload(files: &Files) -> Workload {
     Workload::new(&format!("unix://{}", files.arg("agent.sock"))).unwrap()
 }
 
-/// Both sides show their SVID and believe their trust domain.
+/// Both sides show their SVID and trust their trust domain.
 fn settings(files: &Files, peer: &str) -> (TlsClient, TlsServer) {
     let mut client = super::client(files);
     client.trust = Trust::Spiffe;
@@ -218,7 +218,7 @@ async fn svids_and_bundles_are_streamed_and_outlive_their_agent() {
 const NEXT: &str = "spiffe://cluster.local/ns/shop/sa/next";
 
 #[tokio::test]
-async fn another_trust_domain_is_not_believed_though_its_authority_is_the_same() {
+async fn another_trust_domain_is_not_trusted_although_its_authority_is_the_same() {
     let files = Files::new();
     let ca = Ca::new("an authority of two domains");
     let mut agent = Agent::start(&files);
@@ -242,7 +242,7 @@ async fn another_trust_domain_is_not_believed_though_its_authority_is_the_same()
 }
 
 #[tokio::test]
-async fn a_peer_is_known_by_its_uri_where_that_is_demanded() {
+async fn a_peer_is_verified_by_its_uri_if_the_config_says_so() {
     let files = Files::new();
     let ca = Ca::new("the CA");
     files.write("ca.pem", &ca.pem);
@@ -259,7 +259,7 @@ async fn a_peer_is_known_by_its_uri_where_that_is_demanded() {
         let (answer, _) = meet(&connector, "any.name", &acceptor).await;
         assert_eq!(answer.err().flatten(), reason, "{pattern}");
     }
-    // The chain is verified all the same.
+    // The chain is still verified.
     files.write("ca.pem", &Ca::new("another CA").pem);
     client.peers = vec![SanPattern::Uri(WEB.into())];
     let (answer, _) = meet(&Connector::new(&client, H1).unwrap(), "any.name", &acceptor).await;
@@ -267,7 +267,7 @@ async fn a_peer_is_known_by_its_uri_where_that_is_demanded() {
 }
 
 #[tokio::test]
-async fn an_agent_that_does_not_know_us_is_quoted() {
+async fn the_message_of_an_agent_that_refuses_the_workload_is_shown() {
     let files = Files::new();
     let mut agent = Agent::start(&files);
     let workload = workload(&files);
@@ -284,7 +284,7 @@ async fn an_agent_that_does_not_know_us_is_quoted() {
 }
 
 #[test]
-fn what_needs_the_workload_api_says_so_where_there_is_none() {
+fn settings_that_need_a_missing_workload_api_fail_with_advice() {
     let files = Files::new();
     let (client, server) = settings(&files, WEB);
     for error in [
