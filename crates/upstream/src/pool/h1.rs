@@ -1,11 +1,10 @@
 //! One HTTP/1.1 connection, without a task of its own.
 //!
 //! Its holder drives it: first the call, while it waits for the response's head; then the response's body, while it is
-//! read ([`super::h1_body`]). While it is idle in the pool, nothing drives it. So no request passes between tasks.
-//! Dropping the connection, in any state, closes the socket.
+//! read ([`super::h1_body`]). So no request passes between tasks. Dropping it, in any state, closes the socket.
 //!
-//! Before a request is written, the connection is read: if the peer has closed it, or sent bytes without a request,
-//! nothing is written and the request is returned unchanged ([`Failed::request`]).
+//! Before a request is written, the connection is read: if the peer has closed it, or sent bytes, the request is
+//! returned unchanged ([`Failed::request`]).
 
 use std::{
     io,
@@ -178,9 +177,8 @@ impl H1 {
         buffers::put(self.out.buffer());
     }
 
-    /// Whether the peer has closed this idle connection, or sent bytes without a request. A connection is checked only
-    /// after it was idle for a whole tick, because busy connections would keep the sweep running. From then on its end
-    /// wakes the sweep.
+    /// Whether the peer has closed this idle connection, or sent bytes without a request. It is checked only after a
+    /// whole idle tick, because busy connections would keep the sweep running. Then its end wakes the sweep.
     pub(super) fn has_ended(&mut self, cx: &mut Context<'_>, tick: u64) -> bool {
         if self.idle_since == tick {
             return false;
