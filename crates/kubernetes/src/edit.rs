@@ -1,6 +1,8 @@
-//! Changes of an object, as data: one list becomes a JSON Patch (RFC 6902), a changed [`Value`], or edits of the text it was written in.
+//! Changes of an object, as data. One list of edits becomes a JSON Patch (RFC 6902), a changed [`Value`], or changes of
+//! the object's text.
 //!
-//! All of a list's paths and indexes mean the object *before* any of them, so that the three agree in any order.
+//! All paths and indexes of a list refer to the object *before* any of its edits, so that the three forms agree in any
+//! order.
 
 use std::cmp::Reverse;
 
@@ -12,16 +14,16 @@ pub(crate) type Path = Vec<String>;
 /// One change.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Edit {
-    /// A key that the mapping doesn't have.
+    /// Adds a key that the mapping doesn't have.
     Set { object: Path, key: String, value: Value },
-    /// A key's place is taken by another key (or the same) with another value. `raw` is how the entry was written in
-    /// YAML, to be put back exactly.
+    /// Replaces a key by another key (or the same) with another value. `raw` is the original YAML of the entry, so that
+    /// it can be restored exactly.
     Swap { object: Path, old: String, new: String, value: Value, raw: Option<String> },
-    /// A key goes.
+    /// Removes a key.
     Unset { object: Path, key: String },
-    /// Items come before the one with this index, or at the end.
+    /// Adds items before the one with this index, or at the end.
     Insert { list: Path, before: usize, items: Vec<Value> },
-    /// An item goes.
+    /// Removes an item.
     Delete { list: Path, index: usize },
 }
 
@@ -43,7 +45,8 @@ impl Edit {
     }
 }
 
-/// What RFC 6902 calls them, in an order in which each finds what it means: the deepest first, and in one list from its end.
+/// The operations of RFC 6902, in an order in which each still finds its target: the deepest first, and in one list
+/// from its end.
 pub(crate) fn json_patch(edits: &[Edit]) -> Vec<Value> {
     let mut patch = Vec::new();
     for edit in ordered(edits) {
@@ -90,7 +93,7 @@ pub(crate) fn pointer(path: &[String], last: &str) -> String {
     out
 }
 
-/// The object with the changes made. What a path doesn't find stays.
+/// Makes the changes in the object. An edit whose path doesn't exist changes nothing.
 pub(crate) fn apply(object: &mut Value, edits: &[Edit]) {
     for edit in ordered(edits) {
         match (edit, find_mut(object, edit.place())) {

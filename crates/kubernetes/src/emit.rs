@@ -138,7 +138,7 @@ pub(crate) fn inline(value: &Value) -> String {
     }
 }
 
-/// JSON on one line, with the spaces that people write.
+/// JSON on one line, with spaces as people write it.
 pub(crate) fn flow(value: &Value) -> String {
     fn object(entries: &Map<String, Value>) -> String {
         let entries: Vec<String> = entries
@@ -156,7 +156,7 @@ pub(crate) fn flow(value: &Value) -> String {
     }
 }
 
-/// JSON over several lines; those behind the first begin at a column.
+/// JSON over several lines; all but the first begin at a column.
 pub(crate) fn pretty(value: &Value, column: usize, step: usize, newline: &str) -> String {
     let step = " ".repeat(step);
     let mut out = Vec::new();
@@ -169,7 +169,7 @@ pub(crate) fn pretty(value: &Value, column: usize, step: usize, newline: &str) -
     text.replace('\n', &format!("{newline}{}", " ".repeat(column)))
 }
 
-/// Several lines that a `|` block shows as they are.
+/// True if a `|` block can show these lines unchanged.
 fn is_literal(text: &str) -> bool {
     let body = text.strip_suffix('\n').unwrap_or(text);
     body.contains('\n')
@@ -252,7 +252,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(value in value(), step in 2..5_usize, indented_lists: bool, crlf: bool) {
+        fn a_written_value_reads_back(value in value(), step in 2..5_usize, indented_lists: bool, crlf: bool) {
             let style = Style { step, indented_lists, crlf };
             for text in [style.document(&value), flow(&value), pretty(&value, 3, step, style.newline())] {
                 let read = crate::yaml::parse(&text).unwrap().pop().map_or(Value::Null, |document| document.value);

@@ -1,8 +1,8 @@
 //! attache in a pod: what is added to a manifest, what the admission webhook answers, which packets are redirected.
 //!
-//! Nothing here listens or runs for long; the program (`crates/attache`) does that with what this crate decides.
-//! [`inject`] decides what one object gets, as a list of edits. The webhook answers these as a JSON Patch; the command makes them in
-//! the text of the manifest, so that comments, order and everything else that must not change keep every byte.
+//! This crate only decides; the program (`crates/attache`) listens and runs. [`inject`] decides what one object gets,
+//! as a list of edits. The webhook returns them as a JSON Patch; the command makes them in the text of the manifest, so
+//! that comments, order and everything else keep every byte.
 
 mod edit;
 mod emit;

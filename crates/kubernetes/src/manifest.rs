@@ -1,31 +1,32 @@
-//! The objects that tell an API server of the webhook, with every choice in them explained.
+//! The objects that register the webhook at an API server, with comments that explain every choice.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use crate::emit::Style;
 
-/// Where the webhook runs, and whose certificate it shows.
+/// Where the webhook runs, and which authority signs its certificate.
 #[derive(Clone, Debug)]
 pub struct Webhook {
     /// Its Service.
     pub service: String,
     /// Its namespace.
     pub namespace: String,
-    /// Who vouches for its certificate.
+    /// The authority of its certificate.
     pub trust: Trust,
-    /// Pods can't be created while the webhook can't be asked (`Fail`), or are created without attache (`Ignore`).
+    /// While the webhook is not available, no pod can be created (`Fail`); otherwise pods are created without attache
+    /// (`Ignore`).
     pub fail: bool,
-    /// Every namespace but those that opt out; otherwise only those that opt in.
+    /// Every namespace except those that opt out; otherwise only those that opt in.
     pub every_namespace: bool,
 }
 
-/// Who vouches for the webhook's certificate.
+/// The authority of the webhook's certificate.
 #[derive(Clone, Debug)]
 pub enum Trust {
     /// A certificate authority, PEM.
     Bundle(String),
-    /// cert-manager puts the authority in: `NAMESPACE/NAME` of its Certificate.
+    /// cert-manager adds the authority: `NAMESPACE/NAME` of its Certificate.
     CertManager(String),
 }
 

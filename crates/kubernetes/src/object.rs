@@ -1,8 +1,8 @@
 //! Which Kubernetes objects have pods in them, and where.
 //!
-//! Built-in kinds, and custom ones that are in wide use, are known by group and kind ([`KNOWN`]); of others the user names the place
-//! ([`PodTemplate`]). A pod that has attache is found by its record, wherever it stands. What only looks like a pod template, in an
-//! object of an unknown kind, is never changed; a warning names it ([`lookalikes`]).
+//! Built-in kinds, and custom ones that are in wide use, are known by group and kind ([`KNOWN`]); for others the user
+//! names the path ([`PodTemplate`]). A pod that has attache is found by its record, wherever it is. A mapping that only
+//! looks like a pod template, in an object of an unknown kind, is never changed; a warning names it ([`lookalikes`]).
 
 use serde_json::Value;
 
@@ -58,10 +58,10 @@ const KNOWN: &[(&[&str], &[&str], &[&str])] = &[
     (&["agones.dev"], &["Fleet", "GameServerSet"], &["spec.template.spec.template"]),
 ];
 
-/// Groups whose kinds are all known: one of theirs that isn't in [`KNOWN`] has no pod.
+/// Groups whose kinds are all known: a kind of theirs that isn't in [`KNOWN`] has no pod.
 const BUILT_IN: &[&str] = &["", "apps", "extensions", "batch"];
 
-/// Where the pod templates of a kind are that attache doesn't know.
+/// Where the pod templates are in a kind that attache doesn't know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodTemplate {
     kind: String,
@@ -89,7 +89,7 @@ impl PodTemplate {
     }
 }
 
-/// What kind of object it is.
+/// The kind of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Kind {
     pub(crate) group: String,
@@ -97,7 +97,7 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
-    /// As the object says, or the list that it is an item of.
+    /// The kind that the object names, or that of the list around it.
     pub(crate) fn of(object: &Value, inherited: Option<&Self>) -> Self {
         let text = |key: &str| object.get(key).and_then(Value::as_str);
         let group = text("apiVersion").map(|version| version.split_once('/').map_or("", |(group, _)| group));
@@ -131,18 +131,18 @@ impl Kind {
 /// An object of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Object {
-    /// From the document's root.
+    /// Its path from the document's root.
     pub(crate) path: Path,
     pub(crate) kind: Kind,
 }
 
-/// A number without a fraction, however it is written: kubectl takes `1337.0` and `1.337e3` for 1337.
+/// A number without a fraction, in any notation: kubectl reads `1337.0` and `1.337e3` as 1337.
 pub(crate) fn whole(value: &Value) -> Option<u64> {
     let float = || value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..9e15).contains(number));
     value.as_u64().or_else(|| float().map(|number| number as u64))
 }
 
-/// `Deployment/web`, as people name objects; with the namespace where one is given.
+/// `Deployment/web`, as people name objects; with its namespace if it has one.
 pub(crate) fn name(object: &Value, kind: &Kind) -> String {
     let text = |path: &[&str]| {
         let path: Vec<String> = path.iter().map(ToString::to_string).collect();
@@ -157,8 +157,8 @@ pub(crate) fn name(object: &Value, kind: &Kind) -> String {
     }
 }
 
-/// The paths of an object's pod templates, from the object's root: those of its kind, those that the user named, and those with `marker`
-/// as an annotation.
+/// The paths of an object's pod templates, from the object's root: those of its kind, those that the user named, and
+/// those with the annotation `marker`.
 pub(crate) fn templates(object: &Value, kind: &Kind, named: &[PodTemplate], marker: &str) -> Vec<Path> {
     let named = named.iter().filter(|own| own.kind == kind.kind && own.group == kind.group);
     let paths: Vec<&str> = kind.known().chain(named.map(|own| own.path.as_str())).collect();
@@ -183,7 +183,7 @@ pub(crate) fn templates(object: &Value, kind: &Kind, named: &[PodTemplate], mark
     unique
 }
 
-/// Where something stands that looks like a pod template: a `spec` with a list of named `containers`.
+/// The paths of mappings that look like a pod template: a `spec` with a list of named `containers`.
 pub(crate) fn lookalikes(object: &Value) -> Vec<Path> {
     let mut found = Vec::new();
     walk(object, &mut Path::new(), &mut |value, path| {
@@ -220,7 +220,7 @@ fn matching(value: &Value, path: &[&str], at: &mut Path, found: &mut Vec<Path>) 
     }
 }
 
-/// Every mapping, with its path. The depth is bounded by the parser.
+/// Visits every mapping, with its path. The parser limits the depth.
 fn walk(value: &Value, path: &mut Path, look: &mut impl FnMut(&Value, &Path)) {
     let mut below = |key: String, value: &Value| {
         path.push(key);
@@ -239,8 +239,8 @@ fn walk(value: &Value, path: &mut Path, look: &mut impl FnMut(&Value, &Path)) {
     }
 }
 
-/// The object is a list of objects, at `items`; the kind that its items have unless they say another (`DeploymentList`), which is
-/// empty for a `List`.
+/// If the object is a list of objects, at `items`: the kind of items that don't name one (from `DeploymentList`), which
+/// is empty for a `List`.
 fn list(object: &Value, kind: &Kind) -> Option<Kind> {
     let of = kind.kind.strip_suffix("List")?;
     object.get("items").filter(|items| items.is_array())?;
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_named_in_one_way() {
+    fn a_path_is_written_in_one_way() {
         for wrong in ["", "Widget", "Widget.example.com=", "=spec", "W=spec..template"] {
             assert!(PodTemplate::parse(wrong).is_err(), "{wrong}");
         }

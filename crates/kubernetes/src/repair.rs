@@ -1,8 +1,9 @@
 //! Quoted texts of several lines whose continuation isn't indented deeper than their key.
 //!
-//! YAML 1.2 asks for that indentation (section 7.3, `s-flow-line-prefix`), go-yaml and so kubectl don't, and manifests in the wild count on
-//! it. What a line begins with means nothing inside of quotes: it is folded away. So the parser is given the text with such lines
-//! indented, and every place that it names is brought back to the text as it was written.
+//! YAML 1.2 requires that indentation (section 7.3, `s-flow-line-prefix`). go-yaml, and so kubectl, don't, and real
+//! manifests depend on it. Inside of quotes, spaces at the begin of a line have no meaning: they are folded away. So
+//! the parser gets the text with such lines indented, and every position that it reports is translated back to the
+//! original text.
 
 use std::borrow::Cow;
 
@@ -10,14 +11,14 @@ use serde_saphyr::granit_parser::{ErrorKind, ScanError};
 
 /// Deeper than any mapping of a manifest.
 const INDENTATION: usize = 256;
-/// Lines that are repaired in one text; each means that it is parsed once more.
+/// The most repaired lines of one text; after each repair the text is parsed once more.
 const MAX_REPAIRED_LINES: usize = 2000;
 
-/// A text, and how it is given to the parser.
+/// A text, and its form for the parser.
 pub(crate) struct Repaired<'t> {
     original: &'t str,
     text: Cow<'t, str>,
-    /// Where spaces were put in, as offsets of the original, in their order.
+    /// Where spaces were added, as offsets of the original text, in their order.
     lines: Vec<usize>,
 }
 
@@ -34,14 +35,14 @@ impl<'t> Repaired<'t> {
         &self.text
     }
 
-    /// Indents the line of this error, if that is what is wrong with it. True if it is worth another attempt.
+    /// Indents the line of this error, if the indentation is its problem. True if parsing again is worth it.
     pub(crate) fn repair(&mut self, error: &ScanError) -> bool {
         let is_this = matches!(error.kind(), ErrorKind::InvalidQuotedScalarIndent);
         let Some(line) = error.marker().line().checked_sub(1) else { return false };
         // The parser ends lines at LF, CR LF, and CR.
         let ends = line_ends(self.original);
         let start = if line == 0 { 0 } else { ends.get(line - 1).copied().unwrap_or(self.original.len()) };
-        // A marker of a document ends it, also for kubectl.
+        // A document marker ends the text, also for kubectl.
         let is_marker =
             self.original.get(start..).is_some_and(|rest| rest.starts_with("---") || rest.starts_with("..."));
         if !is_this || is_marker || self.lines.len() >= MAX_REPAIRED_LINES || self.lines.contains(&start) {
@@ -61,14 +62,14 @@ impl<'t> Repaired<'t> {
         true
     }
 
-    /// The offset in the original of one in the repaired text.
+    /// Translates an offset in the repaired text into one in the original.
     pub(crate) fn place(&self, offset: usize) -> usize {
         let mut added = 0;
         for line in &self.lines {
             if offset <= line + added {
                 break;
             }
-            // Inside of what was put in there is nothing of the original.
+            // An offset inside of the added spaces has no counterpart in the original.
             added = (added + INDENTATION).min(offset - line);
         }
         offset - added
@@ -95,7 +96,7 @@ mod tests {
     use crate::yaml::parse;
 
     #[test]
-    fn a_quoted_text_may_go_on_at_the_indentation_of_its_key() {
+    fn a_quoted_text_may_continue_at_the_indentation_of_its_key() {
         for (text, value) in [
             ("a:\n  b: \"one\n  two\"\n  c: 3\n", json!({"a": {"b": "one two", "c": 3}})),
             ("a:\n  b: 'one\ntwo\n\n three'\n  c: 3\n", json!({"a": {"b": "one two\nthree", "c": 3}})),
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_those_of_the_text_as_it_was_written() {
+    fn positions_are_those_of_the_original_text() {
         let text = "a: \"one\ntwo\"\nb: 'x\ny'\nc: [d]\n";
         let documents = parse(text).unwrap();
         for (key, written) in [("a", "a: \"one\ntwo\""), ("b", "b: 'x\ny'"), ("c", "c: [d]")] {

@@ -1,11 +1,12 @@
-//! What the mutating admission webhook answers: `AdmissionReview` in, `AdmissionReview` out.
+//! The answers of the mutating admission webhook: `AdmissionReview` in, `AdmissionReview` out.
 //!
-//! Source: the Kubernetes documentation's "Dynamic Admission Control" (`admission.k8s.io/v1`). A pure function: nothing is written
-//! anywhere, so a dry run (`dryRun: true`) is answered like every other (`sideEffects: None`). The same review always gets the
-//! same answer, and a pod that has attache already gets no patch, so that the API server may ask again (`reinvocationPolicy`).
+//! Source: the Kubernetes documentation's "Dynamic Admission Control" (`admission.k8s.io/v1`). It is a pure function
+//! that writes nothing, so a dry run (`dryRun: true`) gets the same answer (`sideEffects: None`). The same review
+//! always gets the same answer, and a pod that has attache already gets no patch, so that the API server may ask again
+//! (`reinvocationPolicy`).
 //!
-//! A pod that can't have attache is let in without it, with a warning that says why, unless it asks for attache itself
-//! (`attache.dev/inject: "true"`): then it is denied, since its owner counts on it.
+//! A pod that can't have attache is admitted without it, with a warning that says why. If it asks for attache itself
+//! (`attache.dev/inject: "true"`), it is denied, since its owner relies on attache.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
@@ -30,13 +31,13 @@ const WARNING: usize = 256;
 pub struct Answer {
     /// The `AdmissionReview` to send.
     pub review: Value,
-    /// What was decided.
+    /// The decision.
     pub summary: String,
     /// The same as a word, for metrics.
     pub outcome: Outcome,
 }
 
-/// What was decided about a pod.
+/// The decision about a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It gets attache.
@@ -45,16 +46,16 @@ pub enum Outcome {
     Present,
     /// It isn't meant to have attache.
     Skipped,
-    /// It can't have attache, and is let in without.
+    /// It can't have attache, and is admitted without it.
     Refused,
-    /// It can't have attache, asks for it, and is turned away.
+    /// It can't have attache, but asks for it, and is denied.
     Denied,
-    /// There is nothing to decide: no creation of a pod.
+    /// There is nothing to decide, since no pod is created.
     Nothing,
 }
 
 impl Outcome {
-    /// Every one.
+    /// All of them.
     pub const ALL: [Self; 6] =
         [Self::Injected, Self::Present, Self::Skipped, Self::Refused, Self::Denied, Self::Nothing];
 
@@ -73,8 +74,7 @@ impl Outcome {
 
 /// Answers a review.
 ///
-/// # Errors
-/// The body isn't one: what is wrong, for a 400.
+/// # Errors The body isn't a review: the problem, for a 400.
 pub fn respond(body: &[u8], defaults: &Settings) -> Result<Answer, String> {
     let review: Value =
         serde_json::from_slice(body).map_err(|error| format!("the body isn't JSON: {error}"))?;
@@ -149,7 +149,7 @@ pub fn respond(body: &[u8], defaults: &Settings) -> Result<Answer, String> {
     Ok(Answer { review, summary, outcome })
 }
 
-/// The object that is to be created, with its kind, which a request need not repeat in it.
+/// The object that will be created, with its kind, which the object itself may lack.
 fn looked_at(request: &Value) -> Result<Value, String> {
     let text = |path: &str| request.pointer(path).and_then(Value::as_str).unwrap_or_default();
     if text("/operation") != "CREATE" {
@@ -169,7 +169,7 @@ fn looked_at(request: &Value) -> Result<Value, String> {
     Ok(Value::Object(object))
 }
 
-/// A pod of a controller has only a beginning of a name, and its namespace stands in the request.
+/// A controller's pod has only the begin of a name, and its namespace is in the request.
 fn name(object: &Value, request: &Value) -> String {
     let name = object::name(object, &Kind::of(object, None));
     match request.get("namespace").and_then(Value::as_str) {
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_that_is_no_review_is_refused_with_what_is_wrong() {
+    fn a_body_that_is_no_review_is_refused_with_its_problem() {
         for (body, wrong) in [
             ("", "isn't JSON"),
             ("[]", "isn't an AdmissionReview"),

@@ -1,7 +1,7 @@
 //! What an unquoted YAML scalar means, and which texts need quotes.
 //!
-//! kubectl and the API server read YAML 1.1 (sigs.k8s.io/yaml), most other tools 1.2. A value is read as the former do; what is written
-//! means the same to both.
+//! kubectl and the API server read YAML 1.1 (sigs.k8s.io/yaml), most other tools 1.2. Values are read as in 1.1;
+//! written values mean the same in both.
 
 use std::fmt::Write;
 
@@ -48,7 +48,7 @@ fn number(text: &str) -> Option<Value> {
     if let Ok(number) = plain.parse::<u64>() {
         return Some(number.into());
     }
-    // `f64::from_str` knows words, too.
+    // `f64::from_str` also accepts words.
     let only = digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
     let some = digits.bytes().any(|b| b.is_ascii_digit());
     if only && some {
@@ -68,26 +68,26 @@ pub(crate) fn quoted(text: &str) -> String {
     escaped(&Value::String(text.to_owned()).to_string())
 }
 
-/// JSON may hold characters as they are that YAML wants escaped.
+/// JSON may contain characters unescaped that YAML requires to be escaped.
 pub(crate) fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         if is_printable(c) || c == '\n' {
             out.push(c);
         } else {
-            // None of those is beyond four digits.
+            // All of those have at most four digits.
             let _ = write!(out, "\\u{:04x}", u32::from(c));
         }
     }
     out
 }
 
-/// May stand in a YAML text as it is (YAML 1.1's rule, the stricter one), within one line.
+/// True if a YAML text may contain the character unescaped within one line (by YAML 1.1's rule, the stricter one).
 pub(crate) fn is_printable(c: char) -> bool {
     !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
-/// Means the same text without quotes, to every parser.
+/// True if it means the same text without quotes, for every parser.
 fn is_plain(text: &str) -> bool {
     let Some(first) = text.bytes().next() else { return false };
     let harmless =
@@ -96,7 +96,8 @@ fn is_plain(text: &str) -> bool {
         return false;
     }
     if first.is_ascii_digit() {
-        // A quantity such as `50m`; what could be a time, a date or a number in some notation is quoted.
+        // A quantity such as `50m` needs no quotes; a text that could be a time, a date or a number in some notation
+        // does.
         let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
         return matches!(unit, "m" | "k" | "M" | "G" | "T" | "Ki" | "Mi" | "Gi" | "Ti");
     }

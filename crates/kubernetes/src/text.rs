@@ -1,7 +1,8 @@
 //! Makes [`Edit`]s in the text of a document; everything else keeps every byte.
 //!
-//! In block style whole lines are put in or taken out, in flow style (JSON is flow style) what stands between two commas. Taking out
-//! is the exact inverse of putting in. An edit that has no place of its own, because an alias or a merge key stands there, is refused.
+//! In block style whole lines are added or removed, in flow style (JSON is flow style) the text between two commas.
+//! Removing is the exact inverse of adding. An edit inside of an alias or a merge key would change other places as
+//! well, so it is refused.
 
 use std::ops::Range;
 
@@ -14,12 +15,12 @@ use crate::{
     yaml::{Document, Entry, Kind, Node},
 };
 
-/// A range of bytes and what takes its place.
+/// A range of bytes and its replacement.
 #[derive(Debug)]
 pub(crate) struct Change {
     range: Range<usize>,
     text: String,
-    /// Of what is put in at one place, the deepest comes first: it belongs to what stands above.
+    /// Among texts that are added at one place, the deepest comes first, because it belongs to the lines above.
     depth: usize,
 }
 
@@ -45,7 +46,7 @@ impl<'t> Source<'t> {
         Self { text, style }
     }
 
-    /// How an entry is written, if it is written out.
+    /// The original text of an entry, if it is written out.
     pub(crate) fn entry(&self, root: &Node, path: &[String]) -> Option<&'t str> {
         let entry = root.entry(path)?;
         self.text.get(entry.key.start..entry.value.end)
@@ -82,7 +83,7 @@ impl<'t> Source<'t> {
                     changes.extend(self.insert(entry, node, *before, items)?);
                 }
                 Edit::Unset { object, .. } => {
-                    // All that goes from one mapping goes together, by its first edit.
+                    // All removals from one mapping are made together, by the first of its edits.
                     let mine = |e: &&Edit| matches!(e, Edit::Unset { object: other, .. } if other == object);
                     if edits.iter().find(mine) == Some(edit) {
                         let node = find(root, base, object)?;
@@ -115,7 +116,7 @@ impl<'t> Source<'t> {
         Ok(changes)
     }
 
-    /// Whole lines at a place where one begins, or at the end of a text without a last line break.
+    /// Adds whole lines at the begin of a line, or at the end of a text without a last line break.
     fn lines(&self, at: usize, lines: &str, depth: usize) -> Change {
         let newline = self.style.newline();
         let begun = self.text.get(..at).is_some_and(|before| before.is_empty() || before.ends_with('\n'));
@@ -158,7 +159,7 @@ impl<'t> Source<'t> {
             return Change { range, text: raw.to_owned(), depth: 0 };
         }
         let in_flow = matches!(parent.kind, Kind::Mapping { flow: true, .. });
-        // A comment behind it would become part of what is written there over several lines.
+        // A comment after it would become a part of a value of several lines.
         let alone = self.rest_of_line(range.end).trim().is_empty();
         let text = if in_flow {
             let text = match &parent.kind {
@@ -208,11 +209,11 @@ impl<'t> Source<'t> {
         let column = column(self.text, dash);
         let lines: String = new.iter().map(|item| self.style.item(item, column)).collect();
         let at = match before {
-            // Before the comments that belong to the first item.
+            // The place before the comments that belong to the first item.
             0 => self.line_end(entry.key.end),
             _ => self.line_end(items.get(before - 1).unwrap_or(last).end),
         };
-        // An item's dash may stand where the keys around the list do.
+        // An item's dash may be in the column of the keys around the list.
         Ok(vec![self.lines(at, &lines, 2 * column + 1)])
     }
 
@@ -268,7 +269,7 @@ impl<'t> Source<'t> {
         Some(changes)
     }
 
-    /// The lines of an entry or item; what stands behind a dash ends where the next key begins.
+    /// The lines of an entry or item. An entry directly after a dash ends where the next key begins.
     fn block_range(&self, span: &Taken, next: Option<&Taken>) -> Option<Range<usize>> {
         let start = line_start(self.text, span.start);
         if self.text.get(start..span.start)?.trim().is_empty() {
@@ -277,7 +278,7 @@ impl<'t> Source<'t> {
         Some(span.start..next?.start)
     }
 
-    /// Between two items in flow style.
+    /// The text between two items in flow style.
     fn flow_gap(&self, collection: &Node, first: &Node) -> String {
         if self.is_spread(collection, first) {
             format!("{}{}", self.style.newline(), " ".repeat(first.column))
@@ -298,12 +299,12 @@ impl<'t> Source<'t> {
         }
     }
 
-    /// Its items stand on lines of their own.
+    /// True if each of its items has its own line.
     fn is_spread(&self, collection: &Node, first: &Node) -> bool {
         self.text.get(collection.start..first.start).is_some_and(|between| between.contains('\n'))
     }
 
-    /// Behind the line break that ends the line of a byte.
+    /// The offset after the line break that ends the line of a byte.
     fn line_end(&self, at: usize) -> usize {
         self.text.get(at..).and_then(|rest| rest.find('\n')).map_or(self.text.len(), |found| at + found + 1)
     }
@@ -313,7 +314,7 @@ impl<'t> Source<'t> {
     }
 }
 
-/// An entry or item, and whether it goes.
+/// An entry or item, and whether it is removed.
 struct Taken {
     start: usize,
     end: usize,
@@ -343,7 +344,7 @@ fn column(text: &str, at: usize) -> usize {
     text.get(line_start(text, at)..at).map_or(0, |before| before.chars().count())
 }
 
-/// The dash of the block list's item whose content begins at a byte.
+/// The dash of an item of a block list, whose content begins at this byte.
 fn dash(text: &str, item: usize) -> Option<usize> {
     let mut end = item;
     loop {
@@ -362,7 +363,7 @@ fn dash(text: &str, item: usize) -> Option<usize> {
 
 /// The text with the changes made; `None` if they overlap.
 pub(crate) fn change(text: &str, mut changes: Vec<Change>) -> Option<String> {
-    // Stable: what is equal keeps its order.
+    // The sort is stable: equal ones keep their order.
     changes.sort_by_key(|change| (change.range.start, change.range.end, std::cmp::Reverse(change.depth)));
     take_last_break(text, &mut changes);
     let mut out = String::with_capacity(text.len() + 4096);
@@ -376,7 +377,7 @@ pub(crate) fn change(text: &str, mut changes: Vec<Change>) -> Option<String> {
     Some(out)
 }
 
-/// Lines that go at the end of a text without a last line break take the one before them along.
+/// If lines are removed at the end of a text without a last line break, the line break before them is removed as well.
 fn take_last_break(text: &str, changes: &mut [Change]) {
     if text.ends_with('\n') {
         return;
@@ -393,7 +394,7 @@ fn take_last_break(text: &str, changes: &mut [Change]) {
     if let Some(change) = first
         && let Some(before) = text.get(..end).and_then(|before| before.strip_suffix('\n'))
     {
-        // The break that was put there is a CRLF only where the text had others; else the CR is the text's own.
+        // The added line break is a CRLF only if the text has others; otherwise the CR belongs to the text.
         let own = before.strip_suffix('\r').filter(|own| own.contains("\r\n"));
         change.range.start = own.unwrap_or(before).len();
     }

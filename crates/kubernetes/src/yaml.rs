@@ -1,11 +1,12 @@
-//! YAML (and JSON, which is YAML) becomes trees in which every node knows the bytes it was written in.
+//! YAML (and JSON, which is YAML) becomes trees in which every node knows its bytes in the text.
 //!
-//! The events are granit-parser's. A node's `end` is where its *content* ends: without the comment and line break behind it, and for a
-//! block scalar without the blank lines that don't belong to its value. Values are typed as kubectl's parser does
-//! (YAML 1.1: `yes`, `on` and `0644` are no texts), see [`crate::scalar`].
+//! The events are granit-parser's. A node's `end` is where its *content* ends: without the comment and line break after
+//! it, and for a block scalar without the blank lines that don't belong to its value. Values are typed as kubectl's
+//! parser does (YAML 1.1: `yes`, `on` and `0644` are not texts), see [`crate::scalar`].
 //!
-//! What kubectl reads is read here, where YAML's specification and kubectl's parser (go-yaml) differ: the second line of a quoted
-//! text may be indented less than its key ([`crate::repair`]), and of a key that stands twice the last counts, with a warning.
+//! Where YAML's specification and kubectl's parser (go-yaml) differ, this follows kubectl: the second line of a quoted
+//! text may be indented less than its key ([`crate::repair`]), and if a key is given twice the last one counts, with a
+//! warning.
 
 use std::collections::HashMap;
 
@@ -16,9 +17,9 @@ use serde_saphyr::granit_parser::{
 
 use crate::{repair::Repaired, scalar};
 
-/// Values that aliases may expand to, of one file.
+/// The most values of one file after its aliases are expanded.
 const MOST_VALUES: usize = 2_000_000;
-/// Collections inside of each other.
+/// The deepest nesting of collections.
 const DEEPEST: usize = 96;
 
 /// A document of a stream.
@@ -26,7 +27,7 @@ const DEEPEST: usize = 96;
 pub(crate) struct Document {
     pub(crate) root: Node,
     pub(crate) value: Value,
-    /// What its writer should know.
+    /// Warnings for its author.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -129,7 +130,7 @@ struct Tree<'t> {
 
 impl Tree<'_> {
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), String> {
-        let bytes = span.byte_range().ok_or("a place without an offset")?;
+        let bytes = span.byte_range().ok_or("a position without an offset")?;
         let bytes = self.repaired.place(bytes.start)..self.repaired.place(bytes.end);
         let mut node =
             Node { start: bytes.start, end: bytes.end, column: span.start.col(), kind: Kind::Scalar };
@@ -175,14 +176,15 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// The parser's span of a block scalar reaches to the next token, and that of nothing is where its key ends.
+    /// The parser's span of a block scalar reaches to the next token, and the span of an empty value is the end of its
+    /// key.
     fn place_scalar(&self, node: &mut Node, text: &str, style: ScalarStyle) {
         let written = self.text.get(node.start..node.end).unwrap_or_default();
         match style {
             ScalarStyle::Literal | ScalarStyle::Folded => {
                 let content = written.trim_end();
                 if content.is_empty() {
-                    // Nothing but the header, whose line the parser has passed.
+                    // The scalar has only its header, and the parser is already after that line.
                     let before = self.text.get(..node.start).unwrap_or_default();
                     node.end = before.trim_end().len();
                 } else if text.ends_with("\n\n") {
@@ -206,7 +208,7 @@ impl Tree<'_> {
         }
     }
 
-    /// A node is complete: it goes to whatever is open, or is a document.
+    /// Adds a complete node to the open collection, or makes it a document.
     fn close(&mut self, node: Node, value: Value, anchor: usize, span: &Span) -> Result<(), String> {
         self.values += 1;
         if anchor > 0 {
@@ -230,7 +232,7 @@ impl Tree<'_> {
             }
             (Kind::Mapping { entries, .. }, Value::Object(values)) => match open.key.take() {
                 None => {
-                    // Kubernetes' keys are texts, whatever they look like.
+                    // In Kubernetes all keys are texts, even those that look like another type.
                     let written = self.text.get(node.start..node.end).unwrap_or_default();
                     let name = match value {
                         Value::String(text) => text,
@@ -290,12 +292,12 @@ fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Value {
 }
 
 impl Node {
-    /// The node at a path of keys and indexes, where it was written out (through no alias and no merge).
+    /// The node at a path of keys and indexes, if it was written out (without an alias or a merge).
     pub(crate) fn find(&self, path: &[String]) -> Option<&Node> {
         let Some((first, rest)) = path.split_first() else { return Some(self) };
         match &self.kind {
             Kind::Mapping { entries, .. } => {
-                // Of a key that stands twice the last counts.
+                // If a key is given twice, the last one counts.
                 entries.iter().rfind(|entry| entry.name == *first)?.value.find(rest)
             }
             Kind::Sequence { items, .. } => items.get(first.parse::<usize>().ok()?)?.find(rest),

@@ -25,7 +25,7 @@ fn settings(text: &[(&str, &str)]) -> Settings {
     settings
 }
 
-/// Ways to inject that together use everything.
+/// Settings that together use every way of injection.
 fn ways() -> [(&'static str, Settings); 4] {
     [
         ("explicit", settings(&[("tls-secret", "web-tls"), ("config-map", "web-attache")])),
@@ -85,7 +85,7 @@ fn manifests_of_many_shapes_get_attache() {
 }
 
 #[test]
-fn a_kind_that_nobody_knows_is_injected_where_the_user_says() {
+fn an_unknown_kind_is_injected_at_the_path_that_the_user_names() {
     let widget = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\nspec:\n  workers:\n  - template:\n      spec:\n        containers:\n        - name: app\n          image: app\n";
     let unknown = inject(widget, &Settings::default()).unwrap();
     assert_eq!(unknown.text, widget);
@@ -101,14 +101,14 @@ fn a_kind_that_nobody_knows_is_injected_where_the_user_says() {
     assert_eq!(uninject(&done.text).unwrap().text, widget, "the record says where it is");
 }
 
-/// What becomes of the one object of a text.
+/// The result for the one object of a text.
 fn outcome(text: &str, settings: &Settings) -> (Outcome, Vec<String>) {
     let report = inject(text, settings).unwrap().reports.pop().unwrap();
     (report.outcome, report.warnings)
 }
 
 #[test]
-fn an_object_of_which_others_make_pods_is_not_said_to_have_none() {
+fn an_object_from_which_other_controllers_make_pods_is_not_reported_as_having_none() {
     let workflow = |metadata: &str| {
         let text = format!(
             "apiVersion: argoproj.io/v1alpha1\nkind: CronWorkflow\nmetadata: {metadata}\nspec:\n  workflowSpec: {{templates: [{{name: a, container: {{image: b}}}}]}}\n"
@@ -119,7 +119,7 @@ fn an_object_of_which_others_make_pods_is_not_said_to_have_none() {
     assert!(why.contains("no pod template is found") && why.contains("the webhook"), "{why}");
     let asks = workflow("{name: a, annotations: {attache.dev/inject: \"true\"}}");
     assert!(matches!(asks, Outcome::Refused(_)), "{asks:?}");
-    // A namespace's label is for the webhook.
+    // A namespace's label concerns the webhook.
     let namespace =
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {attache.dev/inject: \"true\"}}\n";
     assert_eq!(outcome(namespace, &Settings::default()).0, Outcome::Skipped("it has no pod".into()));
@@ -159,7 +159,7 @@ fn a_whole_number_is_known_however_it_is_written() {
 }
 
 #[test]
-fn a_pod_that_is_killed_before_its_hook_has_ended_is_warned_of() {
+fn a_grace_period_that_ends_before_the_hook_causes_a_warning() {
     let container = settings(&[("mode", "container")]);
     let text = |grace: u8| {
         format!(
@@ -184,7 +184,7 @@ fn json_objects_one_after_the_other_are_read_as_kubectl_does() {
 }
 
 #[test]
-fn an_image_that_nobody_can_pull_is_said() {
+fn an_image_that_nobody_can_pull_causes_a_warning() {
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: b}]}\n";
     assert!(inject(pod, &Settings::default()).unwrap().has_unnamed_image);
     let named = settings(&[("image", "registry.example/attache:1")]);
@@ -194,7 +194,7 @@ fn an_image_that_nobody_can_pull_is_said() {
 }
 
 #[test]
-fn more_annotations_than_kubernetes_takes_are_refused() {
+fn more_annotations_than_kubernetes_accepts_are_refused() {
     let config = format!("{}# {}\n", CONFIG, "x".repeat(300 << 10));
     let (_, pod) = manifests().into_iter().find(|(name, _)| name == "pod.json").unwrap();
     let done = inject(&pod, &settings(&[("config", &config)])).unwrap();
@@ -207,7 +207,7 @@ fn more_annotations_than_kubernetes_takes_are_refused() {
 }
 
 #[test]
-fn what_cannot_be_injected_is_said_with_the_reason() {
+fn an_object_that_can_not_be_injected_is_reported_with_the_reason() {
     let (_, text) = manifests().into_iter().find(|(name, _)| name == "clashes.yaml").unwrap();
     let [_, _, transparent, container] = ways().map(|(_, settings)| settings);
     let reports = |settings| {
@@ -221,7 +221,7 @@ fn what_cannot_be_injected_is_said_with_the_reason() {
 }
 
 #[test]
-fn uninject_gives_back_every_byte() {
+fn uninject_restores_every_byte() {
     for (file, text) in manifests() {
         for (way, settings) in ways() {
             let ends = text.trim_end().to_owned();
@@ -261,7 +261,7 @@ fn injecting_in_another_way_is_as_if_it_were_the_first() {
             for (to, second) in ways() {
                 let direct = inject(&text, &second).unwrap();
                 if direct.reports.iter().any(|report| matches!(report.outcome, Outcome::Refused(_))) {
-                    continue; // what it was injected with before, it keeps
+                    continue; // it keeps what it was injected with before
                 }
                 let twice = inject(&inject(&text, &first).unwrap().text, &second).unwrap();
                 assert_eq!(twice.text, direct.text, "{file}, {from} and then {to}");
@@ -271,13 +271,13 @@ fn injecting_in_another_way_is_as_if_it_were_the_first() {
 }
 
 #[test]
-fn what_another_tool_wrote_anew_is_uninjected_by_meaning() {
+fn a_text_that_another_tool_has_rewritten_is_uninjected_by_its_meaning() {
     for (file, text) in manifests() {
         let original = convert(&text, Format::Json).unwrap();
         for (way, settings) in ways() {
             let done = inject(&text, &settings).unwrap();
             if done.reports.iter().any(|report| matches!(report.outcome, Outcome::Refused(_))) {
-                continue; // written anew, without anchors for example, it can be injected
+                continue; // written by another tool, for example without anchors, it can be injected
             }
             let injected = done.text;
             let json = convert(&injected, Format::Json).unwrap();

@@ -30,7 +30,7 @@ fn unbase64(text: &str) -> Vec<u8> {
     BASE64_STANDARD.decode(text).unwrap()
 }
 
-/// What an API server does with the patch: RFC 6902, section 4.
+/// Applies the patch like an API server (RFC 6902 section 4).
 fn patched(mut object: Value, patch: &Value) -> Value {
     for op in patch.as_array().unwrap() {
         let place = op["path"].as_str().unwrap();
@@ -84,7 +84,7 @@ fn the_patch_makes_what_inject_makes() {
         let by_webhook = patched(pod.clone(), &serde_json::from_slice(&patch).unwrap());
         let text = inject::inject(&pod.to_string(), &settings).unwrap().text;
         let mut by_command: Value = serde_json::from_str(&text).unwrap();
-        // The record of how something was written is the command's alone.
+        // Only the command records how something was written.
         let marker = "/metadata/annotations/attache.dev~1injected";
         let record = |pod: &Value| {
             let mut record: Value =
@@ -108,7 +108,7 @@ fn the_patch_makes_what_inject_makes() {
 }
 
 #[test]
-fn what_is_not_injected_is_let_in_with_a_warning() {
+fn a_pod_that_is_not_injected_is_admitted_with_a_warning() {
     let settings = settings(&[("traffic", "transparent"), ("config-map", "web")]);
     let of = |change: &dyn Fn(&mut Value)| {
         respond(review(change).as_bytes(), &settings).unwrap().review["response"].clone()

@@ -1,5 +1,5 @@
-//! One object in every way that YAML can write it: what comes out means exactly the object with attache in it, and
-//! comes back byte for byte.
+//! One object in every way in which YAML can write it: the result means exactly the object with attache in it, and
+//! `uninject` restores every byte.
 
 #![expect(clippy::unwrap_used, clippy::format_push_string, reason = "helpers of tests stand outside of them")]
 
@@ -7,7 +7,7 @@ use attache_kubernetes::inject::{Format, Outcome, Settings, convert, inject, uni
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// The choices of one text, one after the other, over and over.
+/// The choices for one text, one after the other, repeated without an end.
 struct Choices {
     bytes: Vec<u8>,
     next: usize,
@@ -240,7 +240,7 @@ proptest! {
             settings.set(name, value).unwrap();
         }
         let done = inject(&text, &settings).unwrap();
-        // That the text means what was decided is checked by `inject` itself: otherwise it refuses.
+        // `inject` itself checks that the text means what was decided; otherwise it refuses.
         prop_assert!(matches!(done.reports[0].outcome, Outcome::Injected(_)), "{}\n{}", done.reports[0], text);
         let plain = inject(&object.to_string(), &settings).unwrap().text;
         let by_json: Value = serde_json::from_str(&plain).unwrap();

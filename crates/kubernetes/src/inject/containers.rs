@@ -11,7 +11,7 @@ use super::{
     settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PROBES, Settings, socket},
 };
 
-/// attache's container; `probes` are those of the app that it answers, as JSON.
+/// attache's container; `probes` are the app's probes that attache answers, as JSON.
 pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
     let mut container = Map::new();
     let mut set = |key: &str, value: Value| {
@@ -72,7 +72,8 @@ pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
     set("readinessProbe", json!({"httpGet": get("/readyz"), "periodSeconds": 5}));
 
     if settings.mode == Mode::Container {
-        // The kubelet starts the next container when this hook has ended, and stops this one when that one has.
+        // The kubelet starts the next container after the postStart hook, and stops this container after the preStop
+        // hook.
         let hook = |args: Value| json!({"exec": {"command": args}});
         let mut lifecycle = Map::new();
         lifecycle.insert("postStart".to_owned(), hook(json!([PROGRAM, "wait-ready", "--timeout", "60s"])));
@@ -222,7 +223,8 @@ pub(crate) fn volumes(settings: &Settings) -> Vec<Value> {
         None => {}
     }
     if settings.service_account_token {
-        // What the API server mounts by itself, without the namespace. The kubelet renews the token before its hour is over.
+        // The same volume as the API server's own, without the namespace. The kubelet renews the token before its hour
+        // is over.
         let sources = json!([
             {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
             {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
@@ -230,12 +232,12 @@ pub(crate) fn volumes(settings: &Settings) -> Vec<Value> {
         volumes.push(json!({"name": TOKEN_VOLUME, "projected": {"sources": sources}}));
     }
     if settings.upgrade {
-        // Two programs fit, the one that serves and its successor.
+        // There is room for two programs: the running one and its successor.
         volumes.push(json!({"name": UPGRADE_VOLUME, "emptyDir": {"sizeLimit": "256Mi"}}));
     }
     for volume in &settings.volumes {
         let (source, _) = extra::split(volume);
-        // Without a source it is the pod's own.
+        // A volume without a source is one of the pod's own volumes.
         if source.as_object().is_some_and(|source| source.len() > 1) {
             volumes.push(source);
         }

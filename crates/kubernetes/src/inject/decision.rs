@@ -1,24 +1,25 @@
-//! What is decided about an object, and what the object itself asks for.
+//! The decision about an object, and the wish of the object itself.
 
 use serde_json::Value;
 
 use super::settings::{PREFIX, Settings};
 use crate::edit::Edit;
 
-/// What is decided about an object.
+/// The decision about an object.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// It gets attache.
     Inject { edits: Vec<Edit>, warnings: Vec<String>, settings: Box<Settings> },
-    /// It isn't meant to get it.
+    /// It isn't meant to get attache.
     Skip(String),
-    /// It can't get it.
+    /// It can't get attache.
     Refuse(String),
-    /// It has it.
+    /// It already has attache.
     Present,
 }
 
-/// What `attache.dev/inject` says, as an annotation or label of an object or of its pod template, and whose it is. A "false" wins.
+/// The value of `attache.dev/inject`, as an annotation or label of an object or of its pod template, and where it
+/// stands. A "false" wins.
 ///
 /// # Errors
 /// It is neither true nor false.

@@ -24,7 +24,7 @@ pub(super) fn env(text: &str) -> Result<Vec<Value>, String> {
     };
     for variable in &variables {
         let name = variable.get("name").and_then(Value::as_str).ok_or("a variable has no name")?;
-        // The API server takes every printable character but `=`.
+        // The API server accepts every printable character except `=`.
         if name.is_empty() || !name.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'=') {
             return Err(format!("`{name}` isn't the name of a variable"));
         }
@@ -42,7 +42,7 @@ pub(super) fn env(text: &str) -> Result<Vec<Value>, String> {
     Ok(variables)
 }
 
-/// The volumes, each with where it is mounted.
+/// The volumes, each with its mount path.
 ///
 /// # Errors
 /// What is wrong with them.
@@ -78,7 +78,7 @@ pub(super) fn volumes(text: &str) -> Result<Vec<Value>, String> {
     Ok(volumes)
 }
 
-/// A volume as a pod has it (with nothing but its name, if it has no source), and as a container mounts it.
+/// A volume as an entry of the pod (only with its name, if it has no source), and as a mount of a container.
 pub(super) fn split(volume: &Value) -> (Value, Value) {
     let (mut source, mut mount) = (Map::new(), Map::new());
     for (key, value) in volume.as_object().into_iter().flatten() {
@@ -96,7 +96,7 @@ pub(super) fn split(volume: &Value) -> (Value, Value) {
     (source.into(), mount.into())
 }
 
-/// As it is written in one line.
+/// The items in one line.
 pub(super) fn shown(items: &[Value]) -> String {
     if items.is_empty() { String::new() } else { Value::from(items.to_vec()).to_string() }
 }

@@ -1,9 +1,10 @@
-//! Sidecars of other meshes, in the pod already or announced for it.
+//! Sidecars of other meshes that are already in the pod, or announced for it.
 //!
-//! Two proxies that both redirect a pod's connections send them in circles, and most meshes listen on ports that are attache's, too
-//! (15001, 15006, 15020, 15090 are Istio's). What a mesh puts into a pod is known by the names of its containers; what it will put
-//! there, by the pod's own labels and annotations, and by the CNI plugin that redirects in place of an init container. A label of the
-//! namespace can't be seen here. Sources: the names that each project documents for its injector.
+//! If two proxies redirect a pod's connections, the connections go in circles, and most meshes listen on the same ports
+//! as attache (Istio on 15001, 15006, 15020, 15090). The names of containers show a sidecar that is in the pod. The
+//! pod's labels and annotations show one that will be added, and so does the CNI plugin that redirects in place of an
+//! init container. A label of the namespace is not visible here. Sources: the names that each project documents for its
+//! injector.
 
 use serde_json::Value;
 
@@ -17,7 +18,7 @@ pub(crate) struct Mesh {
     out: &'static [(&'static str, &'static [&'static str])],
     /// Its plugin's name in `k8s.v1.cni.cncf.io/networks`.
     cni: Option<&'static str>,
-    /// It listens on ports in the pod that are attache's.
+    /// It listens in the pod on ports of attache.
     pub(crate) has_our_ports: bool,
 }
 
@@ -105,7 +106,7 @@ const MESHES: &[Mesh] = &[
 /// The annotation by which Multus and others name a pod's networks.
 const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 
-/// The mesh of a pod (template), and what says so.
+/// The mesh of a pod (template), and the sign of it.
 pub(crate) fn found(template: &Value) -> Option<(&'static Mesh, String)> {
     MESHES.iter().find_map(|mesh| Some((mesh, mesh.sign(template)?)))
 }
@@ -139,7 +140,7 @@ impl Mesh {
                 let name = network.rsplit('/').next().unwrap_or_default();
                 name.split('@').next().map(str::trim) == self.cni
             };
-            // Names by commas, or JSON.
+            // Names separated by commas, or JSON.
             let json = self.cni.is_some_and(|cni| networks.contains(&format!("\"{cni}\"")));
             (json || networks.split(',').any(named)).then(|| format!("`{NETWORKS}: {networks}`"))
         })
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_a_mesh_leaves_alone_is_none_of_it() {
+    fn a_pod_that_opts_out_of_a_mesh_is_not_in_it() {
         for pod in [
             json!({}),
             json!({"spec": {"containers": [{"name": "envoy"}]}}),

@@ -1,9 +1,9 @@
 //! `attache inject`: puts attache into Kubernetes objects, and takes it out again.
 //!
-//! What an object gets is decided in `plan`, the same for manifests here and for pods in the webhook ([`crate::review`]). Here the
-//! edits are made in a text of YAML documents or JSON: every byte that isn't attache's stays. Each result is parsed again and compared with
-//! what the edits make of the object itself; an object whose text can't be edited truly (an anchor that is used
-//! elsewhere, say) is refused and stays as it was.
+//! `plan` decides what an object gets, for manifests here and for pods in the webhook ([`crate::review`]). This module
+//! makes the edits in a text of YAML documents or JSON: every byte that isn't attache's stays. Each result is parsed
+//! again and compared with the edited object. If the text of an object can't be edited exactly (because of an anchor
+//! that is used elsewhere, for example), the object is refused and stays unchanged.
 
 pub(crate) mod containers;
 mod decision;
@@ -38,34 +38,34 @@ use crate::{
 };
 use plan::Decision;
 
-/// What became of a text.
+/// The result for a text.
 #[derive(Debug)]
 pub struct Done {
-    /// The text; the same where nothing was to do.
+    /// The new text; the same text if there was nothing to do.
     pub text: String,
-    /// What became of each object, in their order.
+    /// The result for each object, in their order.
     pub reports: Vec<Report>,
-    /// What is worth knowing about the text itself.
+    /// Warnings about the text itself.
     pub warnings: Vec<String>,
-    /// A pod got the image of [`Settings::default`], which no registry has.
+    /// A pod got the image of [`Settings::default`], which is in no registry.
     pub has_unnamed_image: bool,
 }
 
-/// What became of an object.
+/// The result for an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// `Deployment/web`
     pub object: String,
     /// Whether it has a `kind`.
     pub has_kind: bool,
-    /// What was done, or why nothing was.
+    /// What was done, or why nothing was done.
     pub outcome: Outcome,
-    /// What is worth knowing about it.
+    /// Warnings about it.
     pub warnings: Vec<String>,
 }
 
 impl Report {
-    /// Whether the text says what it is: without a `kind` it is no object, unless a setting says where its pods are.
+    /// Whether its kind is known: a text without a `kind` is no object, unless a setting says where its pods are.
     pub fn is_known(&self) -> bool {
         self.has_kind || !matches!(self.outcome, Outcome::Skipped(_))
     }
@@ -74,17 +74,17 @@ impl Report {
 /// What was done to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It got attache; in which way.
+    /// It got attache; the text says in which way.
     Injected(String),
-    /// It had attache, and got it as it would be put in now.
+    /// It had attache, and was injected again with the present settings.
     Updated(String),
-    /// It has attache as it would be put in now.
+    /// It has attache already, exactly as the present settings say.
     Unchanged,
-    /// attache was taken out.
+    /// attache was removed.
     Removed,
-    /// It isn't meant to have attache, or has none; why.
+    /// It isn't meant to have attache, or has none; the text says why.
     Skipped(String),
-    /// It can't have attache; why.
+    /// It can't have attache; the text says why.
     Refused(String),
 }
 
@@ -106,18 +106,18 @@ impl fmt::Display for Report {
 /// A pod of a text, or an object without one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct PodPath {
-    /// Which document.
+    /// The index of the document.
     document: usize,
     /// The object's path there.
     object: Path,
     kind: Kind,
     /// The pod's path in the object.
     pod: Option<Path>,
-    /// The object has several.
+    /// The object has several pods.
     of_several: bool,
 }
 
-/// Edits of objects, and how each object is reported.
+/// The edits for each pod.
 type Work = Vec<(PodPath, Vec<Edit>)>;
 
 /// Puts attache into every object of a text that can have it.
@@ -178,7 +178,7 @@ fn inject_but(text: &str, settings: &Settings, keep: &HashMap<PodPath, Outcome>)
     let mut work = Work::new();
     let mut warned: HashMap<PodPath, Vec<String>> = HashMap::new();
     let mut has_unnamed_image = false;
-    // Those of before: what was taken out of a pod doesn't make it another.
+    // The pods before the removal, because it doesn't change which pod it is.
     for place in &all {
         if reports.contains_key(place) {
             continue;
@@ -246,7 +246,7 @@ fn text_warnings(documents: &[Document]) -> Vec<String> {
     documents.iter().flat_map(|document| document.warnings.iter().cloned()).collect()
 }
 
-/// Reads a text that a person gave; a chart that wasn't rendered is called by its name.
+/// Reads a text that a person gave. The error about an unrendered chart names it as a chart.
 fn parsed(text: &str) -> Result<Vec<Document>, String> {
     yaml::parse(text).map_err(|wrong| {
         let line_of = |mark: &str| text.lines().position(|line| line.contains(mark)).map(|index| index + 1);
@@ -302,7 +302,7 @@ fn how(settings: &Settings) -> String {
     format!("{mode}, {traffic}, {config}")
 }
 
-/// JSON that isn't YAML (indented with tabs, mostly) is written anew.
+/// JSON that isn't YAML (mostly because of tabs) is written again.
 fn readable(text: &str) -> std::borrow::Cow<'_, str> {
     if text.trim_start().starts_with('{')
         && yaml::parse(text).is_err()
@@ -350,7 +350,7 @@ fn removal(documents: &[Document], place: &PodPath) -> Result<Option<Vec<Edit>>,
     }
 }
 
-/// A pod without what only says how something was written.
+/// A pod without the parts of its record that only say how something was written.
 fn normal(pod: &Value) -> Value {
     let mut normal = pod.clone();
     if let Some(Ok(record)) = record::of(pod) {
@@ -361,7 +361,7 @@ fn normal(pod: &Value) -> Value {
     normal
 }
 
-/// The text with the edits made, and the objects of which that isn't possible.
+/// The edited text, and the objects whose text can't be edited.
 fn edited(
     text: &str,
     documents: &[Document],
@@ -375,7 +375,8 @@ fn edited(
     Ok((attempt(text, documents, &possible)?, failed))
 }
 
-/// Finds the few of many that aren't possible, by halves; each on its own is tried as it was written, then in a way of our own.
+/// Finds the few edits of many that are not possible, by halves. A single one is tried with the original YAML of its
+/// entries, then without it.
 fn sift(
     text: &str,
     documents: &[Document],
@@ -438,7 +439,7 @@ fn pointer(path: &[String]) -> String {
     path.split_last().map_or_else(String::new, |(last, path)| crate::edit::pointer(path, last))
 }
 
-/// How a text is to be written.
+/// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// YAML documents.
@@ -447,7 +448,7 @@ pub enum Format {
     Json,
 }
 
-/// The text in a format; what is in that format already keeps every byte.
+/// The text in a format; a text that already has this format keeps every byte.
 ///
 /// # Errors
 /// The text is neither YAML nor JSON.

@@ -1,4 +1,4 @@
-//! What attache's containers, volumes and variables are called in a pod, and what a name may be.
+//! The names of attache's containers, volumes and variables in a pod, and the syntax of names.
 
 /// attache's container.
 pub(crate) const NAME: &str = "attache";
@@ -12,7 +12,7 @@ pub(super) const TLS_VOLUME: &str = "attache-tls";
 pub(super) const SPIFFE_VOLUME: &str = "attache-spiffe";
 /// The volume of the service account's token.
 pub(super) const TOKEN_VOLUME: &str = "attache-token";
-/// The volume that a newer program is put into.
+/// The volume for a newer program.
 pub(super) const UPGRADE_VOLUME: &str = "attache-upgrade";
 /// Names that no other volume of the pod may have.
 pub(crate) const OWN_VOLUMES: [&str; 5] =
@@ -29,7 +29,7 @@ pub(crate) const OWN_VARIABLES: [&str; 9] = [
     PROBES_VARIABLE,
     SPIFFE_VARIABLE,
 ];
-/// Where the SPIFFE Workload API is; the name that SPIFFE gives it.
+/// SPIFFE's own name for the variable with the address of the Workload API.
 pub(super) const SPIFFE_VARIABLE: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// The program in its image.
 pub(super) const PROGRAM: &str = "/attache";
@@ -41,7 +41,7 @@ pub(crate) const CERTS: &str = "/certs";
 pub(crate) const SPIFFE: &str = "/spiffe-workload-api";
 /// Where a program looks for the service account's token.
 pub(crate) const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// Where a newer program is looked for.
+/// The folder of a newer program.
 pub(crate) const UPGRADE: &str = "/upgrade";
 /// Names that folder to `attache run` and `attache upgrade`.
 pub(super) const UPGRADE_VARIABLE: &str = "ATTACHE_UPGRADE_DIR";

@@ -1,7 +1,8 @@
-//! What one pod gets, or why it gets nothing.
+//! Decides what one pod gets, or why it gets nothing.
 //!
-//! [`decide`] is the one place that says so, for `attache inject` and for the webhook. Order: opt-out, what is there already, the
-//! pod's own annotations, what clashes ([`super::possible`]); then the edits, and the record that takes them back ([`super::record`]).
+//! Only [`decide`] decides, for `attache inject` and for the webhook. Its order: opt-out, an existing injection, the
+//! pod's own annotations, clashes ([`super::possible`]); then the edits, and the record that undoes them
+//! ([`super::record`]).
 
 use serde_json::{Map, Value, json};
 
@@ -23,10 +24,10 @@ use crate::{
 /// Bytes of a pod's annotations, keys and values (`TotalAnnotationSizeLimitB` of the API server).
 const MOST_ANNOTATIONS: usize = 256 << 10;
 
-/// How an entry at a path of the object is written, where it is written in YAML.
+/// The original YAML of the entry at a path of the object, if there is one.
 pub(crate) type Written<'w> = &'w dyn Fn(&[String]) -> Option<String>;
 
-/// Decides about one pod of an object, by its path there; `None`: the object has none that is known.
+/// Decides about one pod of an object, by its path there; `None` if no pod of the object is known.
 pub(crate) fn decide(
     object: &Value,
     kind: &Kind,
@@ -123,7 +124,8 @@ impl Plan<'_> {
                 self.add_items("initContainers", front, Vec::new());
             }
             Mode::Container => {
-                // Last: the init containers before it call as ever, since attache doesn't run yet.
+                // It comes last: connections of the earlier init containers are not redirected, since attache doesn't
+                // run yet.
                 if settings.traffic == Traffic::Transparent {
                     let intercept = containers::intercept(settings, probes.is_some());
                     self.add_items("initContainers", Vec::new(), vec![intercept]);
@@ -160,14 +162,14 @@ impl Plan<'_> {
         }
         let default = "kubectl.kubernetes.io/default-container";
         if settings.mode == Mode::Container && !annotations.contains_key(default) {
-            // kubectl logs and exec mean the first container.
+            // `kubectl logs` and `kubectl exec` use the first container by default.
             let app = self.template.pointer("/spec/containers/0/name").cloned();
             add.extend(app.map(|app| (default.to_owned(), app)));
         }
         for (key, _) in &add {
             self.record.undo.push(Undo::remove(&["metadata", "annotations", key]));
         }
-        // The record is part of what it records: all but itself is known by now.
+        // The record is a part of the pod that it describes: everything except the record itself is known now.
         let metadata = self.template.get("metadata");
         let (mut add, place): (Vec<(String, Value)>, &[&str]) = match metadata {
             Some(Value::Object(metadata)) if !metadata.is_empty() => (add, &["metadata"]),
@@ -195,7 +197,7 @@ impl Plan<'_> {
         }
     }
 
-    /// What the API server takes of annotations, in bytes of all keys and values together.
+    /// Checks the API server's limit of annotations: the bytes of all keys and values together.
     fn check_annotations(&mut self, annotations: &Map<String, Value>) -> Result<(), String> {
         let of = |entries: &Map<String, Value>| -> usize {
             entries.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum()
@@ -233,7 +235,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// What the pod itself may use, where it says so.
+    /// Raises the resources of the pod as a whole, if it has any.
     fn grow_resources(&mut self, settings: &Settings) -> Result<(), String> {
         let template = self.template;
         let Some(spec) = template.get("spec") else { return Ok(()) };
@@ -256,7 +258,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Secrets of the pod that attache's image is pulled with, but for those that it names itself.
+    /// Adds the Secrets with which attache's image is pulled, except those that the pod names itself.
     fn add_pull_secrets(&mut self, settings: &Settings) {
         let own: Vec<&str> = self
             .template
@@ -359,7 +361,7 @@ impl Plan<'_> {
         Ok((!all.is_empty()).then(|| json!({"port": APP_PROBES, "probes": all}).to_string()))
     }
 
-    /// Named items at both ends of a list of the pod's spec.
+    /// Adds named items at both ends of a list of the pod's spec.
     fn add_items(&mut self, key: &str, front: Vec<Value>, back: Vec<Value>) {
         if front.is_empty() && back.is_empty() {
             return;
@@ -383,7 +385,7 @@ impl Plan<'_> {
         }
     }
 
-    /// A whole value where nothing is, or nothing but `null`, `{}` or `[]`.
+    /// Sets a whole value where there is none, or only `null`, `{}` or `[]`.
     fn set(&mut self, object: &[&str], key: &str, value: Value) {
         let there = find(self.template, &object.iter().map(ToString::to_string).collect::<Vec<_>>())
             .is_some_and(|object| object.get(key).is_some());
@@ -399,7 +401,7 @@ impl Plan<'_> {
         self.note_empty_named(object, object, key, empty);
     }
 
-    /// An empty value that has to be there again after the injected parts are removed from it.
+    /// Notes an empty value that must be restored after the injected parts are removed from it.
     fn note_empty_named(&mut self, object: &[&str], named: &[&str], key: &str, empty: Option<&Value>) {
         let Some(value) = empty else { return };
         let mut path = self.path(object);

@@ -1,4 +1,4 @@
-//! Whether a pod can have attache: what clashes, and what would make it invalid or let calls past attache.
+//! Whether a pod can have attache: clashes, and settings that would make the pod invalid or let calls bypass attache.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,8 @@ use super::{
 };
 use crate::object::{Kind, items, text, whole};
 
-/// `claims` are the names of the object's volume claim templates, which become volumes of its pods and replace those of the same name.
+/// `claims` are the names of the object's volume claim templates. They become volumes of its pods, and replace volumes
+/// of the same name.
 ///
 /// # Errors
 /// Why the pod can't have attache.
@@ -65,7 +66,7 @@ pub(super) fn possible(
         for (index, container) in items(spec, kind).enumerate() {
             let name = text(container, "name")
                 .ok_or_else(|| format!("the container {index} of its {kind} has no name"))?;
-            // The record names containers, too, so that one of two would be taken for the other.
+            // The record identifies containers by name, so two containers of one name could be mixed up.
             if !names.insert(name) {
                 return Err(format!("two of its containers are called `{name}`, which Kubernetes refuses"));
             }
@@ -114,7 +115,8 @@ pub(super) fn possible(
     check_config(settings, warnings)
 }
 
-/// In transparent mode, what runs as attache's user or group isn't redirected. A container's own user and group win over the pod's.
+/// In transparent mode, connections of attache's user or group aren't redirected. A container's own user and group take
+/// precedence over the pod's.
 fn check_user(spec: &Value, container: &Value, name: &str, settings: &Settings) -> Result<(), String> {
     if settings.traffic != Traffic::Transparent {
         return Ok(());
@@ -132,7 +134,7 @@ fn check_user(spec: &Value, container: &Value, name: &str, settings: &Settings) 
     Ok(())
 }
 
-/// The pod says that it is for Windows: by its system, or by where alone it may be put.
+/// True if the pod is for Windows, by its system or by its node selectors.
 fn runs_on_windows(spec: &Value) -> bool {
     const LABELS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
     let is_windows = |value: Option<&Value>| value.and_then(Value::as_str) == Some("windows");
@@ -142,7 +144,7 @@ fn runs_on_windows(spec: &Value) -> bool {
     }
     let affinity = "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
     let terms: Vec<&Value> = spec.pointer(affinity).and_then(Value::as_array).into_iter().flatten().collect();
-    // One term of several is enough for the scheduler, so all must say it.
+    // For the scheduler one term of several is enough, so all terms must require Windows.
     let says = |term: &&Value| {
         items(term, "matchExpressions").any(|rule| {
             let values: Vec<&str> = items(rule, "values").filter_map(Value::as_str).collect();
@@ -157,8 +159,7 @@ fn runs_on_windows(spec: &Value) -> bool {
     !terms.is_empty() && terms.iter().all(says)
 }
 
-/// # Errors
-/// Another mesh's sidecar is in the pod or will be, and the two can't live together.
+/// # Errors Another mesh's sidecar is in the pod or will be, and the two can't work together.
 fn check_meshes(template: &Value, settings: &Settings, warnings: &mut Vec<String>) -> Result<(), String> {
     let Some((mesh, sign)) = mesh::found(template) else { return Ok(()) };
     let name = mesh.name;

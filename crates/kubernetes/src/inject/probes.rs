@@ -1,11 +1,13 @@
-//! The app's probes and hooks where calls to it are intercepted.
+//! The app's probes and hooks, if calls to the app are intercepted.
 //!
-//! The kubelet asks from outside of the pod and has no certificate: redirected to attache's inbound port it would be refused. To
-//! exclude the probes' ports would leave the app's own port open to everybody, since probes mostly ask that. So a
-//! probe is asked of attache instead, at [`APP_PROBES`], which asks the app inside the pod what the kubelet would have asked; a
-//! lifecycle hook that is an HTTP call goes the same way. What was asked is handed over in a variable, and timings stay the kubelet's.
+//! The kubelet calls from outside of the pod and has no certificate: redirected to attache's inbound port it would be
+//! refused. Excluding the probes' ports from interception would open the app's own port to everybody, since most probes
+//! use that port. So the kubelet probes attache instead, at [`APP_PROBES`], and attache sends the original probe to the
+//! app inside the pod. A lifecycle hook that is an HTTP call is changed in the same way. A variable of attache's
+//! container has the original probes; the kubelet's timings stay unchanged.
 //!
-//! A question with a `host` isn't for the pod: the kubelet asks that host from the node, past attache, and goes on to do so.
+//! A probe with a `host` isn't for the pod: the kubelet sends it from the node to that host, without attache, and this
+//! stays so.
 
 use serde_json::{Map, Value, json};
 
@@ -16,19 +18,19 @@ const PROBES: [(&str, &str); 3] =
     [("livenessProbe", "liveness"), ("readinessProbe", "readiness"), ("startupProbe", "startup")];
 const HOOKS: [&str; 2] = ["postStart", "preStop"];
 
-/// A probe or hook that gets a new question.
+/// A probe or hook that is replaced.
 pub(crate) struct Rewritten {
     /// Its path in the container: `livenessProbe`, or `lifecycle` and `preStop`.
     pub(crate) place: Vec<&'static str>,
     /// `httpGet`, `tcpSocket` or `grpc`.
     pub(crate) handler: &'static str,
-    /// What it asked.
+    /// The original handler.
     pub(crate) asked: Value,
     /// The new `httpGet`.
     pub(crate) value: Value,
 }
 
-/// The probes and hooks of a container that are asked over the network; `all` gets what each asked.
+/// The probes and hooks of a container that use the network. Their original handlers are added to `all`.
 ///
 /// # Errors
 /// A named port that the container doesn't have.

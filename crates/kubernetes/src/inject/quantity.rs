@@ -1,6 +1,7 @@
-//! Quantities of Kubernetes, as far as they are added up: `100m`, `0.5`, `64Mi`, `1e3`.
+//! Quantities of Kubernetes, as far as attache must add them: `100m`, `0.5`, `64Mi`, `1e3`.
 //!
-//! Source: the `Quantity` type of `k8s.io/apimachinery/pkg/api/resource`. Kept in thousand-millionths, which is its own finest unit.
+//! Source: the `Quantity` type of `k8s.io/apimachinery/pkg/api/resource`. They are kept in billionths (`n`), the finest
+//! unit of that type.
 
 /// An amount that isn't negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -10,7 +11,8 @@ const ONE: i128 = 1_000_000_000;
 const BINARY: [&str; 6] = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
 impl Quantity {
-    /// Reads a quantity; `None` if it isn't one, or is out of reach. What is finer than a unit counts as that unit, as in Kubernetes.
+    /// Reads a quantity; `None` if it isn't one, or is too large. A fraction of the finest unit is rounded up, as in
+    /// Kubernetes.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let text = text.strip_prefix('+').unwrap_or(text);
@@ -55,13 +57,13 @@ impl Quantity {
         Self(self.0.saturating_add(other.0))
     }
 
-    /// As CPUs are written: whole, or in thousandths.
+    /// As a number of CPUs: whole, or in thousandths.
     pub(crate) fn cpu(self) -> String {
         let thousandths = up(self.0, ONE / 1000);
         if thousandths % 1000 == 0 { (thousandths / 1000).to_string() } else { format!("{thousandths}m") }
     }
 
-    /// As bytes are written: in the largest binary unit that it is a whole number of.
+    /// As bytes, in the largest binary unit in which it is a whole number.
     pub(crate) fn memory(self) -> String {
         let mut number = up(self.0, ONE);
         let mut unit = "";

@@ -1,8 +1,9 @@
-//! What was put into a pod, kept in the annotation [`MARKER`], and how it is taken out again.
+//! The record of an injection, which the annotation [`MARKER`] keeps, and how the injection is removed.
 //!
-//! The record names only what can't be seen: containers, volumes, variables and annotations to remove, by name and not by index, so that
-//! it holds after other tools added theirs; and for what was replaced, the value and, in YAML, how it was written. A
-//! collection that is empty once attache's things are out of it goes, too, unless the record says what was there.
+//! The record names the containers, volumes, variables and annotations to remove. It uses names and not indexes, so
+//! that it stays valid after other tools have added their own items. For a replaced value it has the old value and, in
+//! YAML, its original text. A collection that becomes empty by the removal is removed as well, unless the record says
+//! what it was before.
 
 use serde_json::{Map, Value, json};
 
@@ -11,14 +12,14 @@ use crate::edit::{Edit, Path, find};
 /// The annotation of a pod that has attache.
 pub const MARKER: &str = "attache.dev/injected";
 
-/// One thing to take back. Paths begin at the pod (template); items of lists go by their name.
+/// One change to undo. Paths begin at the pod (template), and name items of lists by their name.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Undo {
-    /// It goes.
+    /// Removes it.
     Remove(Path),
-    /// What it was before something was put into it.
+    /// Restores the value that it had before items were added to it.
     Empty { path: Path, value: Value, raw: Option<String> },
-    /// The key `old` becomes `new` again.
+    /// Replaces the key `old` by the original key `new`.
     Swap { object: Path, old: String, new: String, value: Value, raw: Option<String> },
 }
 
@@ -28,7 +29,7 @@ impl Undo {
     }
 }
 
-/// All that was done to a pod.
+/// All changes of a pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Record {
     pub(crate) undo: Vec<Undo>,
@@ -77,7 +78,7 @@ impl Record {
         Ok(Self { undo })
     }
 
-    /// The same, but for how things were written.
+    /// The same without the original YAML texts.
     pub(crate) fn without_raw(mut self) -> Self {
         for undo in &mut self.undo {
             match undo {
@@ -157,7 +158,7 @@ pub(crate) fn removal(object: &Value, base: &[String]) -> Result<Option<Vec<Edit
         .collect();
 
     let mut edits = Vec::new();
-    // Collections of which nothing is left, the deepest first, so that theirs may follow.
+    // Empty collections are removed, the deepest first, because the collection around one may then be empty as well.
     loop {
         let mut whole: Option<Path> = None;
         for path in &gone {
@@ -212,7 +213,7 @@ pub(crate) fn removal(object: &Value, base: &[String]) -> Result<Option<Vec<Edit
     Ok(Some(edits))
 }
 
-/// A path of names below the pod as one of indexes from the object's root; `None` if it isn't there any more.
+/// Translates a path of names below the pod into one of indexes from the object's root; `None` if it no longer exists.
 fn by_index(object: &Value, base: &[String], path: &[String]) -> Option<Path> {
     let mut value = find(object, base)?;
     let mut found = base.to_vec();

@@ -1,8 +1,8 @@
-//! Resources of a whole pod (`spec.resources`, Kubernetes 1.34): what attache asks for is added to them.
+//! Resources of a whole pod (`spec.resources`, Kubernetes 1.34): attache's own requests and limits are added to them.
 //!
-//! The API server refuses a pod whose containers together request more than the pod does, or of which one has a higher limit than the
-//! pod ("Pod-level resources", `ValidatePodResourceRequirements`). The pod's owner meant its numbers for the app, so attache's come on
-//! top. Only CPU and memory are ever asked for by attache.
+//! The API server refuses a pod whose containers together request more than the pod does, or of which one has a higher
+//! limit than the pod ("Pod-level resources", `ValidatePodResourceRequirements`). The pod's owner chose the numbers for
+//! the app, so attache's are added. attache asks only for CPU and memory.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::{
     settings::{Mode, Settings, Traffic},
 };
 
-/// A number of `spec.resources` that gets another.
+/// A number of `spec.resources` that changes.
 pub(crate) struct ResourceChange {
     /// `requests` or `limits`.
     pub(crate) part: &'static str,
@@ -20,7 +20,7 @@ pub(crate) struct ResourceChange {
     pub(crate) value: Value,
 }
 
-/// What a pod's own resources grow by.
+/// The changes of a pod's own resources.
 ///
 /// # Errors
 /// A number of the pod isn't a quantity.
@@ -42,11 +42,11 @@ pub(crate) fn grown(spec: &Value, settings: &Settings) -> Result<Vec<ResourceCha
                     .ok_or_else(|| format!("its resources.{part}.{resource} `{text}` isn't a quantity"))
             }
         };
-        // Without a request of its own, a container requests its limit.
+        // A container without its own request requests its limit.
         let asked = request.or(limit);
         let requests = match (of_pod("requests")?, asked) {
             (Some(pod), Some(own)) => {
-                // The init container that redirects runs beside attache, and asks for as much.
+                // The init container that redirects runs beside attache, and requests as much.
                 let twice = settings.mode == Mode::Native && settings.traffic == Traffic::Transparent;
                 Some(if twice { pod.plus(own).max(own.plus(own)) } else { pod.plus(own) })
             }

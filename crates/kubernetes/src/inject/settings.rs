@@ -1,5 +1,5 @@
-//! What may be chosen about an injection: every setting is a flag of `attache inject` and `attache webhook`, and an annotation
-//! `attache.dev/NAME` of the pod (template), which wins.
+//! The settings of an injection. Each is a flag of `attache inject` and `attache webhook`, and an annotation
+//! `attache.dev/NAME` of the pod (template), which takes precedence.
 
 use attache_config::model::{Bind, Config};
 use serde_json::{Map, Value};
@@ -7,24 +7,24 @@ use serde_json::{Map, Value};
 use super::{extra, names::is_name};
 use crate::object::PodTemplate;
 
-/// What all annotations and labels of attache begin with.
+/// The prefix of all annotations and labels of attache.
 pub const PREFIX: &str = "attache.dev/";
 
 /// attache's ports.
 pub(crate) const OUTBOUND: u16 = 15001;
 pub(crate) const INBOUND: u16 = 15006;
 pub(crate) const PROBES: u16 = 15090;
-/// Where rewritten probes of the app are answered.
+/// The port on which attache answers rewritten probes of the app.
 pub const APP_PROBES: u16 = 15020;
 
-/// Every setting: its name, its form, what it is. The defaults are those of [`Settings::default`].
+/// Every setting: its name, its form, its meaning. [`Settings::default`] has the defaults.
 pub const SETTINGS: &[(&str, &str, &str)] = &[
-    ("image", "IMAGE", "attache's image; that of the default is in no public registry yet, so name your own"),
+    ("image", "IMAGE", "attache's image; the default image is in no public registry yet, so name your own"),
     ("image-pull-policy", "POLICY", "Always, IfNotPresent or Never; the cluster's default without it"),
     (
         "mode",
         "native|container",
-        "native: an init container that continues to run (Kubernetes 1.29 and later); container: a container like the others",
+        "native: an init container that continues to run (Kubernetes 1.29 and later); container: an ordinary container",
     ),
     (
         "traffic",
@@ -61,13 +61,13 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     ),
     ("image-pull-secrets", "NAMES", "Secrets to pull attache's image with, added to the pod's"),
     ("log", "LEVEL", "log level"),
-    ("cpu-request", "QUANTITY", "CPU that is set aside; none leaves it out"),
-    ("memory-request", "QUANTITY", "memory that is set aside; none leaves it out"),
+    ("cpu-request", "QUANTITY", "CPU that is reserved; none leaves it out"),
+    ("memory-request", "QUANTITY", "memory that is reserved; none leaves it out"),
     ("cpu-limit", "QUANTITY", "most CPU; none is no limit"),
     ("memory-limit", "QUANTITY", "most memory; none is no limit"),
-    ("uid", "NUMBER", "user and group that attache runs as; the app must run as another"),
+    ("uid", "NUMBER", "user and group of attache; the app must run as another user"),
     ("prometheus", "true|false", "announce attache's metrics by prometheus.io annotations"),
-    ("no-proxy", "HOSTS", "with http-proxy: what is called directly"),
+    ("no-proxy", "HOSTS", "with http-proxy: hosts that the app calls directly"),
     ("inbound", "true|false", "with transparent: calls to the app are redirected, too"),
     ("exclude-outbound-ports", "PORTS", "with transparent: destination ports that are called directly"),
     ("exclude-outbound-cidrs", "CIDRS", "with transparent: destination networks that are called directly"),
@@ -75,7 +75,7 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     (
         "rewrite-probes",
         "true|false",
-        "with transparent and inbound: the app's probes are asked by attache, inside the pod",
+        "with transparent and inbound: the kubelet probes attache, and attache probes the app inside the pod",
     ),
     (
         "pre-stop",
@@ -93,7 +93,7 @@ pub enum Mode {
     Container,
 }
 
-/// How the app's calls come to attache.
+/// How the app's calls reach attache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
     /// By the app's own settings.
@@ -135,7 +135,7 @@ pub struct Settings {
     pub exclude_inbound_ports: String,
     pub rewrite_probes: bool,
     pub pre_stop: u32,
-    /// Where pod templates are in kinds that attache doesn't know. No annotation says that.
+    /// Where pod templates are in kinds that attache doesn't know. There is no annotation for this.
     pub pod_templates: Vec<PodTemplate>,
 }
 
@@ -272,7 +272,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Every setting's value as it is written, in the order of [`SETTINGS`]; empty where there is none.
+    /// Every setting's value as a text, in the order of [`SETTINGS`]; empty if it has none.
     pub fn shown(&self) -> Vec<(&'static str, String)> {
         let quantity = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -318,7 +318,7 @@ impl Settings {
         SETTINGS.iter().map(|(name, ..)| (*name, value(name))).collect()
     }
 
-    /// These settings with what a pod's annotations say; and the annotations that mean nothing.
+    /// These settings, changed by a pod's annotations; and the annotations that attache doesn't know.
     pub(crate) fn with(&self, annotations: &Map<String, Value>) -> Result<(Self, Vec<String>), String> {
         let mut settings = self.clone();
         let mut unknown = Vec::new();
@@ -339,7 +339,7 @@ impl Settings {
         Ok((settings, unknown))
     }
 
-    /// Calls to this port of the app aren't redirected.
+    /// Whether calls to this port of the app aren't redirected.
     pub(crate) fn reached_directly(&self, port: u16) -> bool {
         self.exclude_inbound_ports.split(',').any(|range| {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -347,13 +347,13 @@ impl Settings {
         })
     }
 
-    /// The app's calls are intercepted, and calls to it.
+    /// Whether both the app's calls and the calls to it are intercepted.
     pub(crate) fn intercepts_inbound(&self) -> bool {
         self.traffic == Traffic::Transparent && self.inbound
     }
 }
 
-/// Reads a config that goes into an annotation, as far as that is possible here.
+/// Checks a config for an annotation, as far as that is possible here.
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -361,7 +361,7 @@ fn check_config(text: &str) -> Result<(), String> {
     parsed(text).map_or(Ok(()), |parsed| parsed.map(drop))
 }
 
-/// The config; `None` where it needs files or variables that only the pod has.
+/// The config; `None` if it needs files or variables that only the pod has.
 pub(crate) fn parsed(text: &str) -> Option<Result<Config, String>> {
     let own = |name: &str| match name {
         "POD_IP" | "HOST_IP" => Some("10.0.0.1".to_owned()),
@@ -374,7 +374,7 @@ pub(crate) fn parsed(text: &str) -> Option<Result<Config, String>> {
     Some(attache_config::parse(text, None, &own).map_err(|found| format!("the config is wrong\n{found}")))
 }
 
-/// Whether one of a config's listeners has a port; `None` where that can't be said here.
+/// The listener of a config with this port; `None` if there is none.
 pub(crate) fn listener_at(config: &Config, port: u16) -> Option<&attache_config::model::Listener> {
     let at = |bind: &Bind| matches!(bind, Bind::Tcp(address) if address.port() == port);
     config.listeners.iter().find(|listener| listener.bind.iter().any(at))
@@ -403,7 +403,7 @@ fn quantity(value: &str) -> Result<Option<String>, String> {
     }
 }
 
-/// The Workload API of `spiffe-socket`: the folder of the node that it is in (`None`: the CSI driver's), and its name there.
+/// The Workload API of `spiffe-socket`: its folder on the node (`None`: the CSI driver's), and its name there.
 pub(crate) fn socket(text: &str) -> Option<(Option<&str>, &str)> {
     let is_file = |name: &str| !name.is_empty() && !name.contains('/') && name != "." && name != "..";
     if let Some(rest) = text.strip_prefix("csi") {

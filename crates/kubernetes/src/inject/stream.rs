@@ -1,4 +1,5 @@
-//! Several JSON objects one after the other, as `jq -c` writes them and kubectl reads them. They are no YAML, so each is a text of its own.
+//! Several JSON objects one after the other, as `jq -c` writes them and kubectl reads them. They are not YAML together,
+//! so each is read as a separate text.
 
 use serde::de::IgnoredAny;
 
@@ -10,7 +11,7 @@ pub(super) fn is_json(text: &str) -> bool {
     text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// The objects of a stream, each with the blanks in front of it; a text that is no stream is one piece.
+/// The objects of a stream, each with the white space before it; any other text is one piece.
 pub(super) fn pieces(text: &str) -> Vec<&str> {
     let whole = vec![text];
     if !text.trim_start().starts_with('{') || is_json(text) || yaml::parse(text).is_ok() {
@@ -21,7 +22,7 @@ pub(super) fn pieces(text: &str) -> Vec<&str> {
     while let Some(value) = values.next() {
         let end = values.byte_offset();
         let Some(piece) = text.get(begun..end).filter(|_| value.is_ok()) else { return whole };
-        // Objects alone: a number could be the end of another text.
+        // Only objects: a number could be the end of another text.
         if !piece.trim_start().starts_with('{') {
             return whole;
         }
@@ -38,7 +39,7 @@ pub(super) fn pieces(text: &str) -> Vec<&str> {
     }
 }
 
-/// Does the work for each piece, and puts the results together.
+/// Does the work for each piece, and joins the results.
 pub(super) fn each(text: &str, work: impl Fn(&str) -> Result<Done, String>) -> Result<Done, String> {
     let pieces = pieces(text);
     let mut all =
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_is_taken_apart_without_losing_a_byte() {
+    fn a_stream_is_split_without_losing_a_byte() {
         for (text, count) in [
             ("{\"a\": 1}\n{\"b\": \"}{\"}\n", 2),
             ("  {}{}  {\n\t\"a\": {}}\n\n", 3),

@@ -1,7 +1,8 @@
-//! An object in which no pod template was found: a kind without pods, or one that attache doesn't know.
+//! Objects in which no pod template was found: the kind has no pods, or attache doesn't know it.
 //!
-//! Only of Kubernetes' own kinds can it be said that there is no pod. What another controller makes of its objects isn't known here, so
-//! attache reports that, and refuses an object that asks for attache, because its owner relies on it.
+//! Only for Kubernetes' own kinds it is certain that there is no pod. What another controller makes from its objects
+//! isn't known here. So attache reports such an object, and refuses it if it asks for attache, because its owner relies
+//! on attache.
 
 use serde_json::{Map, Value};
 
@@ -11,7 +12,8 @@ use crate::{
     object::{self, Kind},
 };
 
-/// Groups of the Kubernetes API server itself, beside those without a dot; other groups below `k8s.io` are custom ones, too.
+/// Groups of the Kubernetes API server itself, in addition to those without a dot; other groups below `k8s.io` are
+/// custom ones.
 const GROUPS: &[&str] = &[
     "admissionregistration.k8s.io",
     "apiextensions.k8s.io",

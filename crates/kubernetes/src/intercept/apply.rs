@@ -1,4 +1,4 @@
-//! The rules on their way into the kernel, and out of it again.
+//! Adds the rules to the kernel, and removes them.
 
 use std::{
     fmt, fs, io,
@@ -14,10 +14,10 @@ use super::{
     rules::rules,
 };
 
-/// How the rules get into the kernel.
+/// How the rules are sent to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// nf_tables messages of our own. Needs no program.
+    /// nf_tables messages that attache itself writes. This needs no program.
     Netlink,
     /// The program `nft`.
     Nft,
@@ -38,39 +38,39 @@ impl fmt::Display for Backend {
 /// A chosen backend, or the first one that works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// [`Backend::Netlink`]; [`Backend::Iptables`] where the kernel has no nf_tables.
+    /// [`Backend::Netlink`]; [`Backend::Iptables`] if the kernel has no nf_tables.
     #[default]
     Auto,
-    /// This one.
+    /// Only this one.
     Only(Backend),
 }
 
-/// Why the rules are not as they should be. What was there before still is.
+/// Why the rules could not be changed. The old rules are still in place.
 #[derive(Debug)]
 pub enum Error {
-    /// Without CAP_NET_ADMIN in the network namespace.
+    /// attache has no CAP_NET_ADMIN in the network namespace.
     NotPermitted(io::Error),
-    /// This kernel has no nf_tables (or none for NAT of both address families, which came with Linux 5.2).
+    /// This kernel has no nf_tables, or none for NAT of both address families (Linux 5.2 added it).
     NoNfTables(io::Error),
     /// The kernel refused one message.
     Refused {
-        /// What it asked for.
+        /// The content of the message.
         about: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A program isn't there.
+    /// A program is missing.
     Missing(&'static str),
-    /// A program could not be run or talked to.
+    /// A program could not be run, or its input or output failed.
     Run(String, io::Error),
     /// A program failed.
     Failed {
-        /// Which.
+        /// The program.
         program: String,
-        /// What it said.
+        /// Its output.
         output: String,
     },
-    /// Neither nf_tables nor iptables.
+    /// There is neither nf_tables nor iptables.
     Neither,
 }
 
@@ -127,7 +127,8 @@ impl From<Refused> for Error {
         let chain = about.starts_with("add chain");
         match source.raw_os_error() {
             Some(EPERM) => Self::NotPermitted(source),
-            // A batch for nobody is answered EOPNOTSUPP or EINVAL; a nat chain of both families is what old kernels don't know.
+            // Without nf_tables the kernel answers a batch with EOPNOTSUPP or EINVAL. Old kernels don't know a nat
+            // chain for both families.
             Some(EPROTONOSUPPORT | EOPNOTSUPP | EAFNOSUPPORT) => Self::NoNfTables(source),
             Some(ENOENT | EINVAL) if chain || about.starts_with("begin") => Self::NoNfTables(source),
             _ => Self::Refused { about, source },
@@ -135,7 +136,7 @@ impl From<Refused> for Error {
     }
 }
 
-/// Redirects; says how. What an earlier call made is replaced, if it went the same way.
+/// Adds the rules, and returns the backend that worked. Rules of an earlier call by the same backend are replaced.
 pub fn apply(options: &Options, way: BackendChoice) -> Result<Backend, Error> {
     let rules = rules(options);
     let done = |backend| move |()| backend;
@@ -162,7 +163,7 @@ pub fn apply(options: &Options, way: BackendChoice) -> Result<Backend, Error> {
     }
 }
 
-/// Takes back what [`apply`] did; where nothing was done, nothing happens. [`BackendChoice::Auto`] takes back what any backend did.
+/// Removes the rules of [`apply`], if there are any. [`BackendChoice::Auto`] removes the rules of every backend.
 pub fn remove(way: BackendChoice) -> Result<(), Error> {
     match way {
         BackendChoice::Only(Backend::Netlink) => Ok(kernel::send(&netlink::remove())?),
@@ -178,7 +179,7 @@ pub fn remove(way: BackendChoice) -> Result<(), Error> {
         BackendChoice::Auto => {
             let nf_tables = remove(BackendChoice::Only(Backend::Netlink));
             match (nf_tables, remove(BackendChoice::Only(Backend::Iptables))) {
-                // Without the program it can't have been used here.
+                // If the program is missing, it can't have been used here.
                 (nf_tables, Err(Error::Missing(_))) => nf_tables,
                 (Err(Error::NoNfTables(_)) | Ok(()), iptables) => iptables,
                 (nf_tables, _) => nf_tables,
@@ -238,7 +239,7 @@ fn restore(family: Family, script: &str) -> Result<(), Error> {
     run(program, &["--noflush", "--wait"], script)
 }
 
-/// What `iptables-save` says of each family that this namespace has.
+/// The output of `iptables-save` for each address family of this namespace.
 fn saved() -> Result<Vec<(Family, String)>, Error> {
     let families = Family::ALL.into_iter().filter(|&family| family == Family::V4 || has_ipv6());
     families
@@ -273,7 +274,7 @@ fn output(program: &'static str, arguments: &[&str], input: &str) -> Result<Stri
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
-    // A program that ends before it has read all says why on its standard error.
+    // A program that ends before it has read its whole input explains this on its standard error.
     let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().map_err(failed)?;
     if !output.status.success() {
@@ -292,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_says_is_told_as_what_is_missing() {
+    fn an_error_of_the_kernel_is_explained_by_what_is_missing() {
         let error = |about: &str, number| {
             Error::from(Refused { about: about.to_owned(), source: io::Error::from_raw_os_error(number) })
         };

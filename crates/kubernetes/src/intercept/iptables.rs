@@ -1,7 +1,7 @@
 //! The rules for `iptables-restore --noflush` and `ip6tables-restore --noflush`: one transaction for each family.
 //!
-//! They stand in two chains of our own, to which the chains of the kernel jump. Naming a chain empties it; a jump that is there
-//! already is deleted first, so that there is one of it in the end.
+//! They are in two chains of attache, to which the kernel's chains jump. Declaring a chain empties it. An existing jump
+//! is deleted first, so that there is exactly one in the end.
 
 use std::{fmt::Write, net::IpAddr};
 
@@ -32,7 +32,7 @@ impl Family {
 const CHAINS: [(Chain, &str, &str); 2] =
     [(Chain::Output, "OUTPUT", "ATTACHE_OUTPUT"), (Chain::Prerouting, "PREROUTING", "ATTACHE_PREROUTING")];
 
-/// Replaces what is there; `saved` is what `iptables-save -t nat` says there is.
+/// Replaces the existing rules; `saved` is the output of `iptables-save -t nat`.
 pub(crate) fn script(rules: &[Rule], family: Family, saved: &str) -> String {
     let mut text = String::from("*nat\n");
     let wanted = |chain: Chain| rules.iter().any(|rule| rule.chain == chain);
@@ -60,7 +60,7 @@ pub(crate) fn script(rules: &[Rule], family: Family, saved: &str) -> String {
     text
 }
 
-/// Deletes what is there; `None` if nothing is.
+/// Deletes the existing rules; `None` if there are none.
 pub(crate) fn remove(saved: &str) -> Option<String> {
     if !CHAINS.iter().any(|(_, _, own)| exists(saved, own)) {
         return None;
@@ -83,7 +83,8 @@ fn delete_jumps(text: &mut String, saved: &str) {
     }
 }
 
-/// `None` where the rule is not about this family, or only TCP comes here anyway.
+/// `None` if the rule is not for this family, or if it only excludes other protocols than TCP, which don't reach these
+/// chains.
 fn statement(rule: &Rule, family: Family) -> Option<String> {
     let mut text = match &rule.matches {
         Some(Match::NotTcp) => return None,

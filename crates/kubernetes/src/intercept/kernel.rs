@@ -1,7 +1,7 @@
-//! A batch of nf_tables messages on its way to the kernel, and the kernel's verdict on it.
+//! Sends a batch of nf_tables messages to the kernel, and reads the kernel's verdict.
 //!
-//! The kernel carries out a batch as a whole and acknowledges each message that asks for it; when it refuses one, it undoes
-//! all and says which and why.
+//! The kernel executes a batch as a whole and acknowledges each message that asks for it. If it refuses one, it undoes
+//! all and reports which one and why.
 
 use std::{
     io::{self, ErrorKind, Read},
@@ -16,14 +16,14 @@ const AF_NETLINK: i32 = 16;
 const NETLINK_NETFILTER: i32 = 12;
 /// `NLMSG_ERROR`, which also acknowledges.
 const VERDICT: u16 = 2;
-/// The kernel answers before `send` has returned; this only bounds what can't happen.
+/// The kernel answers before `send` returns, so this timeout should never pass.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER: usize = 16;
 
 /// What the kernel refused.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    /// What the message asked for.
+    /// The content of the refused message.
     pub(crate) about: String,
     pub(crate) source: io::Error,
 }
@@ -33,12 +33,13 @@ pub(crate) fn send(batch: &Batch) -> Result<(), Refused> {
     let fail = |about: &str, source| Refused { about: about.to_owned(), source };
     let socket = Socket::new(Domain::from(AF_NETLINK), Type::RAW, Some(Protocol::from(NETLINK_NETFILTER)))
         .map_err(|e| fail("open a netlink socket", e))?;
-    // A batch is one packet; a verdict is up to 36 bytes and what was refused. The kernel cuts to its own limits.
+    // A batch is one packet; a verdict has up to 36 bytes and a copy of the refused message. The kernel reduces the
+    // size to its own limits.
     let size = batch.bytes.len() * 4 + (64 << 10);
     let sized = socket.set_send_buffer_size(size).and_then(|()| socket.set_recv_buffer_size(size));
     sized.and_then(|()| socket.set_read_timeout(Some(TIMEOUT))).map_err(|e| fail("prepare the socket", e))?;
     socket.send(&batch.bytes).map_err(|e| fail("send the rules", e))?;
-    // Not the begin and the end.
+    // Without the messages for the batch's begin and end.
     let mut left = batch.about.len() - 2;
     let mut buffer = vec![0; 64 << 10];
     while left > 0 {

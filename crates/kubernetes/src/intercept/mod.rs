@@ -1,15 +1,18 @@
-//! `attache intercept`: the kernel redirects the application's TCP connections to attache, and those to the application.
+//! `attache intercept`: the kernel redirects the application's TCP connections, and connections to the application, to
+//! attache.
 //!
-//! The rules live in a network namespace's NAT: what the application opens goes to attache's outbound port, what comes in
-//! from outside to its inbound port, and attache reads the destination that was meant from the socket (`SO_ORIGINAL_DST`).
-//! [`rules`] decides what is redirected and what is not; the rest carries that to the kernel in one of three ways:
+//! The rules are in the NAT of a network namespace. Connections that the application opens go to attache's outbound
+//! port, connections from outside go to its inbound port, and attache reads the original destination from the socket
+//! (`SO_ORIGINAL_DST`). [`rules`] decides what is redirected and what is not; the other modules send the rules to the
+//! kernel in one of three ways:
 //!
-//! - [`Backend::Netlink`]: nf_tables messages written by ourselves. Needs no program, so it works in an image `FROM scratch`.
+//! - [`Backend::Netlink`]: nf_tables messages that attache itself writes. This needs no program, so it works in an
+//!   image `FROM scratch`.
 //! - [`Backend::Nft`]: the same ruleset as text, given to `nft`.
 //! - [`Backend::Iptables`]: `iptables-restore` and `ip6tables-restore`, for kernels without nf_tables.
 //!
-//! Each replaces what it made before in one transaction: connections never meet half of the rules, and doing it twice
-//! changes nothing.
+//! Each replaces its earlier rules in one transaction: no connection ever meets only half of the rules, and a second
+//! run changes nothing.
 
 mod apply;
 mod iptables;

@@ -1,4 +1,4 @@
-//! The rules as nf_tables messages: what `nft` would send for [`super::nft`]'s script, in one batch.
+//! The rules as nf_tables messages in one batch, as `nft` would send them for [`super::nft`]'s script.
 //!
 //! Sources: the kernel's `include/uapi/linux/netfilter/nf_tables.h` and `nfnetlink.h`, from which all numbers here are; RFC 3549
 //! for netlink's headers. Lengths and types of netlink are in the host's byte order, nf_tables' own numbers in the network's.
@@ -11,12 +11,12 @@ use super::{
     rules::{Chain, Match, Rule, Verdict},
 };
 
-/// Messages that the kernel takes as a whole or not at all.
+/// Messages that the kernel executes as a whole or not at all.
 #[derive(Debug)]
 pub(crate) struct Batch {
     /// Ready to be sent at once.
     pub(crate) bytes: Vec<u8>,
-    /// Of each message, by its sequence number, what it asks for.
+    /// The meaning of each message, by its sequence number.
     pub(crate) about: Vec<String>,
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn batch(rules: &[Rule]) -> Batch {
     batch.end()
 }
 
-/// Deletes the table, also where there is none.
+/// Deletes the table, also if there is none.
 pub(crate) fn remove() -> Batch {
     let mut batch = Batch::begin();
     batch.clear_table();
@@ -103,7 +103,7 @@ impl Batch {
         self
     }
 
-    /// Adding a table that is there changes nothing, so that deleting it can't fail.
+    /// Adding an existing table changes nothing, so the table is added first: then deleting it can't fail.
     fn clear_table(&mut self) {
         let name = |m: &mut Message<'_>| m.text(1, TABLE);
         self.message(kind::NEW_TABLE, CREATE, format!("add table inet {TABLE}"), name);
@@ -130,7 +130,7 @@ impl Batch {
         self.bytes.extend(kind.to_ne_bytes());
         self.bytes.extend(flags.to_ne_bytes());
         self.bytes.extend(sequence.to_ne_bytes());
-        // The kernel is the receiver, and fills in who sent it.
+        // Port 0: the kernel is the receiver, and fills in the sender.
         self.bytes.extend([0; 4]);
         self.bytes.extend([family, 0]);
         self.bytes.extend(resource.to_be_bytes());
@@ -188,7 +188,7 @@ impl Message<'_> {
         self.nested(kind, |m| m.attribute(1, value));
     }
 
-    /// Loads what the kernel knows of the packet into the register.
+    /// Loads a property of the packet into the register.
     fn meta(&mut self, key: u32) {
         self.expression("meta", |m| {
             m.number(1, REGISTER);
@@ -301,7 +301,8 @@ fn destination(m: &mut Message<'_>, network: Network) {
         IpAddr::V6(v6) => v6.octets().to_vec(),
     };
     let address = octets(network.address());
-    // Where the destination stands in each header (RFC 791 section 3.1, RFC 8200 section 3), and NFPROTO_IPV4, NFPROTO_IPV6.
+    // The position of the destination in each header (RFC 791 section 3.1, RFC 8200 section 3), and NFPROTO_IPV4,
+    // NFPROTO_IPV6.
     let (family, offset) = if network.address().is_ipv4() { (2, 16) } else { (10, 24) };
     m.meta(meta::NFPROTO);
     m.equal(&[family]);
@@ -332,7 +333,7 @@ mod tests {
     use super::*;
     use crate::intercept::{Options, rules};
 
-    /// Every message begins where the one before ends, and every attribute, too: the kernel reads it the same way.
+    /// Every message, and every attribute, begins where the one before ends, as the kernel reads them.
     fn walk(bytes: &[u8], depth: usize) {
         let mut rest = bytes;
         while !rest.is_empty() {

@@ -27,7 +27,8 @@ pub(crate) fn script(rules: &[Rule]) -> String {
     text
 }
 
-/// Deletes the table, also where there is none: adding one that is there changes nothing.
+/// Deletes the table. It is added first, which changes nothing if it exists, so that the script also works without a
+/// table.
 pub(crate) fn remove() -> String {
     format!("add table inet {TABLE}\ndelete table inet {TABLE}\n")
 }
@@ -54,7 +55,7 @@ pub(crate) fn statement(rule: &Rule) -> String {
     match rule.verdict {
         Verdict::Straight => text.push_str("accept"),
         Verdict::Redirect(port) => {
-            // A redirection to a port needs to know that there are ports.
+            // A redirection to a port needs a match on a protocol with ports.
             if !matches!(rule.matches, Some(Match::Ports(_))) {
                 text.push_str("meta l4proto tcp ");
             }

@@ -1,24 +1,24 @@
-//! What a user may choose about interception, each with its default.
+//! The options of interception, each with its default.
 
 use std::{fmt, net::IpAddr, ops::RangeInclusive, str::FromStr};
 
 /// What is redirected and where to.
 ///
-/// What is excluded is never redirected. Where an include list says anything, only what it names is redirected;
-/// destination ports and networks count as one list: to be in either is enough.
+/// Excluded connections are never redirected. If an include list isn't empty, only connections in it are redirected;
+/// destination ports and networks count as one list: it is enough to be in either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Where the application's connections go. Default 15001; `None` redirects none.
     pub outbound_to: Option<u16>,
     /// Where connections from outside go. Default 15006; `None` redirects none.
     pub inbound_to: Option<u16>,
-    /// Users whose connections go straight: attache's own. Default 1337.
+    /// attache's own users, whose connections are not redirected. Default 1337.
     pub proxy_uids: Vec<u32>,
-    /// Groups whose connections go straight: attache's own. Default 1337.
+    /// attache's own groups, whose connections are not redirected. Default 1337.
     pub proxy_gids: Vec<u32>,
-    /// Other users whose connections go straight.
+    /// Other users whose connections are not redirected.
     pub exclude_uids: Vec<u32>,
-    /// Other groups whose connections go straight.
+    /// Other groups whose connections are not redirected.
     pub exclude_gids: Vec<u32>,
     /// Destination ports of the application's connections that are not redirected.
     pub exclude_outbound_ports: Vec<PortRange>,
@@ -28,7 +28,7 @@ pub struct Options {
     pub include_outbound_ports: Vec<PortRange>,
     /// Destination networks that are redirected; empty is all.
     pub include_outbound_networks: Vec<Network>,
-    /// Ports of the application that are reached without attache. [`Options::OWN_PORTS`] always are.
+    /// Ports of the application that are reached without attache. [`Options::OWN_PORTS`] are never redirected either.
     pub exclude_inbound_ports: Vec<PortRange>,
     /// Ports of the application that are reached through attache; empty is all.
     pub include_inbound_ports: Vec<PortRange>,
@@ -43,7 +43,8 @@ impl Options {
     pub const INBOUND: u16 = 15006;
     /// Default of [`Self::proxy_uids`] and [`Self::proxy_gids`]: the user of attache's image.
     pub const USER: u32 = 1337;
-    /// attache's own ports that outsiders reach as they are: admin (which refuses them), metrics and probes.
+    /// attache's own ports, to which connections from outside are not redirected: admin (which refuses them), metrics
+    /// and probes.
     pub const OWN_PORTS: [u16; 2] = [15000, 15090];
 }
 
@@ -67,7 +68,7 @@ impl Default for Options {
     }
 }
 
-/// A text that is none of what it should be; says what it should be.
+/// A text that is not valid, with what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError(String);
 
@@ -116,7 +117,7 @@ impl fmt::Display for PortRange {
 /// A network (`10.0.0.0/8`, `fd00::/8`) or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Its first address: bits behind the prefix are zero.
+    /// Its first address: the bits after the prefix are zero.
     address: IpAddr,
     prefix: u8,
 }
@@ -132,7 +133,7 @@ impl Network {
         self.prefix
     }
 
-    /// The bits that count, as an address.
+    /// The mask of the prefix, as an address.
     pub(crate) fn mask(&self) -> IpAddr {
         match self.address {
             IpAddr::V4(_) => IpAddr::V4(mask_v4(self.prefix).into()),
@@ -140,7 +141,7 @@ impl Network {
         }
     }
 
-    /// Every address of its family.
+    /// True if it contains every address of its family.
     pub(crate) fn is_whole_family(&self) -> bool {
         self.prefix == 0
     }

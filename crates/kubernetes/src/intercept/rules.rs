@@ -1,21 +1,22 @@
 //! Which connections are redirected: the rules, as data.
 //!
-//! Only the first packet of a connection meets them; the kernel remembers the verdict. The first rule that matches decides.
+//! The kernel applies them only to the first packet of a connection, and remembers the verdict. The first rule that
+//! matches decides.
 //!
 //! Outbound, as Istio and Linkerd have it:
 //! 1. Only TCP. DNS over UDP is untouched.
-//! 2. What attache itself opens goes straight, wherever to, so nothing can loop: not its call to an upstream, and not its
-//!    hand-over of an inbound connection to the application, whose address is the pod's own.
-//! 3. What stays within the pod goes straight: `localhost`, and the pod's own addresses (both leave through `lo`).
-//!    The application's talk with itself is not the network's.
-//! 4. What is excluded goes straight; then what is included, or all the rest, is redirected.
+//! 2. Connections that attache itself opens are not redirected, whatever their destination, so that nothing can loop:
+//! neither its calls to an upstream, nor its connections to the application, whose address is the pod's own.
+//! 3. Connections within the pod are not redirected: those to `localhost`, and to the pod's own addresses (both leave
+//! through `lo`).
+//! 4. Excluded connections are not redirected; then the included ones, or all others, are redirected.
 //!
-//! Inbound: what comes in through `lo` is the pod's own; the rest as above, by the port that was called. A kubelet's probes come
-//! from outside: either their port is excluded, or attache is what they meet.
+//! Inbound: connections through `lo` come from the pod itself, and are not redirected; for the others the rules are as
+//! above, by the called port. A kubelet's probes come from outside: unless their port is excluded, they reach attache.
 
 use super::options::{Interface, Network, Options, PortRange};
 
-/// Where a rule stands.
+/// The chain of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chain {
     /// Connections that processes of this namespace open.
@@ -41,10 +42,10 @@ pub enum Match {
     Network(Network),
 }
 
-/// What becomes of the connection.
+/// What happens to the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes where it was meant to.
+    /// It goes to its own destination.
     Straight,
     /// It goes to this port of the namespace.
     Redirect(u16),
@@ -55,9 +56,9 @@ pub enum Verdict {
 pub struct Rule {
     /// Where it stands.
     pub chain: Chain,
-    /// What it is about; `None` is every connection that came as far as this.
+    /// What it matches; `None` is every connection that no earlier rule matched.
     pub matches: Option<Match>,
-    /// What it says.
+    /// Its verdict.
     pub verdict: Verdict,
     /// Why, as a comment in lists of the rules.
     pub why: &'static str,
@@ -152,7 +153,7 @@ mod tests {
     };
 
     #[test]
-    fn by_default_everything_but_its_own_is_redirected() {
+    fn by_default_everything_except_attaches_own_connections_is_redirected() {
         insta::assert_snapshot!(nft::script(&rules(&Options::default())), @r#"
         add table inet attache
         delete table inet attache
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_included_replaces_the_rest() {
+    fn with_an_include_list_nothing_else_is_redirected() {
         let options = Options {
             inbound_to: None,
             include_outbound_ports: vec!["80".parse().unwrap()],
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn iptables_chains_are_emptied_and_jumped_to_once_and_strangers_are_left_alone() {
+    fn iptables_chains_are_emptied_and_jumped_to_once_and_other_rules_stay() {
         let saved = "*nat
 :OUTPUT ACCEPT [0:0]
 :ATTACHE_OUTPUT - [0:0]
