@@ -24,9 +24,9 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Conditions(Vec<Condition>);
 
-/// One key of a rule: of its values one must hold.
+/// One key of a rule: one of its values must match.
 #[derive(Debug)]
-// Which key it is stands in a byte of its own, not in the spare values of another field: every request reads it.
+// The discriminant has its own byte and doesn't use spare values of another field, because every request reads it.
 #[repr(u8)]
 pub(crate) enum Condition {
     Ports(Vec<u16>),
@@ -81,12 +81,13 @@ impl Conditions {
         )
     }
 
-    /// Nothing is asked for.
+    /// True if there is no condition.
     pub(crate) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All of them hold. One function for a whole rule: a call for each condition cost more than what most conditions compare.
+    /// Whether all of them hold. One function tests a whole rule: a call for each condition cost more than the
+    /// comparison of most conditions.
     #[inline(never)]
     pub(crate) fn all(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         let mut found = Truth::Yes;
@@ -100,7 +101,7 @@ impl Conditions {
         found
     }
 
-    /// One of them holds.
+    /// Whether one of them holds.
     pub(crate) fn any(&self, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         let mut found = Truth::No;
         for condition in &self.0 {
@@ -124,7 +125,7 @@ impl Conditions {
 }
 
 impl Condition {
-    /// Frequent conditions stand here in their usual form; everything else is behind a call.
+    /// Frequent conditions are inlined here in their usual form; all others are a call.
     #[inline(always)]
     #[expect(
         clippy::inline_always,
@@ -158,7 +159,7 @@ impl Condition {
                     let port = facts.port().unwrap_or_default();
                     patterns.iter().any(|pattern| host_matches(pattern, Some(&sni), port)).into()
                 }
-                // A client may leave it out.
+                // A client may leave out the server name.
                 None => Truth::Unsure,
             },
             // A condition on a request can't be decided for opaque bytes.
@@ -187,7 +188,7 @@ impl Condition {
                 let connection = facts.client.address.map(|address| address.ip().to_canonical());
                 among(networks, forwarded::client(connection, http.headers(), trusted))
             }
-            // It was tested before.
+            // These conditions were tested before.
             Self::Ports(_)
             | Self::Clients(_)
             | Self::Identities(_)
@@ -198,7 +199,7 @@ impl Condition {
     }
 }
 
-/// What the patterns say of the request's path.
+/// The result of the patterns for the request's path.
 #[inline]
 fn path(paths: &[Path], http: &Http<'_>) -> Truth {
     match http.simple_path() {
@@ -207,7 +208,7 @@ fn path(paths: &[Path], http: &Http<'_>) -> Truth {
     }
 }
 
-/// What they say of a path that has more than one reading, or isn't the only one.
+/// Their result for a path that has more than one reading, or if the request names another path as well.
 #[cold]
 fn doubtful_path(paths: &[Path], http: &Http<'_>) -> Truth {
     // A tunnel may carry a request for any path.
@@ -216,7 +217,7 @@ fn doubtful_path(paths: &[Path], http: &Http<'_>) -> Truth {
     http.other_paths().fold(found, |found, other| found.agree(other_path(paths, other)))
 }
 
-/// What the pattern that is matched best says.
+/// The result of the pattern that matches best.
 #[inline]
 fn one_of(paths: &[Path], matches: impl Fn(&Path) -> Truth) -> Truth {
     let mut found = Truth::No;
@@ -229,7 +230,7 @@ fn one_of(paths: &[Path], matches: impl Fn(&Path) -> Truth) -> Truth {
     found
 }
 
-/// What the patterns say of a path that stands in a header: as it is, or in a URL.
+/// The result of the patterns for a path in a header: the path itself, or a URL.
 fn other_path(paths: &[Path], value: &[u8]) -> Truth {
     let Some(path) = path_of(value) else { return Truth::Unsure };
     let reading = Reading::of(path);
@@ -245,7 +246,7 @@ fn client(networks: &Networks, address: Option<&SocketAddr>) -> Truth {
     }
 }
 
-/// `None`, an unknown address, could be any.
+/// `None` is an unknown address, which could be any address.
 #[inline(never)]
 fn among(networks: &Networks, address: Option<IpAddr>) -> Truth {
     address.map_or(Truth::Unsure, |address| networks.contains(address).into())

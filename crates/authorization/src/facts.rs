@@ -18,40 +18,40 @@ use crate::{
 #[derive(Debug)]
 pub struct Facts<'a> {
     pub(crate) client: &'a Client,
-    /// `None` for opaque bytes, in which no request can be seen.
+    /// `None` for opaque bytes, in which attache sees no request.
     pub(crate) http: Option<Http<'a>>,
     pub(crate) claims: Option<&'a Claims>,
 }
 
-/// What an HTTP request says.
+/// The data of an HTTP request.
 #[derive(Debug)]
 pub(crate) struct Http<'a> {
     request: &'a RequestHead,
-    /// The path; empty where there is none.
+    /// The path; empty if there is none.
     path: &'a str,
     simple: Cell<Option<bool>>,
     reading: OnceCell<Reading>,
 }
 
-/// What becomes of the bytes behind the request's head.
+/// The meaning of the bytes after the request's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// They are this request's body.
     Request,
-    /// A WebSocket over HTTP/2 (RFC 8441): what HTTP/1.1 asks for by a GET.
+    /// A WebSocket over HTTP/2 (RFC 8441), which is a GET in HTTP/1.1.
     Extended,
-    /// `CONNECT host:port`: any bytes, also requests that attache can't see.
+    /// `CONNECT host:port`: any bytes, which may be requests that attache can't see.
     Tunnel,
 }
 
-/// Headers by which some frameworks take another method for a POST's.
+/// Headers from which some frameworks take another method than a POST's own.
 const OVERRIDES: [Known; 3] = [X_HTTP_METHOD, X_HTTP_METHOD_OVERRIDE, X_METHOD_OVERRIDE];
 
-/// Headers by which some servers and frameworks take another path for the request's.
+/// Headers from which some servers and frameworks take another path than the request's own.
 const OTHER_PATHS: [Known; 2] = [X_ORIGINAL_URL, X_REWRITE_URL];
 
 impl<'a> Facts<'a> {
-    /// Of a request that was checked and normalized (`check_request`, `normalize_uri`).
+    /// The facts of a request that was checked and normalized (`check_request`, `normalize_uri`).
     #[inline]
     pub fn of_request(request: &'a RequestHead, client: &'a Client) -> Self {
         let path = Some(request.uri.path()).filter(|path| path.starts_with('/')).unwrap_or_default();
@@ -59,25 +59,25 @@ impl<'a> Facts<'a> {
         Self { client, http: Some(Http { request, path, simple, reading }), claims: None }
     }
 
-    /// With what its verified token claims.
+    /// Adds the claims of its verified token.
     #[inline]
     pub const fn with_claims(mut self, claims: Option<&'a Claims>) -> Self {
         self.claims = claims;
         self
     }
 
-    /// Of an opaque connection, or one whose TLS is passed through.
+    /// The facts of an opaque connection, or of one whose TLS is passed through.
     pub const fn of_connection(client: &'a Client) -> Self {
         Self { client, http: None, claims: None }
     }
 
-    /// The request's path has a single reading, and no header names another path.
+    /// True if the request's path has a single reading, and no header names another path.
     #[inline]
     pub fn has_one_reading(&self) -> bool {
         self.http.as_ref().is_none_or(|http| http.simple_path().is_some() || http.path().is_none())
     }
 
-    /// A header names another method, by which some frameworks take the request's.
+    /// True if a header names another method, which some frameworks use in place of the request's.
     #[inline]
     pub fn names_another_method(&self) -> bool {
         self.http.as_ref().is_some_and(|http| {
@@ -137,12 +137,12 @@ impl<'a> Http<'a> {
         &self.request.headers
     }
 
-    /// The path; `None` where there is none (CONNECT, `OPTIONS *`).
+    /// The path; `None` if there is none (CONNECT, `OPTIONS *`).
     pub(crate) fn path(&self) -> Option<&'a str> {
         Some(self.path).filter(|path| !path.is_empty())
     }
 
-    /// The path, where it is the only one that the request names, and nothing about it has a second reading.
+    /// The path, if it is the only one that the request names and has only one reading.
     #[inline]
     pub(crate) fn simple_path(&self) -> Option<&'a str> {
         let is_simple = self.simple.get().unwrap_or_else(|| {
@@ -153,12 +153,12 @@ impl<'a> Http<'a> {
         is_simple.then_some(self.path)
     }
 
-    /// How others would read the path.
+    /// How other programs would read the path.
     pub(crate) fn reading(&self) -> &Reading {
         self.reading.get_or_init(|| Reading::of(self.path))
     }
 
-    /// The host in the form that hosts are compared in, and the port.
+    /// The host in the form in which hosts are compared, and the port.
     pub(crate) fn host(&self) -> (Option<CanonicalHost<'_>>, u16) {
         let uri = &self.request.uri;
         let authority = uri.authority().and_then(|authority| parse_authority(authority.as_str()));
@@ -169,18 +169,18 @@ impl<'a> Http<'a> {
         )
     }
 
-    /// The host and the port as the client sent them; empty where there is none.
+    /// The host and the port as the client sent them; empty if there is none.
     pub(crate) fn authority(&self) -> &'a str {
         self.request.uri.authority().map_or("", |authority| authority.as_str())
     }
 
-    /// It is one request, and its method is the only one that it names.
+    /// True if it is one request, and its method is the only one that it names.
     #[inline]
     pub(crate) fn is_what_it_says(&self) -> bool {
         self.kind() == Kind::Request && !self.may_name_more(const { KnownSet::of(&OVERRIDES) })
     }
 
-    /// Its path is the only one that it names.
+    /// True if its path is the only one that it names.
     #[inline]
     fn has_one_path(&self) -> bool {
         !self.may_name_more(const { KnownSet::of(&OTHER_PATHS) })
@@ -192,17 +192,17 @@ impl<'a> Http<'a> {
         headers.contains_any(names) || headers.may_be_underscored()
     }
 
-    /// Methods that the request names beside its own.
+    /// Methods that the request names in addition to its own.
     pub(crate) fn overrides(&self) -> impl Iterator<Item = &'a [u8]> {
         self.in_any_spelling(&OVERRIDES)
     }
 
-    /// Paths that the request names beside its own, perhaps with a scheme and host before and a query behind.
+    /// Paths that the request names in addition to its own. They may have a scheme, a host and a query.
     pub(crate) fn other_paths(&self) -> impl Iterator<Item = &'a [u8]> {
         self.in_any_spelling(&OTHER_PATHS)
     }
 
-    /// The values of these headers, also where something else stands for their hyphens.
+    /// The values of these headers, also in spellings with other characters for their hyphens.
     fn in_any_spelling(&self, names: &'static [Known]) -> impl Iterator<Item = &'a [u8]> {
         let headers = &self.request.headers;
         let fields = self.may_name_more(KnownSet::of(names)).then(|| headers.iter());

@@ -1,8 +1,8 @@
-//! The client that the trusted proxies in front saw.
+//! The client as the trusted proxies in front of attache saw it.
 //!
-//! Rule: begin with the connection's own address. As long as that is a trusted proxy, go to the entry that it wrote: the next one of
-//! `X-Forwarded-For`, from the right. The first address that isn't trusted is the client; what stands left of it could have been
-//! written by the client itself.
+//! Rule: begin with the connection's own address. As long as the address is a trusted proxy, take the entry that it
+//! wrote: the next one of `X-Forwarded-For`, from the right. The first address that isn't trusted is the client; the
+//! client itself could have written the entries left of it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,11 +12,11 @@ use crate::networks::Networks;
 
 const X_FORWARDED_FOR: Known = header::X_FORWARDED_FOR;
 
-/// `None` if it can't be determined: an entry that is not an address, or a connection without one.
+/// The client; `None` if it can't be determined: an entry is not an address, or the connection has none.
 pub(crate) fn client(connection: Option<IpAddr>, headers: &Fields, trusted: &Networks) -> Option<IpAddr> {
     let mut client = connection?;
     let lines = headers.get_all(X_FORWARDED_FOR);
-    // More than a few lines are rare.
+    // There are rarely more than a few lines.
     let lines: Vec<&[u8]> = lines.map(Value::as_bytes).collect();
     let entries = lines.iter().rev().flat_map(|line| line.rsplit(|&b| b == b','));
     for entry in entries {
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_entry_that_no_proxy_is_named_by_is_the_client() {
+    fn the_nearest_entry_that_is_no_trusted_proxy_is_the_client() {
         assert_eq!(seen("10.0.0.1", &["1.1.1.1"]).as_deref(), Some("1.1.1.1"));
         assert_eq!(seen("10.0.0.1", &["9.9.9.9, 1.1.1.1, 10.0.0.2"]).as_deref(), Some("1.1.1.1"));
         assert_eq!(seen("10.0.0.1", &["9.9.9.9", "1.1.1.1", "10.0.0.2:99"]).as_deref(), Some("1.1.1.1"));
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_no_proxy_stands_before_is_itself_whatever_it_writes() {
+    fn without_a_trusted_proxy_the_connections_address_is_the_client_whatever_it_writes() {
         assert_eq!(seen("8.8.8.8", &["10.0.0.7"]).as_deref(), Some("8.8.8.8"));
         assert_eq!(seen("8.8.8.8", &["junk"]).as_deref(), Some("8.8.8.8"));
     }
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_address_is_the_one_that_is_mapped() {
+    fn a_mapped_address_is_its_ipv4_address() {
         assert_eq!(seen("::ffff:10.0.0.1", &["::ffff:1.1.1.1"]).as_deref(), Some("1.1.1.1"));
     }
 

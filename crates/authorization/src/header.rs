@@ -1,8 +1,9 @@
 //! Conditions on headers.
 //!
-//! A header may stand there twice, as a list in one line, or again with underscores for its hyphens.
-//! CGI and its kin can't tell underscores from hyphens; some of them can't tell dots and other signs from hyphens either.
-//! attache can't know which of these the upstream reads. So all lines must agree; where they don't, the condition is unsure.
+//! A header may be there twice, as a list in one line, or again with underscores for its hyphens. CGI and similar
+//! interfaces can't distinguish underscores from hyphens, and some can't distinguish dots and other characters from
+//! hyphens either. attache can't know which of these the upstream reads. So all lines must agree; if they don't, the
+//! condition is unsure.
 
 use attache_config::model::HeaderCondition;
 use attache_http::is_spelling_of;
@@ -54,7 +55,7 @@ impl Header {
         })
     }
 
-    /// Another header is the same one to an upstream that takes `_` for `-`.
+    /// True if another header is the same one for an upstream that reads `_` as `-`.
     fn is_spelled_twice(&self, http: &Http<'_>) -> bool {
         let name = self.0.name.as_str();
         let is_other =

@@ -1,10 +1,9 @@
 //! Conditions on the host.
 //!
-//! A host has many spellings (RFC 9110 section 4.2.3): case makes no difference, nor a dot at the end, nor the default port.
-//! A pattern of routes takes them all.
-//! An expression is for the text as the client sent it.
-//! Where that doesn't match, and another spelling of the same host does, the condition is unsure, because attache can't know which one the
-//! upstream reads.
+//! A host has many spellings (RFC 9110 section 4.2.3): case, a dot at the end and the default port make no difference.
+//! A pattern of routes matches all of them. A regular expression is for the text as the client sent it. If it doesn't
+//! match that text, but another spelling of the same host, the condition is unsure, because attache can't know which
+//! one the upstream reads.
 
 use std::fmt::Write as _;
 
@@ -19,7 +18,7 @@ pub(crate) fn holds(pattern: &AccessHost, text: &str, name: &CanonicalHost<'_>, 
         AccessHost::Name(pattern) => host_matches(pattern, Some(name), port).into(),
         AccessHost::Text(regex) if regex.is_match(text) => Truth::Yes,
         AccessHost::Text(regex) => {
-            // Allocated for those few clients alone whose host is no text that the rule has.
+            // Allocated only for the few clients whose host doesn't match as a text.
             let mut plain =
                 if name.is_v6() { format!("[{}]", name.as_str()) } else { name.as_str().to_owned() };
             let is_default = ["http", "https"].iter().any(|scheme| default_port(scheme) == port);

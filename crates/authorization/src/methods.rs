@@ -1,7 +1,7 @@
 //! The methods of a rule.
 //!
-//! Methods have case (RFC 9110 section 9.1), but not to every upstream, and some upstreams take another method from a header.
-//! So only a request that names one method, spelled as in the rule, surely has it.
+//! Methods are case-sensitive (RFC 9110 section 9.1), but not for every upstream, and some upstreams take another
+//! method from a header. So a rule surely matches only a request that names one method, spelt as in the rule.
 
 use http::Method;
 
@@ -10,8 +10,8 @@ use crate::{
     truth::Truth,
 };
 
-/// Some methods. Those with a name of their own in RFC 9110 and RFC 5789 are also bits of a set, so that most requests are
-/// answered by one comparison.
+/// A set of methods. The methods of RFC 9110 and RFC 5789 are also bits of a number, so that most requests need one
+/// comparison.
 #[derive(Debug)]
 pub(crate) struct Methods {
     set: u16,
@@ -51,14 +51,14 @@ impl Methods {
             Kind::Extended if self.all.contains(&Method::CONNECT) => Truth::Unsure,
             Kind::Extended => Truth::No,
         };
-        // Programs differ about a list, or a method with something behind it.
+        // Programs differ about a list, or a method with text after it.
         let is_one = |value: &[u8]| value.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
         let other = |value: &[u8]| if is_one(value) { listed(value) } else { Truth::Unsure };
         http.overrides().fold(found, |found, value| found.agree(other(value)))
     }
 }
 
-/// The bit of a method in a set; none for a method that the `http` crate has no name for.
+/// The bit of a method; zero for a method that the `http` crate has no name for.
 #[inline]
 const fn bit(method: &Method) -> u16 {
     match *method {
@@ -94,7 +94,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_method_is_itself_and_no_other() {
+    fn every_method_matches_only_itself() {
         let own = Method::from_bytes(b"PURGE").unwrap();
         let all: Vec<Method> = NAMED.into_iter().chain([own]).collect();
         let client = Client::default();

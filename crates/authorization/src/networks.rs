@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use attache_config::model::AddressMatch;
 use attache_http::pattern::network;
 
-/// Some ranges. One of IPv4 never holds an address of IPv6 nor the other way round; an IPv4 address that is mapped into IPv6 counts as
-/// IPv4.
+/// Some ranges. A range of IPv4 never contains an IPv6 address, nor the reverse; an IPv4 address that is mapped into
+/// IPv6 counts as IPv4.
 #[derive(Debug)]
 pub(crate) struct Networks {
     v4: Vec<(u32, u32)>,
@@ -17,12 +17,12 @@ impl Networks {
     pub(crate) fn new(ranges: &[AddressMatch]) -> Self {
         let mut all = Self { v4: Vec::new(), v6: Vec::new() };
         for range in ranges {
-            // A mask is the network of an address whose bits are all set.
+            // The mask is the network of an address with all bits set.
             let mask = |ones: IpAddr| network(ones, range.prefix);
             match (network(range.network, range.prefix), mask([255; 4].into()), mask([255; 16].into())) {
                 (IpAddr::V4(wanted), IpAddr::V4(mask), _) => all.v4.push((mask.to_bits(), wanted.to_bits())),
                 (IpAddr::V6(wanted), _, IpAddr::V6(mask)) => all.v6.push((mask.to_bits(), wanted.to_bits())),
-                // `network` keeps the family.
+                // Not reachable: `network` keeps the family.
                 _ => {}
             }
         }
@@ -65,7 +65,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_hold_what_the_ranges_hold(ranges in prop::collection::vec((address(), 0_u8..=128), 0..4), other in address(), keep in 0_usize..4, bits in 0_u8..=128) {
+        fn they_contain_the_same_addresses_as_the_ranges(ranges in prop::collection::vec((address(), 0_u8..=128), 0..4), other in address(), keep in 0_usize..4, bits in 0_u8..=128) {
             let ranges: Vec<AddressMatch> = ranges
                 .into_iter()
                 .map(|(network, prefix)| {
@@ -74,7 +74,7 @@ mod tests {
                 })
                 .collect();
             let networks = Networks::new(&ranges);
-            // Also addresses that are near to a range.
+            // Also tests addresses near to a range.
             let near = ranges.get(keep).map(|range| network(range.network, bits));
             for address in [Some(other), near].into_iter().flatten() {
                 let expected = ranges.iter().any(|range| in_network(range, address));

@@ -1,7 +1,7 @@
 //! Patterns of paths, for paths that upstreams read in several ways.
 //!
-//! Each pattern is asked about the path as it was sent, and about every [`Reading`] of it, with both sides of the comparison read alike.
-//! Where the answers differ, attache can't know which resource is meant.
+//! Each pattern is compared with the path as it was sent, and with every [`Reading`] of it, where the pattern is read
+//! in the same way as the path. If the results differ, attache can't know which resource is meant.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ pub(crate) struct Path {
     loose: Loose,
 }
 
-/// How it is compared with a path that has no second reading, which most paths have not. The two usual patterns stand here a second
-/// time, since to find out what the pattern is took longer than to compare it.
+/// How it is compared with a path that has only one reading, like most paths. The two usual kinds of patterns are
+/// stored here a second time, since finding out the pattern's kind took longer than the comparison.
 #[derive(Debug)]
 #[repr(u8)]
 enum Plain {
@@ -62,7 +62,7 @@ impl Path {
             }
             PathPattern::Template(segments) => template(segments),
             PathPattern::Regex(regex) => {
-                // As large as the original may be, and half again for the other case.
+                // The original's size limit, and half of it more for the other case.
                 let build =
                     RegexBuilder::new(regex.as_str()).case_insensitive(true).size_limit(4 << 20).build();
                 Loose::Regex(build.ok())
@@ -76,7 +76,7 @@ impl Path {
         Self { plain, pattern: pattern.clone(), loose }
     }
 
-    /// Whether a path that has no second reading is meant.
+    /// Whether a path with only one reading matches.
     #[inline]
     pub(crate) fn matches_plain(&self, path: &str) -> Truth {
         match &self.plain {
@@ -86,7 +86,7 @@ impl Path {
         }
     }
 
-    /// Whether a path with this reading is meant.
+    /// Whether a path with these readings matches.
     pub(crate) fn matches(&self, path: &str, reading: &Reading) -> Truth {
         let literal = Truth::from(path_matches(&self.pattern, path));
         let all = match reading {
@@ -98,7 +98,7 @@ impl Path {
             let reading = all.get(at).or(all.first());
             reading.map_or((path, path), |(loose, lower)| (loose, lower))
         };
-        // A plain path is read in one way.
+        // A plain path has one reading.
         let ways = 0..all.len().max(1);
         let matched = |found: Truth, matched: bool| found.agree(matched.into());
         match &self.loose {
@@ -134,7 +134,7 @@ fn template(segments: &[Segment]) -> Loose {
     let mut patterns = vec![Vec::new(); READINGS];
     for segment in segments {
         let all = match segment {
-            // The last slash of a path means nothing to many.
+            // Many programs ignore the last slash of a path.
             Segment::Literal(text) if text.is_empty() => continue,
             Segment::Literal(text) => match loosen(&format!("/{text}")) {
                 Some(all) => all,
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_readers_read_in_two_ways_is_unsure() {
+    fn a_path_with_two_readings_is_unsure() {
         for path in [
             "/public/..%2Fadmin",
             "/public/..;/admin",
@@ -219,17 +219,17 @@ mod tests {
     }
 
     #[test]
-    fn readers_that_do_only_some_of_it_are_thought_of() {
+    fn readers_that_do_only_some_of_these_steps_are_covered() {
         for path in [
             // Cut and not decoded; in another case and not decoded.
             "/admin;x/..%2fpublic",
             "/ADMIN/..%2fpublic",
             "/ADMIN;a..O/..%2fa$ma$min/x",
-            // Decoded once and no more.
+            // Decoded only once.
             "/%2561dmin/..%25252fpublic",
             // Dots resolved before slashes are merged.
             "/ADMIN//%252e%252e/x",
-            // Decoded, with empty segments or parameters left where they are.
+            // Decoded, with empty segments or parameters kept.
             "/%61dmin//..",
             "/%61dmin/..;/x",
         ] {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_every_reader_reads_alike_is_sure() {
+    fn a_path_with_one_reading_is_sure() {
         assert_eq!(asked(&prefix("/v1"), "/v1/a%20b"), Truth::Yes);
         assert_eq!(asked(&prefix("/v1"), "/v1/a%2Fb"), Truth::Yes, "it stays below");
         assert_eq!(asked(&prefix("/v1"), "/v1/Users/"), Truth::Yes);
@@ -272,7 +272,7 @@ mod tests {
         }
 
         #[test]
-        fn a_denied_path_is_not_gone_round_by_encoding(
+        fn a_denied_path_can_not_be_bypassed_by_encoding(
             tail in "[a-zA-Z0-9/._-]{0,8}",
             encoded in prop::collection::vec(any::<bool>(), 6),
             upper in prop::collection::vec(any::<bool>(), 6),
@@ -286,7 +286,7 @@ mod tests {
                     path.push(c);
                 }
             }
-            // The rest must not climb out of it.
+            // The rest must not leave the denied path.
             let tail = tail.replace("..", "");
             let path = format!("{path}/{tail}");
             prop_assert_ne!(asked(&prefix("/admin"), &path), Truth::No, "{}", path);

@@ -32,9 +32,9 @@ pub struct Rule {
 /// The decision of the rules.
 #[derive(Clone, Copy, Debug)]
 pub enum Decision<'p> {
-    /// By this rule; `None` where there is no `allow`.
+    /// Allowed by this rule; `None` if there is no `allow`.
     Allowed(Option<&'p Rule>),
-    /// By this rule, which may be unsure; `None` where no rule of `allow` matches.
+    /// Denied by this rule, which may be unsure; `None` if no rule of `allow` matches.
     Denied(Option<&'p Rule>, Truth),
 }
 
@@ -83,7 +83,7 @@ impl AccessPolicy {
         self.jwt.as_ref()
     }
 
-    /// The service that is asked once the rules let a request through.
+    /// The authorizer that is asked after the rules have allowed a request.
     pub const fn external(&self) -> Option<&AuthorizerUse> {
         self.external.as_ref()
     }
@@ -118,12 +118,12 @@ impl AccessPolicy {
 }
 
 impl Decision<'_> {
-    /// The request is allowed.
+    /// True if the request is allowed.
     pub const fn is_allowed(self) -> bool {
         matches!(self, Self::Allowed(_))
     }
 
-    /// The rule's name; `None` where none decided.
+    /// The rule's name; `None` if no rule decided.
     pub fn rule(&self) -> Option<&Name> {
         match self {
             Self::Allowed(rule) | Self::Denied(rule, _) => rule.map(|rule| &rule.name),
@@ -131,7 +131,7 @@ impl Decision<'_> {
     }
 }
 
-/// For the operator: which rule, and where it stands.
+/// For the operator: the rule and its line.
 impl std::fmt::Display for Decision<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -1,8 +1,8 @@
 //! How the most lenient upstreams would read a path.
 //!
-//! What is sent on is the path that was matched. But upstreams decode `%2F` (once or more), take `\` for `/`, cut `;parameters` off, merge
-//! slashes and ignore case, each in its own way and in any combination. Some take `//name/` for an authority (RFC 3986 section 4.2), and
-//! some take letters for those that they look like or are folded to: `ａ` for `a`, the Kelvin sign for `k`.
+//! attache sends the path that it matched. But upstreams decode `%2F` (once or more), read `\` as `/`, cut off
+//! `;parameters`, merge slashes and ignore case, each in its own way and in any combination. Some read `//name/` as an
+//! authority (RFC 3986 section 4.2), and some replace letters by similar ones: `ａ` by `a`, the Kelvin sign by `k`.
 
 use std::borrow::Cow;
 
@@ -12,18 +12,18 @@ use percent_encoding::percent_decode;
 /// Rounds of decoding before a path counts as unreadable: `%252525`… is an attack.
 const ROUNDS: usize = 4;
 
-/// In how many ways a path is read: decoded from never to [`ROUNDS`] times, and each time with parameters or without, with or without
-/// empty segments, with its letters folded, and also without an authority in front.
+/// The number of ways in which a path is read: decoded zero to [`ROUNDS`] times, and each time with or without
+/// parameters, with or without empty segments, with its letters folded, and without an authority in front.
 pub(crate) const READINGS: usize = 6 * (ROUNDS + 1);
 
-/// How others read a path.
+/// How other programs read a path.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     /// As it was sent.
     Plain,
-    /// In several ways: [`READINGS`] texts, or one for all of them, each with its letters' case, and in lower case.
+    /// In several ways: [`READINGS`] texts, or one for all of them, each in its own case and in lower case.
     Loose(Vec<(String, String)>),
-    /// It can't be decided what it is.
+    /// Its readings can't be determined.
     Unreadable,
 }
 
@@ -32,7 +32,7 @@ impl Reading {
         if is_plain(path) {
             return Self::Plain;
         }
-        // Only its case can be read in two ways: such are the paths of gRPC.
+        // Only its case has two readings, as for the paths of gRPC.
         let lower = path.to_ascii_lowercase();
         if is_plain(&lower) {
             return Self::Loose(vec![(path.to_owned(), lower)]);
@@ -45,15 +45,16 @@ impl Reading {
     }
 }
 
-/// Nothing about it has a second reading: no case, no encoding, no parameters, no empty or dot segment, and no slash at its end.
+/// True if it has only one reading: no capital letters, no encoding, no parameters, no empty or dot segment, and no
+/// slash at its end.
 ///
-/// Every request that a rule about paths is asked about is looked at, so it is done without a branch for each byte: a short path by
-/// a table, a longer one sixteen pairs of neighbours at once.
+/// This runs for every request that meets a rule about paths, so it has no branch for each byte: a short path is
+/// checked by a table, a longer one by sixteen pairs of neighbours at once.
 pub(crate) fn is_plain(path: &str) -> bool {
     let bytes = path.as_bytes();
     let found = if let Some(last) = bytes.last_chunk::<17>() {
         let steps = bytes.windows(17).step_by(16);
-        // What is left of the last step is looked at again.
+        // The last step overlaps with the one before.
         bytes.first().is_some_and(|&byte| is_odd(byte))
             || steps.filter_map(<[u8]>::first_chunk::<17>).any(is_odd_chunk)
             || is_odd_chunk(last)
@@ -69,9 +70,9 @@ pub(crate) fn is_plain(path: &str) -> bool {
 
 /// The byte itself is odd.
 const ODD: u8 = 1;
-/// It is odd behind a slash.
+/// The byte is odd after a slash.
 const BEHIND_SLASH: u8 = 2;
-/// It is a slash: shifted right by one it asks for [`BEHIND_SLASH`] of the next byte.
+/// The byte is a slash: shifted right by one, this bit meets [`BEHIND_SLASH`] of the next byte.
 const SLASH: u8 = BEHIND_SLASH << 1;
 
 static CLASSES: [u8; 256] = {
@@ -111,14 +112,14 @@ const fn is_odd_pair(a: u8, b: u8) -> bool {
     (a == b'/') & ((b == b'/') | (b == b'.'))
 }
 
-/// A byte behind the first is odd, or a pair of neighbours.
+/// True if a byte after the first is odd, or a pair of neighbours.
 #[inline]
 fn is_odd_chunk<const BYTES: usize>(chunk: &[u8; BYTES]) -> bool {
     let pairs = chunk.iter().zip(chunk.iter().skip(1));
     pairs.fold(false, |found, (&a, &b)| found | is_odd(b) | is_odd_pair(a, b))
 }
 
-/// The path in a header that names another one: as it is, or in a URL. `None` where that could be any.
+/// The path in a header that names another path: the path itself, or that of a URL. `None` if it could be any path.
 pub(crate) fn path_of(value: &[u8]) -> Option<&str> {
     let path = std::str::from_utf8(value).ok()?.split(['?', '#']).next()?;
     let path = path
@@ -127,7 +128,7 @@ pub(crate) fn path_of(value: &[u8]) -> Option<&str> {
     path.starts_with('/').then_some(path)
 }
 
-/// All readings of a path; `None` where there is no end to its decoding, or it becomes no text.
+/// All readings of a path; `None` if its decoding doesn't end, or a result isn't a text.
 pub(crate) fn loosen(path: &str) -> Option<Vec<String>> {
     let mut all = Vec::with_capacity(READINGS);
     let mut bytes = path.as_bytes().to_vec();
@@ -137,7 +138,7 @@ pub(crate) fn loosen(path: &str) -> Option<Vec<String>> {
         {
             bytes = decoded;
         }
-        // Some servers end or split a text at a control character, and some read `%u0061` as a letter.
+        // Some servers end or split a text at a control character, and some decode `%u0061` to a letter.
         let wide = bytes.windows(2).any(|pair| pair.eq_ignore_ascii_case(b"%u"));
         if wide || bytes.iter().any(u8::is_ascii_control) {
             return None;
@@ -154,7 +155,7 @@ pub(crate) fn loosen(path: &str) -> Option<Vec<String>> {
     decode_once(&bytes).is_none().then_some(all)
 }
 
-/// Whether every reader finds the path below the prefix, where the path is written behind it.
+/// Whether every reader finds the path below the prefix, if the path is appended to the prefix.
 pub(crate) fn stays_below(prefix: &str, path: &str) -> bool {
     if prefix.is_empty() || is_plain(path) {
         return true;
@@ -165,7 +166,7 @@ pub(crate) fn stays_below(prefix: &str, path: &str) -> bool {
     loosen(&format!("{prefix}{path}")).is_some_and(|all| all.iter().all(|reading| below(reading)))
 }
 
-/// The path of `//authority/path`, also with more slashes in front (WHATWG's URLs); any other path as it is.
+/// The path of `//authority/path`, also with more slashes in front (WHATWG's URLs); any other path unchanged.
 fn behind_authority(text: &str) -> &str {
     let is_slash = |char: char| matches!(char, '/' | '\\');
     let rest = text.trim_start_matches(is_slash);
@@ -175,8 +176,8 @@ fn behind_authority(text: &str) -> &str {
     rest.find(is_slash).and_then(|at| rest.get(at..)).unwrap_or("/")
 }
 
-/// A text whose letters are those that others take them for: in the form NFKC, without characters that can't be seen, and both of the
-/// Turkish letters that are one with `i` in another case. `None` for one of ASCII.
+/// The text with its letters replaced as other programs do: in the form NFKC, without invisible characters, and with
+/// both Turkish letters that equal `i` in another case. `None` for an ASCII text.
 #[cold]
 fn folded(text: &str) -> Option<String> {
     const NFKC: ComposingNormalizerBorrowed<'static> = ComposingNormalizerBorrowed::new_nfkc();
@@ -185,9 +186,10 @@ fn folded(text: &str) -> Option<String> {
     (!text.is_ascii()).then(|| NFKC.normalize_iter(text.chars().filter(is_seen).map(fold)).collect())
 }
 
-/// A path without dot segments, with parameters cut off and slashes merged or not before that. No empty segment is left either way.
+/// A path without dot segments. Before these are resolved, parameters are cut off if `cut`, and slashes merged if
+/// `merge`. No empty segment is left in either case.
 fn resolve(text: &str, cut: bool, merge: bool) -> String {
-    // For a program that decodes first, an encoded query or fragment ends the path.
+    // For a program that decodes first, an encoded `?` or `#` ends the path.
     let text = if cut { text.split(['?', '#']).next().unwrap_or_default() } else { text };
     let mut segments: Vec<&str> = Vec::new();
     for segment in text.split(['/', '\\']).skip(1) {
@@ -203,7 +205,7 @@ fn resolve(text: &str, cut: bool, merge: bool) -> String {
     format!("/{}", segments.join("/"))
 }
 
-/// One round of percent-decoding; `None` where nothing is encoded.
+/// One round of percent-decoding; `None` if nothing is encoded.
 fn decode_once(bytes: &[u8]) -> Option<Vec<u8>> {
     match percent_decode(bytes).into() {
         Cow::Borrowed(_) => None,
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn no_reader_leaves_a_prefix_by_the_path_behind_it() {
+    fn for_no_reader_the_appended_path_leaves_the_prefix() {
         for path in ["/a", "/A/b/", "/a%2Fb", "/a//b", "/a;x", "/..a/b", "/a/..%2Fb", "/100%", "/", "/a%3Fb"]
         {
             assert!(stays_below("/check", path) && stays_below("", path), "{path}");

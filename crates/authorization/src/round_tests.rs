@@ -1,4 +1,4 @@
-//! Each kind of rule, and the ways round it.
+//! Each kind of rule, and attempts to bypass it.
 
 use crate::{
     AccessPolicy, Decision, Facts, Truth,
@@ -59,7 +59,7 @@ fn every_key_of_a_rule_must_match_and_of_a_list_one() {
 }
 
 #[test]
-fn what_stands_in_not_takes_away() {
+fn conditions_in_not_exclude_requests() {
     let policy = policy("allow: [{ client: 192.0.2.0/24, not: { client: 192.0.2.128/25, path: /admin/* } }]");
     assert!(allowed(&policy, &get("/"), &client("192.0.2.7:1", "")));
     assert!(!allowed(&policy, &get("/"), &client("192.0.2.200:1", "")));
@@ -71,7 +71,7 @@ fn what_stands_in_not_takes_away() {
 }
 
 #[test]
-fn an_identity_is_proven_or_it_is_none() {
+fn only_a_proven_identity_counts() {
     let anybody = policy("allow: [{ identity: '*' }]");
     assert!(passes(&anybody, &get("/")));
     assert!(!allowed(&anybody, &get("/"), &client("192.0.2.7:1", "")));
@@ -87,7 +87,7 @@ fn an_identity_is_proven_or_it_is_none() {
 }
 
 #[test]
-fn a_network_is_that_of_the_connection_whatever_headers_say() {
+fn a_network_matches_the_connections_address_whatever_headers_say() {
     let policy = policy("allow: [{ client: [10.0.0.0/8, fd00::/8] }]");
     assert!(allowed(&policy, &get("/"), &client("10.1.2.3:1", "")));
     assert!(allowed(&policy, &get("/"), &client("[::ffff:10.1.2.3]:1", "")));
@@ -97,7 +97,7 @@ fn a_network_is_that_of_the_connection_whatever_headers_say() {
 }
 
 #[test]
-fn a_forwarded_client_is_believed_from_trusted_proxies_alone() {
+fn a_forwarded_client_is_accepted_only_from_trusted_proxies() {
     let policy = policy(
         "trusted_proxies: 10.0.0.0/8\nallow: [{ forwarded_client: 198.51.100.0/24 }]\ndeny: [{ forwarded_client: 203.0.113.0/24 }]",
     );
@@ -105,9 +105,9 @@ fn a_forwarded_client_is_believed_from_trusted_proxies_alone() {
         allowed(&policy, &request("GET", "/", &[("x-forwarded-for", entries)]), &client(by, ""))
     };
     assert!(seen("10.0.0.1:1", "198.51.100.7"));
-    assert!(seen("10.0.0.1:1", "203.0.113.9, 198.51.100.7, 10.0.0.2"), "what is left of it is hearsay");
+    assert!(seen("10.0.0.1:1", "203.0.113.9, 198.51.100.7, 10.0.0.2"), "entries left of it are not trusted");
     assert!(!seen("10.0.0.1:1", "198.51.100.7, 203.0.113.9"));
-    assert!(!seen("192.0.2.1:1", "198.51.100.7"), "not a proxy of ours");
+    assert!(!seen("192.0.2.1:1", "198.51.100.7"), "not a trusted proxy");
     assert!(!seen("10.0.0.1:1", "unknown"), "in doubt it is denied");
     let doubled =
         request("GET", "/", &[("x-forwarded-for", "198.51.100.7"), ("x-forwarded-for", "203.0.113.9")]);
@@ -115,7 +115,7 @@ fn a_forwarded_client_is_believed_from_trusted_proxies_alone() {
 }
 
 #[test]
-fn a_method_is_not_gone_round_by_case_or_by_an_override() {
+fn a_rule_about_methods_can_not_be_bypassed_by_case_or_by_an_override() {
     let deny = policy("deny: [{ methods: [DELETE] }]");
     assert!(passes(&deny, &get("/")));
     assert!(!passes(&deny, &request("delete", "/", &[])));
@@ -136,14 +136,14 @@ fn a_method_is_not_gone_round_by_case_or_by_an_override() {
     assert!(passes(&allow, &request("POST", "/", &[])));
     assert!(!passes(&allow, &request("post", "/", &[])));
     assert!(!passes(&allow, &request("POST", "/", &[("x-http-method-override", "DELETE")])));
-    // A condition that could not be decided stays undecided, whatever else matches.
+    // An undecided condition stays undecided, even if all others match.
     let both = policy("allow: [{ methods: [POST], path: /a, headers: { x-a: b } }]");
     assert!(passes(&both, &request("POST", "/a", &[("x-a", "b")])));
     assert!(!passes(&both, &request("POST", "/a", &[("x-a", "b"), ("x-http-method-override", "DELETE")])));
 }
 
 #[test]
-fn a_path_is_not_gone_round_by_its_spelling() {
+fn a_rule_about_paths_can_not_be_bypassed_by_a_spelling() {
     let deny = policy("deny: [{ path: [/admin/*, /secret] }]");
     assert!(passes(&deny, &get("/administrator")));
     for target in [
@@ -185,7 +185,7 @@ fn a_path_is_not_gone_round_by_its_spelling() {
 }
 
 #[test]
-fn a_path_is_not_gone_round_by_a_header_that_names_another() {
+fn a_rule_about_paths_can_not_be_bypassed_by_a_header_that_names_another_path() {
     let deny = policy("deny: [{ path: /admin/* }]");
     let allow = policy("allow: [{ path: /public/* }]");
     for name in ["X-Original-URL", "x-rewrite-url", "X_Original_Url", "X_REWRITE_URL", "x.rewrite.url"] {
@@ -209,13 +209,13 @@ fn a_path_is_not_gone_round_by_a_header_that_names_another() {
 }
 
 #[test]
-fn an_identity_is_compared_as_it_stands_in_the_certificate() {
+fn an_identity_is_compared_as_the_certificate_has_it() {
     let exact = policy(&format!("allow: [{{ identity: '{WEB}' }}]"));
     let any = policy("allow: [{ identity: 'spiffe://cluster.local/ns/*/sa/web' }]");
     let dns = policy("allow: [{ identity: 'dns:api.shop.svc' }]");
     let passes = |policy: &AccessPolicy, name: &str| allowed(policy, &get("/"), &client("192.0.2.7:9", name));
     assert!(passes(&exact, WEB) && passes(&any, WEB) && passes(&dns, "api.shop.svc"));
-    // Scheme and trust domain have no case (SPIFFE-ID section 2), nor have DNS names.
+    // Scheme and trust domain are case-insensitive (SPIFFE-ID section 2), and so are DNS names.
     assert!(passes(&exact, "SPIFFE://Cluster.LOCAL/ns/shop/sa/web") && passes(&dns, "API.shop.svc"));
     for other in [
         "spiffe://cluster.local/ns/shop/sa/WEB",
@@ -254,7 +254,7 @@ fn an_identity_is_compared_as_it_stands_in_the_certificate() {
 }
 
 #[test]
-fn a_header_is_not_gone_round_by_doubling_or_underscores() {
+fn a_rule_about_headers_can_not_be_bypassed_by_doubling_or_underscores() {
     let deny = policy("deny: [{ headers: { x-role: guest } }]");
     let with = |headers: &[(&str, &str)]| request("GET", "/", headers);
     assert!(passes(&deny, &with(&[("x-role", "admin")])));
@@ -307,7 +307,7 @@ fn a_host_is_compared_in_one_form() {
     }
     assert!(!passes(&policy, &request("GET", "http://Admin.Shop.test/", &[("host", "admin.shop.test")])));
     assert!(passes(&policy, &get("/")));
-    // HTTP/1.0 without a Host: the upstream has a default, which could be any.
+    // HTTP/1.0 without a Host: the upstream uses its default host, which could be any.
     let nameless: RequestHead = http::Request::get("/").body(()).unwrap().into_parts().0.into();
     assert!(!passes(&policy, &nameless));
     assert!(!passes(&self::policy("allow: [{ host: shop.test }]"), &nameless));
@@ -324,7 +324,7 @@ fn a_tunnel_is_denied_by_every_rule_about_requests() {
     }
     assert!(passes(&policy("allow: [{ methods: [CONNECT], host: shop.test }]"), &tunnel));
     assert!(!passes(&policy("deny: [{ host: shop.test }]"), &tunnel));
-    assert!(passes(&policy("deny: [{ host: evil.test }]"), &tunnel), "where it goes can be seen");
+    assert!(passes(&policy("deny: [{ host: evil.test }]"), &tunnel), "its destination is visible");
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn opaque_bytes_are_denied_by_every_rule_that_needs_a_request() {
 }
 
 #[test]
-fn an_opaque_connection_whose_tls_ended_here_has_an_identity() {
+fn an_opaque_connection_whose_tls_was_terminated_has_an_identity() {
     let mut client = client("10.1.2.3:1", WEB);
     let by_name =
         policy(&format!("allow: [{{ identity: '{WEB}' }}]\ndeny: [{{ identity: 'dns:bad.test' }}]"));
@@ -402,7 +402,7 @@ fn explain_names_the_rule_that_decides_and_why_the_others_do_not() {
 }
 
 #[test]
-fn rules_are_the_same_wherever_they_stand_in_the_file() {
+fn rules_are_equal_whatever_their_line_in_the_file() {
     let a = config("allow: [{ path: /a }]");
     let b = config("# moved\nallow: [{ path: /a }]");
     assert_eq!(a.listeners[0].authorization, b.listeners[0].authorization);

@@ -23,7 +23,7 @@ pub(crate) fn config(authorization: &str) -> Config {
     attache_config::parse(&text, None, &|_| None).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// A request of HTTP/1.1, checked and normalized as the listener does.
+/// An HTTP/1.1 request, checked and normalized like in the listener.
 pub(crate) fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> RequestHead {
     let mut builder =
         http::Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(target);
@@ -35,7 +35,8 @@ pub(crate) fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> R
     }
     let mut parts = RequestHead::from(builder.version(Version::HTTP_11).body(()).unwrap().into_parts().0);
     check_request(&mut parts, false, true).unwrap();
-    // A path that the listener refuses is given as it is: rules must hold also where it is told to keep it.
+    // A path that the listener would refuse stays unchanged: rules must also hold if the listener is configured to keep
+    // it.
     let _ = normalize_uri(&mut parts.uri, attache_config::model::PathPolicy::default());
     parts
 }
@@ -51,7 +52,7 @@ pub(crate) fn client(address: &str, identity: &str) -> Client {
     }
 }
 
-/// Whether a request may go on.
+/// Whether a request is allowed.
 pub(crate) fn allowed(policy: &AccessPolicy, request: &RequestHead, client: &Client) -> bool {
     policy.decide(&Facts::of_request(request, client)).is_allowed()
 }

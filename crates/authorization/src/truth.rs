@@ -22,7 +22,7 @@ impl Truth {
         self.max(other)
     }
 
-    /// The contrary holds.
+    /// The opposite holds.
     pub(crate) const fn not(self) -> Self {
         match self {
             Self::No => Self::Yes,
@@ -31,12 +31,12 @@ impl Truth {
         }
     }
 
-    /// The combination of two readings.
+    /// The common result of two readings: unsure if they differ.
     pub(crate) fn agree(self, other: Self) -> Self {
         if self == other { self } else { Self::Unsure }
     }
 
-    /// "No" is not sure: there is more than what was looked at.
+    /// Makes "no" unsure, because not everything was visible.
     pub(crate) const fn no_is_unsure(self) -> Self {
         match self {
             Self::No => Self::Unsure,

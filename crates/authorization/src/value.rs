@@ -1,4 +1,4 @@
-//! What a value of a header or a claim must be.
+//! Compares a value of a header or a claim with a pattern.
 
 use attache_config::model::ValuePattern;
 
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_of_pattern_takes_its_values_and_no_others() {
+    fn each_kind_of_pattern_matches_its_values_and_no_others() {
         let regex = regex::Regex::new("^(?:a+)$").unwrap();
         for (pattern, value, expected) in [
             (ValuePattern::Present, "", Truth::Yes),

@@ -1,7 +1,7 @@
 //! The messages of `envoy.service.auth.v3`, as far as they are used.
 //!
-//! Sources: envoy/service/auth/v3/{external_auth,attribute_context}.proto, envoy/config/core/v3/{base,address}.proto. What becomes header
-//! fields is read as bytes: it need not be UTF-8.
+//! Sources: envoy/service/auth/v3/{external_auth,attribute_context}.proto, envoy/config/core/v3/{base,address}.proto.
+//! Texts that become header fields are read as bytes, because they may not be UTF-8.
 
 use prost::Message;
 use std::collections::BTreeMap;
@@ -103,7 +103,8 @@ pub(super) struct TlsSession {
     pub(super) sni: String,
 }
 
-/// `CheckResponse`. Of the answers in its `oneof` the last one counts; this reads each that is there, and the status decides.
+/// `CheckResponse`. By protobuf's rules the last answer in its `oneof` counts; this reads each of them, and the status
+/// decides.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct CheckResponse {
     #[prost(message, optional, tag = "1")]

@@ -1,12 +1,12 @@
-//! External authorization: another service decides over a request or connection.
+//! External authorization: another service decides about a request or connection.
 //!
 //! **Rule.** The service gets the request as the upstream would get it, after the token and the rules have allowed it.
 //! Its answer decides: a denial is sent to the client with its status, body and headers; a permission may change headers
 //! and parameters.
 //! Without an answer the request is refused, unless the config has `failure_mode: open`.
 //!
-//! **Trust.** Only headers of `upstream_headers` are taken from an answer to the upstream, and what a client sends
-//! under these names is removed, whatever the service answers. So an upstream can believe them.
+//! **Trust.** Only headers of `upstream_headers` pass from an answer to the upstream. Headers of these names from the
+//! client are removed, whatever the service answers. So an upstream can trust them.
 //!
 //! **Source.** `envoy.service.auth.v3` and Envoy's `ext_authz` filter, in its gRPC and its HTTP form, and for opaque connections its
 //! network filter of the same name. Differences are in docs/authorization.md.
@@ -37,12 +37,12 @@ pub struct External {
 }
 
 impl External {
-    /// `service` is the config's, with no attempt after the first.
+    /// `service` is the upstream in the config, without retries.
     pub const fn new(config: Authorizer, service: Service) -> Self {
         Self { config, service }
     }
 
-    /// What the config says.
+    /// Its part of the config.
     pub const fn config(&self) -> &Authorizer {
         &self.config
     }

@@ -1,6 +1,7 @@
 //! Parameters of a query that an authorizer sets and removes.
 //!
-//! A name is compared decoded (`%61` is `a`, `+` a space), so that no other spelling of a parameter stays. The others stay as they are.
+//! Names are compared after decoding (`%61` is `a`, `+` a space), so that no other spelling of a parameter stays. Other
+//! parameters stay unchanged.
 
 use std::fmt::Write as _;
 
@@ -9,10 +10,9 @@ use http::{Uri, uri::PathAndQuery};
 
 use attache_http::form_decoded;
 
-/// Takes away `remove`, then puts `set` at the end in place of all of the same name.
+/// Removes `remove`, then adds `set` at the end, in place of all parameters of the same names.
 ///
-/// # Errors
-/// What came out is no query.
+/// # Errors The result is not a valid query.
 pub(super) fn edit(
     request: &mut RequestHead,
     set: &[(String, String)],
@@ -21,7 +21,7 @@ pub(super) fn edit(
     if set.is_empty() && remove.is_empty() {
         return Ok(());
     }
-    // Some upstreams read `;` as they read `&`.
+    // Some upstreams read `;` like `&`.
     let goes = |pair: &str| {
         pair.split(';').any(|part| {
             let name = form_decoded(part.split_once('=').map_or(part, |(name, _)| name).as_bytes());
@@ -44,8 +44,8 @@ pub(super) fn edit(
     Ok(())
 }
 
-/// A name or value as the authorizer wrote it, which is encoded already where it has `%` with two digits (Envoy sends
-/// it as it is). What could end it, or begin another parameter, is encoded.
+/// Encodes a name or value from the authorizer. A `%` with two digits counts as encoded already (Envoy sends it
+/// unchanged). Characters that could end it, or begin another parameter, are encoded.
 fn encode(text: &str, kept: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
     let bytes = text.as_bytes();

@@ -1,4 +1,4 @@
-//! What an authorizer gets of a request or connection.
+//! The part of a request or connection that an authorizer gets.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
 
@@ -18,7 +18,7 @@ use crate::reading::stays_below;
 /// Envoy's header that says whether the body in the question is only a part.
 const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
 
-/// Begins the names of the context's headers in the HTTP form. No client may send such.
+/// The prefix of the context's headers in the HTTP form. No client may send such headers.
 const CONTEXT: &str = "x-attache-context-";
 
 /// One request or connection.
@@ -30,7 +30,7 @@ pub struct Question<'a> {
     pub request: Option<&'a RequestHead>,
     /// The beginning of its body, if the authorizer gets it.
     pub body: Option<&'a Excerpt>,
-    /// What the config adds.
+    /// The context that the config adds.
     pub context: &'a [(Name, Name)],
     /// The listener, for logs and traces.
     pub listener: &'a Name,
@@ -41,7 +41,7 @@ pub struct Question<'a> {
 pub struct Excerpt {
     /// Its bytes.
     pub bytes: Bytes,
-    /// There is more.
+    /// The body is longer.
     pub partial: bool,
 }
 
@@ -108,8 +108,9 @@ impl Question<'_> {
         }
     }
 
-    /// As an HTTP request. `None` if there is no request, or no path: the authorizer could not distinguish it from another. Also where
-    /// the authorizer could read a path outside of `prefix`, which is none of those that it decides by.
+    /// As an HTTP request. `None` if there is no request or no path, because the authorizer could not distinguish it
+    /// from other requests. Also `None` if the authorizer could read a path outside of `prefix`, since it decides only
+    /// about paths below it.
     pub(super) fn http_request(
         &self,
         config: &Authorizer,
@@ -149,7 +150,7 @@ impl Question<'_> {
     }
 }
 
-/// How a WebSocket over HTTP/2 (RFC 8441) is asked for in HTTP/1.1.
+/// The method of the request; for a WebSocket over HTTP/2 (RFC 8441) it is that of HTTP/1.1.
 fn method(head: &RequestHead) -> &Method {
     if head.protocol.is_some() { &Method::GET } else { &head.method }
 }
@@ -168,8 +169,8 @@ fn host(head: &RequestHead) -> String {
     head.headers.get(HOST).map(text).or_else(of_uri).unwrap_or_default()
 }
 
-/// The headers in the question, by their names in lower case. Lines of one name are joined, so that none is hidden. What attache itself
-/// says in headers, a client can't say, also not to an authorizer that takes `_` for `-`.
+/// The headers in the question, by their names in lower case. Lines of one name are joined, so that none is hidden. A
+/// client can't send the headers that attache itself adds, not even to an authorizer that reads `_` as `-`.
 fn told(headers: &Fields, wanted: &[HeaderMatch]) -> BTreeMap<String, String> {
     let mut told: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in headers {
@@ -189,18 +190,18 @@ fn told(headers: &Fields, wanted: &[HeaderMatch]) -> BTreeMap<String, String> {
     told
 }
 
-/// A name, in any spelling, under which attache tells an authorizer something.
+/// True for a name, in any spelling, of a header that attache itself adds for the authorizer.
 fn is_said_here(name: &str) -> bool {
     let begin = name.as_bytes().get(..CONTEXT.len());
     begin.is_some_and(|begin| is_spelling_of(begin, CONTEXT)) || is_spelling_of(name.as_bytes(), PARTIAL_BODY)
 }
 
-/// A value that is not UTF-8 stays in its place, and equals no text.
+/// A value as text. A value that is not UTF-8 is kept, but equals no other text.
 fn text(value: Value<'_>) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
-/// Fields of the message itself, which is another one where an authorizer is asked or answers.
+/// True for fields of the HTTP message itself, which don't belong in the message to or from an authorizer.
 pub(super) fn is_of_the_message(name: &str) -> bool {
     name == "expect" || is_framing(name)
 }

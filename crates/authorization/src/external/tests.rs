@@ -1,5 +1,5 @@
 #![allow(clippy::indexing_slicing, reason = "tests")]
-//! What an authorizer is told, and what its answers change.
+//! The data that an authorizer gets, and the changes of its answers.
 
 use attache_config::model::{Authorizer, HeaderMatch, Name};
 use attache_http::{Client, Proven};
@@ -65,7 +65,7 @@ fn applied(answer: OkHttpResponse, request: &mut RequestHead) -> Result<(), Stri
 }
 
 #[test]
-fn an_authorizer_is_told_who_asks_for_what() {
+fn an_authorizer_gets_the_client_and_the_request() {
     let client = Client {
         address: Some("[::ffff:10.0.0.7]:4711".parse().unwrap()),
         local: Some("10.0.0.1:8443".parse().unwrap()),
@@ -124,7 +124,7 @@ fn an_authorizer_is_told_who_asks_for_what() {
 }
 
 #[test]
-fn only_headers_of_the_list_are_told() {
+fn only_headers_of_the_list_are_sent_to_the_authorizer() {
     let mut config = config();
     config.request_headers = vec![
         HeaderMatch::Exact(HeaderName::from_static("authorization")),
@@ -139,7 +139,7 @@ fn only_headers_of_the_list_are_told() {
 }
 
 #[test]
-fn a_client_says_nothing_in_attaches_name() {
+fn a_client_can_not_send_attaches_own_headers() {
     let spoofed = [
         ("x-envoy-auth-partial-body", "false"),
         ("x_envoy_auth_partial_body", "false"),
@@ -163,7 +163,7 @@ fn a_client_says_nothing_in_attaches_name() {
 }
 
 #[test]
-fn what_a_client_sends_in_the_authorizers_name_never_stays() {
+fn headers_that_the_authorizer_sets_never_come_from_the_client() {
     let spoofed: &[(&str, &str)] =
         &[("X-User", "root"), ("x_user", "root"), ("x-groups", "wheel"), ("x-other", "1")];
     let mut request = head("GET", "/", spoofed);
@@ -192,7 +192,7 @@ fn what_a_client_sends_in_the_authorizers_name_never_stays() {
 }
 
 #[test]
-fn an_answer_changes_only_what_the_config_lets_it_and_never_the_framing() {
+fn an_answer_changes_only_what_the_config_allows_and_never_the_framing() {
     let mut request = head(
         "GET",
         "/p?role=x&a=1",
@@ -220,7 +220,7 @@ fn an_answer_changes_only_what_the_config_lets_it_and_never_the_framing() {
 }
 
 #[test]
-fn an_answer_that_can_be_read_in_two_ways_or_not_at_all_is_none() {
+fn an_answer_that_is_ambiguous_or_unreadable_is_no_answer() {
     let split = OkHttpResponse {
         headers: vec![option("x-user", b"a\r\nx: y", None, 2)],
         ..OkHttpResponse::default()
@@ -240,7 +240,7 @@ fn an_answer_that_can_be_read_in_two_ways_or_not_at_all_is_none() {
 }
 
 #[test]
-fn a_denial_is_the_authorizers_and_whatever_is_wrong_with_it_is_a_denial_too() {
+fn a_denial_comes_from_the_authorizer_and_an_invalid_denial_is_still_a_denial() {
     let denial = |answer: CheckResponse| match Verdict::of_message(answer, &config()).unwrap() {
         Verdict::Denied(denial) => *denial,
         Verdict::Granted(granted) => panic!("{granted:?}"),
@@ -302,7 +302,7 @@ proptest::proptest! {
     }
 }
 
-/// The one way in which the client's value may come back: the authorizer says it.
+/// The only way in which the client's value may come back: the authorizer sends it.
 fn granted_user_is(bytes: &[u8]) -> bool {
     bytes.windows(4).any(|window| window == b"root")
 }
@@ -330,7 +330,7 @@ fn no_answer_opens_a_tunnel_that_it_denies() {
 }
 
 #[test]
-fn an_answer_that_contradicts_itself_or_has_no_meaning_lets_nobody_through() {
+fn a_contradictory_or_meaningless_answer_allows_no_request() {
     for answer in [
         CheckResponse { denied_response: Some(DeniedHttpResponse::default()), ..CheckResponse::default() },
         CheckResponse { error_response: Some(DeniedHttpResponse::default()), ..CheckResponse::default() },

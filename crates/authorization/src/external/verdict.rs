@@ -19,11 +19,11 @@ use super::{
 pub enum Verdict {
     /// The request goes on, with these changes.
     Granted(Box<Granted>),
-    /// The client is answered so.
+    /// The client gets this denial.
     Denied(Box<Denial>),
 }
 
-/// What the client of a denied request is answered.
+/// The answer to the client of a denied request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Denial {
     /// Its status, 200 to 599.
@@ -32,11 +32,11 @@ pub struct Denial {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Its body.
     pub body: Bytes,
-    /// What the authorizer said to the operator, or why it was not asked.
+    /// The authorizer's message for the operator, or why it was not asked.
     pub detail: String,
 }
 
-/// What changes in a request that may go on, and in its response.
+/// The changes of an allowed request and of its response.
 #[derive(Debug, Default)]
 pub struct Granted {
     headers: Vec<Change>,
@@ -64,17 +64,16 @@ enum AppendAction {
 }
 
 impl Verdict {
-    /// Reads a `CheckResponse` as it stands on the wire, without gRPC's frame.
+    /// Reads the bytes of a `CheckResponse`, without gRPC's frame.
     ///
-    /// # Errors
-    /// It is none, or one that can't be carried out.
+    /// # Errors It isn't a `CheckResponse`, or its changes aren't possible.
     pub fn of_bytes(message: &[u8], config: &Authorizer) -> Result<Self, String> {
         let answer = CheckResponse::decode(message).map_err(|error| error.to_string())?;
         Self::of_message(answer, config)
     }
 
-    /// The denial as the client of this request may get it.
-    /// For a CONNECT a 2xx status would mean that the tunnel is open (RFC 9110 section 9.3.6, RFC 8441 section 5).
+    /// The denial in the form for the client of this request. For a CONNECT a 2xx status would mean that the tunnel is
+    /// open (RFC 9110 section 9.3.6, RFC 8441 section 5).
     pub(super) fn to(mut self, request: Option<&RequestHead>) -> Self {
         if let Self::Denied(denial) = &mut self
             && request.is_some_and(|request| request.method == Method::CONNECT)
@@ -105,8 +104,7 @@ impl Verdict {
 
     /// Reads an answer of the HTTP form.
     ///
-    /// # Errors
-    /// Its status says that it isn't one.
+    /// # Errors Its status says that it isn't an answer.
     pub fn of_http(answer: &Answer, config: &Authorizer) -> Result<Self, String> {
         let status = answer.status;
         let all = |wanted: &dyn Fn(&str) -> bool| -> Vec<Change> {
@@ -131,7 +129,7 @@ impl Verdict {
             };
             return Ok(Self::Granted(Box::new(granted)));
         }
-        // Those from 600 on have no meaning.
+        // Statuses from 600 on have no meaning.
         if status.as_u16() >= 500 || status.is_informational() {
             return Err(format!("it answered {status}"));
         }
@@ -141,7 +139,7 @@ impl Verdict {
         Ok(Self::Denied(Box::new(Denial { status, headers, body, detail: format!("it answered {status}") })))
     }
 
-    /// A request that can't be put into a question: it is denied.
+    /// The denial of a request that can't be sent to the authorizer.
     pub(super) fn unaskable() -> Self {
         Self::Denied(Box::new(Denial {
             status: StatusCode::FORBIDDEN,
@@ -188,7 +186,8 @@ impl Granted {
         })
     }
 
-    /// Changes a request on its way to the upstream. What the client sent under names that the authorizer may set is removed.
+    /// Changes a request on its way to the upstream. The client's own headers with names that the authorizer may set
+    /// are removed.
     ///
     /// # Errors
     /// The authorizer's changes can't be sent.
@@ -205,7 +204,7 @@ impl Granted {
         query::edit(request, &self.set_query, &self.remove_query)
     }
 
-    /// Fields that go no further, neither as headers nor in trailers.
+    /// Fields that are removed, from headers and from trailers.
     pub fn removed(&self) -> &[HeaderName] {
         &self.remove
     }
@@ -215,7 +214,7 @@ impl Granted {
         self.response.iter().for_each(|change| change.apply(headers));
     }
 
-    /// Something of the response changes.
+    /// True if the response changes.
     pub fn changes_response(&self) -> bool {
         !self.response.is_empty()
     }
@@ -237,7 +236,8 @@ fn is_one_of(name: &str, wanted: &[HeaderMatch]) -> bool {
     wanted.iter().any(|wanted| wanted.matches(name))
 }
 
-/// A field of an answer; `None` is a field that must not be changed: pseudo-headers, and what says where a message ends.
+/// A field of an answer; `None` for a field that must not be changed: pseudo-headers, and fields that say where a
+/// message ends.
 fn field(option: HeaderValueOption) -> Result<Option<Change>, String> {
     let Some(header) = option.header else { return Ok(None) };
     if header.key.starts_with(b":") {
@@ -248,7 +248,7 @@ fn field(option: HeaderValueOption) -> Result<Option<Change>, String> {
     let value = if header.raw_value.is_empty() { &header.value } else { &header.raw_value };
     let value = HeaderValue::from_bytes(value).map_err(|_| format!("the value of `{name}` is none"))?;
     let how = match (option.append, option.append_action) {
-        // The older way to say it.
+        // The older field for the same action.
         (Some(m::BoolValue { value: true }), _) | (None, 0) => AppendAction::Append,
         (None, 1) => AppendAction::AddIfAbsent,
         (None, 3) => AppendAction::OverwriteIfExists,

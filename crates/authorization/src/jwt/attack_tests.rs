@@ -1,6 +1,6 @@
-//! What is believed, and the list of what must not be: each attack on tokens that is known, against keys of every kind.
+//! Tokens that are accepted, and those that must not be: every known attack on tokens, against keys of every kind.
 //!
-//! Tokens are signed here with `aws-lc-rs` itself and put together by hand, so that no library refuses to make a bad one.
+//! Tokens are signed with `aws-lc-rs` itself and assembled by hand, so that no library refuses to make a bad one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use super::{Issuer, KeySet, TokenError, Verifier};
 
 pub(super) const ISSUER: &str = "https://id.shop.test";
 
-/// Keys of every kind, and the set that tells of them.
+/// Keys of every kind, and the set of their public keys.
 pub(super) struct Signers {
     pub(super) rsa: RsaKeyPair,
     p256: EcdsaKeyPair,
@@ -207,7 +207,7 @@ fn the_algorithm_is_the_keys_and_never_the_tokens() {
             refused(&verifier, none, &bearer(&token));
         }
     }
-    // HS256 with whatever of the public keys could be taken for a secret.
+    // HS256 with every form of the public keys that could be used as a secret.
     let set = signers.set();
     let secrets: [&[u8]; 4] = [
         signers.rsa.public_key().as_ref(),
@@ -281,7 +281,7 @@ fn a_signature_is_whole_and_over_these_bytes() {
         "a.b.c".to_owned(),
         "null".to_owned(),
         String::new(),
-        // The signature that a verifier takes that forgets to look at r and s (CVE-2022-21449).
+        // A verifier that doesn't check r and s accepts this signature (CVE-2022-21449).
         zeros("ES256", "p256", 64),
         zeros("ES384", "p384", 96),
         zeros("EdDSA", "ed", 64),
@@ -322,14 +322,14 @@ fn a_token_is_for_us_from_the_issuer_and_now() {
     {
         assert!(verifier.verify(&WANTED(), &bearer(&signers.token(&head, &right))).is_ok(), "{right}");
     }
-    // The last of two claims is the one that counts to one reader, the first to another.
+    // Of two equal claims one reader uses the last, and another the first.
     let doubled = format!(r#"{{"exp":1,{}"#, &claims().to_string()[1..]);
     refused(&verifier, "two exp", &bearer(&signers.text_token(&head, &doubled)));
     refused(&verifier, "no object", &bearer(&signers.text_token(&head, "[]")));
 }
 
 #[test]
-fn what_is_not_understood_or_too_long_is_refused() {
+fn a_token_that_is_not_understood_or_too_long_is_refused() {
     let signers = Signers::new();
     let verifier = verifier(&signers);
     let head = json!({ "alg": "RS256", "kid": "rsa", "crit": ["b64"], "b64": false });
@@ -383,7 +383,7 @@ fn two_tokens_are_refused_and_one_is_found_in_each_place() {
     let optional = JwtUse { required: false, ..WANTED() };
     assert!(verifier.verify(&optional, &get("/", &[])).unwrap().is_none());
     let bad = get("/", &[("authorization", "Bearer a.b.c".into())]);
-    assert!(verifier.verify(&optional, &bad).is_err(), "a bad token is no missing one");
+    assert!(verifier.verify(&optional, &bad).is_err(), "a bad token is not a missing token");
 }
 
 #[test]
@@ -403,7 +403,7 @@ fn a_remembered_token_ends_on_time_and_with_its_keys() {
 }
 
 #[test]
-fn an_unknown_key_has_the_set_asked_for_again_and_no_keys_refuse() {
+fn an_unknown_key_makes_attache_load_the_set_again_and_without_keys_tokens_are_refused() {
     let signers = Signers::new();
     let issuer = Arc::new(Issuer::new(provider(&signers.set())).unwrap());
     let verifier = Verifier::new(std::slice::from_ref(&issuer));
@@ -420,7 +420,7 @@ fn an_unknown_key_has_the_set_asked_for_again_and_no_keys_refuse() {
 }
 
 #[test]
-fn a_set_without_a_key_of_use_is_none() {
+fn a_set_without_a_usable_key_is_invalid() {
     let keys = Signers::new().set()["keys"].clone();
     let (rsa, shared) = (keys[0].clone(), keys[4].clone());
     let set = |keys: Value| KeySet::parse(json!({ "keys": keys }).to_string().as_bytes());
@@ -431,7 +431,7 @@ fn a_set_without_a_key_of_use_is_none() {
         changed
     };
     assert!(set(json!([])).is_err());
-    assert!(set(json!([shared])).is_err(), "a secret is no public key");
+    assert!(set(json!([shared])).is_err(), "a secret is not a public key");
     assert!(set(json!([changed("use", "enc".into())])).is_err());
     assert!(set(json!([changed("key_ops", json!(["encrypt"]))])).is_err());
     assert!(set(json!([changed("alg", "HS256".into())])).is_err());
@@ -441,7 +441,7 @@ fn a_set_without_a_key_of_use_is_none() {
 }
 
 #[test]
-fn the_upstream_is_told_what_was_claimed_and_never_what_the_client_writes() {
+fn the_upstream_gets_the_claims_and_never_the_clients_own_headers() {
     let signers = Signers::new();
     let verifier = verifier(&signers);
     let mut request = bearer(&signers.good());
@@ -459,7 +459,7 @@ fn the_upstream_is_told_what_was_claimed_and_never_what_the_client_writes() {
         request.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
     headers.sort();
     assert_eq!(headers, ["cookie: a=b; c=d", "x-roles: staff,admin", "x-user: ann"]);
-    // What no trailer may have.
+    // The fields that no trailer may have.
     let mut claimed: Vec<_> = verifier.claim_headers(&WANTED()).map(http::HeaderName::as_str).collect();
     claimed.sort_unstable();
     assert_eq!(claimed, ["x-roles", "x-user"]);

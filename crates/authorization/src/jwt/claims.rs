@@ -1,4 +1,4 @@
-//! What a verified token claims.
+//! The claims of a verified token, for rules and headers.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -17,7 +17,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// The value of `name`, or of `part.part`; a name with dots of its own (a URL) comes first.
+    /// The value of `name`, or of `part.part`; a claim whose own name has dots (a URL) takes precedence.
     fn get(&self, name: &str) -> Option<&Value> {
         fn inside<'v>(map: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
             map.get(name).or_else(|| {
@@ -30,7 +30,7 @@ impl Claims {
         inside(&self.all, name)
     }
 
-    /// Whether the claim has one of the values. A claim that isn't there has none.
+    /// Whether the claim has one of the values. A missing claim has none.
     pub(crate) fn holds(&self, wanted: &ClaimCondition, form: ClaimForm) -> Truth {
         wanted.any.iter().fold(Truth::No, |found, (pattern, not)| {
             let holds = match form {
@@ -46,18 +46,18 @@ impl Claims {
         })
     }
 
-    /// Whether the claim, an item of its list, or a word of it is meant.
+    /// Whether the claim, an item of its list, or one of its words matches.
     fn has(&self, name: &str, pattern: &ValuePattern) -> Truth {
         let word = if is_of_words(name) { Truth::Yes } else { Truth::Unsure };
         let is_word = |part: &str| matches(pattern, part.as_bytes()) == Truth::Yes;
-        // Some issuers separate words by another sign, and some readers take it for a blank.
+        // Some issuers separate words by another character, and some readers accept it like a space.
         let separates = |char: char| char.is_whitespace() || matches!(char, ',' | ';' | '|');
         let text = |text: &str| match matches(pattern, text.as_bytes()) {
             Truth::No if text.contains(' ') && text.split(' ').any(is_word) => word,
             Truth::No if text.contains(separates) && text.split(separates).any(is_word) => Truth::Unsure,
             whole => whole,
         };
-        // A list or an object among the items has no text.
+        // A list or an object among the items is not a text.
         let one = |value: &Value| match value {
             Value::String(value) => text(value),
             Value::Bool(_) | Value::Number(_) => text(&value.to_string()),
@@ -70,7 +70,7 @@ impl Claims {
         }
     }
 
-    /// The claim as a header's value; `None` where there is none, or it is no text.
+    /// The claim as a header's value; `None` if there is none, or it is not a text.
     pub(crate) fn header(&self, name: &str) -> Option<HeaderValue> {
         let text = match self.get(name)? {
             Value::String(text) => Cow::Borrowed(text.as_str()),
@@ -93,11 +93,11 @@ pub(crate) enum ClaimForm {
     Any,
     /// A text, as a whole.
     Text,
-    /// A list with such an item, which is a text, as a whole.
+    /// A list, of which one item is a text that matches as a whole.
     Item,
 }
 
-/// The value is a text, and the pattern is for all of it.
+/// Whether the value is a text that matches as a whole.
 fn whole(value: &Value, pattern: &ValuePattern) -> Truth {
     value.as_str().map_or(Truth::No, |text| matches(pattern, text.as_bytes()))
 }

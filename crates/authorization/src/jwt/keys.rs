@@ -22,14 +22,14 @@ use serde_json::{Map, Value};
 
 use super::unique::UniqueObject;
 
-/// Counts key sets, so that what was verified with one isn't believed with the next.
+/// Counts key sets, so that a token which was verified with one set isn't accepted with the next.
 static VERSIONS: AtomicU64 = AtomicU64::new(1);
 
 /// An issuer's keys as they are now.
 #[derive(Debug)]
 pub struct Keys {
     now: ArcSwapOption<KeySet>,
-    /// Why the last load failed; nothing where it succeeded.
+    /// Why the last load failed; `None` if it succeeded.
     failure: ArcSwapOption<String>,
     wanted: AtomicBool,
     kept: Arc<AtomicBool>,
@@ -45,7 +45,7 @@ impl Drop for RefreshPermit {
     }
 }
 
-/// A JWK set of which only keys that can be used are left.
+/// The usable keys of a JWK set.
 #[derive(Debug)]
 pub struct KeySet {
     pub(crate) version: u64,
@@ -91,7 +91,7 @@ impl Refused {
 }
 
 impl Keys {
-    /// Those of the config; a file is read, a URL has yet to be asked.
+    /// The keys of the config: a file is read; a set of an upstream is loaded later.
     pub(crate) fn new(config: &JwtProvider) -> Result<Self, KeySetError> {
         let set = match &config.keys {
             JwtKeys::Inline(text) => Some(KeySet::parse(text.as_bytes())?),
@@ -116,29 +116,30 @@ impl Keys {
         self.now.load()
     }
 
-    /// There are keys.
+    /// True if there are keys.
     pub fn are_there(&self) -> bool {
         self.now.load().is_some()
     }
 
-    /// These are the keys from now on. True if the load before failed.
+    /// Replaces the keys. True if the load before has failed.
     pub fn put(&self, set: KeySet) -> bool {
         self.now.store(Some(Arc::new(set)));
         self.failure.swap(None).is_some()
     }
 
-    /// They could not be loaded; those that are there stay. True if the load before did not fail for the same cause.
+    /// Records that they could not be loaded; the old keys stay. True if the load before did not fail for the same
+    /// cause.
     pub fn failed(&self, why: &str) -> bool {
         let before = self.failure.swap(Some(Arc::new(why.to_owned())));
         before.is_none_or(|before| *before != why)
     }
 
-    /// Why the last load failed; nothing where it succeeded.
+    /// Why the last load failed; `None` if it succeeded.
     pub fn failure(&self) -> Option<Arc<String>> {
         self.failure.load_full()
     }
 
-    /// A token has a key that isn't known: the set should be asked for again.
+    /// A token names an unknown key: requests that the set is loaded again.
     pub(crate) fn want(&self) {
         self.wanted.store(true, Ordering::Relaxed);
     }
@@ -148,18 +149,17 @@ impl Keys {
         (!self.kept.swap(true, Ordering::Acquire)).then(|| RefreshPermit(self.kept.clone()))
     }
 
-    /// Whether the set should be requested again. Clears the request.
+    /// Whether the set should be loaded again. Clears the request.
     pub fn take_wanted(&self) -> bool {
         self.wanted.swap(false, Ordering::Relaxed)
     }
 }
 
 impl KeySet {
-    /// Reads a JWK set (RFC 7517 section 5). Keys that aren't for signatures of the algorithms that are known are left out, as readers
-    /// must; a symmetric key is no public key, and never one of ours.
+    /// Reads a JWK set (RFC 7517 section 5). Keys that aren't for signatures of known algorithms are left out, as the
+    /// RFC requires; a symmetric key is not a public key, and is never used.
     ///
-    /// # Errors
-    /// It is none, or no key of it can be used.
+    /// # Errors It isn't a JWK set, or none of its keys is usable.
     pub fn parse(text: &[u8]) -> Result<Self, KeySetError> {
         if text.len() > JwtKeys::MAX_SET_BYTES {
             return Err(KeySetError(format!("longer than {} bytes", JwtKeys::MAX_SET_BYTES)));
@@ -176,7 +176,7 @@ impl KeySet {
         Ok(Self { version: VERSIONS.fetch_add(1, Ordering::Relaxed), keys })
     }
 
-    /// The claims of a token, and until when it may be believed (Unix time).
+    /// The claims of a token, and until when it is valid (Unix time).
     pub(crate) fn verify(
         &self,
         token: &str,
@@ -185,23 +185,24 @@ impl KeySet {
     ) -> Result<(Map<String, Value>, Duration), Refused> {
         let header = decode_header(token).map_err(|error| Refused::new(format!("no JWT: {error}")))?;
         let says = members_of_head(token)?;
-        // Also where it is null, which the library takes for none.
+        // Also if it is null, which the library treats as absent.
         if says.contains_key("crit") {
             return Err(Refused::new("it asks for extensions (`crit`) that are not known"));
         }
-        // Both are of encrypted tokens (RFC 7516): another reader would decrypt or unpack the payload before it reads it.
+        // Both belong to encrypted tokens (RFC 7516): another reader would decrypt or unpack the payload first.
         if says.contains_key("enc") || says.contains_key("zip") {
             return Err(Refused::new("it says that it is encrypted or compressed (`enc`, `zip`)"));
         }
         let mut fitting = self.keys.iter().filter(|key| key.algorithms.contains(&header.alg)).filter(|key| {
             match (&header.kid, &key.id) {
                 (Some(wanted), Some(id)) => wanted == id,
-                // A key without a name could be meant by any (RFC 7515 section 4.1.4).
+                // A token without `kid` may use any key, and a key without a name may be for any token (RFC 7515
+                // section 4.1.4).
                 (None, _) | (_, None) => true,
             }
         });
         let mut last = None;
-        // A set has a handful of keys. More would only make each verification slow.
+        // A set has only a few keys. More would only make each verification slow.
         for key in fitting.by_ref().take(8) {
             match decode::<UniqueObject>(token, &key.decoding, &validation(config, header.alg)) {
                 Ok(data) => return believed(data.claims.0, config, now),
@@ -215,7 +216,7 @@ impl KeySet {
     }
 }
 
-/// What the head says, member by member.
+/// The members of the head.
 fn members_of_head(token: &str) -> Result<Map<String, Value>, Refused> {
     let head = token.split('.').next().unwrap_or_default();
     let text = URL_SAFE_NO_PAD.decode(head).map_err(|error| Refused::new(format!("no JWT: {error}")))?;
@@ -238,18 +239,18 @@ fn validation(config: &JwtProvider, algorithm: Algorithm) -> Validation {
     validation
 }
 
-/// The library has looked at the claims by the system's clock; what is remembered is looked at by `until`.
+/// Checks the claims again after the library, which uses the system's clock; a remembered token is checked by `until`.
 fn believed(
     claims: Map<String, Value>,
     config: &JwtProvider,
     now: Duration,
 ) -> Result<(Map<String, Value>, Duration), Refused> {
-    // One issuer, as a text: a list of issuers is no issuer (RFC 7519 section 4.1.1).
+    // `iss` must be one text: a list of issuers is not valid (RFC 7519 section 4.1.1).
     if claims.get("iss").and_then(Value::as_str) != Some(&*config.issuer) {
         return Err(Refused::new("its `iss` is another"));
     }
     let end = claims.get("exp").and_then(Value::as_f64).filter(|end| end.is_finite() && *end >= 0.0);
-    // A time beyond every clock counts as never.
+    // A time that no clock reaches counts as "never ends".
     let end = end.ok_or_else(|| Refused::new("its `exp` is no time"))?.min(1e15);
     let until = Duration::from_secs_f64(end).saturating_add(config.clock_skew);
     if until < now {
@@ -258,10 +259,10 @@ fn believed(
     Ok((claims, until))
 }
 
-/// An Ed25519 key for which anybody finds signatures: a point whose multiples are eight points at most (RFC 8032 section 5.1).
-/// aws-lc verifies with any point.
+/// True for an Ed25519 key for which anybody can find signatures: a point with at most eight multiples (RFC 8032
+/// section 5.1). aws-lc accepts any point.
 fn is_of_small_order(x: &str) -> bool {
-    /// The y of such points, without the sign of x; also those that are above the field's prime.
+    /// The y coordinates of such points, without the sign of x; also those above the field's prime.
     const POINTS: [&str; 7] = [
         "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
         "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",

@@ -1,14 +1,15 @@
-//! Tokens (JWT, RFC 7519; JWS, RFC 7515): which are believed, and what they claim.
+//! Tokens (JWT, RFC 7519; JWS, RFC 7515): which are accepted, and their claims.
 //!
-//! **Rule.** The key decides how a token is verified, never the token: a key of the set is for one family of algorithms, HMAC and `none`
-//! are for none of them, and `jwk`, `jku`, `x5u` and `x5c` in a token's head are not looked at. A token must name the provider's issuer, an
-//! audience of ours, an end that hasn't come (`exp` must be there) and no begin that hasn't (`nbf`). A token that asks for extensions
-//! (`crit`) is refused, since none is known here (RFC 7515 section 4.1.11). Two tokens where one is meant are refused, and so is a token
-//! in which a member of an object stands twice.
+//! **Rule.** The key decides how a token is verified, never the token: each key of the set is for one family of
+//! algorithms, HMAC and `none` are never accepted, and `jwk`, `jku`, `x5u` and `x5c` in a token's head are ignored. A
+//! token must name the provider's issuer, one of the configured audiences, and an end in the future (`exp` is
+//! required); its begin (`nbf`), if any, must have passed. A token that asks for extensions (`crit`) is refused, since
+//! attache knows none (RFC 7515 section 4.1.11). A request with two tokens in place of one is refused, and so is a
+//! token with a member twice in one object.
 //!
-//! A verified token is remembered until it ends or the keys change, so that a client that sends the same one with every request is verified
-//! once on each worker. It is found by a hash with a key of the process's own, and then compared as a whole: a cryptographic digest of a
-//! usual token costs as much as the rest of a call.
+//! A verified token is remembered until it ends or the keys change, so that a token which a client sends with every
+//! request is verified only once on each worker. It is found by a hash with a random key of the process, and then
+//! compared as a whole: a cryptographic digest of a typical token would cost as much as the rest of a call.
 
 #[cfg(test)]
 mod attack_table_tests;
@@ -40,25 +41,25 @@ pub use self::{
     keys::{KeySet, KeySetError, Keys, RefreshPermit},
 };
 
-/// Tokens that one worker remembers of one provider, and their bytes.
+/// The most tokens of one provider that one worker remembers, and the most bytes of them.
 const REMEMBERED: usize = 1024;
 const REMEMBERED_BYTES: usize = 1 << 20;
 
 /// One issuer of tokens, shared by all workers.
 #[derive(Debug)]
 pub struct Issuer {
-    /// What the config says of it.
+    /// Its part of the config.
     pub config: JwtProvider,
     /// Its keys.
     pub keys: Keys,
 }
 
-/// Why a request's token is not believed.
+/// Why a request's token is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenError {
     /// There is none, and one is required.
     Missing,
-    /// There is one that isn't good; the reason is for the operator.
+    /// The token is not valid; the text is for the operator.
     Invalid(String),
     /// The issuer's keys are not available yet.
     NoKeys(String),
@@ -74,17 +75,17 @@ pub struct Verifier {
 struct Remembered {
     version: u64,
     tokens: HashMap<Box<str>, (Rc<Claims>, Duration)>,
-    /// Of all tokens that were put in since it was empty.
+    /// The bytes of all tokens that were added since it was empty.
     bytes: usize,
 }
 
 impl Verifier {
-    /// For these issuers, in the config's order.
+    /// A verifier for these issuers, in the config's order.
     pub fn new(issuers: &[Arc<Issuer>]) -> Self {
         Self { issuers: issuers.iter().map(|issuer| (issuer.clone(), RefCell::default())).collect() }
     }
 
-    /// The claims of the request's token; `None` where it has none and needs none.
+    /// The claims of the request's token; `None` if it has none and needs none.
     ///
     /// # Errors
     /// Why the request is refused.
@@ -156,7 +157,7 @@ impl Verifier {
         Ok(())
     }
 
-    /// The issuers whose tokens are looked for.
+    /// The issuers that the rules accept.
     fn wanted(&self, wanted: &JwtUse) -> impl Iterator<Item = &(Arc<Issuer>, RefCell<Remembered>)> {
         wanted.providers.iter().filter_map(|&index| self.issuers.get(index))
     }
@@ -178,7 +179,8 @@ impl Verifier {
         }
     }
 
-    /// Headers in which tokens are looked for, of the issuers that are used: no other spelling of them passes, and none in trailers.
+    /// Headers that may contain tokens of the used issuers. Other spellings of these headers, and trailers with these
+    /// names, are removed.
     pub fn token_headers(&self, wanted: &JwtUse) -> impl Iterator<Item = &HeaderName> {
         self.wanted(wanted).flat_map(|(issuer, _)| &issuer.config.from).filter_map(|place| match place {
             TokenPlace::Header(name, _) => Some(name),
@@ -186,17 +188,16 @@ impl Verifier {
         })
     }
 
-    /// Headers of claims, which no client may send, of the issuers that are used.
+    /// Headers for claims of the used issuers. No client may send them.
     pub fn claim_headers(&self, wanted: &JwtUse) -> impl Iterator<Item = &HeaderName> {
         self.wanted(wanted).flat_map(|(issuer, _)| issuer.config.claim_headers.iter().map(|(name, _)| name))
     }
 }
 
 impl Issuer {
-    /// An issuer whose keys are those of the config, or have yet to come.
+    /// An issuer with the keys of the config; keys of an upstream are loaded later.
     ///
-    /// # Errors
-    /// What the config has is no JWK set.
+    /// # Errors The config doesn't have a valid JWK set.
     pub fn new(config: JwtProvider) -> Result<Self, KeySetError> {
         Ok(Self { keys: Keys::new(&config)?, config })
     }

@@ -1,10 +1,11 @@
-//! Where tokens stand in a request, and how they are taken off it.
+//! Where tokens are in a request, and how they are removed from it.
 //!
-//! **Rule.** A token that an upstream could find in one of these places is found here, too: what is overlooked here goes on without
-//! having been verified where no token is required. So bytes are looked at and not text, names are compared as lenient readers do
-//! (decoded, without regard to case, `.`, `[` and a space for `_`, blanks around them, up to a NUL), and separators that only some readers
-//! know (`;` in a query, `,` in a cookie) separate. A scheme is found wherever it stands in a line, whatever separates it from the token.
-//! The token itself is taken as it stands there: a JWT needs no encoding anywhere.
+//! **Rule.** attache must find every token that an upstream could find in one of these places: if no token is required,
+//! an overlooked token would pass without verification. So attache reads bytes and not text, compares names like a
+//! lenient reader (decoded, case-insensitive, with `.`, `[` and a space as `_`, without spaces around them, up to a
+//! NUL), and accepts separators that only some readers know (`;` in a query, `,` in a cookie). A scheme is found
+//! anywhere in a line, with any separator before the token. The token itself is used without decoding: a JWT never
+//! needs encoding.
 
 use attache_config::model::TokenPlace;
 use attache_wire::{Fields, RequestHead, header::COOKIE};
@@ -12,7 +13,7 @@ use http::{Uri, uri::PathAndQuery};
 
 use attache_http::form_decoded;
 
-/// Stands for a value whose meaning is unclear: it is verified, and refused, as a token.
+/// Replaces a value whose meaning is unclear: it is verified as a token, and so refused.
 const DOUBTFUL: &[u8] = b",";
 
 /// The only token of a request.
@@ -49,7 +50,7 @@ fn in_place<'r>(place: &TokenPlace, request: &'r RequestHead, found: &mut dyn Fn
     }
 }
 
-/// The token of a header's line, behind its scheme where it has one.
+/// The token in a header's line, after its scheme if it has one.
 fn of_line<'v>(prefix: &str, line: &'v [u8]) -> Option<&'v [u8]> {
     let scheme = prefix.trim_ascii_end();
     let line = line.trim_ascii();
@@ -60,10 +61,11 @@ fn of_line<'v>(prefix: &str, line: &'v [u8]) -> Option<&'v [u8]> {
         && head.eq_ignore_ascii_case(scheme.as_bytes())
         && ends_word(rest)
     {
-        // Blanks that only some readers know, and `:` or `=`, are left in the token, which is then refused.
+        // White space that only some readers know, and `:` or `=`, stay in the token, which is then refused.
         return Some(rest.trim_ascii());
     }
-    // Credentials of two schemes in one line (RFC 9110 section 11.6.2 has no such list), or a scheme behind what some readers skip.
+    // A line may have credentials of two schemes (RFC 9110 section 11.6.2 has no such list), or characters before the
+    // scheme that some readers skip.
     let mut places = line.windows(scheme.len()).enumerate().skip(1);
     let is_there = places.any(|(at, word)| {
         let behind = line.get(at + scheme.len()..).unwrap_or_default();
@@ -72,12 +74,12 @@ fn of_line<'v>(prefix: &str, line: &'v [u8]) -> Option<&'v [u8]> {
     is_there.then_some(DOUBTFUL)
 }
 
-/// A word ends before these bytes: what comes first isn't a character of a token (RFC 9110 section 5.6.2).
+/// True if a word ends before these bytes: the first one isn't a character of a token (RFC 9110 section 5.6.2).
 fn ends_word(behind: &[u8]) -> bool {
     behind.first().is_none_or(|byte| !byte.is_ascii_alphanumeric() && !b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
-/// The value of a pair of this name, and of what some reader would take for further pairs in it.
+/// The value of a pair with this name, and of further pairs that a lenient reader would find in it.
 fn in_pair<'v>(name: &str, pair: &'v [u8], separator: u8, found: &mut dyn FnMut(&'v [u8])) {
     let mut rest = Some(pair);
     while let Some(pair) = rest {
@@ -91,7 +93,7 @@ fn in_pair<'v>(name: &str, pair: &'v [u8], separator: u8, found: &mut dyn FnMut(
     }
 }
 
-/// A name as the most lenient reader would read it.
+/// Compares a name like the most lenient reader.
 fn is_named(name: &str, key: &[u8]) -> bool {
     let key = form_decoded(key);
     let key = key.split(|byte| *byte == 0).next().unwrap_or_default().trim_ascii();
@@ -146,7 +148,7 @@ fn remove_parameter(name: &str, uri: &mut Uri) {
     }
     let target =
         if left.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), left.join("&")) };
-    // Parts of a valid target are a valid target.
+    // A part of a valid target is a valid target.
     if let Ok(target) = target.parse::<PathAndQuery>() {
         let mut parts = uri.clone().into_parts();
         parts.path_and_query = Some(target);

@@ -35,7 +35,7 @@ fn verifier(signers: [&Signers; 2], places: Vec<TokenPlace>) -> Verifier {
 }
 
 #[test]
-fn a_token_that_no_issuer_believes_does_not_go_on_beside_a_good_one() {
+fn a_token_that_no_issuer_accepts_does_not_pass_beside_a_good_one() {
     let (ours, theirs) = (Signers::new(), Signers::new());
     let (good, evil) = (format!("Bearer {}", ours.good()), Signers::new().good());
     let partner = theirs.token(&json!({ "alg": "RS256", "kid": "rsa" }), &with("iss", PARTNER.into()));
@@ -50,7 +50,7 @@ fn a_token_that_no_issuer_believes_does_not_go_on_beside_a_good_one() {
             assert!(ask(&[("authorization", &good), ("x-partner", &partner)]).unwrap().is_some());
             for bad in [&*evil, "a.b.c", "", &good[7..]] {
                 let found = ask(&[("authorization", &good), ("x-partner", bad)]);
-                // The token of one issuer in the other's place is the same token, which was verified.
+                // Here the place of the other issuer has the same token, which was verified.
                 if bad == &good[7..] {
                     assert!(found.is_ok(), "{found:?}");
                 } else {
@@ -78,7 +78,7 @@ fn a_key_that_names_its_algorithm_verifies_no_other() {
 }
 
 #[test]
-fn issuers_that_look_in_the_same_place_share_its_token() {
+fn issuers_that_read_the_same_place_share_its_token() {
     let (ours, theirs) = (Signers::new(), Signers::new());
     let partner = theirs.token(&json!({ "alg": "RS256", "kid": "rsa" }), &with("iss", PARTNER.into()));
     let place = TokenPlace::Header(http::header::AUTHORIZATION, "Bearer ".into());
@@ -87,7 +87,7 @@ fn issuers_that_look_in_the_same_place_share_its_token() {
     for token in [&ours.good(), &partner] {
         let request = request(&[("authorization", &format!("Bearer {token}"))]);
         assert!(verifier.verify(&wanted, &request).unwrap().is_some());
-        // A second one in the cookie, which only the first issuer looks for.
+        // The cookie has a second token, which only the first issuer reads.
         let headers = [("authorization", &*format!("Bearer {partner}")), ("cookie", "session=a.b.c")];
         assert!(verifier.verify(&wanted, &self::request(&headers)).is_err());
     }

@@ -1,7 +1,7 @@
 //! JSON in which no object has a member twice.
 //!
-//! Of two members with one name some readers take the first and others the last (RFC 8259 section 4).
-//! So a token that has one means two things (RFC 7515 section 4, RFC 7519 section 4).
+//! If an object has two members of one name, some readers use the first and others the last (RFC 8259 section 4). So
+//! such a token has two meanings (RFC 7515 section 4, RFC 7519 section 4).
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-/// An object of which this is true, at every depth.
+/// An object without duplicate members, at every depth.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Unique")]
 pub(super) struct UniqueObject(pub(super) Map<String, Value>);
 
-/// A value of which this is true.
+/// A value without duplicate members.
 struct Unique(Value);
 
 impl TryFrom<Unique> for UniqueObject {
@@ -85,7 +85,7 @@ impl<'de> Visitor<'de> for Reader {
         let mut all = Map::new();
         while let Some((name, Unique(value))) = members.next_entry::<String, _>()? {
             if all.insert(name, value).is_some() {
-                // Its name is the client's: it isn't repeated in the log.
+                // The client chose the member's name, so the log doesn't show it.
                 return Err(de::Error::custom("a member is there twice"));
             }
         }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_read_as_it_stands_and_with_a_member_twice_it_is_none() {
+    fn an_object_is_read_unchanged_and_one_with_a_member_twice_is_refused() {
         for text in ["{}", r#"{"a":1,"b":[{"a":null},-1,1.5,18446744073709551615,true,"x"],"A":{"a":{}}}"#] {
             let UniqueObject(found) = serde_json::from_str(text).unwrap();
             assert_eq!(Value::Object(found), serde_json::from_str::<Value>(text).unwrap(), "{text}");

@@ -121,7 +121,7 @@ impl Attacks {
                 get("/", &[("authorization", &[one, b", ", two].concat())]),
             ],
         );
-        // Each of these would go on unverified where no token is required.
+        // Each of these would pass without verification if no token is required.
         let bad = "eyJhbGciOiJub25lIn0.e30.";
         self.add(
             "a bad token that only some readers find: ` session =`, `Session=`, `a=b, session=`, `access%5Ftoken=`, `a;access_token=`, `access.token=`, `access[token=`, `Access_Token=`, `access_token%00x=`; behind `Bearer` a tab, a no-break space, `:` or `=`; `Bearer` behind other credentials; bytes that are no text in the line",

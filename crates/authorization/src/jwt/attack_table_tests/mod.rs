@@ -1,5 +1,5 @@
-//! The table of attacks in `docs/authorization.md`: each row is tried here, in all its variants, and the answer that stands there is the
-//! one that was given. `UPDATE_DOCS=1` writes the table.
+//! The table of attacks in `docs/authorization.md`: each row is tried here in all its variants, and the table shows the
+//! real answers. `UPDATE_DOCS=1` writes the table.
 
 mod claims;
 
@@ -161,7 +161,7 @@ impl Attacks {
         self.tokens("a `kid` that is a path, an address, SQL, or unknown", why, tokens);
         let doubled = {
             let mut set = self.ours.set();
-            // The same name for an encryption key, and for one of another kind.
+            // The same `kid` for an encryption key, and for a key of another kind.
             let mut other = self.theirs.set()["keys"][0].clone();
             other["use"] = "enc".into();
             let mut oct = set["keys"][4].clone();
@@ -206,7 +206,7 @@ impl Attacks {
         self.with_set("an RSA key with an exponent of 2048 bits", why, set(&n, &huge), &forged);
     }
 
-    /// Keys of the set that are no keys.
+    /// Invalid keys in the set.
     fn points(&mut self) {
         let message = format!("{}.{}", b64(head("ES256", "p256").to_string()), b64(claims().to_string()));
         let zeros = |size: usize| b64(vec![0; size]);
@@ -214,7 +214,7 @@ impl Attacks {
         let other = self.theirs.set()["keys"][1].clone();
         let points = [
             (zeros(32), zeros(32)),
-            // Of two points on the curve, which is none.
+            // The coordinates of two points together are no point of the curve.
             (ours["x"].as_str().unwrap().to_owned(), other["y"].as_str().unwrap().to_owned()),
             (b64([0xff; 32]), b64([0xff; 32])),
             (zeros(0), zeros(0)),
@@ -231,7 +231,7 @@ impl Attacks {
                 self.with_set(what, why, set.clone(), &format!("{message}.{signature}"));
             }
         }
-        // With each of these points every fourth or eighth of such signatures is good, whatever is signed.
+        // With each of these points every fourth or eighth of such signatures is valid, whatever is signed.
         let mut signed = [0_u8; 64];
         signed[0] = 1;
         for (point, times) in [(zeros(32), 24), (b64([&[1_u8][..], &[0; 31]].concat()), 1)] {
@@ -377,7 +377,7 @@ impl Attacks {
             .iter()
             .map(|attack| {
                 let mut set = attack.set.clone().unwrap_or_else(|| usual.clone());
-                // A set without a key of use is none at all: there is always a good one beside.
+                // A set without a usable key is invalid, so there is always a good key as well.
                 set["keys"].as_array_mut().unwrap().push(attacks.theirs.set()["keys"][3].clone());
                 let verifier = Verifier::new(&[Arc::new(Issuer::new(provider(&set)).unwrap())]);
                 if attack.set.is_none() {
@@ -401,7 +401,7 @@ impl Attacks {
                 (attack.what, answer, attack.why)
             })
             .fold(Vec::new(), |mut rows, row| {
-                // Attacks with a set each are one row.
+                // Attacks that need different sets are still one row.
                 if rows.last() != Some(&row) {
                     rows.push(row);
                 }
@@ -434,9 +434,9 @@ fn the_table_of_attacks_in_the_documentation_is_what_happens() {
     }
 }
 
-/// What must be believed, so that the table isn't true for a verifier that refuses everything.
+/// Tokens that must be accepted, so that the table isn't true for a verifier that refuses everything.
 #[test]
-fn what_is_within_the_rules_is_believed() {
+fn a_token_that_obeys_the_rules_is_accepted() {
     let signers = Signers::new();
     let verifier = Verifier::new(&[Arc::new(Issuer::new(provider(&signers.set())).unwrap())]);
     for right in [
@@ -458,7 +458,7 @@ fn what_is_within_the_rules_is_believed() {
             assert!(found.is_ok(), "{right} {found:?}");
         }
     }
-    // A set with keys that nobody here knows, and some that are no keys at all, still has the others.
+    // A set with unknown and invalid keys still has the others.
     let mut set = signers.set();
     let odd = json!([
         { "kty": "AKP", "alg": "ML-DSA-65", "kid": "pq", "pub": "AA" },
