@@ -25,7 +25,7 @@ pub(crate) struct Checker<'a> {
     pub(crate) problems: &'a mut Problems,
     /// The key whose value is checked.
     pub(crate) key: Option<Place>,
-    /// Keys of the last mapping in which something was wrong.
+    /// Keys of the last mapping whose values were wrong.
     pub(crate) wrong: Vec<String>,
     /// Where the values of the last mapping are, by their key.
     pub(crate) keys: serde_json::Map<String, Value>,
@@ -58,7 +58,7 @@ impl Checker<'_> {
         })
     }
 
-    /// Nothing would be wrong with this node.
+    /// True if the checker would report nothing about this node.
     fn fits(&self, node: &Node, schema: &Value) -> bool {
         let mut problems = Problems::default();
         let (wrong, keys) = (Vec::new(), serde_json::Map::new());
@@ -103,7 +103,8 @@ impl Checker<'_> {
         }
     }
 
-    /// The alternatives of one key differ in shape; where several are scalars, the first that takes the text has it.
+    /// The alternatives of one key differ in shape. If several are scalars, the first one that accepts the text is
+    /// used.
     fn any_of(&mut self, node: &Node, alternatives: &[Value]) -> Option<Value> {
         let shape = Shape::of(node)?;
         let root = self.root;
@@ -122,7 +123,7 @@ impl Checker<'_> {
                 self.unfit(node, &all);
                 None
             }
-            // The only word of this key says little of what else there is.
+            // Help that names only the key's one word would hide its other forms.
             [only] if alternatives.len() > 1 && self.is_another_word(node, only) => {
                 let all: Vec<&Value> =
                     alternatives.iter().map(|alternative| resolve(root, alternative)).collect();
@@ -156,7 +157,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The schema has one word, and this is neither that nor like it.
+    /// True if the schema has one word, and the node is neither this word nor similar to it.
     fn is_another_word(&self, node: &Node, schema: &Value) -> bool {
         let Kind::Scalar(scalar) = &node.kind else { return false };
         let words = words(resolve(self.root, schema));
@@ -265,7 +266,7 @@ impl Checker<'_> {
         let names = schema.get("propertyNames").and_then(|names| names.get("format"));
         let of_keys = names.and_then(Value::as_str).and_then(Syntax::of);
         let mut values = Vec::with_capacity(entries.len());
-        // A name without anything below it.
+        // The last name without a value: the lines after it may belong to it.
         let mut above: Option<&str> = None;
         for Entry { key, place, value } in entries {
             if let Some(above) = above
@@ -289,11 +290,12 @@ impl Checker<'_> {
         Value::Array(values)
     }
 
-    /// The value of a free key. A key of the expected section is hardly a name that a user chooses: its line belongs to the name above.
+    /// The value of a free key. If the name is spelt like a key of the expected section, its line most likely belongs
+    /// to the name above.
     fn named(&mut self, key: &str, place: Place, value: &Node, of: &Value) -> Option<Value> {
         let before = self.problems.mark();
         let checked = self.check_value(place, value, of);
-        // An upstream may have any name; what looks like its address is one.
+        // An upstream may have any name, `timeout` too: then its value looks like an address.
         let is_value = match &value.kind {
             Kind::Scalar(scalar) => !scalar.text.contains([':', '/', '.']),
             Kind::Sequence(_) => true,
@@ -317,7 +319,7 @@ impl Checker<'_> {
         let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
         let mut values = serde_json::Map::new();
         let (mut wrong, mut places) = (Vec::new(), serde_json::Map::new());
-        // Keys that were probably meant by unknown ones.
+        // Known keys that unknown keys most likely mean.
         let mut meant: Vec<&str> = Vec::new();
         for Entry { key, place, value } in entries {
             let before = self.problems.mark();
@@ -342,7 +344,7 @@ impl Checker<'_> {
                     let above =
                         above.map(|above| format!("if it belongs to `{above}:` above, indent it deeper"));
                     let kept = (value.is_anchored && std::ptr::eq(schema, self.root))
-                        .then(|| format!("call it `x-{key}` if it only holds what `*` and `<<` stand for"));
+                        .then(|| format!("call it `x-{key}` if it only holds values for `*` and `<<`"));
                     let comment = key.starts_with("//").then(|| "a comment begins with `#`".to_owned());
                     common_mistakes::no_space(key)
                         .or(comment)
@@ -439,7 +441,7 @@ impl Checker<'_> {
             {
                 Some(SMALLEST.to_owned())
             }
-            // An address, as if there were only one.
+            // An address alone, in place of a mapping of names.
             Kind::Scalar(scalar)
                 if scalar.text.contains("://")
                     && !scalar.secret
@@ -455,7 +457,7 @@ impl Checker<'_> {
                     (is_path && takes_path).then(|| format!("`{{ path: {} }}`", shown(scalar)))
                 })
             }
-            // `-to: a` is a mapping with a strange key.
+            // YAML reads `-to: a` as a mapping with the key `-to`.
             Kind::Mapping(entries) => entries
                 .first()
                 .and_then(|first| first.key.strip_prefix('-'))
@@ -463,7 +465,7 @@ impl Checker<'_> {
                 .or_else(|| {
                     let lists = schemas.iter().any(|schema| accepts(schema, Shape::Sequence));
                     let first = entries.first().filter(|_| lists)?;
-                    Some(format!("expected {expected}: a dash begins each of them, `- {}: …`", first.key))
+                    Some(format!("expected {expected}: each item begins with a dash, `- {}: …`", first.key))
                 }),
             _ => None,
         };
@@ -482,6 +484,6 @@ impl Checker<'_> {
     }
 }
 
-/// What a file that is no mapping could have meant.
+/// Help for a file that is not a mapping.
 const SMALLEST: &str =
     "a config is a mapping of keys: the smallest is `upstreams: { orders: https://orders.internal:8443 }`";

@@ -1,5 +1,5 @@
-//! What an error about something else would hide: keys in the wrong column, words without a space between them, and values in words of
-//! another program.
+//! Mistakes that would otherwise cause an error about something else: keys in the wrong column, missing spaces, and
+//! values in the words of another program.
 
 use serde_json::Value;
 
@@ -8,8 +8,8 @@ use crate::{
     yaml::{Entry, Kind, Node, Scalar},
 };
 
-/// A value that was refused, said otherwise: `off` for `no`, `{}` for `yes`, a list for several values in one text. Each is suggested only
-/// where it would be right, which `fits` tells.
+/// The right way to write a refused value: `off` for `no`, `{}` for `yes`, a list for several values in one text. It is
+/// suggested only if `fits` accepts it.
 pub(crate) fn in_other_words(node: &Node, fits: impl Fn(&Node) -> bool) -> Option<String> {
     let Kind::Scalar(scalar) = &node.kind else { return None };
     let fits = |kind: Kind| fits(&node.with(kind));
@@ -19,7 +19,7 @@ pub(crate) fn in_other_words(node: &Node, fits: impl Fn(&Node) -> bool) -> Optio
             return Some("write `off`".to_owned());
         }
         "yes" | "true" | "on" | "enable" | "enabled" if fits(Kind::Mapping(Vec::new())) => {
-            return Some("a mapping of its keys stands here; `{}` leaves each at its default".to_owned());
+            return Some("write a mapping of its keys; `{}` leaves each at its default".to_owned());
         }
         _ => {}
     }
@@ -32,7 +32,8 @@ pub(crate) fn in_other_words(node: &Node, fits: impl Fn(&Node) -> bool) -> Optio
     fits(Kind::Sequence(items)).then(|| format!("several are a list: `[{}]`", parts.join(", ")))
 }
 
-/// An unknown key that a key without a value, further up in the same mapping, could have below it: its line is not indented far enough.
+/// The key that an unknown key could belong to: it has no value, and stands further up in the same mapping. The line of
+/// the unknown key is not indented far enough.
 pub(crate) fn above<'a>(
     root: &Value,
     known: &serde_json::Map<String, Value>,
@@ -44,7 +45,8 @@ pub(crate) fn above<'a>(
     known.get(&empty.key).is_some_and(|of| takes(root, of, key)).then_some(empty.key.as_str())
 }
 
-/// The section that has this key, of what each free key of a mapping stands for: the key is not indented far enough, and taken for a name.
+/// The section that has this key, among those that a name of this mapping may stand for: the line is not indented far
+/// enough, so its key looks like a name.
 pub(crate) fn of_each(root: &Value, of: &Value, key: &str) -> Option<String> {
     let of = resolve(root, of);
     if let Some(alternatives) = list(of, "anyOf") {
@@ -53,7 +55,7 @@ pub(crate) fn of_each(root: &Value, of: &Value, key: &str) -> Option<String> {
     of.get("properties").is_some_and(|properties| properties.get(key).is_some()).then(|| title(of))
 }
 
-/// A mapping of this schema may have the key.
+/// True if a mapping of this schema may have the key.
 fn takes(root: &Value, schema: &Value, key: &str) -> bool {
     let schema = resolve(root, schema);
     if let Some(alternatives) = list(schema, "anyOf") {

@@ -203,17 +203,17 @@ pub(crate) struct Problems {
     counts: Counts,
 }
 
-/// A point in time of [`Problems`].
+/// The state of [`Problems`] at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     found: usize,
     counts: Counts,
 }
 
-/// How much was reported. Whether a file is refused depends on these, and not on what was kept to be shown.
+/// The numbers of reports. They decide whether a file is refused; the list that is shown may be shorter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
-    /// All reports, also those that say what an earlier one said.
+    /// All reports, repeated ones included.
     reports: usize,
     errors: usize,
     warnings: usize,
@@ -228,7 +228,7 @@ struct Found {
 }
 
 impl Problems {
-    /// As many errors, and as many warnings, are shown: a longer list is of no use.
+    /// The most errors, and the most warnings, that are shown: nobody reads a longer list.
     const MAX_SHOWN: usize = 200;
 
     pub(crate) fn error(&mut self, place: Place, message: impl Into<String>) {
@@ -260,7 +260,7 @@ impl Problems {
         }
     }
 
-    /// The next of this severity is counted and not shown: its help needs not be found.
+    /// The next report of this severity will be counted and not shown, so its help isn't needed.
     pub(crate) fn is_full(&self, severity: Severity) -> bool {
         let so_far = match severity {
             Severity::Error => self.counts.errors,
@@ -273,12 +273,12 @@ impl Problems {
         self.counts.errors > 0
     }
 
-    /// Now; equal to an earlier one if nothing was reported since.
+    /// The state now. It equals an earlier mark if nothing was reported in between.
     pub(crate) fn mark(&self) -> Mark {
         Mark { found: self.found.len(), counts: self.counts }
     }
 
-    /// Whatever was reported since then wasn't.
+    /// Removes everything that was reported after the mark.
     pub(crate) fn take_back(&mut self, mark: Mark) {
         self.found.truncate(mark.found);
         self.counts = mark.counts;
@@ -309,7 +309,7 @@ impl Problems {
         found
             .map(|Found { severity, place, message, help }| {
                 let source = lines.get((place.line as usize).wrapping_sub(1)).copied().unwrap_or("");
-                // The place of what isn't YAML is not always that of the cause.
+                // The parser's place for invalid YAML is not always the place of the cause.
                 let about =
                     if message.starts_with(NOT_YAML) { source.to_owned() } else { within(source, place) };
                 Diagnostic {

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_can_not_be_read_is_said_with_what_to_do() {
+    fn a_file_that_can_not_be_read_is_reported_with_a_remedy() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         assert!(

@@ -1,8 +1,8 @@
 //! Files of other programs that are given by mistake: one line says what it is and what to do, in place of fifty about
 //! keys that aren't known.
 //!
-//! A file is told by its top-level keys (YAML and JSON), or by the first words of its lines (other formats). What could
-//! be a config of attache with a mistake in it is never taken for another program's.
+//! A file is recognized by its top-level keys (YAML and JSON), or by the first words of its lines (other formats). A
+//! file that could be a config of attache with a mistake in it is never taken for another program's.
 
 use crate::suggest;
 
@@ -11,7 +11,7 @@ const IMPORT: &str = "`attache import FILE` prints it as a config of attache, an
 
 const ANOTHER: &str = "`attache schema` describes a config of attache; the smallest is `upstreams: { orders: https://orders.internal:8443 }`";
 
-/// What a text is that is no config of attache, and what to do with it.
+/// The kind of a text that is not a config of attache, and what to do with it.
 pub(crate) fn recognize(text: &str) -> Option<(&'static str, &'static str)> {
     let text = text.trim_start_matches('\u{feff}');
     if text.lines().any(|line| line.starts_with("{{")) {
@@ -88,7 +88,7 @@ fn is_known(key: &str) -> bool {
             .is_some_and(|properties| suggest::meant(key, properties.keys().map(String::as_str)).is_some())
 }
 
-/// Keys of the outermost mapping. None where the text isn't one, as far as can be told without parsing YAML.
+/// Keys of the outermost mapping. Empty if the text is not a mapping, as far as this is visible without parsing YAML.
 fn keys(text: &str) -> Vec<String> {
     if text.trim_start().starts_with('{') {
         let json: Option<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(text).ok();
@@ -154,7 +154,7 @@ fn lines(text: &str) -> Option<(&'static str, &'static str)> {
             })
             .count()
     };
-    // A block or a directive of nginx ends so, and no line of HAProxy does.
+    // Blocks and directives of nginx end with these characters, lines of HAProxy never do.
     let punctuated = lines().map(|line| line.matches(['{', '}', ';']).count()).sum::<usize>();
     if lines().any(|line| line.starts_with("ghostunnel ")) {
         return Some(("this is a command line of ghostunnel", IMPORT));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_of_ours_with_a_mistake_is_not_taken_for_another_s() {
+    fn a_config_of_attache_with_a_mistake_is_not_taken_for_another_programs() {
         for text in [
             crate::FORWARD_PROXY,
             "upstreams:\n  orders: https://orders.internal:8443\n",

@@ -9,7 +9,7 @@ use std::{
     hash::Hash,
 };
 
-/// Keys of which each was given first with one value.
+/// For each key, the first value that was given for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Index<K, V>(HashMap<K, V>);
 
@@ -20,7 +20,7 @@ impl<K, V> Default for Index<K, V> {
 }
 
 impl<K: Hash + Eq, V> Index<K, V> {
-    /// What the key was given first with.
+    /// The first value of the key.
     pub(crate) fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
@@ -37,7 +37,7 @@ impl<K: Hash + Eq, V> Index<K, V> {
         self.get(key).is_some()
     }
 
-    /// Keeps the value if the key is new. What it was given first with, if it is not.
+    /// Keeps the value if the key is new; otherwise returns the key's first value.
     pub(crate) fn keep(&mut self, key: K, value: V) -> Option<&V> {
         looked_up();
         match self.0.entry(key) {

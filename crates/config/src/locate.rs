@@ -1,4 +1,4 @@
-//! Where a config says what proves wrong only beside the config: in the files that it names, for example.
+//! The place in the config of a problem that is found outside of the config, for example in a file that it names.
 
 use std::path::Path;
 
@@ -11,7 +11,8 @@ use crate::{
 /// A problem, and its place as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Keys from the top to the part of the config that it is in; the deepest that is there counts. A list's items have their number.
+    /// Keys from the top of the config to the part with the problem; an item of a list is named by its number. If the
+    /// file doesn't give all of these keys, the last one that it gives is the place.
     pub keys: Vec<String>,
     /// A value within that part, as the config writes it.
     pub value: Option<String>,
@@ -30,7 +31,7 @@ pub fn locate(findings: Vec<Finding>, text: &str, file: Option<&Path>) -> Option
     let tree = yaml::parse(text, &mut Problems::default());
     let mut problems = Problems::default();
     for finding in findings {
-        // Its place needs a search, and a full list doesn't show it.
+        // Finding the place takes a search, and a full list would not show the result.
         let tree = tree.as_ref().filter(|_| !problems.is_full(Severity::Error));
         let place = tree.map_or_else(Place::default, |tree| place(tree, &finding));
         problems.wrong(place, finding.message, finding.help);

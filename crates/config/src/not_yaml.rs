@@ -1,5 +1,5 @@
-//! What a text does wrong that is no YAML, in words for who wrote it: the parser's are about its own rules, and its place is often behind the
-//! cause.
+//! Explains why a text is not YAML, in words for the person who wrote it. The parser's messages are about its own
+//! rules, and its place is often after the cause.
 
 use serde_saphyr::granit_parser::ScanError;
 
@@ -8,7 +8,8 @@ use crate::diagnostic::{NOT_YAML, Place, Problems, lines};
 /// Reports why the text can't be parsed.
 pub(crate) fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
     let (line, column) = (error.marker().line(), error.marker().col());
-    // A tab in the indentation is noticed before or behind its line, and within a text that goes on at the line where that begins.
+    // The parser reports a tab in the indentation one line before or after it. In a text of several lines it reports
+    // the line where that text begins.
     let within = if error.info().contains("found a tab") { usize::MAX } else { 2 };
     let near = lines(text).enumerate().skip(line.saturating_sub(1)).take(within);
     let tab = near.filter_map(|(index, line)| {
@@ -97,7 +98,7 @@ pub(crate) fn unfinished_merge(text: &str) -> Option<u32> {
 
 const DEEP: &str = "a config never has this many levels: is a bracket not closed?";
 
-/// The last value up to an error that begins with a quote which its line doesn't end, and where.
+/// The line and column of the last value before an error whose opening quote is not closed in its line.
 fn open_quote(text: &str, near: usize) -> Option<(usize, usize)> {
     let opened = |(index, line): (usize, &str)| {
         let value = line.rfind(": ").map_or(0, |at| at + 2);
@@ -111,7 +112,7 @@ fn open_quote(text: &str, near: usize) -> Option<(usize, usize)> {
     lines(text).enumerate().take(near).filter_map(opened).last()
 }
 
-/// The last line up to an error that begins as a comment does in other languages, and where.
+/// The place of the last line before an error that begins like a comment of other languages.
 fn slashes(text: &str, near: usize) -> Option<(usize, usize)> {
     let slashed = |(index, line): (usize, &str)| {
         let content = line.trim_start();
@@ -120,7 +121,8 @@ fn slashes(text: &str, near: usize) -> Option<(usize, usize)> {
     lines(text).enumerate().take(near).filter_map(slashed).last()
 }
 
-/// The line at or just before an error whose indentation is between those of what stands above it, or deeper below a value; with those.
+/// The line at or just before an error whose indentation matches no line above it, or is deeper although the line above
+/// has a value. Returns its number, its indentation, and those above it.
 fn misindented(text: &str, near: usize) -> Option<(usize, usize, Vec<usize>)> {
     let mut open: Vec<usize> = Vec::new();
     let mut takes_more = true;

@@ -12,7 +12,7 @@ use crate::text::{Numbers, Syntax, expand};
 
 /// Keywords for a value with this syntax.
 fn keywords(syntax: &Syntax) -> Vec<(&'static str, Value)> {
-    // `/` says nothing of a text where a path of its own may begin so.
+    // If the syntax itself has paths, a leading `/` doesn't show that the text is the path of a `!file`.
     let has_paths = syntax.examples.iter().any(|example| example.starts_with('/'));
     let path = if has_paths { r"\.{1,2}/" } else { r"\.{0,2}/" };
     let mut keywords = vec![("pattern", json!(format!(r"^({})$|\$\{{|^{path}", expand(syntax.pattern))))];
@@ -28,7 +28,7 @@ pub(crate) fn for_editors(schema: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(for_editors),
         Value::Object(object) => {
             if let Some(syntax) = object.get("format").and_then(Value::as_str).and_then(Syntax::of) {
-                // What has only a format is a schema of names (`propertyNames`), which are read as they stand.
+                // A schema with a format alone is one of names (`propertyNames`). Variables are not replaced in names.
                 if object.contains_key("type") {
                     let found = keywords(syntax).into_iter();
                     object.extend(found.map(|(key, value)| (key.to_owned(), value)));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_filled_in_passes() {
+    fn a_variable_and_the_path_of_a_file_pass_every_pattern() {
         for syntax in all() {
             let pattern = pattern(syntax);
             for text in ["${TIMEOUT}", "a${B}c", "${A:-5s}", "/run/secret", "./value", "../value"] {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Examples with a character put in, taken out or changed are right often enough to mean something.
+        /// Examples with one character inserted, removed or changed are still valid often enough for a useful test.
         #[test]
         fn no_text_that_is_right_is_refused(
             index in 0usize..64, example in 0usize..12, at in 0usize..24, how in 0u8..3, c in "[-+.:/0-9a-zA-Z%*_\\[\\]{} ]",

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 /// What is shown in place of a secret.
 pub(crate) const HIDDEN: &str = "(hidden)";
 
-/// Words of which one in a header's name makes its value a credential.
+/// A header whose name contains one of these words holds a credential.
 const CREDENTIALS: &[&str] = &[
     "auth",
     "cookie",
@@ -27,13 +27,13 @@ const CREDENTIALS: &[&str] = &[
     "x-amz-security",
 ];
 
-/// True if what stands under this header name is a credential by custom: nothing may show it.
+/// True if a header with this name usually holds a credential: nothing may show its value.
 pub fn names_a_credential(name: &str) -> bool {
-    // `:authority` is where a request goes, not what it may.
+    // `:authority` names the destination of a request, and no credential.
     !name.contains("authority") && CREDENTIALS.iter().any(|word| name.contains(word))
 }
 
-/// Something else of the config, which is shown by its name.
+/// Another part of the config, which is shown by its name.
 pub(crate) enum Reference {
     Upstream(usize),
     Issuer(usize),
@@ -41,7 +41,7 @@ pub(crate) enum Reference {
 }
 
 impl Reference {
-    /// No text of a config begins so.
+    /// No text of a config begins with this character.
     const MARK: char = '\0';
 
     /// The placeholder for it until the whole config is known.
@@ -67,7 +67,7 @@ impl Reference {
     }
 }
 
-/// Leaves out what isn't there; for `shows` of a section.
+/// Removes keys without a value; for `shows` of a section.
 pub(crate) fn only_given<S>(_: &S, shown: &mut Map<String, Value>) {
     shown.retain(|_, value| match value {
         Value::Null => false,

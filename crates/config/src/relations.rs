@@ -19,7 +19,7 @@ use crate::describe::list;
 /// The rules of a section.
 #[derive(Serialize)]
 pub(crate) struct Rules {
-    /// With this value of this key there are none.
+    /// If this key has this value, there are no rules.
     pub(crate) unless: &'static [(&'static str, &'static str)],
     pub(crate) rows: &'static [Rule<'static, &'static [&'static str]>],
 }
@@ -102,8 +102,8 @@ impl<'a> Rule<'a, Vec<&'a str>> {
     }
 }
 
-/// What breaks the rules of a section. `wrong` are the keys in which something is wrong, which may be meant as given; the keys that
-/// break a rule are added to them. `unsure`: a key isn't known, and may be one that is missed.
+/// The rules of a section that its keys break. `wrong` are the keys with a wrong value, which may count as given; the
+/// keys that break a rule are added to them. `unsure`: there is an unknown key, which may be a misspelt required one.
 pub(crate) fn broken<'a>(
     schema: &'a Value,
     values: &Map<String, Value>,

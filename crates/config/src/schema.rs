@@ -9,7 +9,7 @@ use crate::{model::Config, patterns, relations, section::Read};
 
 /// The JSON schema of a config file, for editors: draft 2020-12, with descriptions, defaults, examples and patterns.
 ///
-/// Of what one key says about another it has the simplest rules; [`parse`](crate::parse) has the last word.
+/// It contains only the simplest rules between two keys; [`parse`](crate::parse) checks all of them.
 pub fn schema() -> Value {
     let mut schema = described();
     patterns::for_editors(&mut schema);

@@ -63,8 +63,8 @@ impl<T: Text> JsonSchema for Txt<T> {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct At<T> {
     pub(crate) at: Place,
-    /// Keys with something wrong in them, which may be left out and are not to be missed; one empty key if this is no
-    /// mapping.
+    /// Keys with something wrong in them. They may have been left out, and are not reported as missing. One empty key
+    /// if this is not a mapping.
     pub(crate) wrong: Vec<String>,
     /// Where the values of a mapping's keys are, for those that the file gives.
     pub(crate) keys: BTreeMap<String, Place>,
@@ -72,7 +72,7 @@ pub(crate) struct At<T> {
 }
 
 impl<T> At<T> {
-    /// Nothing in it is wrong.
+    /// True if nothing in it is wrong.
     pub(crate) fn whole(&self) -> bool {
         self.wrong.is_empty()
     }
@@ -92,7 +92,7 @@ impl<T> At<T> {
         self.key(key).unwrap_or(self.at)
     }
 
-    /// Something is wrong with this key.
+    /// True if something is wrong with this key.
     pub(crate) fn is_wrong(&self, key: &str) -> bool {
         self.wrong.iter().any(|wrong| wrong == key)
     }

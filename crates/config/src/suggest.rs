@@ -20,7 +20,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, _, candidate)| candidate)
 }
 
-/// Keys of ours, each with what other programs call the same.
+/// attache's keys, each with the names that other programs have for it.
 const OF_OTHERS: &[(&str, &[&str])] = &[
     ("listeners", &["frontend", "frontends", "entrypoints", "server", "servers"]),
     ("upstreams", &["backend", "backends", "cluster", "clusters", "service", "services", "origins"]),
@@ -84,7 +84,7 @@ const OF_OTHERS: &[(&str, &[&str])] = &[
     ("otlp", &["collector", "endpoint"]),
 ];
 
-/// Words of ours for values, each with what other programs call the same.
+/// attache's words for values, each with the words that other programs have for it.
 const WORDS_OF_OTHERS: &[(&str, &[&str])] = &[
     ("least-request", &["least_conn", "least_connections", "leastconn", "p2c"]),
     ("round-robin", &["rr", "static-rr", "weighted"]),
@@ -96,7 +96,7 @@ const WORDS_OF_OTHERS: &[(&str, &[&str])] = &[
     ("tls", &["passthrough", "ssl", "sni"]),
 ];
 
-/// The word that other programs call `word`.
+/// attache's word for what other programs call `word`.
 pub(crate) fn word_of_others<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
     let is = |(_, theirs): &&(&str, &[&str])| {
@@ -105,12 +105,13 @@ pub(crate) fn word_of_others<'a>(word: &str, known: impl IntoIterator<Item = &'a
     known.into_iter().find(|ours| WORDS_OF_OTHERS.iter().filter(is).any(|(name, _)| name == ours))
 }
 
-/// Where something is said for which there is no key. The first word of a row is a key that the mapping must know.
+/// Keys of other programs that attache doesn't have, and what to use instead. The first word of a row is a key that the
+/// mapping must know.
 const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     (
         "listeners",
         &["log", "log_level", "loglevel", "logger", "logging", "verbosity"],
-        "how much the program logs is said by `--log LEVEL` or ATTACHE_LOG; `access_log` is about calls",
+        "`--log LEVEL` or ATTACHE_LOG sets how much the program logs; `access_log` is about calls",
     ),
     ("address", &["port", "ports"], "the port is a part of the address: `address: http://HOST:PORT`"),
     ("address", &["scheme"], "the scheme is a part of the address: `address: https://HOST:PORT`"),
@@ -138,14 +139,15 @@ pub(crate) fn elsewhere<'a>(
     ELSEWHERE.iter().find(is).map(|(_, _, help)| *help)
 }
 
-/// The key that other programs call `word`.
+/// attache's key for what other programs call `word`.
 pub(crate) fn of_others<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase().replace('-', "_");
     let is = |(_, theirs): &&(&str, &[&str])| theirs.contains(&word.as_str());
     known.into_iter().find(|ours| OF_OTHERS.iter().filter(is).any(|(name, _)| name == ours))
 }
 
-/// The key that is one typing error, or one letter in capitals, away from a word that is long enough to tell.
+/// The key that differs from the word by one typing error, or by one capital letter, if the word is long enough to be
+/// sure.
 pub(crate) fn slip<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = word.to_ascii_lowercase().replace('-', "_");
     let bound = usize::from((5..=64).contains(&word.len()));

@@ -86,7 +86,7 @@ impl Node {
         matches!(&self.kind, Kind::Scalar(scalar) if scalar.is_missing() && !scalar.file)
     }
 
-    /// Something in it was reported before it was checked.
+    /// True if the parser has already reported an error in it.
     pub(crate) fn has_broken(&self) -> bool {
         match &self.kind {
             Kind::Broken => true,
@@ -173,7 +173,7 @@ struct Tree<'p> {
 }
 
 impl Tree<'_> {
-    /// False ends the parse.
+    /// Returns false to end the parse.
     fn take(&mut self, event: Event<'_>, span: Span) -> bool {
         let place = place_of(span);
         match event {
@@ -260,8 +260,8 @@ impl Tree<'_> {
         self.problems.wrong(place, format!("the tag `{}` isn't known here", tag.original()), help);
     }
 
-    /// A node is complete: it is added to the open collection, or is the root. `added` is what it adds to the count:
-    /// all of an alias, nothing of what was written out. What an anchor keeps is counted.
+    /// Adds a complete node to the open collection, or makes it the root. `added` is what it adds to the count of
+    /// nodes: every node of an alias, none that the file writes out. Nodes that an anchor keeps are counted.
     fn close(&mut self, mut node: Node, anchor: usize, added: usize) -> bool {
         self.nodes += added + if anchor > 0 { node.size } else { 0 };
         if self.nodes > MOST_NODES {

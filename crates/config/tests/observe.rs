@@ -1,4 +1,4 @@
-//! Access log, traces and what is told of the application, from text to model.
+//! Access log, traces and the application's metrics, from text to model.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -48,7 +48,7 @@ fn an_access_log_is_a_word_or_says_everything() {
 }
 
 #[test]
-fn what_contradicts_itself_in_an_access_log_is_said() {
+fn contradictions_in_an_access_log_are_reported() {
     assert!(
         wrong("access_log: { to: { file: /a, syslog: 'unix:/dev/log' } }")
             .contains("both `file` and `syslog`")
@@ -122,7 +122,7 @@ fn without_the_key_there_are_no_traces_whatever_the_environment_says() {
 }
 
 #[test]
-fn zipkin_gets_nothing_that_the_environment_says_of_the_collector_of_otlp() {
+fn zipkin_gets_no_setting_that_the_environment_has_for_otlp() {
     let env = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://env:4318"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=secret"),
@@ -143,7 +143,7 @@ fn zipkin_gets_nothing_that_the_environment_says_of_the_collector_of_otlp() {
 }
 
 #[test]
-fn the_application_is_told_of_on_the_metrics_port() {
+fn the_application_has_its_place_on_the_metrics_port() {
     let config = parse(
         "metrics:\n  bind: 127.0.0.1:0\n  app: ['http://127.0.0.1:8080/metrics', { from: 'http://localhost:8080/stats', gauges: { app_depth: /queue/depth } }]\n  adapt:\n    /app/health: { from: 'http://localhost:8080/status', json: { /status: UP, /db: true, /n: 3 }, failed: 500 }\n    /app/version: { from: 'http://localhost:8080/v' }",
     );

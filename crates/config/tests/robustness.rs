@@ -1,4 +1,4 @@
-//! No text panics, and what is said about a text is always about a place in it.
+//! No text causes a panic, and every diagnostic names a place in the text.
 
 #![allow(
     clippy::unwrap_used,

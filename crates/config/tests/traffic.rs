@@ -1,4 +1,4 @@
-//! Rules that could not be kept are refused or warned of, with their line and a remedy.
+//! Rules that can't be enforced are an error or a warning, with their line and a remedy.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -18,7 +18,7 @@ fn listener(text: &str, upstream: &str) -> String {
 const TLS: &str = "tls: { certificate: c.pem, key: k.pem, client_ca: ca.pem";
 
 #[test]
-fn a_config_whose_rules_no_connection_could_be_held_to_is_refused() {
+fn a_config_with_rules_that_can_not_be_enforced_is_refused() {
     for (text, upstream, words) in [
         ("protocol: tcp, to: app", "'http://a:1'", "`app` speaks HTTP, and this route takes opaque bytes"),
         ("protocol: tls, to: app", "'https://a'", "`app` speaks HTTP"),
@@ -58,7 +58,7 @@ fn a_rule_that_allows_everything_to_everybody_is_refused() {
 }
 
 #[test]
-fn a_rule_that_something_goes_round_is_warned_of() {
+fn a_rule_that_can_be_bypassed_causes_a_warning() {
     for (text, upstream, words) in [
         (
             &*format!("{TLS}, mode: permissive, allow: a.b }}, to: app"),
@@ -88,7 +88,7 @@ fn a_rule_that_something_goes_round_is_warned_of() {
 }
 
 #[test]
-fn what_can_be_kept_is_no_matter() {
+fn rules_that_can_be_enforced_cause_no_warning() {
     for (text, upstream) in [
         (
             &*format!(

@@ -431,7 +431,7 @@ fn an_origin_that_takes_a_star_is_everybody() {
             "{origin}:\n{}",
             imported.text
         );
-        // With credentials every page could act as its reader.
+        // With credentials every page could act as the user.
         let imported = cors(origin, true);
         assert!(
             !imported.text.contains("origins:") && imported.grade == Grade::Point,

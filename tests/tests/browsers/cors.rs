@@ -163,7 +163,7 @@ fn explain_says_which_pages_may_read_and_check_refuses_settings_that_let_every_p
     };
     for origins in ["'*'", "['https://a.test', 'null']", "'~.*'", "'~https://.*'"] {
         let said = run(&format!("origins: {origins}, credentials: true"), &["check", "--without-files"]);
-        assert!(said.contains("lets every page act as its reader"), "{origins}: {said}");
+        assert!(said.contains("lets every page act as the user"), "{origins}: {said}");
     }
     let said = run("origins: 'https://*.a.test', credentials: true", &["check", "--without-files"]);
     assert!(!said.contains("error"), "{said}");

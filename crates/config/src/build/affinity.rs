@@ -41,7 +41,7 @@ pub(super) fn upstream_header(
     UpstreamHeader { header, names: to.iter().map(name).collect() }
 }
 
-/// Labels that no address of an upstream has are a mistake, and hosts of requests have no known labels.
+/// Reports labels that no address of the upstream has. An upstream whose hosts the requests name has no known labels.
 pub(super) fn subset(
     raw: At<Subset>,
     to: &[Destination],
@@ -51,7 +51,7 @@ pub(super) fn subset(
     let (given, subset) = raw.open();
     if subset.labels.is_empty() {
         let help = "name one: `{ labels: { version: v2 } }`";
-        problems.wrong(given.at, "`subset` without labels is every endpoint", help);
+        problems.wrong(given.at, "`subset` without labels selects every endpoint", help);
     }
     for to in to {
         if !targets.labels(to.upstream).iter().any(|labels| subset.holds(labels)) {
@@ -77,18 +77,19 @@ pub(super) fn session_cookie(
     let (given, cookie) = raw.open();
     for to in to.iter().filter(|to| targets.is_on_demand(to.upstream)) {
         let name = targets.name(to.upstream);
-        let message =
-            format!("`{name}` goes to the host that a request names, and has no endpoint to stay at");
+        let message = format!(
+            "`{name}` goes to the host that a request names, so a session can't stay at one endpoint"
+        );
         problems.wrong(given.at, message, "name the upstream's addresses");
     }
     if cookie.key.is_empty() && given.whole() {
         problems.warn(
             given.at,
-            "this session cookie has no `key`: its sessions end with the process, and no other process knows them",
+            "this session cookie has no `key`: its sessions end with the process, and other processes can't read them",
             "`key: !file FILE`, the same for all of them; `openssl rand -base64 32 > FILE` makes one",
         );
     }
-    // A token of RFC 9110 section 5.6.2, as those of headers, but with its case.
+    // A cookie's name is a token (RFC 9110 section 5.6.2) like a header's name, but its case counts.
     if HeaderName::from_bytes(cookie.name.as_bytes()).is_err() {
         problems.wrong(given.place("name"), "this can't be a cookie's name", "letters, digits, `-` and `_`");
     }

@@ -21,19 +21,19 @@ pub(crate) struct ClientFacts {
     protocol: ListenProtocol,
     /// Any client may claim any address.
     claimed_addresses: bool,
-    /// TLS may come to it, with a server name.
+    /// The listener may receive TLS with a server name.
     server_names: bool,
     /// Clients are asked for a certificate, or the config of that is wrong.
     identities: bool,
-    /// A client may do without one.
+    /// A client may connect without a certificate.
     optional: bool,
     /// The listener verifies tokens.
     tokens: bool,
-    /// Its clients may do without one.
+    /// A request may come without a token.
     optional_tokens: bool,
-    /// An authorizer is asked by the listener.
+    /// The listener asks an authorizer.
     external: bool,
-    /// The rules are a route's.
+    /// The rules belong to a route.
     route: bool,
 }
 
@@ -54,7 +54,7 @@ impl ClientFacts {
         }
     }
 
-    /// For the routes of a listener with these rules.
+    /// The facts for the routes of a listener with these rules.
     pub(crate) fn of_routes(self, listener: Option<&Authorization>) -> Self {
         let jwt = listener.and_then(|rules| rules.jwt.as_ref());
         let optional_tokens = jwt.is_some_and(|jwt| !jwt.required);
@@ -126,7 +126,7 @@ pub(crate) fn authorization(
     rules
 }
 
-/// Together these networks hold each address of IPv4, or of IPv6.
+/// True if these networks together contain every IPv4 address, or every IPv6 address.
 fn trust_everybody(networks: &[AddressMatch]) -> bool {
     let ends = |range: &AddressMatch| {
         let (first, bits) = match range.network {
@@ -140,7 +140,7 @@ fn trust_everybody(networks: &[AddressMatch]) -> bool {
         let mut ranges: Vec<_> =
             networks.iter().filter(|range| range.network.is_ipv4() == is_v4).map(ends).collect();
         ranges.sort_unstable();
-        // The first address that none of them has held so far.
+        // The first address that no network so far contains.
         let mut next = Some(0);
         for (first, end) in ranges {
             next = next.and_then(|next| {
@@ -152,7 +152,7 @@ fn trust_everybody(networks: &[AddressMatch]) -> bool {
     all(true, u128::from(u32::MAX)) || all(false, u128::MAX)
 }
 
-/// What is known where a rule stands.
+/// What is known about the place of a rule.
 #[derive(Clone, Copy)]
 struct Checks {
     facts: ClientFacts,
@@ -161,7 +161,7 @@ struct Checks {
     denies: bool,
     /// Tokens are verified.
     tokens: bool,
-    /// A client may do without one.
+    /// A request may come without a token.
     optional: bool,
 }
 
@@ -172,7 +172,7 @@ fn rule(
     problems: &mut Problems,
 ) -> AccessRule {
     let (given, Read { section: mut rule, rest }) = raw.open();
-    // A condition in `not` decides the other way round: of an `allow` it is what denies.
+    // A condition in `not` has the opposite effect: in a rule of `allow` it denies.
     conditions(&mut rule.when, rest.when.headers, &given, checks, checks.denies, problems);
     if let Some(not) = rest.not {
         let (given, Read { section, rest }) = not.open();
@@ -194,7 +194,7 @@ fn rule(
     rule
 }
 
-/// `refuses`: what holds here refuses a request.
+/// `refuses`: a condition that is met here refuses the request.
 fn conditions(
     of: &mut AccessConditions,
     headers: Option<Mapping<HeaderText, OneOrMany<Txt<ValueText>>>>,
@@ -225,11 +225,11 @@ fn conditions(
         problems.wrong(
             at,
             "any client can write any address into `X-Forwarded-For`",
-            "name the proxies whose entries are believed: `trusted_proxies: 10.0.0.0/8`",
+            "name the proxies whose entries are trusted: `trusted_proxies: 10.0.0.0/8`",
         );
     }
     for entry in headers.map(|headers| headers.entries).unwrap_or_default() {
-        // The checker lets no other name in.
+        // The checker has refused every invalid name.
         let Ok(name) = http::HeaderName::from_bytes(entry.key.as_bytes()) else { continue };
         if name == http::header::HOST {
             problems.wrong(entry.at, "the Host header isn't matched here", "`host` of the rule");

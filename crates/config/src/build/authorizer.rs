@@ -77,7 +77,7 @@ fn check_body(body: &At<AuthorizerBody>, failure: AuthorizerFailure, problems: &
     }
 }
 
-/// `over` tells whether the listener around asks one.
+/// `over`: whether the listener of this route asks an authorizer; `None` if these are the listener's own rules.
 pub(crate) fn used(
     raw: At<ExternalForm>,
     over: Option<bool>,

@@ -32,16 +32,16 @@ pub(crate) fn credential(raw: At<Read<Credential>>, problems: &mut Problems) -> 
     Some(Arc::new(credential))
 }
 
-/// Whether an upstream protects a secret on its way.
+/// Whether an upstream protects a secret on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Confidentiality {
     /// TLS to a peer that is verified.
     Safe,
-    /// Everybody on the network path can read it, or answer.
+    /// Everybody on the network path can read the secret, or answer in place of the upstream.
     Clear,
-    /// Requests say where they go.
+    /// The request itself names the host (`authority`).
     Anywhere,
-    /// There are no headers.
+    /// Opaque bytes have no headers.
     Opaque,
 }
 

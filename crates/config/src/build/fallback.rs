@@ -31,7 +31,7 @@ pub(crate) fn listener(
     Some(listener)
 }
 
-/// A listener that has no place in the file.
+/// Removes the line numbers: this listener doesn't stand in the file.
 pub(crate) fn unplaced(mut listener: Listener) -> Listener {
     listener.line = 0;
     for route in &mut listener.routes {
@@ -154,7 +154,7 @@ impl Claimed {
                 continue;
             }
             let shared = self.hosts.get(&host).is_some_and(|upstreams| *upstreams > 1);
-            // Nothing in such a Host would say which of them is meant.
+            // Without a port, this Host could mean any of these upstreams.
             if shared && port.is_none() {
                 continue;
             }
@@ -177,7 +177,7 @@ fn addresses(upstream: &Upstream) -> Vec<(Name, Option<u16>)> {
                 vec![(format!("[{}]", address.ip()).into(), Some(address.port()))]
             }
             Target::Ip(address) => vec![(address.ip().to_string().into(), Some(address.port()))],
-            // As pods call it. The port that they name is the Service's, which the config doesn't know.
+            // The name that pods use. They may add the Service's port, which the config doesn't know.
             Target::Kubernetes(service) => {
                 let host = service.host();
                 let short = host.strip_suffix(".svc").unwrap_or(&host).into();

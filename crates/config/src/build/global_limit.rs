@@ -1,4 +1,4 @@
-//! A route's global rate limit: its service exists, and each action is one.
+//! A route's global rate limit: its service must exist, and each action must have exactly one key.
 
 use super::Targets;
 use crate::{

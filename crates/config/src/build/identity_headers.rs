@@ -1,8 +1,8 @@
 //! Headers that a token's claims or an authorizer write (`claim_headers`, `upstream_headers`), and who else could write them.
 //!
-//! Where a token is verified, or an authorizer asked, attache removes what clients send under these names. An access
-//! rule sees the request before, and a route without a check passes the client's header on. Both would let a client
-//! choose its identity, so the first is refused and the second warned of.
+//! Where a token is verified, or an authorizer asked, attache removes what clients send under these names. Access rules
+//! see the request before that, and a route without such a check passes the client's header on. Both would let a client
+//! choose its identity: the first is an error, the second a warning.
 
 use std::collections::HashMap;
 
@@ -78,7 +78,7 @@ fn jwt_headers<'c>(config: &'c Config, rules: Option<&Authorization>) -> Vec<&'c
     providers.flat_map(|provider| provider.claim_headers.iter().map(|(name, _)| name)).collect()
 }
 
-/// A rule about a header of a claim would believe what the client writes there.
+/// Access rules about these headers would trust what the client writes there.
 fn check_rules(rules: &Authorization, claimed: &[&HeaderName], at: Place, problems: &mut Problems) {
     if let Some(name) = rules.header_names().find(|name| claimed.contains(name)) {
         problems.wrong(
@@ -89,7 +89,7 @@ fn check_rules(rules: &Authorization, claimed: &[&HeaderName], at: Place, proble
     }
 }
 
-/// Another route to the same upstream lets clients write what the upstream believes.
+/// Another route to the same upstream lets clients write a header that the upstream trusts.
 fn check_routes(
     listener: &Listener,
     headers: &[IdentityHeaders<'_>],

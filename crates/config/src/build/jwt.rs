@@ -11,7 +11,7 @@ use crate::{
     text::Label,
 };
 
-/// Clocks that differ by more are wrong.
+/// The largest `clock_skew`: a clock that differs by more is wrong.
 const MOST_SKEW: Duration = Duration::from_hours(1);
 
 pub(crate) fn provider(

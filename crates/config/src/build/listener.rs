@@ -38,7 +38,7 @@ pub(crate) fn listener(
     }
     let tls_place = given.key("tls");
     let tls = rest.tls.map_or(Ok(None), |tls| tls::server(tls, problems));
-    // What is only wrong in `tls` shall not make routes look wrong, too.
+    // A mistake in `tls` alone must not make routes look wrong as well.
     let terminates = !matches!(tls, Ok(None));
     if let (true, ListenProtocol::Tls, Some(at)) = (terminates, listener.protocol, tls_place) {
         problems.wrong(
@@ -78,7 +78,7 @@ pub(crate) fn listener(
         routes.add(At::new(at, wrong, raw), usize::MAX, targets, problems);
     }
     if nothing_given {
-        // The file has routes, but all of them were wrong: then nothing is assumed.
+        // If the file has routes and all of them are wrong, default routes would hide the mistake.
         routes.built = fallback::routes(&listener.name, at, upstreams, targets, problems)?
             .into_iter()
             .map(|route| (route, at))
@@ -111,7 +111,7 @@ fn http(given: Option<At<Given<HttpServer>>>, terminates: bool, problems: &mut P
         problems.warn(
             at,
             "every client of this listener can claim any identity in `X-Forwarded-Client-Cert`",
-            "`append-forward` believes only clients that have proven who they are",
+            "`append-forward` trusts only clients with a verified certificate",
         );
     }
     http
@@ -125,7 +125,7 @@ struct Routes<'a> {
     knows_clients: bool,
     over: route::ListenerContext<'a>,
     names: Index<Name, ()>,
-    /// The line of the first route with a match.
+    /// For each match, the line of the first route that has it.
     matched: Index<Match, u32>,
     built: Vec<(Route, Place)>,
 }
@@ -147,7 +147,7 @@ impl Routes<'_> {
             let message = format!("another route is already called `{}`", first.name);
             problems.wrong(name_place.unwrap_or(at), message, "give each route a different name");
         }
-        // A route whose match isn't whole would seem to match more than it does.
+        // A route that lost a wrong part of its match would seem to match more than it does.
         if !whole {
             return None;
         }
@@ -165,7 +165,7 @@ impl Routes<'_> {
         Some(())
     }
 
-    /// Whether the listener can see what the route wants to match, and carry out what it says.
+    /// Checks that the listener can see what the route matches, and that it can do what the route says.
     fn fits(&self, route: &Route, at: Place, targets: &Targets, problems: &mut Problems) {
         let matcher = &route.matcher;
         let wants_http = matcher.asks_http();

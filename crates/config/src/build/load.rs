@@ -25,7 +25,7 @@ pub(crate) fn queue(given: At<Queue>, problems: &mut Problems) -> Queue {
         Some(at) if queue.interval < queue.target => {
             problems.wrong(at, "`interval` is shorter than `target`", format!("at least {:?}", queue.target));
         }
-        // A longer target alone lengthens the interval, too.
+        // If the file gives only a longer target, the interval becomes as long.
         _ => queue.interval = queue.interval.max(queue.target),
     }
     queue

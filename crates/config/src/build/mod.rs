@@ -155,7 +155,7 @@ fn admin(
     admin
 }
 
-/// The names of one key of the file, each with the index of its part, where that is right.
+/// The names below one key of the file, each with the index of its part, if the part is valid.
 #[derive(Default)]
 pub(crate) struct Names {
     key: &'static str,
@@ -164,7 +164,8 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// The index of a name. `None` was reported, here or where the part itself is wrong. `kind` stands before the name.
+    /// The index of a name. For `None` an error was reported, here or in the part itself. Messages write `kind` before
+    /// the name.
     fn find(&self, kind: &str, name: &str, at: Place, problems: &mut Problems) -> Option<usize> {
         if let Some(index) = self.index.get(name) {
             return *index;
@@ -178,7 +179,8 @@ impl Names {
     }
 }
 
-/// What to write in place of a name that is none of these. It costs a look at each of them, so a list that is full goes without.
+/// Help about an unknown name: which known name it may mean. The search reads every name, so there is none once the
+/// list of problems is full.
 fn among<T: AsRef<str>>(
     name: &str,
     known: &[T],
@@ -215,13 +217,13 @@ fn named<R, T>(
     (parts, Names { key, known, index })
 }
 
-/// Both can't be listened on. Port 0 is a free one, always another.
+/// True if it is impossible to listen on both. Port 0 asks for any free port, so it never clashes.
 fn clash(one: SocketAddr, other: SocketAddr) -> bool {
     let any = |address: SocketAddr| address.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || any(one) || any(other))
 }
 
-/// The admin API needs its own socket. (At its default address it is switched off instead of an error.)
+/// The admin API needs its own socket. (At the default address the API is switched off, without an error.)
 fn check_admin(
     bind: Option<&Bind>,
     at: Place,
@@ -244,7 +246,7 @@ fn check_admin(
     problems.wrong(at, message, "move one of them, or `admin: off`");
 }
 
-/// What `!file` brought in.
+/// The texts that `!file` has read.
 fn secrets(node: &Node) -> Vec<std::sync::Arc<str>> {
     match &node.kind {
         Kind::Scalar(scalar) if scalar.secret && !scalar.text.is_empty() => vec![scalar.text.as_str().into()],
@@ -261,7 +263,7 @@ fn dns(given: At<Dns>, problems: &mut Problems) -> Dns {
     given.value
 }
 
-/// What only one listener can have of a [`Bind`].
+/// The part of a [`Bind`] that only one listener can have.
 #[derive(PartialEq, Eq, Hash)]
 enum Socket<'a> {
     Tcp(SocketAddr),

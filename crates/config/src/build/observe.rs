@@ -67,7 +67,7 @@ fn log_filter(
             unknown = true;
             let help = match suggest::nearest(&route, known()) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => "the name of a route, which it has by `name:`".into(),
+                None => "a route has the name that its key `name` gives".into(),
             };
             problems.wrong(name.at, format!("no route is called `{route}`"), help);
         }

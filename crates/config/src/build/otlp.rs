@@ -23,7 +23,7 @@ pub(crate) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// What distinguishes the signals on the way to a collector.
 struct Signal {
-    /// Nested of the names of its environment variables.
+    /// The signal's word in the names of its environment variables.
     variable: &'static str,
     /// The path that is put behind that of the collector.
     path: &'static str,
@@ -126,7 +126,7 @@ fn collectors<const N: usize>(
         let (signal, url, whole) = url?;
         let mut collector = base.clone();
         collector.tls = collector.tls.filter(|_| url.tls);
-        // Zipkin gets nothing that the environment says of the OTLP collector, its key least of all.
+        // The environment describes the OTLP collector. Zipkin must not get the key of that collector.
         if collector.protocol != ExportProtocol::Zipkin {
             from_environment(&mut collector, given, url.port, signal, env);
         }
@@ -187,7 +187,7 @@ fn resource(collector: &mut Collector, named: bool, env: &dyn Fn(&str) -> Option
     }
     for (key, value) in pairs(&env("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default()) {
         if key == "service.name" {
-            // OTEL_SERVICE_NAME takes precedence over it.
+            // OTEL_SERVICE_NAME and the file take precedence over this attribute.
             if !named {
                 collector.service = value.into();
             }

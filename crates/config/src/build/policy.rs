@@ -21,7 +21,7 @@ pub(crate) struct Layer {
     idle: Option<Duration>,
     retry: Option<RetryForm>,
     deadline_header: Option<HeaderName>,
-    /// And where it stands; without one it is `off`.
+    /// The credential and its place; `None` beside a place is `off`.
     credential: Option<(Option<Arc<Credential>>, Place)>,
     at: Place,
 }
@@ -50,7 +50,7 @@ impl Layer {
         Some((credential.as_deref()?, *at))
     }
 
-    /// Where it asks for retries by an answer, which opaque bytes don't have.
+    /// The place of a retry condition about the response, which opaque bytes don't have.
     pub(crate) fn retries_by_answer(&self) -> Option<Place> {
         let Some(RetryForm::Full(raw)) = &self.retry else { return None };
         let none = Retry { on: Vec::new(), ..Retry::default() };
@@ -81,14 +81,14 @@ impl Layer {
             Some(RetryForm::Off(_)) => policy.retry.attempts = 0,
             Some(RetryForm::Attempts(attempts)) => policy.retry.attempts = attempts,
             Some(RetryForm::Full(raw)) => {
-                // What says how to retry switches on what a level before has switched off.
+                // Keys about retries switch retries on, even if the upstream has switched them off.
                 if policy.retry.attempts == 0 {
                     policy.retry.attempts = Retry::default().attempts;
                 }
                 let bounded = raw.gives("backoff", "max");
                 let before = policy.retry.backoff.max;
                 policy.retry = raw.over(std::mem::take(&mut policy.retry));
-                // A longer first wait alone lengthens the longest one, too.
+                // If the file gives only a longer first wait, the longest wait becomes as long.
                 if !bounded {
                     policy.retry.backoff.max = before.max(policy.retry.backoff.base);
                 }

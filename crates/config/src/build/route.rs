@@ -37,7 +37,8 @@ pub(crate) struct ListenerContext<'a> {
     pub(crate) web: &'a Web,
 }
 
-/// The routes of one entry of the file: one for each of its paths. `index` beyond all is the listener's own `to`.
+/// The routes of one entry of the file: one for each of its paths. An `index` after the last entry is that of the
+/// listener's own `to`.
 pub(crate) fn routes(
     raw: At<Read<Route>>,
     listener: &str,
@@ -91,7 +92,7 @@ pub(crate) fn routes(
     Some(paths.into_iter().map(one).collect())
 }
 
-/// What is done to the requests that go to `to`; without that everything else is only checked.
+/// What is done to the requests that go to `to`. If `to` is missing or wrong, the other keys are only checked.
 fn forward(
     rest: <Forward as Section>::Rest,
     to: Option<Vec<Destination>>,
@@ -123,7 +124,7 @@ fn forward(
     Some(forward)
 }
 
-/// What is matched without its paths goes into `to`; the paths.
+/// Writes all conditions but the paths into `to`, and returns the paths.
 fn matcher(Read { section, rest }: Read<Match>, to: &mut Match) -> Vec<PathPattern> {
     *to = section;
     to.methods.extend(rest.method.into_iter().flat_map(OneOrMany::into_vec).map(|method| method.0));
@@ -133,12 +134,12 @@ fn matcher(Read { section, rest }: Read<Match>, to: &mut Match) -> Vec<PathPatte
 /// Names that every path of the route captures.
 pub(super) struct Captures {
     names: Vec<String>,
-    /// The paths are known; otherwise nothing is missed.
+    /// Every path is known. Otherwise no missing capture is reported.
     sure: bool,
 }
 
 impl Captures {
-    /// Whatever is named may be one.
+    /// For unknown paths: any name may be a capture.
     pub(super) const fn unknown() -> Self {
         Self { names: Vec::new(), sure: false }
     }
@@ -213,7 +214,7 @@ fn rewrite(
                 let help = "use `path` with `{name}` instead";
                 problems.wrong(given.place("prefix"), "a prefix has no captures", help);
             }
-            // `/` for a prefix means that it is taken away; the rest begins with its own slash.
+            // `/` removes the prefix: the rest of the path begins with its own slash.
             PathRewrite::Prefix(prefix.trim_end_matches('/').into())
         }
         (None, None) => PathRewrite::Keep,

@@ -19,7 +19,7 @@ use crate::{
     yaml::{Kind, Node},
 };
 
-/// What is known of the upstreams.
+/// What is known about the upstreams.
 pub(crate) struct Targets {
     known: Vec<Target>,
     /// Where each name is in `known`.
@@ -39,7 +39,7 @@ struct Target {
     payload: Payload,
     confidentiality: Confidentiality,
     layer: Layer,
-    /// Those of each of its addresses.
+    /// The labels of each of its addresses.
     labels: Vec<Vec<(Name, Name)>>,
     /// One of its addresses is a Service of Kubernetes.
     kubernetes: bool,
@@ -51,7 +51,7 @@ struct Target {
 pub(crate) enum Payload {
     Http,
     Opaque,
-    /// `unix:`, `srv:` or `kubernetes:` without more: what the listener takes.
+    /// `unix:`, `srv:` or `kubernetes:` without a protocol: the listener's protocol decides.
     Either,
     Named,
     Original,
@@ -69,7 +69,7 @@ impl Payload {
         }
     }
 
-    /// On a listener of this protocol. `passthrough`: TLS is passed through to it.
+    /// The traffic on a listener with this protocol. `passthrough`: TLS is passed through to it.
     const fn on(self, protocol: ListenProtocol, passthrough: bool) -> Traffic {
         let opaque = passthrough || matches!(protocol, ListenProtocol::Tcp | ListenProtocol::Tls);
         match self {
@@ -99,7 +99,7 @@ impl Targets {
         }
     }
 
-    /// The next upstream; its index is its place in the order of calls.
+    /// Adds an upstream. Its index is the number of upstreams that were added before.
     pub(crate) fn add(&mut self, upstream: &Upstream, layer: Layer, payload: Payload) {
         let name = upstream.name.clone();
         let sources: &[_] = match &upstream.address {
@@ -119,7 +119,7 @@ impl Targets {
         });
     }
 
-    /// The index of a name; `None` is reported, here or where the upstream itself is wrong.
+    /// The index of a name. For `None` an error was reported, here or in the upstream itself.
     pub(crate) fn find(&mut self, name: &str, at: Place, problems: &mut Problems) -> Option<UpstreamId> {
         let index = self.index.get(name).copied();
         if let Some((index, target)) = index.and_then(|index| Some((index, self.known.get_mut(index)?))) {
@@ -135,12 +135,12 @@ impl Targets {
         None
     }
 
-    /// What is known of the endpoints of each of its addresses.
+    /// The labels of the endpoints of each of its addresses.
     pub(crate) fn labels(&self, id: UpstreamId) -> &[Vec<(Name, Name)>] {
         self.known.get(id.0).map_or(&[], |target| &target.labels)
     }
 
-    /// It has endpoints that EndpointSlices name, which don't say the labels of pods.
+    /// True if its endpoints come from EndpointSlices, which don't contain the labels of pods.
     pub(crate) fn is_kubernetes(&self, id: UpstreamId) -> bool {
         self.known.get(id.0).is_some_and(|target| target.kubernetes)
     }
@@ -149,7 +149,7 @@ impl Targets {
         self.known.get(id.0).is_some_and(|target| target.payload == Payload::Opaque)
     }
 
-    /// Requests name its host.
+    /// True if the requests name its host.
     pub(crate) fn is_on_demand(&self, id: UpstreamId) -> bool {
         self.known
             .get(id.0)
@@ -194,7 +194,7 @@ impl Targets {
         problems: &mut Problems,
     ) -> Arc<Policy> {
         let target = self.known.get(id.0);
-        // That of the upstream was checked where it stands.
+        // The upstream's own credential was checked with the upstream.
         if let (Some(target), Some((credential, at))) = (target, route.and_then(Layer::credential)) {
             target.confidentiality.check(credential, &target.name, at, problems);
         }
@@ -203,7 +203,10 @@ impl Targets {
             {
                 problems.wrong(
                     at,
-                    format!("opaque bytes to `{}` have no answer to be retried by", target.name),
+                    format!(
+                        "opaque bytes to `{}` have no response that a retry could depend on",
+                        target.name
+                    ),
                     "`retry: { on: [connect-failure] }`, or an HTTP scheme in the address",
                 );
             }
@@ -255,7 +258,7 @@ impl Targets {
         complete.then_some(destinations)
     }
 
-    /// The destinations that a header names one of.
+    /// The destinations of which a header names one.
     fn several(
         &mut self,
         names: &[At<Txt<Label>>],
@@ -264,7 +267,7 @@ impl Targets {
         by_header: bool,
         problems: &mut Problems,
     ) -> Option<Vec<Destination>> {
-        // Of an empty list something else was reported.
+        // For an empty list, another error is reported below.
         if !by_header && !names.is_empty() {
             let help =
                 "`upstream_header: x-upstream` on the route, or weights: `{ orders: 95%, orders-next: 5% }`";
@@ -312,7 +315,7 @@ fn relative(weights: &[Weight]) -> Result<Vec<u32>, (String, String)> {
     if percents.is_empty() {
         let plain: Vec<u32> =
             weights.iter().map(|weight| if let Weight::Plain(w) = weight { *w } else { 0 }).collect();
-        // Sums of weights are taken in 32 bits.
+        // The sum of the weights must fit into 32 bits.
         let sum: u64 = plain.iter().map(|weight| u64::from(*weight)).sum();
         return match sum {
             0 => Err(("all weights of this split are zero".into(), help)),

@@ -32,12 +32,12 @@ pub(crate) fn client(
             "a client shows one certificate: keep one",
         );
     }
-    // With an own SVID, peers need one of the same trust domain.
+    // If attache shows its own SVID, peers need an SVID of the same trust domain.
     tls.trust = trust?.unwrap_or(if tls.spiffe { Trust::Spiffe } else { Trust::System });
     Ok(tls)
 }
 
-/// The problem was reported.
+/// The value is wrong, and the problem was reported.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reported;
 
@@ -75,7 +75,7 @@ fn identity(
     Some(Identity { certificate: certificate?.0, key: key?.0, ocsp: ocsp.map(|ocsp| ocsp.0) })
 }
 
-/// `None` isn't given.
+/// `None` if the file gives neither key.
 fn trust(
     given: &At<()>,
     authorities: Option<OneOrMany<Txt<AuthorityText>>>,
@@ -97,7 +97,7 @@ fn trust(
                     problems.wrong(
                         given.place(key),
                         format!("`{key}` mixes files with `system` or `spiffe`"),
-                        "one word, or files; a file itself called so is `./system`",
+                        "one word, or files; a file with this name is written `./system`",
                     );
                     return Err(Reported);
                 };

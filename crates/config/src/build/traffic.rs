@@ -118,7 +118,7 @@ pub(super) fn unenforced(
         problems.warn(
             at,
             "`allow` with `mode: permissive`: plaintext proves no identity, so all of it is refused with `plaintext-denied`",
-            "`mode: strict` says the same; without `allow`, routes with `identity` let only some clients further",
+            "`mode: strict` has the same effect; or remove `allow`, and match `identity` in routes",
         );
     }
     let protocol = listener.protocol;
@@ -165,7 +165,7 @@ pub(super) fn unenforced(
     }
 }
 
-/// Which route of a listener is the first that bytes to an upstream could bypass ([`Route::guards`]), of all and of each upstream.
+/// The first route of a listener that opaque bytes could bypass ([`Route::guards`]): of all upstreams, and of each one.
 struct Guards {
     answers: Option<usize>,
     of_upstreams: HashMap<UpstreamId, usize>,
@@ -190,7 +190,7 @@ impl Guards {
         guards
     }
 
-    /// The first of those that a forwarding route could bypass.
+    /// The first route that the bytes of a forwarding route could bypass.
     fn first(&self, forward: &Forward) -> Option<usize> {
         let of_upstreams = forward.to.iter().filter_map(|to| self.of_upstreams.get(&to.upstream));
         of_upstreams.chain(&self.answers).copied().min()

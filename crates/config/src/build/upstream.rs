@@ -1,4 +1,4 @@
-//! One upstream: its addresses agree about what is spoken, and its options fit to that.
+//! One upstream: all its addresses have the same protocol, and its options fit that protocol.
 
 use super::{
     credential::{Confidentiality, credential},
@@ -39,7 +39,7 @@ pub(crate) fn upstream(
         }
     } else {
         if rest.tls.is_some() {
-            // Only for what is wrong in it.
+            // Read only to report its problems.
             let _ = tls::client(rest.tls, problems);
         }
         right = false;
@@ -151,7 +151,7 @@ fn only_for_authority(given: &At<()>, problems: &mut Problems) {
     }
 }
 
-/// What is spoken, and whether within TLS.
+/// The protocol, and whether it runs within TLS.
 fn spoken(
     scheme: Scheme,
     protocol: Option<(Place, UpstreamProtocol)>,

@@ -1,4 +1,4 @@
-//! What browsers need. No origin may give every page the rights of the user.
+//! Keys for browsers. No pattern of origins may give every page the rights of the user.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ fn cors(raw: Read<Cors>, problems: &mut Problems) -> Cors {
         if cors.credentials && (pattern.matches(STRANGER) || pattern.matches("null")) {
             problems.wrong(
                 origin.at,
-                "with `credentials` this lets every page act as its reader",
+                "with `credentials` this lets every page act as the user",
                 "name the origins, such as `https://shop.test` or `https://*.shop.test`",
             );
         }
@@ -64,8 +64,8 @@ fn cors(raw: Read<Cors>, problems: &mut Problems) -> Cors {
     cors
 }
 
-/// A regular expression with a backslash before each `.` that is repeated by nothing: in an origin such a dot is meant as one. `None`
-/// where there is none.
+/// The regular expression with a backslash before each `.` that nothing repeats: in an origin, such a dot most likely
+/// means itself. `None` if there is no such dot.
 fn escape_dots(regex: &str) -> Option<String> {
     let mut mended = String::with_capacity(regex.len() + 4);
     let (mut escaped, mut class, mut any) = (false, false, false);

@@ -11,7 +11,8 @@ use crate::{
     section::Section as _,
 };
 
-/// A secret shorter than this is replaced only where it is the whole value: as a part it would be found everywhere.
+/// A secret shorter than this is replaced only where it is the whole value: many other texts contain such a short text
+/// by chance.
 const SHORTEST_PART: usize = 4;
 
 impl Config {

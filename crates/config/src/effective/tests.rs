@@ -102,7 +102,7 @@ fn every_key_of_an_upstream_is_shown() {
         let keys = schema["$defs"][definition]["properties"].as_object();
         let keys = keys.unwrap_or_else(|| panic!("no {definition} in the schema"));
         for key in keys.keys() {
-            // Shown in each destination, with what the route says; or part of another value.
+            // These keys are shown in each destination with the route's values, or as a part of another value.
             let elsewhere = [
                 "timeout",
                 "idle_timeout",

@@ -8,7 +8,7 @@ section! {
     pub struct AccessLog {
         /// Where it goes: `stdout`, `off`, `syslog` (`/dev/log`), the path of a file that is appended to, or a mapping.
         to(LogTo): LogTarget = LogTarget::Off,
-        /// What a line says: `text`, `json`, or a mapping with a template of one's own.
+        /// What a line says: `text`, `json`, or a mapping with your own template.
         format(LogFormatForm): LogFormat = LogFormat::Text,
         /// Which lines are written: those that meet every condition here; of a list, those that meet one item.
         #[schema(examples = [json!([{ "errors": true }, { "slower_than": "1s" }, { "sample": "1%" }])])]
@@ -31,9 +31,9 @@ section! {
     "`to` of the access log"
     /// A target with its options: a file or a syslog server.
     pub struct LogOutput: Eq {
-        /// What a file has.
+        /// The keys of a file.
         ..file: LogFile,
-        /// What a syslog server has.
+        /// The keys of a syslog server.
         ..syslog: Syslog,
     }
     rules {
@@ -56,14 +56,14 @@ section! {
         /// The path of a file that is appended to.
         #[schema(default = (), examples = ["/var/log/attache/access.log"])]
         file in path: PathBuf as File = PathBuf::new(),
-        /// A file that would grow beyond this is put aside as `FILE.1`, and that as `FILE.2`. By default another program rotates the file:
-        /// it renames the file and sends SIGUSR1.
+        /// A file that would grow beyond this size is renamed to `FILE.1`, the old `FILE.1` to `FILE.2`, and so on. By
+        /// default another program rotates the file: it renames the file and sends SIGUSR1.
         #[schema(examples = ["100MiB"])]
         max_size: Option<usize> as Maybe<Size> = None,
-        /// A file older than this is put aside.
+        /// A file older than this is renamed in the same way.
         #[schema(examples = ["24h"])]
         max_age: Option<Duration> as Maybe<Positive> = None,
-        /// Files put aside that are kept, `.1` being the youngest.
+        /// How many renamed files are kept; `.1` is the youngest.
         #[schema(minimum = 1, maximum = 1000)]
         keep: u32 = 5,
     }
@@ -180,7 +180,7 @@ pub(crate) enum LogFormatForm {
     Own(At<OwnFormat>),
 }
 
-/// Formats that are there already.
+/// Formats that attache has.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormatWord {
@@ -255,7 +255,7 @@ impl fmt::Display for LogTemplate {
 pub enum LogPart {
     /// Plain text.
     Text(Name),
-    /// What the exchange has there.
+    /// A field of the exchange.
     Field(LogField),
 }
 
@@ -265,11 +265,11 @@ words! {
 pub enum LogField {
     /// When the first byte came: RFC 3339, UTC.
     Time = "time";
-    /// What the client was sent; `-` for opaque connections, and where the client got none.
+    /// The status that the client got; `-` for opaque connections, and if the client got none.
     Status = "status";
     /// Envoy's response flag for the reason.
     EnvoyFlag = "envoy_flag";
-    /// Why attache failed it, one of the list in reasons.md.
+    /// Why attache failed the exchange: one of the reasons in reasons.md.
     Reason = "reason";
     /// Request method.
     Method = "method";
@@ -301,9 +301,9 @@ pub enum LogField {
     Sent = "sent_bytes";
     /// Address and port of the client.
     Client = "client";
-    /// Who the client proved to be by its certificate.
+    /// The client's identity, from its certificate.
     Identity = "identity";
-    /// Who the upstream's endpoint proved to be by its certificate.
+    /// The identity of the upstream's endpoint, from its certificate.
     Peer = "peer";
     /// `X-Request-Id`.
     RequestId = "request_id";

@@ -27,7 +27,7 @@ pub enum SubsetFallback {
 }
 
 impl Subset {
-    /// Whether an endpoint with these labels is one of it.
+    /// Whether an endpoint with these labels belongs to the subset.
     pub fn holds(&self, labels: &[(Name, Name)]) -> bool {
         self.labels.iter().all(|wanted| labels.contains(wanted))
     }

@@ -26,8 +26,8 @@ section! {
         /// The application's own metrics, put behind attache's on `/metrics`. If the application doesn't answer, attache's own metrics are
         /// still there, and `attache_app_scrape_success` is 0.
         app in metrics: Vec<AppMetrics> as List<NestedOrShort> = Vec::new(),
-        /// Endpoints of the application under another path, with another meaning (the adapter pattern): what a prober or monitor
-        /// asks for, made of what the application has.
+        /// Answers for probes and monitors, made from endpoints of the application (the adapter pattern). Each has its
+        /// own path.
         adapt(Mapping<AppPath, At<Read<Adapter>>>): Vec<Adapter> as Adapters = Vec::new(),
         /// Under which names the series are shown, for existing dashboards and alerts. Only in Prometheus' text format, not in
         /// OpenMetrics.
@@ -102,17 +102,17 @@ section! {
         /// JSON pointers (RFC 6901) into a good answer's body, each with the expected value.
         #[schema(examples = [json!({ "/status": "UP" })])]
         json: Vec<(Name, Name)> as Pairs<JsonPointer, JsonScalar> = Vec::new(),
-        /// The status of the adapter where everything is as expected.
+        /// The adapter's status if the answer is as expected.
         #[schema(minimum = 200, maximum = 599)]
         ok: StatusCode as Status = StatusCode::OK,
-        /// The status of the adapter where it isn't.
+        /// The adapter's status otherwise.
         #[schema(minimum = 200, maximum = 599)]
         failed: StatusCode as Status = StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
 impl Expect {
-    /// With any of them, an answer is checked.
+    /// If the file gives one of these keys, answers are checked.
     pub(crate) const KEYS: [&str; 4] = ["status", "json", "ok", "failed"];
 }
 
@@ -153,7 +153,7 @@ impl Show<Vec<Adapter>> for Adapters {
     }
 }
 
-/// A URL of the application: plain HTTP to an address, so that asking needs no look-up.
+/// A URL of the application: plain HTTP to an address, so that a request needs no DNS look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppUrl {
     /// Where it listens.

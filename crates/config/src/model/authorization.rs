@@ -4,9 +4,10 @@ use super::prelude::*;
 
 section! {
     "`authorization`"
-    /// Which requests and connections are allowed. A request must pass the rules of its listener and those of its route. `deny` comes
-    /// first; with `allow`, what no rule of it allows is refused with 403 `denied-by-rule`. The rules apply to HTTP, CONNECT and opaque
-    /// connections. If attache can't see a value that a rule needs, it refuses the request.
+    /// Which requests and connections are allowed. A request must pass the rules of its listener and those of its
+    /// route. `deny` is checked first. If there is an `allow`, a request that none of its rules allows is refused with
+    /// 403 `denied-by-rule`. The rules apply to HTTP, CONNECT and opaque connections. If attache can't see a value that
+    /// a rule needs, it refuses the request.
     pub struct Authorization {
         /// Requests that are refused, even if another rule allows them.
         #[schema(examples = [[json!({"path": "/admin/*"})]])]
@@ -18,8 +19,8 @@ section! {
         /// A request that would be denied is counted (`attache_authorization_total`, outcome `would-deny`) and logged,
         /// and continues.
         dry_run: bool = false,
-        /// Proxies in front of attache whose entries in `X-Forwarded-For` it trusts, for `forwarded_client`. The client is the first entry
-        /// from the right that is none of them.
+        /// Proxies in front of attache whose entries in `X-Forwarded-For` it trusts, for `forwarded_client`. The client
+        /// is the first entry from the right that is not one of them.
         trusted_proxies: Vec<AddressMatch> as List<Network> = Vec::new(),
         /// Tokens that requests must bring, or may. That of a route replaces the listener's.
         jwt(Read<JwtUse>): Option<JwtUse> = None,
@@ -85,17 +86,18 @@ section! {
         /// list, and of `scope`'s words, one is enough. Needs `jwt`.
         #[schema(examples = [json!({"scope": "orders:write"})])]
         claims: Vec<ClaimCondition> as Claims = Vec::new(),
-        /// The same for claims that must be one text, of which the value is the whole: a list, a number or a word of a text don't match.
+        /// The same for claims that must be one text, which the value must match as a whole: a list, a number or a
+        /// single word of a text don't match.
         #[schema(examples = [json!({"sub": "orders"})])]
         claim_texts: Vec<ClaimCondition> as Claims = Vec::new(),
-        /// The same for claims that must be a list with such an item, which is a text.
+        /// The same for claims that must be a list: one of its items must be a text that matches.
         #[schema(examples = [json!({"groups": "ops"})])]
         claim_items: Vec<ClaimCondition> as Claims = Vec::new(),
     }
     shows only_given
 }
 
-/// A line in the file. Where something stands changes nothing: all are equal.
+/// A line in the file. All lines are equal to each other: a rule that only moved is the same rule.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Line(pub u32);
 
@@ -177,7 +179,7 @@ pub struct HeaderCondition {
     pub any: Vec<(ValuePattern, bool)>,
 }
 
-/// Who a client has proven to be.
+/// The identity that a client must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentityMatch {
     /// Every client whose certificate was verified.

@@ -1,4 +1,4 @@
-//! A service that is asked who may do what.
+//! A service that decides who may do what.
 
 use super::prelude::*;
 
@@ -8,7 +8,7 @@ section! {
     pub struct Authorizer: Eq {
         /// The upstream that is the service, for example `h2c://opa:9191`. Its pool, TLS and limits are those of any upstream.
         service(At<Txt<Label>>): UpstreamId = UpstreamId(0),
-        /// `grpc` is `envoy.service.auth.v3.Authorization/Check`. `http` sends the request's method, path and headers;
+        /// `grpc` is `envoy.service.auth.v3.Authorization/Check`. `http` sends the request's method, path and headers.
         /// The answer 200 allows the request, 5xx counts as no answer, and the client gets any other answer.
         protocol(AuthorizerWord): AuthorizerProtocol as ProtocolWord = AuthorizerProtocol::Grpc,
         /// With `http`: a prefix for the request's path.
@@ -17,7 +17,7 @@ section! {
         /// The longest wait for the service's answer.
         timeout: Duration as Positive = Duration::from_millis(200),
         /// What happens to a request when the service doesn't answer: `closed` answers 503 `authorizer-unavailable`,
-        /// `open` allows it, to every client that can prevent the service from answering.
+        /// `open` allows it, also if it is the client who prevents the service from answering.
         failure_mode: AuthorizerFailure = AuthorizerFailure::default(),
         /// Headers of the request that the service gets. By default all with `grpc`, and `authorization` with `http`.
         #[schema(examples = [["authorization", "cookie", "x-tenant-*"]])]
@@ -79,9 +79,9 @@ impl Show<AuthorizerProtocol> for ProtocolWord {
 pub enum AuthorizerProtocol {
     /// `envoy.service.auth.v3.Authorization/Check`.
     Grpc,
-    /// The request's head by HTTP: 200 lets it through.
+    /// The request's head is sent by HTTP; the answer 200 allows the request.
     Http {
-        /// Stands in front of the request's path. Default nothing.
+        /// A prefix for the request's path. By default none.
         path_prefix: Name,
     },
 }
@@ -112,7 +112,7 @@ section! {
 }
 
 impl AuthorizerBody {
-    /// A larger `max` is refused: each request that waits may hold as much.
+    /// A larger `max` is refused: each waiting request may take this much memory.
     pub const MAX_BODY_BYTES: usize = 1 << 20;
 }
 
@@ -121,7 +121,7 @@ impl AuthorizerBody {
 pub enum HeaderMatch {
     /// This one.
     Exact(HeaderName),
-    /// All that begin so, in lower case; an empty one is every name.
+    /// All names that begin with this, in lower case; an empty prefix is every name.
     Prefix(Name),
 }
 
@@ -146,7 +146,7 @@ pub enum AuthorizerUse {
         authorizer: usize,
         /// What it gets beside the request (`context_extensions`), in the order of the file.
         context: Vec<(Name, Name)>,
-        /// It gets the body as the authorizer says. Default true.
+        /// It gets the body, as the authorizer's own `body` says. By default true.
         body: bool,
     },
 }

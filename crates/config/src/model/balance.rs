@@ -9,9 +9,9 @@ section! {
         /// The algorithm.
         algorithm: Algorithm = Algorithm::LeastRequest,
         /// What `ring-hash` and `maglev` hash: `header:NAME`, `cookie:NAME`, `source` (the client's address) or `path`.
-        // With these two, and with no other, it is set.
+        // It is set for these two algorithms, and for no other.
         hash: Option<HashKey> as Maybe<Hash> = None,
-        /// The weight of a new or recovered endpoint rises to its full over this time; zero is off.
+        /// The weight of a new or recovered endpoint rises to its full value over this time; zero is off.
         slow_start: Duration as Timeout = Duration::ZERO,
         /// Below this share of healthy endpoints all are used, healthy or not.
         panic_threshold: f64 as Ratio = 0.5,
@@ -46,7 +46,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// It hashes something of a request.
+    /// True if it hashes a value of the request.
     pub const fn hashes(&self) -> bool {
         matches!(self, Self::RingHash | Self::Maglev)
     }

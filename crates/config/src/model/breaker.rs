@@ -1,4 +1,4 @@
-//! When an upstream, or one of its endpoints, is called no more.
+//! When an upstream, or one of its endpoints, gets no more calls.
 
 use super::prelude::*;
 
@@ -72,7 +72,7 @@ section! {
 }
 
 impl FailureBreaker {
-    /// A longer first open time alone lengthens the longest one, too.
+    /// If the file gives only a longer first open time, the longest one becomes as long.
     fn lengthen(&mut self) {
         self.open_max = self.open_max.max(self.open);
     }

@@ -1,4 +1,4 @@
-//! A secret that the application doesn't have and its requests are given.
+//! A secret that attache adds to the application's requests, and that the application doesn't have.
 
 use std::path::Path;
 
@@ -32,8 +32,8 @@ section! {
         insecure_send_in_clear in in_clear: bool = false,
     }
     holds {
-        /// Which header, and what of it is the secret: the file of the secret and never the secret itself, so that no dump of a config
-        /// shows one.
+        /// The header and the file of its secret. The secret itself is never here, so that no dump of a config shows
+        /// it.
         secret: Secret = Secret::Bearer(BearerSecret::default()),
     }
     shows Self::show_secret
@@ -123,7 +123,7 @@ impl Secret {
     }
 }
 
-/// What becomes of a header that the application sent itself.
+/// What happens to a header that the application sent itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Existing {

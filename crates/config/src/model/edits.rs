@@ -2,7 +2,7 @@
 
 use super::prelude::*;
 
-/// What becomes of the path on its way up.
+/// What happens to the path of a request on its way to the upstream.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum PathRewrite {
     /// Nothing.
@@ -14,10 +14,11 @@ pub enum PathRewrite {
     Whole(Name),
 }
 
-/// What becomes of the Host header (HTTP/2's `:authority`) on its way up.
+/// What happens to the Host header (HTTP/2's `:authority`) on its way to the upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum HostRewrite {
-    /// A route leaves it to its upstream; an upstream decides by who was named: `docs/routing.md` has the rule.
+    /// A route leaves the decision to its upstream; an upstream decides by the host that the request names.
+    /// docs/routing.md has the rule.
     #[default]
     Auto,
     /// Kept as the client sent it.
@@ -29,7 +30,7 @@ pub enum HostRewrite {
 }
 
 impl HostRewrite {
-    /// The route itself asks for another host than the client's.
+    /// True if the route itself replaces the client's host.
     pub const fn changes(&self) -> bool {
         matches!(self, Self::Upstream | Self::To(_))
     }
@@ -99,9 +100,9 @@ section! {
     "`headers` of a route"
     /// Changes to headers in both directions.
     pub struct Headers: Eq {
-        /// On the way up.
+        /// Headers of requests, on their way to the upstream.
         request(Read<HeaderEdits>): HeaderEdits = HeaderEdits::default(),
-        /// On the way down.
+        /// Headers of responses, on their way to the client.
         response(Read<HeaderEdits>): HeaderEdits = HeaderEdits::default(),
     }
 }
@@ -113,13 +114,13 @@ section! {
     /// `%{request.scheme}`, `%{request.header.NAME}`, `%{capture.NAME}`, `%{route}`, `%{upstream}`, `%{listener}`; `%%` is
     /// one `%`.
     pub struct HeaderEdits: Eq {
-        /// Replaced or made.
+        /// Headers that get this value, whether they are there or not.
         #[schema(examples = [json!({"x-client": "%{client.address}"})])]
         set(EditsForm): Vec<(HeaderName, Template)> as Edits = Vec::new(),
-        /// Added to the existing fields.
+        /// Headers that are added to existing ones of the same name.
         #[schema(examples = [json!({"x-seen-by": "%{listener}"})])]
         add(EditsForm): Vec<(HeaderName, Template)> as Edits = Vec::new(),
-        /// Removed.
+        /// Headers that are removed.
         #[schema(examples = [["x-internal"]])]
         remove(OneOrMany<At<Txt<HeaderText>>>): Vec<HeaderName> as List<HeaderText> = Vec::new(),
     }

@@ -36,7 +36,7 @@ impl HasOff for OutlierEjection {
 }
 
 impl OutlierEjection {
-    /// A longer first ejection alone lengthens the longest one, too.
+    /// If the file gives only a longer first ejection, the longest one becomes as long.
     fn lengthen(&mut self) {
         self.max = self.max.max(self.base);
     }

@@ -1,14 +1,14 @@
-//! A rate limit that a service counts for all who ask it.
+//! A rate limit that a service counts for all proxies that ask it.
 
 use super::prelude::*;
 
 section! {
     "`global_rate_limit`"
-    /// A limit that a service counts for all who ask it (`envoy.service.ratelimit.v3`).
+    /// A limit that a service counts for all proxies that ask it (`envoy.service.ratelimit.v3`).
     pub struct GlobalRateLimit: Eq {
         /// The upstream that is the service, for example `h2c://ratelimit:8081`. Its pool, TLS and limits are those of any upstream.
         service(At<Txt<Label>>): UpstreamId = UpstreamId(0),
-        /// Whose limits they are, in the service's own configuration.
+        /// The name of this set of limits in the service's own configuration.
         #[schema(examples = ["shop"])]
         domain: Name as Word = "".into(),
         /// The longest wait for the service's answer.

@@ -12,7 +12,8 @@ section! {
         path(Txt<PathValue>),
         /// The Host header of that `GET`. By default the upstream's host.
         host(Txt<HostAndPort>),
-        /// `true`: a TCP connection (and TLS handshake where there is TLS) is enough. Or what is sent, and what must come back.
+        /// `true`: a TCP connection (and TLS handshake where there is TLS) is enough. Or a mapping: the bytes that are
+        /// sent, and the bytes that are expected.
         tcp(TcpForm),
         /// The service that `grpc.health.v1.Health/Check` is asked for; `""` is the whole server.
         #[schema(examples = ["shop.Orders"])]
@@ -118,7 +119,7 @@ pub enum Probe {
     Tcp {
         /// These bytes are sent first.
         send: Arc<[u8]>,
-        /// Each must be found in what comes back, behind the one before; none is enough.
+        /// Each must be found in the received bytes, after the one before; an empty list needs no bytes.
         expect: Vec<Arc<[u8]>>,
     },
     /// `grpc.health.v1.Health/Check` of this service; empty is the whole server.

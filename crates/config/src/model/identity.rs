@@ -1,9 +1,11 @@
-//! Names of a verified certificate, and patterns over them: who may talk, whom we talk to, which route is taken.
+//! Names of a verified certificate, and patterns for them: which clients are allowed, which endpoints are trusted,
+//! which route matches.
 //!
-//! DNS: letters' case is ignored, a leading `*.` is exactly one label. URI: scheme and authority ignore case, the path does not
-//! (RFC 3986 section 6.2.2.1; SPIFFE-ID section 2); `*` is one whole path segment, a final `/**` is one or more.
-//! Wildcards never stand for an empty, `.` or `..` segment. Subject: every attribute of the pattern is one of the subject's, with its
-//! type and whole value as RFC 4514 writes them, in any order; a `*` at the value's begin or end stands for any text.
+//! DNS: letters' case is ignored, a leading `*.` is exactly one label. URI: scheme and authority ignore case, the path
+//! does not (RFC 3986 section 6.2.2.1; SPIFFE-ID section 2); `*` is one whole path segment, a final `/**` is one or
+//! more. Wildcards never stand for an empty, `.` or `..` segment. Subject: the subject must have every attribute of the
+//! pattern, with the same type and the same whole value as RFC 4514 writes them, in any order; a `*` at the begin or
+//! end of a value stands for any text.
 
 use std::{fmt, sync::Arc};
 
@@ -32,7 +34,7 @@ pub struct CertificateNames<'a> {
 }
 
 impl SanPattern {
-    /// One of the names is meant.
+    /// True if one of the names matches.
     pub fn matches(&self, names: CertificateNames<'_>) -> bool {
         match self {
             Self::Dns(pattern) => names.dns.iter().any(|name| dns(pattern, name)),
@@ -118,8 +120,8 @@ fn text_matches(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// Types and values of a distinguished name; what a value holds of commas and plus signs is escaped in it (RFC 4514 section 2.4), so
-/// that no value can bring an attribute with it.
+/// Types and values of a distinguished name. Commas and plus signs inside of a value are escaped (RFC 4514 section
+/// 2.4), so that no value can add an attribute.
 pub(crate) fn attributes(name: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut rest = name;
     std::iter::from_fn(move || {
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_can_not_bring_an_attribute_with_it() {
+    fn a_value_can_not_add_an_attribute() {
         assert!(!subject("O=Admin", r"CN=x\,O=Admin"));
         assert!(!subject("O=Admin", r"CN=x\+O=Admin"));
         assert!(subject("O=Admin", r"CN=x\\,O=Admin"), "the backslash itself was escaped");

@@ -1,4 +1,4 @@
-//! Whose tokens (JWT, RFC 7519) are believed.
+//! Issuers whose tokens (JWT, RFC 7519) are accepted.
 
 use http::header::AUTHORIZATION;
 
@@ -6,7 +6,7 @@ use super::prelude::*;
 
 section! {
     "an issuer of `jwt`"
-    /// An issuer of tokens (JWT): RS, PS, ES and EdDSA signatures. `alg: none` and HMAC are never believed.
+    /// An issuer of tokens (JWT): RS, PS, ES and EdDSA signatures. `alg: none` and HMAC are never accepted.
     pub struct JwtProvider: Eq {
         /// The value that `iss` must have.
         #[schema(examples = ["https://id.shop.test"])]
@@ -46,7 +46,7 @@ section! {
         /// The file of the JWK set. attache reads it again when it changes.
         #[schema(examples = ["/etc/jwks.json"])]
         file: Option<PathBuf> as Maybe<File> = None,
-        /// What `upstream` has.
+        /// The keys that belong to `upstream`.
         ..remote: RemoteKeys,
     }
     rules {
@@ -98,9 +98,9 @@ impl JwtProvider {
 pub enum JwtKeys {
     /// A JWK set (RFC 7517).
     Inline(Name),
-    /// A file with one, which is followed.
+    /// A file with a JWK set; attache reads it again when it changes.
     File(PathBuf),
-    /// A path of an upstream with one.
+    /// A path of an upstream that serves a JWK set.
     Remote(RemoteKeys),
 }
 

@@ -1,4 +1,4 @@
-//! What is listened on and how its bytes are understood.
+//! Where attache listens, and how it reads the bytes of clients.
 
 use super::prelude::*;
 
@@ -73,7 +73,8 @@ section! {
     /// Answers that attache makes itself: those with a reason, from a request that can't be parsed to an upstream that
     /// can't be reached. What routes answer by `respond` has their `headers`.
     pub struct LocalReply: Eq {
-        /// Changes to their headers. Values know what every exchange knows: no headers of the request, no captures.
+        /// Changes to their headers. Their values can use only what every exchange has: no headers of the request, no
+        /// captures.
         #[schema(examples = [json!({"set": {"strict-transport-security": "max-age=31536000"}})])]
         headers(Read<HeaderEdits>): HeaderEdits = HeaderEdits::default(),
     }
@@ -173,7 +174,7 @@ section! {
         /// HTTP/2 clients may open a WebSocket by an extended CONNECT (RFC 8441). Without it they are not told that they may, and such a
         /// request is refused with 501.
         extended_connect: bool = true,
-        /// Methods that are taken; a request with another one is refused with 400.
+        /// Methods that are accepted; a request with another one is refused with 400.
         methods: Methods = Methods::default(),
         /// What attache does with header names that some applications confuse with others.
         header_names: HeaderNames as Nested = HeaderNames::default(),
@@ -189,9 +190,9 @@ section! {
         trust_request_id: bool = true,
         /// `x-attache-reason` on answers that attache makes itself.
         reason_header: bool = true,
-        /// A connection is ended gracefully (`Connection: close`, GOAWAY) at this age, up to 20 % earlier at random; `0s` is no
-        /// bound. Requests that run finish. By default `1h` where TLS is terminated, so that clients prove who they are again, and
-        /// no bound elsewhere. Opaque connections and tunnels are not ended by it.
+        /// A connection is ended gracefully (`Connection: close`, GOAWAY) at this age, up to 20 % earlier at random;
+        /// `0s` means no limit. Running requests finish. By default `1h` where TLS is terminated, so that clients prove
+        /// their identity again, and no limit elsewhere. Opaque connections and tunnels are not ended by it.
         #[schema(default = (), examples = ["30m"])]
         max_connection_age: Duration as Timeout = Duration::ZERO,
         /// What attache does with `X-Forwarded-Client-Cert`.
@@ -201,7 +202,7 @@ section! {
     }
 }
 
-/// What becomes of a running HTTP/1 request whose client has closed its side of the connection (RFC 9112 section 9.6).
+/// What happens to a running HTTP/1 request whose client has closed its side of the connection (RFC 9112 section 9.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HalfClose {
@@ -225,7 +226,7 @@ pub enum TargetPolicy {
     Lenient,
 }
 
-/// What becomes of `X-Forwarded-Client-Cert` (Envoy's `forward_client_cert_details`).
+/// What happens to `X-Forwarded-Client-Cert` (Envoy's `forward_client_cert_details`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForwardClientCert {
@@ -283,14 +284,15 @@ section! {
         /// Number of header lines; more is 431.
         #[schema(minimum = 1, maximum = 10000)]
         headers_count: usize = 100,
-        /// Bytes of a request's body; more is 413 `body-too-large`. 0 is no bound. `body_size` of a route replaces it.
+        /// Bytes of a request's body; more is 413 `body-too-large`. 0 means no limit. `body_size` of a route replaces
+        /// it.
         #[schema(examples = ["1MiB"])]
         body_size: usize as Size = 0,
         /// HTTP/2 streams open at once on one connection.
         #[schema(minimum = 1)]
         h2_streams: u32 = 100,
-        /// HTTP/2 streams that the client reset before they were accepted (rapid reset, CVE-2023-44487); more at one moment ends the
-        /// connection.
+        /// The most HTTP/2 streams at one moment that the client has reset before attache accepted them (rapid reset,
+        /// CVE-2023-44487). More of them end the connection.
         #[schema(minimum = 1)]
         h2_pending_resets: usize = 1000,
         /// The rate of HTTP/2 frames that cause work without a request or answer, per second and connection, counted in PINGs: see
@@ -300,8 +302,8 @@ section! {
         /// How many of these frames one connection may send at once.
         #[schema(minimum = 100)]
         h2_flood_burst: u32 = 100_000,
-        /// How many times `h2_flood_rate` and `h2_flood_burst` all connections of one client address may spend, in each worker. An
-        /// address is a /64 of IPv6.
+        /// All connections of one client address together may use this many times `h2_flood_rate` and `h2_flood_burst`,
+        /// in each worker. An address is a /64 of IPv6.
         #[schema(minimum = 1)]
         h2_flood_per_client: u32 = 4,
         /// HTTP/2 receive window with which streams begin.
@@ -310,7 +312,7 @@ section! {
         h2_stream_window_max: u32 as WindowSize = 4 << 20,
         /// Bytes of answers that may wait for the socket of one HTTP/2 connection, all its streams together.
         h2_send_buffer: usize as HeadSize = 64 << 10,
-        /// Requests on one connection before it is closed; 0 is no bound.
+        /// Requests on one connection before it is closed; 0 means no limit.
         requests_per_connection: u64 = 0,
     }
 }
@@ -384,7 +386,7 @@ pub enum ForwardedMode {
     Pass,
     /// This hop is appended to what the client sent.
     Append,
-    /// What the client sent is dropped, this hop is the first.
+    /// What the client sent is removed; this hop is the first.
     Replace,
     /// Removed.
     Remove,
@@ -415,7 +417,8 @@ pub enum PathParameters {
     /// with parameters (`/..;/`) is refused with 400: some servers resolve it, others don't.
     #[default]
     Ignore,
-    /// Ordinary characters of the segment: `/admin;x` isn't below `/admin`. Only where no upstream knows parameters.
+    /// Ordinary characters of the segment: `/admin;x` isn't below `/admin`. Use it only if no upstream knows
+    /// parameters.
     Keep,
     /// Refused with 400.
     Reject,

@@ -22,9 +22,8 @@ section! {
         methods: Vec<Method> as List<MethodText> = Vec::new(),
         /// The same as `methods`.
         method(OneOrMany<Txt<MethodText>>),
-        /// Headers, all of which must match: `v1` is exact, `*` is there at all, `v1*` a prefix, `*v1` a suffix,
-        /// `~regex` the whole value. A leading `!` inverts; then a leading `=` takes the rest literally (`=*` is one
-        /// asterisk).
+        /// Headers, all of which must match: `v1` is exact, `*` is any value, `v1*` a prefix, `*v1` a suffix, `~regex`
+        /// the whole value. A leading `!` inverts; then a leading `=` takes the rest literally (`=*` is one asterisk).
         #[schema(examples = [json!({"x-version": "v2", "x-debug": "!*"})])]
         headers: Vec<ValueMatch> as Values<HeaderText> = Vec::new(),
         /// Query parameters, all of which must match; the same patterns.
@@ -46,7 +45,7 @@ section! {
 }
 
 impl Match {
-    /// It asks something of HTTP: a host, path, method, header or query.
+    /// True if it has a condition about HTTP: a host, path, method, header or query.
     pub fn asks_http(&self) -> bool {
         !self.hosts.is_empty()
             || self.path.is_some()
@@ -55,12 +54,12 @@ impl Match {
             || !self.query.is_empty()
     }
 
-    /// It names the method CONNECT: the route asks for tunnels.
+    /// True if it names the method CONNECT: the route is for tunnels.
     pub fn names_connect(&self) -> bool {
         self.methods.contains(&Method::CONNECT)
     }
 
-    /// It names no method but CONNECT.
+    /// True if it names no other method than CONNECT.
     pub fn only_connects(&self) -> bool {
         self.names_connect() && self.methods.len() == 1
     }
@@ -190,7 +189,8 @@ pub struct ValueMatch {
     pub not: bool,
 }
 
-/// Headers or parameters that must match, by their names. What is a credential by its name isn't shown.
+/// Headers or parameters that must match, by their names. The value of a header that is a credential by its name is not
+/// shown.
 pub(crate) struct Values<K>(PhantomData<K>);
 
 impl<K: Unit> Show<Vec<ValueMatch>> for Values<K> {
@@ -220,7 +220,7 @@ impl<K: Unit<Value: Borrow<str>>> Notation<Vec<ValueMatch>> for Values<K> {
 /// What a value must be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ValuePattern {
-    /// There is one.
+    /// Any value.
     Present,
     /// Exactly this.
     Exact(Name),

@@ -68,7 +68,7 @@ section! {
         /// Which signals are sent; by default both.
         #[schema(default = Value::Null, examples = [json!("metrics"), json!(["metrics", "logs"])])]
         signals: Vec<OtlpSignal> as List<Plain> = vec![OtlpSignal::Metrics, OtlpSignal::Logs],
-        /// What both have of a collector.
+        /// The collector's keys, for both signals.
         ..collector: Collector,
         /// How often metrics are sent. By default `OTEL_METRIC_EXPORT_INTERVAL`, in milliseconds.
         interval: Duration as Positive = Duration::from_mins(1),

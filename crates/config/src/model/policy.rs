@@ -9,7 +9,8 @@ pub struct Policy {
     pub timeouts: Timeouts,
     /// Retries.
     pub retry: Retry,
-    /// The header in which callers say how many milliseconds they still wait; it is read, cut and passed on. Default `None`.
+    /// The header in which callers say how many milliseconds they still wait. attache reads it, shortens it and passes
+    /// it on. Default `None`.
     pub deadline_header: Option<HeaderName>,
     /// A secret that requests are given. Default `None`.
     pub credential: Option<Arc<Credential>>,
@@ -18,10 +19,11 @@ pub struct Policy {
 /// Deadlines. Zero switches one off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// From the whole request head until the response head of the last attempt; gRPC's `grpc-timeout` shortens it. Default 15 s.
+    /// From the whole request head until the response head of the last attempt; gRPC's `grpc-timeout` shortens it.
+    /// Default 15 s.
     pub request: Duration,
     /// `request` lasts until the response's end, unless the response is a stream (`text/event-stream`, gRPC, an
-    /// upgrade). Where the config sets a `timeout` it does, as Envoy's; the default bounds the head alone, so that no
+    /// upgrade). It does so if the config sets a `timeout`, as in Envoy; the default ends with the head, so that no
     /// download, upload or long poll is cut without a limit in the config. Default false.
     pub whole: bool,
     /// A stream without a byte either way is cut. Default 5 min.
@@ -110,8 +112,8 @@ section! {
 section! {
     "`hedge`"
     /// A second attempt while the first one is slow.
-    // It is sent to another endpoint while the first continues: only what may be sent twice (`methods`) with a body
-    // that is kept whole. A hedge is one of `attempts` and charged to the budget.
+    // It is sent to another endpoint while the first continues: only a request that may be sent twice (`methods`), and
+    // whose body is kept whole. A hedge is one of `attempts` and charged to the budget.
     pub struct Hedge {
         /// How long the first may take: a percentile of the upstream's answers, from `p50` to `p99.9`, or a duration.
         #[schema(default = ())]

@@ -9,13 +9,14 @@ section! {
         /// An unused connection is closed after this.
         idle_timeout: Duration as Positive = Duration::from_mins(1),
         /// Unused HTTP/1 connections kept for each endpoint in each worker.
-        // As many as `max_connections` lets be open: a connection that is closed after a burst has to be made again in the next.
+        // As many as `max_connections` allows: a connection that is closed after a burst has to be opened again in the
+        // next one.
         max_idle: usize = 1024,
-        /// A connection takes no new request after this age; running ones finish. `0s` is no bound. By default `1h` where `tls` shows an
-        /// own certificate, so that peers see a renewed one, and no bound elsewhere.
+        /// A connection takes no new request after this age; running ones finish. `0s` means no limit. By default `1h`
+        /// where `tls` shows an own certificate, so that peers see a renewed one, and no limit elsewhere.
         #[schema(default = (), examples = ["30m"])]
         max_age: Duration as Timeout = Duration::ZERO,
-        /// Requests on one connection before it is closed; 0 is no bound.
+        /// Requests on one connection before it is closed; 0 means no limit.
         max_requests: u64 = 0,
         /// Connections opened ahead for each endpoint.
         #[schema(maximum = 1024)]
@@ -35,7 +36,8 @@ section! {
         #[schema(minimum = 100)]
         h2_flood_burst: u32 = 100_000,
         /// An HTTP/2 connection with open streams gets a PING after this long without a byte from the peer.
-        // They are given up 20 s later. gRPC's servers end connections that are asked more often than this default (gRFC A8).
+        // Without an answer to the PING the streams are reset 20 s later. gRPC servers end connections with more PINGs
+        // than this default makes (gRFC A8).
         h2_keepalive: Duration as Timeout = Duration::from_mins(5),
         /// TCP keepalive starts after this long without a byte.
         tcp_keepalive: Duration as Timeout = Duration::from_mins(1),

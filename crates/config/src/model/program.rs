@@ -8,7 +8,7 @@ section! {
     "`admin`"
     /// Where the admin API and the dashboard answer, and what else is there.
     pub struct Admin: Eq {
-        /// The address of the metrics and probes.
+        /// The address of the admin API and the dashboard.
         // A loopback address or a Unix socket; `None` is off.
         #[schema(default = Self::ADDRESS.to_string())]
         bind(Txt<AdminAddress>): Option<Bind> as OffOr<Written> = Some(Bind::Tcp(Self::ADDRESS)),
@@ -39,7 +39,7 @@ section! {
         /// Search domains instead of those of `resolv_conf`.
         #[schema(examples = [["shop.svc.cluster.local", "svc.cluster.local"]])]
         search: Option<Vec<Name>> as Maybe<List<Host>> = None,
-        /// A name with fewer dots is tried with the search domains first; instead of that of `resolv_conf`.
+        /// A name with fewer dots is tried with the search domains first. This replaces `ndots` of `resolv_conf`.
         #[schema(maximum = 15, examples = [5])]
         ndots: Option<u8> as Maybe<Plain> = None,
         /// The longest wait for one server. While it has its default, `timeout` of `resolv_conf` counts.

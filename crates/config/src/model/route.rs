@@ -111,8 +111,8 @@ impl Route {
         shown.insert(key.into(), action);
     }
 
-    /// Opaque bytes that took `other` could bypass this route: it is about HTTP, and it answers or leads to one of the
-    /// same upstreams.
+    /// True if opaque bytes on the route `other` could bypass this route: this route is about HTTP, and it answers by
+    /// itself or leads to one of the same upstreams.
     pub fn guards(&self, other: &Self) -> bool {
         let Action::Forward(there) = &other.action else { return false };
         match &self.action {
@@ -124,7 +124,7 @@ impl Route {
         }
     }
 
-    /// What it asks for, or what it does, has a meaning for HTTP alone.
+    /// True if its conditions or its action have a meaning only for HTTP.
     pub(crate) fn is_about_http(&self) -> bool {
         let Action::Forward(forward) = &self.action else { return true };
         self.matcher.asks_http()

@@ -1,4 +1,4 @@
-//! What becomes of names that have more than one spelling: header names, hosts, and parameters of a query.
+//! What attache does with names that have more than one spelling: header names, hosts, and parameters of a query.
 
 use super::prelude::*;
 
@@ -15,7 +15,7 @@ section! {
     }
 }
 
-/// What becomes of header fields with such a name.
+/// What happens to header fields with such a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OddNames {
@@ -29,7 +29,7 @@ pub enum OddNames {
 }
 
 impl HeaderNames {
-    /// What becomes of a field with this name; `keep` for a usual one.
+    /// What happens to a field with this name; `keep` for a usual one.
     pub fn of(self, name: &[u8]) -> OddNames {
         let mut found = OddNames::Keep;
         for byte in name {
@@ -68,7 +68,7 @@ section! {
     }
 }
 
-/// What becomes of a request whose host is written so.
+/// What happens to a request whose host is written in this way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Spelling {

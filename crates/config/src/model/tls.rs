@@ -28,7 +28,7 @@ section! {
         spiffe: bool = false,
         /// Lowest version.
         min_version: TlsVersion = TlsVersion::default(),
-        /// SHA-256 of the public key (SubjectPublicKeyInfo) of the peer's certificate, of which one must fit.
+        /// SHA-256 of the public key (SubjectPublicKeyInfo) of the peer's certificate; one of them must match.
         pins: Vec<[u8; 32]> as List<Pin> = Vec::new(),
         /// Files of revocation lists for the peer's certificate, which then must cover every certificate of its chain but the root.
         #[schema(examples = ["/certs/revoked.crl"])]
@@ -67,9 +67,10 @@ section! {
         /// OCSP response to staple, DER.
         #[schema(examples = ["/certs/ocsp.der"])]
         ocsp(Txt<File>),
-        /// More certificates, picked by server name; the first of all where none fits.
+        /// More certificates. attache chooses one by the server name, and the first of all if none matches.
         certificates in identities: Vec<Identity> = Vec::new(),
-        /// The X.509-SVID of the SPIFFE Workload API is shown where no certificate has the name asked for; then none is needed.
+        /// attache shows the X.509-SVID of the SPIFFE Workload API if no certificate has the requested name. With it,
+        /// no other certificate is needed.
         spiffe: bool = false,
         /// Whether plaintext is accepted too.
         mode: TlsMode = TlsMode::Strict,

@@ -8,7 +8,8 @@ pub enum Upgrades {
     /// Every protocol that attache carries.
     #[default]
     Any,
-    /// None: the request is served without the upgrade (RFC 9110 section 7.8). An extended CONNECT, which is nothing without it, is refused.
+    /// None: the request is served without the upgrade (RFC 9110 section 7.8). An extended CONNECT has no meaning
+    /// without the upgrade, so it is refused.
     Ignore,
     /// These, in lower case. A request for another one is refused.
     Only(Vec<Name>),

@@ -87,8 +87,8 @@ impl Upstream {
         }
     }
 
-    /// Its own authority: the host of its first address, without the port that its scheme means anyway. `None` where the request
-    /// itself says where to.
+    /// Its own authority: the host of its first address, without a port that is the scheme's default. `None` if the
+    /// request itself names the host.
     pub fn authority(&self) -> Option<Name> {
         let Address::Endpoints(sources) = &self.address else { return None };
         let usual = if self.tls.is_some() { 443 } else { 80 };
@@ -105,7 +105,7 @@ impl Upstream {
             Target::Ip(address) if address.port() != usual => address.to_string().into(),
             Target::Ip(address) if address.is_ipv4() => address.ip().to_string().into(),
             Target::Ip(address) => format!("[{}]", address.ip()).into(),
-            // A socket has no name.
+            // A Unix socket has no host name.
             Target::Unix(_) => self.name.clone(),
         })
     }
@@ -119,7 +119,7 @@ impl Upstream {
     }
 }
 
-/// What becomes of the Host header; without the key, the rule of docs/routing.md decides.
+/// What happens to the Host header; without the key, the rule of docs/routing.md decides.
 pub(crate) struct HostOrAuto;
 
 impl Show<HostRewrite> for HostOrAuto {
@@ -148,8 +148,8 @@ impl Notation<HostRewrite> for HostOrAuto {
 pub enum Address {
     /// A list of sources, at least one.
     Endpoints(Vec<EndpointSource>),
-    /// Whatever host the request names, looked up as it comes: a forward proxy.
-    /// The port is the authority's, or the scheme's default.
+    /// The host that each request names (a forward proxy), looked up when a request comes. The port is the authority's,
+    /// or the scheme's default.
     Authority {
         /// Hosts looked up and kept at once; the least recently used goes first. Default 1024.
         max_hosts: usize,
@@ -177,10 +177,10 @@ section! {
     pub struct EndpointSource: Eq {
         /// The address, with its scheme.
         address(At<Txt<SourceText>>) in target: Target as Written = Target::Unix(PathBuf::new()),
-        /// Relative weight of each endpoint from here; weights of SRV records multiply it.
+        /// Relative weight of each endpoint of this address; weights of SRV records multiply it.
         #[schema(minimum = 1, maximum = 1_000_000)]
         weight: u32 = 1,
-        /// 0 is used first; others take over as it becomes unhealthy.
+        /// Endpoints with priority 0 are used first. Those with higher numbers take over as these become unhealthy.
         // SRV priorities follow within one source.
         priority: u8 = 0,
         /// Zone of its endpoints; those of attache's own zone (`balance.zone`) are preferred.
@@ -258,7 +258,7 @@ pub enum KubernetesPort {
 }
 
 impl KubernetesService {
-    /// `SERVICE.NAMESPACE.svc`: the name that TLS verifies and that requests are given as Host.
+    /// `SERVICE.NAMESPACE.svc`: the name that TLS verifies, and the Host of requests.
     pub fn host(&self) -> Name {
         format!("{}.{}.svc", self.name, self.namespace).into()
     }
@@ -299,7 +299,7 @@ pub enum UpstreamProtocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProxyProtocolOut {
-    /// None. Pools may mix clients.
+    /// None is sent. A connection may carry requests of several clients.
     #[default]
     Off,
     /// Version 1 (text). Every client connection gets its own upstream connection.

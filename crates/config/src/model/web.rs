@@ -76,9 +76,9 @@ impl Coding {
 pub enum MediaTypes {
     /// This one.
     Exact(Name),
-    /// `text/*`: all that begin so.
+    /// `text/*`: all that begin with this.
     Prefix(Name),
-    /// `*+json`: all that end so.
+    /// `*+json`: all that end with this.
     Suffix(Name),
 }
 

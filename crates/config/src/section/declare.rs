@@ -1,10 +1,10 @@
 //! The macro [`section!`], and those that it is made of.
 //!
 //! `keys!` brings each line of a declaration into one form, which the others read:
-//! `{ key [description] [bounds] KEY [Written] [field: Type as Notation = default] }`, with what isn't there left empty, or
-//! `{ flat field: Type }` for the keys of another section, `{ built field: Type }` where only `build` gets them.
+//! `{ key [description] [bounds] KEY [Written] [field: Type as Notation = default] }`, with missing parts left empty,
+//! or `{ flat field: Type }` for the keys of another section, `{ built field: Type }` where only `build` gets them.
 
-/// Reads one key into its field, or keeps it for `build`, and is done.
+/// Reads one key into its field, or keeps it for `build`, and returns.
 macro_rules! put {
     ($self:ident $rest:ident $key:ident $value:ident { flat $field:ident: $type:ty }) => {
         let Some($value) = $crate::section::Section::put(&mut $self.$field, &mut $rest.$field, $key, $value)?
@@ -144,7 +144,7 @@ macro_rules! keys {
      $about:tt $bounds:tt $key:ident $written:tt [] [] $($more:tt)*) => {
         $crate::section::keys! { @@ $head $tail $fields $rest $keys $about $bounds $key $written [] $($more)* }
     };
-    // `build` sees it first, or doesn't.
+    // With `[Written]` the value goes to `build`; without it, directly into the field.
     (@@ $head:tt $tail:tt $fields:tt [$($rest:tt)*] [$($keys:tt)*]
      $about:tt $bounds:tt $key:ident [$written:ty] $field:tt $($more:tt)*) => {
         $crate::section::keys! {
@@ -157,7 +157,7 @@ macro_rules! keys {
      $about:tt $bounds:tt $key:ident [] $field:tt $($more:tt)*) => {
         $crate::section::keys! { $head $tail $fields $rest [$($keys)* { key $about $bounds $key [] $field }] $($more)* }
     };
-    // All are sorted.
+    // All lines are sorted.
     (
         [$title:literal [$($about:literal)*] $name:ident [$($derive:ident)*]]
         [

@@ -26,10 +26,11 @@
 //! | `key(Written): Type = default` | the field is set by `build`, from what the file gives, read as `Written` |
 //! | `key(Written)` | the same for a key without a field |
 //!
-//! `..field: Section` takes in the keys of another section, and `..field(Section)` those that only `build` makes something of. What follows the keys: `holds { … }` lists fields that are no keys; `requires`
-//! names keys that must be given; `or key` lets a value without a mapping stand for this key; `then` names a function that is run over
-//! what was read, for a key whose default depends on another; `shows` names one that completes what the effective config shows;
-//! `rules` says which keys may stand together ([`crate::relations`]).
+//! `..field: Section` includes the keys of another section, and `..field(Section)` keys that only `build` uses. After
+//! the keys may follow: `holds { … }` lists fields that are not keys; `requires` names keys that must be given;
+//! `or key` lets a value without a mapping stand for this key; `then` names a function that changes the section after
+//! it was read, for a key whose default depends on another; `shows` names a function that completes what the effective
+//! config shows; `rules` says which keys may stand together ([`crate::relations`]).
 //!
 //! What the value of one key says about another is checked where the section is used (`build`), with the place of each key
 //! ([`At::key`](crate::shapes::At::key)).
@@ -50,7 +51,7 @@ use crate::{relations::Rules, shapes::At};
 
 /// A type that [`section!`] has made.
 pub(crate) trait Section: Default {
-    /// What the file gives of the keys that `build` makes something of.
+    /// The file's values of the keys that `build` processes.
     type Rest: Default + Debug;
 
     /// There are such keys: the section is read as [`Read`], never alone.
@@ -68,7 +69,7 @@ pub(crate) trait Section: Default {
     /// The checker has let through what it should not have.
     fn set(&mut self, rest: &mut Self::Rest, given: Map<String, Value>) -> serde_json::Result<()>;
 
-    /// Sets one key; gives it back where it is none of this section.
+    /// Sets one key. Returns the value if the key doesn't belong to this section.
     ///
     /// # Errors
     /// As those of [`Self::set`].
@@ -146,10 +147,10 @@ impl<S: Section> Given<S> {
         self.keys.get(section).is_some_and(|section| section.get(key).is_some())
     }
 
-    /// The section with these keys, and what `base` says of the others.
+    /// The section with these keys; the others keep their values in `base`.
     pub(crate) fn over(self, mut base: S) -> S {
         const { assert!(!S::BUILT, "a section whose keys `build` has to see is read by `Read`") };
-        // They were all read before, when this was made.
+        // All of them were already read once without an error, when this value was made.
         let _ = base.set(&mut S::Rest::default(), self.keys);
         base
     }
@@ -184,7 +185,7 @@ impl<'de, S: Section> Deserialize<'de> for Short<S> {
                 let key = key.unwrap_or_default();
                 keys.insert(key.to_owned(), at);
                 let with = |value: Value| Read::<S>::of(Map::from_iter([(key.to_owned(), value)]));
-                // Some keys want their place, too.
+                // Some keys need their place as well.
                 let placed = json!({ "at": at, "wrong": wrong, "keys": {}, "value": value });
                 with(value).or_else(|error| with(placed).map_err(|_| error))
             }
@@ -222,7 +223,7 @@ fn short(mut key: Value) -> Value {
     key
 }
 
-/// Bounds, examples, or another default than the section's own; null is none to be shown.
+/// Bounds, examples, or another default than the section's own; `null` shows no default.
 pub(crate) fn extend(schema: &mut Schema, word: &str, value: Value) {
     match value {
         Value::Null => drop(schema.remove(word)),
@@ -255,7 +256,7 @@ pub(crate) fn schema<S: Section>(
     let mut properties = S::properties(generator);
     let mut schema = json_schema!({ "title": title, "description": prose(about), "type": "object" });
     for key in required {
-        // What has to be given has no default.
+        // A required key has no default.
         let property = properties.get_mut(*key).and_then(Value::as_object_mut);
         property.map(|property| property.remove("default"));
     }

@@ -33,7 +33,7 @@ pub(crate) trait Notation<T>: Show<T> {
     /// The checker has let through what it should not have.
     fn read(value: Value) -> serde_json::Result<T>;
 
-    /// Reads over what holds without the key. Of a section the keys that are not given stay as they are.
+    /// Reads a value over the default. In a section, keys that are not given keep their values.
     ///
     /// # Errors
     /// As those of [`Self::read`].
@@ -251,7 +251,7 @@ impl<S: HasOff + JsonSchema> Notation<S> for NestedOrOff {
     }
 }
 
-/// What is kept once for all who use it.
+/// A value that is kept once and shared by all its users.
 pub(crate) struct Shared<N>(N);
 
 impl<T, N: Show<T>> Show<Arc<T>> for Shared<N> {
@@ -270,7 +270,7 @@ impl<T, N: Notation<T>> Notation<Arc<T>> for Shared<N> {
     }
 }
 
-/// As its type writes itself. `build` makes such a value of what the file gives.
+/// Shown by the type's own `Display`. `build` makes the value from what the file gives.
 pub(crate) struct Written;
 
 impl<T: std::fmt::Display> Show<T> for Written {
@@ -303,10 +303,10 @@ impl<K: Unit, T, N: Notation<T>> Notation<Vec<(K::Value, T)>> for Pairs<K, N> {
     }
 }
 
-/// Sections with names of the user's, by these names. `build` makes them of what the file gives.
+/// Sections by the names that the user gave them. `build` makes them from what the file gives.
 pub(crate) struct Named;
 
-/// A section whose key in the file is a name of the user's.
+/// A section whose key in the file is a name that the user chose.
 pub(crate) trait HasName: Section {
     /// Its name.
     fn name(&self) -> &str;

@@ -37,7 +37,7 @@ pub(super) fn token_place(text: &str) -> Result<TokenPlace, Wrong> {
     match text.split_once(':') {
         Some(("header", name)) => {
             let name = header::name(name)?;
-            // Only there a scheme comes first (RFC 6750 section 2.1).
+            // Only in this header a scheme stands before the token (RFC 6750 section 2.1).
             let prefix = if name == http::header::AUTHORIZATION { "Bearer " } else { "" };
             Ok(TokenPlace::Header(name, prefix.into()))
         }

@@ -163,7 +163,7 @@ pub(super) fn dns_server(text: &str) -> Result<SocketAddr, Wrong> {
     let (host, port) = split_port(text)?;
     match host.parse() {
         Ok(address) => Ok(SocketAddr::new(address, port.unwrap_or(53))),
-        Err(_) => wrong("{} isn't an IP address", "a DNS server can't be named by a name"),
+        Err(_) => wrong("{} isn't an IP address", "a DNS server is given by its IP address, not by a name"),
     }
 }
 

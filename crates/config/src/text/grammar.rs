@@ -44,7 +44,7 @@ const PARTS: &[(&str, &str)] = &[
         r"(subject:\s*[0-9A-Za-z.]+\s*={ANY}|[0-9A-Za-z+.-]+://[^/*]+(/([^*/]*|\*))*(/\*\*)?|(dns:)?(\*\.)?({NAME}|{IPV4}|{IPV6}))",
     ),
     ("SOCKET", r"(\*|localhost|{IPV4}|\[{IPV6}\])?:{PORT}"),
-    // Of the 103 bytes of a path in a socket's address; `//` stands before an absolute path alone.
+    // A path in a socket's address has at most 103 bytes; `//` stands only before an absolute path.
     ("UNIX_PATH", r"(///[^\x00]{0,102}|/([^/\x00][^\x00]{0,101})?|[^/\x00][^\x00]{0,102})"),
     ("NETWORK", r"({NETWORK_V4}|{IPV6}(/{PREFIX})?|\[({IPV4}|{IPV6})(/{PREFIX})?\](/{PREFIX})?)"),
     ("NETWORK_V4", r"{IPV4}(/\+?0*(3[0-2]|[12]?[0-9]))?"),
@@ -67,7 +67,7 @@ const PARTS: &[(&str, &str)] = &[
     ("MEDIA", "[!#$&^_.+0-9A-Za-z-]"),
     // Without `/`, `*` and braces.
     ("PATH_CHARACTER", r"[!$-)+-.0-;=@-\[\]_a-z~]"),
-    // But a tab, which may stand in a field's value.
+    // All control characters but the tab, which may stand in a field's value.
     ("CONTROL", r"\x00-\x08\x0a-\x1f\x7f"),
     ("ANY", "{ANY_CHARACTER}*"),
     ("ANY_CHARACTER", r"[\s\S]"),

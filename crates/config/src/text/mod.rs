@@ -25,7 +25,7 @@ pub(crate) use words::{Authority, named_captures};
 /// Why a text can't be read.
 #[derive(Debug)]
 pub(crate) struct Wrong {
-    /// What is wrong; `{}` at its begin stands for the text itself.
+    /// What is wrong; `{}` at the begin stands for the text itself.
     pub(crate) what: String,
     /// What would be right.
     pub(crate) help: String,
@@ -34,7 +34,7 @@ pub(crate) struct Wrong {
 impl Wrong {
     /// What is wrong with this text, as it is shown.
     pub(crate) fn message(&self, text: &str) -> String {
-        // Further braces are the user's.
+        // Any further braces belong to the user's text.
         match self.what.strip_prefix("{}") {
             Some(rest) => format!("{text}{rest}"),
             None => self.what.clone(),

@@ -130,7 +130,7 @@ pub(super) fn otlp(text: &str) -> Result<Option<OtlpUrl>, Wrong> {
     };
     let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
     if path.contains(['?', '#']) || authority.contains('@') {
-        return wrong("{} has a query, a fragment or a user", "keys stand in `headers`");
+        return wrong("{} has a query, a fragment or a user", "put keys into `headers`");
     }
     let (host, port) = split_port(authority)?;
     let path = path.trim_end_matches('/');

@@ -12,7 +12,7 @@ use crate::model::{KubernetesPort, KubernetesService, Target};
 /// What a scheme says about an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
-    /// None given: HTTP or opaque bytes, as they come.
+    /// No scheme: HTTP or opaque bytes, as the listener receives them.
     Open,
     Http,
     H2c,
@@ -57,7 +57,7 @@ impl Scheme {
     }
 }
 
-/// Schemes of protocols that have none here, and what is written for them.
+/// Schemes of other protocols, and what to write for them.
 const OF_OTHERS: &[(&[&str], &str)] = &[
     (&["ws"], "`http`"),
     (&["wss"], "`https`"),
@@ -215,7 +215,7 @@ fn kubernetes(rest: &str) -> Result<Target, Wrong> {
             ),
         );
     };
-    // Names that are the same for DNS are the same here.
+    // Two names that are the same for DNS are one name here.
     let short = service.strip_suffix('.').unwrap_or(service);
     let short =
         short.strip_suffix(".svc.cluster.local").or_else(|| short.strip_suffix(".svc")).unwrap_or(short);

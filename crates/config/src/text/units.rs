@@ -67,7 +67,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
         // Whole nanoseconds, so that 0.1s is exactly 100ms.
         let nanos = (number * seconds * 1e9).round();
         if nanos > MAX_DURATION.as_nanos() as f64 {
-            return wrong("{} is too long", "at most `366d`; `off` or `0` where there shall be no bound");
+            return wrong("{} is too long", "at most `366d`; `off` or `0` for no limit");
         }
         total += Duration::from_nanos(nanos as u64);
         rest = after;

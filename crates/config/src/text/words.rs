@@ -88,7 +88,7 @@ pub(super) fn user(text: &str) -> Result<Name, Wrong> {
 pub(super) fn secret(text: &str) -> Result<Name, Wrong> {
     // 16 bytes in hex, 24 in base64: fewer characters can be guessed.
     const SHORTEST: usize = 32;
-    // The text itself is in no message.
+    // No message shows the text itself.
     if text.len() < SHORTEST {
         return wrong(
             "this secret is shorter than 32 characters",
@@ -194,7 +194,7 @@ pub(crate) fn named_captures(text: &str) -> Option<Vec<&str>> {
 }
 
 pub(super) fn octets(text: &str) -> Result<Arc<[u8]>, Wrong> {
-    // A health check is no transfer.
+    // A health check sends and expects only short messages.
     const MOST: usize = 4096;
     let bytes = match text.strip_prefix("hex:") {
         None => text.as_bytes().to_vec(),

@@ -214,7 +214,7 @@ attache.yaml:6:7: error: a value is missing here
 }
 
 #[test]
-fn limits_that_contradict_themselves_are_said() {
+fn limits_that_contradict_each_other_are_reported() {
     let text = r#"overload: { shed_requests: 96% }
 listeners:
   outbound:

@@ -96,7 +96,7 @@ attache.yaml:11:75: error: a Unix socket has no other port
 }
 
 #[test]
-fn a_prefix_takes_the_place_of_whatever_a_route_matches() {
+fn a_prefix_replaces_whatever_a_route_matches() {
     for wanted in [
         "{ path: /exact }",
         "{ path: '/users/{id}' }",
@@ -113,7 +113,7 @@ fn a_prefix_takes_the_place_of_whatever_a_route_matches() {
 }
 
 #[test]
-fn an_answer_of_attaches_own_says_nothing_that_it_is_not_and_nothing_that_is_not_known() {
+fn a_change_of_attaches_own_answers_keeps_their_type_and_uses_only_known_values() {
     let text = r#"listeners:
   l:
     bind: ':15001'
@@ -191,7 +191,7 @@ attache.yaml:10:49: error: `upstream_header` has no meaning here
 }
 
 #[test]
-fn a_session_wants_a_key_and_a_subset_labels_that_are_there() {
+fn a_session_needs_a_key_and_a_subset_needs_labels_that_exist() {
     let of = |route: &str, address: &str| {
         let text = format!(
             "listeners: {{ in: {{ bind: 127.0.0.1:1, routes: [{{ to: app, {route} }}] }} }}\nupstreams: {{ app: {{ address: [{{ address: '{address}', labels: {{ version: v1 }} }}] }} }}"

@@ -91,7 +91,7 @@ attache.yaml:25:17: error: `opaque` takes opaque bytes, which have no headers
 }
 
 #[test]
-fn what_only_attache_writes_is_asked_of_nobody_else() {
+fn a_header_that_attache_writes_is_never_trusted_from_a_client() {
     let text = |rules: &str, remove: &str| {
         format!(
             "listeners:

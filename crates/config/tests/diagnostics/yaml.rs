@@ -3,7 +3,7 @@
 use super::found;
 
 #[test]
-fn what_is_no_yaml_is_said_so() {
+fn a_text_that_is_not_yaml_is_reported() {
     let text = r#"upstreams:
   orders: https://orders.internal
 	database: tcp://db:5432
@@ -228,7 +228,7 @@ fn machines_read_places() {
 }
 
 #[test]
-fn a_file_that_is_not_there_or_not_text_is_said_so() {
+fn a_missing_file_and_a_file_that_is_not_text_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("attache.yaml");
     let Err(found) = attache_config::load(&path, &|_| None) else { panic!("there is no file") };
@@ -239,7 +239,7 @@ fn a_file_that_is_not_there_or_not_text_is_said_so() {
 }
 
 #[test]
-fn what_other_programs_write_is_answered_by_what_is_written_here() {
+fn words_of_other_programs_get_a_suggestion() {
     const A: &str = "upstreams: { a: 'http://a.test' }\n";
     let listener = |keys: &str| format!("listeners: {{ l: {{ bind: ':1', {keys} }} }}\n{A}");
     let upstream = |keys: &str| format!("upstreams: {{ a: {{ address: 'http://a.test', {keys} }} }}\n");

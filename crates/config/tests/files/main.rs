@@ -1,4 +1,4 @@
-//! Whole files: what the documentation shows is right, and means what it says.
+//! Whole files: every example of the documentation is valid, and means what the text beside it says.
 
 #![allow(
     clippy::unwrap_used,

@@ -60,8 +60,7 @@ async fn a_refused_connection_is_tried_at_once_on_another_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_never_reached_an_application_goes_to_every_other_endpoint_without_attempts_or_budget()
-{
+async fn a_call_that_reached_no_application_goes_to_every_other_endpoint_without_attempts_or_budget() {
     let start = Instant::now();
     let retry = model::Retry { attempts: 0, on: Vec::new(), budget_floor: 0, ..model::Retry::default() };
     let policy = Policy { retry, ..Policy::default() };
@@ -229,11 +228,7 @@ async fn retry_after_is_waited_for_within_the_deadline() {
     let mut patient = policy;
     patient.timeouts.request = Duration::from_hours(1);
     let script = Script::default().answer(1, after("31"));
-    assert_eq!(
-        status_of(&patient, &script, get()).await,
-        429,
-        "longer than the longest wait that attache accepts"
-    );
+    assert_eq!(status_of(&patient, &script, get()).await, 429, "longer than attache waits");
 }
 
 #[tokio::test(start_paused = true)]
@@ -287,8 +282,7 @@ async fn a_streamed_body_that_was_not_kept_is_never_replayed() {
         let _ = send(&policy, &script, post(body)).await;
         assert_eq!(script.attempts(), attempts, "{frames:?}");
     }
-    // The same holds if no application processed it, or an idle connection was closed: bytes of the body are no longer
-    // kept.
+    // The same if no application processed it, or the connection was closed: bytes of the body are no longer kept.
     let mut race = Error::new(Reason::UpstreamReset, SentPart::Request);
     race.reused = true;
     for error in [Error::new(Reason::UpstreamRefusedStream, SentPart::Refused), race] {
@@ -419,7 +413,7 @@ async fn a_short_failed_response_is_read_to_its_end_and_a_long_one_is_dropped() 
 
 #[tokio::test(start_paused = true)]
 async fn an_upstream_that_always_fails_gets_little_more_than_its_share() {
-    // 100 requests at once, again and again, and all fail at once: with two retries each this would be three times the
+    // 100 requests at once, again and again, all of which fail: with two retries each this would be three times the
     // load.
     let state = state();
     let mut policy = policy(&[RetryOn::ServerError]);

@@ -1,8 +1,9 @@
 //! Every notation of one text, each declared once: its value, its name in the schema, what it is, examples; and how it is
 //! read, how it is shown, which pattern an editor checks, and whether YAML's numbers are such texts, too.
 //!
-//! `pattern` refuses no text that `read` takes: a property test holds that. It may take what only `read` can judge. Names
-//! in braces are [`grammar`](crate::text::grammar)'s. A notation without `show` is one that `build` makes something else of.
+//! `pattern` refuses no text that `read` takes: a property test checks this. It may accept texts that only `read` can
+//! refuse. Names in braces are [`grammar`](crate::text::grammar)'s. A notation has no `show` if `build` makes another
+//! value from it.
 
 macro_rules! notations {
     ($(
