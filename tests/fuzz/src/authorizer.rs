@@ -1,5 +1,6 @@
-//! An authorizer changes what it may of a request, and nothing else, whatever it answers: only the headers of
-//! `upstream_headers` are set, what a client sent under these names is gone, and Host, method, path and framing stay.
+//! Whatever an authorizer answers, it changes only what it may change of a request: only the headers of
+//! `upstream_headers` are set, headers of these names from the client are removed, and Host, method, path and framing
+//! stay.
 
 use std::cell::OnceCell;
 
@@ -56,7 +57,7 @@ fn granted(granted: &Granted, config: &Authorizer) {
     }
     assert_eq!((&after.method, after.uri.authority()), (&before.method, before.uri.authority()));
     assert_eq!(after.uri.path(), before.uri.path());
-    // What is written is read again as the same.
+    // The written target reads back as the same one.
     let target = after.uri.path_and_query().unwrap().as_str();
     assert!(target.bytes().all(|byte| byte > b' ' && byte != b'#' && byte != 0x7f), "{target}");
     for name in FRAMING {
@@ -84,7 +85,7 @@ fn denied(denial: &Denial) {
     }
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Some((form, data)) = data.split_first() else { return };
     CONFIG.with(|found| {

@@ -1,4 +1,4 @@
-//! Chunked bodies: pieces never matter, nothing panics, and nothing is read behind the end.
+//! Chunked bodies: the size of pieces makes no difference, nothing panics, and nothing is read after the end.
 
 use attache_wire::{
     body::{Decoder, Piece},
@@ -27,7 +27,7 @@ fn read(pieces: impl Iterator<Item = Vec<u8>>) -> (Vec<u8>, bool, bool, usize) {
     (body, decoder.is_done(), false, taken)
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Some((step, bytes)) = data.split_first() else { return };
     let whole = read(std::iter::once(bytes.to_vec()));

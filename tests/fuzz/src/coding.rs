@@ -1,4 +1,4 @@
-//! An answer is compressed only in a way that the client takes, and never in one that it refuses.
+//! An answer is compressed only with a coding that the client accepts.
 
 use std::cell::OnceCell;
 
@@ -11,8 +11,8 @@ thread_local! {
     static WEB: OnceCell<Web> = const { OnceCell::new() };
 }
 
-/// The weight of a coding in thousandths, by RFC 9110 section 12.4.2; `None` where it isn't named, or its weight is none. Of a coding
-/// that is named more than once the lowest one counts.
+/// The weight of a coding in thousandths, by RFC 9110 section 12.4.2; `None` if it isn't named, or its weight is not
+/// valid. If a coding is named more than once, the lowest weight counts.
 fn weight(lines: &[&str], coding: &str) -> Option<u16> {
     let mut lowest: Option<u16> = None;
     for member in lines.iter().flat_map(|line| line.split(',')) {
@@ -37,7 +37,7 @@ fn weight(lines: &[&str], coding: &str) -> Option<u16> {
     lowest
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let (mut headers, mut lines) = (Fields::new(), Vec::new());
     for line in data.split(|&byte| byte == b'\n').take(4) {

@@ -1,5 +1,5 @@
-//! An origin is allowed only if it is of the list, whatever it is written like; and nothing but the answer's own
-//! headers is in an answer to a preflight.
+//! An origin is allowed only if it is in the list, however it is written. An answer to a preflight contains only
+//! attache's own headers.
 
 use std::cell::OnceCell;
 
@@ -19,7 +19,7 @@ fn web() -> Web {
     Web::new(&config(&format!("cors: {CORS}"))).unwrap()
 }
 
-/// What the one route of a config says of browsers.
+/// The browser settings of a config's only route.
 pub(crate) fn config(keys: &str) -> model::Web {
     let text = format!(
         "listeners: {{ in: {{ bind: ':1', routes: [{{ to: a, {keys} }}] }} }}\nupstreams: {{ a: 'h2c://a' }}"
@@ -28,7 +28,7 @@ pub(crate) fn config(keys: &str) -> model::Web {
     config.listeners[0].routes[0].web.clone()
 }
 
-/// The list, read by a program that knows nothing of patterns.
+/// Compares an origin with the list, without attache's patterns.
 fn is_of_the_list(origin: &str) -> bool {
     let name = |text: &str, more: &[u8]| {
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || more.contains(&byte))
@@ -46,7 +46,7 @@ fn is_of_the_list(origin: &str) -> bool {
         || between("http://", ".dev.test").is_some_and(|label| name(&label, b""))
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let mut headers = Fields::new();
     let mut origins = Vec::new();

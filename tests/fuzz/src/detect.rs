@@ -1,12 +1,12 @@
-//! What is spoken on a connection: more bytes change no verdict, and what httparse reads as a request is never opaque where HTTP reaches
-//! the same routes.
+//! The detection of a connection's protocol: further bytes never change the result, and bytes that httparse reads as a
+//! request are never opaque if HTTP reaches the same routes.
 
 use attache_listener::{Protocol, fuzzing::Detection};
 
-/// The longest line that is waited for.
+/// The longest line for which the detection waits.
 const LINE: usize = 200;
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     for detection in Detection::ALL {
         let whole = detection.of(data, LINE);

@@ -1,6 +1,6 @@
-//! The same bytes through attache's reader of HTTP/1 and through hyper's server may differ only in that attache refuses: no request is seen
-//! that hyper does not see, with the same method, target, fields and body. What attache then writes for the next hop, hyper and
-//! httparse read as exactly these messages.
+//! The same bytes through attache's reader of HTTP/1 and through hyper's server may differ only in that attache
+//! refuses: attache sees no request that hyper does not see, with the same method, target, fields and body. hyper and
+//! httparse read the bytes that attache then writes for the next hop as exactly these messages.
 
 use std::{cell::RefCell, convert::Infallible, rc::Rc};
 
@@ -28,7 +28,7 @@ struct ReadRequest {
     target: String,
     fields: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
-    /// The body came to its end.
+    /// The body has ended cleanly.
     whole: bool,
 }
 
@@ -42,7 +42,7 @@ fn fields(of: &Fields) -> Vec<(String, Vec<u8>)> {
     sorted(of.iter().map(|(field, value)| (name(field.as_bytes()), value.as_bytes().to_vec())).collect())
 }
 
-/// What hyper's server sees of a connection that sends these bytes and ends.
+/// The requests that hyper's server reads from a connection that sends these bytes and ends.
 fn hyper_sees(bytes: &[u8]) -> Vec<ReadRequest> {
     let seen: Rc<RefCell<Vec<ReadRequest>>> = Rc::default();
     let service = service_fn(|request: Request<Incoming>| {
@@ -70,17 +70,17 @@ fn hyper_sees(bytes: &[u8]) -> Vec<ReadRequest> {
     let mut server = http1::Builder::new();
     server.half_close(true).auto_date_header(false).max_headers(100);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    // Its error is a refusal.
+    // An error of hyper is a refusal.
     let _ = runtime.block_on(server.serve_connection(io, service));
     seen.take()
 }
 
-/// What attache sees, and what it writes for the next hop.
+/// The requests that attache reads, and the bytes that it writes for the next hop.
 struct Ours {
     seen: Vec<ReadRequest>,
-    /// For each message that is checked and whole: it as it is written, and what the next hop must see.
+    /// For each valid and whole message: its written bytes, and the request that the next hop must read.
     written: Vec<(Vec<u8>, ReadRequest)>,
-    /// The connection may have become another protocol's.
+    /// The connection may have switched to another protocol.
     may_switch: bool,
 }
 
@@ -98,7 +98,7 @@ fn attache_sees(bytes: &[u8]) -> Ours {
         let mut checked = Rc::unwrap_or_clone(parts.clone());
         let form = check_request(&mut checked, false, head.framing == Framing::None);
         if form.is_err() {
-            // Refused, and the connection with it.
+            // The message is refused, and the connection ends.
             return ours;
         }
         while !one.whole {
@@ -129,7 +129,7 @@ fn attache_sees(bytes: &[u8]) -> Ours {
     ours
 }
 
-/// The message as it is written, and as it must be read.
+/// The written bytes of the message, and the request that must be read from them.
 fn written(mut head: RequestHead, mut one: ReadRequest, encoder: Encoder) -> (Vec<u8>, ReadRequest) {
     strip_request(&mut head.headers, None, false);
     let path = head.uri.path_and_query().unwrap().clone();
@@ -153,14 +153,14 @@ fn written(mut head: RequestHead, mut one: ReadRequest, encoder: Encoder) -> (Ve
     (out.to_vec(), one)
 }
 
-/// Methods and targets that hyper refuses and that mean nothing else to anybody: a version above 1.1 (RFC 9110 section 2.5 has it taken for
-/// 1.1), and characters of a query that the `http` crate has no room for.
+/// Messages that only hyper refuses, although they have a single meaning: a version above 1.1 (which RFC 9110 section
+/// 2.5 treats as 1.1), and characters of a query that the `http` crate can't hold.
 fn is_refused_by_hyper(bytes: &[u8], ours: &ReadRequest) -> bool {
     let version = bytes.windows(8).any(|at| at.starts_with(b"HTTP/1.") && !matches!(at[7], b'0' | b'1'));
     version || ours.target.contains("%22") || ours.target.contains("%3C") || ours.target.contains("%3E")
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let ours = attache_sees(data);
     if ours.seen.is_empty() {
@@ -186,7 +186,7 @@ pub fn check(data: &[u8]) {
     next_hop(&ours);
 }
 
-/// What is written is read as the same messages, whoever reads it.
+/// Every reader reads the written bytes as the same messages.
 fn next_hop(ours: &Ours) {
     let all: Vec<u8> = ours.written.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
     let mut seen = hyper_sees(&all);
@@ -195,7 +195,7 @@ fn next_hop(ours: &Ours) {
         one.fields.retain(|(name, _)| name != "content-length" && name != "transfer-encoding");
     }
     let expected: Vec<ReadRequest> = ours.written.iter().map(|(_, one)| one.clone()).collect();
-    // Characters that the `http` crate has no room for: hyper refuses them, and what follows.
+    // Characters that the `http` crate can't hold: hyper refuses the message, and all that follow.
     let refused =
         expected.iter().position(|one| one.target.contains(['"', '<', '>'])).unwrap_or(expected.len());
     assert_eq!(seen, expected[..refused], "{}", shown());

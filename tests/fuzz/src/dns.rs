@@ -1,5 +1,5 @@
-//! Whatever a DNS server answers: only addresses that stand in the answer are found, the name that TLS verifies is the one of the config,
-//! and the look-up ends.
+//! Whatever a DNS server answers, only addresses in the answer are found, TLS verifies the name of the config, and the
+//! look-up ends.
 
 use std::{cell::RefCell, collections::HashSet, net::IpAddr, rc::Rc, time::Duration};
 
@@ -13,11 +13,12 @@ use tokio::{
     task::LocalSet,
 };
 
-/// The name that is looked for.
+/// The name that is looked up.
 const NAME: &str = "app.test";
-/// How long one question waits for an answer that never comes. Almost every question is answered: over loopback, in far less than this.
+/// How long one query waits for an answer that never comes. Almost every query is answered, over loopback in far less
+/// time than this.
 const TIMEOUT: Duration = Duration::from_millis(50);
-/// No look-up takes longer, whatever was answered.
+/// The longest time of a look-up, whatever the answers are.
 const END: Duration = Duration::from_secs(20);
 
 struct Stage {
@@ -31,7 +32,7 @@ thread_local! {
     static STAGE: Stage = stage();
 }
 
-/// The answer to a question: the records that are said now. Over UDP one that is cut says so.
+/// The answer to a query, with the present records. If it is cut for UDP, it is marked as truncated.
 fn reply(query: &[u8], said: &Message, udp: bool) -> Option<Vec<u8>> {
     let query = Message::from_vec(query).ok()?;
     let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
@@ -45,7 +46,7 @@ fn reply(query: &[u8], said: &Message, udp: bool) -> Option<Vec<u8>> {
     reply.to_vec().ok()
 }
 
-/// Answers the questions of one TCP connection.
+/// Answers the queries of one TCP connection.
 async fn serve(mut stream: TcpStream, said: Rc<RefCell<Message>>) {
     while let Ok(length) = stream.read_u16().await {
         let mut query = vec![0; length.into()];
@@ -112,10 +113,10 @@ fn holds(said: &Message, answer: Result<Answer, Failure>) {
     }
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Ok(said) = Message::from_vec(data) else { return };
-    // Longer than what fits in a datagram of the loopback device, or nothing that hickory itself can write.
+    // The message is too long for a datagram of the loopback device, or hickory can't write it.
     if !said.to_vec().is_ok_and(|bytes| bytes.len() < 4000) {
         return;
     }

@@ -1,5 +1,5 @@
-//! Whatever a client wrote of itself, attache's own word of it is the last, and reads as a word of its own: `X-Forwarded-For`, `Forwarded`
-//! (RFC 7239), `X-Forwarded-Client-Cert`.
+//! Whatever a client wrote about itself, attache's own element is the last one, and every reader sees it as a separate
+//! element: `X-Forwarded-For`, `Forwarded` (RFC 7239), `X-Forwarded-Client-Cert`.
 
 use std::net::SocketAddr;
 
@@ -20,10 +20,11 @@ const CERTIFICATES: [ForwardClientCert; 5] = [
 const OWN: &str = "By=spiffe://d/me;Hash=00;Subject=\"CN=a\\\"b,c\"";
 const ELEMENT: &str = "for=192.0.2.7;host=\"app:80\";proto=http";
 
-/// What takes a list apart.
+/// Splits a list into its elements.
 type Split = fn(&[u8]) -> Vec<Vec<u8>>;
 
-/// The elements of a list, as a reader of quoted strings finds them (RFC 9110 section 5.6.4); the last is open where a quote is.
+/// The elements of a list, for a reader that knows quoted strings (RFC 9110 section 5.6.4). After an open quote
+/// everything belongs to the last element.
 fn elements(list: &[u8]) -> Vec<Vec<u8>> {
     let (mut all, mut now, mut bytes) = (Vec::new(), Vec::new(), list.iter());
     let mut quoted = false;
@@ -48,7 +49,7 @@ fn values(headers: &Fields, name: &'static str) -> Vec<Vec<u8>> {
     headers.get_all(name).map(|value| value.as_bytes().to_vec()).collect()
 }
 
-/// What a mode leaves of a family; in `Pass` it is as the client wrote it.
+/// Checks the effect of a mode on a family of headers; with `Pass` they stay as the client wrote them.
 fn holds(mode: ForwardedMode, before: &[Vec<u8>], after: &[Vec<u8>], own: &str, split: Split) {
     match mode {
         ForwardedMode::Pass => assert_eq!(before, after),
@@ -66,12 +67,12 @@ fn holds(mode: ForwardedMode, before: &[Vec<u8>], after: &[Vec<u8>], own: &str, 
     }
 }
 
-/// By commas alone, as every reader of `X-Forwarded-For` does.
+/// Splits by commas alone, like every reader of `X-Forwarded-For`.
 fn commas(list: &[u8]) -> Vec<Vec<u8>> {
     list.split(|byte| *byte == b',').map(|entry| entry.trim_ascii().to_vec()).collect()
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let [modes, certificates, lines @ ..] = data else { return };
     let mut headers = Fields::new();

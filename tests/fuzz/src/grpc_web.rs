@@ -1,5 +1,5 @@
-//! gRPC-Web: pieces of any size make no difference, what is not base64 cuts the call, and what goes back can be read again, its trailers
-//! included.
+//! gRPC-Web: the size of pieces makes no difference, invalid base64 cuts the call, and the response can be read again,
+//! with its trailers.
 
 use std::{
     cell::OnceCell,
@@ -20,7 +20,7 @@ thread_local! {
     static WEB: OnceCell<Web> = const { OnceCell::new() };
 }
 
-/// A body that is there in pieces.
+/// A body that consists of these pieces.
 struct Pieces(VecDeque<Frame<Bytes>>);
 
 impl http_body::Body for Pieces {
@@ -82,12 +82,12 @@ fn answered(content_type: &'static str, bytes: &[u8], size: usize, trailers: Hea
     whole(std::mem::take(response.body_mut())).expect("nothing was cut")
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Some((&size, bytes)) = data.split_first() else { return };
     let at_once = translated(bytes, bytes.len());
     assert_eq!(translated(bytes, usize::from(size)), at_once, "{}", bytes.escape_ascii());
-    // One piece without padding in its midst is what everybody's base64 reads.
+    // Every base64 decoder reads a text without padding in the middle.
     if let Ok(decoded) = STANDARD.decode(bytes) {
         assert_eq!(at_once, Some(decoded));
     } else if !bytes.contains(&b'=') {
@@ -111,7 +111,7 @@ pub fn check(data: &[u8]) {
     assert_eq!((head[0], u32::from_be_bytes(head[1..].try_into().unwrap()) as usize), (0x80, lines.len()));
     assert_eq!(lines, expected);
     assert!(lines.ends_with(b"\r\n") && !lines.windows(4).any(|part| part == b"\r\n\r\n"));
-    // As text it is the same, in padded pieces, and what goes back can come again.
+    // As text the result is the same, in padded pieces, and the output is valid input again.
     let text = answered("application/grpc-web-text", bytes, usize::from(size), trailers);
     assert_eq!(translated(&text, 7), Some(binary));
 }

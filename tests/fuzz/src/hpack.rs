@@ -1,4 +1,5 @@
-//! Header compression: what our reader takes, another one reads equally; what our writer writes, both read as what it was.
+//! Header compression: another decoder reads every block that attache accepts in the same way, and both read back what
+//! attache writes.
 
 use attache_http2::fuzzing::{Reader, Writer};
 
@@ -16,7 +17,7 @@ impl Other {
     }
 }
 
-/// Any blocks, one after the other on a connection. Panics where it does not hold.
+/// Checks any blocks, one after the other on a connection. Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     read(data);
     write(data);
@@ -27,7 +28,7 @@ fn read(mut data: &[u8]) {
     while let Some((length, rest)) = data.split_first() {
         let (block, rest) = rest.split_at(usize::from(*length).min(rest.len()));
         data = rest;
-        // Ours may refuse more: the size of a table behind a field, for one.
+        // attache may refuse more, for example a change of the table size after a field.
         let Some(fields) = ours.read(block) else { return };
         assert_eq!(other.read(block), Some(fields), "{block:x?}");
     }

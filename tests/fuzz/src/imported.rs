@@ -1,9 +1,9 @@
-//! Whatever is imported of Envoy, HAProxy or nginx becomes a text that is a config, or has diagnostics where the
-//! original was no config either.
+//! Every imported file of Envoy, HAProxy or nginx becomes a valid config, or has diagnostics if the original was not
+//! valid either.
 
 use attache_import::{File, Kind, import};
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Some((&kind, text)) = data.split_first() else { return };
     let Ok(text) = std::str::from_utf8(text) else { return };

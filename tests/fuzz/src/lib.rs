@@ -1,5 +1,5 @@
-//! What holds for any bytes. `fuzz/` looks for bytes for which it does not; the test here asks for those that were
-//! found once, and for samples.
+//! Rules that must hold for any bytes. `fuzz/` searches for bytes that break them; the tests here check bytes that were
+//! found earlier, and samples.
 
 pub mod authorizer;
 pub mod chunked;
@@ -38,7 +38,7 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    /// Says which input a check failed for.
+    /// Shows the input for which a check failed.
     struct Shown<'a>(&'a [u8]);
 
     impl Drop for Shown<'_> {
@@ -55,8 +55,8 @@ mod tests {
         drop(shown);
     }
 
-    /// Each file of a folder, given to a check; then, for `ATTACHE_FUZZ_SECONDS` (1), what is made of them by chance: always the same, so that
-    /// what fails fails again. `cargo xtask fuzz` looks by coverage.
+    /// Gives each file of a folder to a check; then, for `ATTACHE_FUZZ_SECONDS` (1), random changes of these files. The
+    /// random numbers are always the same, so that a failure can be repeated. `cargo xtask fuzz` searches by coverage.
     fn each(folder: &str, prefix: &[u8], check: fn(&[u8])) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
         let mut seeds = Vec::new();
@@ -67,7 +67,7 @@ mod tests {
             }
         }
         assert!(!seeds.is_empty(), "{} is empty", folder.display());
-        // The order of a folder is the file system's.
+        // The file system lists files in any order.
         seeds.sort();
         for seed in &seeds {
             ask(check, seed);
@@ -82,7 +82,7 @@ mod tests {
         }
     }
 
-    /// A few bytes are changed, taken away or doubled, or the end is another's.
+    /// Changes, removes or doubles a few bytes, or replaces the end by that of another file.
     fn mutated(seed: &[u8], other: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
         let mut bytes = seed.to_vec();
         for _ in 0..=random.usize(..4) {

@@ -1,11 +1,11 @@
-//! What is put into a manifest is taken out again without a trace, and a review of the webhook gets an answer.
+//! `uninject` removes everything that `inject` has added to a manifest, and a review of the webhook gets an answer.
 
 use attache_kubernetes::{
     inject::{Outcome, Settings, inject, uninject},
     review,
 };
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let settings = Settings::default();

@@ -1,5 +1,5 @@
-//! A header names an upstream only where it stands there once and is exactly the name of one of the route's upstreams; and any other
-//! spelling of it reaches no upstream that would believe it.
+//! A header chooses an upstream only if the request has it once, with exactly the name of one of the route's upstreams.
+//! No other spelling of the header reaches an upstream that would trust it.
 
 use std::cell::OnceCell;
 
@@ -21,7 +21,7 @@ fn table() -> RouteTable {
     RouteTable::new(&config.listeners[0])
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let (mut reader, mut buf) = (Reader::new(Target::Lenient), BytesMut::from(data));
     let Ok(Some((_, head))) = reader.head(&mut buf, &LIMITS) else { return };
@@ -30,7 +30,7 @@ pub fn check(data: &[u8]) {
         return;
     }
     let client = Client::default();
-    // As a request leaves: what this hop takes off is gone before anything is chosen.
+    // Headers that end at this hop are removed before anything is chosen, as for every request.
     strip_request(&mut head.headers, None, false);
     remove_underscored(&mut head.headers, |name| name == "x-upstream");
     let lines: Vec<Vec<u8>> = head

@@ -1,10 +1,10 @@
-//! A path has one form under each policy: what was put into it stays as it is, and where dot segments are resolved none
-//! is left, plain or escaped.
+//! A path has one normal form under each policy: normalizing it again changes nothing, and if dot segments are resolved
+//! none is left, plain or escaped.
 
 use attache_config::model::{EscapedSlashes, PathParameters, PathPolicy};
 use attache_http::normalize_path;
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Some((&bits, text)) = data.split_first() else { return };
     let Ok(path) = std::str::from_utf8(text) else { return };

@@ -1,12 +1,12 @@
-//! The header of the PROXY protocol: more bytes change no verdict, and `ppp`, which is more lenient, reads the same addresses and the
-//! same end.
+//! The header of the PROXY protocol: further bytes never change the result, and `ppp`, which is more lenient, reads the
+//! same addresses and the same end.
 
 use std::net::SocketAddr;
 
 use attache_wire::proxy_protocol::{Header, Read, read};
 use ppp::{v1, v2};
 
-/// The longest header that is taken (`docs/config.md`).
+/// The longest header that is accepted (`docs/config.md`).
 const MAX_HEADER_BYTES: usize = 16 + 4096;
 
 type Addresses = Option<(SocketAddr, SocketAddr)>;
@@ -45,7 +45,7 @@ fn v2_addresses(header: &[u8]) -> Addresses {
     }
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let whole = read(data);
     for cut in 0..data.len() {
@@ -56,7 +56,7 @@ pub fn check(data: &[u8]) {
         Read::Header(Header { addresses, len }) => {
             assert!(len <= MAX_HEADER_BYTES.min(data.len()));
             let header = &data[..len];
-            // A proxy that speaks for itself, or for no TCP, may say anything of addresses, which nobody reads.
+            // If a proxy speaks for itself, or not for TCP, it may write any addresses; nobody reads them.
             let has_addresses = header.starts_with(b"PROXY TCP")
                 || header.get(12) == Some(&0x21) && matches!(header.get(13), Some(0x11 | 0x21));
             if !has_addresses {
@@ -67,7 +67,7 @@ pub fn check(data: &[u8]) {
                 if header.starts_with(b"PROXY ") { v1_addresses(header) } else { v2_addresses(header) };
             assert_eq!(addresses, theirs);
         }
-        // Whoever waits for more has a bound.
+        // The wait for more bytes has a limit.
         Read::More => assert!(data.len() < MAX_HEADER_BYTES),
         Read::None | Read::Bad(_) => {}
     }

@@ -1,4 +1,5 @@
-//! Whatever the rate limit service answers: it adds headers, and nothing that says where a message ends or where it goes.
+//! Whatever the rate limit service answers, it only adds headers, and none that says where a message ends or where it
+//! goes.
 
 use attache_resilience::global_limit::fuzzing::{Limited, apply};
 use attache_wire::Fields;
@@ -6,7 +7,7 @@ use attache_wire::Fields;
 const FRAMING: [&str; 6] =
     ["host", "content-length", "transfer-encoding", "connection", "upgrade", "trailer"];
 
-/// A head that has each of them once.
+/// A head that has each such field once.
 fn head() -> Fields {
     let mut head = Fields::new();
     for name in FRAMING {
@@ -24,7 +25,7 @@ fn holds(head: &Fields) {
     }
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let (mut request, mut response) = (head(), head());
     match apply(data, &mut request, &mut response) {

@@ -1,4 +1,5 @@
-//! Requests of one connection: pieces never matter, nothing panics, and what passes has one framing for httparse too.
+//! Requests of one connection: the size of pieces makes no difference, nothing panics, and httparse finds the same
+//! framing in every accepted request.
 
 use attache_wire::{Limits, body::Piece, request::Target, server::Reader};
 use bytes::BytesMut;
@@ -46,19 +47,19 @@ fn read(pieces: impl Iterator<Item = Vec<u8>>) -> (Vec<(String, Vec<u8>)>, End) 
     (messages, End::Open)
 }
 
-/// httparse, which is more lenient, reads the same head, and as long a one.
+/// httparse, which is more lenient, reads the same head with the same length.
 fn agree(head: &[u8]) {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut other = httparse::Request::new(&mut headers);
     match other.parse(head) {
         Ok(httparse::Status::Complete(len)) => assert_eq!(len, head.len()),
-        // A version above 1.1, which is none for it.
+        // A version above 1.1, which httparse refuses.
         Err(httparse::Error::Version) => {}
         other => panic!("{other:?}: {:?}", head.escape_ascii().to_string()),
     }
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Some((step, bytes)) = data.split_first() else { return };
     let whole = read(std::iter::once(bytes.to_vec()));

@@ -1,4 +1,5 @@
-//! Heads of answers: nothing panics, a part decides nothing that the whole would not, and httparse reads the same head.
+//! Heads of responses: nothing panics, a part of a head has no other result than the whole, and httparse reads the same
+//! head.
 
 use attache_wire::{
     Limits,
@@ -8,7 +9,7 @@ use bytes::BytesMut;
 
 const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 64 };
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Some((cut, bytes)) = data.split_first() else { return };
     let mut part = BytesMut::from(&bytes[..usize::from(*cut).min(bytes.len())]);

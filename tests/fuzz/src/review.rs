@@ -1,4 +1,5 @@
-//! Any body of an AdmissionReview has an answer for its `uid`, or is refused; a patch applies, and the pod that it makes gets no other.
+//! Any body of an AdmissionReview gets an answer for its `uid`, or is refused. A patch can be applied, and the patched
+//! pod gets no further patch.
 
 use attache_kubernetes::{inject::Settings, review};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -14,7 +15,7 @@ fn patch(answer: &Value) -> Option<Patch> {
     Some(serde_json::from_slice(&STANDARD.decode(text).unwrap()).unwrap())
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let settings = Settings::default();
     let Ok(answer) = review::respond(data, &settings) else { return };

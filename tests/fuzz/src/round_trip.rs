@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 60 };
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let mut buf = BytesMut::from(data);
     let Ok(Some((_, parts))) = request::read(&mut buf, &LIMITS, Target::Strict) else { return };

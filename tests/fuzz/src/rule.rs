@@ -1,5 +1,5 @@
-//! Rules let nothing through that some upstream could take for what they forbid: the same question, asked of the request as the
-//! most lenient reader would see it.
+//! Rules allow no request that some upstream could read as a forbidden one: the rules are checked again for the request
+//! as the most lenient reader would read it.
 
 use std::cell::OnceCell;
 
@@ -30,7 +30,7 @@ fn policy(rules: &str) -> AccessPolicy {
     AccessPolicy::new(config.listeners[0].authorization.as_deref().unwrap())
 }
 
-/// The request as the listener lets it through.
+/// The request, if the listener accepts it.
 fn request(data: &[u8]) -> Option<RequestHead> {
     let (mut reader, mut buf) = (Reader::new(Target::Lenient), BytesMut::from(data));
     let (_, head) = reader.head(&mut buf, &LIMITS).ok()??;
@@ -40,7 +40,7 @@ fn request(data: &[u8]) -> Option<RequestHead> {
     Some(head)
 }
 
-/// Every way in which a path can be read, each step taken or not.
+/// Every way in which a path can be read: each step is done or not done.
 fn readings(path: &str) -> Vec<String> {
     let mut found = vec![path.as_bytes().to_vec()];
     for _ in 0..3 {
@@ -89,7 +89,7 @@ fn decoded(path: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Some(request) = request(data) else { return };
     let client = Client::default();
@@ -103,7 +103,7 @@ pub fn check(data: &[u8]) {
     let below = |reading: &str, folder: &str| {
         reading.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    // Of a tunnel no path can be seen: what denies by it denies the tunnel.
+    // The paths in a tunnel are not visible, so a rule that denies by a path denies the tunnel.
     if allowed(0) {
         let readings = readings(path);
         assert!(!readings.iter().any(|reading| below(reading, "admin")), "{path}: {readings:?}");

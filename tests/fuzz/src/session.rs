@@ -1,4 +1,4 @@
-//! A session's cookie is believed only as attache has written it, under its own name and by its own keys.
+//! A session's cookie is accepted only exactly as attache has written it, with its own name and its own keys.
 
 use std::cell::OnceCell;
 
@@ -9,7 +9,7 @@ use http::{HeaderValue, header::COOKIE};
 
 const ENDPOINT: &str = "10.0.0.7:8080";
 
-/// Written once with this key: `seal` takes another nonce each time.
+/// Written once with this key, since `seal` uses another nonce each time.
 const GOOD: &str = include_str!("good.cookie");
 
 thread_local! {
@@ -21,7 +21,7 @@ fn seal() -> SessionSeal {
     SessionSeal::new(&SessionCookie { name: "sid".into(), key, ..SessionCookie::default() })
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Ok(line) = HeaderValue::from_bytes(data) else { return };
     let mut headers = Fields::new();
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_good_one_is_good() {
+    fn the_valid_cookie_is_accepted() {
         assert_eq!(seal().open(GOOD.as_bytes()), Some(session_of(ENDPOINT)));
         check(format!("a=b; sid={GOOD}; c=d").as_bytes());
     }

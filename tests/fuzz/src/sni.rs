@@ -1,10 +1,11 @@
-//! What is read of a ClientHello without terminating is what rustls reads of it: the name that a route is chosen by is the one that the
-//! server behind it will see.
+//! attache reads the same values from a ClientHello as rustls: the server name that chooses the route is the one that
+//! the TLS server will see.
 
 use attache_listener::{Protocol, fuzzing::Detection};
 use rustls::{pki_types::DnsName, server::Acceptor};
 
-/// Server name and protocols, as rustls reads them; `None` where it wants more bytes or takes it for no ClientHello.
+/// Server name and protocols, as rustls reads them; `None` if rustls needs more bytes or doesn't accept the
+/// ClientHello.
 fn theirs(mut data: &[u8]) -> Option<(Option<String>, Vec<Vec<u8>>)> {
     let mut acceptor = Acceptor::default();
     loop {
@@ -22,14 +23,14 @@ fn theirs(mut data: &[u8]) -> Option<(Option<String>, Vec<Vec<u8>>)> {
     }
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Some((name, alpn)) = theirs(data) else { return };
     match Detection::Tls.of(data, 8000) {
         Some((Protocol::Tls, Some(hello))) => {
             assert_eq!(hello.alpn, alpn);
             match hello.sni {
-                // What is no DNS name is no server name for rustls.
+                // For rustls a text that is not a DNS name is not a server name.
                 Some(ours) if name.is_none() => assert!(
                     DnsName::try_from(&*ours).is_err() || ours.parse::<std::net::IpAddr>().is_ok(),
                     "{ours}"
@@ -37,7 +38,7 @@ pub fn check(data: &[u8]) {
                 ours => assert_eq!(ours.as_deref(), name.as_deref()),
             }
         }
-        // Refused, or passed on where opaque bytes may go.
+        // The bytes are refused, or passed on if opaque bytes are allowed.
         Some(_) => {}
         None => panic!("rustls has the whole ClientHello, and more is waited for"),
     }

@@ -1,5 +1,5 @@
-//! A message of the SPIFFE Workload API: what is believed is what prost reads in it too, and the SVID of an authority's certificate is for
-//! the name that the message says.
+//! A message of the SPIFFE Workload API: attache accepts only values that prost also reads, and the certificate is for
+//! the SPIFFE ID that the message names.
 
 use prost::Message;
 
@@ -23,10 +23,10 @@ struct Svid {
     bundle: Vec<u8>,
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Ok(domain) = attache_tls::fuzzing::svid(data) else { return };
-    // A known field of another wire type is an unknown one for the format, and an error for prost.
+    // For the format a known field with another wire type is an unknown field; for prost it is an error.
     let Ok(theirs) = Response::decode(data) else { return };
     let first = theirs.svids.first().unwrap();
     let id = String::from_utf8(first.spiffe_id.clone()).unwrap();

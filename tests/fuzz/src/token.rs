@@ -1,4 +1,4 @@
-//! No other token is believed than the one that was signed, whatever is changed in it.
+//! Only the signed token is accepted: no change of it is.
 
 use std::{cell::RefCell, sync::Arc};
 
@@ -7,7 +7,7 @@ use attache_config::model::JwtUse;
 use attache_wire::{Fields, RequestHead};
 use http::{HeaderValue, header::AUTHORIZATION};
 
-/// Signed with a key that nobody has any more; it ends in 2100.
+/// Signed with a key that was deleted; it ends in 2100.
 const GOOD: &str = include_str!("good.jwt");
 const KEYS: &str = r#"{"keys": [{"kty": "RSA", "kid": "one", "alg": "RS256", "e": "AQAB", "n": "odq2jhlklqGGKZaVDDW2LnWQLbLLYYtOUpWfYC8wWhdW7Qpk6lXGdG3jtRWnRD2_bD4i4dtN5Te-uNAnbtGhVJ-M6SLDjVtwYGkszX21KYElN10KnHRewXu24VWyJnCi_5G_LYVyzAz51ffzOyKIYYR2GvqJxksTMZxLzQVfmjs170EzLCfWW-9j2y57gGAphbdNPRSnWNQiU6PflcXGhnS09gj6VUirE1FyS9cLQ1spt3lw4Alf4bMB_uxG6kWMLIk7_6oGdvFWIvqqFeQsiwhyZ_h3S6D1waj6HGcw9jz12E-2TitGeeTmBr9xuMsCVNb5iU5-VZyzRbyUvnghrQ"}]}"#;
 
@@ -24,7 +24,7 @@ fn verifier() -> Verifier {
     Verifier::new(&[Arc::new(Issuer::new(config.jwt[0].clone()).unwrap())])
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(&[b"Bearer ", data].concat()) else { return };
     let mut headers = Fields::new();

@@ -9,12 +9,13 @@ use url::{Host, Url};
 
 const LIMITS: Limits = Limits { line: 8000, size: 16000, count: 64 };
 
-/// A host in the form that two are compared in.
+/// A host in a form that can be compared.
 fn form(host: &str) -> String {
     CanonicalHost::new(host).map_or_else(String::new, |host| host.as_str().to_owned())
 }
 
-/// Host and port of a URL. WHATWG takes `0x7f.1` and `127.1` for 127.0.0.1, which is a name for everybody else: such hosts are left out.
+/// Host and port of a URL. WHATWG reads `0x7f.1` and `127.1` as 127.0.0.1, all others as a name: such hosts are left
+/// out.
 fn theirs(text: &str) -> Option<(String, u16)> {
     let url = Url::parse(text).ok()?;
     let host = match url.host()? {
@@ -61,14 +62,14 @@ fn upstream(text: &str) {
         Target::Ip(address) => (form(&address.ip().to_string()), address.port()),
         _ => return,
     };
-    // Other schemes have hosts of another grammar for WHATWG.
+    // For other schemes WHATWG has another grammar of hosts.
     if text.starts_with("http://") || text.starts_with("https://") {
         let Some(theirs) = theirs(text) else { return };
         assert_eq!((host, port), theirs, "{text}");
     }
 }
 
-/// Panics where it does not hold.
+/// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if text.contains(['\r', '\n']) {

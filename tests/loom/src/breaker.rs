@@ -11,28 +11,28 @@ use crate::{
 };
 
 pub(crate) const MODELS: &[Model] = &[
-    ("breaker: who is let through by a closed state counts from nothing", counts_from_nothing),
+    ("breaker: the calls of a new closed state count from zero", counts_from_nothing),
     ("breaker: racing workers get exactly the probes", exactly_the_probes),
     ("breaker: no failure of a state is lost, and none counts in another", no_failure_is_lost),
     ("breaker: two failures at the threshold open it once", opens_once),
-    ("breaker: a probe that is given back is given again", a_place_comes_back),
+    ("breaker: a released probe is given to another call", a_permit_comes_back),
 ];
 
 fn ticket(state: &State) -> Ticket {
     state.admit(1, || 1).unwrap().0
 }
 
-/// Opened at 0 until 1, and it is 1 now.
+/// A state that opened at 0 until 1; the time is 1 now.
 fn opened() -> State {
     let state = State::default();
     assert!(state.open(&ticket(&state), |_| 1));
     state
 }
 
-/// The window that the last probe clears is clear for the first call behind it.
+/// The first call after the last probe sees the window that this probe has cleared.
 fn counts_from_nothing() {
     let state = Arc::new((State::default(), Window::new(Duration::from_secs(10))));
-    // Buckets of their own: what only looks at one may see an old value.
+    // Each uses its own bucket, because a thread that only reads a bucket may see an old value.
     let (before, since) = (Duration::from_secs(1), Duration::from_secs(2));
     let failed = ticket(&state.0);
     state.1.add(before, false);
@@ -68,7 +68,7 @@ fn exactly_the_probes() {
     assert!(matches!(state.load().phase, Inner::HalfOpen { admitted: 2, succeeded: 0 }));
 }
 
-/// A call from before the breaker opened ends while it closes again, and another fails behind that.
+/// A call that began before the breaker opened ends while the breaker closes again, and another call fails after that.
 fn no_failure_is_lost() {
     let state = Arc::new(State::default());
     let late = [ticket(&state), ticket(&state)];
@@ -107,7 +107,7 @@ fn opens_once() {
     assert!(matches!(word.phase, Inner::Open(5)) && word.opened == 1, "{word:?}");
 }
 
-fn a_place_comes_back() {
+fn a_permit_comes_back() {
     let state = Arc::new(opened());
     let probe = ticket(&state);
     let leaving = spawn({
@@ -117,5 +117,5 @@ fn a_place_comes_back() {
     let early = state.admit(1, || 1).ok();
     leaving.join().unwrap();
     let late = state.admit(1, || 1).ok();
-    assert!(early.is_some() != late.is_some(), "one place, and it is never lost");
+    assert!(early.is_some() != late.is_some(), "there is one permit, and it is never lost");
 }

@@ -1,4 +1,4 @@
-//! Flags that stand for other words: `flag.rs`.
+//! Flags that sum up other words of memory: `flag.rs`.
 
 use loom::{sync::Arc, thread::spawn};
 
@@ -12,13 +12,13 @@ use crate::{
 };
 
 pub(crate) const MODELS: &[Model] = &[
-    ("ejection: a failure leaves the flag up, whoever lowers it meanwhile", a_failure_is_seen),
-    ("breakers of endpoints: the flag ends as the breaker does", the_flag_ends_as_the_state),
+    ("ejection: after a failure the flag is up, even if another thread lowers it meanwhile", a_failure_is_seen),
+    ("breakers of endpoints: in the end the flag agrees with the breaker", the_flag_ends_as_the_state),
 ];
 
 fn a_failure_is_seen() {
     let shared = Arc::new((Flag::default(), AtomicU32::new(0)));
-    // By an earlier row, which has ended.
+    // An earlier row of failures, which has ended, raised it.
     shared.0.raise();
     let settle = |shared: &(Flag, AtomicU32)| shared.0.lower_unless(|| shared.1.load(Relaxed) != 0);
     let settles = spawn({

@@ -1,9 +1,10 @@
-//! Models of what workers share, run by loom with every interleaving of their threads and every order of their loads and stores that the
-//! memory model allows, up to a number of preemptions (`LOOM_MAX_PREEMPTIONS`, 2).
+//! Models of the state that workers share. loom runs them with every interleaving of their threads and every order of
+//! their loads and stores that the memory model allows, up to a number of preemptions (`LOOM_MAX_PREEMPTIONS`, 2).
 //!
-//! The modules are the program's own files, compiled here a second time: they name what threads share by `crate::sync`, which is
-//! loom's here. They need no other crate of ours, so building and running this takes seconds.
-//! `--cfg loom` would do the same inside of the crates, but it takes the network out of tokio, and builds all of them anew.
+//! The modules are the program's own files, compiled here a second time: they take the types that threads share from
+//! `crate::sync`, which has loom's types here. They need no other crate of attache, so building and running them takes
+//! seconds. `--cfg loom` would do the same inside of the crates, but it removes the network from tokio, and builds all
+//! crates again.
 //!
 //! `cargo xtask loom [MODEL...]`
 
@@ -40,10 +41,10 @@ use std::{
     time::Instant,
 };
 
-/// A model: what must hold, and the function that asserts it.
+/// A model: the rule that must hold, and the function that asserts it.
 type Model = (&'static str, fn());
 
-/// Preemptions of a thread in one run. Most errors of memory order need one or two.
+/// Preemptions of a thread in one run. One or two show most errors of memory order.
 const PREEMPTIONS: usize = 2;
 
 static RUNS: AtomicU64 = AtomicU64::new(0);

@@ -8,12 +8,12 @@ use crate::{
 };
 
 pub(crate) const MODELS: &[Model] = &[
-    ("adaptive limit: behind a measurement it is what it was", the_limit_comes_back),
+    ("adaptive limit: after a measurement it has its earlier value", the_limit_comes_back),
     ("adaptive limit: racing workers begin one measurement, and one ends it", one_begins_and_one_ends),
-    ("adaptive limit: a call from before is no sample", a_late_call_is_no_sample),
+    ("adaptive limit: a call from before the measurement is no sample", a_late_call_is_no_sample),
 ];
 
-/// A worker that stands still while it begins a measurement, and others that complete it.
+/// A worker that stops while it begins a measurement, and others that complete the measurement.
 fn the_limit_comes_back() {
     let limit = Arc::new(Limit::new(9, false));
     let begins = spawn({
@@ -49,7 +49,7 @@ fn one_begins_and_one_ends() {
     assert_eq!(limit.get(), if limit.phase() == 2 { 9 } else { 1 });
 }
 
-/// The measurement of a call ends while the call does, and another begins.
+/// A call and its measurement end at the same time, and another measurement begins.
 fn a_late_call_is_no_sample() {
     let limit = Arc::new(Limit::new(9, true));
     let late = spawn({

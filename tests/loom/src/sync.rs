@@ -1,8 +1,9 @@
-//! The program's names for what threads share, as loom's types.
+//! loom's types, under the program's names for the types that threads share.
 //!
-//! loom looks for interleavings by the last access to an atomic only (0.7): where a thread loads and then swaps, it doesn't see that the swap also
-//! depends on what another thread loaded before, and leaves those interleavings out. So each access here is preceded by a relaxed
-//! read-modify-write of a word beside the value, which depends on every other one. Being relaxed, it orders nothing in memory.
+//! loom (0.7) searches for interleavings only by the last access to an atomic: if a thread loads and then swaps, loom
+//! doesn't see that the swap also depends on an earlier load of another thread, and leaves out those interleavings. So
+//! each access here follows a relaxed read-modify-write of a word beside the value, which depends on every other one.
+//! Since it is relaxed, it orders nothing in memory.
 
 use std::fmt;
 

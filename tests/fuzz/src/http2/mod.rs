@@ -1,5 +1,5 @@
 //! Both sides of HTTP/2 against any peer: frames and bytes in any pieces, and an application that does anything at any
-//! moment. Counts are what a recount says after each step, and nothing is left when everybody has let go.
+//! moment. After each step the counts equal a recount, and when all streams are dropped nothing is left.
 
 mod socket;
 
@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use self::socket::Socket;
 
-/// What to do next, byte for byte.
+/// The next actions, one byte each.
 struct Script<'a>(&'a [u8]);
 
 impl<'a> Script<'a> {
@@ -36,7 +36,7 @@ impl<'a> Script<'a> {
     }
 }
 
-/// A stream, as far as the application still holds it.
+/// The parts of a stream that the application still holds.
 struct Held {
     send: Option<SendStream>,
     body: Option<Incoming>,
@@ -70,7 +70,7 @@ impl Run {
     }
 }
 
-/// A server against any client. Panics where it does not hold.
+/// A server against any client. Panics if the rule of this module does not hold.
 pub fn server(data: &[u8]) {
     let mut script = Script(data);
     let socket = Socket::default();
@@ -80,7 +80,7 @@ pub fn server(data: &[u8]) {
     run(all, script);
 }
 
-/// A client against any server. Panics where it does not hold.
+/// A client against any server. Panics if the rule of this module does not hold.
 pub fn client(data: &[u8]) {
     let mut script = Script(data);
     let socket = Socket::default();
@@ -134,7 +134,7 @@ fn run(mut run: Run, mut script: Script<'_>) {
     fuzzing::audit_rest(&run.connection);
 }
 
-/// What concerns the whole connection.
+/// Actions on the whole connection.
 fn whole(run: &mut Run, script: &mut Script<'_>) {
     match (script.byte(), &run.caller) {
         (0, None) => run.connection.say_goodbye(),
@@ -150,7 +150,7 @@ fn whole(run: &mut Run, script: &mut Script<'_>) {
         }
         (4, _) => run.connection.give_up(Code::PROTOCOL_ERROR, "enough"),
         (5, _) => run.connection.ask(),
-        // What a good peer says first.
+        // The first frame of a correct peer.
         _ => run.receive(&Head { length: 0, kind: 4, flags: 0, stream: 0 }.bytes()),
     }
 }
@@ -162,7 +162,7 @@ fn frame(op: u8, script: &mut Script<'_>) -> Vec<Vec<u8>> {
         0xff => 0x7fff_ffff,
         stream => u32::from(stream % 24),
     };
-    // Payloads that are most often what the kind has; DATA also in sizes that matter for windows.
+    // Payloads that mostly fit the frame's type; DATA also in sizes that matter for windows.
     let payload = match (kind, op % 8) {
         (0, 1) => vec![0; usize::from(size) * 64],
         (3 | 8, 1) => vec![if size > 250 { 0x7f } else { 0 }, 0, script.byte(), size],
@@ -183,7 +183,7 @@ fn frame(op: u8, script: &mut Script<'_>) -> Vec<Vec<u8>> {
     vec![all]
 }
 
-/// A new stream: one that a client sent, or one of our own.
+/// A new stream: one that a client has opened, or one that attache opens.
 fn open(run: &mut Run, script: &mut Script<'_>) {
     match &run.caller {
         None => {

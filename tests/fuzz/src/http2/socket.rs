@@ -21,9 +21,9 @@ struct Ends {
     sent: BytesMut,
     /// The peer sends no more.
     ended: bool,
-    /// Bytes that the peer takes.
+    /// Bytes that the peer still accepts.
     room: usize,
-    /// The peer takes no more.
+    /// The peer accepts no more bytes.
     refuses: bool,
 }
 
@@ -41,12 +41,12 @@ impl Socket {
         self.0.borrow_mut().ended = true;
     }
 
-    /// The peer takes so many bytes more.
+    /// The peer accepts this many bytes more.
     pub fn take(&self, bytes: usize) {
         self.0.borrow_mut().room += bytes;
     }
 
-    /// The peer has closed its side: what is sent to it fails.
+    /// The peer has closed its side, so writes to it fail.
     pub fn refuse(&self) {
         self.0.borrow_mut().refuses = true;
     }
