@@ -205,7 +205,7 @@ impl KeySet {
         // A set has only a few keys. More would only make each verification slow.
         for key in fitting.by_ref().take(8) {
             match decode::<UniqueObject>(token, &key.decoding, &validation(config, header.alg)) {
-                Ok(data) => return believed(data.claims.0, config, now),
+                Ok(data) => return check_claims(data.claims.0, config, now),
                 Err(error) => last = Some(error),
             }
         }
@@ -240,7 +240,7 @@ fn validation(config: &JwtProvider, algorithm: Algorithm) -> Validation {
 }
 
 /// Checks the claims again after the library, which uses the system's clock; a remembered token is checked by `until`.
-fn believed(
+fn check_claims(
     claims: Map<String, Value>,
     config: &JwtProvider,
     now: Duration,

@@ -130,7 +130,7 @@ impl Verifier {
         &self,
         wanted: &JwtUse,
         request: &RequestHead,
-        believed: &str,
+        verified: &str,
         now: Duration,
     ) -> Result<(), TokenError> {
         if wanted.providers.len() < 2 {
@@ -139,16 +139,16 @@ impl Verifier {
         let found = |issuer: &Issuer| place::find(&issuer.config.from, request);
         for (issuer, _) in self.wanted(wanted) {
             let token = match found(issuer) {
-                Ok(Some(token)) if token != believed => token,
+                Ok(Some(token)) if token != verified => token,
                 Ok(_) => continue,
                 Err(why) => return Err(TokenError::Invalid(why.to_owned())),
             };
             // Several issuers may use the same place: one of them must accept the token.
-            let is_believed = self.wanted(wanted).any(|(issuer, remembered)| {
+            let is_accepted = self.wanted(wanted).any(|(issuer, remembered)| {
                 found(issuer) == Ok(Some(token))
                     && issuer.claims(token, &mut remembered.borrow_mut(), now).is_ok()
             });
-            if !is_believed {
+            if !is_accepted {
                 let name = &issuer.config.name;
                 let why = format!("{name}: there is a second token, which no issuer believes");
                 return Err(TokenError::Invalid(why));

@@ -387,7 +387,7 @@ impl Attacks {
                     let found = verifier.verify(&WANTED(), request);
                     let optional = verifier.verify(&super::JwtUse { required: false, ..WANTED() }, request);
                     match found {
-                        Ok(_) => panic!("{} is believed: {request:?}", attack.what),
+                        Ok(_) => panic!("{} is accepted: {request:?}", attack.what),
                         Err(TokenError::Invalid(_)) => {
                             assert!(optional.is_err(), "{} passes where none is required", attack.what);
                             "401 `token-invalid`"
