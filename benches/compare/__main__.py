@@ -14,7 +14,9 @@ import pathlib
 import re
 import resource
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -150,6 +152,8 @@ def main():
     parser.add_argument("--train", action="store_true", help="attache alone, each row once: the traffic that a profile is made of")
     parser.add_argument("--envoy", help="the envoy program; without it Envoy is left out")
     options = parser.parse_args()
+    # By default the signal ends this process at once, and leaves what it started behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     for program in ("attache", "load", "envoy"):
         if getattr(options, program):
             setattr(options, program, os.path.abspath(getattr(options, program)))
