@@ -135,7 +135,7 @@ global
   maxconn 2000
 defaults
   mode http
-  timeout connect 1s
+  timeout connect 10s
   timeout client 60s
   timeout server 60s
   option http-keep-alive
