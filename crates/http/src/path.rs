@@ -3,14 +3,14 @@
 //! Rule: the route and the upstream must read the same path. Otherwise a client could bypass a route's protection (`/public/..%2fadmin`).
 //! [`PathPolicy`] says what is normalised. This is how, in one pass over the bytes:
 //! 1. Refused are raw control bytes, NUL in any form, a raw backslash (some servers read it as `/`), and a `%` that isn't followed by two
-//!   hex digits. Other escaped control bytes (`%0A`) are data and stay; non-ASCII UTF-8 stays.
+//!    hex digits. Other escaped control bytes (`%0A`) are data and stay; non-ASCII UTF-8 stays.
 //! 2. `%2F` and `%5C` are handled as the policy says, then unreserved bytes are decoded (RFC 3986 section 6.2.2.2). Nothing is decoded
-//!   twice: `%2541` stays.
+//!    twice: `%2541` stays.
 //! 3. The segments are handled one by one: if slashes are merged, empty segments are dropped; then dot segments are resolved (section
-//!   5.2.4). `%2e` counts as a dot here even if unreserved bytes are not decoded, because the upstream would decode it.
+//!    5.2.4). `%2e` counts as a dot here even if unreserved bytes are not decoded, because the upstream would decode it.
 //! 4. Path parameters (`;name=value` after a segment, RFC 3986 section 3.3): servers that support them remove them before they resolve dot
-//!   segments and choose a handler; other servers don't know them. Unless the policy keeps them, a dot segment or an empty segment with
-//!   parameters is refused, and routes are matched without parameters ([`without_parameters`]).
+//!    segments and choose a handler; other servers don't know them. Unless the policy keeps them, a dot segment or an empty segment with
+//!    parameters is refused, and routes are matched without parameters ([`without_parameters`]).
 //!
 //! A path that is in this form already is borrowed: the usual request costs one scan and no allocation.
 

@@ -4,12 +4,12 @@
 //! one reading of its files and swapped whole. Rule for a change:
 //!
 //! 1. It is *noticed* by `stat`. So a swapped symbolic link (Kubernetes), a file renamed over another (cert-manager,
-//! Vault Agent) and a file written in place are all noticed.
+//!    Vault Agent) and a file written in place are all noticed.
 //! 2. It must *settle*: two readings in a row must be equal. Before that, a link may be half swapped or a file half
-//! written.
+//!    written.
 //! 3. A new value is *built*, and swapped in if that succeeds and attache's certificate is valid now. Otherwise the
-//! last good value stays; the failure is counted, logged once for that content, and the build is tried again at every
-//! check.
+//!    last good value stays; the failure is counted, logged once for that content, and the build is tried again at every
+//!    check.
 
 use std::{
     path::{Path, PathBuf},

@@ -6,9 +6,9 @@
 //! Outbound, as Istio and Linkerd have it:
 //! 1. Only TCP. DNS over UDP is untouched.
 //! 2. Connections that attache itself opens are not redirected, whatever their destination, so that nothing can loop:
-//! neither its calls to an upstream, nor its connections to the application, whose address is the pod's own.
+//!    neither its calls to an upstream, nor its connections to the application, whose address is the pod's own.
 //! 3. Connections within the pod are not redirected: those to `localhost`, and to the pod's own addresses (both leave
-//! through `lo`).
+//!    through `lo`).
 //! 4. Excluded connections are not redirected; then the included ones, or all others, are redirected.
 //!
 //! Inbound: connections through `lo` come from the pod itself, and are not redirected; for the others the rules are as
