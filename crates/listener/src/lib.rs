@@ -4,7 +4,7 @@
 //! that is not HTTP. It guarantees:
 //!
 //! * Every request that is passed on has only one meaning (RFC 9112 sections 6.3 and 11.2). A request that could have two is passed on as
-//! [`HttpRequest::refused`], without anything that the client sent, so that its answer is made where all answers are made.
+//!   [`HttpRequest::refused`], without anything that the client sent, so that its answer is made where all answers are made.
 //! * Every exchange, finished or not, is reported once to [`Settings::on_finish`].
 //! * No peer can end more than its own connection: panics are caught, and memory is limited by [`HttpLimits`].
 //!

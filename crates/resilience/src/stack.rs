@@ -4,17 +4,17 @@
 //! the split:
 //! 1. [`RateLimit`] first: a refused request costs nothing in the later layers.
 //! 2. [`GlobalLimit`]: the service is asked only about requests that the local limit allows, and refused requests
-//! aren't delayed.
+//!    aren't delayed.
 //! 3. [`Faults`]: an injected delay is outside of all deadlines of attache, so it tests those of the caller.
 //!
 //! [`stack`] comes before one upstream:
 //! 1. [`Deadline`] first: everything after it, waits between attempts included, counts against the caller's deadline.
 //! 2. [`Retry`]: each pass through the layers below it is one attempt, on its own endpoint.
 //! 3. [`Admission`]: below the retries, so that each attempt takes its own permit and none is held during a backoff;
-//! above the breaker, so that a waiting call is not yet a probe.
+//!    above the breaker, so that a waiting call is not yet a probe.
 //! 4. [`PassDeadlineOn`]: below the retries and the queue, so that each attempt carries the time that then remains.
 //! 5. [`Breaker`]: below the retries, so that each attempt is a sample, many failing retries open it quickly, and a
-//! call that finds it open is not retried.
+//!    call that finds it open is not retried.
 //! 6. [`PerTry`] last: it limits one attempt, so the breaker counts its failure and the retry sees its error.
 //!
 //! None of them decides about endpoints: the [`Attempt`](attache_upstream::Attempt) below them reports its outcome to

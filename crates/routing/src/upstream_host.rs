@@ -4,12 +4,12 @@
 //! decides:
 //!
 //! 1. A request without a Host (HTTP/1.0) gets the upstream's own authority: every further hop needs one (RFC 9112
-//! section 3.2).
+//!    section 3.2).
 //! 2. A Host that only names this machine (`localhost`, `127.0.0.1`) names attache: the upstream's own replaces it.
 //! 3. A request that named the upstream (its name or a host of its addresses) or its route (`match.host`) keeps its Host.
 //! 4. Any other request gets the upstream's own Host, if the upstream has a name, since name-based APIs and ingresses
-//! answer only their own name. An upstream that is only an IP address, a socket or `localhost` has no such name: it
-//! gets the client's Host, as an application behind attache expects.
+//!    answer only their own name. An upstream that is only an IP address, a socket or `localhost` has no such name: it
+//!    gets the client's Host, as an application behind attache expects.
 
 use std::net::IpAddr;
 

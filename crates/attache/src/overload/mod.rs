@@ -9,7 +9,7 @@
 //! **What is done.** The names are Envoy's. Each action ends when the share is 5 points below its start:
 //! 1. `disable-keepalive` (85 %): connections end with their next answer, and idle ones end at once; those to upstreams too.
 //! 2. `shed-requests` (90 %): new requests are refused with 503 `overloaded`. First those with `u=7`; then, evenly up to the next step,
-//!   more urgent ones.
+//!    more urgent ones.
 //! 3. `stop-accepting` (95 %): connections wait in the kernel's queue, and further requests are refused.
 //!
 //! The control thread measures four times a second, or once a second if every resource is far from its limit: each measurement wakes a

@@ -4,20 +4,20 @@
 //! apply to one of them decides that in its own code; no ask can avoid a step.
 //!
 //! 1. **listener** passes on requests that have only one meaning, or the refusal of others. By then the client's identity has been
-//!   verified. Under overload the least urgent requests end here, because nothing was done for them yet.
+//!    verified. Under overload the least urgent requests end here, because nothing was done for them yet.
 //! 2. **check** ([`entry`]): one meaning for Host, target and headers; one form of the path. This comes before routing, so that the route
-//!   and the upstream read the same request.
+//!    and the upstream read the same request.
 //! 3. **route** ([`entry`]): the most specific route that matches. It may answer by itself. A tunnel is made only if the config allows it,
-//!   and opaque bytes are sent only to routes that accept them.
+//!    and opaque bytes are sent only to routes that accept them.
 //! 4. **browsers** ([`attache_web`]): a preflight is answered. It carries no credentials, so it is answered before
 //!    authentication.
 //! 5. **authorise** ([`authorise`], [`external`](self::external)): the token, the rules of the listener and of the route, then an
-//!   authorizer if the config names one. This comes before every step that costs or changes something.
+//!    authorizer if the config names one. This comes before every step that costs or changes something.
 //! 6. **prepare** ([`entry`]): the fields of this hop (hop-by-hop headers are removed, `Via` and forwarding headers are added), then the
-//!   route's rewrites, so that a client can't remove what a route adds.
+//!    route's rewrites, so that a client can't remove what a route adds.
 //! 7. **route's layers** ([`route`], [`attache_resilience::front_with`]): limits and faults, for everything on this route.
 //! 8. **mirror, credential** ([`route`]): a copy of the request, if the route wants one; then a secret, which the copy must not have. This
-//!   comes after the limits: a refused request is not copied.
+//!    comes after the limits: a refused request is not copied.
 //! 9. **destination's layers** ([`attache_resilience::stack`]): deadline, retries, queue, breaker, per-try deadline.
 //! 10. **upstream**: an endpoint and a connection; the result is a response, or the connection itself.
 //! 11. **finish** ([`exit`]): the way back: hop-by-hop headers, `Via`, the route's header changes; a tunnel, if there is one.

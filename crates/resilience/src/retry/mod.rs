@@ -3,8 +3,8 @@
 //! **When.** A request is retried if all of these hold; otherwise the caller gets the outcome:
 //! 1. the outcome meets a condition of `retry.on` (see [`conditions`], Envoy's words);
 //! 2. it is safe to send the request again: nothing of it reached an application ([`SentPart::Nothing`],
-//! [`SentPart::Refused`]), or the method is idempotent, or the route allows it (`methods: all`). It is never safe if a
-//! part of a response came and was lost ([`SentPart::Response`]);
+//!    [`SentPart::Refused`]), or the method is idempotent, or the route allows it (`methods: all`). It is never safe if a
+//!    part of a response came and was lost ([`SentPart::Response`]);
 //! 3. every byte that was read of the client's body is still kept (see [`replay`]);
 //! 4. fewer than `attempts` retries were made, and the wait ends before the deadline;
 //! 5. the upstream's budget has room (see `budget`).

@@ -2,10 +2,10 @@
 //!
 //! 1. An IP literal is itself; `localhost` is loopback; a name of the hosts file is what the file says.
 //! 2. A name with a final dot is looked up unchanged. Any other name is looked up unchanged first if it has at least
-//! `ndots` dots, then below each search domain in turn, and then unchanged if it was not yet. The first name with an
-//! address of a wanted family ends the search: A and AAAA records are never taken from two different names.
+//!    `ndots` dots, then below each search domain in turn, and then unchanged if it was not yet. The first name with an
+//!    address of a wanted family ends the search: A and AAAA records are never taken from two different names.
 //! 3. After NXDOMAIN, an empty answer, SERVFAIL or REFUSED the next name is tried; no answer at all ends the search (as
-//! in glibc). Without any address the result is NXDOMAIN only if every name was NXDOMAIN.
+//!    in glibc). Without any address the result is NXDOMAIN only if every name was NXDOMAIN.
 //! 4. If a name has both families, addresses without a route are dropped: see `routes`.
 //! 5. SRV names are searched in the same way: see `service`.
 //!
