@@ -116,6 +116,13 @@ pub struct Upstream {
 }
 
 impl Rule {
+    /// A rule that refuses, with this reason as a comment.
+    pub(crate) fn refusal(at: &At, why: impl Into<String>) -> Self {
+        let mut rule = Self { at: at.clone(), ..Self::default() };
+        rule.refuse(at, why);
+        rule
+    }
+
     /// Replaces its action by a refusal with 503, with this reason as a comment.
     pub fn refuse(&mut self, at: &At, why: impl Into<String>) {
         let why = why.into();

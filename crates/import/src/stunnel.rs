@@ -195,7 +195,19 @@ pub(crate) fn ghostunnel(files: &[File]) -> Result<Plan, Unreadable> {
 }
 
 fn flags(at: At, words: &[&str]) -> Service {
-    let mut out = Service { at: at.clone(), ..Service::default() };
+    let mut out = Service { at, ..Service::default() };
+    let pairs = flags_and_values(words, &mut out);
+    let mut passes = Passes::default();
+    for (flag, value) in &pairs {
+        out.flag(flag, value, &mut passes);
+    }
+    let disabled = pairs.iter().any(|(flag, _)| flag == "disable-authentication");
+    passes.decide(disabled, &mut out);
+    out
+}
+
+/// Flags with their values. `server` and `client` name the service.
+fn flags_and_values(words: &[&str], out: &mut Service) -> Vec<(String, String)> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     let mut rest = words.iter().peekable();
     while let Some(word) = rest.next() {
@@ -220,72 +232,90 @@ fn flags(at: At, words: &[&str]) -> Service {
         };
         pairs.push((flag.to_owned(), value));
     }
-    let mut allow: Vec<String> = Vec::new();
-    let mut open = false;
-    let mut uncertain = false;
-    for (flag, value) in &pairs {
-        match flag.as_str() {
-            "listen" => out.listen.clone_from(value),
-            "target" => out.targets.push(value.clone()),
-            "cert" => out.tls.set("certificate", value.as_str()),
-            "key" => out.tls.set("key", value.as_str()),
-            "cacert" => out.tls.set(if out.client { "ca" } else { "client_ca" }, value.as_str()),
+    pairs
+}
+
+/// What the flags of ghostunnel say of who passes.
+#[derive(Default)]
+struct Passes {
+    /// Names in certificates.
+    allow: Vec<String>,
+    /// Every name is allowed.
+    open: bool,
+    /// A client shows no certificate.
+    no_certificate: bool,
+}
+
+impl Service {
+    fn flag(&mut self, flag: &str, value: &str, passes: &mut Passes) {
+        match flag {
+            "listen" => value.clone_into(&mut self.listen),
+            "target" => self.targets.push(value.to_owned()),
+            "cert" => self.tls.set("certificate", value),
+            "key" => self.tls.set("key", value),
+            "cacert" => self.tls.set(if self.client { "ca" } else { "client_ca" }, value),
             "allow-all" | "disable-authentication" => {
-                open = true;
-                uncertain |= flag == "disable-authentication" && out.client;
+                passes.open = true;
+                passes.no_certificate |= flag == "disable-authentication" && self.client;
             }
-            "allow-cn" | "verify-cn" => allow.push(format!("subject:CN={value}")),
-            "allow-ou" | "verify-ou" => allow.push(format!("subject:OU={value}")),
-            "allow-dns" | "verify-dns" => allow.push(value.clone()),
-            "allow-uri" | "verify-uri" => allow.push(value.clone()),
-            "override-server-name" => out.tls.set("name", value.as_str()),
+            "allow-cn" | "verify-cn" => passes.allow.push(format!("subject:CN={value}")),
+            "allow-ou" | "verify-ou" => passes.allow.push(format!("subject:OU={value}")),
+            "allow-dns" | "verify-dns" => passes.allow.push(value.to_owned()),
+            "allow-uri" | "verify-uri" => passes.allow.push(value.to_owned()),
+            "override-server-name" => self.tls.set("name", value),
             "keystore" => {
-                out.remarks
-                    .point(&at, "a PKCS#12 keystore is not read: write certificate and key as PEM files.");
-                out.tls.set("certificate", value.as_str());
-                out.tls.set("key", value.as_str());
+                self.remarks.point(
+                    &self.at,
+                    "a PKCS#12 keystore is not read: write certificate and key as PEM files.",
+                );
+                self.tls.set("certificate", value);
+                self.tls.set("key", value);
             }
-            "proxy-protocol" => out
+            "proxy-protocol" => self
                 .remarks
-                .point(&at, "the PROXY protocol to the target is `proxy_protocol: v2` of the upstream."),
+                .point(&self.at, "the PROXY protocol to the target is `proxy_protocol: v2` of the upstream."),
             "storepass" | "unsafe-target" | "unsafe-listen" | "timed-reload" | "shutdown-timeout"
             | "connect-timeout" | "quiet" | "syslog" => {}
             "status" | "enable-pprof" | "enable-shutdown" | "metrics-graphite" | "metrics-url"
             | "metrics-prefix" | "metrics-interval" => {
-                out.remarks.soft(&at, format!("`--{flag}`: metrics and probes are on port 15090."));
+                self.remarks.soft(&self.at, format!("`--{flag}`: metrics and probes are on port 15090."));
             }
             "allow-policy"
             | "verify-policy"
             | "allow-query"
             | "use-workload-api"
             | "use-workload-api-addr" => {
-                out.closed = Some(format!(
+                self.closed = Some(format!(
                     "`--{flag}` decided who passes. Write `allow`, or `spiffe: true`; then replace the refusal"
                 ));
             }
-            other => out.remarks.unknown(&at, format_args!("`--{other}`")),
+            other => self.remarks.unknown(&self.at, format_args!("`--{other}`")),
         }
     }
-    if out.client {
-        if !allow.is_empty() {
-            out.tls.set("peers", allow);
+}
+
+impl Passes {
+    fn decide(self, disabled: bool, out: &mut Service) {
+        if out.client {
+            if !self.allow.is_empty() {
+                out.tls.set("peers", self.allow);
+            }
+            if self.no_certificate {
+                out.tls.0.retain(|(key, _)| key != "certificate" && key != "key");
+            }
+        } else if self.open && disabled {
+            out.tls.0.retain(|(key, _)| key != "client_ca");
+        } else if self.allow.is_empty() && !self.open {
+            out.closed = Some("no name is allowed, and ghostunnel doesn't start without one".to_owned());
+        } else if out.tls.get("client_ca").is_none() {
+            out.closed.get_or_insert_with(|| {
+                "clients were believed by the system's roots. Give `client_ca`; then replace the refusal"
+                    .to_owned()
+            });
+        } else if !self.open {
+            out.tls.set("allow", self.allow);
         }
-        if uncertain {
-            out.tls.0.retain(|(key, _)| key != "certificate" && key != "key");
-        }
-    } else if open && pairs.iter().any(|(flag, _)| flag == "disable-authentication") {
-        out.tls.0.retain(|(key, _)| key != "client_ca");
-    } else if allow.is_empty() && !open {
-        out.closed = Some("no name is allowed, and ghostunnel doesn't start without one".to_owned());
-    } else if out.tls.get("client_ca").is_none() {
-        out.closed.get_or_insert_with(|| {
-            "clients were believed by the system's roots. Give `client_ca`; then replace the refusal"
-                .to_owned()
-        });
-    } else if !open {
-        out.tls.set("allow", allow);
     }
-    out
 }
 
 fn finish(services: Vec<Service>, files: &[File]) -> Result<Plan, Unreadable> {
@@ -300,7 +330,7 @@ fn finish(services: Vec<Service>, files: &[File]) -> Result<Plan, Unreadable> {
             if service.name.is_empty() { format!("service-{}", index + 1) } else { service.name.clone() };
         let mut listener = Listener {
             name: listeners.of(&own),
-            remarks: service.remarks,
+            remarks: service.remarks.clone(),
             opaque: true,
             ..Listener::default()
         };
@@ -315,60 +345,76 @@ fn finish(services: Vec<Service>, files: &[File]) -> Result<Plan, Unreadable> {
         };
         listener.keys.set("bind", bind);
         listener.keys.set("protocol", "tcp");
-        let mut rule = Rule { at: service.at.clone(), ..Rule::default() };
-        rule.when.path = path::Path::Any;
-        let scheme = if service.client { "tls" } else { "tcp" };
-        let targets: Vec<String> = service
-            .targets
-            .iter()
-            .filter_map(|target| address(target))
-            .map(|target| match target.strip_prefix("unix:") {
-                Some(path) if service.client => format!("unix+tls:{path}"),
-                Some(path) => format!("unix+tcp:{path}"),
-                None => format!("{scheme}://{target}"),
-            })
-            .collect();
-        let mut closed = service.closed;
-        if !service.client && service.tls.get("certificate").is_none() {
-            closed.get_or_insert_with(|| "it has no certificate in a file. Give `tls.certificate` and `tls.key`; then replace the refusal".to_owned());
-        }
-        if targets.is_empty() {
-            closed.get_or_insert_with(|| "it has no target that is known".to_owned());
-        }
-        match closed {
+        let targets = service.addresses();
+        match service.refused(&targets) {
             Some(why) => {
                 // Opaque connections that no route takes are closed.
-                rule.refuse(&service.at, format!("every connection is refused: {why}."));
                 listener.keys.set("protocol", "http");
                 listener.opaque = false;
-                let site = crate::plan::VirtualHost {
-                    hosts: vec!["*".to_owned()],
-                    rules: vec![rule],
-                    ..Default::default()
-                };
-                listener.chains.push(Chain { sites: vec![site], ..Chain::default() });
+                listener.chains.push(refusing(&service.at, format!("every connection is refused: {why}.")));
             }
             None => {
                 let name = names.of(&format!("{own}-target"));
-                rule.keys.set("to", name.as_str());
-                rule.targets.push(name.clone());
-                let mut upstream = Upstream { name, ..Upstream::default() };
-                upstream.keys.set("address", targets);
-                if service.client {
-                    if !service.tls.is_empty() {
-                        upstream.keys.set("tls", service.tls);
-                    }
-                } else {
-                    listener.keys.set("tls", service.tls);
-                    listener.secure = true;
-                }
-                plan.upstreams.push(upstream);
-                listener.chains.push(Chain { opaque: Some(rule), ..Chain::default() });
+                plan.upstreams.push(service.carry(name, targets, &mut listener));
             }
         }
         plan.listeners.push(listener);
     }
     Ok(plan)
+}
+
+/// A chain that refuses every connection.
+fn refusing(at: &At, why: String) -> Chain {
+    let mut rule = Rule::refusal(at, why);
+    rule.when.path = path::Path::Any;
+    let site =
+        crate::plan::VirtualHost { hosts: vec!["*".to_owned()], rules: vec![rule], ..Default::default() };
+    Chain { sites: vec![site], ..Chain::default() }
+}
+
+impl Service {
+    /// The addresses of its targets, in the config's notation.
+    fn addresses(&self) -> Vec<String> {
+        let scheme = if self.client { "tls" } else { "tcp" };
+        self.targets
+            .iter()
+            .filter_map(|target| address(target))
+            .map(|target| match target.strip_prefix("unix:") {
+                Some(path) if self.client => format!("unix+tls:{path}"),
+                Some(path) => format!("unix+tcp:{path}"),
+                None => format!("{scheme}://{target}"),
+            })
+            .collect()
+    }
+
+    /// Why its connections must be refused.
+    fn refused(&self, targets: &[String]) -> Option<String> {
+        let mut closed = self.closed.clone();
+        if !self.client && self.tls.get("certificate").is_none() {
+            closed.get_or_insert_with(|| "it has no certificate in a file. Give `tls.certificate` and `tls.key`; then replace the refusal".to_owned());
+        }
+        if targets.is_empty() {
+            closed.get_or_insert_with(|| "it has no target that is known".to_owned());
+        }
+        closed
+    }
+
+    /// Makes the listener pass its bytes on. Returns the upstream.
+    fn carry(self, name: String, targets: Vec<String>, listener: &mut Listener) -> Upstream {
+        let mut rule = Rule { at: self.at, targets: vec![name.clone()], ..Rule::default() };
+        rule.when.path = path::Path::Any;
+        rule.keys.set("to", name.as_str());
+        listener.chains.push(Chain { opaque: Some(rule), ..Chain::default() });
+        let mut upstream = Upstream { name, ..Upstream::default() };
+        upstream.keys.set("address", targets);
+        if !self.client {
+            listener.keys.set("tls", self.tls);
+            listener.secure = true;
+        } else if !self.tls.is_empty() {
+            upstream.keys.set("tls", self.tls);
+        }
+        upstream
+    }
 }
 
 /// `8443`, `:8443`, `localhost:8443`, `unix:/run/x`.

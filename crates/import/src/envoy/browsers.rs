@@ -6,6 +6,22 @@ use crate::value::{Map, Value};
 
 use super::{matcher, words};
 
+const CORS_KNOWN: &[&str] = &[
+    "allow_origin_string_match",
+    "allow_origin",
+    "allow_origin_regex",
+    "allow_methods",
+    "allow_headers",
+    "expose_headers",
+    "max_age",
+    "allow_credentials",
+    "filter_enabled",
+    "shadow_enabled",
+    "allow_private_network_access",
+    "forward_not_matching_preflights",
+    "enabled",
+];
+
 /// A policy of CORS. `None`: there is none that could be carried over.
 pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
     let share = |key: &str| policy.get(key).map(|node| words::share(node).unwrap_or(0.0));
@@ -15,27 +31,38 @@ pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
         }
         return None;
     }
-    remarks.rest(
-        policy,
-        "CORS",
-        &[
-            "allow_origin_string_match",
-            "allow_origin",
-            "allow_origin_regex",
-            "allow_methods",
-            "allow_headers",
-            "expose_headers",
-            "max_age",
-            "allow_credentials",
-            "filter_enabled",
-            "shadow_enabled",
-            "allow_private_network_access",
-            "forward_not_matching_preflights",
-            "enabled",
-        ],
-        &[],
-    );
+    remarks.rest(policy, "CORS", CORS_KNOWN, &[]);
     let credentials = policy.is("allow_credentials");
+    let origins = origins(policy, credentials, remarks);
+    if origins.is_empty() {
+        return None;
+    }
+    let mut map = Map::default();
+    map.set(
+        "origins",
+        if origins.iter().any(|origin| origin == "*") { vec!["*".to_owned()] } else { origins },
+    );
+    methods_and_headers(policy, &mut map, remarks);
+    if credentials {
+        map.set("credentials", true);
+    }
+    if let Some(age) = policy.number("max_age").filter(|age| *age >= 0.0) {
+        map.set("max_age", words::duration(age));
+    }
+    if policy.is("allow_private_network_access") {
+        map.set("private_network", true);
+    }
+    if !policy.is_false("forward_not_matching_preflights") {
+        remarks.note(
+            &policy.at,
+            "preflights of foreign origins are answered without permission, and not sent to the application.",
+        );
+    }
+    Some(map)
+}
+
+/// The origins that may read answers.
+fn origins(policy: &Node, credentials: bool, remarks: &mut Remarks) -> Vec<String> {
     let mut origins = Vec::new();
     for item in policy
         .list("allow_origin_string_match")
@@ -63,14 +90,11 @@ pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
             }
         }
     }
-    if origins.is_empty() {
-        return None;
-    }
-    let mut map = Map::default();
-    map.set(
-        "origins",
-        if origins.iter().any(|origin| origin == "*") { vec!["*".to_owned()] } else { origins },
-    );
+    origins
+}
+
+/// The methods and headers that pages may use and read.
+fn methods_and_headers(policy: &Node, map: &mut Map, remarks: &mut Remarks) {
     let words = |key: &str| -> Vec<String> {
         let text = policy.str(key).unwrap_or_default();
         text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(ToOwned::to_owned).collect()
@@ -94,22 +118,6 @@ pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
     if !expose.is_empty() {
         map.set("expose", expose.into_iter().map(|name| name.to_ascii_lowercase()).collect::<Vec<_>>());
     }
-    if credentials {
-        map.set("credentials", true);
-    }
-    if let Some(age) = policy.number("max_age").filter(|age| *age >= 0.0) {
-        map.set("max_age", words::duration(age));
-    }
-    if policy.is("allow_private_network_access") {
-        map.set("private_network", true);
-    }
-    if !policy.is_false("forward_not_matching_preflights") {
-        remarks.note(
-            &policy.at,
-            "preflights of foreign origins are answered without permission, and not sent to the application.",
-        );
-    }
-    Some(map)
 }
 
 /// An origin in attache's notation. `Ok(None)`: no browser sends it.

@@ -71,15 +71,7 @@ fn read(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) -> bool {
         ],
         &[("on_demand_configuration", Weight::Point, "chains are never built on demand.")],
     );
-    for (key, value) in conditions.entries() {
-        let key = crate::tree::snake(key);
-        if value.is_empty() || CONDITIONS.contains(&key.as_str()) {
-            continue;
-        }
-        listener.remarks.point(
-            &value.at,
-            format!("a filter chain is refused: its condition `{key}` is absent. Use `identity` and `destination` to distinguish connections."),
-        );
+    if has_other_condition(conditions, listener) {
         return false;
     }
     let secure = tls::is_downstream(node);
@@ -90,12 +82,47 @@ fn read(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) -> bool {
     if passed && out.sni.is_empty() {
         out.sni.push("*".to_owned());
     }
-    if secure && !tls::downstream(node, listener, &out.sni, &mut out.remarks, cx) {
+    if secure && !tls::downstream(node, listener, &mut out.remarks, cx) {
         let Remarks(remarks) = out.remarks;
         listener.remarks.0.extend(remarks);
         return false;
     }
     let in_clear = !secure && !passed && many && listener.keys.get("tls").is_some();
+    if !last_filter(node, many, listener, &mut out, cx) {
+        return false;
+    }
+    if in_clear {
+        plaintext(&out, node, listener);
+        return true;
+    }
+    out.protocols = conditions
+        .list("application_protocols")
+        .iter()
+        .filter_map(Node::text)
+        .map(ToOwned::to_owned)
+        .collect();
+    listener.chains.push(out);
+    true
+}
+
+/// Whether a chain has a condition that attache lacks.
+fn has_other_condition(conditions: &Node, listener: &mut Listener) -> bool {
+    for (key, value) in conditions.entries() {
+        let key = crate::tree::snake(key);
+        if value.is_empty() || CONDITIONS.contains(&key.as_str()) {
+            continue;
+        }
+        listener.remarks.point(
+            &value.at,
+            format!("a filter chain is refused: its condition `{key}` is absent. Use `identity` and `destination` to distinguish connections."),
+        );
+        return true;
+    }
+    false
+}
+
+/// What happens to the connections of a chain. False if that can't be carried over.
+fn last_filter(node: &Node, many: bool, listener: &mut Listener, out: &mut Chain, cx: &mut Cx) -> bool {
     let Some((last, before)) = split(node.list("filters")) else {
         listener.remarks.point(
             &node.at,
@@ -112,7 +139,7 @@ fn read(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) -> bool {
     let kind = words::extension(last);
     match kind.as_str() {
         "http_connection_manager" => {
-            http::manager(words::config(last), listener, &mut out, cx);
+            http::manager(words::config(last), listener, out, cx);
             if let Some((at, why)) = &guard {
                 for rule in out.sites.iter_mut().flat_map(|site| &mut site.rules) {
                     rule.refuse(at, why.clone());
@@ -148,24 +175,17 @@ fn read(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) -> bool {
             return false;
         }
     }
-    if in_clear {
-        // One listener has one set of routes for TLS and for what comes in clear.
-        if listener.chains.iter().any(|chain| same(chain, &out)) {
-            listener.keys.child("tls").set("mode", "permissive");
-        } else {
-            let what = "plaintext is refused here: it had other routes than TLS, and one listener has one set of routes. Give plaintext a separate listener.";
-            listener.remarks.point(&node.at, what);
-        }
-        return true;
-    }
-    out.protocols = conditions
-        .list("application_protocols")
-        .iter()
-        .filter_map(Node::text)
-        .map(ToOwned::to_owned)
-        .collect();
-    listener.chains.push(out);
     true
+}
+
+/// One listener has one set of routes for TLS and for what comes in clear.
+fn plaintext(chain: &Chain, node: &Node, listener: &mut Listener) {
+    if listener.chains.iter().any(|other| same(other, chain)) {
+        listener.keys.child("tls").set("mode", "permissive");
+    } else {
+        let what = "plaintext is refused here: it had other routes than TLS, and one listener has one set of routes. Give plaintext a separate listener.";
+        listener.remarks.point(&node.at, what);
+    }
 }
 
 /// Chains that differ by their protocol only become one chain. If they don't do the same, their connections are refused.

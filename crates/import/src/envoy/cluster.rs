@@ -1,7 +1,7 @@
 //! Clusters become upstreams.
 
 use crate::plan::Upstream;
-use crate::remark::Weight;
+use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
 use crate::value::{Map, Value};
 
@@ -132,45 +132,9 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
         (_, false, true) => "h2c",
         (_, false, false) => "http",
     };
-    let kind = node.str("type").unwrap_or("STATIC").to_ascii_uppercase();
-    let kind = kind.as_str();
-    let shut = closed(node, &mut remarks) || verified == Some(false);
-    let mut address = if shut {
-        None
-    } else if matches!(kind, "ORIGINAL_DST" | "4") {
-        Some(Value::from("original-destination"))
-    } else if node.get("cluster_type").is_some() {
-        // `closed` has refused every other type.
-        Some(Value::from("authority"))
-    } else {
-        addresses(node, scheme, &mut remarks, cx)
-    };
-    for own in [&options, node].map(|node| node.down(&["upstream_http_protocol_options"])) {
-        own.skip();
-        if own.is("auto_sni")
-            && secure
-            && address.as_ref().is_none_or(|address| *address != "authority".into())
-        {
-            remarks.point(
-                &own.at,
-                "the server name was that of each request's host (`auto_sni`); here it is that of the address, or `tls.name`.",
-            );
-        }
-    }
-    if kind == "LOGICAL_DNS" {
-        remarks.note(&node.at, "every address of the name is an endpoint; `LOGICAL_DNS` took one at a time.");
-    }
-    if address.is_none() {
-        if !shut {
-            remarks.point(&node.at, "the addresses of this cluster come from a control plane: give them as `address`. Until then every call fails.");
-        }
-        address = Some(Value::from(format!(
-            "{scheme}://{}.invalid:80",
-            crate::plan::name(&out.name).replace(['_', '/'], "-").to_ascii_lowercase()
-        )));
-    }
+    let address = destination(node, scheme, verified, &out.name, &mut remarks, cx);
     let mut own = Map::default();
-    own.put("address", address);
+    own.set("address", address);
     if used != Use::Tcp {
         own.set("host", "preserve");
         match (secure, h2, auto(&options)) {
@@ -208,8 +172,57 @@ fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
     out.remarks = remarks;
 }
 
+/// The value of `address`. `verified`: what is known of TLS, and whether it is as strict as the original.
+fn destination(
+    node: &Node,
+    scheme: &str,
+    verified: Option<bool>,
+    name: &str,
+    remarks: &mut Remarks,
+    cx: &Cx,
+) -> Value {
+    let kind = node.str("type").unwrap_or("STATIC").to_ascii_uppercase();
+    let kind = kind.as_str();
+    let shut = closed(node, remarks) || verified == Some(false);
+    let address = if shut {
+        None
+    } else if matches!(kind, "ORIGINAL_DST" | "4") {
+        Some(Value::from("original-destination"))
+    } else if node.get("cluster_type").is_some() {
+        // `closed` has refused every other type.
+        Some(Value::from("authority"))
+    } else {
+        addresses(node, scheme, remarks, cx)
+    };
+    let options = http_options(node);
+    for own in [&options, node].map(|node| node.down(&["upstream_http_protocol_options"])) {
+        own.skip();
+        if own.is("auto_sni")
+            && verified.is_some()
+            && address.as_ref().is_none_or(|address| *address != "authority".into())
+        {
+            remarks.point(
+                &own.at,
+                "the server name was that of each request's host (`auto_sni`); here it is that of the address, or `tls.name`.",
+            );
+        }
+    }
+    if kind == "LOGICAL_DNS" {
+        remarks.note(&node.at, "every address of the name is an endpoint; `LOGICAL_DNS` took one at a time.");
+    }
+    address.unwrap_or_else(|| {
+        if !shut {
+            remarks.point(&node.at, "the addresses of this cluster come from a control plane: give them as `address`. Until then every call fails.");
+        }
+        Value::from(format!(
+            "{scheme}://{}.invalid:80",
+            crate::plan::name(name).replace(['_', '/'], "-").to_ascii_lowercase()
+        ))
+    })
+}
+
 /// Whether calls to this cluster must fail: Envoy sends them to other addresses, or with other TLS, than attache would.
-fn closed(node: &Node, remarks: &mut crate::remark::Remarks) -> bool {
+fn closed(node: &Node, remarks: &mut Remarks) -> bool {
     let kind = node.down(&["cluster_type"]);
     let url = words::given_type(kind);
     let forward = kind.str("name").is_some_and(|name| name.ends_with("dynamic_forward_proxy"))
@@ -267,56 +280,20 @@ fn speaks_h2(node: &Node, options: &Node) -> bool {
         || options.get("auto_config").is_some() && node.get("transport_socket").is_some()
 }
 
-fn addresses(node: &Node, scheme: &str, remarks: &mut crate::remark::Remarks, cx: &Cx) -> Option<Value> {
+/// The addresses of a cluster, in its config or in files of endpoints.
+fn addresses(node: &Node, scheme: &str, remarks: &mut Remarks, cx: &Cx) -> Option<Value> {
     let mut found: Vec<(String, Map)> = Vec::new();
     let split = subsets::is_split(node);
-    let by_files = node
-        .down(&["eds_cluster_config"])
-        .get("eds_config")
-        .and_then(|source| resources::of(source, cx))
-        .and_then(|all| {
-            let name = node
-                .down(&["eds_cluster_config"])
-                .str("service_name")
-                .or_else(|| node.str("name"))
-                .map(ToOwned::to_owned);
-            all.iter().find(|one| one.str("cluster_name") == name.as_deref()).cloned()
-        });
-    let assignment = node.get("load_assignment").cloned().or(by_files);
-    let dns = node.str("type").is_some_and(|kind| kind.ends_with("_DNS"));
+    let assignment = assignment(node, cx);
     for locality in assignment.iter().flat_map(|assignment| assignment.list("endpoints")) {
-        let priority = locality.number("priority").unwrap_or(0.0) as u64;
+        let of_locality = OfLocality {
+            priority: locality.number("priority").unwrap_or(0.0) as u64,
+            zone: locality.down(&["locality"]).str("zone"),
+            split,
+        };
         let weight = locality.number("load_balancing_weight").map(|weight| weight as u64);
-        let zone = locality.down(&["locality"]).str("zone");
         for endpoint in locality.list("lb_endpoints") {
-            let mut map = Map::default();
-            let inner = endpoint.down(&["endpoint"]);
-            if matches!(
-                endpoint.str("health_status"),
-                Some("UNHEALTHY" | "DRAINING" | "TIMEOUT" | "2" | "3" | "4")
-            ) {
-                remarks.soft(&endpoint.at, "an endpoint that was marked unhealthy is left out.");
-                continue;
-            }
-            let own = endpoint.number("load_balancing_weight").map(|weight| weight as u64);
-            if let Some(weight) = own.filter(|weight| *weight != 1) {
-                map.set("weight", weight);
-            }
-            if priority > 0 {
-                map.set("priority", priority);
-            }
-            if let Some(zone) = zone {
-                map.set("zone", zone);
-            }
-            let labels = subsets::labels(endpoint);
-            if split && !labels.is_empty() {
-                map.set("labels", labels);
-            }
-            if let Some(address) = address(inner.down(&["address"]), scheme) {
-                found.push((address, map));
-            } else {
-                remarks.point(&inner.at, "an endpoint is left out: it has neither an IP address or name with a port nor a Unix socket.");
-            }
+            found.extend(of_locality.endpoint(endpoint, scheme, remarks));
         }
         if weight.is_some_and(|weight| weight != 1) {
             remarks.soft(
@@ -329,10 +306,73 @@ fn addresses(node: &Node, scheme: &str, remarks: &mut crate::remark::Remarks, cx
     for host in node.list("hosts") {
         found.extend(address(host, scheme).map(|address| (address, Map::default())));
     }
-    let _ = dns;
     if assignment.is_some_and(|assignment| assignment.down(&["policy"]).get("drop_overloads").is_some()) {
         remarks.point(&node.at, "a share of the requests is not dropped: `fault.abort` does it.");
     }
+    listed(found)
+}
+
+/// The endpoints of a cluster.
+fn assignment(node: &Node, cx: &Cx) -> Option<Node> {
+    let by_files = node
+        .down(&["eds_cluster_config"])
+        .get("eds_config")
+        .and_then(|source| resources::of(source, cx))
+        .and_then(|all| {
+            let name = node
+                .down(&["eds_cluster_config"])
+                .str("service_name")
+                .or_else(|| node.str("name"))
+                .map(ToOwned::to_owned);
+            all.iter().find(|one| one.str("cluster_name") == name.as_deref()).cloned()
+        });
+    node.get("load_assignment").cloned().or(by_files)
+}
+
+/// What a locality says of its endpoints.
+struct OfLocality<'n> {
+    priority: u64,
+    zone: Option<&'n str>,
+    /// The cluster is split into subsets by labels.
+    split: bool,
+}
+
+impl OfLocality<'_> {
+    /// The address of an endpoint, with its keys; `None` where it is left out.
+    fn endpoint(&self, endpoint: &Node, scheme: &str, remarks: &mut Remarks) -> Option<(String, Map)> {
+        let mut map = Map::default();
+        let inner = endpoint.down(&["endpoint"]);
+        if matches!(
+            endpoint.str("health_status"),
+            Some("UNHEALTHY" | "DRAINING" | "TIMEOUT" | "2" | "3" | "4")
+        ) {
+            remarks.soft(&endpoint.at, "an endpoint that was marked unhealthy is left out.");
+            return None;
+        }
+        let own = endpoint.number("load_balancing_weight").map(|weight| weight as u64);
+        if let Some(weight) = own.filter(|weight| *weight != 1) {
+            map.set("weight", weight);
+        }
+        if self.priority > 0 {
+            map.set("priority", self.priority);
+        }
+        if let Some(zone) = self.zone {
+            map.set("zone", zone);
+        }
+        let labels = subsets::labels(endpoint);
+        if self.split && !labels.is_empty() {
+            map.set("labels", labels);
+        }
+        let address = address(inner.down(&["address"]), scheme);
+        if address.is_none() {
+            remarks.point(&inner.at, "an endpoint is left out: it has neither an IP address or name with a port nor a Unix socket.");
+        }
+        address.map(|address| (address, map))
+    }
+}
+
+/// The value of `address`: one address alone, or a list.
+fn listed(found: Vec<(String, Map)>) -> Option<Value> {
     let mut items: Vec<Value> = Vec::new();
     for (address, mut map) in found {
         if map.is_empty() {

@@ -7,8 +7,7 @@ use crate::tree::Node;
 use crate::value::Value;
 
 use super::{
-    Cx, authorizers, browsers, changes, cluster, faults, guards, limits,
-    overrides::RouteSettings,
+    Cx, authorizers, browsers, changes, cluster, guards, limits,
     rbac::{self, Clients},
     sessions,
     tokens::{self, Tokens},
@@ -116,6 +115,24 @@ const SOFT: &[(&str, Weight, &str)] = &[
     ("alpn", Weight::Note, "attache chooses ALPN by the upstream's protocol."),
 ];
 
+const ROUTER_KNOWN: &[&str] = &[
+    "dynamic_stats",
+    "start_child_span",
+    "respect_expected_rq_timeout",
+    "strict_check_headers",
+    "suppress_grpc_request_failure_code_stats",
+    "suppress_envoy_headers",
+];
+
+const ROUTER_REMARKS: &[(&str, Weight, &str)] = &[
+    ("upstream_log", Weight::Soft, "the log of attempts is the access log's `attempts`."),
+    (
+        "upstream_http_filters",
+        Weight::Point,
+        "filters on the upstream's side are absent; one that could decide over requests closes the routes.",
+    ),
+];
+
 /// Reads a filter. Rules that it answers itself go to `front`.
 pub(crate) fn filter(
     node: &Node,
@@ -130,26 +147,7 @@ pub(crate) fn filter(
     let name = node.str("name").unwrap_or_default().to_owned();
     let effect = match kind.as_str() {
         "router" => {
-            remarks.rest(
-                config,
-                "the router",
-                &[
-                    "dynamic_stats",
-                    "start_child_span",
-                    "respect_expected_rq_timeout",
-                    "strict_check_headers",
-                    "suppress_grpc_request_failure_code_stats",
-                    "suppress_envoy_headers",
-                ],
-                &[
-                    ("upstream_log", Weight::Soft, "the log of attempts is the access log's `attempts`."),
-                    (
-                        "upstream_http_filters",
-                        Weight::Point,
-                        "filters on the upstream's side are absent; one that could decide over requests closes the routes.",
-                    ),
-                ],
-            );
+            remarks.rest(config, "the router", ROUTER_KNOWN, ROUTER_REMARKS);
             let guard = deciding(config.list("upstream_http_filters"))?;
             Effect::Gate(Gate::closed(
                 &guard.at,
@@ -197,28 +195,31 @@ pub(crate) fn filter(
             );
             Effect::Nothing
         }
-        kind => match guards::closed(kind, node) {
-            Some(gate) => Effect::Gate(gate),
-            None => match SOFT.iter().find(|(name, ..)| *name == kind) {
-                Some(_) if disabled => {
-                    node.skip();
-                    Effect::Nothing
-                }
-                Some((name, weight, text)) => {
-                    node.skip();
-                    remarks.say(*weight, &node.at, format!("filter `{name}`: {text}"));
-                    Effect::Nothing
-                }
-                None => Effect::Gate(Gate::closed(
-                    &node.at,
-                    format!(
-                        "the HTTP filter `{kind}` isn't known to this import, and may have decided who passes. Find out what it did; then replace the refusal."
-                    ),
-                )),
-            },
-        },
+        kind => guards::closed(kind, node)
+            .map_or_else(|| without_config(kind, node, disabled, remarks), Effect::Gate),
     };
     Some(Filter { name, kind, disabled, effect })
+}
+
+/// A filter that attache lacks: it only counted or tuned, or it isn't known.
+fn without_config(kind: &str, node: &Node, disabled: bool, remarks: &mut Remarks) -> Effect {
+    match SOFT.iter().find(|(name, ..)| *name == kind) {
+        Some(_) if disabled => {
+            node.skip();
+            Effect::Nothing
+        }
+        Some((name, weight, text)) => {
+            node.skip();
+            remarks.say(*weight, &node.at, format!("filter `{name}`: {text}"));
+            Effect::Nothing
+        }
+        None => Effect::Gate(Gate::closed(
+            &node.at,
+            format!(
+                "the HTTP filter `{kind}` isn't known to this import, and may have decided who passes. Find out what it did; then replace the refusal."
+            ),
+        )),
+    }
 }
 
 /// The first filter on the upstream's side that could decide over requests.
@@ -230,158 +231,11 @@ pub(super) fn deciding(list: &[Node]) -> Option<&Node> {
     })
 }
 
-/// The rules that a rule becomes behind these filters. `levels` are the route, its virtual host and its route configuration.
-pub(crate) fn apply(
-    rule: Rule,
-    filters: &[Filter],
-    levels: &[&Node],
-    clients: &Clients,
-    cx: &mut Cx,
-) -> Vec<Rule> {
-    let mut rules = vec![rule];
-    // Claims are known behind the filter that verifies tokens, where it is on.
-    let before = Clients { payload: None, ..clients.clone() };
-    let mut known = &before;
-    for filter in filters {
-        let own = match RouteSettings::of(&filter.name, &filter.kind, levels) {
-            RouteSettings::Off => continue,
-            RouteSettings::Unset if filter.disabled => continue,
-            RouteSettings::Unset => None,
-            RouteSettings::On(config) => config,
-        };
-        match &filter.effect {
-            Effect::Nothing => {
-                if let Some(own) =
-                    own.filter(|_| matches!(filter.kind.as_str(), "local_ratelimit" | "stateful_session"))
-                {
-                    keyed(&filter.kind, own, &mut rules);
-                }
-                if filter.kind == "rbac" {
-                    rules = gated(own, known, rules);
-                }
-            }
-            Effect::Gate(_) if filter.kind == "rbac" && own.is_some() => {
-                rules = gated(own, known, rules);
-            }
-            Effect::Gate(gate) => rules = rules.into_iter().flat_map(|rule| gate.before(rule)).collect(),
-            Effect::Authorizer(gate) => {
-                let gate = match own {
-                    Some(own) => authorizers::of_route(gate, own),
-                    None => Some(gate.clone()),
-                };
-                if let Some(gate) = gate {
-                    rules = rules.into_iter().flat_map(|rule| gate.before(rule)).collect();
-                }
-            }
-            Effect::Tokens(tokens, gate) => {
-                known = clients;
-                let mut remarks = Remarks::default();
-                let routes = own.map(|own| tokens.of_route(own, &mut remarks, cx));
-                let gate = routes.as_ref().unwrap_or(gate);
-                for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
-                    rule.remarks.0.extend(remarks.0.iter().cloned());
-                    for header in &tokens.told {
-                        rule.keys.child("headers").child("request").push("remove", header);
-                    }
-                }
-                rules = rules.into_iter().flat_map(|rule| gate.before(rule)).collect();
-            }
-            Effect::Cors => {
-                let legacy = levels.first().and_then(|route| route.down(&["route"]).get("cors"));
-                let legacy = legacy.or_else(|| levels.get(1).and_then(|host| host.get("cors")));
-                if let Some(policy) = own.or(legacy).filter(|own| !own.is_empty()) {
-                    let mut remarks = Remarks::default();
-                    let map = browsers::cors(policy, &mut remarks);
-                    for rule in &mut rules {
-                        rule.remarks.0.extend(remarks.0.iter().cloned());
-                        rule.keys.put("cors", map.clone());
-                    }
-                }
-            }
-            Effect::Key("compression", Value::Map(map)) if own.is_none() => {
-                for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
-                    match rule.keys.get("compression") {
-                        Some(Value::Map(known)) => {
-                            let mut known = known.clone();
-                            if !browsers::also(&mut known, map) {
-                                rule.remarks.soft(
-                                    &rule.at,
-                                    "answers are compressed by the first of several compressors: they have different types or sizes.",
-                                );
-                            }
-                            rule.keys.set("compression", known);
-                        }
-                        _ => rule.keys.set("compression", map.clone()),
-                    }
-                }
-            }
-            Effect::Key("compression", _) => {
-                for rule in rules.iter_mut().filter(|_| own.is_some_and(|own| own.get("overrides").is_some()))
-                {
-                    rule.remarks.soft(
-                        &rule.at,
-                        "settings of a route for compression other than `disabled` are left out.",
-                    );
-                }
-            }
-            Effect::Key(key, value) => match own {
-                Some(own) => keyed(&filter.kind, own, &mut rules),
-                None => rules
-                    .iter_mut()
-                    .filter(|rule| rule.keys.get("to").is_some())
-                    .for_each(|rule| rule.keys.set(key, value.clone())),
-            },
-            Effect::Fault(config) => rules = faults::inject(own.unwrap_or(config), rules),
-            Effect::Global(config) => limits::global(config, own, levels, &mut rules, cx),
-            Effect::Headers(config) => {
-                let own = own.map(|own| match filter.kind.as_str() {
-                    "header_to_metadata" => changes::removals(own),
-                    _ => own.clone(),
-                });
-                changes::mutated(own.as_ref().unwrap_or(config), &mut rules);
-            }
-        }
-    }
-    rules
-}
-
-/// Applies a route's own RBAC.
-fn gated(own: Option<&Node>, clients: &Clients, mut rules: Vec<Rule>) -> Vec<Rule> {
-    let Some(own) = own else { return rules };
-    let mut remarks = Remarks::default();
-    let gate = rbac::http(rbac::of_route(own), &own.at, clients, &mut remarks);
-    if let Some(rule) = rules.first_mut() {
-        rule.remarks.0.extend(remarks.0);
-    }
-    if let Some(gate) = gate {
-        rules = rules.into_iter().flat_map(|rule| gate.before(rule)).collect();
-    }
-    rules
-}
-
 /// The largest body that a filter `buffer` takes. attache streams bodies, and holds them to that size.
-fn largest(config: &Node, remarks: &mut Remarks) -> Option<Value> {
+pub(super) fn largest(config: &Node, remarks: &mut Remarks) -> Option<Value> {
     let most = config.number("max_request_bytes").filter(|most| *most >= 1.0)?;
     remarks.note(&config.at, "bodies are not buffered here: they stream, up to the same size.");
     Some(format!("{}B", (most as u64).min(1 << 30)).into())
-}
-
-fn keyed(kind: &str, own: &Node, rules: &mut [Rule]) {
-    for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
-        let found = match kind {
-            "stateful_session" => sessions::stateful(own.down(&["stateful_session"]), &mut rule.remarks)
-                .map(|map| ("session_cookie", map)),
-            "local_ratelimit" => limits::local_limit(own, &mut rule.remarks).map(|map| ("rate_limit", map)),
-            _ => None,
-        };
-        if let Some((key, map)) = found {
-            rule.keys.set(key, map);
-        }
-        if kind == "buffer" {
-            let size = largest(own.down(&["buffer"]), &mut rule.remarks);
-            rule.keys.put("body_size", size);
-        }
-    }
 }
 
 fn health_check(config: &Node, front: &mut Vec<Rule>, remarks: &mut Remarks) {

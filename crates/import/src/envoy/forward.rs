@@ -66,44 +66,8 @@ pub(super) fn forward(
     cx: &mut Cx,
 ) {
     rule.remarks.rest(action, "the route's action", ACTION_KNOWN, ACTION_TOLD);
-    let header = action.str("cluster_header");
-    for (key, why) in [
-        ("cluster_specifier_plugin", "a plug-in chose the cluster"),
-        ("inline_cluster_specifier_plugin", "a plug-in chose the cluster"),
-        ("host_rewrite_header", "a header of the request became its host"),
-        ("host_rewrite_path_regex", "the host was made of the path"),
-    ] {
-        if action.get(key).is_some() {
-            rule.refuse(&action.at, format!("this route is refused: {why}. Then replace the refusal."));
-            return;
-        }
-    }
-    if rule.when.headers.iter().any(|(name, _)| name == "content-type") && matches!(rule.when.path, Path::All)
-    {
-        // gRPC needs nothing more: it is spoken by what the request is.
-    }
-    let action = &match header {
-        Some(header) => {
-            if !by_header::named(action, header, rule, cx) {
-                return;
-            }
-            action.clone()
-        }
-        None => {
-            let Some(action) = subsets::chosen(action, rule, cx) else { return };
-            if !filters::targets(&action, cluster::Use::Http, rule, cx) {
-                rule.refuse(&action.at, "this route is refused: the cluster that it goes to is not here.");
-                return;
-            }
-            action
-        }
-    };
-    if let Some(guard) = upstream_guard(rule, cx) {
-        rule.refuse(&guard, "this route is refused: a filter on the upstream's side could refuse or change requests here. Then replace the refusal.");
-    }
-    if rule.settled {
-        return;
-    }
+    let Some(action) = destination(action, rule, cx) else { return };
+    let action = &action;
     if let Some(time) = action.get("timeout").and_then(words::seconds) {
         rule.keys.set("timeout", if time <= 0.0 { "off".to_owned() } else { words::duration(time) });
     }
@@ -112,21 +76,7 @@ pub(super) fn forward(
     if cx.upgrades.as_ref() != Some(&own) {
         rule.keys.set("upgrades", own);
     }
-    let idle = action.get("idle_timeout").or_else(|| manager.get("stream_idle_timeout"));
-    if let Some(time) = idle.and_then(words::seconds) {
-        rule.keys.set("idle_timeout", if time <= 0.0 { "off".to_owned() } else { words::duration(time) });
-    }
-    let longest = action.down(&["max_stream_duration"]).get("max_stream_duration");
-    if let Some(node) =
-        longest.or_else(|| manager.down(&["common_http_protocol_options"]).get("max_stream_duration"))
-    {
-        node.skip();
-        rule.remarks.soft(&node.at, "streams have no longest duration; `idle_timeout` ends those without a byte, and `timeout` all others.");
-    }
-    if let Some(hedge) = action.get("hedge_policy") {
-        hedge.skip();
-        rule.remarks.soft(&action.at, "an attempt whose time is over doesn't continue while the next one runs: `retry: { hedge: p95 }` sends a second one earlier.");
-    }
+    times(action, manager, rule);
     rewrite(action, matcher, rule, replaced);
     let slash = action.str("prefix_rewrite").is_some_and(|prefix| prefix.ends_with('/'));
     if slash && matcher.get("path_separated_prefix").is_some() && manager.is("merge_slashes") {
@@ -154,6 +104,62 @@ pub(super) fn forward(
                 earlier.keys.set(key, value.clone());
             }
         }
+    }
+}
+
+/// Sets where the requests go. `None` where the rule answers by itself, or is refused; else the action, which has the
+/// clusters of the chosen subset.
+fn destination(action: &Node, rule: &mut Rule, cx: &mut Cx) -> Option<Node> {
+    let header = action.str("cluster_header");
+    for (key, why) in [
+        ("cluster_specifier_plugin", "a plug-in chose the cluster"),
+        ("inline_cluster_specifier_plugin", "a plug-in chose the cluster"),
+        ("host_rewrite_header", "a header of the request became its host"),
+        ("host_rewrite_path_regex", "the host was made of the path"),
+    ] {
+        if action.get(key).is_some() {
+            rule.refuse(&action.at, format!("this route is refused: {why}. Then replace the refusal."));
+            return None;
+        }
+    }
+    let action = match header {
+        Some(header) => {
+            if !by_header::named(action, header, rule, cx) {
+                return None;
+            }
+            action.clone()
+        }
+        None => {
+            let action = subsets::chosen(action, rule, cx)?;
+            if !filters::targets(&action, cluster::Use::Http, rule, cx) {
+                rule.refuse(&action.at, "this route is refused: the cluster that it goes to is not here.");
+                return None;
+            }
+            action
+        }
+    };
+    if let Some(guard) = upstream_guard(rule, cx) {
+        rule.refuse(&guard, "this route is refused: a filter on the upstream's side could refuse or change requests here. Then replace the refusal.");
+    }
+    (!rule.settled).then_some(action)
+}
+
+/// How long a stream may be idle, and what has no counterpart.
+fn times(action: &Node, manager: &Node, rule: &mut Rule) {
+    let idle = action.get("idle_timeout").or_else(|| manager.get("stream_idle_timeout"));
+    if let Some(time) = idle.and_then(words::seconds) {
+        rule.keys.set("idle_timeout", if time <= 0.0 { "off".to_owned() } else { words::duration(time) });
+    }
+    let longest = action.down(&["max_stream_duration"]).get("max_stream_duration");
+    if let Some(node) =
+        longest.or_else(|| manager.down(&["common_http_protocol_options"]).get("max_stream_duration"))
+    {
+        node.skip();
+        rule.remarks.soft(&node.at, "streams have no longest duration; `idle_timeout` ends those without a byte, and `timeout` all others.");
+    }
+    if let Some(hedge) = action.get("hedge_policy") {
+        hedge.skip();
+        rule.remarks.soft(&action.at, "an attempt whose time is over doesn't continue while the next one runs: `retry: { hedge: p95 }` sends a second one earlier.");
     }
 }
 
@@ -323,32 +329,62 @@ fn mirror(action: &Node, rule: &mut Rule, cx: &mut Cx) {
     }
 }
 
+const RETRY_KNOWN: &[&str] = &[
+    "retry_on",
+    "num_retries",
+    "per_try_timeout",
+    "per_try_idle_timeout",
+    "retriable_status_codes",
+    "retriable_headers",
+    "retry_back_off",
+    "retry_host_predicate",
+    "host_selection_retry_max_attempts",
+];
+
+const RETRY_REMARKS: &[(&str, Weight, &str)] = &[
+    ("retry_priority", Weight::Soft, "a retry goes to another endpoint of the same priority."),
+    ("retry_options_predicates", Weight::Soft, "retries have no options of their own."),
+    ("rate_limited_retry_back_off", Weight::Soft, "`Retry-After` of an answer doesn't set the wait."),
+    (
+        "retriable_request_headers",
+        Weight::Soft,
+        "what is tried again isn't chosen by headers of the request: match them in a route.",
+    ),
+];
+
 fn retry(policy: &Node, rule: &mut Rule) {
-    rule.remarks.rest(
-        policy,
-        "the retry policy",
-        &[
-            "retry_on",
-            "num_retries",
-            "per_try_timeout",
-            "per_try_idle_timeout",
-            "retriable_status_codes",
-            "retriable_headers",
-            "retry_back_off",
-            "retry_host_predicate",
-            "host_selection_retry_max_attempts",
-        ],
-        &[
-            ("retry_priority", Weight::Soft, "a retry goes to another endpoint of the same priority."),
-            ("retry_options_predicates", Weight::Soft, "retries have no options of their own."),
-            ("rate_limited_retry_back_off", Weight::Soft, "`Retry-After` of an answer doesn't set the wait."),
-            (
-                "retriable_request_headers",
-                Weight::Soft,
-                "what is tried again isn't chosen by headers of the request: match them in a route.",
-            ),
-        ],
+    rule.remarks.rest(policy, "the retry policy", RETRY_KNOWN, RETRY_REMARKS);
+    let on = retry_conditions(policy, rule);
+    let mut keys = Map::default();
+    let attempts = policy.number("num_retries").unwrap_or(1.0) as u64;
+    if on.is_empty() || attempts == 0 {
+        rule.keys.set("retry", "off");
+        return;
+    }
+    keys.set("attempts", attempts);
+    super::duration(
+        &mut keys,
+        "per_try_timeout",
+        policy.get("per_try_timeout").filter(|node| words::seconds(node).is_some_and(|time| time > 0.0)),
     );
+    let repeats = on.iter().any(|word| !matches!(word.as_str(), "connect-failure" | "refused-stream"));
+    keys.set("on", on);
+    if repeats {
+        // Envoy sends any method again.
+        keys.set("methods", "all");
+    }
+    let wait = policy.down(&["retry_back_off"]);
+    if let Some(base) = wait.get("base_interval").and_then(words::seconds) {
+        let mut backoff = keys.child("backoff");
+        backoff.set("base", words::duration(base));
+        let most = wait.get("max_interval").and_then(words::seconds).unwrap_or(base * 10.0);
+        backoff.set("max", words::duration(most.max(base)));
+    }
+    rule.keys.set("retry", keys);
+}
+
+/// `retry_on`, in attache's words.
+fn retry_conditions(policy: &Node, rule: &mut Rule) -> Vec<String> {
     let mut on: Vec<String> = Vec::new();
     let mut add = |word: &str| {
         if !on.iter().any(|known| known == word) {
@@ -380,32 +416,7 @@ fn retry(policy: &Node, rule: &mut Rule) {
             other => rule.remarks.soft(&policy.at, format!("`retry_on: {other}` is absent.")),
         }
     }
-    let mut keys = Map::default();
-    let attempts = policy.number("num_retries").unwrap_or(1.0) as u64;
-    if on.is_empty() || attempts == 0 {
-        rule.keys.set("retry", "off");
-        return;
-    }
-    keys.set("attempts", attempts);
-    super::duration(
-        &mut keys,
-        "per_try_timeout",
-        policy.get("per_try_timeout").filter(|node| words::seconds(node).is_some_and(|time| time > 0.0)),
-    );
-    let repeats = on.iter().any(|word| !matches!(word.as_str(), "connect-failure" | "refused-stream"));
-    keys.set("on", on);
-    if repeats {
-        // Envoy sends any method again.
-        keys.set("methods", "all");
-    }
-    let wait = policy.down(&["retry_back_off"]);
-    if let Some(base) = wait.get("base_interval").and_then(words::seconds) {
-        let mut backoff = keys.child("backoff");
-        backoff.set("base", words::duration(base));
-        let most = wait.get("max_interval").and_then(words::seconds).unwrap_or(base * 10.0);
-        backoff.set("max", words::duration(most.max(base)));
-    }
-    rule.keys.set("retry", keys);
+    on
 }
 
 fn hash(item: &Node, rule: &mut Rule, cx: &mut Cx) {

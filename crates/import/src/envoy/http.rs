@@ -6,8 +6,8 @@ use crate::tree::Node;
 use crate::value::Value;
 
 use super::{
-    Cx, changes, filters, options, rbac::Clients, replies, resources, route, route::Ports, scheme, tokens,
-    tracing, words,
+    Cx, applied, changes, filters, options, rbac::Clients, replies, resources, route, route::Ports, scheme,
+    tokens, tracing, words,
 };
 
 const KNOWN: &[&str] = &[
@@ -89,6 +89,28 @@ const REMARKS: &[(&str, Weight, &str)] = &[
     ),
 ];
 
+const ROUTES_KNOWN: &[&str] = &[
+    "name",
+    "virtual_hosts",
+    "validate_clusters",
+    "request_headers_to_add",
+    "request_headers_to_remove",
+    "response_headers_to_add",
+    "response_headers_to_remove",
+    "internal_only_headers",
+    "most_specific_header_mutations_wins",
+    "ignore_port_in_host_matching",
+    "max_direct_response_body_size_bytes",
+    "typed_per_filter_config",
+    "metadata",
+    "request_mirror_policies",
+];
+
+const ROUTES_REMARKS: &[(&str, Weight, &str)] = &[
+    ("vhds", Weight::Point, "virtual hosts are not discovered."),
+    ("cluster_specifier_plugins", Weight::Point, "plug-ins that choose a cluster are absent."),
+];
+
 pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain, cx: &mut Cx) {
     chain.remarks.rest(config, "the HTTP connection manager", KNOWN, REMARKS);
     options::options(config, listener, &mut chain.remarks);
@@ -99,7 +121,6 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
     }
     let proven = listener.keys.child("tls").get("client_ca").is_some();
     let secure = listener.keys.get("tls").is_some();
-    let kinds: Vec<String> = config.list("http_filters").iter().map(words::extension).collect();
     let clients = Clients {
         proven,
         direct: config.is("use_remote_address")
@@ -108,10 +129,72 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
         proxied: listener.keys.get("proxy_protocol").is_some(),
         payload: tokens::payload(config.list("http_filters")),
     };
+    let (list, front) = filter_list(config, &clients, &mut chain.remarks, cx);
+    let Some(routes) = route_config(config, cx) else {
+        let mut rule = Rule::default();
+        rule.refuse(
+            &config.at,
+            "routes come from a control plane, or a file that isn't here: save them from `/config_dump`, and give them to the import, too.",
+        );
+        chain.sites.push(VirtualHost {
+            hosts: vec!["*".to_owned()],
+            rules: vec![rule],
+            ..VirtualHost::default()
+        });
+        return;
+    };
+    let ports = ports(config, &routes, listener);
+    chain.remarks.rest(&routes, "the route configuration", ROUTES_KNOWN, ROUTES_REMARKS);
+    as_compared(&routes, config, ports, listener);
+    query_as_compared(&routes, listener);
+    let shape =
+        route::Shape { filters: &list, clients: &clients, secure, ports, manager: config, config: &routes };
+    for host in routes.list("virtual_hosts") {
+        let mut site = route::site(host, &shape, cx);
+        for rule in front.iter().rev() {
+            site.rules.insert(0, rule.clone());
+        }
+        chain.sites.push(site);
+    }
+    shared_limit(&list, config, chain);
+    set_by_envoy(config, &routes, &clients, chain);
+    not_said(&routes, &shape, chain);
+    // The health check answers for any host.
+    if !front.is_empty() && chain.sites.iter().all(|site| site.hosts.iter().all(|host| host != "*")) {
+        chain.sites.push(VirtualHost { hosts: vec!["*".to_owned()], rules: front, ..VirtualHost::default() });
+    }
+}
+
+/// The filters, and the rules of those that answer requests themselves.
+fn filter_list(
+    config: &Node,
+    clients: &Clients,
+    remarks: &mut Remarks,
+    cx: &mut Cx,
+) -> (Vec<filters::Filter>, Vec<Rule>) {
+    let kinds: Vec<String> = config.list("http_filters").iter().map(words::extension).collect();
     // Before the filter that verifies tokens there are no claims.
     let mut known = Clients { payload: None, ..clients.clone() };
-    order(&kinds, config, &mut chain.remarks);
+    order(&kinds, config, remarks);
     let mut front = Vec::new();
+    let mut list = refusing(config, &kinds);
+    for node in config.list("http_filters") {
+        let mut answers = Vec::new();
+        let found = filters::filter(node, &known, &mut answers, remarks, cx);
+        // A request that a filter answers itself has passed the filters before it.
+        for rule in answers {
+            front.extend(applied::apply(rule, &list, &[], &known, cx));
+        }
+        if found.as_ref().is_some_and(|filter| matches!(filter.effect, filters::Effect::Tokens(..))) {
+            known = clients.clone();
+        }
+        list.extend(found);
+    }
+    (list, front)
+}
+
+/// Filters that refuse every request, for what decided over requests and has no place here.
+fn refusing(config: &Node, kinds: &[String]) -> Vec<filters::Filter> {
     let mut list = Vec::new();
     let own_chain = config.list("upgrade_configs").iter().find_map(|upgrade| {
         filters::deciding(upgrade.list("filters")).filter(|_| !upgrade.list("filters").is_empty())
@@ -131,58 +214,11 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
         );
         list.push(filters::Filter::closed("changed_headers", &at, &why));
     }
-    for node in config.list("http_filters") {
-        let mut answers = Vec::new();
-        let found = filters::filter(node, &known, &mut answers, &mut chain.remarks, cx);
-        // A request that a filter answers itself has passed the filters before it.
-        for rule in answers {
-            front.extend(filters::apply(rule, &list, &[], &known, cx));
-        }
-        if found.as_ref().is_some_and(|filter| matches!(filter.effect, filters::Effect::Tokens(..))) {
-            known = clients.clone();
-        }
-        list.extend(found);
-    }
-    let Some(routes) = route_config(config, cx) else {
-        let mut rule = Rule::default();
-        rule.refuse(
-            &config.at,
-            "routes come from a control plane, or a file that isn't here: save them from `/config_dump`, and give them to the import, too.",
-        );
-        chain.sites.push(VirtualHost {
-            hosts: vec!["*".to_owned()],
-            rules: vec![rule],
-            ..VirtualHost::default()
-        });
-        return;
-    };
-    let ports = ports(config, &routes, listener);
-    chain.remarks.rest(
-        &routes,
-        "the route configuration",
-        &[
-            "name",
-            "virtual_hosts",
-            "validate_clusters",
-            "request_headers_to_add",
-            "request_headers_to_remove",
-            "response_headers_to_add",
-            "response_headers_to_remove",
-            "internal_only_headers",
-            "most_specific_header_mutations_wins",
-            "ignore_port_in_host_matching",
-            "max_direct_response_body_size_bytes",
-            "typed_per_filter_config",
-            "metadata",
-            "request_mirror_policies",
-        ],
-        &[
-            ("vhds", Weight::Point, "virtual hosts are not discovered."),
-            ("cluster_specifier_plugins", Weight::Point, "plug-ins that choose a cluster are absent."),
-        ],
-    );
-    as_compared(&routes, config, ports, listener);
-    // Envoy compares the first value of a parameter, as it came.
+    list
+}
+
+/// Envoy compares the first value of a parameter, as it came.
+fn query_as_compared(routes: &Node, listener: &mut Listener) {
     let asks = |host: &Node| {
         let mut matches = host.list("routes").iter().map(|route| route.down(&["match"]));
         matches.any(|matcher| matcher.get("query_parameters").is_some())
@@ -192,22 +228,6 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
         let mut query = http.child("query");
         query.set("decode", false);
         query.set("repeated", "first");
-    }
-    let shape =
-        route::Shape { filters: &list, clients: &clients, secure, ports, manager: config, config: &routes };
-    for host in routes.list("virtual_hosts") {
-        let mut site = route::site(host, &shape, cx);
-        for rule in front.iter().rev() {
-            site.rules.insert(0, rule.clone());
-        }
-        chain.sites.push(site);
-    }
-    shared_limit(&list, config, chain);
-    set_by_envoy(config, &routes, &clients, chain);
-    not_said(&routes, &shape, chain);
-    // The health check answers for any host.
-    if !front.is_empty() && chain.sites.iter().all(|site| site.hosts.iter().all(|host| host != "*")) {
-        chain.sites.push(VirtualHost { hosts: vec!["*".to_owned()], rules: front, ..VirtualHost::default() });
     }
 }
 

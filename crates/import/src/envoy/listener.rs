@@ -76,33 +76,7 @@ pub(crate) fn listener(node: &Node, cx: &mut Cx) {
     if node.is("use_original_dst") {
         out.keys.set("transparent", true);
     }
-    for filter in node.list("listener_filters") {
-        match words::extension(filter).as_str() {
-            "tls_inspector" | "http_inspector" | "local_ratelimit_listener" => filter.skip(),
-            "original_dst" => out.keys.set("transparent", true),
-            "proxy_protocol" => {
-                let optional = words::config(filter).is("allow_requests_without_proxy_protocol");
-                out.keys.set("proxy_protocol", if optional { "optional" } else { "require" });
-            }
-            "original_src" => {
-                filter.skip();
-                out.remarks.soft(
-                    &filter.at,
-                    "the client's own address can't be the source of calls to the application; it is in `X-Forwarded-For`.",
-                );
-            }
-            "local_ratelimit" => out.remarks.point(
-                &filter.at,
-                "connections are not limited by rate; `max_connections` limits how many are open.",
-            ),
-            other => {
-                refused.get_or_insert((
-                    filter.at.clone(),
-                    format!("the listener filter `{other}` isn't known, and may have refused connections. Find out what it did"),
-                ));
-            }
-        }
-    }
+    listener_filters(node, &mut out, &mut refused);
     let proxied = chains
         .iter()
         .copied()
@@ -132,19 +106,55 @@ pub(crate) fn listener(node: &Node, cx: &mut Cx) {
     }
     protocol(&mut out);
     if out.chains.is_empty() {
-        let mut rule = Rule::default();
-        rule.refuse(
-            &node.at,
-            "no filter chain of this listener could be carried over: everything is refused here.",
-        );
-        let sites = vec![crate::plan::VirtualHost {
-            hosts: vec!["*".to_owned()],
-            rules: vec![rule],
-            ..Default::default()
-        }];
-        out.chains.push(Chain { sites, ..Chain::default() });
+        out.chains.push(refusing(node));
     }
     cx.plan.listeners.push(out);
+}
+
+/// Reads what stands before the filter chains. Sets `refused` where a filter could have refused connections.
+fn listener_filters(node: &Node, out: &mut Listener, refused: &mut Option<(crate::tree::At, String)>) {
+    for filter in node.list("listener_filters") {
+        match words::extension(filter).as_str() {
+            "tls_inspector" | "http_inspector" | "local_ratelimit_listener" => filter.skip(),
+            "original_dst" => out.keys.set("transparent", true),
+            "proxy_protocol" => {
+                let optional = words::config(filter).is("allow_requests_without_proxy_protocol");
+                out.keys.set("proxy_protocol", if optional { "optional" } else { "require" });
+            }
+            "original_src" => {
+                filter.skip();
+                out.remarks.soft(
+                    &filter.at,
+                    "the client's own address can't be the source of calls to the application; it is in `X-Forwarded-For`.",
+                );
+            }
+            "local_ratelimit" => out.remarks.point(
+                &filter.at,
+                "connections are not limited by rate; `max_connections` limits how many are open.",
+            ),
+            other => {
+                refused.get_or_insert((
+                    filter.at.clone(),
+                    format!("the listener filter `{other}` isn't known, and may have refused connections. Find out what it did"),
+                ));
+            }
+        }
+    }
+}
+
+/// The chain of a listener that has none.
+fn refusing(node: &Node) -> Chain {
+    let mut rule = Rule::default();
+    rule.refuse(
+        &node.at,
+        "no filter chain of this listener could be carried over: everything is refused here.",
+    );
+    let sites = vec![crate::plan::VirtualHost {
+        hosts: vec!["*".to_owned()],
+        rules: vec![rule],
+        ..Default::default()
+    }];
+    Chain { sites, ..Chain::default() }
 }
 
 /// Sets `protocol` of the listener by the protocols of its chains.

@@ -1,5 +1,6 @@
 //! Imports Envoy's bootstrap, v3 or v2, with the files that it names.
 
+mod applied;
 mod authorizers;
 mod browsers;
 mod by_header;

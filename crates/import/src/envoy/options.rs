@@ -3,7 +3,7 @@
 use crate::plan::Listener;
 use crate::remark::Remarks;
 use crate::tree::Node;
-use crate::value::Value;
+use crate::value::{Map, Value};
 
 use super::words;
 
@@ -23,6 +23,56 @@ pub(super) fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) 
     let common = config.down(&["common_http_protocol_options"]);
     let proven = out.keys.get("tls").is_some();
     let mut http = out.keys.child("http");
+    forwarded(config, &mut http, remarks);
+    // Envoy's parser of HTTP/1 knows a list of methods.
+    let any = config.down(&["http_protocol_options"]).is("allow_custom_methods");
+    if !any && speaks_h1(config) {
+        http.set("methods", "known");
+    }
+    if !config.down(&["http2_protocol_options"]).is("allow_connect") {
+        http.set("extended_connect", false);
+    }
+    underscores(common, &mut http);
+    times(config, common, &mut http);
+    let limits = limits(config, common, remarks);
+    if !limits.is_empty() {
+        http.set("limits", limits);
+    }
+    let path = path(config, remarks);
+    if !path.is_empty() {
+        http.set("path", path);
+    }
+    if !config.is("normalize_path") {
+        remarks.note(
+            &config.at,
+            "`.` and `..` in paths are resolved before routes are matched. `http: { path: { dot_segments: false } }` leaves them.",
+        );
+    }
+    if config.is_false("generate_request_id") {
+        http.set("request_id", false);
+    }
+    if config.is("use_remote_address") && !config.is("preserve_external_request_id") {
+        http.set("trust_request_id", false);
+    }
+    if let Some(via) = config.str("via") {
+        http.set("via", via);
+    }
+    client_certificates(config, proven, &mut http, remarks);
+    let own = upgrades(config.list("upgrade_configs"), Vec::new());
+    // One listener has one value; the routes of a further chain with another value have their own.
+    if http.get("upgrades").is_none() {
+        http.set("upgrades", said(&own));
+    }
+    for upgrade in config.list("upgrade_configs").iter().filter(|one| is_connect(one)) {
+        remarks.point(
+            &upgrade.at,
+            "CONNECT is carried by an upstream with `address: authority` (a forward proxy) or `tcp://`, not by routes to HTTP upstreams.",
+        );
+    }
+}
+
+/// `x-forwarded-for` and `x-forwarded-proto` of requests.
+fn forwarded(config: &Node, http: &mut Map, remarks: &mut Remarks) {
     // Envoy adds the client's address only with `use_remote_address`.
     let remote = config.is("use_remote_address");
     let trusts = !remote || config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0);
@@ -34,14 +84,9 @@ pub(super) fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) 
     if config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0) {
         remarks.soft(&config.at, "trusted hops are absent: the client's address is that of the connection; `proxy_protocol` brings it over a load balancer.");
     }
-    // Envoy's parser of HTTP/1 knows a list of methods.
-    let any = config.down(&["http_protocol_options"]).is("allow_custom_methods");
-    if !any && speaks_h1(config) {
-        http.set("methods", "known");
-    }
-    if !config.down(&["http2_protocol_options"]).is("allow_connect") {
-        http.set("extended_connect", false);
-    }
+}
+
+fn underscores(common: &Node, http: &mut Map) {
     match common.str("headers_with_underscores_action") {
         Some("REJECT_REQUEST" | "1") => http.child("header_names").set("underscores", "reject"),
         Some("DROP_HEADER" | "2") => {
@@ -53,6 +98,10 @@ pub(super) fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) 
         }
         _ => {}
     }
+}
+
+/// How long connections and heads may take.
+fn times(config: &Node, common: &Node, http: &mut Map) {
     if let Some(time) = common.get("idle_timeout").and_then(words::seconds).filter(|time| *time > 0.0) {
         http.set("idle_timeout", words::duration(time));
     }
@@ -66,7 +115,10 @@ pub(super) fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) 
     {
         http.set("max_connection_age", words::duration(time));
     }
-    let mut limits = crate::value::Map::default();
+}
+
+fn limits(config: &Node, common: &Node, remarks: &mut Remarks) -> Map {
+    let mut limits = Map::default();
     if let Some(size) = config.number("max_request_headers_kb") {
         limits.set("headers_size", format!("{}KiB", (size as u64).clamp(8, 16 * 1024)));
     }
@@ -89,10 +141,11 @@ pub(super) fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) 
             "HTTP/2's connection window is always the largest: streams' windows bound what is held.",
         );
     }
-    if !limits.is_empty() {
-        http.set("limits", limits);
-    }
-    let mut path = crate::value::Map::default();
+    limits
+}
+
+fn path(config: &Node, remarks: &mut Remarks) -> Map {
+    let mut path = Map::default();
     if config.is("merge_slashes") {
         path.set("merge_slashes", true);
     }
@@ -105,24 +158,11 @@ pub(super) fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) 
         }
         _ => {}
     }
-    if !path.is_empty() {
-        http.set("path", path);
-    }
-    if !config.is("normalize_path") {
-        remarks.note(
-            &config.at,
-            "`.` and `..` in paths are resolved before routes are matched. `http: { path: { dot_segments: false } }` leaves them.",
-        );
-    }
-    if config.is_false("generate_request_id") {
-        http.set("request_id", false);
-    }
-    if config.is("use_remote_address") && !config.is("preserve_external_request_id") {
-        http.set("trust_request_id", false);
-    }
-    if let Some(via) = config.str("via") {
-        http.set("via", via);
-    }
+    path
+}
+
+/// `X-Forwarded-Client-Cert`. `proven`: the listener terminates TLS.
+fn client_certificates(config: &Node, proven: bool, http: &mut Map, remarks: &mut Remarks) {
     if let Some(word) = config.str("forward_client_cert_details") {
         let word = match word {
             "0" => "sanitize".to_owned(),
@@ -151,17 +191,6 @@ pub(super) fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) 
         }
     } else if proven {
         http.set("forward_client_cert_details", "sanitize");
-    }
-    let own = upgrades(config.list("upgrade_configs"), Vec::new());
-    // One listener has one value; the routes of a further chain with another value have their own.
-    if http.get("upgrades").is_none() {
-        http.set("upgrades", said(&own));
-    }
-    for upgrade in config.list("upgrade_configs").iter().filter(|one| is_connect(one)) {
-        remarks.point(
-            &upgrade.at,
-            "CONNECT is carried by an upstream with `address: authority` (a forward proxy) or `tcp://`, not by routes to HTTP upstreams.",
-        );
     }
 }
 

@@ -9,7 +9,7 @@ use crate::tree::Node;
 use crate::value::{Map, Value};
 
 use super::{
-    Cx,
+    Cx, applied,
     by_header::unnamed,
     edits::Edits,
     filters,
@@ -40,8 +40,74 @@ pub(crate) enum Ports {
     OwnIgnored(u64),
 }
 
+const SITE_KNOWN: &[&str] = &[
+    "name",
+    "domains",
+    "routes",
+    "require_tls",
+    "request_headers_to_add",
+    "request_headers_to_remove",
+    "response_headers_to_add",
+    "response_headers_to_remove",
+    "retry_policy",
+    "typed_per_filter_config",
+    "per_filter_config",
+    "rate_limits",
+    "cors",
+    "hedge_policy",
+    "include_request_attempt_count",
+    "include_attempt_count_in_response",
+    "include_is_timeout_retry_header",
+    "per_request_buffer_limit_bytes",
+    "metadata",
+    "retry_policy_typed_config",
+    "request_mirror_policies",
+    "request_body_buffer_limit",
+];
+
+const SITE_REMARKS: &[(&str, Weight, &str)] = &[
+    ("virtual_clusters", Weight::Soft, "virtual clusters only count; routes with names do here."),
+    ("matcher", Weight::Point, "a matcher tree of routes is not read."),
+];
+
 pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> VirtualHost {
     let mut out = VirtualHost::default();
+    site_hosts(node, shape, &mut out);
+    out.remarks.rest(node, "the virtual host", SITE_KNOWN, SITE_REMARKS);
+    if let Some(rule) = requires_tls(node) {
+        out.rules.push(rule);
+        if shape.clients.direct && !shape.secure {
+            return out;
+        }
+    }
+    for route in node.list("routes") {
+        if is_for_all(route, &mut out) {
+            one(route, node, shape, &mut out.rules, cx);
+        }
+    }
+    out
+}
+
+/// `require_tls`: the rule that redirects to https.
+fn requires_tls(node: &Node) -> Option<Rule> {
+    let tls = node.str("require_tls").filter(|word| !matches!(*word, "NONE" | "0"))?;
+    let mut rule = Rule { at: node.at.clone(), ..Rule::default() };
+    let mut redirect = Map::default();
+    redirect.set("status", 301_u64);
+    redirect.set("scheme", "https");
+    rule.keys.set("redirect", redirect);
+    rule.when.headers.push(super::scheme::not_https());
+    if matches!(tls, "EXTERNAL_ONLY" | "1") {
+        rule.remarks.point(
+            &node.at,
+            "callers from inside are redirected to https, too: their addresses are not told apart.",
+        );
+    }
+    Some(rule)
+}
+
+/// The hosts of a virtual host's domains.
+fn site_hosts(node: &Node, shape: &Shape<'_>, out: &mut VirtualHost) {
     for domain in node.list("domains").iter().filter_map(Node::text) {
         match hosts(domain, shape) {
             Some(hosts) if hosts.is_empty() => out.remarks.note(
@@ -68,78 +134,29 @@ pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> VirtualHost {
     out.hosts.retain(|host| {
         plain.contains(host) || !plain.iter().any(|plain| host.split(':').next() == Some(plain))
     });
-    out.remarks.rest(
-        node,
-        "the virtual host",
-        &[
-            "name",
-            "domains",
-            "routes",
-            "require_tls",
-            "request_headers_to_add",
-            "request_headers_to_remove",
-            "response_headers_to_add",
-            "response_headers_to_remove",
-            "retry_policy",
-            "typed_per_filter_config",
-            "per_filter_config",
-            "rate_limits",
-            "cors",
-            "hedge_policy",
-            "include_request_attempt_count",
-            "include_attempt_count_in_response",
-            "include_is_timeout_retry_header",
-            "per_request_buffer_limit_bytes",
-            "metadata",
-            "retry_policy_typed_config",
-            "request_mirror_policies",
-            "request_body_buffer_limit",
-        ],
-        &[
-            ("virtual_clusters", Weight::Soft, "virtual clusters only count; routes with names do here."),
-            ("matcher", Weight::Point, "a matcher tree of routes is not read."),
-        ],
-    );
-    if let Some(tls) = node.str("require_tls").filter(|word| !matches!(*word, "NONE" | "0")) {
-        let mut rule = Rule { at: node.at.clone(), ..Rule::default() };
-        let mut redirect = Map::default();
-        redirect.set("status", 301_u64);
-        redirect.set("scheme", "https");
-        rule.keys.set("redirect", redirect);
-        rule.when.headers.push(super::scheme::not_https());
-        if matches!(tls, "EXTERNAL_ONLY" | "1") {
-            rule.remarks.point(
-                &node.at,
-                "callers from inside are redirected to https, too: their addresses are not told apart.",
+}
+
+/// False for a route that takes a share of the requests alone, which is left out.
+fn is_for_all(route: &Node, out: &mut VirtualHost) -> bool {
+    let fraction = route.down(&["match"]).get("runtime_fraction");
+    let share = fraction.and_then(words::share).unwrap_or(1.0);
+    let denies = route.down(&["direct_response"]).number("status").is_some_and(|status| status >= 400.0);
+    if denies && share > 0.0 && share < 1.0 {
+        route_remark(out, route, share);
+    } else if let Some(fraction) = fraction.filter(|_| share < 1.0) {
+        // What the share doesn't take goes to the next route, so leaving this one out opens nothing.
+        if share > 0.0 {
+            let what = words::percent(share);
+            out.remarks.point(
+                &fraction.at,
+                format!(
+                    "a route for {what} of the requests is left out: they go to the next route. Write a split: `to: {{ next: {what}, now: … }}`."
+                ),
             );
         }
-        out.rules.push(rule);
-        if shape.clients.direct && !shape.secure {
-            return out;
-        }
+        return false;
     }
-    for route in node.list("routes") {
-        let fraction = route.down(&["match"]).get("runtime_fraction");
-        let share = fraction.and_then(words::share).unwrap_or(1.0);
-        let denies = route.down(&["direct_response"]).number("status").is_some_and(|status| status >= 400.0);
-        if denies && share > 0.0 && share < 1.0 {
-            route_remark(&mut out, route, share);
-        } else if let Some(fraction) = fraction.filter(|_| share < 1.0) {
-            // What the share doesn't take goes to the next route, so leaving this one out opens nothing.
-            if share > 0.0 {
-                let what = words::percent(share);
-                out.remarks.point(
-                    &fraction.at,
-                    format!(
-                        "a route for {what} of the requests is left out: they go to the next route. Write a split: `to: {{ next: {what}, now: … }}`."
-                    ),
-                );
-            }
-            continue;
-        }
-        one(route, node, shape, &mut out.rules, cx);
-    }
-    out
+    true
 }
 
 /// Domains of a virtual host that can't be said.
@@ -292,7 +309,7 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
         _ => vec![rule],
     };
     for rule in replaced.into_iter().chain([rule]).chain(later).flat_map(apart) {
-        let mut own = filters::apply(rule, shape.filters, &levels, shape.clients, cx);
+        let mut own = applied::apply(rule, shape.filters, &levels, shape.clients, cx);
         for (index, extra) in own.iter_mut().enumerate() {
             if index > 0 {
                 extra.name = None;

@@ -28,35 +28,45 @@ pub(crate) fn is_downstream(chain: &Node) -> bool {
     context(chain).is_some()
 }
 
+const LISTENER_KNOWN: &[&str] = &[
+    "common_tls_context",
+    "require_client_certificate",
+    "disable_stateless_session_resumption",
+    "disable_stateful_session_resumption",
+    "session_timeout",
+    "require_sni",
+    "full_scan_certs_on_sni_mismatch",
+    "prefer_client_ciphers",
+    "session_ticket_keys",
+    "session_ticket_keys_sds_secret_config",
+];
+
 /// Certificates and roots of a listener. False if more clients could get in than before: then the chain is left out.
-pub(crate) fn downstream(
-    chain: &Node,
-    listener: &mut Listener,
-    sni: &[String],
-    remarks: &mut Remarks,
-    cx: &Cx,
-) -> bool {
+pub(crate) fn downstream(chain: &Node, listener: &mut Listener, remarks: &mut Remarks, cx: &Cx) -> bool {
     let Some(context) = context(chain) else { return true };
     let common = context.down(&["common_tls_context"]);
     remarks.rest(
         context,
         "TLS of the listener",
-        &[
-            "common_tls_context",
-            "require_client_certificate",
-            "disable_stateless_session_resumption",
-            "disable_stateful_session_resumption",
-            "session_timeout",
-            "require_sni",
-            "full_scan_certs_on_sni_mismatch",
-            "prefer_client_ciphers",
-            "session_ticket_keys",
-            "session_ticket_keys_sds_secret_config",
-        ],
+        LISTENER_KNOWN,
         &[("ocsp_staple_policy", Weight::Soft, "give the response's file as `ocsp`.")],
     );
-    let mut pairs = pairs(common, remarks, cx);
     let mut tls = listener.keys.child("tls");
+    if !certificates(chain, common, &mut tls, remarks, cx) {
+        return false;
+    }
+    versions(common, &mut tls, remarks);
+    drop(tls);
+    let Some(clients) = client_certificates(context, common, remarks, cx) else {
+        forget(listener);
+        return false;
+    };
+    listener_agrees(listener, &clients, &chain.at, remarks)
+}
+
+/// Adds the certificates of a chain to those of the listener. False where none is in a file that is here.
+fn certificates(chain: &Node, common: &Node, tls: &mut Map, remarks: &mut Remarks, cx: &Cx) -> bool {
+    let mut pairs = pairs(common, remarks, cx);
     if pairs.is_empty() {
         remarks.point(&chain.at, "the certificate of this chain is not in a file that is here, so the chain is left out: give `tls.certificate` and `tls.key`.");
         return false;
@@ -72,7 +82,7 @@ pub(crate) fn downstream(
         _ => Vec::new(),
     };
     for (certificate, key) in pairs {
-        if known(&tls, &certificate) {
+        if known(tls, &certificate) {
             continue;
         }
         let mut map = Map::default();
@@ -86,30 +96,28 @@ pub(crate) fn downstream(
         tls.set("certificates", Value::List(more));
         remarks.note(&chain.at, "a certificate is chosen by the names in it, not by its chain.");
     }
-    versions(common, &mut tls, remarks);
-    drop(tls);
-    let _ = sni;
+    true
+}
+
+/// The keys for clients' certificates. `None` if more clients could get in than before.
+fn client_certificates(context: &Node, common: &Node, remarks: &mut Remarks, cx: &Cx) -> Option<Map> {
     let mut clients = Map::default();
-    let validation = validation(common, cx);
-    let Some(validation) = validation else {
+    let Some(validation) = validation(common, cx) else {
         if common.get("validation_context_sds_secret_config").is_some() {
             remarks.point(&common.at, "the roots of the clients' certificates come from a control plane: the chain is left out. Give them as `client_ca`.");
-            forget(listener);
-            return false;
+            return None;
         }
         if context.is("require_client_certificate") {
             remarks.point(
                 &context.at,
                 "clients must show a certificate that is not verified: the chain is left out. Give the roots as `client_ca`.",
             );
-            forget(listener);
-            return false;
+            return None;
         }
-        return listener_agrees(listener, &clients, &chain.at, remarks);
+        return Some(clients);
     };
     if !clients_of(&validation, &mut clients, remarks) {
-        forget(listener);
-        return false;
+        return None;
     }
     let roots = clients.get("client_ca").is_some() || clients.get("client_ca_pem").is_some();
     if context.is("require_client_certificate") && !roots {
@@ -117,8 +125,7 @@ pub(crate) fn downstream(
             &validation.at,
             "clients must show a certificate of roots that are not in a file: the chain is left out. Give the roots as `client_ca`.",
         );
-        forget(listener);
-        return false;
+        return None;
     }
     if clients.get("client_ca").is_some() && !context.is("require_client_certificate") {
         if clients.get("allow").is_some() {
@@ -129,7 +136,7 @@ pub(crate) fn downstream(
         }
         clients.set("client_optional", true);
     }
-    listener_agrees(listener, &clients, &chain.at, remarks)
+    Some(clients)
 }
 
 /// Removes TLS from the listener if no chain has it: a chain that is left out must not open the others.
@@ -269,6 +276,15 @@ fn identities(validation: &Node, remarks: &mut Remarks) -> Option<Vec<String>> {
     Some(found)
 }
 
+const CLUSTER_KNOWN: &[&str] = &[
+    "common_tls_context",
+    "sni",
+    "allow_renegotiation",
+    "max_session_keys",
+    "auto_host_sni",
+    "auto_sni_san_validation",
+];
+
 /// TLS of an upstream. `None` if there is none; false if attache can't verify the peer as strictly as the original.
 pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx: &Cx) -> Option<bool> {
     let context = context(cluster)?;
@@ -276,14 +292,7 @@ pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx
     remarks.rest(
         context,
         "TLS of the cluster",
-        &[
-            "common_tls_context",
-            "sni",
-            "allow_renegotiation",
-            "max_session_keys",
-            "auto_host_sni",
-            "auto_sni_san_validation",
-        ],
+        CLUSTER_KNOWN,
         &[("enforce_rsa_key_usage", Weight::Soft, "key usage is what rustls enforces.")],
     );
     let mut tls = Map::default();
@@ -299,50 +308,7 @@ pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx
     versions(common, &mut tls, remarks);
     let (mut believes, mut verified) = (false, true);
     if let Some(validation) = validation(common, cx) {
-        for (key, why) in UNVERIFIED {
-            if let Some(found) = validation.get(key).filter(|found| !found.is_empty()) {
-                remarks.point(
-                    &found.at,
-                    format!("calls to this upstream fail: {why}. Write it as `tls` of the upstream."),
-                );
-                verified = false;
-            }
-        }
-        if let Some(file) = source(validation.get("trusted_ca"), remarks) {
-            tls.set(if file.pem { "ca_pem" } else { "ca" }, file.text);
-            believes = true;
-        }
-        if validation.get("system_root_certs").is_some() {
-            believes = true;
-        }
-        crls(&validation, &mut tls, remarks);
-        verified &= validation.get("crl").is_none() || tls.get("crls").is_some();
-        match identities(&validation, remarks) {
-            None => verified = false,
-            Some(peers) if !peers.is_empty() => tls.set("peers", peers),
-            Some(_) if believes && tls.get("ca").is_some() => remarks.note(
-                &context.at,
-                "the original believed any name in a certificate of its roots. attache compares it: `tls.name`; `tls.peers` lists others.",
-            ),
-            _ => {}
-        }
-        let pins: Vec<String> = validation
-            .list("verify_certificate_spki")
-            .iter()
-            .filter_map(Node::text)
-            .map(|pin| format!("sha256/{pin}"))
-            .collect();
-        if !pins.is_empty() {
-            tls.set("pins", pins);
-        }
-        if validation.is("allow_expired_certificate")
-            || validation.str("trust_chain_verification") == Some("ACCEPT_UNTRUSTED")
-        {
-            remarks.soft(
-                &validation.at,
-                "the original took certificates that are expired or untrusted; attache verifies.",
-            );
-        }
+        (believes, verified) = verification(&validation, context, &mut tls, remarks);
     }
     if common.get("validation_context_sds_secret_config").is_some() && !believes {
         remarks.point(&common.at, "the roots for this upstream come from a control plane; until `tls.ca` names them, those of the system count.");
@@ -356,6 +322,56 @@ pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx
         keys.set("tls", tls);
     }
     Some(verified)
+}
+
+/// The verification of an upstream: whether its roots are known, and whether it is as strict as the original.
+fn verification(validation: &Node, context: &Node, tls: &mut Map, remarks: &mut Remarks) -> (bool, bool) {
+    let (mut believes, mut verified) = (false, true);
+    for (key, why) in UNVERIFIED {
+        if let Some(found) = validation.get(key).filter(|found| !found.is_empty()) {
+            remarks.point(
+                &found.at,
+                format!("calls to this upstream fail: {why}. Write it as `tls` of the upstream."),
+            );
+            verified = false;
+        }
+    }
+    if let Some(file) = source(validation.get("trusted_ca"), remarks) {
+        tls.set(if file.pem { "ca_pem" } else { "ca" }, file.text);
+        believes = true;
+    }
+    if validation.get("system_root_certs").is_some() {
+        believes = true;
+    }
+    crls(validation, tls, remarks);
+    verified &= validation.get("crl").is_none() || tls.get("crls").is_some();
+    match identities(validation, remarks) {
+        None => verified = false,
+        Some(peers) if !peers.is_empty() => tls.set("peers", peers),
+        Some(_) if believes && tls.get("ca").is_some() => remarks.note(
+            &context.at,
+            "the original believed any name in a certificate of its roots. attache compares it: `tls.name`; `tls.peers` lists others.",
+        ),
+        _ => {}
+    }
+    let pins: Vec<String> = validation
+        .list("verify_certificate_spki")
+        .iter()
+        .filter_map(Node::text)
+        .map(|pin| format!("sha256/{pin}"))
+        .collect();
+    if !pins.is_empty() {
+        tls.set("pins", pins);
+    }
+    if validation.is("allow_expired_certificate")
+        || validation.str("trust_chain_verification") == Some("ACCEPT_UNTRUSTED")
+    {
+        remarks.soft(
+            &validation.at,
+            "the original took certificates that are expired or untrusted; attache verifies.",
+        );
+    }
+    (believes, verified)
 }
 
 fn versions(common: &Node, tls: &mut Map, remarks: &mut Remarks) {

@@ -7,9 +7,10 @@ use crate::value::{Map, Value};
 
 use super::{
     Cx,
+    health::health,
     options::{self, Side},
     server::{self, Server},
-    tokens::{self, Section},
+    tokens::Section,
 };
 
 /// The upstream of a backend; `None` where it has no server.
@@ -89,12 +90,74 @@ pub(crate) fn policies(section: &Section, keys: &mut Map) {
     }
 }
 
+/// The servers of a backend that become endpoints.
+#[derive(Default)]
+struct Endpoints<'s> {
+    servers: Vec<Server<'s>>,
+    /// The address of each, and its keys in the list of addresses.
+    addresses: Vec<(String, Map)>,
+    /// The keys of `tls` that each asks for.
+    tls: Vec<Map>,
+    /// The sum of `maxconn`.
+    max_connections: u64,
+}
+
 fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
-    let mut items = Vec::new();
-    let mut tls: Vec<Map> = Vec::new();
-    let mut most = 0_u64;
-    let mut servers = Vec::new();
     options::told(section, Side::Back, &mut out.remarks);
+    let endpoints = endpoints(section, out);
+    let servers = endpoints.servers;
+    let secure = servers.iter().any(|server| server.has("ssl"));
+    let h2 = servers.iter().any(|server| server.value("proto") == Some("h2"));
+    differ(&servers, &endpoints.tls, out);
+    proxy_protocol(&servers, out);
+    let scheme = match (tcp, secure, h2) {
+        (true, false, _) => "tcp",
+        (true, true, _) => "tls",
+        (false, true, _) => "https",
+        (false, false, true) => "h2c",
+        (false, false, false) => "http",
+    };
+    let mut keys = Map::default();
+    keys.set("address", address(scheme, endpoints.addresses));
+    if !tcp {
+        keys.set("host", "preserve");
+        let negotiates = servers
+            .iter()
+            .any(|server| server.value("alpn").is_some_and(|list| list.split(',').any(|one| one == "h2")));
+        if secure && h2 {
+            keys.set("protocol", "http2");
+        } else if secure && !negotiates {
+            keys.set("protocol", "http1");
+        }
+    }
+    for (key, value) in std::mem::take(&mut out.keys).0 {
+        keys.set(&key, value);
+    }
+    let tls = endpoints.tls.into_iter().find(|own| !own.is_empty()).unwrap_or_default();
+    if !tls.is_empty() {
+        keys.set("tls", tls);
+    }
+    if let Some(time) = section.timeout("connect") {
+        keys.set("connect_timeout", time);
+    }
+    balance(section, &mut keys, &mut out.remarks);
+    if endpoints.max_connections > 0 {
+        keys.child("circuit_breaker").set("max_connections", endpoints.max_connections);
+        out.remarks.note(
+            &section.head.at,
+            "`maxconn` of the servers is their sum here; what waits is bounded by `max_pending`.",
+        );
+    }
+    if servers.iter().any(|server| server.has("check")) {
+        health(section, tcp, &servers, &mut keys, &mut out.remarks);
+    }
+    tell_lost(section, tcp, &mut out.remarks);
+    out.keys = keys;
+}
+
+/// Reads the servers. Says which are left out.
+fn endpoints<'s>(section: &'s Section, out: &mut Upstream) -> Endpoints<'s> {
+    let mut all = Endpoints::default();
     for server in server::all(section) {
         if !server.told(&mut out.remarks) {
             continue;
@@ -123,47 +186,25 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
         if server.has("backup") {
             map.set("priority", 1_u64);
         }
-        most += server.number("maxconn").unwrap_or(0);
+        all.max_connections += server.number("maxconn").unwrap_or(0);
         if server.value("on-marked-down") == Some("shutdown-sessions") {
             out.keys.set("on_unhealthy", "close");
         }
-        let mut own = Map::default();
+        let mut tls = Map::default();
         if server.has("ssl") {
-            server_tls(&server, &mut own, &mut out.remarks);
+            server_tls(&server, &mut tls, &mut out.remarks);
         }
-        tls.push(own);
-        items.push((address, map));
-        servers.push(server);
+        all.tls.push(tls);
+        all.addresses.push((address, map));
+        all.servers.push(server);
     }
-    let secure = servers.iter().any(|server| server.has("ssl"));
-    let h2 = servers.iter().any(|server| server.value("proto") == Some("h2"));
-    differ(&servers, &tls, out);
-    if let Some(first) = servers.first() {
-        let version = |server: &Server<'_>| {
-            let second = ["send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"];
-            if server.has("send-proxy") {
-                Some("v1")
-            } else {
-                second.iter().any(|word| server.has(word)).then_some("v2")
-            }
-        };
-        if let Some(word) = servers.iter().find_map(version) {
-            out.keys.set("proxy_protocol", word);
-        }
-        if let Some(other) = servers.iter().find(|other| version(other) != version(first)) {
-            out.remarks.point(other.at, "servers with and without a PROXY protocol header, or with two versions of it: here all get one. Make an upstream of each.");
-        }
-    }
-    let tls = tls.into_iter().find(|own| !own.is_empty()).unwrap_or_default();
-    let scheme = match (tcp, secure, h2) {
-        (true, false, _) => "tcp",
-        (true, true, _) => "tls",
-        (false, true, _) => "https",
-        (false, false, true) => "h2c",
-        (false, false, false) => "http",
-    };
+    all
+}
+
+/// The value of `address`: one address alone, or a list.
+fn address(scheme: &str, endpoints: Vec<(String, Map)>) -> Value {
     let mut list: Vec<Value> = Vec::new();
-    for (address, mut map) in items {
+    for (address, mut map) in endpoints {
         let address = match address.strip_prefix("unix:") {
             Some(path) if scheme == "http" => format!("unix:{path}"),
             Some(path) => format!("unix+{scheme}:{path}"),
@@ -176,52 +217,42 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
             list.push(Value::Map(map));
         }
     }
-    let address = match list.len() {
+    match list.len() {
         0 => Value::from(format!("{scheme}://nowhere.invalid:80")),
         1 if matches!(list[0], Value::Text(_)) => list.remove(0),
         _ => Value::List(list),
-    };
-    let negotiates = servers
-        .iter()
-        .any(|server| server.value("alpn").is_some_and(|list| list.split(',').any(|one| one == "h2")));
-    let mut keys = Map::default();
-    keys.set("address", address);
-    if !tcp {
-        keys.set("host", "preserve");
-        if secure && h2 {
-            keys.set("protocol", "http2");
-        } else if secure && !negotiates {
-            keys.set("protocol", "http1");
+    }
+}
+
+/// The version of the PROXY protocol header that servers get, which is one for an upstream.
+fn proxy_protocol(servers: &[Server<'_>], out: &mut Upstream) {
+    let version = |server: &Server<'_>| {
+        let second = ["send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"];
+        if server.has("send-proxy") {
+            Some("v1")
+        } else {
+            second.iter().any(|word| server.has(word)).then_some("v2")
         }
+    };
+    let Some(first) = servers.first() else { return };
+    if let Some(word) = servers.iter().find_map(version) {
+        out.keys.set("proxy_protocol", word);
     }
-    for (key, value) in std::mem::take(&mut out.keys).0 {
-        keys.set(&key, value);
+    if let Some(other) = servers.iter().find(|other| version(other) != version(first)) {
+        out.remarks.point(other.at, "servers with and without a PROXY protocol header, or with two versions of it: here all get one. Make an upstream of each.");
     }
-    if !tls.is_empty() {
-        keys.set("tls", tls);
-    }
-    if let Some(time) = section.timeout("connect") {
-        keys.set("connect_timeout", time);
-    }
-    balance(section, &mut keys, &mut out.remarks);
-    if most > 0 {
-        keys.child("circuit_breaker").set("max_connections", most);
-        out.remarks.note(
-            &section.head.at,
-            "`maxconn` of the servers is their sum here; what waits is bounded by `max_pending`.",
-        );
-    }
-    if servers.iter().any(|server| server.has("check")) {
-        health(section, tcp, &servers, &mut keys, &mut out.remarks);
-    }
+}
+
+/// Says which lines of a backend have no effect here.
+fn tell_lost(section: &Section, tcp: bool, remarks: &mut Remarks) {
     if let Some(line) = section.last("cookie").filter(|line| !tcp && line.has("insert")) {
-        out.remarks.note(&line.at, secret::KEY_REMARK);
+        remarks.note(&line.at, secret::KEY_REMARK);
     }
     if let Some(line) = section.last("cookie").filter(|line| !line.has("insert")) {
-        out.remarks.point(&line.at, "no cookie is set that keeps clients with their server: `balance: { algorithm: maglev, hash: cookie:NAME }` keeps them by the application's.");
+        remarks.point(&line.at, "no cookie is set that keeps clients with their server: `balance: { algorithm: maglev, hash: cookie:NAME }` keeps them by the application's.");
     }
     if let Some(line) = section.last("http-send-name-header") {
-        out.remarks.point(&line.at, "the name of the server is not put into a header.");
+        remarks.point(&line.at, "the name of the server is not put into a header.");
     }
     if let Some(line) = section.last("source") {
         let what = if line.has("usesrc") {
@@ -229,17 +260,16 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
         } else {
             "`source_address` of the upstream is the local address."
         };
-        out.remarks.point(&line.at, what);
+        remarks.point(&line.at, what);
     }
     for word in ["stick", "stick-table"] {
         if let Some(line) = section.last(word) {
-            out.remarks.point(
+            remarks.point(
                 &line.at,
                 "stick tables are absent: `balance` by a hash keeps clients with an endpoint.",
             );
         }
     }
-    out.keys = keys;
 }
 
 fn normal(address: &str) -> Option<String> {
@@ -351,105 +381,4 @@ fn balance(section: &Section, keys: &mut Map, remarks: &mut Remarks) {
     map.set("algorithm", "maglev");
     map.set("hash", hash);
     keys.set("balance", map);
-}
-
-fn health(section: &Section, tcp: bool, servers: &[Server<'_>], keys: &mut Map, remarks: &mut Remarks) {
-    let mut map = Map::default();
-    let send = section.lines.iter().rev().find(|line| line.word(0) == "http-check" && line.word(1) == "send");
-    match (section.option("httpchk"), send) {
-        (Some(_), Some(line)) if line.after("uri").is_some() => {
-            map.set("path", line.after("uri").unwrap_or("/"));
-            if let Some(host) = line
-                .words
-                .windows(3)
-                .find(|words| words[0] == "hdr" && words[1].eq_ignore_ascii_case("host"))
-                .map(|words| words[2].clone())
-            {
-                map.set("host", host);
-            }
-        }
-        (Some(line), _) => {
-            let path = if line.word(2).starts_with('/') { line.word(2) } else { line.word(3) };
-            map.set("path", if path.is_empty() { "/" } else { path.split('?').next().unwrap_or("/") });
-            if let Some(host) = line
-                .words
-                .iter()
-                .find_map(|word| word.split("Host:").nth(1))
-                .map(str::trim)
-                .filter(|host| !host.is_empty())
-            {
-                map.set("host", host.split(['\\', '\r']).next().unwrap_or_default());
-            }
-        }
-        (None, _) => {
-            map.set("tcp", true);
-            for name in ["mysql-check", "pgsql-check", "redis-check", "smtpchk", "ldap-check", "tcp-check"] {
-                if let Some(line) = section.option(name) {
-                    remarks.soft(&line.at, format!("`option {name}`: a TCP connection is enough here; `health_check.tcp` can send bytes and expect others."));
-                }
-            }
-        }
-    }
-    if let Some(line) =
-        section.lines.iter().find(|line| line.word(0) == "http-check" && line.word(1) == "expect")
-        && !(line.word(2) == "status" && (line.word(3) == "200" || line.word(3).starts_with("200-")))
-    {
-        remarks.soft(&line.at, "an answer from 200 to 299 is healthy; what else was expected is left out.");
-    }
-    if let Some(first) = servers.first() {
-        for (word, key) in [("inter", "interval"), ("downinter", "unhealthy_interval")] {
-            if let Some(time) = first.value(word).and_then(tokens::time) {
-                map.set(key, time);
-            }
-        }
-        for (word, key) in [("rise", "healthy"), ("fall", "unhealthy")] {
-            if let Some(count) = first.number(word) {
-                map.set(key, count.max(1));
-            }
-        }
-        if first.value("inter").is_none() {
-            map.set("interval", "2s");
-        }
-    }
-    if let Some(server) = servers.iter().find(|server| !server.has("check")) {
-        remarks.soft(
-            server.at,
-            "a server without `check` was always used; here all of its backend are checked.",
-        );
-    }
-    let secure = servers.iter().any(|server| server.has("ssl"));
-    if let Some(server) = servers.iter().find(|server| server.has("no-check-ssl")).filter(|_| secure) {
-        remarks.note(server.at, "health checks are without TLS, as there.");
-        map.set("tls", false);
-    } else if let Some(server) = servers.iter().find(|server| server.has("check-ssl")).filter(|_| !secure) {
-        remarks.soft(server.at, "health checks used TLS, and calls don't: a TCP connection is enough here.");
-        map.0.retain(|(key, _)| key != "path" && key != "host");
-        map.set("tcp", true);
-    }
-    let ports: Vec<Option<String>> = servers
-        .iter()
-        .map(|server| {
-            // An upstream of opaque bytes is asked in HTTP on a port that is named.
-            let own = (tcp && map.get("path").is_some())
-                .then(|| server.address.rsplit_once(':').map(|(_, port)| port.to_owned()));
-            server.value("port").map(ToOwned::to_owned).or(own.flatten())
-        })
-        .collect();
-    let port = ports.first().cloned().flatten().and_then(|port| port.parse::<u64>().ok());
-    if ports.iter().any(|port| *port != ports[0]) {
-        remarks.soft(
-            &section.head.at,
-            "health checks go to the servers' own ports: those that are named differ.",
-        );
-        if tcp && map.get("path").is_some() {
-            map.0.retain(|(key, _)| key != "path" && key != "host");
-            map.set("tcp", true);
-        }
-    } else {
-        map.put("port", port);
-    }
-    if let Some(time) = section.timeout("check") {
-        map.set("timeout", time);
-    }
-    keys.set("health_check", map);
 }

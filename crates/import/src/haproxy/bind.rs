@@ -8,33 +8,14 @@ use crate::value::{Map, Value};
 
 use super::{keywords, tokens::Line};
 
-/// Reads TLS of an address. Returns the reason if everything behind it must be refused.
+/// Reads an address, with its TLS. Returns the reason if everything behind it must be refused.
 pub(super) fn bind(
     line: &Line,
     binds: &mut Vec<String>,
     out: &mut Listener,
     remarks: &mut Remarks,
 ) -> Option<Cow<'static, str>> {
-    for address in line.word(1).split(',') {
-        let address = address.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
-        if let Some(path) =
-            address.strip_prefix("unix@").or_else(|| address.starts_with('/').then_some(address))
-        {
-            binds.push(format!("unix:{path}"));
-        } else if address.contains('$')
-            || address.contains('@')
-            || address.rsplit(':').next().is_some_and(|port| port.contains('-'))
-        {
-            remarks.point(&line.at, format!("the address `{address}` is left out: variables, ranges of ports and other families are absent."));
-        } else if let Some(port) = address.strip_prefix("*:").or_else(|| address.strip_prefix(":::")) {
-            binds.push(format!(":{port}"));
-        } else if address.matches(':').count() > 1 && !address.starts_with('[') {
-            let (host, port) = address.rsplit_once(':').unwrap_or((address, "80"));
-            binds.push(format!("[{host}]:{port}"));
-        } else {
-            binds.push(address.to_owned());
-        }
-    }
+    addresses(line, binds, remarks);
     if line.has("accept-proxy") {
         out.keys.set("proxy_protocol", "require");
     }
@@ -62,6 +43,38 @@ pub(super) fn bind(
     if plain {
         tls.set("mode", "permissive");
     }
+    certificate(line, &mut tls, remarks);
+    if let Err(why) = client_certificates(line, first, &mut tls, remarks) {
+        return Some(why.into());
+    }
+    tls_options(line, &mut tls, remarks);
+    None
+}
+
+fn addresses(line: &Line, binds: &mut Vec<String>, remarks: &mut Remarks) {
+    for address in line.word(1).split(',') {
+        let address = address.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
+        if let Some(path) =
+            address.strip_prefix("unix@").or_else(|| address.starts_with('/').then_some(address))
+        {
+            binds.push(format!("unix:{path}"));
+        } else if address.contains('$')
+            || address.contains('@')
+            || address.rsplit(':').next().is_some_and(|port| port.contains('-'))
+        {
+            remarks.point(&line.at, format!("the address `{address}` is left out: variables, ranges of ports and other families are absent."));
+        } else if let Some(port) = address.strip_prefix("*:").or_else(|| address.strip_prefix(":::")) {
+            binds.push(format!(":{port}"));
+        } else if address.matches(':').count() > 1 && !address.starts_with('[') {
+            let (host, port) = address.rsplit_once(':').unwrap_or((address, "80"));
+            binds.push(format!("[{host}]:{port}"));
+        } else {
+            binds.push(address.to_owned());
+        }
+    }
+}
+
+fn certificate(line: &Line, tls: &mut Map, remarks: &mut Remarks) {
     match line.after("crt") {
         Some(file) if tls.get("certificate").is_none() => {
             tls.set("certificate", file);
@@ -82,7 +95,17 @@ pub(super) fn bind(
         tls.set("certificate", "/etc/attache/tls.crt");
         tls.set("key", "/etc/attache/tls.key");
     }
-    let asked = demanded(&tls);
+}
+
+/// What is asked of clients' certificates. `first`: no earlier address of the listener has TLS. `Err`: why everything
+/// behind the address must be refused.
+fn client_certificates(
+    line: &Line,
+    first: bool,
+    tls: &mut Map,
+    remarks: &mut Remarks,
+) -> Result<(), &'static str> {
+    let asked = demanded(tls);
     let wanted = match line.after("verify") {
         Some("required") => ClientCertDemand::Required,
         Some("optional") => ClientCertDemand::Optional,
@@ -97,15 +120,13 @@ pub(super) fn bind(
     if wanted != ClientCertDemand::Nothing {
         match (file, tls.get("client_ca")) {
             (None, _) if wanted == ClientCertDemand::Required => {
-                return Some(
-                    "clients must show a certificate, and there is no `ca-file` to verify it by. Give the roots as `client_ca`"
-                        .into(),
+                return Err(
+                    "clients must show a certificate, and there is no `ca-file` to verify it by. Give the roots as `client_ca`",
                 );
             }
             (Some(file), Some(known)) if *known != file => {
-                return Some(
-                    "clients are verified by other roots at another address of this listener. Give each address its own listener"
-                        .into(),
+                return Err(
+                    "clients are verified by other roots at another address of this listener. Give each address its own listener",
                 );
             }
             (Some(file), _) => tls.set("client_ca", file),
@@ -120,6 +141,10 @@ pub(super) fn bind(
     } else {
         tls.0.retain(|(key, _)| key != "client_optional");
     }
+    Ok(())
+}
+
+fn tls_options(line: &Line, tls: &mut Map, remarks: &mut Remarks) {
     if let Some(file) = line.after("crl-file") {
         tls.set("crls", file);
     }
@@ -143,7 +168,6 @@ pub(super) fn bind(
     if line.has("ciphers") || line.has("ciphersuites") || line.has("curves") {
         remarks.soft(&line.at, "cipher suites and curves are those of rustls, all of them safe.");
     }
-    None
 }
 
 /// What a listener's TLS demands already.

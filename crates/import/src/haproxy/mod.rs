@@ -4,6 +4,7 @@ mod acl;
 mod backend;
 mod bind;
 mod globals;
+mod health;
 mod keywords;
 mod listener;
 mod options;

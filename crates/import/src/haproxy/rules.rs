@@ -264,10 +264,27 @@ fn emit_backend(
 ) {
     let mut rule = Rule { at: at.clone(), ..Rule::default() };
     let mut within = within.clone();
+    match backend_of(name, section, &mut rule, cx) {
+        Ok(upstream) => {
+            rule.targets.push(upstream.clone());
+            rule.keys.set("to", upstream);
+            backend::policies(section, &mut rule.keys);
+            if let Err(why) = apply(changes, &mut rule, &mut within, at, out) {
+                rule.refuse(at, why);
+            }
+        }
+        Err(why) => rule.refuse(at, why),
+    }
+    emit(&within, rule, out);
+}
+
+/// The upstream of a backend. `Err`: why its requests must be refused.
+fn backend_of(name: &str, section: &Section, rule: &mut Rule, cx: &mut Cx) -> Result<String, String> {
     if let Some(line) = section.unknown() {
-        rule.refuse(at, format!("`{}` of the backend `{name}` isn't known to this import, and may have decided who passes. Find out what it did; then replace the refusal.", line.word(0)));
-        emit(&within, rule, out);
-        return;
+        return Err(format!(
+            "`{}` of the backend `{name}` isn't known to this import, and may have decided who passes. Find out what it did; then replace the refusal.",
+            line.word(0)
+        ));
     }
     if let Some(line) = section.lines.iter().find(|line| line.word(0) == "use-server") {
         rule.remarks.point(
@@ -276,98 +293,93 @@ fn emit_backend(
         );
     }
     if section.is_off() {
-        rule.refuse(at, format!("the backend `{name}` is `disabled`."));
-        emit(&within, rule, out);
-        return;
+        return Err(format!("the backend `{name}` is `disabled`."));
     }
-    let Some(upstream) = backend::used(name, false, cx) else {
-        rule.refuse(at, format!("the backend `{name}` has no server that could be carried over."));
-        emit(&within, rule, out);
-        return;
-    };
-    rule.targets.push(upstream.clone());
-    rule.keys.set("to", upstream);
-    backend::policies(section, &mut rule.keys);
+    backend::used(name, false, cx)
+        .ok_or_else(|| format!("the backend `{name}` has no server that could be carried over."))
+}
+
+/// Applies the changes of earlier rules to a rule. `Err`: why its requests must be refused.
+fn apply(
+    changes: &[Change],
+    rule: &mut Rule,
+    within: &mut Term,
+    at: &At,
+    out: &mut Vec<Hosted>,
+) -> Result<(), &'static str> {
     let mut headers = Map::default();
     for change in changes {
         match change {
             Change::Header { way, how, name, value } => {
                 // Without its header there is no upgrade.
                 if name == "upgrade" && *way == "request" {
-                    if *how == "remove" {
-                        rule.keys.set("upgrades", "ignore");
-                    } else {
-                        rule.refuse(at, "`Upgrade` was written here, and attache passes it on as the client sent it. Then replace the refusal.");
-                        emit(&within, rule, out);
-                        return;
+                    if *how != "remove" {
+                        return Err(
+                            "`Upgrade` was written here, and attache passes it on as the client sent it. Then replace the refusal.",
+                        );
                     }
+                    rule.keys.set("upgrades", "ignore");
                 }
-                if attache_config::is_framing(name) {
-                    continue;
-                }
-                let mut edits = headers.child(way);
-                if *how == "remove" {
-                    let mut names = match edits.get("remove") {
-                        Some(Value::Text(one)) => vec![one.clone()],
-                        Some(Value::List(all)) => all
-                            .iter()
-                            .filter_map(
-                                |item| if let Value::Text(one) = item { Some(one.clone()) } else { None },
-                            )
-                            .collect(),
-                        _ => Vec::new(),
-                    };
-                    if !names.contains(name) {
-                        names.push(name.clone());
-                    }
-                    edits.set("remove", names);
-                } else {
-                    edits.child(how).set(name, value.clone());
+                if !attache_config::is_framing(name) {
+                    edit(&mut headers.child(way), how, name, value);
                 }
             }
             Change::Host(value) if !value.contains('%') => {
                 rule.keys.child("rewrite").set("host", value.to_ascii_lowercase());
             }
             Change::Host(_) => rule.remarks.point(at, "the host was made of a variable; it is kept."),
-            Change::Path(path) => {
-                let done = if let Some(prefix) = path.strip_suffix('\u{0}') {
-                    let fits = whole(&mut within.when);
-                    rule.keys.child("rewrite").set(
-                        "path",
-                        format!("{}/{{rest}}", crate::text::literal(prefix.trim_end_matches('/'))),
-                    );
-                    fits
-                } else if let Some((pattern, to)) =
-                    path.strip_prefix('\u{1}').and_then(|rest| rest.split_once('\u{1}'))
-                {
-                    replaced(pattern, to, &mut rule, &mut within, at, out)
-                } else {
-                    rule.keys.child("rewrite").set("path", crate::text::literal(path));
-                    true
-                };
-                if !done {
-                    rule.refuse(at, "the path was rewritten by an expression that isn't a part of what this route matches: write `rewrite`. Then replace the refusal.");
-                    emit(&within, rule, out);
-                    return;
-                }
+            Change::Path(path) if !rewrite(path, rule, within, out) => {
+                return Err(
+                    "the path was rewritten by an expression that isn't a part of what this route matches: write `rewrite`. Then replace the refusal.",
+                );
             }
+            Change::Path(_) => {}
         }
     }
     if !headers.is_empty() {
         rule.keys.set("headers", headers);
     }
-    emit(&within, rule, out);
+    Ok(())
+}
+
+/// Adds one header to the edits of a direction.
+fn edit(edits: &mut Map, how: &str, name: &str, value: &str) {
+    if how != "remove" {
+        edits.child(how).set(name, value);
+        return;
+    }
+    let mut names = match edits.get("remove") {
+        Some(Value::Text(one)) => vec![one.clone()],
+        Some(Value::List(all)) => all
+            .iter()
+            .filter_map(|item| if let Value::Text(one) = item { Some(one.clone()) } else { None })
+            .collect(),
+        _ => Vec::new(),
+    };
+    if !names.iter().any(|known| known == name) {
+        names.push(name.to_owned());
+    }
+    edits.set("remove", names);
+}
+
+/// Rewrites the path. `false` where the rule's condition doesn't fit the rewrite.
+fn rewrite(path: &str, rule: &mut Rule, within: &mut Term, out: &mut Vec<Hosted>) -> bool {
+    if let Some(prefix) = path.strip_suffix('\u{0}') {
+        let fits = whole(&mut within.when);
+        rule.keys
+            .child("rewrite")
+            .set("path", format!("{}/{{rest}}", crate::text::literal(prefix.trim_end_matches('/'))));
+        fits
+    } else if let Some((pattern, to)) = path.strip_prefix('\u{1}').and_then(|rest| rest.split_once('\u{1}')) {
+        replaced(pattern, to, rule, within, out)
+    } else {
+        rule.keys.child("rewrite").set("path", crate::text::literal(path));
+        true
+    }
 }
 
 /// `replace-path EXPRESSION TO`: a separate rule in front of this one rewrites the paths that the expression matches.
-fn replaced(
-    pattern: &str,
-    to: &str,
-    rule: &mut Rule,
-    within: &mut Term,
-    _at: &At,
-    out: &mut Vec<Hosted>,
-) -> bool {
+fn replaced(pattern: &str, to: &str, rule: &Rule, within: &Term, out: &mut Vec<Hosted>) -> bool {
     let bare = pattern.trim_start_matches('^').trim_end_matches('$');
     let literal: String =
         bare.chars().take_while(|c| c.is_ascii_alphanumeric() || "/-_".contains(*c)).collect();

@@ -77,12 +77,6 @@ impl<'m> Clusters<'m> {
         let tls = policy.down(&["tls"]);
         let at_node = if tls.is_empty() { &*node } else { tls }.clone();
         let text = |text: &str| at_node.scalar(text);
-        let file = |name: &str| at_node.map(vec![("filename", text(name))]);
-        let pair = |certificate: &str, key: &str| {
-            at_node.seq(vec![
-                at_node.map(vec![("certificate_chain", file(certificate)), ("private_key", file(key))]),
-            ])
-        };
         let mode = tls.str("mode").unwrap_or(if hosts::service(host).is_some() && tls.is_empty() {
             "AUTO"
         } else {
@@ -92,58 +86,9 @@ impl<'m> Clusters<'m> {
         let mut sni = None;
         match mode {
             "DISABLE" => return,
-            "AUTO" | "ISTIO_MUTUAL" => {
-                let namespace = hosts::service(host).map(|(_, namespace)| namespace);
-                common.set("tls_certificates", pair(&format!("{TLS}/tls.crt"), &format!("{TLS}/tls.key")));
-                let mut validation = at_node.map(vec![("trusted_ca", file(&format!("{TLS}/ca.crt")))]);
-                let prefix = match namespace {
-                    Some(namespace) => format!("spiffe://cluster.local/ns/{namespace}/"),
-                    None => "spiffe://cluster.local/".to_owned(),
-                };
-                let matcher = at_node.map(vec![("prefix", text(&prefix))]);
-                validation.set(
-                    "match_typed_subject_alt_names",
-                    at_node.seq(vec![at_node.map(vec![("matcher", matcher)])]),
-                );
-                common.set("validation_context", validation);
-                self.remarks.soft(
-                    at,
-                    format!(
-                        "the mesh gave certificates: put tls.crt, tls.key and ca.crt into {TLS}, or take `spiffe: true`; `http://` calls without TLS."
-                    ),
-                );
-            }
+            "AUTO" | "ISTIO_MUTUAL" => self.mesh_tls(host, at, &at_node, &mut common),
             "SIMPLE" | "MUTUAL" => {
-                if tls.get("credential_name").is_some() {
-                    self.remarks.point(&tls.at, "certificates of a Secret (`credentialName`) are not read: mount it, and give the files.");
-                }
-                if mode == "MUTUAL" {
-                    match (tls.str("client_certificate"), tls.str("private_key")) {
-                        (Some(certificate), Some(key)) => common.set("tls_certificates", pair(certificate, key)),
-                        _ => self.remarks.point(&tls.at, "the certificate of this client is not in a file: give `tls.certificate` and `tls.key`. Until then the peer refuses."),
-                    }
-                }
-                let mut validation = at_node.map(Vec::new());
-                match tls.str("ca_certificates") {
-                    Some("system") | None => {
-                        validation.set("system_root_certs", at_node.map(vec![("any", text("true"))]));
-                    }
-                    Some(ca) => validation.set("trusted_ca", file(ca)),
-                }
-                let names = tls.list("subject_alt_names").iter().filter_map(Node::text);
-                let names: Vec<Node> = names
-                    .map(|name| at_node.map(vec![("matcher", at_node.map(vec![("exact", text(name))]))]))
-                    .collect();
-                if !names.is_empty() {
-                    validation.set("match_typed_subject_alt_names", at_node.seq(names));
-                }
-                common.set("validation_context", validation);
-                if tls.is("insecure_skip_verify") {
-                    self.remarks.soft(
-                        &tls.at,
-                        "the peer's certificate is verified here (`insecureSkipVerify` is absent).",
-                    );
-                }
+                self.own_tls(tls, mode == "MUTUAL", &at_node, &mut common);
                 sni = tls
                     .str("sni")
                     .map(ToOwned::to_owned)
@@ -171,4 +116,75 @@ impl<'m> Clusters<'m> {
             at_node.map(vec![("name", text("envoy.transport_sockets.tls")), ("typed_config", context)]),
         );
     }
+
+    /// Mutual TLS with the certificates of the mesh.
+    fn mesh_tls(&mut self, host: &str, at: &At, at_node: &Node, common: &mut Node) {
+        let namespace = hosts::service(host).map(|(_, namespace)| namespace);
+        common.set(
+            "tls_certificates",
+            certificates(at_node, &format!("{TLS}/tls.crt"), &format!("{TLS}/tls.key")),
+        );
+        let mut validation = at_node.map(vec![("trusted_ca", file(at_node, &format!("{TLS}/ca.crt")))]);
+        let prefix = match namespace {
+            Some(namespace) => format!("spiffe://cluster.local/ns/{namespace}/"),
+            None => "spiffe://cluster.local/".to_owned(),
+        };
+        let matcher = at_node.map(vec![("prefix", at_node.scalar(&prefix))]);
+        validation
+            .set("match_typed_subject_alt_names", at_node.seq(vec![at_node.map(vec![("matcher", matcher)])]));
+        common.set("validation_context", validation);
+        self.remarks.soft(
+            at,
+            format!(
+                "the mesh gave certificates: put tls.crt, tls.key and ca.crt into {TLS}, or take `spiffe: true`; `http://` calls without TLS."
+            ),
+        );
+    }
+
+    /// TLS with the files that the policy names.
+    fn own_tls(&mut self, tls: &Node, mutual: bool, at_node: &Node, common: &mut Node) {
+        if tls.get("credential_name").is_some() {
+            self.remarks.point(
+                &tls.at,
+                "certificates of a Secret (`credentialName`) are not read: mount it, and give the files.",
+            );
+        }
+        if mutual {
+            match (tls.str("client_certificate"), tls.str("private_key")) {
+                (Some(certificate), Some(key)) => {
+                    common.set("tls_certificates", certificates(at_node, certificate, key));
+                }
+                _ => self.remarks.point(&tls.at, "the certificate of this client is not in a file: give `tls.certificate` and `tls.key`. Until then the peer refuses."),
+            }
+        }
+        let mut validation = at_node.map(Vec::new());
+        match tls.str("ca_certificates") {
+            Some("system") | None => {
+                validation.set("system_root_certs", at_node.map(vec![("any", at_node.scalar("true"))]));
+            }
+            Some(ca) => validation.set("trusted_ca", file(at_node, ca)),
+        }
+        let names = tls.list("subject_alt_names").iter().filter_map(Node::text);
+        let names: Vec<Node> = names
+            .map(|name| at_node.map(vec![("matcher", at_node.map(vec![("exact", at_node.scalar(name))]))]))
+            .collect();
+        if !names.is_empty() {
+            validation.set("match_typed_subject_alt_names", at_node.seq(names));
+        }
+        common.set("validation_context", validation);
+        if tls.is("insecure_skip_verify") {
+            self.remarks
+                .soft(&tls.at, "the peer's certificate is verified here (`insecureSkipVerify` is absent).");
+        }
+    }
+}
+
+/// A file, as Envoy names one.
+fn file(at: &Node, name: &str) -> Node {
+    at.map(vec![("filename", at.scalar(name))])
+}
+
+/// The list of one certificate with its key.
+fn certificates(at: &Node, certificate: &str, key: &str) -> Node {
+    at.seq(vec![at.map(vec![("certificate_chain", file(at, certificate)), ("private_key", file(at, key))])])
 }

@@ -263,24 +263,12 @@ const RULE: &[&str] = &["name", "matches", "filters", "backend_refs", "timeouts"
 fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
     let mut out = rule.map(Vec::new());
     let mut route = rule.map(Vec::new());
-    let mut parts = Vec::new();
     if let Some((key, _)) =
         rule.entries().iter().find(|(key, _)| !RULE.contains(&crate::tree::snake(key).as_str()))
     {
         out.set("untranslatable", rule.scalar(&format!("`{key}` of a rule isn't known to this import")));
     }
-    for backend in rule.list("backend_refs") {
-        let cluster = cluster(backend, object, clusters);
-        let mut part = backend.map(vec![("name", backend.scalar(&cluster))]);
-        part.set("weight", backend.get("weight").cloned().unwrap_or_else(|| backend.scalar("1")));
-        if backend.get("filters").is_some() {
-            out.set("untranslatable", backend.scalar("a backend has its own filters"));
-        }
-        if foreign(backend) {
-            out.set("untranslatable", backend.scalar("a backend is no Service"));
-        }
-        parts.push(part);
-    }
+    let parts = weighted(rule, object, clusters, &mut out);
     match parts.as_slice() {
         [] => {}
         [only] if only.str("weight") != Some("0") => route.put("cluster", only.get("name").cloned()),
@@ -290,89 +278,16 @@ fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
     route
         .set("timeout", timeouts.get("request").map_or_else(|| rule.scalar("0s"), super::duration::duration));
     if let Some(retry) = rule.get("retry") {
-        let codes = retry.list("codes").to_vec();
-        let mut policy = retry.map(vec![
-            ("retry_on", retry.scalar("connect-failure,refused-stream,reset,retriable-status-codes")),
-            ("retriable_status_codes", retry.seq(codes)),
-        ]);
-        policy.set("num_retries", retry.get("attempts").cloned().unwrap_or_else(|| retry.scalar("1")));
-        policy.put("per_try_timeout", timeouts.get("backend_request").map(super::duration::duration));
-        if let Some(base) = retry.get("backoff") {
-            policy.set("retry_back_off", base.map(vec![("base_interval", super::duration::duration(base))]));
-        }
-        route.set("retry_policy", policy);
+        route.set("retry_policy", retry_policy(retry, timeouts));
     }
     let mut redirect = None;
     for filter in rule.list("filters") {
         match filter.str("type").unwrap_or_default() {
-            kind @ ("RequestHeaderModifier" | "ResponseHeaderModifier") => {
-                let (way, key) = if kind.starts_with("Req") {
-                    ("request", "request_header_modifier")
-                } else {
-                    ("response", "response_header_modifier")
-                };
-                let config = filter.down(&[key]);
-                let mut add = out.list(&format!("{way}_headers_to_add")).to_vec();
-                for (key, action) in
-                    [("set", "OVERWRITE_IF_EXISTS_OR_ADD"), ("add", "APPEND_IF_EXISTS_OR_ADD")]
-                {
-                    for one in config.list(key) {
-                        let mut header =
-                            one.map(vec![("key", one.scalar(one.str("name").unwrap_or_default()))]);
-                        header.put("value", one.get("value").cloned());
-                        add.push(one.map(vec![("header", header), ("append_action", one.scalar(action))]));
-                    }
-                }
-                if !add.is_empty() {
-                    out.set(&format!("{way}_headers_to_add"), filter.seq(add));
-                }
-                out.put(&format!("{way}_headers_to_remove"), config.get("remove").cloned());
-            }
-            "RequestRedirect" => {
-                let config = filter.down(&["request_redirect"]);
-                let mut node = filter.map(Vec::new());
-                for (from, to) in
-                    [("scheme", "scheme_redirect"), ("hostname", "host_redirect"), ("port", "port_redirect")]
-                {
-                    node.put(to, config.get(from).cloned());
-                }
-                let code = match config.str("status_code").unwrap_or("302") {
-                    "301" => "MOVED_PERMANENTLY",
-                    "303" => "SEE_OTHER",
-                    "307" => "TEMPORARY_REDIRECT",
-                    "308" => "PERMANENT_REDIRECT",
-                    _ => "FOUND",
-                };
-                node.set("response_code", filter.scalar(code));
-                node.put("path_redirect", config.down(&["path"]).get("replace_full_path").cloned());
-                node.put("prefix_rewrite", config.down(&["path"]).get("replace_prefix_match").cloned());
-                redirect = Some(node);
-            }
-            "URLRewrite" => {
-                let config = filter.down(&["url_rewrite"]);
-                route.put("host_rewrite_literal", config.get("hostname").cloned());
-                let path = config.down(&["path"]);
-                route.put("prefix_rewrite", path.get("replace_prefix_match").cloned());
-                if let Some(whole) = path.get("replace_full_path") {
-                    let pattern = filter.map(vec![("regex", filter.scalar("^/.*$"))]);
-                    route.set(
-                        "regex_rewrite",
-                        filter.map(vec![("pattern", pattern), ("substitution", whole.clone())]),
-                    );
-                }
-            }
-            "RequestMirror" => {
-                let backend = filter.down(&["request_mirror", "backend_ref"]);
-                if foreign(backend) {
-                    out.set("untranslatable", backend.scalar("a mirror's backend is not a Service"));
-                }
-                let cluster = cluster(backend, object, clusters);
-                let mut policy = backend.map(vec![("cluster", backend.scalar(&cluster))]);
-                policy.put("runtime_fraction", share(filter.down(&["request_mirror"])));
-                let mut mirrors = route.list("request_mirror_policies").to_vec();
-                mirrors.push(policy);
-                route.set("request_mirror_policies", filter.seq(mirrors));
-            }
+            "RequestHeaderModifier" => header_edits(filter, "request", &mut out),
+            "ResponseHeaderModifier" => header_edits(filter, "response", &mut out),
+            "RequestRedirect" => redirect = Some(redirected(filter)),
+            "URLRewrite" => rewrite(filter, &mut route),
+            "RequestMirror" => mirror(filter, object, clusters, &mut out, &mut route),
             other => {
                 out.set(
                     "untranslatable",
@@ -389,4 +304,99 @@ fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
         None => out.set("route", route),
     }
     out
+}
+
+/// The clusters of a rule, each with its weight.
+fn weighted(rule: &Node, object: &Object, clusters: &mut Clusters<'_>, out: &mut Node) -> Vec<Node> {
+    let mut parts = Vec::new();
+    for backend in rule.list("backend_refs") {
+        let cluster = cluster(backend, object, clusters);
+        let mut part = backend.map(vec![("name", backend.scalar(&cluster))]);
+        part.set("weight", backend.get("weight").cloned().unwrap_or_else(|| backend.scalar("1")));
+        if backend.get("filters").is_some() {
+            out.set("untranslatable", backend.scalar("a backend has its own filters"));
+        }
+        if foreign(backend) {
+            out.set("untranslatable", backend.scalar("a backend is no Service"));
+        }
+        parts.push(part);
+    }
+    parts
+}
+
+fn retry_policy(retry: &Node, timeouts: &Node) -> Node {
+    let codes = retry.list("codes").to_vec();
+    let mut policy = retry.map(vec![
+        ("retry_on", retry.scalar("connect-failure,refused-stream,reset,retriable-status-codes")),
+        ("retriable_status_codes", retry.seq(codes)),
+    ]);
+    policy.set("num_retries", retry.get("attempts").cloned().unwrap_or_else(|| retry.scalar("1")));
+    policy.put("per_try_timeout", timeouts.get("backend_request").map(super::duration::duration));
+    if let Some(base) = retry.get("backoff") {
+        policy.set("retry_back_off", base.map(vec![("base_interval", super::duration::duration(base))]));
+    }
+    policy
+}
+
+/// `RequestHeaderModifier` and `ResponseHeaderModifier`.
+fn header_edits(filter: &Node, way: &str, out: &mut Node) {
+    let key = format!("{way}_header_modifier");
+    let config = filter.down(&[key.as_str()]);
+    let mut add = out.list(&format!("{way}_headers_to_add")).to_vec();
+    for (key, action) in [("set", "OVERWRITE_IF_EXISTS_OR_ADD"), ("add", "APPEND_IF_EXISTS_OR_ADD")] {
+        for one in config.list(key) {
+            let mut header = one.map(vec![("key", one.scalar(one.str("name").unwrap_or_default()))]);
+            header.put("value", one.get("value").cloned());
+            add.push(one.map(vec![("header", header), ("append_action", one.scalar(action))]));
+        }
+    }
+    if !add.is_empty() {
+        out.set(&format!("{way}_headers_to_add"), filter.seq(add));
+    }
+    out.put(&format!("{way}_headers_to_remove"), config.get("remove").cloned());
+}
+
+fn redirected(filter: &Node) -> Node {
+    let config = filter.down(&["request_redirect"]);
+    let mut node = filter.map(Vec::new());
+    for (from, to) in
+        [("scheme", "scheme_redirect"), ("hostname", "host_redirect"), ("port", "port_redirect")]
+    {
+        node.put(to, config.get(from).cloned());
+    }
+    let code = match config.str("status_code").unwrap_or("302") {
+        "301" => "MOVED_PERMANENTLY",
+        "303" => "SEE_OTHER",
+        "307" => "TEMPORARY_REDIRECT",
+        "308" => "PERMANENT_REDIRECT",
+        _ => "FOUND",
+    };
+    node.set("response_code", filter.scalar(code));
+    node.put("path_redirect", config.down(&["path"]).get("replace_full_path").cloned());
+    node.put("prefix_rewrite", config.down(&["path"]).get("replace_prefix_match").cloned());
+    node
+}
+
+fn rewrite(filter: &Node, route: &mut Node) {
+    let config = filter.down(&["url_rewrite"]);
+    route.put("host_rewrite_literal", config.get("hostname").cloned());
+    let path = config.down(&["path"]);
+    route.put("prefix_rewrite", path.get("replace_prefix_match").cloned());
+    if let Some(whole) = path.get("replace_full_path") {
+        let pattern = filter.map(vec![("regex", filter.scalar("^/.*$"))]);
+        route.set("regex_rewrite", filter.map(vec![("pattern", pattern), ("substitution", whole.clone())]));
+    }
+}
+
+fn mirror(filter: &Node, object: &Object, clusters: &mut Clusters<'_>, out: &mut Node, route: &mut Node) {
+    let backend = filter.down(&["request_mirror", "backend_ref"]);
+    if foreign(backend) {
+        out.set("untranslatable", backend.scalar("a mirror's backend is not a Service"));
+    }
+    let cluster = cluster(backend, object, clusters);
+    let mut policy = backend.map(vec![("cluster", backend.scalar(&cluster))]);
+    policy.put("runtime_fraction", share(filter.down(&["request_mirror"])));
+    let mut mirrors = route.list("request_mirror_policies").to_vec();
+    mirrors.push(policy);
+    route.set("request_mirror_policies", filter.seq(mirrors));
 }

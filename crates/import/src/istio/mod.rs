@@ -11,6 +11,7 @@ mod duration;
 mod gateway;
 mod hosts;
 mod idle;
+mod issuer;
 mod policy;
 mod security;
 mod services;

@@ -95,104 +95,91 @@ fn attribute(key: &str, values: &[String], namespace: &str, tokens: bool) -> Con
     let each = |make: &dyn Fn(&str) -> Converted<String>| {
         values.iter().map(|value| make(value)).collect::<Converted<Vec<String>>>()
     };
-    let claims = |name: &str, values: Vec<String>| {
-        if tokens {
-            Ok(vec![Access::named("claims", name, values)])
-        } else {
-            Err("it asks for a token, and no RequestAuthentication verifies one".to_owned())
-        }
-    };
+    let patterns = || values.iter().map(|value| pattern(value)).collect::<Vec<_>>();
     match key {
         "source.principal" => list("identity", each(&principal)),
         "source.namespace" => list("identity", each(&|value| space(value))),
         "source.serviceAccount" => list("identity", each(&|value| account(value, namespace))),
-        "source.trustDomain" => list(
-            "identity",
-            each(&|value| {
-                if value.contains('*') {
-                    Err(format!("the trust domain `{value}` has a `*`"))
-                } else {
-                    Ok(format!("spiffe://{value}/**"))
-                }
-            }),
-        ),
+        "source.trustDomain" => list("identity", each(&trust_domain)),
         "source.ip" => list("client", each(&|value| network(value))),
-        "destination.port" => list(
-            "port",
-            each(&|value| {
-                value.parse::<u16>().map(|port| port.to_string()).map_err(|_| format!("`{value}` is no port"))
-            }),
-        ),
+        "destination.port" => list("port", each(&port)),
         "request.headers[:authority]" | "request.headers[Host]" | "request.headers[host]" => {
             attribute("hosts", values, namespace, tokens)
         }
         "connection.sni" => list("sni", each(&|value| host(value))),
-        "hosts" => {
-            if values.iter().any(|value| value == "*") {
-                return Ok(access::everything());
-            }
-            list("host", each(&|value| whole_host(value)))
-        }
-        "methods" if values.iter().any(|value| value == "*") => Ok(access::everything()),
-        "methods" => list(
-            "methods",
-            each(&|value| {
-                let right = value.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-');
-                if right { Ok(value.to_owned()) } else { Err(format!("the method `{value}` has a `*`")) }
-            }),
-        ),
-        "paths" if values.iter().any(|value| value == "*") => Ok(access::everything()),
+        "hosts" | "methods" | "paths" if values.iter().any(|value| value == "*") => Ok(access::everything()),
+        "hosts" => list("host", each(&|value| whole_host(value))),
+        "methods" => list("methods", each(&method)),
         "paths" => list("path", each(&|value| path(value))),
-        "request.auth.principal" => {
-            let mut out = Any::new();
-            for value in values {
-                let one = match value.as_str() {
-                    "*" => claims("iss", vec!["*".to_owned()])?,
-                    value => {
-                        let (issuer, subject) = value
-                            .rsplit_once('/')
-                            .ok_or_else(|| format!("`{value}` is not `ISSUER/SUBJECT`"))?;
-                        let mut one = claims("iss", vec![crate::text::exact(issuer)])?;
-                        if issuer.contains('*') || subject.contains('*') && subject != "*" {
-                            return Err(format!("`{value}` has a `*` within"));
-                        }
-                        if subject != "*" {
-                            one = access::both(&one, &claims("sub", vec![crate::text::exact(subject)])?)
-                                .ok_or_else(many)?;
-                        }
-                        one
-                    }
-                };
-                out = access::either(out, one).ok_or_else(many)?;
-            }
-            Ok(out)
-        }
-        "request.auth.audiences" => claims("aud", values.iter().map(|value| pattern(value)).collect()),
-        "request.auth.presenter" => claims("azp", values.iter().map(|value| pattern(value)).collect()),
+        "request.auth.principal" => token_principals(values, tokens),
+        "request.auth.audiences" => claims("aud", patterns(), tokens),
+        "request.auth.presenter" => claims("azp", patterns(), tokens),
         "remote.ip" => {
             Err("it asks for an address that a header tells: write `forwarded_client` with `trusted_proxies`"
                 .to_owned())
         }
         other => {
-            if let Some(name) = other.strip_prefix("request.headers[").and_then(|rest| rest.strip_suffix(']'))
-            {
-                return Ok(vec![Access::named(
-                    "headers",
-                    name.to_ascii_lowercase(),
-                    values.iter().map(|value| pattern(value)).collect(),
-                )]);
+            let inner = |start: &str| other.strip_prefix(start).and_then(|rest| rest.strip_suffix(']'));
+            if let Some(name) = inner("request.headers[") {
+                return Ok(vec![Access::named("headers", name.to_ascii_lowercase(), patterns())]);
             }
-            if let Some(names) =
-                other.strip_prefix("request.auth.claims[").and_then(|rest| rest.strip_suffix(']'))
-            {
-                return claims(
-                    &names.replace("][", "."),
-                    values.iter().map(|value| pattern(value)).collect(),
-                );
+            if let Some(names) = inner("request.auth.claims[") {
+                return claims(&names.replace("][", "."), patterns(), tokens);
             }
             Err(format!("it asks for `{other}`, which is absent"))
         }
     }
+}
+
+/// A claim of a token that has one of these values. `tokens`: tokens are verified.
+fn claims(name: &str, values: Vec<String>, tokens: bool) -> Converted<Any> {
+    if tokens {
+        Ok(vec![Access::named("claims", name, values)])
+    } else {
+        Err("it asks for a token, and no RequestAuthentication verifies one".to_owned())
+    }
+}
+
+/// `ISSUER/SUBJECT` of tokens.
+fn token_principals(values: &[String], tokens: bool) -> Converted<Any> {
+    let mut out = Any::new();
+    for value in values {
+        let one = match value.as_str() {
+            "*" => claims("iss", vec!["*".to_owned()], tokens)?,
+            value => {
+                let (issuer, subject) =
+                    value.rsplit_once('/').ok_or_else(|| format!("`{value}` is not `ISSUER/SUBJECT`"))?;
+                let mut one = claims("iss", vec![crate::text::exact(issuer)], tokens)?;
+                if issuer.contains('*') || subject.contains('*') && subject != "*" {
+                    return Err(format!("`{value}` has a `*` within"));
+                }
+                if subject != "*" {
+                    one = access::both(&one, &claims("sub", vec![crate::text::exact(subject)], tokens)?)
+                        .ok_or_else(many)?;
+                }
+                one
+            }
+        };
+        out = access::either(out, one).ok_or_else(many)?;
+    }
+    Ok(out)
+}
+
+fn trust_domain(value: &str) -> Converted<String> {
+    if value.contains('*') {
+        Err(format!("the trust domain `{value}` has a `*`"))
+    } else {
+        Ok(format!("spiffe://{value}/**"))
+    }
+}
+
+fn port(value: &str) -> Converted<String> {
+    value.parse::<u16>().map(|port| port.to_string()).map_err(|_| format!("`{value}` is no port"))
+}
+
+fn method(value: &str) -> Converted<String> {
+    let right = value.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-');
+    if right { Ok(value.to_owned()) } else { Err(format!("the method `{value}` has a `*`")) }
 }
 
 /// A text with `*` at one end, as a pattern of values.

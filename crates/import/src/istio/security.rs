@@ -6,13 +6,13 @@
 //! known whether a policy applies to this workload, everything is refused.
 
 use crate::access::{self, Access, AccessEffect};
-use crate::plan::{Chain, Listener, Plan, Rule, Upstream, VirtualHost};
+use crate::plan::{Chain, Listener, Plan, Rule, VirtualHost};
 use crate::remark::Remarks;
 use crate::tree::{At, Node};
 use crate::value::{Map, Value};
 
 use super::services::TLS;
-use super::{Mesh, Object, ROOT, policy};
+use super::{Mesh, Object, ROOT, issuer, policy};
 
 /// The upstream that is the application.
 pub(crate) const APP: &str = "app";
@@ -46,59 +46,21 @@ pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
     }
     let mut authorization = Map::default();
     let mut closed: Option<(At, String)> = None;
-    let (mut mode, mut ports, at) = peers(mesh, &mut remarks, &mut closed);
+    let mut peers = peers(mesh, &mut remarks, &mut closed);
     tokens(mesh, plan, &mut authorization, &mut remarks, &mut closed);
     let rules = policies(mesh, authorization.get("jwt").is_some(), &mut remarks, &mut closed);
-    let by_name = rules.deny.iter().any(|(_, rule)| rule.needs("identity"))
-        || rules.allow.iter().flatten().any(|(_, rule)| rule.excludes("identity"));
-    if by_name && mode != Mode::Strict {
-        let what = "a policy refuses clients by their identity, which those without TLS don't have: plaintext is refused here.";
-        remarks.point(&at, what);
-        mode = Mode::Strict;
-        ports.clear();
-    }
-    if mode == Mode::Off && rules.asks("identity") {
-        closed.get_or_insert((at.clone(), "policies ask who the client is, and mutual TLS is off (`DISABLE`): no client can be allowed. Turn it on.".to_owned()));
-    }
-    if mode != Mode::Off {
-        let mut tls = Map::default();
-        tls.set("certificate", format!("{TLS}/tls.crt"));
-        tls.set("key", format!("{TLS}/tls.key"));
-        tls.set("client_ca", format!("{TLS}/ca.crt"));
-        if mode == Mode::Permissive {
-            tls.set("mode", "permissive");
-        }
-        out.keys.set("tls", tls);
-        remarks.soft(&at, format!("the mesh's certificates came from its control plane: {TLS} must have tls.crt, tls.key and ca.crt, or take `spiffe: true`."));
+    peers.meet(&rules, &mut remarks, &mut closed);
+    if peers.mode != Mode::Off {
+        out.keys.set("tls", peers.tls());
+        remarks.soft(&peers.at, format!("the mesh's certificates came from its control plane: {TLS} must have tls.crt, tls.key and ca.crt, or take `spiffe: true`."));
     }
     let rules_by_namespace = rules.asks("identity");
-    let mut deny = rules.deny;
-    for (port, strict) in ports {
-        // Without TLS there is no identity.
-        let nobody = access::not(&vec![Access::list("identity", vec!["*".to_owned()])]).unwrap_or_default();
-        let which = vec![Access::list("port", vec![port.clone()])];
-        let which = if strict { Some(which) } else { access::not(&which) };
-        if let Some(all) = which.and_then(|which| access::both(&nobody, &which)) {
-            deny.extend(all.into_iter().map(|rule| (format!("mtls-{port}"), rule)));
-        }
-    }
-    let mut shut = false;
-    for said in [Some(access::deny(&deny)), rules.allow.as_deref().map(access::allow)].into_iter().flatten() {
-        match said {
-            AccessEffect::Open => {}
-            AccessEffect::Shut => shut = true,
-            AccessEffect::Keys(keys) => {
-                access::merge(&mut authorization, &keys);
-            }
-        }
-    }
-    if shut {
-        // A policy denies everything, whatever others allow.
-        authorization.0.retain(|(key, _)| key == "jwt");
-        authorization.set("allow", Value::List(Vec::new()));
-    }
+    authorize(rules, &peers.ports, &mut authorization);
     if rules_by_namespace {
-        remarks.note(&at, "namespaces and service accounts are those of the trust domain `cluster.local`.");
+        remarks.note(
+            &peers.at,
+            "namespaces and service accounts are those of the trust domain `cluster.local`.",
+        );
     }
     if let Some((at, why)) = closed {
         rule.refuse(&at, why);
@@ -116,6 +78,73 @@ pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
         ..Chain::default()
     });
     out
+}
+
+/// What PeerAuthentication asks of callers.
+struct Peers {
+    mode: Mode,
+    /// Ports with another mode, and whether it is stricter.
+    ports: Vec<(String, bool)>,
+    /// The place of the mode.
+    at: At,
+}
+
+impl Peers {
+    /// Makes the mode as strict as the policies need it.
+    fn meet(&mut self, rules: &Rules, remarks: &mut Remarks, closed: &mut Option<(At, String)>) {
+        let by_name = rules.deny.iter().any(|(_, rule)| rule.needs("identity"))
+            || rules.allow.iter().flatten().any(|(_, rule)| rule.excludes("identity"));
+        if by_name && self.mode != Mode::Strict {
+            let what = "a policy refuses clients by their identity, which those without TLS don't have: plaintext is refused here.";
+            remarks.point(&self.at, what);
+            self.mode = Mode::Strict;
+            self.ports.clear();
+        }
+        if self.mode == Mode::Off && rules.asks("identity") {
+            closed.get_or_insert((self.at.clone(), "policies ask who the client is, and mutual TLS is off (`DISABLE`): no client can be allowed. Turn it on.".to_owned()));
+        }
+    }
+
+    /// The keys of the listener's `tls`.
+    fn tls(&self) -> Map {
+        let mut tls = Map::default();
+        tls.set("certificate", format!("{TLS}/tls.crt"));
+        tls.set("key", format!("{TLS}/tls.key"));
+        tls.set("client_ca", format!("{TLS}/ca.crt"));
+        if self.mode == Mode::Permissive {
+            tls.set("mode", "permissive");
+        }
+        tls
+    }
+}
+
+/// Adds the rules of all policies, and those of ports with another mode of mutual TLS.
+fn authorize(rules: Rules, ports: &[(String, bool)], authorization: &mut Map) {
+    let mut deny = rules.deny;
+    for (port, strict) in ports {
+        // Without TLS there is no identity.
+        let nobody = access::not(&vec![Access::list("identity", vec!["*".to_owned()])]).unwrap_or_default();
+        let which = vec![Access::list("port", vec![port.clone()])];
+        let which = if *strict { Some(which) } else { access::not(&which) };
+        if let Some(all) = which.and_then(|which| access::both(&nobody, &which)) {
+            deny.extend(all.into_iter().map(|rule| (format!("mtls-{port}"), rule)));
+        }
+    }
+    let mut shut = false;
+    for said in [Some(access::deny(&deny)), rules.allow.as_deref().map(access::allow)].into_iter().flatten() {
+        match said {
+            AccessEffect::Open => {}
+            AccessEffect::Shut => shut = true,
+            AccessEffect::Keys(keys) => {
+                access::merge(authorization, &keys);
+            }
+        }
+    }
+    if shut {
+        // A policy denies everything, whatever others allow.
+        authorization.0.retain(|(key, _)| key == "jwt");
+        authorization.set("allow", Value::List(Vec::new()));
+    }
 }
 
 /// Objects of a kind that apply to the workload. Sets `closed` if that isn't known.
@@ -160,12 +189,7 @@ fn unknown(object: &Object, node: &Node, known: &[&str], closed: &mut Option<(At
     }
 }
 
-/// The mode of mutual TLS; ports with another mode, and whether it is stricter; and the place of the mode.
-fn peers(
-    mesh: &Mesh,
-    remarks: &mut Remarks,
-    closed: &mut Option<(At, String)>,
-) -> (Mode, Vec<(String, bool)>, At) {
+fn peers(mesh: &Mesh, remarks: &mut Remarks, closed: &mut Option<(At, String)>) -> Peers {
     let all = about(mesh, "PeerAuthentication", closed);
     let selected = |object: &&&Object| !object.spec().down(&["selector"]).is_empty();
     let own = |object: &&&Object| object.namespace == mesh.workload.namespace;
@@ -235,7 +259,7 @@ fn peers(
             ),
         },
     }
-    (whole, out, at)
+    Peers { mode: whole, ports: out, at }
 }
 
 /// Issuers of tokens. A request without a token goes on; a bad one is 401.
@@ -250,7 +274,7 @@ fn tokens(
     for object in about(mesh, "RequestAuthentication", closed) {
         unknown(object, object.spec(), &["selector", "jwt_rules"], closed);
         for rule in object.spec().list("jwt_rules") {
-            match issuer(rule, plan, remarks) {
+            match issuer::issuer(rule, plan, remarks) {
                 Ok(name) => issuers.push(name),
                 Err(why) => {
                     closed.get_or_insert((
@@ -267,117 +291,6 @@ fn tokens(
         jwt.set("required", false);
         authorization.set("jwt", jwt);
     }
-}
-
-const JWT_RULE: &[&str] = &[
-    "issuer",
-    "audiences",
-    "jwks",
-    "jwks_uri",
-    "from_headers",
-    "from_params",
-    "from_cookies",
-    "output_payload_to_header",
-    "output_claim_to_headers",
-    "forward_original_token",
-    "timeout",
-];
-
-fn issuer(rule: &Node, plan: &mut Plan, remarks: &mut Remarks) -> Result<String, String> {
-    let issuer = rule.str("issuer").ok_or("it has no issuer")?;
-    let unknown = |key: &str| !JWT_RULE.contains(&crate::tree::snake(key).as_str());
-    if let Some((key, _)) = rule.entries().iter().find(|(key, value)| !value.is_empty() && unknown(key)) {
-        return Err(format!("`{key}` isn't known to this import"));
-    }
-    let name = crate::plan::name(issuer.split_once("://").map_or(issuer, |(_, rest)| rest));
-    let mut map = Map::default();
-    map.set("issuer", issuer);
-    let audiences: Vec<String> =
-        rule.list("audiences").iter().filter_map(Node::text).map(ToOwned::to_owned).collect();
-    if !audiences.is_empty() {
-        map.set("audiences", audiences);
-    }
-    let mut keys = Map::default();
-    if let Some(text) = rule.str("jwks") {
-        if !text.contains("\"keys\"") || text.contains("\"oct\"") {
-            return Err("its keys are not a set of public keys (RFC 7517)".to_owned());
-        }
-        keys.set("inline", text);
-    } else if let Some(url) = rule.str("jwks_uri") {
-        let (scheme, rest) = url.split_once("://").ok_or("the address of its keys is not a URL")?;
-        let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        if !matches!(scheme, "http" | "https") || authority.is_empty() || authority.contains('@') {
-            return Err("the address of its keys is not a URL of http or https".to_owned());
-        }
-        let upstream = crate::plan::name(&format!("keys-of-{name}"));
-        let port =
-            if authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())) {
-                String::new()
-            } else {
-                format!(":{}", if scheme == "https" { 443 } else { 80 })
-            };
-        let mut own = Map::default();
-        own.set("address", format!("{scheme}://{authority}{port}"));
-        if !plan.upstreams.iter().any(|known| known.name == upstream) {
-            plan.upstreams.push(Upstream { name: upstream.clone(), keys: own, ..Upstream::default() });
-        }
-        keys.set("upstream", upstream);
-        keys.set("path", rest.find('/').and_then(|start| rest.get(start..)).unwrap_or("/"));
-        keys.set("refresh", "20m");
-    } else {
-        return Err("its keys are found by OpenID discovery, which is absent: give `jwksUri`".to_owned());
-    }
-    map.set("keys", keys);
-    let mut from = Vec::new();
-    for header in rule.list("from_headers") {
-        let prefix = header.get("prefix").and_then(Node::text).unwrap_or_default();
-        if !prefix.is_empty() && !prefix.eq_ignore_ascii_case("bearer ") {
-            return Err(format!(
-                "its tokens follow `{prefix}`; here they follow `Bearer `, or are the whole value"
-            ));
-        }
-        from.extend(header.str("name").map(|name| format!("header:{}", name.to_ascii_lowercase())));
-    }
-    from.extend(rule.list("from_params").iter().filter_map(Node::text).map(|name| format!("query:{name}")));
-    from.extend(rule.list("from_cookies").iter().filter_map(Node::text).map(|name| format!("cookie:{name}")));
-    map.set(
-        "from",
-        if from.is_empty() {
-            vec!["header:authorization".to_owned(), "query:access_token".to_owned()]
-        } else {
-            from
-        },
-    );
-    let mut claims = Map::default();
-    for item in rule.list("output_claim_to_headers") {
-        if let (Some(header), Some(claim)) = (item.str("header"), item.str("claim")) {
-            claims.set(&header.to_ascii_lowercase(), claim);
-        }
-    }
-    if !claims.is_empty() {
-        map.set("claim_headers", claims);
-    }
-    if let Some(header) = rule.str("output_payload_to_header") {
-        return Err(format!(
-            "its payload is put into `{header}`, which is absent here: name the claims in `claim_headers`"
-        ));
-    }
-    if rule.is("forward_original_token") {
-        map.set("forward", true);
-    }
-    remarks.soft(
-        &rule.at,
-        format!("tokens of `{issuer}` without `exp` are refused; Istio lets them last forever."),
-    );
-    let mut all = plan.top.child("jwt");
-    let mut free = name.clone();
-    let mut n = 2;
-    while all.get(&free).is_some_and(|other| *other != Value::Map(map.clone())) {
-        free = format!("{name}-{n}");
-        n += 1;
-    }
-    all.set(&free, map);
-    Ok(free)
 }
 
 /// The rules of all policies.

@@ -1,14 +1,10 @@
-//! Servers and locations become a list of rules, of which the first match wins.
-//!
-//! nginx takes an exact location, else the longest prefix with `^~`, else the first expression that matches, else the
-//! longest prefix. As a list in order: exact locations, locations with `^~`, expressions, other prefixes; of prefixes
-//! the longest comes first.
+//! A location becomes rules: its guards, its own answers, and what it passes on.
+
+use std::ops::ControlFlow;
 
 use crate::access::AccessEffect;
 use crate::path::Path;
 use crate::plan::{Rule, When};
-use crate::remark::Remarks;
-use crate::text::literal;
 use crate::value::{Map, Value};
 
 use super::{
@@ -22,7 +18,7 @@ use super::{
 };
 
 /// The reason to refuse if this directive isn't known: it may be a guard.
-fn unknown(one: &Directive) -> Option<String> {
+pub(super) fn unknown(one: &Directive) -> Option<String> {
     if one.name() == "include" && !included::is_quiet(one.word(1)) {
         return Some(format!(
             "`include {}` is not followed, since its files are not here. Give them to the import, too",
@@ -33,199 +29,9 @@ fn unknown(one: &Directive) -> Option<String> {
         .then(|| format!("`{}` isn't known to this import. Find out what it did", one.name()))
 }
 
-/// The rules of a server.
-pub(crate) fn server(
-    server: &Directive,
-    default: bool,
-    forwarded: &mut bool,
-    remarks: &mut Remarks,
-    cx: &mut Cx,
-) -> Vec<Rule> {
-    let _ = default;
-    let mut out = Vec::new();
-    for one in server.inner() {
-        if let Some(why) = unknown(one) {
-            let mut rule = Rule { at: one.at.clone(), ..Rule::default() };
-            rule.refuse(&one.at, format!("the whole server is refused: {why}; then replace the refusal."));
-            return vec![rule];
-        }
-        if one.name() == "set_real_ip_from" {
-            remarks
-                .soft(&one.at, "the client's address is that of the connection, or of the PROXY protocol.");
-        }
-    }
-    if server.last("ssl_reject_handshake").is_some_and(|one| one.word(1) == "on") {
-        let mut rule = Rule { at: server.at.clone(), ..Rule::default() };
-        rule.refuse(
-            &server.at,
-            "handshakes with other names were refused; they are made, and every request is.",
-        );
-        return vec![rule];
-    }
-    // `return` and `if` of the server come before its locations.
-    for one in server.inner() {
-        match one.name() {
-            "return" => {
-                let mut rule = Rule { at: one.at.clone(), ..Rule::default() };
-                returned(one, &mut rule);
-                out.push(rule);
-                return out;
-            }
-            "if" if !condition(one, cx.secure, &mut out) => {
-                let mut rule = Rule { at: one.at.clone(), ..Rule::default() };
-                rule.refuse(&one.at, "the whole server is refused: this `if` can't be said. Write it as a route; then replace the refusal.");
-                return vec![rule];
-            }
-            "rewrite" => {
-                let mut rule = Rule { at: one.at.clone(), ..Rule::default() };
-                match rewritten(one) {
-                    Some((path, redirect)) => {
-                        rule.when.path = path;
-                        rule.keys = redirect;
-                        out.push(rule);
-                    }
-                    None => {
-                        rule.refuse(&one.at, "the whole server is refused: this `rewrite` chooses another location. Write it as routes; then replace the refusal.");
-                        return vec![rule];
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    let own = Scope { chain: vec![server] };
-    let mut exact: Vec<Rule> = Vec::new();
-    let (mut first, mut regexes, mut prefixes): (
-        Vec<(String, Vec<Rule>)>,
-        Vec<Rule>,
-        Vec<(String, Vec<Rule>)>,
-    ) = (Vec::new(), Vec::new(), Vec::new());
-    for location in server.all("location") {
-        let (modifier, pattern) = if location.words.len() > 2 {
-            (location.word(1), location.word(2))
-        } else {
-            ("", location.word(1))
-        };
-        if pattern.starts_with('@') {
-            remarks.note(
-                &location.at,
-                "a named location is reached by other directives only; those say what became of them.",
-            );
-            continue;
-        }
-        let scope = own.with(location);
-        match modifier {
-            "=" if pattern.starts_with('/') => {
-                exact.extend(rules(location, Path::Exact(pattern.to_owned()), &scope, forwarded, cx));
-            }
-            "~" | "~*" => match crate::path::anywhere(pattern) {
-                Some(regex) => {
-                    let regex = if modifier == "~*" { format!("(?i:{regex})") } else { regex };
-                    regexes.extend(rules(location, Path::Regex(regex), &scope, forwarded, cx));
-                }
-                None => {
-                    let mut rule = Rule { at: location.at.clone(), ..Rule::default() };
-                    rule.refuse(&location.at, format!("everything that this location could take is refused: `{pattern}` has parts that linear-time expressions lack."));
-                    regexes.push(rule);
-                }
-            },
-            // A path begins with `/`: nginx takes such a location, and never chooses it.
-            _ if !pattern.starts_with('/') && !pattern.is_empty() => {
-                remarks.note(
-                    &location.at,
-                    "no path begins like this location: nginx never chooses it, and it is left out.",
-                );
-            }
-            word => {
-                let mut all = Vec::new();
-                // A location that proxies and ends with a slash redirects its name without the slash.
-                if pattern.ends_with('/') && pattern.len() > 1 && proxies(&scope) {
-                    let bare = pattern.trim_end_matches('/');
-                    let taken = server.all("location").any(|other| {
-                        other.word(1) == "=" && other.word(2) == bare
-                            || other.words.len() == 2 && other.word(1) == bare
-                    });
-                    if !taken {
-                        let mut rule = Rule {
-                            when: When { path: Path::Exact(bare.to_owned()), ..When::default() },
-                            at: location.at.clone(),
-                            ..Rule::default()
-                        };
-                        let mut redirect = Map::default();
-                        redirect.set("status", 301_u64);
-                        redirect.set("path", literal(pattern));
-                        rule.keys.set("redirect", redirect);
-                        exact.push(rule);
-                    }
-                }
-                all.extend(rules(location, Path::prefix(pattern), &scope, forwarded, cx));
-                if word == "^~" { &mut first } else { &mut prefixes }.push((pattern.to_owned(), all));
-            }
-        }
-    }
-    out.extend(exact);
-    out.extend(before_expressions(&mut first, &mut prefixes, &regexes));
-    out.extend(regexes);
-    prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-    let everything = prefixes.iter().any(|(prefix, _)| prefix == "/");
-    out.extend(prefixes.into_iter().flat_map(|(_, rules)| rules));
-    if !everything {
-        let mut rule = Rule { at: server.at.clone(), ..Rule::default() };
-        if server.last("root").is_some() || cx.http.iter().any(|one| one.name() == "root") {
-            rule.refuse(&server.at, FILES);
-        } else {
-            rule.answer(404);
-        }
-        out.push(rule);
-    }
-    out
-}
+pub(super) const FILES: &str = "files of a folder were served here, which attache doesn't do: what this takes is refused. Let the application or another server have them.";
 
-/// Locations with `^~`, the longest first, and those without it that are longer than one which begins them: those come first, and before each of
-/// them come the expressions, as far as they are about it.
-fn before_expressions(
-    first: &mut Vec<(String, Vec<Rule>)>,
-    prefixes: &mut Vec<(String, Vec<Rule>)>,
-    regexes: &[Rule],
-) -> Vec<Rule> {
-    let within = |long: &str| {
-        first.iter().any(|(short, _)| long.len() > short.len() && long.starts_with(short.as_str()))
-    };
-    let (inner, outer): (Vec<_>, Vec<_>) =
-        std::mem::take(prefixes).into_iter().partition(|(long, _)| within(long));
-    *prefixes = outer;
-    let mut all: Vec<(String, Vec<Rule>)> = std::mem::take(first);
-    for (prefix, rules) in inner {
-        let own = When { path: Path::prefix(&prefix), ..When::default() };
-        let mut before = Vec::new();
-        let mut said = true;
-        for rule in regexes {
-            match crate::gate::both(&rule.when, &own) {
-                Some(None) => {}
-                Some(Some(when)) => before.push(Rule { when, ..rule.clone() }),
-                None => said = false,
-            }
-        }
-        if said {
-            before.extend(rules);
-        } else {
-            let at = rules.first().map(|rule| rule.at.clone()).unwrap_or_default();
-            let mut rule = Rule { when: own, at: at.clone(), ..Rule::default() };
-            rule.refuse(
-                &at,
-                "this location is refused: it stands within one with `^~`, and expressions come before it. Write it with `^~`; import again.",
-            );
-            before = vec![rule];
-        }
-        all.push((prefix, before));
-    }
-    all.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-    all.into_iter().flat_map(|(_, rules)| rules).collect()
-}
-
-const FILES: &str = "files of a folder were served here, which attache doesn't do: what this takes is refused. Let the application or another server have them.";
-
-fn proxies(scope: &Scope<'_>) -> bool {
+pub(super) fn proxies(scope: &Scope<'_>) -> bool {
     scope.chain.first().is_some_and(|location| {
         location
             .inner()
@@ -235,20 +41,46 @@ fn proxies(scope: &Scope<'_>) -> bool {
 }
 
 /// The rules of one location.
-fn rules(
+pub(super) fn rules(
     location: &Directive,
     path: Path,
     scope: &Scope<'_>,
     forwarded: &mut bool,
     cx: &mut Cx,
 ) -> Vec<Rule> {
-    let mut out = Vec::new();
-    let mut rule =
-        Rule { when: When { path, ..When::default() }, at: location.at.clone(), ..Rule::default() };
+    let when = When { path, ..When::default() };
+    let mut rule = Rule { when, at: location.at.clone(), ..Rule::default() };
+    if guarded(location, scope, &mut rule, cx) {
+        return vec![rule];
+    }
+    let Ok(authorization) = clients_allowed(scope, &mut rule, cx) else { return vec![rule] };
+    if location.last("internal").is_some() {
+        rule.answer(404);
+        return vec![rule];
+    }
+    tell_lost(scope, &mut rule, cx);
+    let mut out = match own_answers(location, scope, &mut rule, cx) {
+        ControlFlow::Break(whole) => return whole,
+        ControlFlow::Continue(rules) => rules,
+    };
+    let Some(pass) = passed_on(location, &mut rule) else { return vec![rule] };
+    proxied(&pass, scope, &mut rule, forwarded, cx);
+    if rule.keys.get("to").is_some() {
+        rule.keys.put("authorization", authorization);
+    }
+    for earlier in out.iter_mut().filter(|earlier| earlier.keys.get("rewrite").is_some()) {
+        take_policies(earlier, &rule);
+    }
+    out.push(rule);
+    out
+}
+
+/// Refuses a location that has a guard which attache lacks, or a directive that may be one.
+fn guarded(location: &Directive, scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) -> bool {
     for one in location.inner() {
         if let Some(why) = unknown(one) {
             rule.refuse(&one.at, format!("this location is refused: {why}; then replace the refusal."));
-            return vec![rule];
+            return true;
         }
     }
     if let Some(inner) = location.last("location") {
@@ -256,44 +88,44 @@ fn rules(
             &inner.at,
             "this location is refused: it contains other locations. Write them next to it; then import again.",
         );
-        return vec![rule];
+        return true;
     }
     for (name, why) in GUARDS {
         if let Some(guard) = scope.get(name, cx).filter(|guard| guard.word(1) != "off") {
             rule.refuse(&guard.at, format!("this location is refused: {why}. Then replace the refusal."));
-            return vec![rule];
+            return true;
         }
     }
     for name in ["proxy_pass_request_headers", "proxy_pass_request_body"] {
         if let Some(one) = scope.get(name, cx).filter(|one| one.word(1) == "off") {
             rule.refuse(&one.at, format!("this location is refused: `{name} off` kept a part of requests from the upstream. Then replace the refusal."));
-            return vec![rule];
+            return true;
         }
     }
+    false
+}
+
+/// `allow` and `deny` as `authorization`. `Err`: the rule has its answer already, and no request goes further.
+fn clients_allowed(scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) -> Result<Option<Map>, ()> {
     let access = clients::list(scope, cx);
-    let mut authorization = None;
-    if let Some(one) = access.first() {
-        // Behind another proxy the client's address depends on which proxies are trusted.
-        let direct = !cx.proxied
-            && scope.get("set_real_ip_from", cx).is_none()
-            && scope.get("real_ip_header", cx).is_none();
-        match clients::said(&access) {
-            Some(AccessEffect::Open) => {}
-            Some(AccessEffect::Shut) => {
-                rule.answer(403);
-                return vec![rule];
-            }
-            Some(AccessEffect::Keys(keys)) if direct => authorization = Some(keys),
-            _ => {
-                rule.refuse(&one.at, "this location is refused: its addresses come from another proxy, or can't be said. Write it as `authorization`.");
-                return vec![rule];
-            }
+    let Some(one) = access.first() else { return Ok(None) };
+    // Behind another proxy the client's address depends on which proxies are trusted.
+    let direct = !cx.proxied
+        && scope.get("set_real_ip_from", cx).is_none()
+        && scope.get("real_ip_header", cx).is_none();
+    match clients::said(&access) {
+        Some(AccessEffect::Open) => return Ok(None),
+        Some(AccessEffect::Keys(keys)) if direct => return Ok(Some(keys)),
+        Some(AccessEffect::Shut) => rule.answer(403),
+        _ => {
+            rule.refuse(&one.at, "this location is refused: its addresses come from another proxy, or can't be said. Write it as `authorization`.");
         }
     }
-    if location.last("internal").is_some() {
-        rule.answer(404);
-        return vec![rule];
-    }
+    Err(())
+}
+
+/// Says which directives of a location have no effect here.
+fn tell_lost(scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
     for (name, weight, what) in LOST {
         if let Some(one) = scope
             .get(name, cx)
@@ -309,69 +141,99 @@ fn rules(
             }
         }
     }
+}
+
+/// The rules of `return`, `if` and `rewrite`, which come before what the location passes on. `Break`: they are all its rules.
+fn own_answers(
+    location: &Directive,
+    scope: &Scope<'_>,
+    rule: &mut Rule,
+    cx: &Cx,
+) -> ControlFlow<Vec<Rule>, Vec<Rule>> {
+    let mut out = Vec::new();
     let base = rule.when.clone();
     for one in location.inner() {
-        match one.name() {
+        let said = match one.name() {
             "return" => {
-                returned(one, &mut rule);
-                respond_headers(scope, &mut rule, cx);
-                out.push(rule);
-                return out;
+                returned(one, rule);
+                respond_headers(scope, rule, cx);
+                out.push(std::mem::take(rule));
+                return ControlFlow::Break(out);
             }
-            "if" => {
-                let mut inner = Vec::new();
-                let said = condition(one, cx.secure, &mut inner)
-                    && inner.iter().all(|case| crate::gate::both(&base, &case.when).is_some());
-                if said {
-                    let gated = inner.into_iter().filter_map(|case| {
-                        crate::gate::both(&base, &case.when).flatten().map(|when| Rule { when, ..case })
-                    });
-                    out.extend(gated);
-                } else {
-                    rule.refuse(&one.at, "this location is refused: its `if` can't be said. Write it as a route; then replace the refusal.");
-                    return vec![rule];
-                }
+            "if" => conditional(one, &base, cx, &mut out),
+            "rewrite" => rewrite(one, location, &base, rule, &mut out),
+            "set" => {
+                let what =
+                    format!("the variable `{}` is absent; where it is used, that says so.", one.word(1));
+                rule.remarks.soft(&one.at, what);
+                Ok(())
             }
-            "rewrite" => {
-                let breaks = one.word(3) == "break";
-                if breaks
-                    && location.last("proxy_pass").is_some()
-                    && let Some((path, whole)) = substitution(one.word(1), one.word(2), &base.path)
-                {
-                    let mut first = rule.clone();
-                    first.when.path = Path::Regex(path);
-                    first.keys.child("rewrite").set("path", whole);
-                    out.push(first);
-                    continue;
-                }
-                match rewritten(one) {
-                    Some((path, redirect)) if matches!(base.path, Path::All) => {
-                        out.push(Rule {
-                            when: When { path, ..base.clone() },
-                            keys: redirect,
-                            at: one.at.clone(),
-                            ..Rule::default()
-                        });
-                    }
-                    _ => {
-                        rule.refuse(&one.at, "this location is refused: its `rewrite` can't be said. Write it as `rewrite: { path: … }` with captures; then replace the refusal.");
-                        return vec![rule];
-                    }
-                }
-            }
-            "set" => rule.remarks.soft(
-                &one.at,
-                format!("the variable `{}` is absent; where it is used, that says so.", one.word(1)),
-            ),
-            _ => {}
+            _ => Ok(()),
+        };
+        if let Err(why) = said {
+            rule.refuse(&one.at, why);
+            return ControlFlow::Break(vec![std::mem::take(rule)]);
         }
     }
+    ControlFlow::Continue(out)
+}
+
+/// The rules of an `if` within the location's own condition. `Err`: why the location must be refused.
+fn conditional(one: &Directive, base: &When, cx: &Cx, out: &mut Vec<Rule>) -> Result<(), &'static str> {
+    let mut inner = Vec::new();
+    let said = condition(one, cx.secure, &mut inner)
+        && inner.iter().all(|case| crate::gate::both(base, &case.when).is_some());
+    if !said {
+        return Err(
+            "this location is refused: its `if` can't be said. Write it as a route; then replace the refusal.",
+        );
+    }
+    out.extend(
+        inner.into_iter().filter_map(|case| {
+            crate::gate::both(base, &case.when).flatten().map(|when| Rule { when, ..case })
+        }),
+    );
+    Ok(())
+}
+
+/// The rule of a `rewrite`. `Err`: why the location must be refused.
+fn rewrite(
+    one: &Directive,
+    location: &Directive,
+    base: &When,
+    rule: &Rule,
+    out: &mut Vec<Rule>,
+) -> Result<(), &'static str> {
+    if one.word(3) == "break"
+        && location.last("proxy_pass").is_some()
+        && let Some((path, whole)) = substitution(one.word(1), one.word(2), &base.path)
+    {
+        let mut first = rule.clone();
+        first.when.path = Path::Regex(path);
+        first.keys.child("rewrite").set("path", whole);
+        out.push(first);
+        return Ok(());
+    }
+    match rewritten(one) {
+        Some((path, redirect)) if matches!(base.path, Path::All) => {
+            let when = When { path, ..base.clone() };
+            out.push(Rule { when, keys: redirect, at: one.at.clone(), ..Rule::default() });
+            Ok(())
+        }
+        _ => Err(
+            "this location is refused: its `rewrite` can't be said. Write it as `rewrite: { path: … }` with captures; then replace the refusal.",
+        ),
+    }
+}
+
+/// The directive that passes requests on. Refuses a location that has none, or answers in another way.
+fn passed_on(location: &Directive, rule: &mut Rule) -> Option<Directive> {
     if location.last("stub_status").is_some() {
         rule.refuse(&location.at, "the status page is not served here: metrics are on port 15090.");
-        return vec![rule];
+        return None;
     }
-    let pass = location.inner().iter().find(|one| matches!(one.name(), "proxy_pass" | "grpc_pass")).cloned();
-    let Some(pass) = pass else {
+    let mut own = location.inner().iter();
+    let Some(pass) = own.find(|one| matches!(one.name(), "proxy_pass" | "grpc_pass")) else {
         let script = location
             .inner()
             .iter()
@@ -386,30 +248,24 @@ fn rules(
             ),
             None => rule.refuse(&location.at, FILES),
         }
-        return vec![rule];
+        return None;
     };
     if location.last("try_files").is_some() {
         rule.refuse(&location.at, FILES);
-        return vec![rule];
+        return None;
     }
-    proxied(&pass, scope, &mut rule, forwarded, cx);
-    if rule.keys.get("to").is_some() {
-        rule.keys.put("authorization", authorization);
-    }
-    for earlier in &mut out {
-        // The rule for a rewritten part has the same policies as its location.
-        if earlier.keys.get("rewrite").is_some() {
-            for (key, value) in &rule.keys.0 {
-                if key != "rewrite" {
-                    earlier.keys.set(key, value.clone());
-                }
-            }
-            if let Some(Value::Map(rewrite)) = rule.keys.get("rewrite") {
-                earlier.keys.child("rewrite").put("host", rewrite.get("host").cloned());
-            }
-            earlier.targets.clone_from(&rule.targets);
+    Some(pass.clone())
+}
+
+/// Gives the rule for a rewritten part the policies of its location.
+fn take_policies(earlier: &mut Rule, rule: &Rule) {
+    for (key, value) in &rule.keys.0 {
+        if key != "rewrite" {
+            earlier.keys.set(key, value.clone());
         }
     }
-    out.push(rule);
-    out
+    if let Some(Value::Map(rewrite)) = rule.keys.get("rewrite") {
+        earlier.keys.child("rewrite").put("host", rewrite.get("host").cloned());
+    }
+    earlier.targets.clone_from(&rule.targets);
 }

@@ -22,6 +22,40 @@ fn bytes(text: &str) -> u64 {
     number.parse::<u64>().map_or(MEGABYTE, |number| number.saturating_mul(unit))
 }
 
+/// Where a `proxy_pass` goes.
+struct Target<'p> {
+    scheme: &'p str,
+    authority: String,
+    /// What replaces the part of the path that the location matched.
+    uri: Option<String>,
+}
+
+impl<'p> Target<'p> {
+    /// `None` where it is made of variables.
+    fn read(pass: &'p Directive) -> Option<Self> {
+        let target = pass.word(1);
+        let (scheme, rest) = target.split_once("://").unwrap_or(("http", target));
+        let scheme = match (pass.name(), scheme) {
+            ("grpc_pass", "grpc" | "http") => "h2c",
+            (_, "grpcs") => "https",
+            (_, scheme) => scheme,
+        };
+        let (authority, uri) = match rest.strip_prefix("unix:") {
+            Some(path) => (
+                format!("unix:{}", path.split(':').next().unwrap_or(path)),
+                path.split_once(':').map(|(_, uri)| uri.to_owned()),
+            ),
+            None => match rest.find('/') {
+                Some(index) => (rest[..index].to_owned(), Some(rest[index..].to_owned())),
+                None => (rest.to_owned(), None),
+            },
+        };
+        let variable = authority.contains('$') || uri.as_deref().is_some_and(|uri| uri.contains('$'));
+        (!variable && !authority.is_empty()).then_some(Self { scheme, authority, uri })
+    }
+}
+
+/// Makes a rule of `proxy_pass` or `grpc_pass`, with what is changed on the way.
 pub(super) fn proxied(
     pass: &Directive,
     scope: &Scope<'_>,
@@ -29,141 +63,29 @@ pub(super) fn proxied(
     forwarded: &mut bool,
     cx: &mut Cx,
 ) {
-    let target = pass.word(1);
-    let (scheme, rest) = target.split_once("://").unwrap_or(("http", target));
-    let scheme = match (pass.name(), scheme) {
-        ("grpc_pass", "grpc" | "http") => "h2c",
-        (_, "grpcs") => "https",
-        (_, scheme) => scheme,
-    };
-    let (authority, uri) = match rest.strip_prefix("unix:") {
-        Some(path) => (
-            format!("unix:{}", path.split(':').next().unwrap_or(path)),
-            path.split_once(':').map(|(_, uri)| uri.to_owned()),
-        ),
-        None => match rest.find('/') {
-            Some(index) => (rest[..index].to_owned(), Some(rest[index..].to_owned())),
-            None => (rest.to_owned(), None),
-        },
-    };
-    if authority.contains('$') || uri.as_deref().is_some_and(|uri| uri.contains('$')) || authority.is_empty()
-    {
+    let Some(target) = Target::read(pass) else {
         rule.refuse(&pass.at, "this location is refused: where it goes is made of variables. Name each upstream in a route; then replace the refusal.");
         return;
+    };
+    destination(&target, pass, scope, rule, cx);
+    if let Some(uri) = &target.uri
+        && !replace_path(uri, rule)
+    {
+        rule.refuse(&pass.at, "this location is refused: a path behind an expression has no meaning.");
+        return;
     }
-    let get = |name: &str| scope.get(name, cx);
-    let tls = upstream::tls(scheme, &get, &mut rule.remarks);
-    let connect = get("proxy_connect_timeout").and_then(|one| super::upstream::time(one.word(1)));
-    let read = get(if pass.name() == "grpc_pass" { "grpc_read_timeout" } else { "proxy_read_timeout" })
-        .and_then(|one| super::upstream::time(one.word(1)));
-    let name = upstream::used(scheme, &authority, tls, connect, cx);
-    rule.targets.push(name.clone());
-    rule.keys.set("to", name);
-    // What nginx bounds is the time between two reads.
-    let read = read.unwrap_or_else(|| "60s".to_owned());
-    rule.keys.set("timeout", read.clone());
-    rule.keys.set("idle_timeout", read);
-    if let Some(uri) = uri {
-        match rule.when.path.clone() {
-            Path::Exact(_) => rule.keys.child("rewrite").set("path", literal(&uri)),
-            Path::All if uri == "/" => {}
-            Path::Regex(_) => {
-                rule.refuse(
-                    &pass.at,
-                    "this location is refused: a path behind an expression has no meaning.",
-                );
-                return;
-            }
-            path => {
-                let whole = format!("{}{{rest}}", literal(&uri));
-                rule.when.path = path.with_rest();
-                rule.keys.child("rewrite").set("path", whole);
-            }
-        }
-    }
-    let mut host =
-        Some(authority.trim_start_matches("unix:").to_owned()).filter(|_| !authority.starts_with("unix:"));
-    let mut preserve = false;
-    let (mut set, mut remove) = (Map::default(), Vec::new());
-    let (mut upgrade, mut connection) = (None, false);
-    let list =
-        scope.list(if pass.name() == "grpc_pass" { "grpc_set_header" } else { "proxy_set_header" }, cx);
-    for one in list {
-        let (key, value) = (one.word(1).to_ascii_lowercase(), one.word(2));
-        match key.as_str() {
-            "host" => match value {
-                "$http_host" => preserve = true,
-                "$host" => {
-                    preserve = true;
-                    rule.remarks.soft(&one.at, "`$host` has no port; the client's `Host` is sent as it came, with its port where it has one.");
-                }
-                "$proxy_host" => {}
-                value if !value.contains('$') => host = Some(value.to_owned()),
-                _ => {
-                    rule.remarks.point(&one.at, "the host is made of variables; the client's is kept.");
-                    preserve = true;
-                }
-            },
-            "upgrade" if !value.is_empty() => upgrade = Some(value.to_owned()),
-            "connection" => connection = !value.is_empty() && !value.eq_ignore_ascii_case("close"),
-            name if attache_config::is_framing(name) => {}
-            "x-forwarded-for" if value == "$proxy_add_x_forwarded_for" => *forwarded = true,
-            _ if value.is_empty() => remove.push(key),
-            _ => match template(value, &rule.when.path) {
-                Some(value) => set.set(&key, value),
-                None => {
-                    rule.remarks.point(
-                        &one.at,
-                        format!("the value of `{}` has a variable that attache lacks; the header is left out, and removed from what clients send.", one.word(1)),
-                    );
-                    remove.push(key);
-                }
-            },
-        }
-    }
-    let size = scope.get("client_max_body_size", cx).map_or(MEGABYTE, |one| bytes(one.word(1)));
-    if size != MEGABYTE {
-        rule.keys.set("body_size", if size > 1 << 30 { 0 } else { size });
-    }
-    if size > 1 << 30 {
-        rule.remarks
-            .soft(&pass.at, "bodies of more than 1 GiB can't be counted here: their size is not bounded.");
-    }
-    let current = scope.get("proxy_http_version", cx).is_some_and(|one| one.word(1) == "1.1");
-    match upgrade.as_deref() {
-        Some("$http_upgrade") if connection && current => rule.keys.set("upgrades", "any"),
-        Some(protocol) if connection && current && !protocol.contains('$') => {
-            rule.keys.set("upgrades", protocol.to_ascii_lowercase());
-        }
-        Some(_) if connection && current => rule.remarks.point(
-            &pass.at,
-            "`Upgrade` was made of a variable: requests that ask for an upgrade are served without it. `upgrades` of the route allows it.",
-        ),
-        _ => {}
-    }
-    if !preserve {
-        // `default` is what nginx does without the directive. Another value is said where it stands, and `off` loses nothing.
-        let by_default = scope.get("proxy_redirect", cx).is_none_or(|one| one.word(1) == "default");
-        if pass.name() == "proxy_pass" && by_default {
-            rule.remarks.note(&pass.at, "an answer whose `Location` names the upstream passes as it is; nginx puts its own address there. Let the service redirect by path alone, or send it the client's `Host` (`host: preserve`).");
-        }
-        match host {
-            Some(host) if upstream::host_like(&host) => {
-                rule.keys.child("rewrite").set("host", host.to_ascii_lowercase());
-            }
-            Some(host) => {
-                rule.remarks.soft(&pass.at, format!("the host `{host}`, the name of the upstream, is no host name; the upstream's own is sent."));
-                rule.keys.child("rewrite").set("host", "upstream");
-            }
-            None => rule.keys.child("rewrite").set("host", "localhost"),
-        }
+    let sent = SentHeaders::read(pass, &target, scope, rule, forwarded, cx);
+    body_size(pass, scope, rule, cx);
+    upgrades(&sent, pass, scope, rule, cx);
+    if !sent.preserve {
+        host(sent.host, pass, scope, rule, cx);
     }
     let mut headers = Map::default();
-    if !set.is_empty() {
-        headers.child("request").set("set", set);
+    if !sent.set.is_empty() {
+        headers.child("request").set("set", sent.set);
     }
-    if !remove.is_empty() {
-        headers.child("request").set("remove", remove);
+    if !sent.remove.is_empty() {
+        headers.child("request").set("remove", sent.remove);
     }
     if !headers.is_empty() {
         rule.keys.set("headers", headers);
@@ -173,24 +95,176 @@ pub(super) fn proxied(
         limit(&one, rule, cx);
     }
     if let Some(one) = scope.get("proxy_next_upstream", cx) {
-        let mut on = vec!["connect-failure".to_owned()];
-        for word in &one.words[1..] {
-            match word.as_str() {
-                "off" => {
-                    rule.keys.set("retry", "off");
-                    return;
+        retries(&one, rule);
+    }
+}
+
+/// The upstream and its timeouts.
+fn destination(target: &Target<'_>, pass: &Directive, scope: &Scope<'_>, rule: &mut Rule, cx: &mut Cx) {
+    let get = |name: &str| scope.get(name, cx);
+    let tls = upstream::tls(target.scheme, &get, &mut rule.remarks);
+    let connect = get("proxy_connect_timeout").and_then(|one| upstream::time(one.word(1)));
+    let read = get(if pass.name() == "grpc_pass" { "grpc_read_timeout" } else { "proxy_read_timeout" })
+        .and_then(|one| upstream::time(one.word(1)));
+    let name = upstream::used(target.scheme, &target.authority, tls, connect, cx);
+    rule.targets.push(name.clone());
+    rule.keys.set("to", name);
+    // What nginx bounds is the time between two reads.
+    let read = read.unwrap_or_else(|| "60s".to_owned());
+    rule.keys.set("timeout", read.clone());
+    rule.keys.set("idle_timeout", read);
+}
+
+/// Puts the path of `proxy_pass` in place of what the location matched. `false` where that has no meaning.
+fn replace_path(uri: &str, rule: &mut Rule) -> bool {
+    match rule.when.path.clone() {
+        Path::Exact(_) => rule.keys.child("rewrite").set("path", literal(uri)),
+        Path::All if uri == "/" => {}
+        Path::Regex(_) => return false,
+        path => {
+            let whole = format!("{}{{rest}}", literal(uri));
+            rule.when.path = path.with_rest();
+            rule.keys.child("rewrite").set("path", whole);
+        }
+    }
+    true
+}
+
+/// What `proxy_set_header` says of the request that is sent.
+#[derive(Default)]
+struct SentHeaders {
+    host: Option<String>,
+    /// The client's `Host` is sent.
+    preserve: bool,
+    set: Map,
+    remove: Vec<String>,
+    upgrade: Option<String>,
+    /// `Connection` is written, and not as `close`.
+    connection: bool,
+}
+
+impl SentHeaders {
+    fn read(
+        pass: &Directive,
+        target: &Target<'_>,
+        scope: &Scope<'_>,
+        rule: &mut Rule,
+        forwarded: &mut bool,
+        cx: &Cx,
+    ) -> Self {
+        let named = !target.authority.starts_with("unix:");
+        let mut sent = Self { host: named.then(|| target.authority.clone()), ..Self::default() };
+        let list = if pass.name() == "grpc_pass" { "grpc_set_header" } else { "proxy_set_header" };
+        for one in scope.list(list, cx) {
+            let (key, value) = (one.word(1).to_ascii_lowercase(), one.word(2));
+            match key.as_str() {
+                "host" => sent.set_host(&one, rule),
+                "upgrade" if !value.is_empty() => sent.upgrade = Some(value.to_owned()),
+                "connection" => {
+                    sent.connection = !value.is_empty() && !value.eq_ignore_ascii_case("close");
                 }
-                "error" | "timeout" => on.push("reset".to_owned()),
-                "invalid_header" => on.push("reset-before-headers".to_owned()),
-                "non_idempotent" => rule.keys.child("retry").set("methods", "all"),
-                status => on.extend(
-                    status.strip_prefix("http_").filter(|status| status.len() == 3).map(ToOwned::to_owned),
-                ),
+                name if attache_config::is_framing(name) => {}
+                "x-forwarded-for" if value == "$proxy_add_x_forwarded_for" => *forwarded = true,
+                _ if value.is_empty() => sent.remove.push(key),
+                _ => match template(value, &rule.when.path) {
+                    Some(value) => sent.set.set(&key, value),
+                    None => {
+                        rule.remarks.point(
+                            &one.at,
+                            format!("the value of `{}` has a variable that attache lacks; the header is left out, and removed from what clients send.", one.word(1)),
+                        );
+                        sent.remove.push(key);
+                    }
+                },
             }
         }
-        on.dedup();
-        rule.keys.child("retry").set("on", on);
+        sent
     }
+
+    fn set_host(&mut self, one: &Directive, rule: &mut Rule) {
+        match one.word(2) {
+            "$http_host" => self.preserve = true,
+            "$host" => {
+                self.preserve = true;
+                rule.remarks.soft(&one.at, "`$host` has no port; the client's `Host` is sent as it came, with its port where it has one.");
+            }
+            "$proxy_host" => {}
+            value if !value.contains('$') => self.host = Some(value.to_owned()),
+            _ => {
+                rule.remarks.point(&one.at, "the host is made of variables; the client's is kept.");
+                self.preserve = true;
+            }
+        }
+    }
+}
+
+fn body_size(pass: &Directive, scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
+    let size = scope.get("client_max_body_size", cx).map_or(MEGABYTE, |one| bytes(one.word(1)));
+    if size != MEGABYTE {
+        rule.keys.set("body_size", if size > 1 << 30 { 0 } else { size });
+    }
+    if size > 1 << 30 {
+        rule.remarks
+            .soft(&pass.at, "bodies of more than 1 GiB can't be counted here: their size is not bounded.");
+    }
+}
+
+fn upgrades(sent: &SentHeaders, pass: &Directive, scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
+    let current = scope.get("proxy_http_version", cx).is_some_and(|one| one.word(1) == "1.1");
+    if !(sent.connection && current) {
+        return;
+    }
+    match sent.upgrade.as_deref() {
+        Some("$http_upgrade") => rule.keys.set("upgrades", "any"),
+        Some(protocol) if !protocol.contains('$') => {
+            rule.keys.set("upgrades", protocol.to_ascii_lowercase());
+        }
+        Some(_) => rule.remarks.point(
+            &pass.at,
+            "`Upgrade` was made of a variable: requests that ask for an upgrade are served without it. `upgrades` of the route allows it.",
+        ),
+        None => {}
+    }
+}
+
+/// The `Host` of a location that doesn't send the client's. `None`: the upstream is a Unix socket.
+fn host(host: Option<String>, pass: &Directive, scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
+    // `default` is what nginx does without the directive. Another value is said where it stands, and `off` loses nothing.
+    let by_default = scope.get("proxy_redirect", cx).is_none_or(|one| one.word(1) == "default");
+    if pass.name() == "proxy_pass" && by_default {
+        rule.remarks.note(&pass.at, "an answer whose `Location` names the upstream passes as it is; nginx puts its own address there. Let the service redirect by path alone, or send it the client's `Host` (`host: preserve`).");
+    }
+    match host {
+        Some(host) if upstream::host_like(&host) => {
+            rule.keys.child("rewrite").set("host", host.to_ascii_lowercase());
+        }
+        Some(host) => {
+            rule.remarks.soft(&pass.at, format!("the host `{host}`, the name of the upstream, is no host name; the upstream's own is sent."));
+            rule.keys.child("rewrite").set("host", "upstream");
+        }
+        None => rule.keys.child("rewrite").set("host", "localhost"),
+    }
+}
+
+/// `proxy_next_upstream`.
+fn retries(one: &Directive, rule: &mut Rule) {
+    let mut on = vec!["connect-failure".to_owned()];
+    for word in &one.words[1..] {
+        match word.as_str() {
+            "off" => {
+                rule.keys.set("retry", "off");
+                return;
+            }
+            "error" | "timeout" => on.push("reset".to_owned()),
+            "invalid_header" => on.push("reset-before-headers".to_owned()),
+            "non_idempotent" => rule.keys.child("retry").set("methods", "all"),
+            status => on.extend(
+                status.strip_prefix("http_").filter(|status| status.len() == 3).map(ToOwned::to_owned),
+            ),
+        }
+    }
+    on.dedup();
+    rule.keys.child("retry").set("on", on);
 }
 
 pub(super) fn respond_headers(scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {

@@ -7,13 +7,7 @@ pub(super) struct Scope<'d> {
     pub(super) chain: Vec<&'d Directive>,
 }
 
-impl<'d> Scope<'d> {
-    pub(super) fn with(&self, inner: &'d Directive) -> Self {
-        let mut chain = vec![inner];
-        chain.extend(&self.chain);
-        Self { chain }
-    }
-
+impl Scope<'_> {
     pub(super) fn get(&self, name: &str, cx: &Cx) -> Option<Directive> {
         self.chain
             .iter()

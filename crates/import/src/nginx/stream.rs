@@ -18,98 +18,106 @@ pub(crate) fn stream(block: &Directive, cx: &mut Cx) {
         .cloned()
         .collect();
     for own in block.all("server") {
-        let mut all = above.clone();
-        all.retain(|one| own.all(one.name()).next().is_none());
-        let mut whole = own.clone();
-        all.extend(own.inner().iter().cloned());
-        // A list of addresses counts as a whole.
-        if own.inner().iter().any(|one| matches!(one.name(), "allow" | "deny")) {
-            all.retain(|one| {
-                !matches!(one.name(), "allow" | "deny") || own.inner().iter().any(|inner| inner.at == one.at)
-            });
+        if let Some(listener) = listener(&with_inherited(own, &above), &maps, cx) {
+            cx.plan.listeners.push(listener);
         }
-        whole.block = Some(all);
-        let server = &whole;
-        let Some(listen) = server.last("listen") else { continue };
-        if listen.words.iter().any(|word| word == "udp") {
-            cx.plan.remarks.point(&listen.at, "UDP is absent: this stream is left out.");
-            continue;
+    }
+}
+
+/// A server with what it inherits of its `stream`.
+fn with_inherited(own: &Directive, above: &[Directive]) -> Directive {
+    let mut all = above.to_vec();
+    all.retain(|one| own.all(one.name()).next().is_none());
+    all.extend(own.inner().iter().cloned());
+    // A list of addresses counts as a whole.
+    if own.inner().iter().any(is_access) {
+        all.retain(|one| !is_access(one) || own.inner().iter().any(|inner| inner.at == one.at));
+    }
+    Directive { block: Some(all), ..own.clone() }
+}
+
+fn is_access(one: &Directive) -> bool {
+    matches!(one.name(), "allow" | "deny")
+}
+
+/// The listener of a server; `None`, with a remark, where it is left out.
+fn listener(server: &Directive, maps: &[Directive], cx: &mut Cx) -> Option<Listener> {
+    let listen = server.last("listen")?;
+    let says = |word: &str| listen.words.iter().any(|own| own == word);
+    if says("udp") {
+        cx.plan.remarks.point(&listen.at, "UDP is absent: this stream is left out.");
+        return None;
+    }
+    let address = bind(listen.word(1)).filter(|_| listen.word(1).bytes().any(|b| b.is_ascii_digit()))?;
+    let mut out = Listener {
+        name: crate::plan::name(&format!(
+            "stream-{}",
+            address.trim_start_matches(':').replace([':', '[', ']', '/'], "-")
+        )),
+        opaque: true,
+        ..Listener::default()
+    };
+    out.keys.set("bind", address);
+    let mut remarks = Remarks::default();
+    if says("proxy_protocol") {
+        out.keys.set("proxy_protocol", "require");
+    }
+    if says("ssl") && !terminate_tls(server, &mut out) {
+        cx.plan.remarks.point(
+            &server.at,
+            "a stream is left out: clients must show a certificate, and there are no roots to verify it by.",
+        );
+        return None;
+    }
+    let idle = server.last("proxy_timeout").and_then(|one| upstream::time(one.word(1)));
+    out.keys.set("tcp_idle_timeout", idle.unwrap_or_else(|| "10m".to_owned()));
+    let direct = !says("proxy_protocol") && server.last("set_real_ip_from").is_none();
+    let guarded = guard(server, direct, &mut out);
+    match (guarded, server.last("proxy_pass")) {
+        (Some(guard), _) => {
+            cx.plan.remarks.point(&guard.at, format!("a stream is left out: `{}` could refuse connections, and can't be carried over. Write it as `authorization` of a listener.", guard.name()));
+            return None;
         }
-        let Some(address) =
-            bind(listen.word(1)).filter(|_| listen.word(1).bytes().any(|b| b.is_ascii_digit()))
-        else {
-            continue;
-        };
-        let mut out = Listener {
-            name: crate::plan::name(&format!(
-                "stream-{}",
-                address.trim_start_matches(':').replace([':', '[', ']', '/'], "-")
-            )),
-            ..Listener::default()
-        };
-        out.keys.set("bind", address);
-        let mut remarks = Remarks::default();
-        if listen.words.iter().any(|word| word == "proxy_protocol") {
-            out.keys.set("proxy_protocol", "require");
+        (_, None) => {
+            cx.plan.remarks.point(&server.at, "a stream without `proxy_pass` is left out.");
+            return None;
         }
-        if listen.words.iter().any(|word| word == "ssl") {
-            let mut tls = out.keys.child("tls");
-            tls.set(
-                "certificate",
-                server.last("ssl_certificate").map_or("/etc/attache/tls.crt", |one| one.word(1)),
-            );
-            tls.set(
-                "key",
-                server.last("ssl_certificate_key").map_or("/etc/attache/tls.key", |one| one.word(1)),
-            );
-            if server.last("ssl_verify_client").is_some_and(|one| one.word(1) == "on") {
-                let Some(ca) =
-                    server.last("ssl_client_certificate").or_else(|| server.last("ssl_trusted_certificate"))
-                else {
-                    drop(tls);
-                    cx.plan.remarks.point(&server.at, "a stream is left out: clients must show a certificate, and there are no roots to verify it by.");
-                    continue;
-                };
-                tls.set("client_ca", ca.word(1));
-            }
+        (None, Some(pass)) => targets(pass, server, maps, &mut out, &mut remarks, cx),
+    }
+    out.remarks = remarks;
+    if out.chains.is_empty() {
+        cx.plan.remarks.point(&server.at, "a stream is left out: where it goes is made of variables.");
+        return None;
+    }
+    Some(out)
+}
+
+/// `false` where clients must show a certificate, and nothing says which roots verify it.
+fn terminate_tls(server: &Directive, out: &mut Listener) -> bool {
+    let mut tls = out.keys.child("tls");
+    tls.set("certificate", server.last("ssl_certificate").map_or("/etc/attache/tls.crt", |one| one.word(1)));
+    tls.set("key", server.last("ssl_certificate_key").map_or("/etc/attache/tls.key", |one| one.word(1)));
+    if server.last("ssl_verify_client").is_none_or(|one| one.word(1) != "on") {
+        return true;
+    }
+    let ca = server.last("ssl_client_certificate").or_else(|| server.last("ssl_trusted_certificate"));
+    if let Some(ca) = ca {
+        tls.set("client_ca", ca.word(1));
+    }
+    ca.is_some()
+}
+
+/// The directive that may refuse connections, and that attache can't express. What it can is set as `authorization`.
+fn guard<'s>(server: &'s Directive, direct: bool, out: &mut Listener) -> Option<&'s Directive> {
+    let access: Vec<Directive> = server.inner().iter().filter(|one| is_access(one)).cloned().collect();
+    let unknown = server.inner().iter().find(|one| !is_known(one.name()));
+    match clients::said(&access) {
+        Some(AccessEffect::Open) => unknown,
+        Some(AccessEffect::Keys(keys)) if direct => {
+            out.keys.set("authorization", keys);
+            unknown
         }
-        if let Some(time) = server.last("proxy_timeout").and_then(|one| upstream::time(one.word(1))) {
-            out.keys.set("tcp_idle_timeout", time);
-        } else {
-            out.keys.set("tcp_idle_timeout", "10m");
-        }
-        let access: Vec<Directive> =
-            server.inner().iter().filter(|one| matches!(one.name(), "allow" | "deny")).cloned().collect();
-        let direct = !listen.words.iter().any(|word| word == "proxy_protocol")
-            && server.last("set_real_ip_from").is_none();
-        let mut guarded = server.inner().iter().find(|one| !is_known(one.name()));
-        match clients::said(&access) {
-            Some(AccessEffect::Open) => {}
-            Some(AccessEffect::Keys(keys)) if direct => out.keys.set("authorization", keys),
-            _ => {
-                guarded = guarded
-                    .or_else(|| server.inner().iter().find(|one| matches!(one.name(), "allow" | "deny")));
-            }
-        }
-        let pass = server.last("proxy_pass");
-        match (guarded, pass) {
-            (Some(guard), _) => {
-                cx.plan.remarks.point(&guard.at, format!("a stream is left out: `{}` could refuse connections, and can't be carried over. Write it as `authorization` of a listener.", guard.name()));
-                continue;
-            }
-            (_, None) => {
-                cx.plan.remarks.point(&server.at, "a stream without `proxy_pass` is left out.");
-                continue;
-            }
-            (None, Some(pass)) => targets(pass, server, &maps, &mut out, &mut remarks, cx),
-        }
-        out.opaque = true;
-        out.remarks = remarks;
-        if out.chains.is_empty() {
-            cx.plan.remarks.point(&server.at, "a stream is left out: where it goes is made of variables.");
-            continue;
-        }
-        cx.plan.listeners.push(out);
+        _ => unknown.or_else(|| server.inner().iter().find(|one| is_access(one))),
     }
 }
 

@@ -38,23 +38,103 @@ impl Directive {
 
 const DEEPEST: usize = 30;
 
+/// A config that is being read: the blocks that are open, and the directive that has no end yet.
+struct DirectiveReader {
+    file: Arc<str>,
+    line: u32,
+    /// The line on which the directive begins.
+    at: u32,
+    /// Open blocks: the directive of each, and those before it.
+    stack: Vec<(Directive, Vec<Directive>)>,
+    /// The directives of the innermost block.
+    here: Vec<Directive>,
+    /// The words of the directive.
+    words: Vec<String>,
+    /// The word that has no end yet.
+    word: Option<String>,
+}
+
+impl DirectiveReader {
+    fn wrong(&self, what: &str) -> Unreadable {
+        Unreadable { at: At { file: Arc::clone(&self.file), line: self.line }, what: what.to_owned() }
+    }
+
+    /// The directive of the words so far.
+    fn directive(&mut self, block: Option<Vec<Directive>>) -> Directive {
+        self.words.extend(self.word.take());
+        let at = At { file: Arc::clone(&self.file), line: self.at };
+        Directive { at, words: std::mem::take(&mut self.words), block }
+    }
+
+    /// Reads a word in quotes, up to its end.
+    fn quoted(&mut self, quote: char, chars: &mut impl Iterator<Item = char>) {
+        let mut inner = String::new();
+        while let Some(next) = chars.next() {
+            match next {
+                '\\' => {
+                    if let Some(next) = chars.next() {
+                        if next != quote {
+                            inner.push('\\');
+                        }
+                        inner.push(next);
+                    }
+                }
+                next if next == quote => break,
+                next => {
+                    self.line += u32::from(next == '\n');
+                    inner.push(next);
+                }
+            }
+        }
+        self.words.push(inner);
+    }
+
+    fn end_directive(&mut self) {
+        let directive = self.directive(None);
+        if !directive.words.is_empty() {
+            self.here.push(directive);
+        }
+    }
+
+    fn open_block(&mut self) -> Result<(), Unreadable> {
+        if self.stack.len() >= DEEPEST {
+            return Err(self.wrong("blocks are nested too deep"));
+        }
+        let directive = self.directive(Some(Vec::new()));
+        self.stack.push((directive, std::mem::take(&mut self.here)));
+        Ok(())
+    }
+
+    fn close_block(&mut self) -> Result<(), Unreadable> {
+        self.words.clear();
+        self.word = None;
+        let Some((mut directive, outer)) = self.stack.pop() else {
+            return Err(self.wrong("a `}` without its `{`"));
+        };
+        directive.block = Some(std::mem::replace(&mut self.here, outer));
+        self.here.push(directive);
+        Ok(())
+    }
+}
+
 pub(crate) fn parse(text: &str, file: &str) -> Result<Vec<Directive>, Unreadable> {
-    let file: Arc<str> = file.into();
-    let mut stack: Vec<(Directive, Vec<Directive>)> = Vec::new();
-    let mut here: Vec<Directive> = Vec::new();
-    let mut words: Vec<String> = Vec::new();
-    let mut word: Option<String> = None;
-    let mut at = 1_u32;
-    let mut line = 1_u32;
+    let mut reader = DirectiveReader {
+        file: file.into(),
+        line: 1,
+        at: 1,
+        stack: Vec::new(),
+        here: Vec::new(),
+        words: Vec::new(),
+        word: None,
+    };
     let mut chars = text.chars().peekable();
-    let wrong =
-        |line, what: &str| Unreadable { at: At { file: Arc::clone(&file), line }, what: what.to_owned() };
     while let Some(c) = chars.next() {
         if c == '\n' {
-            line += 1;
+            reader.line += 1;
         }
-        if words.is_empty() && word.is_none() {
-            at = line;
+        let word = reader.word.as_deref();
+        if reader.words.is_empty() && word.is_none() {
+            reader.at = reader.line;
         }
         match c {
             '#' if word.is_none() => {
@@ -62,69 +142,21 @@ pub(crate) fn parse(text: &str, file: &str) -> Result<Vec<Directive>, Unreadable
                     chars.next();
                 }
             }
-            '"' | '\'' if word.is_none() => {
-                let mut inner = String::new();
-                while let Some(next) = chars.next() {
-                    match next {
-                        '\\' => {
-                            if let Some(next) = chars.next() {
-                                if next != c {
-                                    inner.push('\\');
-                                }
-                                inner.push(next);
-                            }
-                        }
-                        next if next == c => break,
-                        next => {
-                            line += u32::from(next == '\n');
-                            inner.push(next);
-                        }
-                    }
-                }
-                words.push(inner);
-            }
-            ';' => {
-                words.extend(word.take());
-                if !words.is_empty() {
-                    here.push(Directive {
-                        at: At { file: Arc::clone(&file), line: at },
-                        words: std::mem::take(&mut words),
-                        block: None,
-                    });
-                }
-            }
+            '"' | '\'' if word.is_none() => reader.quoted(c, &mut chars),
+            ';' => reader.end_directive(),
             // `${name}` is a variable, not a block.
-            '{' if word.as_deref().is_none_or(|word| !word.ends_with('$'))
-                && !regex_goes_on(&words, word.as_deref()) =>
-            {
-                words.extend(word.take());
-                if stack.len() >= DEEPEST {
-                    return Err(wrong(line, "blocks are nested too deep"));
-                }
-                let directive = Directive {
-                    at: At { file: Arc::clone(&file), line: at },
-                    words: std::mem::take(&mut words),
-                    block: Some(Vec::new()),
-                };
-                stack.push((directive, std::mem::take(&mut here)));
+            '{' if word.is_none_or(|word| !word.ends_with('$')) && !regex_goes_on(&reader.words, word) => {
+                reader.open_block()?;
             }
-            '}' if word.as_deref().is_none_or(|word| !word.contains('{')) => {
-                words.clear();
-                word = None;
-                let Some((mut directive, outer)) = stack.pop() else {
-                    return Err(wrong(line, "a `}` without its `{`"));
-                };
-                directive.block = Some(std::mem::replace(&mut here, outer));
-                here.push(directive);
-            }
-            c if c.is_whitespace() => words.extend(word.take()),
-            c => word.get_or_insert_default().push(c),
+            '}' if word.is_none_or(|word| !word.contains('{')) => reader.close_block()?,
+            c if c.is_whitespace() => reader.words.extend(reader.word.take()),
+            c => reader.word.get_or_insert_default().push(c),
         }
     }
-    if !stack.is_empty() {
-        return Err(wrong(line, "a `{` is not closed"));
+    if !reader.stack.is_empty() {
+        return Err(reader.wrong("a `{` is not closed"));
     }
-    Ok(here)
+    Ok(reader.here)
 }
 
 /// `{` within an expression of a `location` or `rewrite`, such as `[0-9]{3}`.

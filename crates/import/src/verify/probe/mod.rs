@@ -5,7 +5,7 @@ mod policies;
 use std::fmt;
 
 use crate::path::Path;
-use crate::plan::{Plan, Rule, When};
+use crate::plan::{Listener, Plan, Rule, VirtualHost, When};
 use crate::value::{Map, Value};
 
 use super::{bound, sample};
@@ -71,98 +71,13 @@ pub(crate) fn probes(plan: &Plan, own_headers: &[(String, String)]) -> (Vec<Prob
             left_out.push(format!("listener {}: no TCP port", listener.name));
             continue;
         };
-        let word = |key: &str| matches!(listener.keys.get(key), Some(Value::Text(text)) if text == "tls");
-        if listener.keys.get("tls").is_some()
-            || word("protocol")
-            || listener.chains.iter().any(|chain| !chain.sni.is_empty() || !chain.destination.is_empty())
-        {
-            left_out.push(format!("listener {}: its conditions are on connections", listener.name));
+        if let Some(why) = not_asked(listener) {
+            left_out.push(format!("listener {}: {why}", listener.name));
             continue;
         }
-        if matches!(listener.keys.get("protocol"), Some(Value::Text(text)) if text == "http2") {
-            left_out.push(format!("listener {}: HTTP/2 alone", listener.name));
-            continue;
-        }
-        let (mut up, mut down, mut splits) = (Vec::new(), Vec::new(), Vec::new());
-        let rules: Vec<&Rule> =
-            listener.chains.iter().flat_map(|chain| &chain.sites).flat_map(|site| &site.rules).collect();
-        for rule in &rules {
-            watched(rule.keys.get("headers"), "request", &mut up);
-            watched(rule.keys.get("headers"), "response", &mut down);
-            if rule.targets.len() > 1 {
-                splits.push(rule.targets.clone());
-            }
-            let share =
-                |key: &str| matches!(rule.keys.get("fault"), Some(Value::Map(fault)) if part(fault, key));
-            if share("delay") || share("abort") {
-                left_out.push(format!(
-                    "listener {}: a route with a fault for a share of its requests",
-                    listener.name
-                ));
-            }
-        }
-        policies::watched(&rules, &mut down);
-        let schemes = tells_scheme(&listener.keys);
-        if schemes {
-            up.push("x-forwarded-proto".to_owned());
-        }
-        if listener.opaque {
-            splits.extend(
-                listener
-                    .chains
-                    .iter()
-                    .filter_map(|chain| chain.opaque.as_ref())
-                    .map(|rule| rule.targets.clone()),
-            );
-        }
-        let base = Probe {
-            port,
-            method: "GET".to_owned(),
-            target: "/".to_owned(),
-            host: "unknown.example".to_owned(),
-            watched_up: up,
-            watched_down: down,
-            splits,
-            ..Probe::default()
-        };
-        let sites: Vec<_> = listener.chains.iter().flat_map(|chain| &chain.sites).collect();
-        let mut hosts: Vec<String> = vec!["unknown.example".to_owned()];
-        for site in &sites {
-            hosts.extend(site.hosts.iter().take(4).flat_map(|host| host_samples(host)));
-        }
-        hosts.dedup();
-        let mut own = vec![base.clone()];
-        for host in hosts.iter().take(40) {
-            for target in ["/", "/nothing/here", "/index.html?a=b"] {
-                own.push(Probe { target: target.to_owned(), host: host.clone(), ..base.clone() });
-            }
-        }
-        // What a client says of its scheme, and another proxy may believe.
-        for host in hosts.iter().filter(|_| schemes).take(6) {
-            for scheme in ["https", "http", "HTTPS"] {
-                let headers = vec![("x-forwarded-proto".to_owned(), scheme.to_owned())];
-                own.push(Probe { host: host.clone(), headers, ..base.clone() });
-            }
-        }
-        for site in &sites {
-            let mut at: Vec<String> = site.hosts.iter().take(3).flat_map(|host| host_samples(host)).collect();
-            at.truncate(4);
-            at.push("unknown.example".to_owned());
-            for rule in &site.rules {
-                let faulty = matches!(rule.keys.get("fault"), Some(Value::Map(fault)) if part(fault, "delay") || part(fault, "abort"));
-                if faulty {
-                    continue;
-                }
-                for (index, host) in at.iter().enumerate() {
-                    let base = Probe { host: host.clone(), ..base.clone() };
-                    let first = own.len();
-                    of_rule(&rule.when, &base, index == 0, &mut own);
-                    if let Some(right) = own.get(first).filter(|_| index == 0).cloned() {
-                        policies::of_rule(rule, &right, own_headers, &mut own);
-                    }
-                }
-            }
-        }
+        let base = base(listener, port, &mut left_out);
+        let mut own = of_hosts(listener, &base);
+        own.extend(of_rules(listener, &base, own_headers));
         // gRPC goes to upstreams by HTTP/2, which the stubs don't speak.
         own.retain(|probe| {
             probe.headers.iter().all(|(name, value)| {
@@ -180,6 +95,114 @@ pub(crate) fn probes(plan: &Plan, own_headers: &[(String, String)]) -> (Vec<Prob
     left_out.dedup();
     out.truncate(MAX_PROBES);
     (out, left_out)
+}
+
+/// Why a listener gets no requests.
+fn not_asked(listener: &Listener) -> Option<&'static str> {
+    let word = |key: &str| matches!(listener.keys.get(key), Some(Value::Text(text)) if text == "tls");
+    if listener.keys.get("tls").is_some()
+        || word("protocol")
+        || listener.chains.iter().any(|chain| !chain.sni.is_empty() || !chain.destination.is_empty())
+    {
+        return Some("its conditions are on connections");
+    }
+    if matches!(listener.keys.get("protocol"), Some(Value::Text(text)) if text == "http2") {
+        return Some("HTTP/2 alone");
+    }
+    None
+}
+
+/// The request that all of a listener's are made of: what is compared, and where it may go.
+fn base(listener: &Listener, port: u16, left_out: &mut Vec<String>) -> Probe {
+    let (mut up, mut down, mut splits) = (Vec::new(), Vec::new(), Vec::new());
+    let rules: Vec<&Rule> =
+        listener.chains.iter().flat_map(|chain| &chain.sites).flat_map(|site| &site.rules).collect();
+    for rule in &rules {
+        watched(rule.keys.get("headers"), "request", &mut up);
+        watched(rule.keys.get("headers"), "response", &mut down);
+        if rule.targets.len() > 1 {
+            splits.push(rule.targets.clone());
+        }
+        let share = |key: &str| matches!(rule.keys.get("fault"), Some(Value::Map(fault)) if part(fault, key));
+        if share("delay") || share("abort") {
+            left_out.push(format!(
+                "listener {}: a route with a fault for a share of its requests",
+                listener.name
+            ));
+        }
+    }
+    policies::watched(&rules, &mut down);
+    if tells_scheme(&listener.keys) {
+        up.push("x-forwarded-proto".to_owned());
+    }
+    if listener.opaque {
+        splits.extend(
+            listener.chains.iter().filter_map(|chain| chain.opaque.as_ref()).map(|rule| rule.targets.clone()),
+        );
+    }
+    Probe {
+        port,
+        method: "GET".to_owned(),
+        target: "/".to_owned(),
+        host: "unknown.example".to_owned(),
+        watched_up: up,
+        watched_down: down,
+        splits,
+        ..Probe::default()
+    }
+}
+
+fn sites(listener: &Listener) -> impl Iterator<Item = &VirtualHost> {
+    listener.chains.iter().flat_map(|chain| &chain.sites)
+}
+
+/// Requests to each host, and those that no route expects.
+fn of_hosts(listener: &Listener, base: &Probe) -> Vec<Probe> {
+    let mut hosts: Vec<String> = vec!["unknown.example".to_owned()];
+    for site in sites(listener) {
+        hosts.extend(site.hosts.iter().take(4).flat_map(|host| host_samples(host)));
+    }
+    hosts.dedup();
+    let mut own = vec![base.clone()];
+    for host in hosts.iter().take(40) {
+        for target in ["/", "/nothing/here", "/index.html?a=b"] {
+            own.push(Probe { target: target.to_owned(), host: host.clone(), ..base.clone() });
+        }
+    }
+    let schemes = tells_scheme(&listener.keys);
+    // What a client says of its scheme, and another proxy may believe.
+    for host in hosts.iter().filter(|_| schemes).take(6) {
+        for scheme in ["https", "http", "HTTPS"] {
+            let headers = vec![("x-forwarded-proto".to_owned(), scheme.to_owned())];
+            own.push(Probe { host: host.clone(), headers, ..base.clone() });
+        }
+    }
+    own
+}
+
+/// Requests that meet the conditions of each rule, or just don't.
+fn of_rules(listener: &Listener, base: &Probe, own_headers: &[(String, String)]) -> Vec<Probe> {
+    let mut own = Vec::new();
+    for site in sites(listener) {
+        let mut at: Vec<String> = site.hosts.iter().take(3).flat_map(|host| host_samples(host)).collect();
+        at.truncate(4);
+        at.push("unknown.example".to_owned());
+        for rule in &site.rules {
+            let faulty = matches!(rule.keys.get("fault"), Some(Value::Map(fault)) if part(fault, "delay") || part(fault, "abort"));
+            if faulty {
+                continue;
+            }
+            for (index, host) in at.iter().enumerate() {
+                let base = Probe { host: host.clone(), ..base.clone() };
+                let first = own.len();
+                of_rule(&rule.when, &base, index == 0, &mut own);
+                if let Some(right) = own.get(first).filter(|_| index == 0).cloned() {
+                    policies::of_rule(rule, &right, own_headers, &mut own);
+                }
+            }
+        }
+    }
+    own
 }
 
 /// The listener tells upstreams the scheme in `x-forwarded-proto`.

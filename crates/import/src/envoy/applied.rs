@@ -1,0 +1,188 @@
+//! HTTP filters at a route: the rules that a rule becomes behind them.
+
+use crate::gate::Gate;
+use crate::plan::Rule;
+use crate::remark::Remarks;
+use crate::tree::Node;
+use crate::value::{Map, Value};
+
+use super::{
+    Cx, authorizers, browsers, changes, faults,
+    filters::{Effect, Filter, largest},
+    limits,
+    overrides::RouteSettings,
+    rbac::{self, Clients},
+    sessions,
+    tokens::Tokens,
+};
+
+/// The rules that a rule becomes behind these filters. `levels` are the route, its virtual host and its route configuration.
+pub(crate) fn apply(
+    rule: Rule,
+    filters: &[Filter],
+    levels: &[&Node],
+    clients: &Clients,
+    cx: &mut Cx,
+) -> Vec<Rule> {
+    let mut rules = vec![rule];
+    // Claims are known behind the filter that verifies tokens, where it is on.
+    let before = Clients { payload: None, ..clients.clone() };
+    let mut known = &before;
+    for filter in filters {
+        let own = match RouteSettings::of(&filter.name, &filter.kind, levels) {
+            RouteSettings::Off => continue,
+            RouteSettings::Unset if filter.disabled => continue,
+            RouteSettings::Unset => None,
+            RouteSettings::On(config) => config,
+        };
+        match &filter.effect {
+            Effect::Nothing => {
+                if let Some(own) =
+                    own.filter(|_| matches!(filter.kind.as_str(), "local_ratelimit" | "stateful_session"))
+                {
+                    keyed(&filter.kind, own, &mut rules);
+                }
+                if filter.kind == "rbac" {
+                    rules = gated(own, known, rules);
+                }
+            }
+            Effect::Gate(_) if filter.kind == "rbac" && own.is_some() => {
+                rules = gated(own, known, rules);
+            }
+            Effect::Gate(gate) => rules = behind(gate, rules),
+            Effect::Authorizer(gate) => {
+                let gate = match own {
+                    Some(own) => authorizers::of_route(gate, own),
+                    None => Some(gate.clone()),
+                };
+                if let Some(gate) = gate {
+                    rules = behind(&gate, rules);
+                }
+            }
+            Effect::Tokens(tokens, gate) => {
+                known = clients;
+                rules = verified(tokens, gate, own, rules, cx);
+            }
+            Effect::Cors => cors(own, levels, &mut rules),
+            Effect::Key("compression", Value::Map(map)) if own.is_none() => compression(map, &mut rules),
+            Effect::Key("compression", _) => {
+                for rule in rules.iter_mut().filter(|_| own.is_some_and(|own| own.get("overrides").is_some()))
+                {
+                    rule.remarks.soft(
+                        &rule.at,
+                        "settings of a route for compression other than `disabled` are left out.",
+                    );
+                }
+            }
+            Effect::Key(key, value) => match own {
+                Some(own) => keyed(&filter.kind, own, &mut rules),
+                None => forwarding(&mut rules).for_each(|rule| rule.keys.set(key, value.clone())),
+            },
+            Effect::Fault(config) => rules = faults::inject(own.unwrap_or(config), rules),
+            Effect::Global(config) => limits::global(config, own, levels, &mut rules, cx),
+            Effect::Headers(config) => {
+                let own = own.map(|own| match filter.kind.as_str() {
+                    "header_to_metadata" => changes::removals(own),
+                    _ => own.clone(),
+                });
+                changes::mutated(own.as_ref().unwrap_or(config), &mut rules);
+            }
+        }
+    }
+    rules
+}
+
+/// The rules that go to an upstream.
+fn forwarding(rules: &mut [Rule]) -> impl Iterator<Item = &mut Rule> {
+    rules.iter_mut().filter(|rule| rule.keys.get("to").is_some())
+}
+
+/// The rules that rules become behind a gate.
+fn behind(gate: &Gate, rules: Vec<Rule>) -> Vec<Rule> {
+    rules.into_iter().flat_map(|rule| gate.before(rule)).collect()
+}
+
+/// Tokens are verified, and what the filter tells of them comes from no client.
+fn verified(
+    tokens: &Tokens,
+    gate: &Gate,
+    own: Option<&Node>,
+    mut rules: Vec<Rule>,
+    cx: &mut Cx,
+) -> Vec<Rule> {
+    let mut remarks = Remarks::default();
+    let routes = own.map(|own| tokens.of_route(own, &mut remarks, cx));
+    let gate = routes.as_ref().unwrap_or(gate);
+    for rule in forwarding(&mut rules) {
+        rule.remarks.0.extend(remarks.0.iter().cloned());
+        for header in &tokens.told {
+            rule.keys.child("headers").child("request").push("remove", header);
+        }
+    }
+    behind(gate, rules)
+}
+
+/// The policy of the route, else of its virtual host.
+fn cors(own: Option<&Node>, levels: &[&Node], rules: &mut [Rule]) {
+    let legacy = levels.first().and_then(|route| route.down(&["route"]).get("cors"));
+    let legacy = legacy.or_else(|| levels.get(1).and_then(|host| host.get("cors")));
+    if let Some(policy) = own.or(legacy).filter(|own| !own.is_empty()) {
+        let mut remarks = Remarks::default();
+        let map = browsers::cors(policy, &mut remarks);
+        for rule in rules {
+            rule.remarks.0.extend(remarks.0.iter().cloned());
+            rule.keys.put("cors", map.clone());
+        }
+    }
+}
+
+/// Adds a compressor to those before it.
+fn compression(map: &Map, rules: &mut [Rule]) {
+    for rule in forwarding(rules) {
+        match rule.keys.get("compression") {
+            Some(Value::Map(known)) => {
+                let mut known = known.clone();
+                if !browsers::also(&mut known, map) {
+                    rule.remarks.soft(
+                        &rule.at,
+                        "answers are compressed by the first of several compressors: they have different types or sizes.",
+                    );
+                }
+                rule.keys.set("compression", known);
+            }
+            _ => rule.keys.set("compression", map.clone()),
+        }
+    }
+}
+
+/// Applies a route's own RBAC.
+fn gated(own: Option<&Node>, clients: &Clients, mut rules: Vec<Rule>) -> Vec<Rule> {
+    let Some(own) = own else { return rules };
+    let mut remarks = Remarks::default();
+    let gate = rbac::http(rbac::of_route(own), &own.at, clients, &mut remarks);
+    if let Some(rule) = rules.first_mut() {
+        rule.remarks.0.extend(remarks.0);
+    }
+    if let Some(gate) = gate {
+        rules = behind(&gate, rules);
+    }
+    rules
+}
+
+fn keyed(kind: &str, own: &Node, rules: &mut [Rule]) {
+    for rule in forwarding(rules) {
+        let found = match kind {
+            "stateful_session" => sessions::stateful(own.down(&["stateful_session"]), &mut rule.remarks)
+                .map(|map| ("session_cookie", map)),
+            "local_ratelimit" => limits::local_limit(own, &mut rule.remarks).map(|map| ("rate_limit", map)),
+            _ => None,
+        };
+        if let Some((key, map)) = found {
+            rule.keys.set(key, map);
+        }
+        if kind == "buffer" {
+            let size = largest(own.down(&["buffer"]), &mut rule.remarks);
+            rule.keys.put("body_size", size);
+        }
+    }
+}
