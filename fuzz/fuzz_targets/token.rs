@@ -1,4 +1,4 @@
-//! No other token is believed than the one that was signed, whatever is changed in it.
+//! Only the token that was signed is accepted, and no changed copy of it.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| attache_fuzz_checks::token::check(data));

@@ -74,7 +74,7 @@ pub(crate) fn words(schema: &Value) -> Vec<&str> {
     words
 }
 
-/// What a schema takes, in words.
+/// The values that a schema accepts, in words.
 pub(crate) fn describe(root: &Value, schema: &Value) -> String {
     let schema = resolve(root, schema);
     if let Some(alternatives) = list(schema, "anyOf") {

@@ -1,6 +1,6 @@
 //! Characters that look like others, and placeholders of templates.
 
-/// What is strange about the text that an error is about; it takes the place of the error's own help.
+/// A help about an unusual character or a template in the text of an error. It replaces the error's own help.
 pub(crate) fn in_text(text: &str) -> Option<String> {
     if let Some(c) = text.chars().find(|c| is_lookalike(*c)) {
         let code = u32::from(c);

@@ -1,4 +1,4 @@
-//! What the schema tells an editor about texts with their own syntax: a pattern, and bounds if they may be numbers.
+//! Schemas of texts with their own syntax, for editors: a pattern, and bounds if the texts may be numbers.
 //!
 //! Rule: a pattern never refuses what the parser of the format takes, so an editor marks nothing that is right.
 //! [`parse`](crate::parse) and `attache check` have the last word.

@@ -1,4 +1,4 @@
-//! What the effective config shows of a value, and what it hides.
+//! How the effective config shows a value, and what it hides.
 
 use serde_json::{Map, Value};
 

@@ -41,7 +41,7 @@ enum Kind {
     Needs,
 }
 
-/// What breaks a rule.
+/// A broken rule.
 pub(crate) struct Broken<'a> {
     /// Where it is reported; `None` is the section.
     pub(crate) key: Option<&'a str>,

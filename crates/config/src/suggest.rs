@@ -127,7 +127,7 @@ const ELSEWHERE: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// What to do where other programs have this key.
+/// The help for a key that only other programs have.
 pub(crate) fn elsewhere<'a>(
     word: &str,
     known: impl IntoIterator<Item = &'a str> + Clone,

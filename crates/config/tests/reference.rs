@@ -122,7 +122,7 @@ fn reference(schema: &Value) -> String {
     out.push_str("\n## The file\n");
     writer.section(&mut out, schema, "");
     while let Some((name, path)) = writer.waiting.pop_front() {
-        // What a section refers to follows it, before what its neighbours refer to.
+        // The sections that a section refers to follow it, before those that its neighbours refer to.
         let later = std::mem::take(&mut writer.waiting);
         let definition = &schema["$defs"][&name];
         write!(out, "\n## {}\n\n", heading(definition)).unwrap();
@@ -171,7 +171,7 @@ impl Writer<'_> {
         }
     }
 
-    /// What the words of an enumeration mean.
+    /// The meanings of an enumeration's words.
     fn words(&self, out: &mut String, property: &Value) {
         let target = resolve(self.root, property);
         if property.to_string().contains(r#""attache-retry-on""#) {
@@ -332,7 +332,7 @@ fn end_of_line(text: &str, room: usize) -> Option<usize> {
     clause.or(word)
 }
 
-/// A value as somebody would write it in YAML's flow style.
+/// A value as a person would write it in YAML's flow style.
 fn yaml(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -1,8 +1,8 @@
 //! Which endpoints of an upstream a call may go to, and which one it should go to.
 //!
-//! **Subset.** Only endpoints with the route's labels are chosen, whatever their health: a panic, the last choice and a
-//! retry also stay within the subset. If no endpoint has the labels, the call is refused (`empty-subset`), or goes to
-//! any endpoint if the route says so (Envoy's `NO_FALLBACK` and `ANY_ENDPOINT`).
+//! **Subset.** Only endpoints with the route's labels are chosen, even if they are all unhealthy: a panic, the last
+//! choice and a retry also stay within the subset. If no endpoint has the labels, the call is refused (`empty-subset`),
+//! or goes to any endpoint if the route says so (Envoy's `NO_FALLBACK` and `ANY_ENDPOINT`).
 //!
 //! **Session.** A cookie names an endpoint by a hash of its address, encrypted ([`SessionSeal`](crate::SessionSeal)).
 //! attache looks for it among the upstream's own endpoints, so that no value leads anywhere else. If the endpoint can't

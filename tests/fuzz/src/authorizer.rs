@@ -1,6 +1,5 @@
-//! Whatever an authorizer answers, it changes only what it may change of a request: only the headers of
-//! `upstream_headers` are set, headers of these names from the client are removed, and Host, method, path and framing
-//! stay.
+//! For every answer of an authorizer: only the headers of `upstream_headers` are set, headers of these names from the
+//! client are removed, and Host, method, path and framing stay.
 
 use std::cell::OnceCell;
 

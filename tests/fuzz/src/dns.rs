@@ -1,5 +1,5 @@
-//! Whatever a DNS server answers, only addresses in the answer are found, TLS verifies the name of the config, and the
-//! look-up ends.
+//! For every answer of a DNS server: only addresses in the answer are found, TLS verifies the name of the config, and
+//! the look-up ends.
 
 use std::{cell::RefCell, collections::HashSet, net::IpAddr, rc::Rc, time::Duration};
 
@@ -18,7 +18,7 @@ const NAME: &str = "app.test";
 /// How long one query waits for an answer that never comes. Almost every query is answered, over loopback in far less
 /// time than this.
 const TIMEOUT: Duration = Duration::from_millis(50);
-/// The longest time of a look-up, whatever the answers are.
+/// The longest time of a look-up, for every answer.
 const END: Duration = Duration::from_secs(20);
 
 struct Stage {

@@ -1,4 +1,4 @@
-//! Whatever a client wrote about itself, attache's own element is the last one, and every reader sees it as a separate
+//! For every `Forwarded` of a client: attache's own element is the last one, and every reader sees it as a separate
 //! element: `X-Forwarded-For`, `Forwarded` (RFC 7239), `X-Forwarded-Client-Cert`.
 
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! Whatever the rate limit service answers, it only adds headers, and none that says where a message ends or where it
-//! goes.
+//! For every answer of the rate limit service: it only adds headers, and none that says where a message ends or where
+//! it goes.
 
 use attache_resilience::global_limit::fuzzing::{Limited, apply};
 use attache_wire::Fields;

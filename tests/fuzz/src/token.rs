@@ -31,7 +31,7 @@ pub fn check(data: &[u8]) {
     headers.insert(AUTHORIZATION, &value);
     let request = RequestHead { headers, ..RequestHead::default() };
     let wanted = JwtUse { providers: vec![0], required: true };
-    let believed = VERIFIER.with_borrow(|verifier| verifier.verify(&wanted, &request).is_ok());
+    let accepted = VERIFIER.with_borrow(|verifier| verifier.verify(&wanted, &request).is_ok());
     let token = data.trim_ascii();
-    assert_eq!(believed, token == GOOD.as_bytes(), "{}", String::from_utf8_lossy(data));
+    assert_eq!(accepted, token == GOOD.as_bytes(), "{}", String::from_utf8_lossy(data));
 }

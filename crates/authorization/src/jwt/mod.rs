@@ -150,7 +150,7 @@ impl Verifier {
             });
             if !is_accepted {
                 let name = &issuer.config.name;
-                let why = format!("{name}: there is a second token, which no issuer believes");
+                let why = format!("{name}: there is a second token, which no issuer accepts");
                 return Err(TokenError::Invalid(why));
             }
         }

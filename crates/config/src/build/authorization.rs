@@ -15,7 +15,7 @@ use crate::{
     text::{HeaderText, ValueText},
 };
 
-/// What rules can know of a listener's clients.
+/// Facts about a listener's clients that its rules depend on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientFacts {
     protocol: ListenProtocol,
@@ -152,7 +152,7 @@ fn trust_everybody(networks: &[AddressMatch]) -> bool {
     all(true, u128::from(u32::MAX)) || all(false, u128::MAX)
 }
 
-/// What is known about the place of a rule.
+/// Facts about the place of a rule.
 #[derive(Clone, Copy)]
 struct Checks {
     facts: ClientFacts,

@@ -37,7 +37,7 @@ pub(crate) fn credential(raw: At<Read<Credential>>, problems: &mut Problems) -> 
 pub(crate) enum Confidentiality {
     /// TLS to a peer that is verified.
     Safe,
-    /// Everybody on the network path can read the secret, or answer in place of the upstream.
+    /// Anyone on the network path can read the secret, or answer in place of the upstream.
     Clear,
     /// The request itself names the host (`authority`).
     Anywhere,

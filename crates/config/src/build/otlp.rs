@@ -21,11 +21,11 @@ use crate::{
 /// Looks up environment variables.
 pub(crate) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// What distinguishes the signals on the way to a collector.
+/// The differences between signals on the way to a collector.
 struct Signal {
     /// The signal's word in the names of its environment variables.
     variable: &'static str,
-    /// The path that is put behind that of the collector.
+    /// The path that is appended to the collector's path.
     path: &'static str,
     /// The method of its gRPC service.
     method: &'static str,
@@ -135,7 +135,7 @@ fn collectors<const N: usize>(
     })
 }
 
-/// What the environment says of a collector of OTLP, for keys that the file doesn't give.
+/// Fills in settings of a collector of OTLP from the environment, for keys that the file doesn't give.
 fn from_environment(
     collector: &mut Collector,
     given: &At<()>,

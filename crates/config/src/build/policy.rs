@@ -14,7 +14,7 @@ use crate::{
 /// Every request, as a share.
 pub(crate) const WHOLE: f64 = 1.0;
 
-/// What one level of the file says about deadlines and retries.
+/// The deadlines and retries of one level of the file.
 #[derive(Debug, Default)]
 pub(crate) struct Layer {
     timeout: Option<Duration>,

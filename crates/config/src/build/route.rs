@@ -30,7 +30,7 @@ pub(crate) fn all(to: At<To>) -> Read<Route> {
     read
 }
 
-/// What the listener around a route says.
+/// Settings of a route's listener.
 #[derive(Clone, Copy)]
 pub(crate) struct ListenerContext<'a> {
     pub(crate) facts: ClientFacts,
@@ -92,7 +92,7 @@ pub(crate) fn routes(
     Some(paths.into_iter().map(one).collect())
 }
 
-/// What is done to the requests that go to `to`. If `to` is missing or wrong, the other keys are only checked.
+/// The handling of requests that go to `to`. If `to` is missing or wrong, the other keys are only checked.
 fn forward(
     rest: <Forward as Section>::Rest,
     to: Option<Vec<Destination>>,

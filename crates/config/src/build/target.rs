@@ -19,7 +19,7 @@ use crate::{
     yaml::{Kind, Node},
 };
 
-/// What is known about the upstreams.
+/// Facts about the upstreams.
 pub(crate) struct Targets {
     known: Vec<Target>,
     /// Where each name is in `known`.

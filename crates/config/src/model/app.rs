@@ -76,7 +76,7 @@ section! {
     holds {
         /// The path that it has on the port of the metrics.
         path: Name = "".into(),
-        /// The file says what is expected. Otherwise the answer is passed on unchanged.
+        /// Whether the file has `statuses` or `json`. If not, the answer is passed on unchanged.
         checks: bool = false,
     }
     requires from

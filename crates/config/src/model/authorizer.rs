@@ -138,13 +138,13 @@ impl HeaderMatch {
 /// Which authorizer a listener or route asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthorizerUse {
-    /// None, whatever the listener says.
+    /// None, even if the listener has one.
     Off,
     /// One.
     Ask {
         /// An index of [`Config::authorizers`](super::Config::authorizers).
         authorizer: usize,
-        /// What it gets beside the request (`context_extensions`), in the order of the file.
+        /// The context that it gets in addition to the request (`context_extensions`), in the order of the file.
         context: Vec<(Name, Name)>,
         /// It gets the body, as the authorizer's own `body` says. By default true.
         body: bool,

@@ -27,8 +27,8 @@ section! {
         may_come_late: bool = false,
         /// Health checks by HTTP and gRPC send it, too. Only a credential of the upstream itself may have this key.
         health_checks: bool = false,
-        /// The secret is also sent without protection: in plaintext, or to a peer whose certificate is not verified. Everybody who can read
-        /// the network traffic can then read the secret.
+        /// The secret is also sent without protection: in plaintext, or to a peer whose certificate is not verified.
+        /// Anyone who can read the network traffic can then read the secret.
         insecure_send_in_clear in in_clear: bool = false,
     }
     holds {

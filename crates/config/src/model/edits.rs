@@ -1,4 +1,4 @@
-//! What a route changes of requests and responses, and what it answers by itself.
+//! A route's changes to requests and responses, and its own answers.
 
 use super::prelude::*;
 

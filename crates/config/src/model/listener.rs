@@ -230,7 +230,7 @@ pub enum TargetPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForwardClientCert {
-    /// What the client sent is removed; the client itself is written, if it has proven who it is.
+    /// The client's value is removed. If the client has proven its identity, attache writes an element about it.
     #[default]
     SanitizeSet,
     /// If the client has a verified certificate, its header is kept, and its own identity is appended. Otherwise as `sanitize`.
@@ -386,7 +386,7 @@ pub enum ForwardedMode {
     Pass,
     /// This hop is appended to what the client sent.
     Append,
-    /// What the client sent is removed; this hop is the first.
+    /// The client's value is removed; this hop is the first.
     Replace,
     /// Removed.
     Remove,

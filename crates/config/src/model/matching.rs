@@ -1,4 +1,4 @@
-//! What a route applies to.
+//! The conditions of a route.
 
 use std::{
     borrow::Borrow,

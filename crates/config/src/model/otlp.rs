@@ -1,4 +1,4 @@
-//! What is sent to a collector of OpenTelemetry, and how.
+//! The signals that attache sends to a collector of OpenTelemetry, and how it sends them.
 
 use super::prelude::*;
 
@@ -120,7 +120,7 @@ impl Serialize for OtlpSignals {
     }
 }
 
-/// What is sent by OTLP beside traces.
+/// The signals that are sent by OTLP in addition to traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OtlpSignal {

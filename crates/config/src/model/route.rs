@@ -154,7 +154,7 @@ pub enum Action {
 pub struct UpstreamHeader {
     /// The header.
     pub header: HeaderName,
-    /// What it may say: the names of the route's upstreams, in the order of [`Forward::to`].
+    /// Its allowed values: the names of the route's upstreams, in the order of [`Forward::to`].
     pub names: Vec<Name>,
 }
 
@@ -225,18 +225,19 @@ impl Forward {
     }
 }
 
-/// What the upstreams of a route are meant for. Opaque bytes can't be held to a rule about HTTP, so they only go where the config
-/// asks for them.
+/// The traffic that the upstreams of a route may get. No rule about HTTP can apply to opaque bytes, so they only go to
+/// an upstream if the config asks for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Traffic {
-    /// HTTP alone: the address has an HTTP scheme, or the listener speaks HTTP.
+    /// HTTP only: the address has an HTTP scheme, or the listener speaks HTTP.
     #[default]
     Http,
-    /// Opaque bytes alone: `tcp://`, `tls://`, `protocol: tcp`, or an address without a scheme on a listener for opaque bytes.
+    /// Opaque bytes only: `tcp://`, `tls://`, `protocol: tcp`, or an address without a scheme on a listener for opaque
+    /// bytes.
     Opaque,
     /// `authority`: HTTP, CONNECT, and TLS that is passed through to the server name that it asks for.
     Named,
-    /// `original-destination`: HTTP, and opaque bytes where no rule about HTTP guards the same upstream.
+    /// `original-destination`: HTTP, and opaque bytes if no rule about HTTP guards the same upstream.
     Original,
 }
 

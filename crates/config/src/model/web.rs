@@ -1,4 +1,4 @@
-//! What browsers need of a route.
+//! The policies of a route for browsers.
 
 use super::prelude::*;
 

@@ -32,7 +32,7 @@
 //! it was read, for a key whose default depends on another; `shows` names a function that completes what the effective
 //! config shows; `rules` says which keys may stand together ([`crate::relations`]).
 //!
-//! What the value of one key says about another is checked where the section is used (`build`), with the place of each key
+//! Rules about the values of two keys are checked where the section is used (`build`), with the place of each key
 //! ([`At::key`](crate::shapes::At::key)).
 
 mod declare;

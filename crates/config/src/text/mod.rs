@@ -41,7 +41,7 @@ impl Wrong {
         }
     }
 
-    /// The same about a part of the text that was read.
+    /// The same error about a part of the text.
     fn of(self, part: &str) -> Self {
         Self { what: self.message(&format!("`{part}`")), ..self }
     }
@@ -62,16 +62,16 @@ pub(crate) enum Numbers {
     From(u64, u64),
 }
 
-/// What the schema says of a notation, and the check of a text.
+/// The parts of a notation that the schema shows, and the check of a text.
 #[derive(Debug)]
 pub(crate) struct Syntax {
     /// Its name in the schema.
     pub(crate) format: &'static str,
-    /// What it is, with its article.
+    /// Its name in a sentence, with its article.
     pub(crate) what: &'static str,
     /// Texts that are right.
     pub(crate) examples: &'static [&'static str],
-    /// What an editor checks; see [`expand`].
+    /// The pattern that an editor checks; see [`expand`].
     pub(crate) pattern: &'static str,
     /// Numbers that are such texts.
     pub(crate) numbers: Numbers,
@@ -88,7 +88,7 @@ impl Syntax {
 
 /// A notation that is read from one text.
 pub(crate) trait Text {
-    /// What the text means.
+    /// The value that the text stands for.
     type Value;
 
     const SYNTAX: Syntax;

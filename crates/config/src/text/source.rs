@@ -9,7 +9,7 @@ use super::{
 };
 use crate::model::{KubernetesPort, KubernetesService, Target};
 
-/// What a scheme says about an upstream.
+/// The scheme of an upstream's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     /// No scheme: HTTP or opaque bytes, as the listener receives them.

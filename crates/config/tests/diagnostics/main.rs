@@ -1,4 +1,4 @@
-//! What a person reads who made a mistake.
+//! The diagnostics that a user reads after a mistake.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What isn't YAML, a config of another program, or no file at all; and how a line is shown.
+//! Texts that aren't YAML, configs of other programs, missing files; and how a line is shown.
 
 use super::found;
 
@@ -70,7 +70,7 @@ fn slips_of_indentation_spaces_and_quotes_are_named() {
             "indent this line like the item's first key, behind the dash",
         ),
         ("listeners:\n  - name: o\n    bind: :1\nupstreams: { a: 'http://b' }\n", "without a dash: `o: …`"),
-        // What only looks right.
+        // Characters that only look right.
         ("upstreams:\n\u{a0}\u{a0}a: http://b\n", "only looks like a space stands here (U+00A0)"),
         ("upstreams:\n  a: “http://b”\n", "`“` (U+201C) is not a quote of YAML"),
         ("upstreams:\n  a\u{200b}: http://b\n", "an invisible character stands here (U+200B)"),

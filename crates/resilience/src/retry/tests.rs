@@ -413,8 +413,7 @@ async fn a_short_failed_response_is_read_to_its_end_and_a_long_one_is_dropped() 
 
 #[tokio::test(start_paused = true)]
 async fn an_upstream_that_always_fails_gets_little_more_than_its_share() {
-    // 100 requests at once, again and again, all of which fail: with two retries each this would be three times the
-    // load.
+    // 100 requests at once, repeatedly, all of which fail: with two retries each this would triple the load.
     let state = state();
     let mut policy = policy(&[RetryOn::ServerError]);
     policy.retry.budget_floor = 0;

@@ -13,10 +13,10 @@ use tokio_rustls::client::TlsStream;
 
 use crate::{Error, SentPart, connect::Connection};
 
-/// What is offered by ALPN (RFC 7301).
+/// The protocols that are offered by ALPN (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// What the upstream's `protocol` says: both with `auto`, h2 first.
+    /// The upstream's `protocol`: with `auto` both, h2 first.
     Http,
     /// HTTP/1.1 alone: for upgrades, where HTTP/2 has no extended CONNECT.
     Http1,

@@ -5,7 +5,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-/// What the file says.
+/// The settings of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ResolvConf {
     pub(super) servers: Vec<IpAddr>,

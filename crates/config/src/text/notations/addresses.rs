@@ -88,7 +88,7 @@ notations! {
         read: words::host_and_port, show: ToString::to_string, pattern: "{HOST}(:{PORT})?"
     }
 
-    /// What becomes of the Host header.
+    /// The Host header that the upstream gets.
     RewriteHost: HostRewrite = "attache-host-rewrite", "`preserve`, `upstream` or a host", [
         "preserve", "upstream", "orders.internal"
     ] {

@@ -161,7 +161,7 @@ notations! {
     Octets: Arc<[u8]> = "attache-bytes", "text, or bytes as `hex:` and hexadecimal digits", [
         "\"PING\\r\\n\"", "hex:50494e470d0a"
     ] {
-        // What is sent may be a password (Redis' AUTH).
+        // The bytes that are sent may be a password (Redis' AUTH).
         read: words::octets, show: |bytes| format!("{HIDDEN} {} bytes", bytes.len()),
         pattern: "hex:(:*[0-9A-Fa-f]:*[0-9A-Fa-f])+:*|h|he|hex|([^h]|h[^e]|he[^x]|hex[^:]){ANY}",
         numbers: Numbers::Any

@@ -5,7 +5,7 @@
 //! and the connection to the upstream.
 //!
 //! **Rule.** Each worker checks its responses four times a second ([`keep`]), and ends the exchange with the upstream,
-//! whatever the client does:
+//! independently of the client:
 //! - at the deadline of the exchange: `request-timeout`;
 //! - while more than three quarters of the upstream's `max_requests` are in use, if the client has read nothing for
 //!   [`STALLED`], the longest first: `client-stalled`. So clients that don't read don't block others;

@@ -25,7 +25,7 @@ pub(super) struct Metadata {
     pub(super) resource_version: String,
 }
 
-/// What an endpoint's conditions mean.
+/// The meaning of an endpoint's conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// It accepts new work.
@@ -46,7 +46,7 @@ pub(super) struct Port {
     protocol: Option<String>,
 }
 
-/// A pod, or whatever the address belongs to.
+/// A pod, or another owner of the address.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Endpoint {
@@ -84,7 +84,7 @@ pub(super) struct List {
     pub(super) slices: Vec<Slice>,
     /// Names of slices that can't be read.
     pub(super) unreadable: Vec<String>,
-    /// What is wrong with the first of them.
+    /// The mistake in the first of them.
     pub(super) wrong: Option<String>,
 }
 

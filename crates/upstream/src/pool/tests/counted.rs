@@ -133,7 +133,7 @@ async fn peak_ewma_prefers_the_endpoint_that_answers_sooner() {
     go.notify_one();
     let quick = send(get("/")).await.unwrap();
     let took = start.elapsed();
-    // An endpoint that was never measured is tried next; this one takes longer than the first, whatever that took.
+    // An endpoint that was never measured is tried next; this one takes longer than the first.
     let slow = send(get("/"));
     tokio::time::sleep(took * 2 + Duration::from_millis(10)).await;
     go.notify_one();
