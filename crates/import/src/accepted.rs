@@ -1,17 +1,19 @@
-//! What an import prints is a config that `attache check` accepts, whatever the original was made of.
+//! Makes sure that every import prints a config that `attache check` accepts, whatever the original contained.
 //!
-//! The config's own check reads what would be printed. Each thing that it doesn't accept is closed, never opened:
+//! The check of configs reads the text before it is printed. Each part that the check doesn't accept is closed, never
+//! opened:
 //!
-//! | where the check finds it | what becomes of it |
+//! | the check finds a mistake in | the import prints instead |
 //! | --- | --- |
 //! | a route's action or policies | a refusal with the same conditions |
 //! | a route's conditions | a refusal of all requests for the route's host that no earlier route takes |
 //! | a route's host, or a listener | the listener refuses everything |
-//! | an address to listen on | there is no such listener |
-//! | an upstream, an issuer, an authorizer | it is left out, and the check then finds the parts that name it |
+//! | an address to listen on | nothing: the listener is left out |
+//! | an upstream, an issuer, an authorizer | nothing: the check then finds the parts that name it |
 //!
-//! Each step closes more than the one before it, so this ends. Where even that leaves a mistake, one listener that refuses
-//! everything is all that is printed. Whatever comes here is a gap of an importer, which should have said it better.
+//! Each step closes more than the one before it, so the steps end. If a mistake is left even then, the import prints
+//! only one listener, which refuses everything. Each mistake that is found here is a gap of an importer, which should
+//! have reported the loss more exactly.
 
 use attache_config::Diagnostic;
 
@@ -39,7 +41,7 @@ pub(crate) fn make(plan: &mut Plan) {
             return nothing_of_it(plan, &wrong.to_string());
         }
         let mut done: Vec<Part> = Vec::new();
-        // From the end: what is taken out of a list does not move what stands before it.
+        // From the end: an item that is removed from a list does not move the items before it.
         for (part, one) in found.into_iter().rev() {
             if !done.contains(&part) {
                 close(plan, &part, one);
@@ -53,7 +55,7 @@ pub(crate) fn make(plan: &mut Plan) {
     }
 }
 
-/// `/a;x` is another path than `/a` in every proxy that configs come from. attache passes over `;x` by default.
+/// `/a;x` is a different path from `/a` in every proxy that configs are imported from. attache ignores `;x` by default.
 ///
 /// A route for `/a` alone would let `/a;x` through, which the original refused.
 fn keep_parameters(listener: &mut Listener) {
@@ -114,7 +116,7 @@ fn left_out(what: &str, message: &str) -> String {
     format!("{what} is left out: attache does not accept what it became here ({message}). Write it by hand.")
 }
 
-/// Takes every request of its host that comes to it.
+/// Conditions that match every request.
 fn everything() -> When {
     When { path: Path::All, ..When::default() }
 }
@@ -158,7 +160,7 @@ fn close_listener(listener: &mut Listener, message: &str) {
     listener.chains = vec![Chain { sites: vec![site], ..Chain::default() }];
 }
 
-/// One listener that refuses everything is left.
+/// Replaces the plan by one listener that refuses everything.
 fn nothing_of_it(plan: &mut Plan, wrong: &str) {
     let mut remarks = std::mem::take(&mut plan.remarks);
     remarks.point(
@@ -221,7 +223,8 @@ mod tests {
             plan(vec![rule(exact("/open"), "to", "app"), wrong, rule(exact("/behind"), "to", "app")]);
         make(&mut plan);
         assert_eq!(routes(&plan), [(exact("/open"), false), (Path::All, true), (exact("/behind"), false)]);
-        // What stood behind it is behind the refusal: an exact path would come first, an expression comes last.
+        // The rule that followed it still comes after the refusal: an exact path would come first, an expression comes
+        // last.
         let text = write::config(&plan, &[]).text;
         let (refusal, behind) = (text.find("path: /*"), text.find("~/behind"));
         assert!(refusal.is_some() && refusal < behind, "{text}");

@@ -57,7 +57,7 @@ pub enum Kind {
     Haproxy,
     /// nginx's config.
     Nginx,
-    /// Objects of Istio and of the Gateway API, of a cluster.
+    /// Objects of Istio and of the Gateway API.
     Istio,
     /// stunnel's config.
     Stunnel,
@@ -152,8 +152,8 @@ pub fn import(kind: Kind, files: &[File]) -> Result<Imported, Unreadable> {
     Ok(finish(plan, files))
 }
 
-/// A route that names CONNECT opens tunnels, in which no rule sees a request. The original passed a CONNECT on as a request, or took none:
-/// no import asks for a tunnel.
+/// Refuses CONNECT. In attache a route that names CONNECT opens tunnels, and no rule sees the requests in a tunnel. The
+/// original forwarded CONNECT as a request or refused it, so no import opens a tunnel.
 fn no_tunnels(plan: &mut Plan) {
     for listener in plan.listeners.iter_mut().filter(|listener| !listener.opaque) {
         for rule in Plan::rules_of(listener).filter(|rule| rule.keys.get("to").is_some()) {

@@ -12,7 +12,7 @@ pub enum Path {
     /// Every path that begins with `/`.
     #[default]
     All,
-    /// No condition: `OPTIONS *` and CONNECT too.
+    /// No condition: also matches `OPTIONS *` and CONNECT.
     Any,
     /// This path.
     Exact(String),
@@ -25,7 +25,7 @@ pub enum Path {
 }
 
 impl Path {
-    /// The prefix of a text.
+    /// Every path that begins with this text, in its simplest form.
     pub fn prefix(text: &str) -> Self {
         match text {
             "" | "/" => Self::All,
@@ -58,7 +58,7 @@ impl Path {
         }
     }
 
-    /// The same, with what follows the prefix as `rest`, for a rewriting.
+    /// The same condition, as an expression whose group `rest` is the text after the prefix, for a rewriting.
     pub fn with_rest(&self) -> Self {
         Self::Regex(match self {
             Self::All | Self::Any => "/(?<rest>.*)".to_owned(),
@@ -69,7 +69,7 @@ impl Path {
         })
     }
 
-    /// It can be written without a regular expression.
+    /// Whether it can be written without a regular expression.
     pub fn is_nice(&self) -> bool {
         match self {
             Self::All | Self::Any => true,
@@ -78,7 +78,7 @@ impl Path {
         }
     }
 
-    /// Exact, prefix, regular expression, absent: attache's order, the smaller first; of prefixes the one with more segments.
+    /// The sort key of attache's order: exact, prefix (more segments first), regular expression, none.
     pub(crate) fn rank(&self, regex: bool) -> (u8, std::cmp::Reverse<usize>) {
         let segments = |path: &str| std::cmp::Reverse(path.split('/').count());
         match self {

@@ -1,39 +1,39 @@
-//! What an import says beside the config: what was lost, what differs, and what to do about it.
+//! Remarks of an import about the config: losses, differences, and what to do about them.
 
 use std::fmt;
 
 use crate::tree::{At, Node};
 
-/// How much a remark weighs.
+/// The weight of a remark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
-    /// Nothing is lost: requests are answered as before. Said because it looks different.
+    /// Nothing is lost: requests are answered as before. The remark explains why the config looks different.
     Note,
     /// Something soft is lost: statistics, tracing, tuning. Requests are answered as before.
     Soft,
-    /// Some requests are answered otherwise than before.
+    /// Some requests get a different answer than before.
     Point,
 }
 
 /// One remark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remark {
-    /// Where its cause stands in the original.
+    /// The place of its cause in the original.
     pub at: At,
     /// How much it weighs.
     pub weight: Weight,
-    /// What it is about, what that means, and what to do.
+    /// Its subject, the consequence, and what to do.
     pub text: String,
 }
 
-/// What became of the whole config.
+/// The result for the whole config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
     /// Every request is answered as before.
     Nothing,
     /// Every request is answered as before; statistics, tracing or tuning are lost.
     Soft,
-    /// Some requests are answered otherwise, or refused.
+    /// Some requests get a different answer, or are refused.
     Point,
 }
 
@@ -71,22 +71,23 @@ impl Remarks {
         }
     }
 
-    /// Nothing lost, but it looks different.
+    /// Adds a remark: nothing is lost, but the config looks different.
     pub fn note(&mut self, at: &At, text: impl Into<String>) {
         self.say(Weight::Note, at, text);
     }
 
-    /// Something soft is lost.
+    /// Adds a remark: something soft is lost.
     pub fn soft(&mut self, at: &At, text: impl Into<String>) {
         self.say(Weight::Soft, at, text);
     }
 
-    /// Requests are answered otherwise.
+    /// Adds a remark: some requests get a different answer.
     pub fn point(&mut self, at: &At, text: impl Into<String>) {
         self.say(Weight::Point, at, text);
     }
 
-    /// Requests may be answered otherwise: no importer knows what this does. `what` names it in the original's words.
+    /// Adds a remark: some requests may get a different answer, since no importer knows what this does. `what` names it
+    /// in the original's words.
     pub fn unknown(&mut self, at: &At, what: impl std::fmt::Display) {
         self.point(
             at,
@@ -94,15 +95,15 @@ impl Remarks {
         );
     }
 
-    /// Adds a remark for each key of a mapping that no importer reads. `known` are keys that are read, or that mean nothing for
-    /// requests. `told` are keys with a meaning that attache lacks.
+    /// Adds a remark for each key of a mapping that no importer reads. `known` are keys that are read, or that have no
+    /// effect on requests. `told` are keys with an effect that attache lacks.
     pub fn rest(&mut self, node: &Node, what: &str, known: &[&str], told: &[(&str, Weight, &str)]) {
         for (key, value) in node.entries() {
             let key = crate::tree::snake(key);
-            // An empty message (`{}`) can have a meaning: that it is set.
+            // An empty message (`{}`) can have an effect, because it is present.
             let nothing = value.is_empty() && !matches!(value.kind, crate::tree::Kind::Map(_));
             if key.starts_with('@') || known.contains(&key.as_str()) || nothing {
-                // The caller knows what such a value means. What stands in a mapping has to be read (`crate::unread`).
+                // The caller knows the meaning of a scalar. The content of a mapping must be read (`crate::unread`).
                 if matches!(value.kind, crate::tree::Kind::Scalar(_)) {
                     value.skip();
                 }

@@ -4,7 +4,8 @@ use std::{fmt::Write as _, fs::File, io::Read, sync::OnceLock};
 
 use crate::value::Map;
 
-/// 32 bytes from the system's generator in hexadecimal digits, the same for the whole process. `None` where the system gives none.
+/// 32 bytes from the system's random generator in hexadecimal digits, the same for the whole process. `None` if the
+/// system provides none.
 fn drawn() -> Option<&'static str> {
     static DRAWN: OnceLock<Option<String>> = OnceLock::new();
     let draw = || {

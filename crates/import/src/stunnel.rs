@@ -1,4 +1,4 @@
-//! stunnel and ghostunnel: TLS around bytes, each service a listener and an upstream.
+//! stunnel and ghostunnel, which put TLS around opaque bytes. Each service becomes a listener and an upstream.
 //!
 //! A config of stunnel has sections with `key = value`. ghostunnel has flags: a file with its command line is read.
 
@@ -8,14 +8,14 @@ use crate::tree::{At, Unreadable};
 use crate::value::Map;
 use crate::{File, path};
 
-/// A service, whichever program it is of.
+/// A service of either program.
 #[derive(Default)]
 struct Service {
     at: At,
     name: String,
     listen: String,
     targets: Vec<String>,
-    /// TLS is spoken to the target, and not by those who call.
+    /// The service uses TLS to its target, and its callers use plaintext.
     client: bool,
     tls: Map,
     remarks: Remarks,
@@ -235,7 +235,7 @@ fn flags_and_values(words: &[&str], out: &mut Service) -> Vec<(String, String)> 
     pairs
 }
 
-/// What the flags of ghostunnel say of who passes.
+/// The flags of ghostunnel that decide who passes.
 #[derive(Default)]
 struct Passes {
     /// Names in certificates.
@@ -348,7 +348,7 @@ fn finish(services: Vec<Service>, files: &[File]) -> Result<Plan, Unreadable> {
         let targets = service.addresses();
         match service.refused(&targets) {
             Some(why) => {
-                // Opaque connections that no route takes are closed.
+                // attache closes opaque connections that no route matches.
                 listener.keys.set("protocol", "http");
                 listener.opaque = false;
                 listener.chains.push(refusing(&service.at, format!("every connection is refused: {why}.")));

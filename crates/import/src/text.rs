@@ -14,8 +14,8 @@ pub(crate) fn literal(path: &str) -> String {
     path.replace('{', "%7B").replace('}', "%7D")
 }
 
-/// A text with variables behind `%`, in attache's notation; `%%` stays. `variable` gets what stands behind a `%`, and gives the variable in
-/// attache's notation with the rest of the text. `None` where it knows none.
+/// A text with variables after `%`, in attache's notation; `%%` stays. `variable` gets the text after a `%`, and
+/// returns the variable in attache's notation with the rest of the text. `None` if `variable` knows no such variable.
 pub(crate) fn template(
     text: &str,
     variable: impl for<'a> Fn(&'a str) -> Option<(String, &'a str)>,

@@ -1,7 +1,7 @@
 //! Parses YAML and JSON into a tree whose nodes know their file and line.
 //!
-//! Keys are found by their snake case names also where the file has camel case, as protobuf's JSON form allows
-//! (`staticResources` is `static_resources`). Several documents of one file are several roots.
+//! Keys are found by their snake case names even if the file has camel case, as protobuf's JSON form allows
+//! (`staticResources` is `static_resources`). Each document of a file is a root.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ const MOST_NODES: usize = 500_000;
 /// The deepest nesting of collections.
 const DEEPEST: usize = 100;
 
-/// Words that YAML 1.1 reads as true, in any case: Envoy and Kubernetes read it so.
+/// Words that YAML 1.1 reads as true, in any case: Envoy and Kubernetes use YAML 1.1.
 const TRUE: &[&str] = &["true", "yes", "on", "y"];
 /// Words that YAML 1.1 reads as false, in any case.
 const FALSE: &[&str] = &["false", "no", "off", "n"];
@@ -76,7 +76,7 @@ static EMPTY: std::sync::LazyLock<Node> =
     std::sync::LazyLock::new(|| Node::new(At::default(), Kind::Scalar(String::new())));
 
 impl Node {
-    /// A node that stands in no file, or at this place of one.
+    /// A node at this place.
     pub fn new(at: At, kind: Kind) -> Self {
         Self { at, kind, quoted: false, seen: ReadMark::default() }
     }
@@ -91,7 +91,7 @@ impl Node {
         self.seen.0.load(Relaxed)
     }
 
-    /// Counts everything in it as read: a remark tells of it as a whole, or it means nothing for requests.
+    /// Marks everything in it as read: either one remark reports it as a whole, or it has no effect on requests.
     pub fn skip(&self) {
         self.seen.0.store(true, Relaxed);
         match &self.kind {
@@ -110,7 +110,7 @@ impl Node {
         }
     }
 
-    /// The first key that isn't one of these. In a guard it may narrow what is let through.
+    /// The first key that isn't one of these. In a guard such a key may restrict what passes.
     pub fn stranger(&self, known: &[&str]) -> Option<&str> {
         let strange = |key: &str| !key.starts_with('@') && !known.contains(&snake(key).as_str());
         self.entries().iter().map(|(key, _)| key.as_str()).find(|key| strange(key))
@@ -194,7 +194,7 @@ impl Node {
         true
     }
 
-    /// The text of a scalar; of a wrapper (`{ value: … }`) that of its value.
+    /// The text of a scalar, or of the value in a wrapper (`{ value: … }`).
     pub fn text(&self) -> Option<&str> {
         match &self.kind {
             Kind::Scalar(text) => {
@@ -273,7 +273,7 @@ pub(crate) fn snake(name: &str) -> String {
 /// A file that isn't YAML or JSON, or isn't what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Where.
+    /// The place.
     pub at: At,
     /// What is wrong, and what to do.
     pub what: String,
@@ -298,8 +298,7 @@ enum Open {
 
 /// The documents of a file.
 ///
-/// # Errors
-/// Where the text isn't YAML.
+/// # Errors If the text isn't YAML.
 pub fn parse(text: &str, file: &str) -> Result<Vec<Node>, Unreadable> {
     let file: Arc<str> = file.into();
     let limits = options! { flow_nesting_limit: DEEPEST, block_nesting_limit: DEEPEST, emit_comments: false };
@@ -372,7 +371,7 @@ fn size(node: &Node) -> usize {
     }
 }
 
-/// `<<: *base` puts in the keys that the mapping doesn't have itself.
+/// `<<: *base` adds the keys that the mapping doesn't have itself.
 fn merged(entries: Vec<(String, Node)>) -> Vec<(String, Node)> {
     if entries.iter().all(|(key, _)| key != "<<") {
         return entries;

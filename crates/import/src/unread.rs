@@ -1,42 +1,42 @@
 //! Fields of a config that no importer has read. Each becomes a remark: no field is ignored silently.
 //!
-//! An importer reads a field by [`Node::text`] and the like, which leaves a mark. What has none at the end was read past:
-//! an extension that is newer than the import, a misspelt name, or a part that the importer lacks. A field below the cause of
-//! a remark about lost requests needs no remark of its own.
+//! An importer reads a field by [`Node::text`] and similar functions, which mark the field as read. A field without a
+//! mark at the end was ignored: it belongs to an extension that is newer than the import, its name is misspelt, or the
+//! importer lacks it. A field below the cause of a remark about lost requests needs no remark of its own.
 
 use crate::remark::{Remarks, Weight};
 use crate::tree::{At, Kind, Node, snake};
 
-/// What it means that a key's content was not read.
+/// The consequence if a key's content was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// Nothing, for requests.
+    /// No effect on requests.
     Nothing,
     /// A loss of this weight.
     Lost(Weight),
-    /// An entry that was not read at all is for something that isn't there.
+    /// An entry that was not read at all is for a part that the config doesn't have.
     Entries,
 }
 
-/// Keys with a meaning of their own. `parent.key` is a key below another one alone.
+/// Keys with their own consequence. `parent.key` is a key only below that parent.
 pub(crate) type Idle = &'static [(&'static str, Meaning)];
 
-/// Says what was not read of this tree.
+/// Reports the fields of this tree that were not read.
 pub(crate) fn say(root: &Node, what: &str, idle: Idle, causes: &[At], remarks: &mut Remarks) {
     let mut path = Vec::new();
     look(root, &mut path, &Scope { what, idle, causes, within: false, weight: None }, remarks);
 }
 
-/// What is known above a node.
+/// Facts about the nodes above a node.
 #[derive(Clone, Copy)]
 struct Scope<'t> {
     what: &'t str,
     idle: Idle,
     /// Causes of remarks about lost requests.
     causes: &'t [At],
-    /// A cause is above.
+    /// Whether one of the nodes above is a cause.
     within: bool,
-    /// What stands here is lost with this weight.
+    /// The fields here are lost with this weight.
     weight: Option<Weight>,
 }
 
@@ -86,7 +86,7 @@ fn look<'n>(node: &'n Node, path: &mut Vec<&'n str>, scope: &Scope<'_>, remarks:
     }
 }
 
-/// Some value in it was read.
+/// Whether some value in it was read.
 pub(crate) fn is_read(node: &Node) -> bool {
     match &node.kind {
         Kind::Scalar(_) => node.is_seen(),
@@ -102,7 +102,7 @@ fn meaning(idle: Idle, parent: &str, name: &str) -> Option<Meaning> {
     idle.iter().find(|(known, _)| is_it(known)).map(|(_, meaning)| *meaning)
 }
 
-/// What stands under this key has a value that means something, and no value in it was read.
+/// Whether the content of this key has an effect, and no value in it was read.
 fn is_unread(node: &Node, key: &str, idle: Idle) -> bool {
     fn values(node: &Node, key: &str, idle: Idle) -> (usize, usize) {
         let add = |all: (usize, usize), one: (usize, usize)| (all.0 + one.0, all.1 + one.1);
@@ -125,7 +125,7 @@ fn is_unread(node: &Node, key: &str, idle: Idle) -> bool {
 }
 
 fn lost(node: &Node, path: &[&str], scope: &Scope<'_>, remarks: &mut Remarks) {
-    // The last names say where: `route.retry_policy.x`.
+    // The last three names are enough to find the place: `route.retry_policy.x`.
     let place = path[path.len().saturating_sub(3)..].join(".");
     match scope.weight {
         Some(weight) => remarks.say(weight, &node.at, format!("`{place}` has no counterpart here.")),

@@ -134,7 +134,7 @@ impl From<Map> for Value {
 }
 
 impl From<Vec<String>> for Value {
-    /// One item stands alone.
+    /// A list with one item becomes the item itself.
     fn from(mut items: Vec<String>) -> Self {
         match items.pop() {
             Some(only) if items.is_empty() => Self::Text(only),

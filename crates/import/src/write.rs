@@ -23,7 +23,7 @@ pub(crate) enum Part {
     Upstream(usize),
 }
 
-/// A config as it is written.
+/// The text of a config, while it is written.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     pub(crate) text: String,
@@ -64,7 +64,7 @@ pub(crate) fn config(plan: &Plan, head: &[String]) -> Page {
     }
     page.text.push_str("listeners:\n");
     if plan.listeners.is_empty() {
-        // Without any, attache would listen on its default address and send everything to the only upstream.
+        // Without a listener, attache would listen on its default address and send everything to the only upstream.
         page.text.push_str(
             "  # The original has no listener that could be carried over: this one refuses everything.\n",
         );
@@ -163,7 +163,7 @@ fn remarks(remarks: &Remarks, indent: usize, out: &mut String) {
     }
 }
 
-/// A comment, broken between words. Line breaks of the original can't begin a line that isn't a comment.
+/// A comment, broken between words. A line break in the original's text never begins a line outside the comment.
 fn comment(text: &str, indent: usize, out: &mut String) {
     let mut line = String::new();
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

@@ -1,4 +1,5 @@
-//! Configs of Envoy that keep somebody out, in forms that are easily lost: no import of them is more open than the original.
+//! Configs of Envoy that refuse some requests, in forms that an importer easily misses: no import of them is more open
+//! than the original.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -27,7 +28,7 @@ fn manager(keys: &str) -> String {
     )
 }
 
-/// With these virtual hosts and filters.
+/// The keys of a connection manager with these virtual hosts and filters.
 fn hosts(keys: &str, filters: &str, hosts: &str) -> String {
     manager(&format!(
         "{keys} route_config: {{virtual_hosts: [{hosts}]}}, http_filters: [{filters} {{name: envoy.filters.http.router}}]"
@@ -56,7 +57,7 @@ fn opened(imported: &Imported) -> usize {
     imported.text.lines().filter(|line| line.trim_start().trim_start_matches("- ").starts_with("to:")).count()
 }
 
-/// Whatever goes to an upstream stands behind this answer to the same requests.
+/// Whether each route to an upstream comes after this answer to the same requests.
 fn is_behind(imported: &Imported, answer: &str) -> bool {
     let (answer, route) = (imported.text.find(answer), imported.text.find(" to: a\n"));
     answer.is_some() && route.is_none_or(|route| answer < Some(route))
@@ -111,7 +112,7 @@ fn what_a_chain_took_that_is_left_out_does_not_meet_another_chain() {
         );
         assert_closed(conditions, &imported);
     }
-    // Only what such a chain could take is closed.
+    // Only connections that could match such a chain are refused.
     let imported = listener(
         &format!(
             "filter_chains: [{{filter_chain_match: {{destination_port: 8080, source_ports: [1000]}}, filters: [{}]}}, {{filter_chain_match: {{destination_port: 9090}}, filters: [{}]}}]",
@@ -193,7 +194,7 @@ fn headers_that_a_filter_removes_are_removed() {
         assert!(imported.text.contains(part), "{part}:\n{}", imported.text);
     }
     assert_ne!(imported.grade, Grade::Point, "{}", imported.text);
-    // A guard behind it read what it had made of the request.
+    // A guard behind the filter read the changed request.
     let rbac = "{name: envoy.filters.http.rbac, typed_config: {rules: {action: ALLOW, policies: {p: {permissions: [{header: {name: x-admin, string_match: {exact: 'yes'}}}], principals: [{any: true}]}}}}},";
     assert_closed("rbac", &mutation("request_mutations: [{remove: X-Admin}]", rbac));
     let asked = "{name: envoy.filters.http.ext_authz, typed_config: {http_service: {server_uri: {uri: http://b, cluster: b, timeout: 1s}}}},";
@@ -238,7 +239,7 @@ fn a_host_that_can_not_be_said_does_not_fall_to_another_virtual_host() {
                 "{{name: no, domains: ['{domain}'], routes: [{{match: {{prefix: /}}, direct_response: {{status: 403}}}}]}}, {EVERYTHING}"
             ),
         ));
-        // Nothing that such a host could be is open.
+        // No host that the domain could match is open.
         let closed = match domain {
             "*-internal.example.com" => {
                 imported.text.contains("host: \"*.example.com\"")
@@ -349,7 +350,7 @@ fn values_of_the_runtime_count() {
         )
     };
     let fixed = |value: &str| format!("layered_runtime: {{layers: [{{name: s, static_layer: {value}}}]}}");
-    // What a static layer says takes the place of the default.
+    // The value of a static layer overrides the default.
     for value in [
         "{deny.share: 100}",
         "{deny: {share: 100}}",
@@ -366,7 +367,7 @@ fn values_of_the_runtime_count() {
         "layered_runtime: {layers: [{name: s, static_layer: {deny.share: 0}}, {name: t, static_layer: {deny.share: 100}}]}",
     );
     assert!(is_behind(&imported, "respond: 403"), "{}", imported.text);
-    // A value that isn't in the config may be any: a refusal refuses all.
+    // A value outside the config is unknown, so a refusal of a share refuses all requests.
     for layer in ["disk_layer: {symlink_root: /r}", "rtds_layer: {name: r, rtds_config: {ads: {}}}"] {
         let imported = with(
             "0",
@@ -394,7 +395,7 @@ fn what_changes_or_removes_headers_before_routes_closes_what_reads_them() {
     );
     assert_eq!(opened(&inner("headers: [{name: x-other, string_match: {exact: admin}}]", "")), 1);
     for policies in [
-        // As routes, and as rules.
+        // Once as routes, once as rules.
         "permissions: [{header: {name: x-role, string_match: {exact: admin}}}], principals: [{any: true}]",
         "permissions: [{not_rule: {header: {name: x-role, string_match: {exact: guest}}}}], principals: [{any: true}]",
     ] {

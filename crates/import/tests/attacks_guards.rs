@@ -1,4 +1,5 @@
-//! Guards of Envoy in spellings and places where they are easily passed over: no import of them is more open than the original.
+//! Guards of Envoy in spellings and places that an importer easily misses: no import of them is more open than the
+//! original.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -99,7 +100,7 @@ fn a_header_that_rbac_asks_for_is_given_once() {
         "ALLOW",
         "permissions: [{header: {name: x-role, string_match: {exact: admin}}}], principals: [{any: true}]",
     ));
-    // The route is met by one of several fields: then the others must not be other ones.
+    // One of several fields is enough for the route, so the other fields must not have other values.
     assert!(
         imported.text.contains("deny: [{ name: several-x-role, not: { headers: { x-role: admin } } }]"),
         "{}",
@@ -283,7 +284,7 @@ fn parameters_of_a_path_belong_to_it() {
     assert!(!filters("").text.contains("parameters"));
 }
 
-/// With one cluster more, which has these keys, and a route to it.
+/// A config with a further cluster that has these keys, and a route to it.
 fn cluster(keys: &str) -> Imported {
     let to = "{match: {prefix: /}, route: {cluster: c}}";
     let cluster = format!("{{name: c, connect_timeout: 1s, {keys}}}");

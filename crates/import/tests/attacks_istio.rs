@@ -1,4 +1,5 @@
-//! Objects of a mesh that keep somebody out, in forms that are easily lost: no import of them is more open than the original.
+//! Objects of a mesh that refuse some requests, in forms that an importer easily misses: no import of them is more open
+//! than the original.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -23,7 +24,7 @@ fn policy(spec: &str) -> Imported {
     ))
 }
 
-/// What calls the workload.
+/// The listener for calls to the workload.
 fn inbound(imported: &Imported) -> &str {
     let start = imported.text.find("  inbound:").unwrap();
     let end = imported.text[start..].find("\nupstreams:").map_or(imported.text.len(), |end| start + end);
@@ -68,7 +69,7 @@ fn what_is_not_known_of_a_route_refuses_it() {
             imported.text
         );
     }
-    // Of other workloads.
+    // The route is for other workloads.
     let imported =
         virtual_service("match: [{sourceLabels: {app: other}}], route: [{destination: {host: orders}}]");
     assert!(!imported.text.contains("to: orders"), "{}", imported.text);
@@ -86,11 +87,11 @@ fn the_share_of_a_mirror_is_said_in_several_ways() {
 
 #[test]
 fn policies_are_as_strict_as_they_were() {
-    // Nobody is allowed.
+    // No client is allowed.
     for spec in ["{}", "{action: ALLOW}", "{rules: []}"] {
         assert!(is_shut(&policy(spec)), "{spec}:\n{}", policy(spec).text);
     }
-    // Everybody is.
+    // Every client is allowed.
     for spec in
         ["{rules: [{}]}", "{action: DENY}", "{action: AUDIT, rules: [{}]}", "{action: DENY, rules: []}"]
     {
@@ -101,7 +102,7 @@ fn policies_are_as_strict_as_they_were() {
             imported.text
         );
     }
-    // Everybody is denied, or asked for by somebody who isn't here.
+    // Every client is denied, or the decision belongs to a service that isn't here.
     for spec in [
         "{action: DENY, rules: [{}]}",
         "{action: CUSTOM, provider: {name: x}, rules: [{}]}",
@@ -115,7 +116,7 @@ fn policies_are_as_strict_as_they_were() {
     ] {
         assert!(is_shut(&policy(spec)), "{spec}:\n{}", policy(spec).text);
     }
-    // What isn't known allows nobody.
+    // An unknown condition allows no client.
     for spec in [
         "{rules: [{to: [{operation: {newest: [a]}}]}]}",
         "{rules: [{from: [{newest: {principals: [a/b]}}]}]}",

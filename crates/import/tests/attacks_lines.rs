@@ -1,4 +1,5 @@
-//! Configs of HAProxy and nginx that keep somebody out, in forms that are easily lost: no import of them is more open than the original.
+//! Configs of HAProxy and nginx that refuse some requests, in forms that an importer easily misses: no import of them
+//! is more open than the original.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -9,7 +10,7 @@ fn import(kind: Kind, text: &str) -> Imported {
     attache_import::import(kind, &[file]).unwrap()
 }
 
-/// A frontend of HTTP with these lines, and what stands behind it.
+/// An HTTP frontend with these lines, and its backends.
 fn frontend(lines: &str) -> Imported {
     import(
         Kind::Haproxy,
@@ -89,7 +90,7 @@ fn one_value_of_a_list_is_a_value_of_a_header() {
     for value in ["guests", "a guest", ""] {
         assert!(!regex.is_match(value), "{value}: {}", imported.text);
     }
-    // The whole of it.
+    // `fhdr` compares the whole value.
     assert!(frontend("http-request deny if { req.fhdr(x-role) guest }").text.contains("x-role: guest"));
 }
 
@@ -134,7 +135,7 @@ fn what_a_path_is_made_before_it_is_matched() {
         "http-request normalize-uri path-merge-slashes;http-request normalize-uri path-strip-dotdot;http-request deny if { path_beg /admin }",
     );
     assert!(imported.text.contains("merge_slashes: true") && opened(&imported) > 0, "{}", imported.text);
-    // A pattern in capital letters never takes what was made small.
+    // A pattern in capital letters never matches a path in lower case.
     let imported = frontend("http-request deny if { path,lower -m beg /ADMIN }");
     assert!(!imported.text.contains("ADMIN"), "{}", imported.text);
     assert!(frontend("http-request deny if { path,lower -m beg /admin }").text.contains("(?i:/admin.*)"));
@@ -157,7 +158,7 @@ fn the_strictest_of_two_binds_is_that_of_the_listener() {
             "{first}, {second}:\n{text}"
         );
     }
-    // Two lists of whom to believe are none.
+    // Two different lists of roots can't be merged.
     let text = tls("ca-file /ca verify required", "ca-file /other verify required").text;
     assert!(text.contains("closed:"), "{text}");
     let imported = import(
@@ -208,7 +209,7 @@ fn who_may_come_is_said_at_any_level_of_nginx() {
             imported.text
         );
     }
-    // The innermost level that says anything counts alone.
+    // Only the innermost level with a list is used.
     assert_eq!(opened(&server("deny all;", &format!("location / {{ allow all; {PASS} }}"))), 1);
     assert_eq!(
         opened(&server(
@@ -268,7 +269,7 @@ fn the_longest_prefix_is_found_before_the_expressions() {
     let imported = server("", &format!("location ^~ /a/ {{ {PASS} }} location /a/private/ {{ deny all; }}"));
     let (denied, open) = (imported.text.find("/a/private/"), imported.text.find("to: "));
     assert!(denied.is_some() && denied < open, "{}", imported.text);
-    // The expressions come before the longer one, and not before the other.
+    // The expressions come before the longer location, but not before the other one.
     let imported = server(
         "",
         &format!(
@@ -462,7 +463,7 @@ fn nginx_chooses_locations_by_paths_that_are_decoded() {
             regex::Regex::new(&format!("^(?:{})$", pattern(location).trim_start_matches('~'))).unwrap();
         assert!(paths.iter().all(|path| regex.is_match(path)), "{location}: {regex}");
     }
-    // Where one location has everything, paths go on as they came.
+    // If one location gets every path, paths are forwarded as the client sent them.
     assert!(!server("", &format!("location / {{ {PASS} }}")).text.contains("escaped_slashes"));
 }
 

@@ -1,4 +1,4 @@
-//! Other spellings of hosts, headers, parameters and protocols: no import takes what the original did not.
+//! Other spellings of hosts, headers, parameters and protocols: no import accepts a request that the original refused.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -40,7 +40,7 @@ fn server(http: &str, inner: &str) -> Imported {
 
 const PASS: &str = "proxy_pass http://app.internal:80;";
 
-/// The config says this, whatever its lines are broken at.
+/// The config contains this text, with any line breaks.
 fn assert_says(imported: &Imported, said: &str) {
     let flat: String = imported.text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(flat.contains(said), "{said}:\n{}", imported.text);
@@ -104,13 +104,13 @@ fn hosts_that_the_original_compares_as_texts_have_one_spelling() {
     assert_says(&envoy("", &host("'www.test:*'"), ""), "host: { trailing: reject }");
     assert_says(&envoy("strip_any_host_port: true,", &host("www.test"), ""), "host: { trailing: reject }");
     assert!(!envoy("", EVERYTHING, "").text.contains("trailing"));
-    // A port that is taken off first is in no `Host` any more: such a domain takes no request.
+    // If Envoy removes the port from `Host` first, a domain with that port matches no request.
     for off in ["strip_any_host_port: true,", "strip_matching_host_port: true,"] {
         let two = envoy(off, &host("'www.test:10000', other.test"), "");
         assert_says(&two, "`www.test:10000` is left out");
         assert!(!two.text.contains("host: www.test"), "{}", two.text);
     }
-    // Where the listener's own port alone is taken off, another port is another host.
+    // If only the listener's own port is removed, another port is another host.
     let own = envoy("strip_matching_host_port: true,", &host("'a.test:8443', b.test"), "");
     assert_says(&own, "[a.test:8443, b.test:80, b.test:10000]");
     let small = "host: { capitals: reject, trailing: reject, default_port: reject }";
@@ -223,7 +223,7 @@ fn a_header_that_is_given_twice_opens_no_route() {
     assert_says(&envoy("", grpc, ""), "deny: [{ name: several-content-type");
     let secure =
         "{name: h, domains: ['*'], require_tls: ALL, routes: [{match: {prefix: /}, route: {cluster: a}}]}";
-    // A field with another value is enough for the redirect, and so is none.
+    // The redirect needs a field with another value, or no field.
     assert_says(&envoy("", secure, ""), "x-forwarded-proto: \"~(?:[^h].*)?|h");
     assert_says(&envoy("", secure, ""), "x-forwarded-proto: \"!*\"");
     let guarded = server("", &format!("location / {{ if ($http_x_key != \"k\") {{ return 403; }} {PASS} }}"));

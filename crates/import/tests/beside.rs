@@ -1,4 +1,4 @@
-//! The shapes of the corpus beside their originals:
+//! Compares the shapes of the corpus with their originals:
 //! `ATTACHE=PATH ENVOY=PATH cargo test -p attache-import --test beside -- --ignored --nocapture`. Prints the rows of
 //! the table in docs/import.md. `SHAPES=envoy/jwt` takes those that begin so.
 
@@ -20,7 +20,7 @@ fn the_corpus_beside_its_originals() {
         ("envoy", envoy.as_str()),
         ("haproxy", "/usr/sbin/haproxy"),
         ("nginx", "/usr/sbin/nginx"),
-        // Beside what its objects say.
+        // Compared with the interpreter of its objects.
         ("istio", ""),
     ] {
         let mut files: Vec<_> =
@@ -59,7 +59,7 @@ fn the_corpus_beside_its_originals() {
     for (grade, shapes, numbers) in totals.values() {
         println!("| {grade} | {shapes} | {} |", numbers.map(|n| n.to_string()).join(" | "));
     }
-    // Of what lost nothing, at least 95 % is answered equally.
+    // Of the shapes without a loss, at least 95 % of the requests get equal answers.
     if let Some((_, _, [asked, equal, ..])) = totals.get(&0) {
         assert!(equal * 100 >= asked * 95, "{equal} of {asked}");
     }

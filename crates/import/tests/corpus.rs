@@ -47,8 +47,8 @@ fn the_table_of_the_docs_has_the_grade_of_every_shape() {
     }
 }
 
-/// A guard that can't be carried over closes what stood behind it: none of these has a route to an upstream but those that are
-/// named.
+/// A guard that can't be carried over closes everything behind it. The number is how many routes to an upstream are
+/// left.
 #[test]
 fn what_stood_behind_a_guard_is_refused() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
@@ -90,7 +90,7 @@ fn what_stood_behind_a_guard_is_refused() {
     }
 }
 
-/// What comes in clear never meets the routes that were for TLS with a client's certificate.
+/// Plaintext requests never match the routes that were for TLS with a client certificate.
 #[test]
 fn plaintext_does_not_get_the_routes_of_mutual_tls() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");

@@ -1,4 +1,4 @@
-//! The words of HAProxy's servers, addresses and options: each is read as HAProxy reads it, or told.
+//! The words of HAProxy's servers, addresses and options: each is read as HAProxy reads it, or reported as lost.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 

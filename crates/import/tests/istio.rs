@@ -1,4 +1,4 @@
-//! What an object of Istio means to a request: nothing is open that was closed there.
+//! The effect of Istio's objects on requests: the import lets nothing pass that the mesh refused.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 

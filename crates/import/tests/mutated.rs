@@ -1,5 +1,5 @@
-//! Whatever becomes of a config by lines that are lost, doubled or moved, and by values that no one expects: it is refused with its
-//! place, or what is printed is a config that `check` accepts. Nothing ends the program.
+//! Configs with lost, doubled or moved lines, or with unexpected values: each is refused with the place of its mistake,
+//! or the import prints a config that `check` accepts. No config makes the import panic.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -17,7 +17,7 @@ const KINDS: &[(&str, Kind)] = &[
     ("stunnel", Kind::Stunnel),
 ];
 
-/// Values that stand where others are expected.
+/// Values in places where others are expected.
 const STRANGE: &[&str] = &[
     "''",
     "0",

@@ -1,4 +1,4 @@
-//! What a route says of Envoy's filters opens nothing that Envoy keeps closed.
+//! A route's settings for Envoy's filters open nothing that Envoy keeps closed.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -25,7 +25,7 @@ const WRAPPED: &str = "'@type': type.googleapis.com/envoy.config.route.v3.Filter
 const PER_ROUTE: &str = "'@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
 
 fn is_open(text: &str) -> bool {
-    // Nothing is denied, and no method is asked for.
+    // Nothing is denied, and no method is required.
     text.contains("to: a") && !text.contains("methods: GET") && !text.contains("403")
 }
 

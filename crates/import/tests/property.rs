@@ -1,4 +1,4 @@
-//! Whatever pieces a config of Envoy is made of: what is printed is a config that `check` accepts.
+//! Random configs of Envoy: the import always prints a config that `check` accepts.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 

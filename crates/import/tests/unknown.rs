@@ -1,4 +1,4 @@
-//! What an import doesn't know is never passed over where it may keep somebody out: it is said, or the config means the same without it.
+//! An unknown word that may be a guard is never ignored: it is reported, or the config means the same without it.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -26,7 +26,7 @@ fn opened(imported: &Imported) -> usize {
     lines.filter(|line| line.starts_with("to:") || line.contains("{ to: ")).count()
 }
 
-/// Something is said that wasn't, or less is open.
+/// Whether the import has a further remark, or fewer open routes.
 fn is_told(with: Option<&Imported>, base: &Imported) -> bool {
     let remarks = |imported: &Imported| -> Vec<String> {
         imported.remarks.iter().map(|remark| remark.text.clone()).collect()
@@ -41,7 +41,7 @@ fn is_told(with: Option<&Imported>, base: &Imported) -> bool {
                 .map(ToOwned::to_owned)
                 .collect()
         };
-        // A name of the user's own stands in the config.
+        // The config contains a name that the user chose.
         opened(with) < opened(base)
             || config(with) != config(base)
             || remarks(with).iter().any(|remark| !before.contains(remark))
@@ -56,13 +56,12 @@ fn insertions<'t>(text: &'t str, at: &'t str, more: &'t str) -> impl Iterator<It
     })
 }
 
-/// Each text of the corpus with something unknown in it must be told of.
+/// Inserts unknown words into each text of the corpus: each of them must be reported.
 fn all_told(folder: &str, kind: Kind, places: &[(&str, &str)]) {
     let mut tried = 0;
     for (name, text) in corpus(folder) {
         let Some(base) = import(kind, &text) else { continue };
-        // Where something is closed already, nothing more may be to be said.
-        // Of objects for other workloads nothing is.
+        // If the part is closed already, no further remark is needed. Objects for other workloads get no remarks.
         if opened(&base) == 0 || base.grade == Grade::Point || name.ends_with("istio/list.yaml") {
             continue;
         }
@@ -96,7 +95,7 @@ fn filters_and_keys_of_guards_that_are_not_known_are_told_for_envoy() {
             ("string_match: {", "zz_unknown: 1, "),
             ("string_match: { ", "zz_unknown: 1, "),
             ("requires: {", "zz_unknown: 1, "),
-            // Of routes: `metadata_match` chooses endpoints and lets nothing through.
+            // In the `match` of routes only: `metadata_match` chooses endpoints and lets nothing pass.
             ("- match: {", "zz_unknown: {a: b}, "),
             ("match: { ", "zz_unknown: {a: b}, "),
             ("headers: [{", "zz_unknown: {a: b}, "),

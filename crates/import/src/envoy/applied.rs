@@ -25,7 +25,7 @@ pub(crate) fn apply(
     cx: &mut Cx,
 ) -> Vec<Rule> {
     let mut rules = vec![rule];
-    // Claims are known behind the filter that verifies tokens, where it is on.
+    // Claims are known only behind the filter that verifies tokens, and only if it is on.
     let before = Clients { payload: None, ..clients.clone() };
     let mut known = &before;
     for filter in filters {
@@ -102,7 +102,8 @@ fn behind(gate: &Gate, rules: Vec<Rule>) -> Vec<Rule> {
     rules.into_iter().flat_map(|rule| gate.before(rule)).collect()
 }
 
-/// Tokens are verified, and what the filter tells of them comes from no client.
+/// Puts the gate of the tokens in front of the rules, and removes from requests the headers that only the filter may
+/// set.
 fn verified(
     tokens: &Tokens,
     gate: &Gate,

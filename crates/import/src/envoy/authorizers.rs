@@ -28,7 +28,8 @@ const KNOWN: &[&str] = &[
     "clear_route_cache",
 ];
 
-/// Settings that attache has no equal of: what else Envoy tells the service, or how else it decides. They close the routes.
+/// Settings that attache lacks: further facts that Envoy sends to the service, and other ways to decide. They close the
+/// routes.
 const CLOSED: &[(&str, &str)] = &[
     ("metadata_context_namespaces", "the service was told metadata of other filters"),
     ("typed_metadata_context_namespaces", "the service was told metadata of other filters"),

@@ -22,7 +22,7 @@ const CORS_KNOWN: &[&str] = &[
     "enabled",
 ];
 
-/// A policy of CORS. `None`: there is none that could be carried over.
+/// A CORS policy. `None` if no part of it can be carried over.
 pub(crate) fn cors(policy: &Node, remarks: &mut Remarks) -> Option<Map> {
     let share = |key: &str| policy.get(key).map(|node| words::share(node).unwrap_or(0.0));
     if share("filter_enabled").is_some_and(|share| share < 1.0) {
@@ -70,7 +70,7 @@ fn origins(policy: &Node, credentials: bool, remarks: &mut Remarks) -> Vec<Strin
         .chain(policy.list("allow_origin"))
         .chain(policy.list("allow_origin_regex"))
     {
-        // There, a matcher that takes `*` matches every origin.
+        // In Envoy a matcher that matches `*` matches every origin.
         let said = if takes_star(item) { Ok(Some("*".to_owned())) } else { origin(item) };
         match said {
             Ok(Some(pattern)) if credentials && everybody(&pattern) => {
@@ -150,7 +150,7 @@ fn origin(item: &Node) -> Result<Option<String>, matcher::Untranslatable> {
     }))
 }
 
-/// Envoy asks every matcher of origins whether it takes `*` itself.
+/// Envoy tests whether each matcher of origins matches the text `*`.
 fn takes_star(item: &Node) -> bool {
     let part = |key: &str| item.get(key).and_then(Node::text);
     let fits = [("prefix", "*"), ("suffix", "*"), ("contains", "*")];
@@ -164,7 +164,7 @@ fn takes_star(item: &Node) -> bool {
             .is_some_and(|regex| regex.is_match("*"))
 }
 
-/// A pattern that takes the origins of unknown pages.
+/// Whether a pattern matches the origins of unknown pages.
 fn everybody(pattern: &str) -> bool {
     match pattern.strip_prefix('~') {
         None => pattern == "*" || pattern == "null",
@@ -174,7 +174,7 @@ fn everybody(pattern: &str) -> bool {
     }
 }
 
-/// Envoy's own list, where a filter has none.
+/// Envoy's default list of content types.
 const TYPES: &[&str] = &[
     "application/javascript",
     "application/json",
@@ -247,7 +247,7 @@ pub(crate) fn compressor(config: &Node, remarks: &mut Remarks) -> Option<Map> {
     Some(map)
 }
 
-/// Two compressors of one chain: both codings, where they are otherwise the same.
+/// Merges two compressors of one chain: the result has both codings. False if they differ otherwise.
 pub(crate) fn also(known: &mut Map, more: &Map) -> bool {
     let mut same = known.clone();
     same.put("codings", more.get("codings").cloned());

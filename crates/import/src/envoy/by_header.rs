@@ -46,7 +46,7 @@ pub(super) fn named(action: &Node, header: &str, rule: &mut Rule, cx: &mut Cx) -
     rule.keys.set("to", names.clone());
     rule.keys.set("upstream_header", header.as_str());
     if rule.when.headers.iter().all(|(name, _)| *name != header) {
-        // What names no cluster goes to the rule behind this one, which answers as Envoy did.
+        // A request whose header names no cluster goes to the next rule, which answers as Envoy did.
         let names: Vec<String> = names.iter().map(|name| regex::escape(name)).collect();
         rule.when.headers.push((header, format!("~(?:{})", names.join("|"))));
     } else if unnamed(action) != 404 {

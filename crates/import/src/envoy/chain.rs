@@ -16,7 +16,8 @@ const CONDITIONS: &[&str] = &[
     "suffix_len",
 ];
 
-/// The most specific first: destination, server names, transport, application, then what has no condition.
+/// A sort key that puts the most specific chain first: by destination, server names, transport, application; a chain
+/// without conditions is last.
 pub(crate) fn order(chain: &Node) -> (bool, bool, usize, bool, bool, bool) {
     let conditions = chain.down(&["filter_chain_match"]);
     let names = conditions.list("server_names");
@@ -178,7 +179,7 @@ fn last_filter(node: &Node, many: bool, listener: &mut Listener, out: &mut Chain
     true
 }
 
-/// One listener has one set of routes for TLS and for what comes in clear.
+/// One listener has one set of routes for TLS and plaintext.
 fn plaintext(chain: &Chain, node: &Node, listener: &mut Listener) {
     if listener.chains.iter().any(|other| same(other, chain)) {
         listener.keys.child("tls").set("mode", "permissive");

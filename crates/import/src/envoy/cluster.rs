@@ -96,7 +96,7 @@ const KNOWN: &[&str] = &[
     "cleanup_interval",
     "dns_resolution_config",
     "lb_subset_config",
-    // Set by the import of a DestinationRule: the key of the hash.
+    // The key of the hash, set by the import of a DestinationRule.
     "hash_policy",
     "transport_socket_matches",
     "filters",
@@ -329,7 +329,7 @@ fn assignment(node: &Node, cx: &Cx) -> Option<Node> {
     node.get("load_assignment").cloned().or(by_files)
 }
 
-/// What a locality says of its endpoints.
+/// The keys of a locality that apply to its endpoints.
 struct OfLocality<'n> {
     priority: u64,
     zone: Option<&'n str>,

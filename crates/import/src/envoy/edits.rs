@@ -178,7 +178,8 @@ impl Edits {
                 remove.push(edit.name.clone());
             }
             if !edit.add.is_empty() {
-                // One value for each name: several are one list, as any header may be sent (RFC 9110 section 5.3).
+                // attache has one value for each name. Several values become one list, which means the same (RFC 9110
+                // section 5.3).
                 add.set(&edit.name, edit.add.join(", "));
             }
         }
@@ -196,7 +197,7 @@ impl Edits {
     }
 }
 
-/// Envoy's variables in attache's notation. `None` where there is none.
+/// A text with Envoy's variables in attache's notation. `None` if attache lacks one of them.
 fn template(value: &str) -> Option<String> {
     crate::text::template(value, |rest| {
         let (name, rest) = rest.split_once('%')?;

@@ -52,7 +52,7 @@ impl Filter {
     }
 }
 
-/// Filters that attache lacks, with what that means.
+/// Filters that attache lacks, with the effect of the loss.
 const SOFT: &[(&str, Weight, &str)] = &[
     ("decompressor", Weight::Soft, "bodies are not decompressed on the way; the application does it."),
     (
@@ -222,7 +222,7 @@ fn without_config(kind: &str, node: &Node, disabled: bool, remarks: &mut Remarks
     }
 }
 
-/// The first filter on the upstream's side that could decide over requests.
+/// The first filter on the upstream's side that could refuse or change requests.
 pub(super) fn deciding(list: &[Node]) -> Option<&Node> {
     list.iter().find(|filter| {
         let kind = words::extension(filter);
@@ -231,7 +231,7 @@ pub(super) fn deciding(list: &[Node]) -> Option<&Node> {
     })
 }
 
-/// The largest body that a filter `buffer` takes. attache streams bodies, and holds them to that size.
+/// The largest body that a filter `buffer` accepts. attache streams bodies and limits them to that size.
 pub(super) fn largest(config: &Node, remarks: &mut Remarks) -> Option<Value> {
     let most = config.number("max_request_bytes").filter(|most| *most >= 1.0)?;
     remarks.note(&config.at, "bodies are not buffered here: they stream, up to the same size.");

@@ -248,7 +248,7 @@ fn rewrite(action: &Node, matcher: &Node, rule: &mut Rule, replaced: &mut Vec<Ru
     }
 }
 
-/// A path that stands in a template of attache.
+/// A path as a literal in a template of attache.
 pub(super) fn escape(path: &str) -> String {
     path.replace('{', "%7B").replace('}', "%7D")
 }
@@ -428,7 +428,7 @@ fn hash(item: &Node, rule: &mut Rule, cx: &mut Cx) {
         } else if let Some(name) = item.down(&["cookie"]).str("name") {
             let cookie = item.down(&["cookie"]);
             if cookie.get("ttl").is_some() {
-                // They have no meaning for a cluster that doesn't hash.
+                // These keys have no meaning for a cluster that doesn't hash.
                 ["ttl", "path"].iter().for_each(|key| cookie.down(&[key]).skip());
                 // Envoy gives a cookie to clients without one.
                 if clusters(rule, cx).iter().any(cluster::hashes)

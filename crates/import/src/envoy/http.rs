@@ -193,7 +193,7 @@ fn filter_list(
     (list, front)
 }
 
-/// Filters that refuse every request, for what decided over requests and has no place here.
+/// Filters that refuse every request, in place of parts that decided about requests and that attache lacks.
 fn refusing(config: &Node, kinds: &[String]) -> Vec<filters::Filter> {
     let mut list = Vec::new();
     let own_chain = config.list("upgrade_configs").iter().find_map(|upgrade| {
@@ -217,7 +217,7 @@ fn refusing(config: &Node, kinds: &[String]) -> Vec<filters::Filter> {
     list
 }
 
-/// Envoy compares the first value of a parameter, as it came.
+/// Envoy compares the first value of a parameter, as the client sent it.
 fn query_as_compared(routes: &Node, listener: &mut Listener) {
     let asks = |host: &Node| {
         let mut matches = host.list("routes").iter().map(|route| route.down(&["match"]));

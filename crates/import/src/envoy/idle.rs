@@ -6,7 +6,8 @@ use crate::unread::{
     Meaning::{Entries, Lost, Nothing},
 };
 
-/// Keys whose content no importer reads. What is in neither this list nor read is told as lost ([`crate::unread`]).
+/// Keys whose content no importer reads. A key that is neither read nor in this list is reported as lost
+/// ([`crate::unread`]).
 pub(super) const KEYS: Idle = &[
     ("abort_percent_runtime", Nothing),
     ("accept_http_10", Nothing),

@@ -71,7 +71,7 @@ pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
     Some(map)
 }
 
-/// The limits that a request of a route is counted by: those of the route's settings for the filter, else of the filter, else
+/// The limits that count a request of a route: those of the route's settings for the filter, else of the filter, else
 /// of the route and its virtual host.
 fn counted<'n>(config: &'n Node, own: Option<&'n Node>, levels: &[&'n Node]) -> Vec<&'n Node> {
     let own = own.unwrap_or_else(|| config.down(&["absent"]));

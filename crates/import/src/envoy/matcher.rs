@@ -228,10 +228,11 @@ const JOINED: &[&str] = &[
     "x-request-id",
 ];
 
-/// Rules that deny requests which a route takes by its conditions on headers, and Envoy's doesn't, because the header is given twice.
+/// Rules that deny requests with the same header twice which match a route of attache, but do not match the route in
+/// Envoy.
 ///
-/// One field with the value is enough for a route of attache. In Envoy an inverted condition holds if no field has the value, and some
-/// headers are one field.
+/// A route of attache matches if one field has the value. In Envoy an inverted condition holds if no field has the
+/// value, and Envoy joins the fields of some headers into one.
 pub(crate) fn doubled(node: &Node) -> Vec<(String, Access)> {
     let rules = node.list("headers").iter().filter_map(|item| {
         let name = item.str("name")?.to_ascii_lowercase();
@@ -396,7 +397,7 @@ fn expression(regex: &str) -> Converted<String> {
     }
 }
 
-/// A range of integers, where it is small enough to be listed.
+/// A range of integers as a list of values, if the range is small enough.
 fn numbers(range: &Node) -> Converted<String> {
     let (Some(start), Some(end)) = (range.number("start"), range.number("end")) else {
         return untranslatable("a range without ends");

@@ -55,14 +55,14 @@ pub(crate) struct Cx {
     pub(crate) hashes: Vec<(String, String)>,
     /// Upstreams with a session cookie.
     pub(crate) sessions: Vec<String>,
-    /// The tracer of connection managers that name none.
+    /// The tracer of connection managers that don't name one.
     pub(crate) tracer: Option<Node>,
     /// Clusters that spans are sent to.
     pub(crate) collectors: Vec<String>,
     /// The service's name in traces.
     pub(crate) service: Option<String>,
     pub(crate) folder: std::path::PathBuf,
-    /// What was read of files that the config names.
+    /// The documents that were read from files which the config names.
     pub(crate) found: std::cell::RefCell<Vec<Node>>,
     /// `upgrades` of the listener that is read.
     pub(crate) upgrades: Option<crate::value::Value>,
@@ -154,7 +154,7 @@ pub(crate) fn trees(roots: Vec<Node>) -> Result<Plan, Unreadable> {
     Ok(read(roots, std::path::PathBuf::new())?.0)
 }
 
-/// The plan, and the documents that were read of files which the config names.
+/// The plan, and the documents that were read from files which the config names.
 fn read(mut roots: Vec<Node>, folder: std::path::PathBuf) -> Result<(Plan, Vec<Node>), Unreadable> {
     let mut cx = Cx {
         plan: Plan::default(),
@@ -206,7 +206,7 @@ fn bootstrap(root: &Node, listeners: &mut Vec<Node>, cx: &mut Cx) -> Result<(), 
         }
         return Ok(());
     }
-    // A file of resources as discovery has them, given beside the bootstrap.
+    // A file of discovery resources, given to the import next to the bootstrap.
     if root.get("resources").is_some() && root.get("static_resources").is_none() {
         for resource in root.list("resources") {
             match words::last(resource.str("@type").unwrap_or_default()) {

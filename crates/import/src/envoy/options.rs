@@ -59,7 +59,7 @@ pub(super) fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) 
     }
     client_certificates(config, proven, &mut http, remarks);
     let own = upgrades(config.list("upgrade_configs"), Vec::new());
-    // One listener has one value; the routes of a further chain with another value have their own.
+    // A listener has one value. If a further chain has a different value, its routes get their own key.
     if http.get("upgrades").is_none() {
         http.set("upgrades", said(&own));
     }
@@ -78,7 +78,7 @@ fn forwarded(config: &Node, http: &mut Map, remarks: &mut Remarks) {
     let trusts = !remote || config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0);
     let mut forwarded = http.child("forwarded");
     forwarded.set("x_forwarded", if remote && !config.is("skip_xff_append") { "append" } else { "pass" });
-    // It always writes the scheme, and overwrites the scheme that an untrusted client sends.
+    // Envoy always writes the scheme, and replaces the scheme that an untrusted client sends.
     forwarded.set("x_forwarded_proto", if trusts { "append" } else { "replace" });
     drop(forwarded);
     if config.number("xff_num_trusted_hops").is_some_and(|hops| hops > 0.0) {
@@ -91,7 +91,7 @@ fn underscores(common: &Node, http: &mut Map) {
         Some("REJECT_REQUEST" | "1") => http.child("header_names").set("underscores", "reject"),
         Some("DROP_HEADER" | "2") => {
             let mut names = http.child("header_names");
-            // Of several chains the strictest has all requests.
+            // If several chains differ, all requests get the strictest setting.
             if names.get("underscores").is_none() {
                 names.set("underscores", "drop");
             }
@@ -194,7 +194,7 @@ fn client_certificates(config: &Node, proven: bool, http: &mut Map, remarks: &mu
     }
 }
 
-/// Requests of HTTP/1 may come.
+/// Whether clients may use HTTP/1.
 fn speaks_h1(config: &Node) -> bool {
     !matches!(config.str("codec_type"), Some("HTTP2" | "http2" | "2"))
 }

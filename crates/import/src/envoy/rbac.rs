@@ -17,7 +17,7 @@ use super::matcher;
 /// Facts about the clients of a connection manager.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clients {
-    /// They prove who they are by certificates.
+    /// They prove their identity by certificates.
     pub(crate) proven: bool,
     /// The address of the connection is the client's; headers don't change it.
     pub(crate) direct: bool,
@@ -25,8 +25,8 @@ pub(crate) struct Clients {
     pub(crate) secure: bool,
     /// Connections begin with a PROXY protocol header, which has the client's address.
     pub(crate) proxied: bool,
-    /// The payload of a verified token stands in the metadata under this key (`payload_in_metadata`).
-    /// `None` where no token is verified before, or where the providers have different keys.
+    /// The key of the metadata with the payload of a verified token (`payload_in_metadata`). `None` if no earlier
+    /// filter verifies a token, or if the providers have different keys.
     pub(crate) payload: Option<String>,
 }
 
@@ -380,9 +380,10 @@ fn host(value: &Node) -> Option<Any> {
     Some(vec![Access::list("host", vec![format!("~{regex}")])])
 }
 
-/// A claim of a verified token, which the filter `jwt_authn` puts into the metadata.
+/// A condition on a claim of a verified token, which the filter `jwt_authn` puts into the metadata.
 ///
-/// In attache a dot in the name of a claim separates its parts. A matcher of texts takes a text alone, and one of lists a list.
+/// In attache a dot in the name of a claim separates its parts. A string matcher matches only a claim that is a string,
+/// and a list matcher only one that is a list.
 fn claim(value: &Node, payload: &str) -> Option<Any> {
     let known = ["filter", "path", "value", "invert"];
     if !value.str("filter")?.ends_with("jwt_authn") || value.stranger(&known).is_some() {

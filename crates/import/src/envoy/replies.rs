@@ -1,4 +1,4 @@
-//! `local_reply_config`: what answers that the proxy makes itself say.
+//! `local_reply_config`: the text and headers of answers that the proxy itself makes.
 
 use crate::plan::Listener;
 use crate::remark::Remarks;
@@ -6,7 +6,7 @@ use crate::tree::Node;
 
 use super::edits::Edits;
 
-/// Headers that all of these answers got become `local_reply`; the rest becomes a remark.
+/// Headers that were added to all of these answers become `local_reply`; the rest becomes a remark.
 pub(super) fn local(config: &Node, listener: &mut Listener, remarks: &mut Remarks) {
     if config.get("body_format").is_some() {
         remarks.soft(
@@ -51,7 +51,7 @@ pub(super) fn local(config: &Node, listener: &mut Listener, remarks: &mut Remark
     }
 }
 
-/// Every answer of the proxy itself has a status of at least 400.
+/// Whether a filter matches all of these answers: their status is always at least 400.
 fn takes_all(filter: &Node) -> bool {
     let comparison = filter.down(&["status_code_filter", "comparison"]);
     let from = comparison.down(&["value"]).number("default_value").unwrap_or(f64::MAX);

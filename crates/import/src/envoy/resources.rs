@@ -1,4 +1,4 @@
-//! Resources that come by discovery: from files, or not at all.
+//! Discovery resources. The import reads them from files only.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ fn path(source: &Node) -> Option<&str> {
     source.down(&["path_config_source"]).str("path").or_else(|| source.str("path"))
 }
 
-/// The resources of a source that is a file which is there.
+/// The resources of a source that names a file. `None` if the file is missing.
 pub(crate) fn of(source: &Node, cx: &Cx) -> Option<Vec<Node>> {
     let path = path(source)?;
     let found = read(path, &cx.folder)?;
@@ -19,8 +19,8 @@ pub(crate) fn of(source: &Node, cx: &Cx) -> Option<Vec<Node>> {
     Some(found.iter().flat_map(|root| root.list("resources").to_vec()).collect())
 }
 
-/// A path counts from the working directory as in Envoy, and else from the folder of the bootstrap, as an absolute one does that
-/// is only there in the container.
+/// A path is relative to the working directory as in Envoy, or else to the folder of the bootstrap. An absolute path
+/// that exists only in the container is also looked up in that folder.
 fn read(path: &str, folder: &Path) -> Option<Vec<Node>> {
     let given = Path::new(path);
     let name = given.file_name()?;
@@ -33,7 +33,7 @@ fn read(path: &str, folder: &Path) -> Option<Vec<Node>> {
     None
 }
 
-/// A secret by its name: of the file that its source names, of the bootstrap, or of a file that was given.
+/// A secret with this name, from the file that its source names, from the bootstrap, or from another imported file.
 pub(crate) fn secret(reference: &Node, cx: &Cx) -> Option<Node> {
     let name = reference.str("name").unwrap_or_default();
     let named = |secrets: &[Node]| {

@@ -34,9 +34,9 @@ pub(crate) struct Shape<'a> {
 pub(crate) enum Ports {
     /// It is compared too.
     Compared,
-    /// It is taken off.
+    /// It is removed.
     Ignored,
-    /// It is taken off where it is the listener's own.
+    /// It is removed if it is the listener's own port.
     OwnIgnored(u64),
 }
 
@@ -136,7 +136,7 @@ fn site_hosts(node: &Node, shape: &Shape<'_>, out: &mut VirtualHost) {
     });
 }
 
-/// False for a route that takes a share of the requests alone, which is left out.
+/// False if a route gets only a share of the requests: then it is left out.
 fn is_for_all(route: &Node, out: &mut VirtualHost) -> bool {
     let fraction = route.down(&["match"]).get("runtime_fraction");
     let share = fraction.and_then(words::share).unwrap_or(1.0);
@@ -144,7 +144,7 @@ fn is_for_all(route: &Node, out: &mut VirtualHost) -> bool {
     if denies && share > 0.0 && share < 1.0 {
         route_remark(out, route, share);
     } else if let Some(fraction) = fraction.filter(|_| share < 1.0) {
-        // What the share doesn't take goes to the next route, so leaving this one out opens nothing.
+        // The other requests already go to the next route, so the import opens nothing if it leaves this route out.
         if share > 0.0 {
             let what = words::percent(share);
             out.remarks.point(
@@ -159,13 +159,13 @@ fn is_for_all(route: &Node, out: &mut VirtualHost) -> bool {
     true
 }
 
-/// Domains of a virtual host that can't be said.
+/// Domains of a virtual host that attache can't express.
 pub(crate) fn lost(node: &Node, shape: &Shape<'_>) -> Vec<String> {
     let domains = node.list("domains").iter().filter_map(Node::text);
     domains.filter(|domain| hosts(domain, shape).is_none()).map(ToOwned::to_owned).collect()
 }
 
-/// A refusal of a share of the requests is one of all: the next route would let more pass than before.
+/// A refusal of a share of the requests becomes a refusal of all: the next route would let more pass than before.
 fn route_remark(out: &mut VirtualHost, route: &Node, share: f64) {
     out.remarks.point(
         &route.at,
@@ -176,8 +176,8 @@ fn route_remark(out: &mut VirtualHost, route: &Node, share: f64) {
     );
 }
 
-/// A domain in attache's notation: none where it can't be said, an empty list where no request has it.
-/// The whole of `Host` is compared by Envoy: without a port it is the default one that counts.
+/// A domain in attache's notation. `None` if attache can't express it, an empty list if no request has it. Envoy
+/// compares the whole `Host`: a domain without a port matches requests without a port, which means the default port.
 fn hosts(domain: &str, shape: &Shape<'_>) -> Option<Vec<String>> {
     if domain == "*" {
         return Some(vec!["*".to_owned()]);
@@ -253,7 +253,7 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
             None
         }
         Err(matcher::Untranslatable(why)) => {
-            // Without the condition the route would take too much: it is closed for all of that.
+            // Without the condition the route would match too much: all those requests are refused.
             rule.when.path = wider(matcher);
             Some(why)
         }
@@ -262,7 +262,7 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
     if let Some(why) = untranslatable {
         rule.refuse(&matcher.at, format!("this route is refused, with all requests that its path matches: {why}. Write it as `match`; then replace the refusal."));
     } else if let Some(why) = node.get("untranslatable") {
-        // What another importer could not say in Envoy's form.
+        // A condition that another importer could not express in Envoy's form.
         rule.refuse(
             &why.at,
             format!("this route is refused: {}. Then replace the refusal.", why.text().unwrap_or_default()),
@@ -319,11 +319,11 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
     }
 }
 
-/// An action with what its virtual host and route configuration say where it says nothing itself.
+/// An action, completed by the settings of its virtual host and route configuration.
 fn inherited(action: &Node, levels: [&Node; 2]) -> Node {
     let mut action = action.clone();
     for key in ["retry_policy", "request_mirror_policies", "hedge_policy"] {
-        // A level that says nothing of it takes that of the next one.
+        // A level without the setting inherits that of the next level.
         levels
             .iter()
             .filter_map(|level| level.get(key))
@@ -336,7 +336,7 @@ fn inherited(action: &Node, levels: [&Node; 2]) -> Node {
     action
 }
 
-/// The path of a match whose other conditions can't be said.
+/// The path of a match whose other conditions attache can't express.
 fn wider(matcher: &Node) -> Path {
     if let Some(prefix) = matcher.str("prefix") {
         return Path::prefix(prefix);
@@ -454,7 +454,7 @@ fn headers(node: &Node, host: &Node, shape: &Shape<'_>, rule: &mut Rule) {
             edits.behind(&mut rule.keys, way);
         }
     }
-    // Without its header there is no upgrade.
+    // If the header is removed, there is no upgrade.
     let removed = [node, host, shape.config].iter().any(|level| {
         let names = level.list("request_headers_to_remove").iter().filter_map(Node::text);
         names.into_iter().any(|name| name.eq_ignore_ascii_case("upgrade"))

@@ -1,10 +1,12 @@
-//! Values of the runtime, which take the place of the defaults that stand in a config.
+//! Values of Envoy's runtime, which override the defaults in a config.
 //!
-//! What static layers say is known: the last one that has a key counts. What a folder or a control plane says isn't.
+//! The values of static layers are known: the last layer that has a key decides. The values of a folder or a control
+//! plane are unknown.
 
 use crate::tree::{At, Kind, Node};
 
-/// Puts what static layers say in the place of the defaults. Names the keys that could have another value from elsewhere.
+/// Replaces the defaults by the values of static layers. Returns the keys that could have another value from a folder
+/// or a control plane.
 pub(super) fn apply(roots: &mut [Node]) -> Vec<(At, String)> {
     let mut values: Vec<(String, Node)> = Vec::new();
     let mut elsewhere = false;
@@ -41,7 +43,7 @@ pub(super) fn apply(roots: &mut [Node]) -> Vec<(At, String)> {
     unsure
 }
 
-/// A route that refuses a share which may be any: that it is some share makes it refuse all.
+/// Makes a route that refuses an unknown share of its requests refuse all of them.
 fn refuse_more(node: &mut Node) {
     let refuses = node.down(&["direct_response"]).number("status").is_some_and(|status| status >= 400.0);
     if !refuses || !node.has(&["match", "runtime_fraction", "runtime_key"]) {

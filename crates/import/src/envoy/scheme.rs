@@ -1,9 +1,8 @@
 //! Headers that Envoy itself writes or removes before it chooses a route.
 //!
-//! Envoy gives a request without `x-forwarded-proto` the scheme of its connection.
-//! With `use_remote_address`, and no trusted hops in front, every request gets that scheme, whatever the client sent.
-//! Here a condition reads what the client sent.
-//! So the import decides conditions on this header as far as the header is the proxy's own.
+//! Envoy gives a request without `x-forwarded-proto` the scheme of its connection. With `use_remote_address` and
+//! without trusted hops, Envoy replaces the client's value by that scheme. In attache a condition reads the value that
+//! the client sent. So the import itself decides a condition on this header if Envoy would have written the header.
 //! Conditions on other such headers refuse their routes.
 
 use crate::access::{self, Access, AccessEffect};
@@ -19,7 +18,7 @@ const fn own(clients: &Clients) -> &'static str {
     if clients.secure { "https" } else { "http" }
 }
 
-/// The rules that mean here what a rule with a condition on `x-forwarded-proto` means there.
+/// The rules of attache that mean the same as a rule of Envoy with a condition on `x-forwarded-proto`.
 pub(super) fn forwarded_proto(mut rule: Rule, clients: &Clients) -> Vec<Rule> {
     let Some(index) = rule.when.headers.iter().position(|(name, _)| name == PROTO) else { return vec![rule] };
     let pattern = rule.when.headers[index].1.clone();
@@ -30,11 +29,11 @@ pub(super) fn forwarded_proto(mut rule: Rule, clients: &Clients) -> Vec<Rule> {
     };
     match pattern.as_str() {
         _ if clients.direct => decided(rule, holds),
-        // Every request has one.
+        // Every request has the header.
         "*" => decided(rule, true),
         "!*" => decided(rule, false),
-        // A request without it has another value here, as it has there. Envoy makes one value of several fields, which is another one,
-        // too: here a single field with another value is enough.
+        // A request without the header has another value, in Envoy and here. In Envoy several fields become one value,
+        // which is another one, too; here one field with another value is enough.
         text if text.starts_with('!') && holds => match matcher::other(&text[1..]) {
             Some(regex) => {
                 let mut absent = rule.clone();
@@ -67,8 +66,8 @@ pub(super) fn forwarded_proto(mut rule: Rule, clients: &Clients) -> Vec<Rule> {
     }
 }
 
-/// A rule with a condition on `x-forwarded-proto` takes a request by one field; Envoy makes one value of several. So requests whose fields
-/// differ are refused.
+/// A rule with a condition on `x-forwarded-proto` matches if one field matches; Envoy joins several fields into one
+/// value. So requests whose fields differ are refused.
 pub(super) fn said_once(rule: Rule) -> Vec<Rule> {
     let found = rule.when.headers.iter().find(|(name, _)| name == PROTO);
     let Some((_, pattern)) = found.filter(|_| rule.keys.get("to").is_some()) else { return vec![rule] };
@@ -94,7 +93,7 @@ pub(super) fn not_https() -> (String, String) {
     (PROTO.to_owned(), "!https".to_owned())
 }
 
-/// Whether Envoy writes or removes a header before it routes, so that no client can say it.
+/// Whether Envoy writes or removes a header before it routes, so that no client can choose its value.
 pub(super) fn is_set(name: &str, manager: &Node, routes: &Node) -> bool {
     let name = name.to_ascii_lowercase();
     let remote = manager.is("use_remote_address");
@@ -114,7 +113,7 @@ pub(super) fn is_set(name: &str, manager: &Node, routes: &Node) -> bool {
     }
 }
 
-/// The first header that `authorization` reads and `set` knows.
+/// The first header that `authorization` reads and for which `set` returns true.
 pub(super) fn read<'v>(value: &'v Value, set: &dyn Fn(&str) -> bool) -> Option<&'v str> {
     match value {
         Value::Map(map) => map.0.iter().find_map(|(key, value)| match (key.as_str(), value) {
@@ -128,7 +127,7 @@ pub(super) fn read<'v>(value: &'v Value, set: &dyn Fn(&str) -> bool) -> Option<&
     }
 }
 
-/// A value pattern takes a text. True where its expression can't be read.
+/// Whether a value pattern matches a text. True if its expression can't be parsed.
 fn takes(pattern: &str, text: &str) -> bool {
     if let Some(rest) = pattern.strip_prefix('!') {
         return !takes(rest, text);
@@ -151,7 +150,7 @@ mod tests {
     use super::*;
     use crate::plan::When;
 
-    /// The patterns of the rules that a rule becomes; `-` is no condition.
+    /// The patterns of the rules that a rule becomes; `-` stands for a rule without a condition.
     fn rules(pattern: &str, direct: bool, secure: bool) -> Vec<String> {
         let clients = Clients { direct, secure, ..Clients::default() };
         let headers = vec![(PROTO.to_owned(), pattern.to_owned())];

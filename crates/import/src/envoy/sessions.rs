@@ -1,4 +1,4 @@
-//! Sessions that a cookie of the proxy's own keeps: `stateful_session`, and a hash of a cookie that Envoy sets.
+//! Sessions that a cookie of the proxy keeps: `stateful_session`, and a hash of a cookie that Envoy sets.
 
 use crate::remark::Remarks;
 use crate::secret;
@@ -7,7 +7,8 @@ use crate::value::Map;
 
 use super::words;
 
-/// `session_cookie` of the filter's config, or of a route's. `None` where nothing is kept, or nothing that can be carried over.
+/// `session_cookie` for the filter's config or a route's. `None` if it keeps no sessions, or if it can't be carried
+/// over.
 pub(super) fn stateful(config: &Node, remarks: &mut Remarks) -> Option<Map> {
     let state = config.get("session_state")?;
     let inner = words::config(state);

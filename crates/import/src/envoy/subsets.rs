@@ -1,9 +1,10 @@
-//! Subsets of a cluster: endpoints by their metadata (`lb_subset_config`), and the routes that ask for some of them (`metadata_match`).
+//! Subsets of a cluster: endpoints by their metadata (`lb_subset_config`), and routes that use only some of them
+//! (`metadata_match`).
 //!
-//! A selector names the keys that are asked for together. Where no selector has a route's keys, or no endpoint has
-//! their values, the fallback decides: no endpoint, every endpoint, or the default subset. Endpoints and their metadata stand in
-//! the config, so this is decided here. What is left for a request is one of three: every endpoint, those with certain
-//! labels, or none.
+//! A selector names the keys that a route may use together. If no selector has a route's keys, or no endpoint has their
+//! values, the fallback decides: no endpoint, every endpoint, or the default subset. The config has all endpoints and
+//! their metadata, so the import can decide this. The result for a route is one of three: every endpoint, the endpoints
+//! with certain labels, or none.
 
 use crate::plan::Rule;
 use crate::tree::Node;
@@ -11,18 +12,18 @@ use crate::value::Map;
 
 use super::Cx;
 
-/// Which endpoints of a cluster a route has.
+/// Which endpoints of a cluster a route uses.
 #[derive(Clone, Debug, PartialEq)]
 enum Choice {
     All,
-    /// Those with these labels; `true`: any other where none of these is there.
+    /// Those with these labels. If the flag is true and there are none, any other.
     Labels(Labels, bool),
     Nobody,
 }
 
 type Labels = Vec<(String, String)>;
 
-/// The metadata of load balancing. `None` where a value is a list or a mapping.
+/// The metadata for load balancing. `None` if a value is a list or a mapping.
 fn metadata(node: &Node) -> Option<Labels> {
     let own = node.down(&["filter_metadata", "envoy.lb"]);
     let mut labels: Labels = own
@@ -53,7 +54,7 @@ pub(super) fn labels(endpoint: &Node) -> Map {
     map
 }
 
-/// A cluster that tells its endpoints apart.
+/// Whether a cluster has subsets.
 pub(super) fn is_split(cluster: &Node) -> bool {
     !cluster.down(&["lb_subset_config"]).list("subset_selectors").is_empty()
 }
@@ -119,7 +120,7 @@ fn choice(cluster: &Node, wanted: &Labels) -> Result<Choice, &'static str> {
     }
 }
 
-/// What the action asks of a cluster: `own` is that of a part of a split, over that of the whole.
+/// The metadata that an action asks for. `own` is a part of a split, which overrides the whole action.
 fn wanted(action: &Node, own: Option<&Node>) -> Result<Labels, &'static str> {
     let of = |node: &Node| metadata(node.down(&["metadata_match"])).ok_or("it asks for a list or a mapping");
     let mut all = of(action)?;
@@ -133,8 +134,8 @@ fn wanted(action: &Node, own: Option<&Node>) -> Result<Labels, &'static str> {
     Ok(all)
 }
 
-/// The action with what it asks of its clusters put into effect: a key of the rule, or clusters of their own for the parts of a split.
-/// `None`: the rule is answered.
+/// Applies the metadata that an action asks for: as a key of the rule, or as separate clusters for the parts of a
+/// split. `None` if the rule now answers by itself.
 pub(super) fn chosen(action: &Node, rule: &mut Rule, cx: &mut Cx) -> Option<Node> {
     let mut out = action.clone();
     let found = match action.str("cluster") {
@@ -156,7 +157,8 @@ pub(super) fn chosen(action: &Node, rule: &mut Rule, cx: &mut Cx) -> Option<Node
     match choices.as_slice() {
         [] => {}
         [Choice::Nobody] => {
-            // No endpoint has what is asked for, now and at any time: it is Envoy's answer for an upstream without endpoints.
+            // No endpoint can ever have this metadata, so the rule gives Envoy's answer for a cluster without
+            // endpoints.
             rule.remarks.note(&action.at, "no endpoint of the cluster has the metadata that this route asks for, so every request was answered 503.");
             rule.answer(503);
             return None;
@@ -193,7 +195,7 @@ fn one(name: &str, action: &Node, part: Option<&Node>, cx: &Cx) -> Result<Choice
     choice(cluster, &wanted(action, part)?)
 }
 
-/// Parts of a split that have different endpoints of one cluster go to clusters with these endpoints alone.
+/// If parts of a split use different endpoints of one cluster, each part gets a cluster with its endpoints only.
 fn parted(action: &mut Node, choices: &[Choice], cx: &mut Cx) {
     let Some(crate::tree::Kind::List(parts)) = action
         .get_mut("weighted_clusters")
@@ -220,7 +222,7 @@ fn parted(action: &mut Node, choices: &[Choice], cx: &mut Cx) {
     }
 }
 
-/// Only endpoints with these labels are left of it.
+/// Removes all endpoints of a cluster without these labels.
 fn keep(cluster: &mut Node, labels: &Labels) {
     let localities = cluster.get_mut("load_assignment").and_then(|all| all.get_mut("endpoints"));
     let Some(crate::tree::Kind::List(localities)) = localities.map(|list| &mut list.kind) else { return };
@@ -235,7 +237,7 @@ fn keep(cluster: &mut Node, labels: &Labels) {
     }
 }
 
-/// Whether a cluster is for requests that ask for no certain endpoints.
+/// Whether requests may use all endpoints of a cluster.
 pub(super) fn is_whole(cluster: &Node) -> bool {
     choice(cluster, &Labels::new()) == Ok(Choice::All)
 }

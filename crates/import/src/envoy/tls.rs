@@ -41,7 +41,8 @@ const LISTENER_KNOWN: &[&str] = &[
     "session_ticket_keys_sds_secret_config",
 ];
 
-/// Certificates and roots of a listener. False if more clients could get in than before: then the chain is left out.
+/// Certificates and roots of a listener. False if the result would accept more clients than the original: then the
+/// chain is left out.
 pub(crate) fn downstream(chain: &Node, listener: &mut Listener, remarks: &mut Remarks, cx: &Cx) -> bool {
     let Some(context) = context(chain) else { return true };
     let common = context.down(&["common_tls_context"]);
@@ -204,7 +205,7 @@ fn clients_of(validation: &Node, clients: &mut Map, remarks: &mut Remarks) -> bo
     true
 }
 
-/// Keys of a validation context of clients that are read, or whose absence refuses more clients.
+/// Keys of a validation context of clients that are read, or whose loss only refuses more clients.
 const VALIDATION: &[&str] = &[
     "trusted_ca",
     "crl",

@@ -14,7 +14,7 @@ pub(crate) struct Tokens {
     config: Node,
     /// Names of providers with the issuers that they became, or the reason why not.
     providers: Vec<(String, Result<String, String>)>,
-    /// Headers that told upstreams the payload; attache removes them from requests.
+    /// Headers that carried the payload to upstreams; attache removes them from requests.
     pub(crate) told: Vec<String>,
 }
 
@@ -354,7 +354,7 @@ impl Tokens {
         if let Some(any) = node.get("requires_any") {
             let mut out = Requirement::default();
             for item in any.list("requirements") {
-                // Among others, these two say only what becomes of a request without a good token.
+                // In a list with other requirements, these two only decide about requests without a valid token.
                 if item.get("allow_missing").is_some() {
                     out.missing = true;
                 } else if item.get("allow_missing_or_failed").is_some() {

@@ -8,7 +8,7 @@ use super::{Cx, words};
 
 const LOST: &str = "tracing is not carried over: `tracing: { otlp: http://COLLECTOR:4318, sample: 1% }` sends spans by OTLP, with W3C or B3 headers.";
 
-/// `tracing` of a connection manager. Its provider is its own, or that of the bootstrap.
+/// `tracing` of a connection manager, with its own provider or that of the bootstrap.
 pub(super) fn observed(tracing: &Node, remarks: &mut Remarks, cx: &mut Cx) {
     let provider = match (tracing.get("provider"), &cx.tracer) {
         (Some(own), _) => own.clone(),
@@ -85,7 +85,8 @@ fn sent(provider: &Node, cx: &mut Cx) -> Option<Map> {
     Some(map)
 }
 
-/// The first address of a cluster. One with TLS is left out: what its collector must prove is a question of its own.
+/// The first address of a cluster. `None` if the cluster uses TLS: the import does not carry over how the collector's
+/// certificate is verified.
 fn address(cluster: &str, cx: &mut Cx) -> Option<String> {
     let node = cx.clusters.iter().find(|node| node.str("name") == Some(cluster))?;
     if node.get("transport_socket").is_some() || node.get("tls_context").is_some() {

@@ -197,7 +197,7 @@ pub(super) fn health(node: &Node, used: Use, out: &mut Map, remarks: &mut crate:
     }
     let mut map = Map::default();
     let port = probed(node, remarks);
-    // An upstream of opaque bytes is asked in HTTP on a port that is named.
+    // attache checks an upstream of opaque bytes by HTTP only on an explicit port.
     let asked = check.get("tcp_health_check").is_none();
     let port = port.or_else(|| (used == Use::Tcp && asked).then(|| only_port(node)).flatten());
     if used == Use::Tcp && asked && port.is_none() {
@@ -252,7 +252,7 @@ pub(super) fn health(node: &Node, used: Use, out: &mut Map, remarks: &mut crate:
     out.set("health_check", map);
 }
 
-/// The port that all endpoints are asked on, where it isn't their own.
+/// The port for the health checks of all endpoints, if it isn't their own port.
 fn probed(node: &Node, remarks: &mut crate::remark::Remarks) -> Option<u64> {
     let mut ports = Vec::new();
     for endpoint in endpoints(node) {

@@ -1,4 +1,4 @@
-//! What clusters are for.
+//! The uses of clusters.
 
 /// What a cluster is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,15 +20,15 @@ pub(crate) fn given_type(node: &Node) -> &str {
     if url.ends_with("TypedStruct") { config.str("type_url").unwrap_or_default() } else { url }
 }
 
-/// What an extension is, by the type of its config, or by its name: `envoy.filters.http.lua`, `envoy.lua` and
+/// The kind of an extension, by the type of its config or by its name: `envoy.filters.http.lua`, `envoy.lua` and
 /// `type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua` are all `lua`.
 pub(crate) fn extension(node: &Node) -> String {
-    // Whatever its name is, its config comes from elsewhere.
+    // The config comes by discovery, so its name does not say what it does.
     if node.get("config_discovery").is_some() {
         return DISCOVERED.to_owned();
     }
     let url = given_type(node);
-    // Types with a name as plain as `Config` say less than the filter's own name.
+    // The type's name is too general, such as `Config`: the filter's own name is more exact.
     let plain = matches!(last(url), "Config" | "CacheConfig" | "FilterConfig" | "ProxyProtocol");
     if !url.is_empty() && !plain && !url.ends_with("Struct") && !url.ends_with("Empty") {
         return word(last(url));
@@ -36,7 +36,7 @@ pub(crate) fn extension(node: &Node) -> String {
     word(last(node.str("name").unwrap_or_default()))
 }
 
-/// What a name that Envoy gave a filter stands for: `envoy.filters.http.lua` is `lua`.
+/// The kind of a filter by one of Envoy's names: `envoy.filters.http.lua` is `lua`.
 pub(crate) fn kind_of(name: &str) -> String {
     word(last(name))
 }
@@ -60,7 +60,7 @@ fn word(name: &str) -> String {
     .to_owned()
 }
 
-/// The config of an extension, whichever key it stands under. A typed struct holds it one level deeper.
+/// The config of an extension, under any of its keys. A typed struct holds it one level deeper.
 pub(crate) fn config(node: &Node) -> &Node {
     let config = given(node);
     if config.str("@type").is_some_and(|url| url.ends_with("TypedStruct"))
@@ -103,7 +103,7 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// The share of a percent or fractional percent, of 1.
+/// A percent or fractional percent as a share from 0 to 1.
 pub(crate) fn share(node: &Node) -> Option<f64> {
     if let Some(inner) = node.get("default_value") {
         return share(inner);

@@ -34,7 +34,7 @@ pub(crate) fn both(a: &Term, b: &Term) -> Option<Option<Term>> {
 pub(crate) struct Acls<'l> {
     pub(crate) lines: Vec<&'l Line>,
     pub(crate) port: &'static str,
-    /// They are those of a frontend: paths are normalised before they are evaluated.
+    /// The ACLs belong to a frontend: paths are normalised before the ACLs are evaluated.
     pub(crate) in_front: bool,
 }
 
@@ -116,7 +116,7 @@ impl Acls<'_> {
 
     /// A sample with flags and patterns: `path_beg -i /static /img`.
     fn test(&self, words: &[String]) -> Option<Vec<Term>> {
-        // A variable of the environment.
+        // The line has an environment variable.
         if words.iter().any(|word| word.contains('\0')) {
             return None;
         }

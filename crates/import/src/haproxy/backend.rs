@@ -13,7 +13,7 @@ use super::{
     tokens::Section,
 };
 
-/// The upstream of a backend; `None` where it has no server.
+/// The upstream of a backend. `None` if the backend has no server.
 pub(crate) fn used(name: &str, tcp: bool, cx: &mut Cx) -> Option<String> {
     if let Some((_, _, upstream)) = cx.used.iter().find(|(known, other, _)| known == name && *other == tcp) {
         return Some(upstream.clone());
@@ -48,7 +48,7 @@ pub(crate) fn upstreams(cx: &mut Cx) {
     }
 }
 
-/// Policies of a backend that are a route's here.
+/// Policies of a backend that attache has as keys of a route.
 pub(crate) fn policies(section: &Section, keys: &mut Map) {
     if let Some(line) = section.last("cookie").filter(|line| line.has("insert")) {
         keys.put("session_cookie", secret::session(line.word(1)));
@@ -155,7 +155,7 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
     out.keys = keys;
 }
 
-/// Reads the servers. Says which are left out.
+/// Reads the servers. Reports those that are left out.
 fn endpoints<'s>(section: &'s Section, out: &mut Upstream) -> Endpoints<'s> {
     let mut all = Endpoints::default();
     for server in server::all(section) {
@@ -243,7 +243,7 @@ fn proxy_protocol(servers: &[Server<'_>], out: &mut Upstream) {
     }
 }
 
-/// Says which lines of a backend have no effect here.
+/// Reports the lines of a backend that have no effect in attache.
 fn tell_lost(section: &Section, tcp: bool, remarks: &mut Remarks) {
     if let Some(line) = section.last("cookie").filter(|line| !tcp && line.has("insert")) {
         remarks.note(&line.at, secret::KEY_REMARK);
@@ -292,7 +292,7 @@ fn normal(address: &str) -> Option<String> {
     }
 }
 
-/// Says where servers of one backend differ in what is one for an upstream.
+/// Reports settings in which servers of one backend differ, though an upstream has only one value.
 fn differ(servers: &[Server<'_>], tls: &[Map], out: &mut Upstream) {
     let Some(first) = servers.first() else { return };
     if let Some(other) = servers.iter().find(|other| other.has("ssl") != first.has("ssl")) {

@@ -97,7 +97,7 @@ fn certificate(line: &Line, tls: &mut Map, remarks: &mut Remarks) {
     }
 }
 
-/// What is asked of clients' certificates. `first`: no earlier address of the listener has TLS. `Err`: why everything
+/// The demand for clients' certificates. `first`: no earlier address of the listener has TLS. `Err`: why everything
 /// behind the address must be refused.
 fn client_certificates(
     line: &Line,
@@ -170,7 +170,7 @@ fn tls_options(line: &Line, tls: &mut Map, remarks: &mut Remarks) {
     }
 }
 
-/// What a listener's TLS demands already.
+/// The demand for clients' certificates that the listener's TLS already has.
 fn demanded(tls: &Map) -> ClientCertDemand {
     match (tls.get("client_ca"), tls.get("client_optional")) {
         (None, _) => ClientCertDemand::Nothing,

@@ -1,4 +1,4 @@
-//! What `global` says for every address and server: folders of certificates, and the defaults of TLS.
+//! Settings of `global` for every address and server: folders of certificates, and the defaults of TLS.
 
 use super::tokens::{Line, Section};
 
@@ -38,7 +38,7 @@ pub(super) fn apply(sections: &mut [Section]) {
                 based(line, key, authorities.as_deref());
             }
             if line.word(0) == "bind" && line.has("ssl") {
-                // The address's own words are read first.
+                // The address's own words come before the defaults.
                 line.words.extend(of_binds.iter().cloned());
             }
         }

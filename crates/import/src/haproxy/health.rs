@@ -41,7 +41,7 @@ pub(super) fn health(
     keys.set("health_check", map);
 }
 
-/// What a check sends, and what it expects.
+/// The bytes that a check sends and expects.
 fn probe(section: &Section, map: &mut Map, remarks: &mut Remarks) {
     let send = section.lines.iter().rev().find(|line| line.word(0) == "http-check" && line.word(1) == "send");
     match (section.option("httpchk"), send) {
@@ -113,7 +113,7 @@ fn port(section: &Section, tcp: bool, servers: &[Server<'_>], map: &mut Map, rem
     let ports: Vec<Option<String>> = servers
         .iter()
         .map(|server| {
-            // An upstream of opaque bytes is asked in HTTP on a port that is named.
+            // attache checks an upstream of opaque bytes by HTTP only on an explicit port.
             let own = (tcp && map.get("path").is_some())
                 .then(|| server.address.rsplit_once(':').map(|(_, port)| port.to_owned()));
             server.value("port").map(ToOwned::to_owned).or(own.flatten())

@@ -1,6 +1,6 @@
 //! The keywords of a section.
 
-/// Words that say nothing about what a request meets, or are read elsewhere.
+/// Words that have no effect on requests, or are read elsewhere.
 pub(super) const KNOWN: &[&str] = &[
     "mode",
     "bind",
@@ -101,7 +101,7 @@ pub(super) const KNOWN: &[&str] = &[
     "no",
 ];
 
-/// Words of `bind` that are read, or that say nothing about who may connect. With `true` a value follows.
+/// Words of `bind` that are read, or that have no effect on who may connect. `true`: a value follows the word.
 const BIND: &[(&str, bool)] = &[
     ("accept-proxy", false),
     ("allow-0rtt", false),

@@ -72,7 +72,7 @@ fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
     }
     options::told(section, Side::Front, &mut remarks);
     if section.name.is_empty() || binds.is_empty() {
-        // The address may stand in the first line: `listen web 127.0.0.1:80`.
+        // The first line may have the address: `listen web 127.0.0.1:80`.
         if let Some(address) = section.head.words.get(2).filter(|word| word.contains(':')) {
             binds.push(address.trim_start_matches('*').to_owned());
         }
@@ -114,7 +114,7 @@ fn everything(rule: Rule) -> Chain {
     Chain { sites: vec![site], ..Chain::default() }
 }
 
-/// A rule about connections or answers that could refuse them, and is absent.
+/// Whether a rule could refuse connections or answers and can't be carried over.
 fn refuses(line: &Line) -> bool {
     let (on, action) = (line.word(1), line.word(2));
     match line.word(0) {
@@ -184,7 +184,7 @@ fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx
         chains.clear();
     }
     if chains.is_empty() {
-        // Without a route for opaque bytes they are closed.
+        // Without a route for opaque bytes, connections are closed.
         let mut rule = Rule::default();
         rule.refuse(&section.head.at, "no connection is accepted here: no backend could be carried over.");
         out.opaque = false;
@@ -312,7 +312,7 @@ fn http(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut C
     out.chains.push(Chain { sites: hosted::sites(&rules), ..Chain::default() });
 }
 
-/// `option forwardfor` of a backend: a line with the client's address is added for this backend alone.
+/// `option forwardfor` of a backend: the header with the client's address is added for this backend only.
 fn forwarded_by_backend(rule: &mut Rule, cx: &Cx) {
     let writes = |name: &str| {
         let mut sections =
@@ -326,8 +326,8 @@ fn forwarded_by_backend(rule: &mut Rule, cx: &Cx) {
     }
 }
 
-/// HAProxy compares hosts and parameters of a query as texts: another spelling of a host is another host, `;` separates as `&` does, and
-/// escapes are not decoded.
+/// HAProxy compares hosts and query parameters as texts: another spelling of a host is another host, `;` separates
+/// parameters as `&` does, and escapes are not decoded.
 fn as_compared(rules: &[Hosted], out: &mut Listener, cx: &Cx) {
     let mut http = out.keys.child("http");
     if rules.iter().any(|hosted| !hosted.rule.when.query.is_empty()) {

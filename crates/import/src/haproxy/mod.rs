@@ -1,4 +1,4 @@
-//! HAProxy: frontends, backends and listens, as far as an ambassador's job goes.
+//! HAProxy: frontends, backends and listens. The import carries over the parts that an ambassador needs.
 
 mod acl;
 mod backend;
@@ -21,12 +21,12 @@ use crate::tree::Unreadable;
 pub(crate) use tokens::words;
 use tokens::{Line, Section};
 
-/// What the parts of an import share.
+/// State that the parts of an import share.
 pub(crate) struct Cx {
     pub(crate) plan: Plan,
     pub(crate) sections: Vec<Section>,
     pub(crate) names: Names,
-    /// Backends that were used, and how.
+    /// Backends that were used, and for what.
     pub(crate) used: Vec<(String, bool, String)>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     Ok(cx.plan)
 }
 
-/// Lines of the `defaults` before a section stand before its own.
+/// Puts the lines of the `defaults` in front of a section before the section's own lines.
 fn with_defaults(sections: Vec<Section>) -> Vec<Section> {
     let mut defaults: Vec<Section> = Vec::new();
     let mut out = Vec::new();
@@ -119,12 +119,12 @@ fn global(section: &Section, remarks: &mut Remarks) {
 }
 
 impl Section {
-    /// The last line with this word: later ones overrule those of `defaults`.
+    /// The last line with this word: later lines override those of `defaults`.
     pub(crate) fn last(&self, word: &str) -> Option<&Line> {
         self.lines.iter().rev().find(|line| line.word(0) == word)
     }
 
-    /// It is not served.
+    /// The section is `disabled`.
     pub(crate) fn is_off(&self) -> bool {
         let last = self.lines.iter().rev().find(|line| matches!(line.word(0), "disabled" | "enabled"));
         last.is_some_and(|line| line.word(0) == "disabled")

@@ -1,4 +1,4 @@
-//! Lines that an import reads, that say nothing about requests, or that are lost (HAProxy's manual, section 4.2).
+//! Lines that the import reads, that have no effect on requests, or that are lost (HAProxy's manual, section 4.2).
 
 use crate::remark::{Remarks, Weight};
 
@@ -6,14 +6,14 @@ use super::tokens::Section;
 
 use Weight::{Point, Soft};
 
-/// The side that an option is about.
+/// The side that an option applies to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Front,
     Back,
 }
 
-/// Options that are read, or that say nothing about what a request meets.
+/// Options that are read, or that have no effect on requests.
 const READ: &[&str] = &[
     "abortonclose",
     "accept-invalid-http-response",
@@ -185,7 +185,7 @@ const TIMEOUTS: &[(&str, Option<&str>)] = &[
     ("tunnel", None),
 ];
 
-/// Words behind the cookie's name that are read, or that are attributes of attache's own cookie.
+/// Words after the cookie's name that are read, or that are attributes of attache's own cookie.
 const COOKIE: &[&str] = &["insert", "rewrite", "prefix", "indirect", "nocache", "httponly", "secure"];
 
 fn lines(section: &Section, side: Side, remarks: &mut Remarks) {
@@ -222,7 +222,7 @@ fn lines(section: &Section, side: Side, remarks: &mut Remarks) {
     }
 }
 
-/// Says what is lost of a section's options and other lines.
+/// Reports the options and other lines of a section that are lost.
 pub(super) fn told(section: &Section, side: Side, remarks: &mut Remarks) {
     for line in section.lines.iter().filter(|line| line.word(0) == "option") {
         let name = line.word(1);

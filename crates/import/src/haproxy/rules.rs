@@ -311,7 +311,7 @@ fn apply(
     for change in changes {
         match change {
             Change::Header { way, how, name, value } => {
-                // Without its header there is no upgrade.
+                // If the header is removed, there is no upgrade.
                 if name == "upgrade" && *way == "request" {
                     if *how != "remove" {
                         return Err(

@@ -10,19 +10,19 @@ pub(super) struct Server<'l> {
     pub(super) at: &'l At,
     pub(super) name: &'l str,
     pub(super) address: &'l str,
-    /// The last value of an option counts, as in HAProxy. `no-ssl` removes `ssl`.
+    /// Of an option that is given twice the last value is used, as in HAProxy. `no-ssl` removes `ssl`.
     words: Vec<(String, Option<String>)>,
-    /// Words that no version of HAProxy has that this import knows.
+    /// Words that are not options of any HAProxy version that this import knows.
     strange: Vec<String>,
 }
 
-/// What becomes of an option.
+/// What the import does with an option.
 enum Fate {
-    /// It is read, or it says nothing about requests.
+    /// The option is read, or it has no effect on requests.
     Read,
-    /// It is lost, with this weight and meaning.
+    /// The option is lost, with this weight and meaning.
     Lost(Weight, &'static str),
-    /// Without it calls would go elsewhere, or unprotected: the server is left out.
+    /// Without the option calls would go elsewhere or would be unprotected: the server is left out.
     Out(&'static str),
 }
 
@@ -39,7 +39,7 @@ const SUITES: Fate =
 const TLVS: Fate =
     Lost(Point, "the PROXY protocol header has the addresses alone: no TLS details and no other fields.");
 
-/// Every option of a server, whether a value follows it, and its fate.
+/// Every option of a server, whether a value follows it, and what the import does with it.
 const OPTIONS: &[(&str, bool, Fate)] = &[
     ("addr", true, CHECKED),
     ("agent-addr", true, AGENT),
@@ -155,13 +155,13 @@ const OPTIONS: &[(&str, bool, Fate)] = &[
     ("ws", true, Read),
 ];
 
-/// `set-proxy-v2-tlv-fmt(0x20)` is named without its argument.
+/// In `OPTIONS`, `set-proxy-v2-tlv-fmt(0x20)` is listed without its argument.
 fn known(word: &str) -> Option<&'static (&'static str, bool, Fate)> {
     let bare = word.split('(').next().unwrap_or(word);
     OPTIONS.iter().find(|(name, ..)| *name == bare)
 }
 
-/// The servers of a section, each with what the `default-server` lines before it say.
+/// The servers of a section, each with the options of the `default-server` lines before it.
 pub(super) fn all(section: &Section) -> Vec<Server<'_>> {
     let (mut words, mut strange) = (Vec::new(), Vec::new());
     let mut out = Vec::new();
@@ -203,7 +203,8 @@ fn add(from: &[String], words: &mut Vec<(String, Option<String>)>, strange: &mut
                 words.retain(|(other, _)| other != positive);
                 words.push((word.clone(), None));
             }
-            // Of options with a value there is one: without it the certificate may have any name.
+            // `verifyhost` is the only option with a value that `no-` removes: without it the certificate may have any
+            // name.
             None if word == "no-verifyhost" => words.retain(|(other, _)| other != "verifyhost"),
             None => strange.push(word.clone()),
         }
@@ -223,7 +224,7 @@ impl Server<'_> {
         self.value(word).and_then(|text| text.parse().ok())
     }
 
-    /// Says what is lost of its options. False if the server must be left out.
+    /// Reports the server's options that are lost. False if the server must be left out.
     pub(super) fn told(&self, remarks: &mut Remarks) -> bool {
         let mut stays = true;
         for word in &self.strange {

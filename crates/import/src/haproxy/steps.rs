@@ -142,7 +142,7 @@ fn request(line: &Line, acls: &Acls<'_>, remarks: &mut Remarks) -> Option<Step> 
             remarks.soft(&line.at, format!("`http-request {action}` is absent; where a later rule reads what it set, that rule says so."));
             None
         }
-        // The listener does it to every path, before anything is matched.
+        // The listener normalises every path before rules are matched.
         "normalize-uri"
             if line.words.len() == 3
                 && matches!(line.word(2), "path-strip-dot" | "path-strip-dotdot" | "percent-decode-unreserved" | "fragment-strip")
@@ -334,7 +334,7 @@ fn redirect(line: &Line, from: usize) -> Act {
                 rest.next();
             }
             Some(_) => {}
-            // Cookies that it sets, a slash that it adds.
+            // Options of the redirect that set a cookie or add a slash.
             None => return Act::Closed(format!("`{word}` of a redirect is absent. Write it as `redirect`")),
         }
     }

@@ -27,7 +27,7 @@ impl Line {
         self.words.get(index + 1).map(String::as_str)
     }
 
-    /// It has a variable of the environment.
+    /// Whether the line has an environment variable.
     pub(crate) fn varies(&self) -> bool {
         self.words.iter().any(|word| word.contains(VARIABLE))
     }
@@ -89,7 +89,7 @@ pub(crate) fn sections(text: &str, file: &str) -> Vec<Section> {
     out
 }
 
-/// Stands for the `$` of a variable of the environment.
+/// Replaces the `$` of an environment variable.
 const VARIABLE: &str = "\0$";
 
 pub(crate) fn words(line: &str) -> Vec<String> {
@@ -116,7 +116,7 @@ pub(crate) fn words(line: &str) -> Vec<String> {
             }
             (None, '#') => break,
             (None, c) if c.is_whitespace() => out.extend(word.take()),
-            // HAProxy inserts variables of the environment here; their values are unknown.
+            // HAProxy inserts environment variables here; their values are unknown.
             (Some('"'), '$')
                 if chars.clone().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_' || c == '{') =>
             {

@@ -66,7 +66,7 @@ pub(super) fn balance(policy: &Node, node: &mut Node, remarks: &mut Remarks) {
     node.set("outlier_detection", out);
 }
 
-/// Calls with one key stay with one endpoint.
+/// Consistent hashing: calls with the same key go to the same endpoint.
 fn hashed(hash: &Node, node: &mut Node, remarks: &mut Remarks) {
     let policy = if let Some(name) = hash.get("http_header_name") {
         hash.map(vec![("header", hash.map(vec![("header_name", name.clone())]))])

@@ -1,4 +1,4 @@
-//! DestinationRule: how a host is called. TLS, pools, ejection and balancing in Envoy's form.
+//! DestinationRule: the settings for calls to a host (TLS, pools, ejection and balancing) in Envoy's form.
 
 use crate::tree::{At, Node};
 
@@ -26,7 +26,7 @@ impl<'m> Clusters<'m> {
         })
     }
 
-    /// `trafficPolicy` of the rule, of the subset over it, and of the port over both, key by key.
+    /// `trafficPolicy`, key by key: the port's value overrides the subset's, which overrides the rule's.
     pub(super) fn policy(&mut self, rule: Option<&Object>, port: &str, subset: Option<&str>) -> Node {
         let mut out = Node::empty(At::default());
         let Some(rule) = rule else { return out };

@@ -146,7 +146,7 @@ fn of_rule(rule: &Node, object: &Object, clusters: &mut Clusters<'_>, out: &mut 
     }
 }
 
-/// What of a match isn't known. Without it the route would take too much.
+/// The part of a match that the import doesn't know. Without that part the route would match too many requests.
 fn untranslatable(item: &Node) -> Option<String> {
     let unknown = |node: &Node, known: &[&str]| {
         let other = node
@@ -240,7 +240,7 @@ fn foreign(backend: &Node) -> bool {
     backend.str("kind").is_some_and(|kind| kind != "Service") || backend.str("group").is_some()
 }
 
-/// The share of the requests that a mirror gets, as Envoy has it; all without one.
+/// The share of requests that a mirror gets, in Envoy's form. `None`: all requests.
 fn share(mirror: &Node) -> Option<Node> {
     let part = |numerator: &str, denominator: f64| {
         let numerator = numerator.parse::<f64>().ok()? / denominator * 1e6;

@@ -1,4 +1,4 @@
-//! Names of services: short ones are completed by the namespace of the object that has them.
+//! Names of services. Short names are completed with the namespace of the object that contains them.
 
 /// The domain of services.
 const CLUSTER: &str = "svc.cluster.local";

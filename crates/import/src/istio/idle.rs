@@ -1,4 +1,4 @@
-//! Fields of Istio's and the Gateway API's objects that say nothing about what a request meets, or only something soft.
+//! Fields of Istio's and the Gateway API's objects that have no effect on requests, or whose loss is soft.
 
 use crate::remark::Weight::Soft;
 use crate::unread::{
@@ -6,7 +6,8 @@ use crate::unread::{
     Meaning::{Lost, Nothing},
 };
 
-/// Keys whose content no importer reads. What is in neither this list nor read is told as lost ([`crate::unread`]).
+/// Keys whose content no importer reads. A key that is neither read nor in this list is reported as lost
+/// ([`crate::unread`]).
 pub(super) const KEYS: Idle = &[
     ("export_to", Nothing),
     ("gateways", Nothing),

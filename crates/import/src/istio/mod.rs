@@ -1,9 +1,9 @@
 //! Istio and the Gateway API: the objects of a cluster become the config of one workload's sidecar.
 //!
-//! Files of manifests, or what `kubectl get -o yaml` prints. The workload is the Deployment, StatefulSet, DaemonSet,
-//! Job or Pod among them: its namespace and labels select the objects that apply to it. Objects about traffic become routes
-//! and clusters of Envoy, as Istio makes them for its own proxies, and [`crate::envoy`] imports these. Objects about access
-//! become `authorization` directly.
+//! It reads files of manifests, or the output of `kubectl get -o yaml`. The workload is the Deployment, StatefulSet,
+//! DaemonSet, Job or Pod among the objects: its namespace and labels select the objects that apply to it. Objects about
+//! traffic become routes and clusters of Envoy, as Istio makes them for its own proxies, and [`crate::envoy`] imports
+//! these. Objects about access become `authorization` directly.
 
 mod balance;
 mod destination_rule;
@@ -23,7 +23,7 @@ use crate::tree::{At, Node, Unreadable};
 use crate::value::Map;
 use crate::{File, envoy, tree};
 
-/// The namespace whose policies are for all others.
+/// The namespace whose policies apply to all namespaces.
 const ROOT: &str = "istio-system";
 /// The upstream of calls to unknown services.
 const ANYWHERE: &str = "anywhere";
@@ -74,7 +74,7 @@ impl Mesh {
         } else {
             selector
         });
-        // Other conditions than labels are not known.
+        // The import knows only conditions on labels.
         let known = |(key, value): &(String, Node)| {
             value.is_empty() || value.text().is_some() || crate::tree::snake(key) == "match_labels"
         };
@@ -168,7 +168,8 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     Ok(plan)
 }
 
-/// Fields that say what an object is about. Where nothing else was read, it isn't about this workload.
+/// Fields that only select what an object applies to. If nothing else of an object was read, it doesn't apply to this
+/// workload.
 const ABOUT: &[&str] = &[
     "export_to",
     "gateways",
@@ -181,7 +182,7 @@ const ABOUT: &[&str] = &[
     "workload_selector",
 ];
 
-/// Says what was not read of the objects that are about this workload.
+/// Reports the fields that were not read of the objects that apply to this workload.
 fn unread(mesh: &Mesh, plan: &mut Plan) {
     const KINDS: &[&str] = &[
         "AuthorizationPolicy",
@@ -207,7 +208,7 @@ fn unread(mesh: &Mesh, plan: &mut Plan) {
     }
 }
 
-/// An object of the mesh whose kind isn't known, and which may decide who passes.
+/// Whether an object of the mesh is of an unknown kind, so that it may decide who passes.
 fn may_guard(object: &Object) -> bool {
     let version = object.node.str("api_version").unwrap_or_default();
     let group = version.split('/').next().unwrap_or_default();
@@ -225,7 +226,7 @@ fn may_guard(object: &Object) -> bool {
             && !of_gateways.contains(&object.kind.as_str()))
 }
 
-/// Kinds that are read, or that say nothing about requests.
+/// Kinds that are read, or that have no effect on requests.
 const KNOWN: &[&str] = &[
     "VirtualService",
     "DestinationRule",
@@ -327,7 +328,7 @@ pub(crate) fn string(value: &Node) -> Option<Node> {
     match value.get("regex") {
         Some(regex) => Some(value.map(vec![("safe_regex", value.map(vec![("regex", regex.clone())]))])),
         None if value.is_empty() => None,
-        // A matcher that isn't known, which the importer of routes says.
+        // The matcher is unknown, and the importer of routes reports it.
         None => Some(value.map(vec![("unknown", value.clone())])),
     }
 }
@@ -350,7 +351,7 @@ fn outbound(mesh: &Mesh, remarks: &mut Remarks) -> Result<Plan, Unreadable> {
     let manager = empty.map(vec![
         ("@type", text("type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager")),
         ("normalize_path", text("true")),
-        // Services have a name with a dot at its end, too.
+        // A name of a service may end with a dot.
         ("strip_trailing_host_dot", text("true")),
         // The mesh's proxies allow no other protocol.
         ("upgrade_configs", empty.seq(vec![empty.map(vec![("upgrade_type", text("websocket"))])])),
@@ -383,7 +384,7 @@ fn outbound(mesh: &Mesh, remarks: &mut Remarks) -> Result<Plan, Unreadable> {
     let only = services::registry_only(mesh);
     for listener in &mut plan.listeners {
         listener.keys.0.retain(|(key, _)| key != "protocol");
-        // Callers are the application itself: nothing is known of them, and nothing said.
+        // The caller is the application itself, so no condition on the caller is needed.
         let mut rule = Rule::default();
         rule.when.path = crate::path::Path::Any;
         if let Some(at) = &only {

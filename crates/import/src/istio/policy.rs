@@ -89,7 +89,7 @@ fn fields(node: &Node, namespace: &str, tokens: bool) -> Converted<Any> {
     Ok(out)
 }
 
-/// An attribute that has one of these values.
+/// A rule that needs one of these values of an attribute.
 fn attribute(key: &str, values: &[String], namespace: &str, tokens: bool) -> Converted<Any> {
     let list = |key: &'static str, values: Converted<Vec<String>>| Ok(vec![Access::list(key, values?)]);
     let each = |make: &dyn Fn(&str) -> Converted<String>| {

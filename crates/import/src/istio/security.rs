@@ -80,7 +80,7 @@ pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
     out
 }
 
-/// What PeerAuthentication asks of callers.
+/// The demands of PeerAuthentication on callers.
 struct Peers {
     mode: Mode,
     /// Ports with another mode, and whether it is stricter.
@@ -141,7 +141,7 @@ fn authorize(rules: Rules, ports: &[(String, bool)], authorization: &mut Map) {
         }
     }
     if shut {
-        // A policy denies everything, whatever others allow.
+        // One policy denies everything, and DENY decides before ALLOW.
         authorization.0.retain(|(key, _)| key == "jwt");
         authorization.set("allow", Value::List(Vec::new()));
     }
@@ -155,7 +155,8 @@ fn about<'m>(mesh: &'m Mesh, kind: &'static str, closed: &mut Option<(At, String
             continue;
         }
         if object.spec().get("target_ref").is_some() || object.spec().get("target_refs").is_some() {
-            // Gateways and waypoints have these, sidecars don't: Istio passes over them, too.
+            // `targetRefs` are for gateways and waypoints, not for sidecars: Istio ignores such objects for a sidecar,
+            // too.
             continue;
         }
         match mesh.selects(object.spec().down(&["selector"])) {
@@ -199,7 +200,7 @@ fn peers(mesh: &Mesh, remarks: &mut Remarks, closed: &mut Option<(At, String)>) 
         Some("DISABLE") => Some(Mode::Off),
         _ => None,
     };
-    // The workload's own, then its namespace's, then the mesh's; an unset mode is that of the next.
+    // The workload's own object, then its namespace's, then the mesh's. An unset mode is inherited from the next level.
     let levels = [
         all.iter().filter(own).find(selected),
         all.iter().filter(own).find(|object| !selected(object)),
@@ -297,7 +298,7 @@ fn tokens(
 #[derive(Default)]
 struct Rules {
     deny: Vec<(String, Access)>,
-    /// Of one policy at least; `None` where no policy allows.
+    /// The rules of all ALLOW policies. `None` if there is no ALLOW policy.
     allow: Option<Vec<(String, Access)>>,
 }
 

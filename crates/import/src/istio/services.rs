@@ -9,7 +9,7 @@ use crate::tree::{At, Node};
 use super::balance::balance;
 use super::{Mesh, Object, hosts};
 
-/// Where certificates are expected, as the issuers of sidecars' certificates put them.
+/// The folder of the certificates, where issuers of sidecars' certificates put them.
 pub(crate) const TLS: &str = "/etc/attache/tls";
 
 /// A name that never resolves.
@@ -35,7 +35,7 @@ impl<'m> Clusters<'m> {
         Self { mesh, nodes: Vec::new(), remarks: Remarks::default(), domains: std::cell::RefCell::default() }
     }
 
-    /// Notes a host. True if it was noted before.
+    /// Marks a host as used. True if it was marked before.
     pub(crate) fn taken(&self, host: &str) -> bool {
         let mut all = self.domains.borrow_mut();
         let known = all.iter().any(|other| other == host);
@@ -167,7 +167,7 @@ impl<'m> Clusters<'m> {
             .find(|object| object.kind == "Service" && object.name == name && object.namespace == namespace)
     }
 
-    /// The Service that has only the endpoints of a subset; where there is none, the name that one should have.
+    /// The name of a Service that has only the endpoints of a subset, or the name that such a Service should get.
     fn subset(&mut self, host: &str, subset: &str, rule: Option<&Object>, at: &At) -> String {
         let wanted = wanted(Some(subset), rule);
         let Some((name, namespace)) = hosts::service(host) else {
@@ -234,12 +234,12 @@ fn sidecar(mesh: &Mesh) -> Option<&Object> {
         .or_else(|| of(super::ROOT, false))
 }
 
-/// What a Sidecar says of calls to the workload, which is not carried over.
+/// The place of a Sidecar's `ingress`, which is not carried over.
 pub(crate) fn ingress(mesh: &Mesh) -> Option<At> {
     sidecar(mesh)?.spec().get("ingress").map(|ingress| ingress.at.clone())
 }
 
-/// The only port of a host, where its Service is known and has one.
+/// The only port of a host. `None` if its Service is unknown or has several ports.
 pub(crate) fn only_port(mesh: &Mesh, host: &str) -> Option<String> {
     match ports(mesh, host).as_slice() {
         [only] => Some(only.number.clone()),
@@ -308,7 +308,7 @@ fn has(endpoint: &Node, labels: &[(String, String)]) -> bool {
     labels.iter().all(|label| own.contains(label))
 }
 
-/// A ServiceEntry names endpoints of this host that have these labels.
+/// Whether a ServiceEntry names endpoints of this host with these labels.
 fn labelled(mesh: &Mesh, host: &str, labels: &[(String, String)]) -> bool {
     let object = entry(mesh, host);
     object.is_some_and(|object| object.spec().list("endpoints").iter().any(|endpoint| has(endpoint, labels)))
@@ -335,7 +335,7 @@ fn endpoints(
     all.collect()
 }
 
-/// Services of the cluster and entries that no route has named: calls go to them by their names.
+/// Virtual hosts for Services and ServiceEntries that no route names: calls go to them by their names.
 pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<Node>, remarks: &mut Remarks) {
     for object in &mesh.objects {
         let spec = object.spec();

@@ -9,7 +9,7 @@ use super::{Mesh, Object, hosts, string};
 
 const SPEC: &[&str] = &["hosts", "gateways", "http", "tls", "tcp", "export_to"];
 
-/// What isn't about HTTP or isn't here.
+/// Whether an object is left out: it is for gateways, or it isn't exported to this namespace.
 fn left_out(object: &Object, mesh: &Mesh, remarks: &mut Remarks) -> bool {
     let spec = object.spec();
     let gateways = spec.list("gateways");
@@ -160,9 +160,9 @@ const ROUTE: &[&str] = &[
 ];
 
 enum Matched {
-    /// It is about other workloads.
+    /// It applies to other workloads.
     Never,
-    /// These conditions of Envoy.
+    /// It applies under these conditions of Envoy.
     When(Node),
 }
 
@@ -181,7 +181,7 @@ fn matched(item: &Node, port: Option<&str>, mesh: &Mesh) -> Matched {
         match mesh.selects(labels) {
             Some(true) => {}
             Some(false) => return Matched::Never,
-            // An unknown condition: the route is refused for all that it could take.
+            // An unknown condition: every request that the route could match is refused.
             None => out.set("source_labels", labels.clone()),
         }
     }
@@ -211,7 +211,7 @@ fn matched(item: &Node, port: Option<&str>, mesh: &Mesh) -> Matched {
     if !query.is_empty() {
         out.set("query_parameters", item.seq(query));
     }
-    // What is left is unknown to the importer of routes, which refuses then.
+    // The importer of routes doesn't know the keys that are left, so it refuses the route.
     for (key, value) in item.entries() {
         let key = crate::tree::snake(key);
         if key == "port" && port.is_some() && value.text() == port {
@@ -252,7 +252,7 @@ fn header(name: &str, value: &Node, without: bool) -> Node {
             out.set("string_match", matcher);
             if without {
                 out.set("invert_match", value.scalar("true"));
-                // A header that isn't there is another one, too.
+                // The inverted condition also holds if the header is missing.
                 out.set("without", value.scalar("true"));
             }
         }
@@ -405,7 +405,7 @@ fn forwarded(route: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node
     out
 }
 
-/// A percentage in Envoy's form, of a million.
+/// A percentage in Envoy's form, in parts of a million.
 fn percent(node: &Node) -> Node {
     let share = node.number("value").unwrap_or(100.0);
     let millionths = (share * 10_000.0).round().clamp(0.0, 1_000_000.0) as u64;

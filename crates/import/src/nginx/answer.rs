@@ -141,7 +141,7 @@ pub(super) fn captures(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// `rewrite ^/api/(.*)$ /$1 break` within a location whose paths all begin so.
+/// `rewrite ^/api/(.*)$ /$1 break` in a location whose paths all begin with `/api/`.
 pub(super) fn substitution(pattern: &str, to: &str, path: &Path) -> Option<(String, String)> {
     let inner = pattern.strip_prefix('^')?;
     let start: String =
@@ -184,7 +184,7 @@ pub(super) fn condition(one: &Directive, secure: bool, out: &mut Vec<Rule>) -> b
             }
             when.methods = inner.split('|').map(str::to_ascii_uppercase).collect();
         }
-        // The scheme is known before any request.
+        // The scheme is the same for all requests of the listener.
         ["$scheme", is @ ("=" | "!="), value] => {
             let own = if secure { "https" } else { "http" };
             if (own == value.trim_matches(['"', '\''])) != (*is == "=") {
@@ -192,7 +192,7 @@ pub(super) fn condition(one: &Directive, secure: bool, out: &mut Vec<Rule>) -> b
             }
         }
         [variable, is @ ("=" | "!="), value] if variable.starts_with("$http_") => {
-            // nginx compares a missing header as an empty text.
+            // In nginx a missing header is an empty text.
             let pattern = match (*is, value.trim_matches(['"', '\''])) {
                 ("=", "") => "!~.+".to_owned(),
                 ("=", value) => crate::text::exact(value),
@@ -208,7 +208,7 @@ pub(super) fn condition(one: &Directive, secure: bool, out: &mut Vec<Rule>) -> b
             if is.ends_with('*') {
                 regex = format!("(?i:{regex})");
             }
-            // An empty header is none here.
+            // attache treats an empty header as missing.
             if Path::Regex(regex.clone()).takes("") {
                 return false;
             }

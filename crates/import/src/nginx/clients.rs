@@ -3,7 +3,7 @@
 use super::{Cx, scope::Scope, tokens::Directive};
 use crate::access::{self, Access, AccessEffect, Any};
 
-/// The list of the innermost level that has one: nginx uses no other.
+/// The list of the innermost level that has one: nginx ignores the lists of the outer levels.
 pub(super) fn list(scope: &Scope<'_>, cx: &Cx) -> Vec<Directive> {
     let rules = |all: &[Directive]| -> Vec<Directive> {
         all.iter().filter(|one| matches!(one.name(), "allow" | "deny")).cloned().collect()

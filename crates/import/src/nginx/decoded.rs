@@ -14,7 +14,8 @@ pub(super) fn as_nginx_reads_it(sites: &mut [VirtualHost], listener: &mut Map) {
         chosen |= !matches!(rule.when.path, Path::All | Path::Any);
         rule.when.path = both_ways(&rule.when.path);
     }
-    // If one location gets every path, escaped slashes stay as they are for the application.
+    // If one location gets every path, no location depends on escaped slashes, so they stay as they are for the
+    // application.
     if chosen {
         listener.child("http").child("path").set("escaped_slashes", "decode");
     }

@@ -1,4 +1,4 @@
-//! Files that a config includes: arguments of the import, and files at the included path below the config's folder.
+//! Files that a config includes: files given to the import, and files at the included path below the config's folder.
 
 use std::path::{Path, PathBuf};
 

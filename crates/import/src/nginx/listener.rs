@@ -30,7 +30,7 @@ fn by_address(servers: &[Directive], remarks: &mut Remarks) -> Vec<(String, Vec<
     let mut groups: Vec<(String, Vec<(usize, Listen)>)> = Vec::new();
     for (number, server) in servers.iter().enumerate() {
         for listen in listens(server, remarks) {
-            // `80` and `[::]:80` of one server are one.
+            // `80` and `[::]:80` of one server become one address.
             let twin = listen.bind.strip_prefix("[::]").map(ToOwned::to_owned);
             let key = twin.unwrap_or_else(|| listen.bind.clone());
             match groups.iter_mut().find(|(address, _)| *address == key) {
@@ -71,7 +71,7 @@ fn listener(address: String, all: &[(Directive, Listen)], cx: &mut Cx) -> Listen
     }
     merge_slashes(all, &mut out, &mut remarks, cx);
     header_names(all, &mut out, &mut remarks, cx);
-    // Without `Upgrade` among the headers that are passed on, nginx serves such requests like others.
+    // If no location forwards `Upgrade`, nginx serves such requests like all others.
     out.keys.child("http").set("upgrades", "ignore");
     out.keys.child("http").set("extended_connect", false);
     out.keys.child("http").set("methods", "capitals");
@@ -89,7 +89,7 @@ fn listener(address: String, all: &[(Directive, Listen)], cx: &mut Cx) -> Listen
     out
 }
 
-/// A virtual host for each server of an address; the default server takes all other hosts.
+/// A virtual host for each server of an address; the default server gets all other hosts.
 fn sites(
     all: &[(Directive, Listen)],
     refused: Option<&(At, String)>,
@@ -118,7 +118,7 @@ fn sites(
         }
     }
     not_said(lost, &mut sites);
-    // `a` and `*` of the default server stand alone as `*`.
+    // A default server with the hosts `a` and `*` needs only `*`.
     for site in &mut sites {
         if site.hosts.iter().any(|host| host == "*") {
             site.hosts = vec!["*".to_owned()];
@@ -153,7 +153,7 @@ fn merge_slashes(all: &[(Directive, Listen)], out: &mut Listener, remarks: &mut 
     }
 }
 
-/// nginx refuses TRACE, and compares parameters of a query as texts, their names without case.
+/// nginx refuses TRACE. It compares query parameters as texts and ignores the case of their names.
 fn as_compared(sites: &[VirtualHost], out: &mut Listener) {
     let trace = vec![("no-trace".to_owned(), Access::list("methods", vec!["TRACE".to_owned()]))];
     if let AccessEffect::Keys(keys) = access::deny(&trace) {
@@ -168,7 +168,8 @@ fn as_compared(sites: &[VirtualHost], out: &mut Listener) {
     }
 }
 
-/// nginx drops headers whose names have `_`, or another sign than letters, digits and `-`, before anything reads them.
+/// nginx drops headers whose names have `_` or any character except letters, digits and `-`, before any directive reads
+/// them.
 fn header_names(all: &[(Directive, Listen)], out: &mut Listener, remarks: &mut Remarks, cx: &Cx) {
     for (name, key, otherwise) in
         [("underscores_in_headers", "underscores", "on"), ("ignore_invalid_headers", "others", "off")]
@@ -203,7 +204,7 @@ fn name_of(bind: &str) -> String {
 fn not_said(lost: Vec<(At, String)>, sites: &mut Vec<VirtualHost>) {
     for (at, name) in lost {
         let wide = suffix(&name).map_or_else(|| "*".to_owned(), |suffix| format!("*{suffix}"));
-        // Names with a `*` come before expressions there, too.
+        // In nginx, too, names with a `*` come before expressions.
         if wide != "*" && sites.iter().any(|site| site.hosts.contains(&wide)) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! A location becomes rules: its guards, its own answers, and what it passes on.
+//! A location becomes rules: its guards, its own answers, and the requests that it forwards.
 
 use std::ops::ControlFlow;
 
@@ -124,7 +124,7 @@ fn clients_allowed(scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) -> Result<Option
     Err(())
 }
 
-/// Says which directives of a location have no effect here.
+/// Reports the directives of a location that have no effect in attache.
 fn tell_lost(scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
     for (name, weight, what) in LOST {
         if let Some(one) = scope
@@ -226,7 +226,7 @@ fn rewrite(
     }
 }
 
-/// The directive that passes requests on. Refuses a location that has none, or answers in another way.
+/// The directive that forwards requests. Refuses a location that has none, or answers in another way.
 fn passed_on(location: &Directive, rule: &mut Rule) -> Option<Directive> {
     if location.last("stub_status").is_some() {
         rule.refuse(&location.at, "the status page is not served here: metrics are on port 15090.");

@@ -1,4 +1,4 @@
-//! nginx: servers and locations that proxy, and streams, as far as a sidecar needs them.
+//! nginx: servers, locations that proxy, and streams. The import carries over the parts that a sidecar needs.
 
 mod answer;
 mod clients;
@@ -49,7 +49,7 @@ pub(crate) struct Cx {
     pub(crate) proxied: bool,
 }
 
-/// Directives that stand at the top of a config, beside the inside of `http`.
+/// Directives at the top level of a config, outside `http`.
 const ABOVE_HTTP: &[&str] = &[
     "http",
     "stream",
@@ -82,7 +82,7 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     let streams: Vec<Directive> = top.iter().filter(|one| one.name() == "stream").cloned().collect();
     let mut http: Vec<Directive> =
         top.iter().filter(|one| one.name() == "http").flat_map(|one| one.inner().to_vec()).collect();
-    // A file of `conf.d` is the inside of `http`.
+    // A file of `conf.d` has the directives of `http`, without the block itself.
     http.extend(top.iter().filter(|one| !ABOVE_HTTP.contains(&one.name())).cloned());
     refuse_unknown(&top, &http, &mut cx);
     cx.upstreams = http.iter().filter(|one| one.name() == "upstream").cloned().collect();
@@ -115,7 +115,7 @@ fn refuse_unknown(top: &[Directive], http: &[Directive], cx: &mut Cx) {
             "`include {}` is not followed, since its files are not here: give them to the import, too",
             one.word(1)
         );
-        // Many files are servers; one with a name may be rules for all of them.
+        // A pattern such as `conf.d/*` includes servers; a single file may have rules for all servers.
         if one.word(1).contains('*') {
             cx.plan.remarks.point(&one.at, format!("{what}."));
         } else {

@@ -1,4 +1,4 @@
-//! What nginx passes on: `proxy_pass` with what is changed on the way, and `limit_req`.
+//! Requests that nginx forwards: `proxy_pass`, the changes to requests and answers, and `limit_req`.
 
 use crate::path::Path;
 use crate::plan::Rule;
@@ -10,7 +10,7 @@ use super::{Cx, answer::template, scope::Scope, tokens::Directive, upstream};
 /// nginx's default of `client_max_body_size`.
 pub(super) const MEGABYTE: u64 = 1 << 20;
 
-/// A size in nginx's notation; 0 is no bound.
+/// A size in nginx's notation, in bytes; 0 means no limit.
 fn bytes(text: &str) -> u64 {
     let (number, unit) = text.split_at(text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len());
     let unit = match unit.to_ascii_lowercase().as_str() {
@@ -31,7 +31,7 @@ struct Target<'p> {
 }
 
 impl<'p> Target<'p> {
-    /// `None` where it is made of variables.
+    /// `None` if it contains variables.
     fn read(pass: &'p Directive) -> Option<Self> {
         let target = pass.word(1);
         let (scheme, rest) = target.split_once("://").unwrap_or(("http", target));
@@ -109,7 +109,7 @@ fn destination(target: &Target<'_>, pass: &Directive, scope: &Scope<'_>, rule: &
     let name = upstream::used(target.scheme, &target.authority, tls, connect, cx);
     rule.targets.push(name.clone());
     rule.keys.set("to", name);
-    // What nginx bounds is the time between two reads.
+    // nginx limits the time between two reads.
     let read = read.unwrap_or_else(|| "60s".to_owned());
     rule.keys.set("timeout", read.clone());
     rule.keys.set("idle_timeout", read);
@@ -130,7 +130,7 @@ fn replace_path(uri: &str, rule: &mut Rule) -> bool {
     true
 }
 
-/// What `proxy_set_header` says of the request that is sent.
+/// The effect of `proxy_set_header` on the forwarded request.
 #[derive(Default)]
 struct SentHeaders {
     host: Option<String>,
@@ -229,7 +229,8 @@ fn upgrades(sent: &SentHeaders, pass: &Directive, scope: &Scope<'_>, rule: &mut 
 
 /// The `Host` of a location that doesn't send the client's. `None`: the upstream is a Unix socket.
 fn host(host: Option<String>, pass: &Directive, scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
-    // `default` is what nginx does without the directive. Another value is said where it stands, and `off` loses nothing.
+    // `default` is nginx's behaviour without the directive. Another value gets a remark at its own place, and with
+    // `off` nothing is lost.
     let by_default = scope.get("proxy_redirect", cx).is_none_or(|one| one.word(1) == "default");
     if pass.name() == "proxy_pass" && by_default {
         rule.remarks.note(&pass.at, "an answer whose `Location` names the upstream passes as it is; nginx puts its own address there. Let the service redirect by path alone, or send it the client's `Host` (`host: preserve`).");

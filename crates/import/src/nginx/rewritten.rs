@@ -4,8 +4,7 @@ use super::tokens::{self, Directive};
 
 /// Prints the config with other addresses. `listen` and `stub` give ports.
 ///
-/// # Errors
-/// Where the text isn't read, or no port is free.
+/// # Errors If the text can't be read, or no port is free.
 pub(crate) fn rewritten(
     text: &str,
     listen: &mut dyn FnMut(&str) -> Result<u16, String>,

@@ -1,4 +1,4 @@
-//! Where a directive stands: in a location, its server, and `http`.
+//! The levels of a directive: a location, its server, and `http`.
 
 use super::{Cx, tokens::Directive};
 

@@ -146,7 +146,7 @@ impl Locations {
                     self.regexes.push(Rule::refusal(&location.at, why));
                 }
             },
-            // A path begins with `/`: nginx takes such a location, and never chooses it.
+            // Every path begins with `/`: nginx accepts such a location, but never chooses it.
             _ if !pattern.starts_with('/') && !pattern.is_empty() => {
                 remarks.note(
                     &location.at,
@@ -162,7 +162,7 @@ impl Locations {
         }
     }
 
-    /// All rules in nginx's order, with the one for paths that no location takes.
+    /// All rules in nginx's order, with the one for paths that no location matches.
     fn in_order(mut self, server: &Directive, cx: &Cx) -> Vec<Rule> {
         let mut out = self.exact;
         out.extend(before_expressions(&mut self.before_regexes, &mut self.prefixes, &self.regexes));
@@ -204,8 +204,8 @@ fn slash_added(location: &Directive, pattern: &str, server: &Directive, scope: &
     Some(rule)
 }
 
-/// Locations with `^~`, the longest first, and those without it that are longer than one which begins them: those come first, and before each of
-/// them come the expressions, as far as they are about it.
+/// Locations with `^~`, the longest first, and the longer locations without `^~` that begin with one of them. A longer
+/// location comes before its `^~` location, and the expressions that can match its paths come before it.
 fn before_expressions(
     first: &mut Vec<(String, Vec<Rule>)>,
     prefixes: &mut Vec<(String, Vec<Rule>)>,

@@ -1,7 +1,8 @@
-//! Headers that a client gives twice.
+//! Headers that a client sends twice.
 //!
-//! nginx reads the first one, newer versions all of them as one text. A negated condition of a route of attache holds where no field has
-//! the value: a client could add the wanted value behind another one. So what such a condition lets pass must have the value in each field.
+//! nginx reads the first field; newer versions join all fields into one text. In attache a negated condition holds if
+//! no field has the value, so a client could send the wanted value as a second field. So a request that passes such a
+//! condition must have the value in each field.
 
 use crate::access::{self, Access, AccessEffect};
 use crate::path::Path;
@@ -41,7 +42,7 @@ fn negated(rule: &Rule) -> impl Iterator<Item = &(String, String)> {
     rule.when.headers.iter().filter(|(_, pattern)| pattern.starts_with('!') && pattern != "!*")
 }
 
-/// A rule that denies what the guard is about, where a field has another value.
+/// A rule that denies the requests of the guard in which a field has another value.
 fn denied(guard: &Rule, path: &Path) -> Option<Map> {
     let mut all = access::everything();
     let whole = matches!(guard.when.path, Path::All | Path::Any) || guard.when.path == *path;

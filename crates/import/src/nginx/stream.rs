@@ -10,7 +10,7 @@ use super::{Cx, bind, clients, tokens::Directive, upstream};
 pub(crate) fn stream(block: &Directive, cx: &mut Cx) {
     cx.upstreams.extend(block.all("upstream").cloned());
     let maps: Vec<Directive> = block.all("map").cloned().collect();
-    // What stands above the servers is theirs, too.
+    // Servers inherit the directives above them.
     let above: Vec<Directive> = block
         .inner()
         .iter()
@@ -29,7 +29,7 @@ fn with_inherited(own: &Directive, above: &[Directive]) -> Directive {
     let mut all = above.to_vec();
     all.retain(|one| own.all(one.name()).next().is_none());
     all.extend(own.inner().iter().cloned());
-    // A list of addresses counts as a whole.
+    // A list of addresses is inherited as a whole or not at all.
     if own.inner().iter().any(is_access) {
         all.retain(|one| !is_access(one) || own.inner().iter().any(|inner| inner.at == one.at));
     }
@@ -107,7 +107,8 @@ fn terminate_tls(server: &Directive, out: &mut Listener) -> bool {
     ca.is_some()
 }
 
-/// The directive that may refuse connections, and that attache can't express. What it can is set as `authorization`.
+/// The directive that may refuse connections, and that attache can't express. Rules that it can express become
+/// `authorization`.
 fn guard<'s>(server: &'s Directive, direct: bool, out: &mut Listener) -> Option<&'s Directive> {
     let access: Vec<Directive> = server.inner().iter().filter(|one| is_access(one)).cloned().collect();
     let unknown = server.inner().iter().find(|one| !is_known(one.name()));
@@ -121,7 +122,7 @@ fn guard<'s>(server: &'s Directive, direct: bool, out: &mut Listener) -> Option<
     }
 }
 
-/// Directives of a stream that are read, or say nothing about who passes.
+/// Directives of a stream that are read, or that have no effect on who passes.
 fn is_known(name: &str) -> bool {
     const NAMES: &[&str] = &[
         "listen",

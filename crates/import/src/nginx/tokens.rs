@@ -38,7 +38,7 @@ impl Directive {
 
 const DEEPEST: usize = 30;
 
-/// A config that is being read: the blocks that are open, and the directive that has no end yet.
+/// The state of the parser: the open blocks, and the unfinished directive.
 struct DirectiveReader {
     file: Arc<str>,
     line: u32,
@@ -50,7 +50,7 @@ struct DirectiveReader {
     here: Vec<Directive>,
     /// The words of the directive.
     words: Vec<String>,
-    /// The word that has no end yet.
+    /// The unfinished word.
     word: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What `proxy_pass` names becomes upstreams.
+//! Targets of `proxy_pass` become upstreams.
 
 use crate::plan::Upstream;
 use crate::remark::Remarks;
@@ -18,7 +18,7 @@ pub(crate) fn time(text: &str) -> Option<String> {
     (number > 0).then(|| format!("{number}{unit}"))
 }
 
-/// A name that may stand in `Host`.
+/// Whether a text is a valid `Host`.
 pub(crate) fn host_like(text: &str) -> bool {
     let (host, port) = text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
     let port = port.is_none_or(|port| port.bytes().all(|b| b.is_ascii_digit()) && !port.is_empty());
@@ -152,7 +152,7 @@ fn servers(server: &Directive, scheme: &str, list: &mut Vec<Value>, remarks: &mu
             _ => remarks.unknown(&server.at, format_args!("`{word}` of a server")),
         }
     }
-    // Without a port it is 80, whatever the scheme.
+    // The default port is 80, also for https.
     let text = server.word(1);
     let with_port = if text.starts_with("unix:")
         || text.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))

@@ -351,7 +351,7 @@ pub(super) const GUARDS: &[(&str, &str)] = &[
     ("rewrite_by_lua_file", "a Lua script changed requests. Write it as routes"),
 ];
 
-/// Directives that are left out, with what that means.
+/// Directives that are left out, with the effect of the loss.
 pub(super) const LOST: &[(&str, Weight, &str)] = &[
     ("gzip", Weight::Soft, "answers are not compressed: `compression` of the listener does it."),
     ("proxy_cache", Weight::Soft, "answers are not cached."),

@@ -1,9 +1,10 @@
 //! Rules of which the first match wins become routes of which the most specific match wins.
 //!
-//! Within one host attache compares the path first: exact, prefixes, regular expressions in the file's order, none. So rules are written
-//! in their plain form as long as the more specific of two that overlap is also the earlier one. A later rule that would come
-//! before an earlier one gets its path as a regular expression, which comes after every exact path and prefix, and among its own kind in
-//! the file's order. As regular expressions all rules keep any order; nothing but their spelling changes.
+//! Within one host attache compares the path first: exact paths, prefixes, regular expressions in the file's order,
+//! then routes without a path. So a rule keeps its plain form if, of two rules that overlap, the more specific one is
+//! also the earlier one. If a later rule would come before an earlier one, its path is written as a regular expression:
+//! regular expressions come after every exact path and prefix, and in the file's order among themselves. So rules in
+//! any order can be written; only the spelling of their paths changes.
 //!
 //! A virtual host is closed: a request that none of its rules matches gets 404, even if a rule for every host would match it.
 
@@ -104,7 +105,7 @@ fn many_chains(chains: &[&Chain], routes: &mut Vec<Route>) {
             let conditions = (chain.sni.clone(), chain.destination.clone());
             let mut own = site_for(&chain.sites, host).map_or_else(Vec::new, |site| site.rules.clone());
             let last = index + 1 == chains.len();
-            // The last chain for any host needs none: what no route takes is 404.
+            // The last chain for any host needs no closing route: a request that no route matches gets 404.
             let ended = last && host == "*";
             if !ended && !ends_with_everything(&own) {
                 own.push(closing());
@@ -191,7 +192,8 @@ fn bucket(
             own[earlier].regex = true;
         }
     }
-    // What became an expression late may now stand behind a plain one that follows it: until nothing changes.
+    // A rule that became an expression may now come after a plain rule that follows it in the list. So this repeats
+    // until nothing changes.
     loop {
         let mut changed = false;
         for later in 1..own.len() {
@@ -219,7 +221,7 @@ fn bucket(
 
 type Rank = ((u8, Reverse<usize>), bool, Reverse<usize>, Reverse<usize>, bool, u8, bool);
 
-/// attache's order, but for the file; see docs/routing.md.
+/// The sort key of attache's order, without the position in the file; see docs/routing.md.
 fn rank(route: &Route) -> Rank {
     let when = &route.rule.when;
     let path = when.path.rank(route.regex);

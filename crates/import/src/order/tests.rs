@@ -76,7 +76,7 @@ fn chains_by_server_name_keep_their_rules_apart() {
         ],
         ..Listener::default()
     };
-    // A client of the first chain that asks for `b.internal` meets the first chain's rules, and its end.
+    // A client of the first chain that asks for `b.internal` gets the first chain's rules and its closing route.
     let routes = routes(&list);
     let of_b: Vec<_> = routes.iter().filter(|route| route.hosts == ["b.internal"]).collect();
     assert_eq!(of_b[0].sni, ["a.internal"]);

@@ -16,11 +16,11 @@ pub struct Answer {
     /// The body.
     pub body: String,
     headers: Vec<(String, String)>,
-    /// What the stub saw, where one answered.
+    /// The request that the stub got, if a stub answered.
     pub(crate) stub: Option<StubRequest>,
 }
 
-/// What a stub saw.
+/// A request as a stub got it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StubRequest {
     pub(crate) name: String,

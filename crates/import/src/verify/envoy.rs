@@ -1,4 +1,4 @@
-//! An Envoy of one's own beside the import: loopback, stubs, and no TLS.
+//! Runs the original config in an Envoy next to the import: on loopback, with stubs, and without TLS.
 
 use std::path::Path;
 use std::process::Command;
@@ -84,7 +84,7 @@ fn socket(at: &Node, port: u16) -> Node {
     value(at, vec![("socket_address", inner)])
 }
 
-/// Clusters that are spoken to by gRPC alone: authorization services, and what stands behind gRPC-Web.
+/// Clusters that are called by gRPC only: authorization services, and clusters behind gRPC-Web.
 fn grpc(root: &mut Node) -> Vec<String> {
     let (mut services, mut targets, mut web) = (Vec::new(), Vec::new(), false);
     root.walk(&mut |node| {
@@ -130,7 +130,7 @@ fn clusters(root: &mut Node, stubs: &Stubs) -> Result<(), String> {
             "load_balancing_policy",
             "circuit_breakers",
         ] {
-            // The stub speaks HTTP/2 for gRPC alone.
+            // The stub speaks HTTP/2 only for gRPC.
             if !grpc || !["http2_protocol_options", "typed_extension_protocol_options"].contains(&key) {
                 cluster.remove(key);
             }
@@ -157,7 +157,7 @@ fn clusters(root: &mut Node, stubs: &Stubs) -> Result<(), String> {
     Ok(())
 }
 
-/// A stub for each set of labels: what an endpoint is known by stays.
+/// One stub for each set of labels, so that the answer shows which endpoint was chosen.
 fn endpoints_of_subsets(cluster: &mut Node, name: &str, stubs: &Stubs) -> Result<(), String> {
     let localities = cluster.get_mut("load_assignment").and_then(|all| all.get_mut("endpoints"));
     let Some(Kind::List(localities)) = localities.map(|list| &mut list.kind) else { return Ok(()) };

@@ -1,7 +1,8 @@
-//! A stub that answers every gRPC call alike, over HTTP/2 with prior knowledge.
+//! A stub that gives every gRPC call the same answer, over HTTP/2 with prior knowledge.
 //!
-//! Its message is `0a 00`, an `envoy.service.auth.v3.CheckResponse` with the status OK. A call whose bytes have the word of
-//! [`super::DENIED`] gets one with `PERMISSION_DENIED` and 401 instead. Headers are not decoded: what is asked doesn't matter otherwise.
+//! Its message is `0a 00`, an `envoy.service.auth.v3.CheckResponse` with the status OK. A call whose bytes contain
+//! [`super::DENIED`] gets an answer with `PERMISSION_DENIED` and 401 instead. The stub does not decode headers, since
+//! nothing else in a call matters.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,6 +1,6 @@
-//! A HAProxy or nginx of one's own beside the import: loopback, stubs, and no TLS.
+//! Runs the original config in HAProxy or nginx next to the import: on loopback, with stubs, and without TLS.
 //!
-//! Both configs are texts of words, so that addresses are put in where they stand.
+//! Both configs are texts of words, so the addresses are replaced in the text.
 
 use std::path::Path;
 use std::process::Command;
@@ -121,7 +121,7 @@ fn haproxy_text(text: &str, stubs: &Stubs, ports: &mut Ports) -> Result<String, 
     Ok(out)
 }
 
-/// The line that loads the module for streams, where it is a file of its own.
+/// The line that loads the module for streams, if the module is a separate file.
 fn stream_module(nginx: &Path) -> String {
     let said = Command::new(nginx)
         .arg("-V")

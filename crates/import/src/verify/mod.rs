@@ -1,8 +1,8 @@
-//! The original and its import side by side: the same requests go to both, and the answers are compared.
+//! Compares the original with its import: both get the same requests, and their answers must be equal.
 //!
-//! Both run on loopback, with stubs in place of every upstream. TLS and HTTP/2 to upstreams are taken out of both, as are health checks and
-//! logs: what is compared is what a request meets. The requests are made of the conditions of the routes: what fits, what nearly fits, and
-//! what doesn't.
+//! Both run on loopback, with stubs in place of every upstream. TLS, HTTP/2 to upstreams, health checks and logs are
+//! removed from both, since only the handling of requests is compared. The requests are made from the conditions of the
+//! routes: requests that match, that almost match, and that don't match.
 
 mod client;
 mod envoy;
@@ -32,7 +32,7 @@ pub use probe::Probe;
 /// The stubs deny a request that has this value in any header.
 const DENIED: &str = "deny-this-probe";
 
-/// Where the programs are.
+/// The paths of the programs.
 #[derive(Clone, Debug)]
 pub struct Programs {
     /// The original's program.
@@ -41,7 +41,7 @@ pub struct Programs {
     pub attache: PathBuf,
 }
 
-/// What came out.
+/// The result of a comparison.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The grade of the import.
@@ -50,9 +50,9 @@ pub struct Report {
     pub asked: usize,
     /// Requests that both answered equally.
     pub equal: usize,
-    /// Requests that the import refused and the original did not: closed, not open.
+    /// Requests that the import refused and the original did not. These are losses, but not security holes.
     pub closed: usize,
-    /// Answers that differ otherwise.
+    /// Answers that differ in another way.
     pub differences: Vec<Difference>,
     /// What was left out of the comparison.
     pub left_out: Vec<String>,
@@ -63,12 +63,12 @@ pub struct Report {
 pub struct Difference {
     /// The request.
     pub request: String,
-    /// What the original said, and what attache.
+    /// The answers of the original and of attache.
     pub what: String,
 }
 
 impl Report {
-    /// As text for people.
+    /// The report as a text.
     pub fn text(&self) -> String {
         let mut out = String::new();
         let _ = writeln!(
@@ -102,10 +102,9 @@ pub(crate) struct Bench {
     pub(crate) left_out: Vec<String>,
 }
 
-/// Compares. `folder` is where files may be written.
+/// Runs the comparison. `folder` is for temporary files.
 ///
-/// # Errors
-/// Where one side doesn't start, with what it said.
+/// # Errors If one side doesn't start, with its output.
 pub fn verify(kind: Kind, files: &[File], programs: &Programs, folder: &Path) -> Result<Report, String> {
     let grade = crate::import(kind, files).map_err(|error| error.to_string())?.grade;
     let stubs = stub::Stubs::default();
@@ -138,7 +137,7 @@ pub fn verify(kind: Kind, files: &[File], programs: &Programs, folder: &Path) ->
     Ok(report)
 }
 
-/// attache with the import.
+/// Starts attache with the import.
 fn own_side(plan: &mut Plan, programs: &Programs, folder: &Path, ports: &[u16]) -> Result<Running, String> {
     plan.top.set("metrics", "off");
     plan.top.set("admin", "off");
@@ -152,12 +151,13 @@ fn own_side(plan: &mut Plan, programs: &Programs, folder: &Path, ports: &[u16]) 
     Running::start("attache", attache, &folder.join("attache.log"), ports)
 }
 
-/// The import refused it, since it could not be carried over.
+/// Whether the import refused the request because its rule could not be carried over.
 fn is_closed(own: &Answer, probe: &Probe) -> bool {
     own.status == 503 && (own.body.starts_with("closed: ") || probe.method == "HEAD" && own.stub.is_none())
 }
 
-/// A rule of attache refused what the original let through: `authorization` refuses what can be read in two ways.
+/// Whether `authorization` refused a request that the original let pass: it refuses requests that can be read in two
+/// ways.
 fn is_doubted(theirs: &Answer, own: &Answer) -> bool {
     theirs.stub.is_some()
         && own.stub.is_none()
@@ -165,7 +165,7 @@ fn is_doubted(theirs: &Answer, own: &Answer) -> bool {
         && own.header("x-attache-reason") == "denied-by-rule"
 }
 
-/// Beside what the objects of a mesh say of each request.
+/// Compares the import of a mesh with the interpreter of its objects.
 fn by_the_objects(
     grade: Grade,
     files: &[File],
@@ -200,7 +200,7 @@ fn by_the_objects(
     Ok(report)
 }
 
-/// Further headers that the user wants to be sent, such as a token: lines `# probe: NAME: VALUE` in the config.
+/// Further request headers from the user, such as a token: lines `# probe: NAME: VALUE` in the config.
 fn own_headers(files: &[File]) -> Vec<(String, String)> {
     let lines = files.iter().flat_map(|file| file.text.lines());
     lines
@@ -209,7 +209,7 @@ fn own_headers(files: &[File]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What differs.
+/// The difference between two answers.
 fn compare(theirs: &Answer, own: &Answer, probe: &Probe) -> Option<String> {
     let both = |what: &str, a: &str, b: &str| Some(format!("{what}: {a} in the original, {b} here"));
     if theirs.status != own.status {
@@ -245,10 +245,10 @@ fn compare(theirs: &Answer, own: &Answer, probe: &Probe) -> Option<String> {
     for name in ["location"].into_iter().chain(probe.watched_down.iter().map(String::as_str)) {
         let (mut a, mut b) = (theirs.header(name), own.header(name));
         if name == "location" {
-            // nginx writes the port that it listens on, which is another one on each side.
+            // nginx writes its own port, which differs on each side.
             (a, b) = (without_port(&a), without_port(&b));
         }
-        // Every client is one of `everybody`.
+        // `*` allows every origin, so it equals the echoed origin.
         let everybody = name == "access-control-allow-origin" && b == "*" && a == probe.origin();
         if a != b && !everybody && !random(name, &a, &b) {
             return both(&format!("response header {name}"), &a, &b);
@@ -278,7 +278,7 @@ fn compare(theirs: &Answer, own: &Answer, probe: &Probe) -> Option<String> {
     None
 }
 
-/// Ids are made by chance: both sides have one, or neither.
+/// Ids are random: it is enough that both sides have one, or neither.
 fn random(name: &str, a: &str, b: &str) -> bool {
     name == "x-request-id" && a.is_empty() == b.is_empty()
 }
@@ -302,7 +302,7 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), String> {
     fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// A program that ends with this value.
+/// A program that is killed when this value is dropped.
 struct Running(Child);
 
 impl Running {

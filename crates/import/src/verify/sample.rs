@@ -1,8 +1,9 @@
-//! Texts that a pattern takes.
+//! Texts that match a pattern.
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-/// A text that a regular expression matches: its shortest, or one in which what may repeat is there.
+/// A text that a regular expression matches: the shortest one, or (`long`) one that contains the optional and repeated
+/// parts.
 pub(crate) fn of(regex: &str, long: bool) -> Option<String> {
     let hir = regex_syntax::parse(regex).ok()?;
     let mut out = String::new();
@@ -33,7 +34,7 @@ fn walk(hir: &Hir, long: bool, out: &mut String) {
     }
 }
 
-/// A letter or digit of a class where it has one.
+/// A character of a class, a letter or digit if the class has one.
 fn pick(class: &Class) -> char {
     let has = |c: char| match class {
         Class::Unicode(class) => class.ranges().iter().any(|range| range.start() <= c && c <= range.end()),

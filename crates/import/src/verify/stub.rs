@@ -1,4 +1,4 @@
-//! Stubs in place of upstreams: each answers 200 and says its name and what it was asked.
+//! Stubs in place of upstreams: each answers 200 with its name and the request that it got.
 
 use std::{
     cell::RefCell,

@@ -1,14 +1,14 @@
-//! What the `HTTPRoute`s of a Service say of a request: the most specific of all matches that take it
+//! The result of the `HTTPRoute`s of a Service for a request: the most specific match decides
 //! (<https://gateway-api.sigs.k8s.io/reference/spec/#httprouterule>).
 
 use crate::tree::Node;
 
 use super::{DeliveredRequest, Expectation, Mesh, Object, Request, whole};
 
-/// How specific a match is: the largest has the request.
+/// How specific a match is: the match with the largest value gets the request.
 type Specific = (u8, usize, bool, usize, usize);
 
-/// `None` where no route is for the host.
+/// `None` if no route is for the host.
 pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Expectation> {
     let routes: Vec<&Object> = mesh
         .objects
@@ -61,7 +61,7 @@ fn takes(one: &Node, request: &Request<'_>) -> Option<Specific> {
         "Exact" => (request.path == value).then_some((2, value.len()))?,
         "RegularExpression" => whole(value, request.path).then_some((0, 0))?,
         _ => {
-            // Segments: `/a` takes `/a` and `/a/b`, and not `/ab`.
+            // Segments: `/a` matches `/a` and `/a/b`, not `/ab`.
             let bare = value.trim_end_matches('/');
             let rest = request.path.strip_prefix(bare)?;
             (rest.is_empty() || rest.starts_with('/')).then_some((1, value.len()))?

@@ -1,11 +1,12 @@
-//! Objects of Istio and the Gateway API have no program that runs them alone. So their import is compared with this: a
-//! small reading of the objects by what their reference says of one request, which shares nothing with the import but
-//! the YAML. It answers for one request at a time where the import makes routes for all of them.
+//! No program runs objects of Istio and the Gateway API without a cluster. So their import is compared with this small
+//! interpreter: it computes the result for one request from the objects, as their reference describes it. It shares no
+//! code with the import except the YAML parser, and it decides about one request at a time, while the import makes
+//! routes for all requests.
 //!
 //! It knows: hosts, matches, the order of rules (the first of a `VirtualService`, the most specific of the Gateway
 //! API), destinations and subsets, weights, rewrites, redirects, fixed answers, faults for all requests, request
-//! headers that are set or removed. What it doesn't know it says, and those requests are left out: callers' labels,
-//! faults for a share, delegates, policies of who may call.
+//! headers that are set or removed. It reports what it doesn't know, and those requests are left out: callers' labels,
+//! faults for a share, delegates, policies about callers.
 
 mod gateway;
 mod virtual_service;
@@ -20,18 +21,18 @@ use crate::{File, istio};
 
 use super::{Answer, probe::Probe, stub::Stubs};
 
-/// What the objects say of a request.
+/// The expected result of a request, by the objects.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Expectation {
-    /// One of these services answers; each by its name and subset.
+    /// One of these services answers.
     DeliveredRequest(DeliveredRequest),
     /// The proxy answers with this status, `Location` and body.
     Answered { status: u16, location: Option<String>, body: Option<String> },
-    /// The reading doesn't know: why.
+    /// The interpreter doesn't know the result, for this reason.
     Unknown(&'static str),
 }
 
-/// What reaches a service.
+/// A request as a service gets it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct DeliveredRequest {
     /// `NAME.NAMESPACE` or `NAME.NAMESPACE-SUBSET`.
@@ -63,7 +64,7 @@ pub(crate) struct Mesh {
     namespace: String,
 }
 
-/// A request, taken apart.
+/// The parts of a request.
 pub(crate) struct Request<'p> {
     probe: &'p Probe,
     host: String,
@@ -112,7 +113,7 @@ fn matches(matcher: &Node, text: &str, ignoring_case: bool) -> bool {
     matcher.get("regex").and_then(Node::text).is_none_or(|regex| whole(regex, text))
 }
 
-/// A regular expression that takes the whole text.
+/// Whether a regular expression matches the whole text.
 fn whole(regex: &str, text: &str) -> bool {
     Regex::new(&format!("^(?:{regex})$")).is_ok_and(|regex| regex.is_match(text))
 }
@@ -147,7 +148,7 @@ impl Mesh {
         Ok(Self { objects, namespace })
     }
 
-    /// The full name that a caller's host means, where it is a service of the cluster.
+    /// The full name of a caller's host, if it is a service of the cluster.
     fn full(&self, host: &str) -> String {
         let parts: Vec<&str> = host.split('.').collect();
         match parts.as_slice() {
@@ -165,7 +166,7 @@ impl Mesh {
             .any(|object| object.kind == "Service" && object.name == name && object.namespace == namespace)
     }
 
-    /// What becomes of a request that the application makes.
+    /// The expected result of a request of the application.
     pub(crate) fn says(&self, probe: &Probe) -> Expectation {
         if self
             .objects
@@ -196,7 +197,7 @@ impl Mesh {
     }
 }
 
-/// What differs between what the objects say and what the import did; `None` where nothing does.
+/// The difference between the expected result and the import's answer. `None` if they are equal.
 pub(crate) fn differs(said: &Expectation, own: &Answer, probe: &Probe) -> Option<String> {
     let both = |what: &str, a: &str, b: &str| Some(format!("{what}: {a} by the objects, {b} here"));
     match (said, &own.stub) {
@@ -234,7 +235,7 @@ pub(crate) fn differs(said: &Expectation, own: &Answer, probe: &Probe) -> Option
             if sent.target != seen.target {
                 return both("path", &sent.target, &seen.target);
             }
-            // What a stub saw stands in its body, which an answer to HEAD lacks.
+            // The stub reports its request in the body, which an answer to HEAD lacks.
             if probe.method == "HEAD" {
                 return None;
             }
@@ -252,7 +253,7 @@ pub(crate) fn differs(said: &Expectation, own: &Answer, probe: &Probe) -> Option
     }
 }
 
-/// The import's plan with stubs in place of every upstream, on free ports. The listener of who may call is left out.
+/// The import's plan with stubs in place of every upstream, on free ports. The listener `inbound` is left out.
 pub(crate) fn bench(files: &[File], stubs: &Stubs) -> Result<(crate::plan::Plan, Vec<u16>), String> {
     let mut plan = istio::import(files).map_err(|error| error.to_string())?;
     plan.listeners.retain(|listener| !listener.name.starts_with("inbound"));

@@ -1,11 +1,11 @@
-//! What a `VirtualService` says of a request: the first of its rules that takes it
+//! The result of a `VirtualService` for a request: the first matching rule decides
 //! (<https://istio.io/latest/docs/reference/config/networking/virtual-service/>).
 
 use crate::tree::Node;
 
 use super::{DeliveredRequest, Expectation, Mesh, Object, Request, matches};
 
-/// `None` where no `VirtualService` is for the host.
+/// `None` if no `VirtualService` is for the host.
 pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Expectation> {
     // The longest host wins; among equals the older object.
     let mut best: Option<(usize, &Object)> = None;
@@ -35,7 +35,7 @@ pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Exp
     Some(Expectation::Answered { status: 404, location: None, body: None })
 }
 
-/// How much of a host a pattern says; `None` where it is another host.
+/// The length of the part of the host that a pattern fixes. `None` if it doesn't match the host.
 fn named(mesh: &Mesh, object: &Object, pattern: &str, host: &str) -> Option<usize> {
     let whole = if pattern.contains(['.', '*']) {
         mesh.full(pattern)
@@ -48,13 +48,13 @@ fn named(mesh: &Mesh, object: &Object, pattern: &str, host: &str) -> Option<usiz
     }
 }
 
-/// A match that takes a request.
+/// A match of a rule that fits the request.
 struct Taken {
-    /// Its condition on the path, where it has one.
+    /// Its condition on the path, if it has one.
     uri: Option<Node>,
 }
 
-/// The match that takes a request.
+/// The first match of a rule that fits the request.
 fn takes(rule: &Node, request: &Request<'_>) -> Result<Option<Taken>, &'static str> {
     if rule.list("match").is_empty() {
         return Ok(Some(Taken { uri: None }));
@@ -169,7 +169,7 @@ fn headers(edits: &Node, out: &mut DeliveredRequest) {
         out.host = host.1.text().map(ToOwned::to_owned);
     }
     for (name, value) in edits.down(&["set"]).entries() {
-        // Variables of the proxy are another language.
+        // Istio's variables have another syntax.
         if let Some(value) =
             value.text().filter(|value| !value.contains('%') && !name.eq_ignore_ascii_case("host"))
         {

@@ -1,4 +1,4 @@
-//! Requests made of the conditions of routes.
+//! Makes requests from the conditions of routes.
 
 mod policies;
 
@@ -10,7 +10,7 @@ use crate::value::{Map, Value};
 
 use super::{bound, sample};
 
-/// Requests to one config.
+/// The largest number of requests for one config.
 const MAX_PROBES: usize = 3000;
 
 /// A request.
@@ -63,7 +63,8 @@ impl Probe {
     }
 }
 
-/// All requests for a plan, and what they leave out. `own` are further headers that the user wants to be sent.
+/// All requests for a plan, and the parts of the plan without requests. `own_headers` are further headers from the
+/// user.
 pub(crate) fn probes(plan: &Plan, own_headers: &[(String, String)]) -> (Vec<Probe>, Vec<String>) {
     let (mut out, mut left_out): (Vec<Probe>, Vec<String>) = (Vec::new(), Vec::new());
     for listener in &plan.listeners {
@@ -112,7 +113,8 @@ fn not_asked(listener: &Listener) -> Option<&'static str> {
     None
 }
 
-/// The request that all of a listener's are made of: what is compared, and where it may go.
+/// The request from which all requests to a listener are made: its compared headers, and the upstreams that it may
+/// reach.
 fn base(listener: &Listener, port: u16, left_out: &mut Vec<String>) -> Probe {
     let (mut up, mut down, mut splits) = (Vec::new(), Vec::new(), Vec::new());
     let rules: Vec<&Rule> =
@@ -170,7 +172,7 @@ fn of_hosts(listener: &Listener, base: &Probe) -> Vec<Probe> {
         }
     }
     let schemes = tells_scheme(&listener.keys);
-    // What a client says of its scheme, and another proxy may believe.
+    // A client may send its own scheme, and another proxy may trust it.
     for host in hosts.iter().filter(|_| schemes).take(6) {
         for scheme in ["https", "http", "HTTPS"] {
             let headers = vec![("x-forwarded-proto".to_owned(), scheme.to_owned())];
@@ -180,7 +182,7 @@ fn of_hosts(listener: &Listener, base: &Probe) -> Vec<Probe> {
     own
 }
 
-/// Requests that meet the conditions of each rule, or just don't.
+/// Requests that match the conditions of each rule, or almost match them.
 fn of_rules(listener: &Listener, base: &Probe, own_headers: &[(String, String)]) -> Vec<Probe> {
     let mut own = Vec::new();
     for site in sites(listener) {
@@ -205,7 +207,7 @@ fn of_rules(listener: &Listener, base: &Probe, own_headers: &[(String, String)])
     own
 }
 
-/// The listener tells upstreams the scheme in `x-forwarded-proto`.
+/// Whether the listener sends the scheme to upstreams in `x-forwarded-proto`.
 fn tells_scheme(keys: &Map) -> bool {
     let inner = |map: &Map, key: &str| match map.get(key) {
         Some(Value::Map(map)) => Some(map.clone()),
@@ -307,7 +309,7 @@ pub(crate) fn paths(path: &Path) -> Vec<String> {
     out
 }
 
-/// Values that fit a pattern, and some that don't; `None` is no such header.
+/// A value that matches a pattern, and several that don't. `None`: a request without the header.
 pub(crate) fn values(pattern: &str) -> (Option<String>, Vec<Option<String>>) {
     let (not, inner) = pattern.strip_prefix('!').map_or((false, pattern), |inner| (true, inner));
     let fits = if let Some(literal) = inner.strip_prefix('=') {

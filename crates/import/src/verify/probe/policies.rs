@@ -1,4 +1,5 @@
-//! Requests made of what stands in front of a route: access rules, tokens, a service that decides, CORS, compression, gRPC-Web.
+//! Makes requests from the policies in front of a route: access rules, tokens, an authorization service, CORS,
+//! compression, gRPC-Web.
 
 use crate::path::Path;
 use crate::plan::Rule;
@@ -7,7 +8,7 @@ use crate::value::{Map, Value};
 use super::super::DENIED;
 use super::{Probe, host_samples, paths, values};
 
-/// A page that no config names.
+/// An origin that no config names.
 const FOREIGN: &str = "https://stranger.example";
 
 /// Headers of answers that the policies of these rules decide about.
@@ -32,7 +33,7 @@ pub(crate) fn watched(rules: &[&Rule], down: &mut Vec<String>) {
     }
 }
 
-/// Adds requests for one rule, beginning with one that it takes.
+/// Adds requests for one rule. They are made from `right`, which matches the rule.
 pub(crate) fn of_rule(rule: &Rule, right: &Probe, own: &[(String, String)], out: &mut Vec<Probe>) {
     let with = |headers: &[(&str, &str)]| {
         let mut probe = right.clone();
@@ -78,7 +79,7 @@ pub(crate) fn of_rule(rule: &Rule, right: &Probe, own: &[(String, String)], out:
             if origin != FOREIGN {
                 let mut asks = with(&[("origin", origin), ("access-control-request-method", "GET")]);
                 "OPTIONS".clone_into(&mut asks.method);
-                // It means nothing in an answer to a preflight.
+                // This header has no meaning in an answer to a preflight.
                 asks.watched_down.retain(|name| name != "access-control-expose-headers");
                 out.push(asks);
             }
@@ -100,7 +101,7 @@ pub(crate) fn of_rule(rule: &Rule, right: &Probe, own: &[(String, String)], out:
     }
 }
 
-/// An origin that a pattern takes.
+/// An origin that matches a pattern.
 fn sample(pattern: &str) -> Option<String> {
     if pattern == "*" {
         return Some("https://any.example".to_owned());
@@ -119,7 +120,7 @@ pub(crate) fn texts(value: Option<&Value>) -> Vec<String> {
     }
 }
 
-/// Requests that a rule takes, and some that it just doesn't.
+/// Requests that match a rule, and some that almost match it.
 fn access(rule: &Map, right: &Probe, out: &mut Vec<Probe>) {
     let mut sides = vec![rule];
     if let Some(Value::Map(not)) = rule.get("not") {
