@@ -1,4 +1,4 @@
-"""Calls of HTTP/1 on sockets that are kept, for the measurements beside this file."""
+"""HTTP/1 calls on kept sockets, for the measurements in this folder."""
 
 import pathlib
 import re
@@ -12,7 +12,7 @@ from free_port import free_port  # noqa: E402, F401
 
 
 def wait_for(port, process, log):
-    """Waits until somebody listens; a process that ended before says why."""
+    """Waits until the process listens. If it has ended, its log is printed."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         try:
@@ -26,7 +26,7 @@ def wait_for(port, process, log):
 
 
 def read_answer(connection):
-    """Reads one answer, which says its length: its head and its body."""
+    """Reads one response with a length: its head and its body."""
     answer = b""
     while True:
         head, end, body = answer.partition(b"\r\n\r\n")

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What HTTP/2 floods cost: CPU time of the proxy for a second of the attacker's, and its memory.
+"""Measures the cost of HTTP/2 floods: the CPU time of the proxy per second of the attacker's, and the proxy's memory.
 
     python3 benches/flood.py target/release/attache [SECONDS]
 
-Each flood comes by one connection at a time, made anew whenever the proxy ends it, from a process that sends ready-made bytes: the cheapest
-attacker that there is. The upstream is a server that answers at once.
+Each flood uses one connection at a time; whenever the proxy ends it, a new one is opened. The attacker is a process that sends prepared bytes,
+which is the cheapest possible attacker. The upstream is a server that responds at once.
 """
 import os
 import resource
@@ -33,7 +33,7 @@ def again(piece, begin=b"", times=1000):
     return begin, [piece * times] * CONTINUED
 
 
-# What comes first on each connection, and then piece by piece.
+# The first bytes on each connection, and the pieces that follow again and again.
 FLOODS = {
     "rapid reset (CVE-2023-44487)": streams(lambda n: frame(1, 5, n, HEADERS) + frame(3, 0, n, b"\0\0\0\10")),
     "made to reset (CVE-2025-8671)": streams(lambda n: frame(1, 4, n, HEADERS) + frame(8, 0, n, b"\x7f\xff\xff\xff")),
@@ -59,7 +59,7 @@ def upstream():
             while data := connection.recv(1 << 16):
                 connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok" * max(1, data.count(b"\r\n\r\n")))
         except OSError:
-            pass  # The proxy has ended it, with the client's.
+            pass  # The proxy has ended this connection together with the client's.
 
     def accept():
         while True:
@@ -70,7 +70,7 @@ def upstream():
 
 
 def attack(name, port, seconds):
-    """Floods; says the attacker's CPU seconds, connections and frames' bytes."""
+    """Runs the flood; returns the attacker's CPU seconds, its connections, and the bytes of its frames."""
     begin, pieces = FLOODS[name]
     reads = "nothing read" not in name
     end, connections, sent = time.monotonic() + seconds, 0, 0

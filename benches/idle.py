@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What client connections cost in memory: silent, idle after a request, and with a request on all of them at once (the peak).
+"""Measures the memory of client connections: without a request so far, idle after a request, and with a request on all of them at once (the peak).
 
     python3 benches/idle.py --attache target/release/attache [--connections 5000]
 
-All connections are opened at once. Then one after the other makes a call, and all are idle. Then all send a request before the
-first answer is read, and all are idle again; the upstream is nginx. The figures are the process's anonymous memory
-(`/proc/PID/smaps_rollup`) above that of the process before the first connection, divided by the connections. The peak is the
-largest of a look every 5 ms. Wants nginx, and three times as many file descriptors as connections (`ulimit -n`).
+All connections are opened at once. Then they make a call one after the other, and all are idle. Then all send a request before the
+first response is read, and all are idle again. The upstream is nginx. The figures are the anonymous memory of the process
+(`/proc/PID/smaps_rollup`), minus that before the first connection, divided by the number of connections. The peak is the
+largest of measurements every 5 ms. It needs nginx, and three times as many file descriptors as connections (`ulimit -n`).
 """
 
 import argparse
@@ -29,7 +29,7 @@ REQUEST = (
 
 
 class Memory:
-    """The anonymous memory of a process, and the most that it had."""
+    """The anonymous memory of a process, and its maximum."""
 
     def __init__(self, process):
         self.rollup = pathlib.Path(f"/proc/{process.pid}/smaps_rollup")
@@ -67,7 +67,7 @@ events {{ worker_connections 16384; }}
 http {{ access_log off; keepalive_requests 100000000; {paths}
   server {{ listen 127.0.0.1:{upstream} backlog=4096; location / {{ return 200 "{"x" * 1024}"; }} }} }}
 """)
-    # No request is refused: each gets a connection to the upstream of its own.
+    # No request is refused: each gets its own connection to the upstream.
     (folder / "attache.yaml").write_text(f"""
 workers: 1
 admin: off
@@ -82,7 +82,7 @@ upstreams:
             processes.append(subprocess.Popen([options.attache, "run", "-c", str(folder / "attache.yaml")], stderr=log))
         wait_for(upstream, processes[0], folder / "error.log")
         wait_for(port, processes[1], folder / "log")
-        # What only the start needed is given back after a second.
+        # Memory that only the start needed is released after a second.
         time.sleep(3)
         memory = Memory(processes[1])
         print(f"| each of {options.connections:,} connections | bytes | KiB |\n| --- | ---: | ---: |")

@@ -1,11 +1,11 @@
 #!/bin/sh
-# What does this deployment carry, and how does latency grow? Steps of connections against one URL, a line for each.
+# Measures how many requests a deployment can serve, and how latency grows: calls one URL with more and more connections, one line for each step.
 #
 #   benches/load.sh URL [SECONDS_PER_STEP [CONNECTIONS...]]
 #   benches/load.sh http://localhost:15001/orders 10 1 4 16 64
 #   PROTOCOL=h2 benches/load.sh https://shop.example/ 10
 #
-# Needs h2load (Debian: nghttp2-client). Run it once against the application itself and once through the proxy: the difference is the proxy's.
+# It needs h2load (Debian: nghttp2-client). Run it once against the application itself and once through the proxy: the difference is the cost of the proxy.
 # HTTP/1.1 unless PROTOCOL=h2 (8 streams on each connection). HEADER='Host: orders.internal' adds a header.
 set -eu
 [ $# -ge 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2; }
@@ -22,7 +22,7 @@ for connections in "$@"; do
     : >"$log"
     out=$(h2load -c "$connections" -m "$([ "$protocol" = h2 ] && echo 8 || echo 1)" -D "$seconds" --log-file="$log" \
         $([ "$protocol" = h2 ] || echo --h1) ${HEADER:+-H "$HEADER"} "$url" 2>&1) || { echo "$out" >&2; exit 1; }
-    # Start, status and microseconds of every request that was answered; what was not has status -1.
+    # Start, status and microseconds of every request; one without a response has status -1.
     sort -n -k3 "$log" | awk -v c="$connections" -v s="$seconds" '
         $2 < 200 || $2 >= 500 { failed++; next }
         { time[n++] = $3 / 1000 }

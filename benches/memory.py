@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""attache in a memory control group of 256 MiB under slow transfers: what it takes over time, what it does about it, and whether it lives.
+"""Runs attache with slow transfers in a memory control group of 256 MiB: how much memory it uses over time, what it does about that, and whether it survives.
 
     python3 benches/memory.py [PATTERN …]
 
-Every default of attache. ATTACHE names the binary, N the transfers (1000), MIB the limit (256), SECONDS_EACH how long each pattern lasts (20). Wants Linux, root (control groups of version 1 or 2, a network
-namespace of its own) and Python's hpack.
+attache has all its defaults. ATTACHE names the binary, N is the number of transfers (1000), MIB the limit (256), SECONDS_EACH the duration of each pattern (20). It needs Linux,
+root (control groups of version 1 or 2, a network namespace of its own) and Python's hpack.
 
 Patterns:
-    upload          the upstream reads 100 kB/s of each
+    upload          the upstream reads 100 kB/s of each transfer
     upload-unread   the upstream reads nothing
     download        the clients read 512 bytes now and then
     download-unread the clients read nothing
@@ -15,7 +15,7 @@ Patterns:
     h2-download     100 streams on each client connection; the clients open no window
     h2-upstream     answers over HTTP/2 from the upstream; the clients read nothing
     mirror          copies of uploads go to a mirror that reads nothing
-    tunnel          opaque bytes, both ways, that nobody reads
+    tunnel          opaque bytes in both directions that neither side reads
 """
 import asyncio, os, re, resource, socket, struct, subprocess, sys, tempfile, threading, time, urllib.request
 
@@ -38,7 +38,7 @@ def frame(kind, flags, stream, payload=b""):
 
 
 async def app(reader, writer):
-    """Answers a GET at length. Of a POST it reads a little, or nothing."""
+    """Sends a long response to a GET. Reads a little or nothing of a POST."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
         if head.startswith(b"POST"):
@@ -58,7 +58,7 @@ async def app(reader, writer):
 
 
 async def silent(reader, writer):
-    """Reads nothing, and writes for as long as anybody takes it."""
+    """Reads nothing, and writes as long as its bytes are accepted."""
     writer.transport.pause_reading()
     try:
         while True:
@@ -100,7 +100,7 @@ def servers(tunnel):
         for port, handle in ((APP, silent if tunnel else app), (APP2, app_h2), (MIRROR, mute)):
             listener = socket.socket()
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # What isn't read stays with attache, not in the kernel.
+            # Unread bytes must wait in attache, not in the kernel.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
             listener.bind(("127.0.0.1", port))
             await asyncio.start_server(handle, sock=listener, backlog=4096, limit=8192)
@@ -109,7 +109,7 @@ def servers(tunnel):
 
 
 class Group:
-    """A control group of this process's own one."""
+    """A control group below that of this process."""
     def __init__(self):
         lines = [line.strip().split(":", 2) for line in open("/proc/self/cgroup")]
         old = [path for _, controllers, path in lines if "memory" in controllers.split(",")]
@@ -138,10 +138,10 @@ class Transfer:
         self.socket.connect(("127.0.0.1", LISTEN))
         self.socket.setblocking(False)
         if pattern in ("h2-upload", "h2-download"):
-            # A window of 0 in the latter; the other sends what attache's first window allows.
+            # The latter has a window of 0; the other sends what attache's first window allows.
             self.socket.settimeout(2)
             self.socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, struct.pack("!HI", 4, 0)))
-            # attache's windows hold from the moment that they are acknowledged.
+            # attache's windows apply from the moment when they are acknowledged.
             self.socket.recv(4096)
             self.socket.setblocking(False)
             out = bytearray(frame(4, 1, 0))
@@ -219,7 +219,7 @@ def run(pattern):
             print(f"{pattern}: {told - begun:4.1f} s, {len(transfers)} connections, {group.usage():.0f} MiB, pressure {pressure}, acting {acting}, ended {ended}", flush=True)
         time.sleep(.02)
     lives = process.poll() is None
-    # New clients are served once the others have left.
+    # New clients must be served after the others have left.
     for transfer in transfers:
         transfer.socket.close()
     answered = "-"
@@ -249,7 +249,7 @@ if __name__ == "__main__":
         servers(wanted[0] == "tunnel")
         rows.append(run(wanted[0]))
     else:
-        # A process each: the servers of one pattern must not be slowed down by those of another.
+        # Each pattern has its own process: its servers must not be slowed down by those of another pattern.
         for pattern in wanted:
             done = subprocess.run([sys.executable, __file__, pattern], capture_output=True, text=True)
             lines = done.stdout.splitlines()

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""attache, Envoy, HAProxy and nginx at the same jobs, side by side in one run.
+"""attache, Envoy, HAProxy and nginx with the same jobs, side by side in one run.
 
     cargo xtask compare [--quick] [--rows REGEX] [--rounds N] [--seconds S] [--out FOLDER]
 
-One worker each, one upstream, one load tool at a time; the proxies on one core, load and upstream on another; rounds
-interleaved. CPU time is the proxy's own, of all its threads, from /proc (schedstat): wall time lies on shared machines, the ratio of
-CPU times within one run does not.
+Each proxy has one worker; there is one upstream and one load tool at a time. The proxies run on one core, load and upstream on another.
+The rounds are interleaved. CPU time is that of all threads of the proxy, from /proc (schedstat): wall time is misleading on shared
+machines, and the ratio of CPU times within one run is not.
 """
 import argparse
 import dataclasses
@@ -28,12 +28,12 @@ from processes import PROXY_CORE, Process, require_free
 from proxies import Attache, Envoy, HAProxy, Job, Nginx
 
 FIRST_PORT = 18300
-#: From a proxy's port to that of the other one of a pair.
+#: The difference between the ports of the two proxies of a pair.
 FAR = 300
 
 
 class Lane:
-    """One proxy at one row."""
+    """One proxy in one row."""
 
     def __init__(self, processes, port):
         self.processes, self.port = processes, port
@@ -53,7 +53,7 @@ class Lane:
 
 def start(folder, proxy, job, port, pki, inside=None):
     command, files = proxy.command(job, port, pki)
-    # More workers than one go where the kernel likes, next to the load.
+    # If there are several workers, the kernel chooses their cores, which they share with the load.
     core = PROXY_CORE if job.workers == 1 else None
     if inside:
         process = Process(folder, f"{proxy.name}-{port}", inside.run(command), files, core, namespaces.PROXY_GROUP)
@@ -78,7 +78,7 @@ def measure(row, proxies, folder, pki, tools, options, port):
                 inside = tools["namespaces"][here] = namespaces.Namespace(offset)
                 inside.redirect(options.attache)
             if job.pair:
-                # The other one's side: it takes the call and goes on to the server.
+                # The other proxy of the pair: it accepts the call and passes it on to the server.
                 far = here + FAR
                 lane.processes.append(start(folder, proxy, Job("https", "http", client_certificate=True), far, pki))
                 job = dataclasses.replace(job, to=far)
@@ -102,13 +102,13 @@ def measure(row, proxies, folder, pki, tools, options, port):
 
 
 def idle(proxies, folder, pki, tools, port, connections):
-    """Memory after the start, what each idle connection adds, and from start to the first answer, in ms."""
+    """Memory after the start, the memory that each idle connection adds, and the time from the start to the first response, in ms."""
     found = {}
     for offset, proxy in enumerate(proxies):
         began = time.monotonic()
         process = start(folder, proxy, Job("http", "http"), port + offset, pki)
         ready = (time.monotonic() - began) * 1000
-        # What only the start needed is given back after a second.
+        # Memory that only the start needed is released after a second.
         time.sleep(3)
         resident, empty = process.memory_kib("VmRSS"), process.memory_kib("RssAnon")
         holder = subprocess.Popen([tools["load"], "idle", f"127.0.0.1:{port + offset}", "--connections", str(connections), "--request"],
@@ -116,9 +116,9 @@ def idle(proxies, folder, pki, tools, port, connections):
         said = holder.stdout.readline().strip()
         if said != "open":
             raise SystemExit(f"{proxy.name} does not hold {connections} connections: {said}")
-        # Those that give memory back do so after a while.
+        # Proxies that release memory do so after a while.
         time.sleep(5)
-        # Pages of the program's file come and go; a connection has none of them.
+        # The number of resident pages of the program's file varies; a connection needs none of them.
         full = process.memory_kib("RssAnon")
         holder.kill()
         holder.wait()
@@ -128,7 +128,7 @@ def idle(proxies, folder, pki, tools, port, connections):
 
 
 def raise_descriptors():
-    """As many file descriptors as 10,000 connections need on both sides, or as many as may be had."""
+    """Raises the limit of file descriptors to what 10,000 connections need on both sides, or to the highest allowed value."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limit in (60000, hard):
         try:
@@ -149,7 +149,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, help="write results.md and results.svg there")
     parser.add_argument("--attache", required=True, help="the program that is measured")
     parser.add_argument("--load", required=True, help="the attache-load program")
-    parser.add_argument("--train", action="store_true", help="attache alone, each row once: the traffic that a profile is made of")
+    parser.add_argument("--train", action="store_true", help="only attache, each row once: the traffic for a profile")
     parser.add_argument("--envoy", help="the envoy program; without it Envoy is left out")
     options = parser.parse_args()
     # By default the signal ends this process at once, and leaves what it started behind.

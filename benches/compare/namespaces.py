@@ -1,15 +1,15 @@
-"""A network namespace for each proxy of the transparent row: what is called from inside of it is redirected to the proxy there."""
+"""A network namespace for each proxy of the transparent row: calls from inside it are redirected to the proxy there."""
 import os
 import subprocess
 
 #: The group whose own connections are not redirected.
 PROXY_GROUP = 1337
-#: Where proxies take redirected connections, and the upstream's port.
+#: The port where proxies accept redirected connections, and the upstream's port.
 REDIRECTED, UPSTREAM = 15001, 18187
 
 
 class Namespace:
-    """Joined with the namespace of the upstream by a pair of virtual interfaces; gone with `close`."""
+    """A namespace that a pair of virtual interfaces connects to the upstream's; `close` removes it."""
 
     def __init__(self, lane):
         self.name, self.link = f"attache-bench-{lane}", f"attache-b{lane}"

@@ -11,7 +11,7 @@ PROXY_CORE, LOAD_CORE = 0, 1
 
 
 def on_core(core, group=None):
-    """For `preexec_fn`: the core, where it is named and there, else wherever the kernel likes; and as this group."""
+    """For `preexec_fn`: pins the process to the core, if it is named and exists, and sets this group."""
     def pin():
         if core is not None and core in os.sched_getaffinity(0):
             os.sched_setaffinity(0, {core})
@@ -21,7 +21,7 @@ def on_core(core, group=None):
 
 
 def require_free(*ports):
-    """Nothing listens there yet: a server that a cut run left over would be measured in place of ours."""
+    """Checks that nothing listens there yet: otherwise a server that an interrupted run left behind would be measured instead of ours."""
     for port in ports:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -44,13 +44,13 @@ class Process:
         )
 
     def pids(self):
-        """Its own id and those of its children: nginx works in one."""
+        """Its own id and those of its children: nginx does its work in a child."""
         pid = self.process.pid
         children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [pid] + [int(child) for child in children]
 
     def cpu_ns(self):
-        """CPU time of all its threads, user and system, from the scheduler's own account."""
+        """CPU time of all its threads, user and system, from the scheduler's own statistics."""
         total = 0
         for pid in self.pids():
             for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
@@ -58,7 +58,7 @@ class Process:
         return total
 
     def memory_kib(self, what):
-        """Of all its processes: `VmRSS`, or `RssAnon`, behind which no file stands (proc(5))."""
+        """The memory of all its processes: `VmRSS`, or `RssAnon`, the part without files (proc(5))."""
         total = 0
         for pid in self.pids():
             status = pathlib.Path(f"/proc/{pid}/status").read_text()

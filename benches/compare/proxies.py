@@ -1,10 +1,10 @@
 """The same job written for each proxy.
 
-A job says what comes in (`front`: http, https, h2c, h2, tcp), what goes out (`back`: http, https, h2c, tcp, and mtls) and to how many endpoints and
-routes. A proxy that can't do a job gives no config for it and is left out of that row. Each is set to one worker, no log, connections kept on
-both sides, certificates verified; everything else is its default, so attache runs with metrics, breaker, retries and ejection on.
-Where a job has an access log, each writes one line with its usual fields for each request to a file: HAProxy by its output, which has no other
-way to a file; nginx gathers lines for at most a second, attache for 20 ms.
+A job gives the client's protocol (`front`: http, https, h2c, h2, tcp), the upstream's (`back`: http, https, h2c, tcp, and mtls), and the number of
+endpoints and routes. A proxy that can't do a job has no config for it and is left out of that row. Each proxy has one worker, no log, kept connections
+on both sides, and verified certificates; everything else is its default, so attache runs with metrics, breaker, retries and ejection.
+If a job has an access log, each proxy writes one line with its usual fields for each request to a file: HAProxy through its standard output,
+because it can't write to a file; nginx collects lines for at most a second, attache for 20 ms.
 """
 import dataclasses
 import json
@@ -21,18 +21,18 @@ class Job:
     access_log: bool = False
     client_certificate: bool = False
     workers: int = 1
-    #: The upstream's port, where it is not that of `back`.
+    #: The upstream's port, if it is not that of `back`.
     to: int = 0
-    #: Two of a kind, mutual TLS between them: what a call costs from pod to pod.
+    #: Two proxies of the same kind with mutual TLS between them: the cost of a call from pod to pod.
     pair: bool = False
-    #: What is called is redirected to the proxy, which goes on to where it was meant.
+    #: Calls are redirected to the proxy, which passes them on to their original destination.
     transparent: bool = False
 
 
 class Ports:
-    """The upstreams' ports; the proxies' are handed out."""
+    """The upstreams' ports; those of the proxies are assigned."""
     HTTP, HTTPS, MTLS, ECHO, SOURCE, GRPC = 18180, 18181, 18182, 18183, 18184, 18185
-    #: Behind this many ports the same HTTP upstream listens.
+    #: The same HTTP upstream listens on this many ports.
     MANY = 19000
 
     @classmethod

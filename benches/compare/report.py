@@ -14,7 +14,7 @@ COLOURS = {"attache": "#0f766e", "HAProxy": "#64748b", "nginx": "#94a3b8", "Envo
 
 @dataclasses.dataclass
 class Line:
-    """A row's medians by proxy: CPU microseconds for a unit, units a second, latencies in ms."""
+    """The medians of a row by proxy: CPU microseconds per unit, units per second, latencies in ms."""
     title: str
     unit: str
     cost: dict
@@ -94,7 +94,7 @@ def page(lines, memory, held, options, names):
 
 
 def plot(lines):
-    """CPU cost as bars, each row scaled to its most expensive proxy. Readable on light and dark pages."""
+    """The CPU cost as bars; each row is scaled to its most expensive proxy. Readable on light and dark pages."""
     bar, gap, left, wide = 12, 26, 300, 420
     names = sorted({name for line in lines for name in line.cost}, key=list(COLOURS).index)
     height = 40 + sum(len(line.cost) * bar + gap for line in lines)

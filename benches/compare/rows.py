@@ -1,4 +1,4 @@
-"""The rows of the table: a job, the load that is put on it, and what is counted."""
+"""The rows of the table: a job, its load, and what is counted."""
 import dataclasses
 import pathlib
 import re
@@ -13,7 +13,7 @@ from proxies import Job, Ports, hosts
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What one round did: so many units of work, and its latencies in milliseconds where they were taken."""
+    """The result of one round: the units of work, and the latencies in milliseconds if they were measured."""
     done: float
     p50: typing.Optional[float] = None
     p99: typing.Optional[float] = None
@@ -31,7 +31,7 @@ class Row:
 
 
 def run(command, seconds):
-    """A load tool on its core; its output, or the end of the comparison with it."""
+    """Runs a load tool on its core and returns its output. If it fails, the comparison ends."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds * 4 + 60, preexec_fn=on_core(LOAD_CORE))
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-1500:]}{done.stderr[-1500:]}")
@@ -79,7 +79,7 @@ def h2load(connections, streams, scheme="http", h1=False):
 
 
 def handshakes(port, seconds, _):
-    """Each connection is new, carries one request and ends; nothing is resumed."""
+    """Every request has a new connection; no TLS session is resumed."""
     count = max(200, round(300 * seconds))
     out = run(["h2load", "-t1", "--h1", f"-c{count}", f"-n{count}", f"--rate={max(50, count // max(1, round(seconds)))}",
                f"https://127.0.0.1:{port}/"], seconds)
@@ -142,7 +142,7 @@ ROWS = [
 
 
 def direct(row):
-    """Where the same load goes without a proxy, for the rows that show latency."""
+    """The port that the same load uses without a proxy, for the rows that show latency."""
     return Ports.HTTP if row.job == Job("http", "http") else None
 
 

@@ -7,7 +7,7 @@ from proxies import Ports
 
 
 def make_pki(folder):
-    """An authority, a server's and a client's certificate: PEM files by name. `NAME.pem` is what HAProxy wants, both in one."""
+    """An authority, and certificates of a server and a client: PEM files by name. `NAME.pem` has the certificate and the key in one file, as HAProxy needs it."""
     def openssl(*arguments):
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
     openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",

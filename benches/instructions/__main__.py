@@ -1,14 +1,15 @@
-"""User-space instructions and allocations of one call through attache, HAProxy and nginx, counted by callgrind: the same on a busy machine.
+"""Counts user-space instructions and allocations of one call through attache, HAProxy and nginx by callgrind; the result is the same on a busy machine.
 
     python3 benches/instructions --attache target/release/attache [--peers attache,haproxy,nginx] [--rows plain,log,routes,named,tls-up,tls-in,h2c,h2-in,rule,token,external] [--time]
 
-Each peer runs alone under valgrind, with one worker and every default on. Eight kept connections send a GET with nine usual
-fields in lockstep and read an answer of 1 KiB; over HTTP/2 h2load sends the same on eight streams of each. The difference between a run of `calls` and one of three times as many is what the calls cost;
-the start and the end of the process drop out. An allocation is a call of the allocator from outside of it.
+Each proxy runs alone under valgrind, with one worker and all defaults. Eight kept connections send a GET with nine usual
+fields in lockstep and read a response of 1 KiB; over HTTP/2, h2load sends the same on eight streams of each. The cost of the calls is the
+difference between a run of `calls` and one of three times as many; so the start and the end of the process don't count. An allocation is a
+call of the allocator from outside it.
 
-With `--time` the peers run without valgrind, all at once, and the rows take turns: `--rounds` times `calls` calls of each. The table
-has the median of the proxy's CPU time for a call in microseconds (`/proc/PID/task/*/schedstat`), user code and kernel together, and the
-median of its ratio to the first row of the same round. Compare the figures of one table only.
+With `--time` the proxies run without valgrind, all at once, and the rows take turns: `--rounds` times `calls` calls of each. The table
+has the median of the proxy's CPU time per call in microseconds (`/proc/PID/task/*/schedstat`), for user code and kernel together, and the
+median of its ratio to the first row of the same round. Compare only figures of the same table.
 """
 
 import argparse
@@ -52,14 +53,14 @@ ROWS = {
     "token": "HTTP/1.1 with a token (JWT)",
     "external": "HTTP/1.1 with an authorizer that is asked by HTTP",
 }
-#: The scheme of the rows that h2load asks.
+#: The scheme of the rows that h2load calls.
 HTTP2 = {"h2c": "http", "h2-in": "https"}
 #: nginx has no HTTP/2 towards upstreams; authorization is compared with the calls of the first row alone.
 CANNOT = {("nginx", "h2c")} | {(peer, row) for peer in ("haproxy", "nginx") for row in ("named", "rule", "token", "external")}
 
 
 def read_right_answer(connection):
-    """Reads one answer, and insists that it is the right one."""
+    """Reads one response and checks that it is the right one."""
     head, body = read_answer(connection)
     if not head.startswith(b"HTTP/1.1 200") or len(body) != BODY:
         raise SystemExit(f"a wrong answer: {head!r}")
@@ -76,7 +77,7 @@ def talk_http2(port, calls, connections, scheme):
 
 
 def talk(port, calls, connections, encrypted, request):
-    """Makes the calls, all connections in step."""
+    """Makes the calls on all connections in lockstep."""
     context = ssl._create_unverified_context()
     opened = []
     for _ in range(connections):
@@ -117,14 +118,14 @@ def cpu_us(process):
 
 
 def take_times(names, options, folder, ports):
-    """Prints the CPU time of a call of each row through each peer; the rows take turns."""
+    """Prints the CPU time of a call of each row through each proxy; the rows take turns."""
     lanes, processes, names_of_rows = {}, {}, options.rows.split(",")
     try:
         for row in names_of_rows:
             for peer in names:
                 if (peer, row) in CANNOT:
                     continue
-                # One process has every row but those that change its whole config.
+                # One process has all rows except those that change its whole config.
                 kind = (peer, row if row in ("log", "routes") else "")
                 if kind not in processes:
                     own = folder / "-".join(("own", *kind))

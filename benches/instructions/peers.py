@@ -1,4 +1,4 @@
-"""The proxies that are counted and their upstream: one worker each, with what each has by default for keeping connections."""
+"""The counted proxies and their upstream: one worker each, with each proxy's defaults for kept connections."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ def ports():
 
 
 def certificates(folder):
-    """A throw-away authority, and a certificate for the upstream and for the proxies."""
+    """A temporary authority, and a certificate for the upstream and for the proxies."""
 
     def openssl(*arguments):
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
@@ -32,7 +32,7 @@ def certificates(folder):
 
 
 def upstream(folder, ports):
-    """nginx with an answer of 1 KiB, over plaintext, TLS and HTTP/2 without TLS."""
+    """nginx with a response of 1 KiB, over plaintext, TLS and HTTP/2 without TLS."""
     config = folder / "upstream.conf"
     temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in ["proxy", "fastcgi", "uwsgi", "scgi"])
     config.write_text(f"""
@@ -56,7 +56,7 @@ def host(row, ports):
 
 
 def command(peer, row, attache, folder, ports):
-    """Writes the proxy's config; the command that runs it. Only the row of many hosts has them, since no process is the faster for them."""
+    """Writes the proxy's config and returns the command that runs it. Only the row with many hosts has these hosts in its config, because they make no process faster."""
     hosts = HOSTS if row == "routes" else HOSTS[:1]
     if peer == "attache":
         return _attache(attache, folder, ports, hosts, row == "log")
@@ -64,7 +64,7 @@ def command(peer, row, attache, folder, ports):
 
 
 def token(folder):
-    """A key set, and a token that a key of it has signed."""
+    """A key set, and a token that is signed with one of its keys."""
     b64 = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=").decode()
     openssl = lambda *arguments: subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True).stdout
     if not (folder / "token").exists():

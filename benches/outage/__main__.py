@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What a caller sees while endpoints are dead or restarted, beside nginx, HAProxy and Envoy.
+"""Shows what a caller sees while endpoints are dead or restarted, compared with nginx, HAProxy and Envoy.
 
     python3 benches/outage dead [PROXY …]       n of 10 endpoints dead, by kind, protocol and method
     python3 benches/outage restart [PROXY …]    10 endpoints restarted in place, one after the other, under load
     python3 benches/outage rolling [PROXY …]    10 pods replaced by ten others, one after the other, with DNS behind by LAG seconds (5)
 
-ATTACHE and ENVOY name the binaries. KINDS (`refused,black-holed,TLS-broken`), WAYS (`drain,close,kill,moved,moved-mTLS`) and PROTOCOLS (`http1 GET,opaque`) name some of each. TRACE is a folder
-for the logs. Wants Linux, root (it makes a network namespace of its own) and Python's h2; other proxies where they are asked for.
+ATTACHE and ENVOY name the binaries. KINDS (`refused,black-holed,TLS-broken`), WAYS (`drain,close,kill,moved,moved-mTLS`) and PROTOCOLS (`http1 GET,opaque`) select some of each. TRACE is a folder
+for the logs. It needs Linux, root (it makes a network namespace of its own) and Python's h2, and the other proxies if they are named.
 """
 import asyncio, os, sys
 
@@ -88,7 +88,7 @@ async def dead(proxies):
 
 
 async def under_load(proxy, protocol, secure, named, work):
-    """The callers' tally while `work` runs: 20 of them, 15 calls a second each."""
+    """The counts of 20 callers, each with 15 calls a second, while `work` runs."""
     process, over = start(proxy, protocol, secure, named), asyncio.Event()
     if not await until_listening(process):
         return "did not start"
@@ -110,11 +110,11 @@ async def under_load(proxy, protocol, secure, named, work):
 
 
 async def end(pod, way, protocol):
-    """Ends a pod in that way."""
+    """Ends a pod in this way."""
     if way == "drain":
         pod.drain()
         await asyncio.sleep(.3)
-        # Streams and WebSockets are waited for, as a pod does within its grace period.
+        # It waits for streams and WebSockets, as a pod does within its grace period.
         for _ in range(100 if is_stream(protocol) else 0):
             if not pod.open:
                 break
@@ -137,7 +137,7 @@ async def restart(proxies):
                     for host in HOSTS:
                         await asyncio.sleep(.4)
                         await end(pods[host], way, protocol)
-                        # The address answers nothing until the pod is back, and is named all the while.
+                        # The address does not answer until the pod is back, and DNS names it all the time.
                         await asyncio.sleep(.4)
                         pods[host] = await Pod(host, protocol == "opaque").start()
                 row.append(await under_load(proxy, protocol, False, False, work))
@@ -149,7 +149,7 @@ async def restart(proxies):
 
 async def rolling(proxies):
     lag = float(os.environ.get("LAG", "5"))
-    # Fewer than half of the names that DNS has are of pods that are gone.
+    # Fewer than half of the addresses in DNS belong to pods that have ended.
     pause = max(1.4, lag / 5)
     header("way", "protocol", *[f"{proxy}: failed calls" for proxy in proxies])
     for way in some("WAYS", ["drain", "close", "kill", "moved", "moved-mTLS"]):

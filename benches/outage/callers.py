@@ -1,4 +1,4 @@
-"""The callers of the tables: each has one connection, which it opens anew where the proxy has closed it, and says of each call what it saw."""
+"""The callers of the tables. Each has one connection, opens a new one if the proxy has closed it, and reports the result of each call."""
 import asyncio, re
 
 import h2.config, h2.connection, h2.events, h2.exceptions
@@ -6,7 +6,7 @@ import h2.config, h2.connection, h2.events, h2.exceptions
 from pods import GAP, MESSAGES
 
 LISTEN = 9000
-# By name: what is asked, and whether a call needs a connection of its own.
+# By name: what is sent, and whether a call needs a connection of its own.
 PROTOCOLS = ("http1 GET", "http1 POST", "http2 GET", "http2 POST", "grpc POST", "grpc stream", "websocket", "opaque", "connect")
 
 
@@ -58,7 +58,7 @@ class Caller:
         return "ok" if body == b"ok" else "another service"
 
     async def websocket(self):
-        """Messages that come back, for a second; then a close."""
+        """Sends messages and reads their echo for a second; then closes."""
         self.writer.write(b"GET / HTTP/1.1\r\nhost: svc\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
                           b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
         head = await self.reader.readuntil(b"\r\n\r\n")

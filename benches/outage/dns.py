@@ -1,4 +1,4 @@
-"""A DNS server of one name, whose addresses are those of some seconds ago."""
+"""A DNS server for one name. It returns the addresses that the name had some seconds ago."""
 import asyncio, socket, struct
 
 
@@ -14,7 +14,7 @@ class Zone(asyncio.DatagramProtocol):
         self.transport.close()
 
     def later(self, seconds, gone, new):
-        """From then on the name has one address in place of another."""
+        """From then on the name has one address instead of another."""
         def change():
             self.hosts = [new if host == gone else host for host in self.hosts]
         asyncio.get_running_loop().call_later(seconds, change)

@@ -1,4 +1,4 @@
-"""The pods of the tables: HTTP/1, WebSocket, HTTP/2 and gRPC, or bytes that come back; and how they end."""
+"""The pods of the tables: they serve HTTP/1, WebSocket, HTTP/2 and gRPC, or echo bytes; and the ways in which they end."""
 import asyncio, base64, hashlib, re, socket, ssl, subprocess, tempfile
 
 import h2.config, h2.connection, h2.events, h2.exceptions, hyperframe.frame
@@ -6,12 +6,12 @@ import h2.config, h2.connection, h2.events, h2.exceptions, hyperframe.frame
 DIR = tempfile.mkdtemp()
 HOSTS = [f"127.0.1.{n}" for n in range(1, 11)]
 PORT = 8000
-# What a stream and a WebSocket carry: one message each tenth of a second.
+# A stream and a WebSocket carry one message each tenth of a second.
 MESSAGES, GAP = 10, .1
 
 
 def certificates():
-    """Two authorities that know nothing of each other. A server's certificate of each, another service's and our own of the good one."""
+    """Two independent authorities. Each has a server certificate; the good one also has certificates for another service and for ourselves."""
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     for authority in ("good", "bad"):
         subprocess.run(["openssl", "req", "-x509", *key, "-keyout", f"{DIR}/{authority}-ca.key", "-out", f"{DIR}/{authority}-ca.pem", "-days", "9",
@@ -51,7 +51,7 @@ def black_hole(host):
 
 
 class Pod:
-    """One server process's worth of connections. `echo`: whatever bytes come go back. `other`: it is another service, whose answers are wrong."""
+    """The connections of one server process. `echo`: it sends all bytes back. `other`: it is another service, whose responses are wrong."""
     def __init__(self, host, echo=False, context=None, other=False):
         self.host, self.echo, self.context, self.other = host, echo, context, other
         self.draining, self.open, self.goaways = False, set(), []
@@ -61,14 +61,14 @@ class Pod:
         return self
 
     def drain(self):
-        """As at SIGTERM: it says `connection: close` and GOAWAY (with the last stream that it works on), and no longer listens."""
+        """As after SIGTERM: it sends `connection: close` and GOAWAY (with the last stream that it processes), and no longer listens."""
         self.draining = True
         self.server.close()
         for goaway in list(self.goaways):
             goaway()
 
     def end(self, reset=False):
-        """As when its process exits: connections are closed, or reset."""
+        """As when its process exits: connections are closed or reset."""
         self.server.close()
         for writer in list(self.open):
             writer.transport.abort() if reset else writer.close()

@@ -1,4 +1,4 @@
-"""The proxies of the tables, each with its defaults, in front of ten addresses or of one name in DNS.
+"""The proxies of the tables, each with its defaults, in front of ten addresses or one DNS name.
 
 attache as `attache run` has it. nginx and HAProxy with an upstream of ten servers; HAProxy with `option redispatch` and `retries 3`. Envoy as a sidecar of Istio has it: two retries
 on `connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes` (503) and on `reset-before-request`, on another host each, and no outlier detection.
@@ -10,7 +10,7 @@ from pods import DIR, HOSTS, PORT
 
 ATTACHE, ENVOY = os.environ.get("ATTACHE", "target/release/attache"), os.environ.get("ENVOY", "envoy")
 METRICS, ADMIN, DNS = 9002, 9003, 5353
-# A folder for attache's log, its access log of failures among it.
+# A folder for attache's log and its access log of failures.
 TRACE = os.environ.get("TRACE")
 NAME = "svc.test"
 
@@ -20,7 +20,7 @@ def present():
 
 
 def can(proxy, protocol, secure=False, named=False):
-    """Whether the proxy carries it, as it is set up here."""
+    """Whether the proxy supports it in the setup used here."""
     kind = protocol.split()[0]
     if proxy == "nginx":
         return kind == "http1" and not named
@@ -33,7 +33,7 @@ def attache(protocol, secure, named):
     kind = protocol.split()[0]
     scheme = ("tls" if secure else "tcp") if kind in ("opaque", "connect") else "https" if secure else "http" if kind in ("http1", "websocket") else "h2c"
     addresses = ", ".join(f'"{scheme}://{host}:{PORT}"' for host in ([NAME] if named else HOSTS))
-    # HTTP/1 rows are HTTP/1 to the pods, too, where ALPN would choose.
+    # HTTP/1 rows use HTTP/1 to the pods too, where ALPN would choose otherwise.
     spoken = ", protocol: http1" if secure and kind in ("http1", "websocket") else ""
     trust = f", tls: {{ ca: {DIR}/good-ca.pem, name: svc, certificate: {DIR}/client.pem, key: {DIR}/client.key }}" if secure else ""
     route = "routes: [{ match: { methods: CONNECT }, to: svc }]" if kind == "connect" else "to: svc"
@@ -102,7 +102,7 @@ def envoy(protocol, secure, named):
 
 
 def start(proxy, protocol, secure=False, named=False):
-    """Starts it in front of the ten addresses, or of the name."""
+    """Starts it in front of the ten addresses or the name."""
     text = nginx(secure) if proxy == "nginx" else {"attache": attache, "haproxy": haproxy, "envoy": envoy}[proxy](protocol, secure, named)
     path = f"{DIR}/{proxy}.{'json' if proxy == 'envoy' else 'conf'}"
     open(path, "w").write(text)
@@ -127,13 +127,13 @@ async def until_listening(process):
 
 
 def stop(proxy, process):
-    """attache would drain its tunnels first; nginx's workers would outlive a kill."""
+    """Ends the proxy at once: attache would drain its tunnels first, and nginx's workers would outlive a kill of their master."""
     process.terminate() if proxy == "nginx" else process.kill()
     process.wait()
 
 
 def connection_failures():
-    """attache's, of all workers; `?` where it has ended."""
+    """The value of attache over all workers; `?` if attache has ended."""
     try:
         page = urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=2).read().decode()
     except OSError:
