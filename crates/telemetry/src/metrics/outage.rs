@@ -3,11 +3,11 @@
 //! Rule: of the calls of the last seconds, such a share has failed that callers notice it; if there were no calls, those of the last
 //! minutes count. An upstream with little traffic could hide behind its past: one call a minute fails after thousands succeeded. So the
 //! last calls are also an outage if none of them succeeded, and if there are [`IN_A_ROW`] of them or the last success is [`LONG_AGO`]. A
-//! client that waited and left without a response has seen a failure too ([`MIN_CLIENT_WAIT`](super::counts::MIN_CLIENT_WAIT)). It may also have had its
-//! own reason to leave. So such clients are an outage only if there are [`MIN_HANGING_CLIENTS`] of them (one, if no call was served), and
-//! if they and the failed calls are half of all calls. If responses often take that long (long polls), clients leave often, and only the
-//! last minutes count. There is also an outage, although the service does not fail, if the upstream answers every call with a 4xx
-//! ([`client_errors`](super::client_errors)), if attache refuses every call, or if every client leaves before there is a response.
+//! client that waited and left without a response has seen a failure too ([`MIN_CLIENT_WAIT`](super::counts::MIN_CLIENT_WAIT)). It may also
+//! have had its own reason to leave. So such clients are an outage only if there are [`MIN_HANGING_CLIENTS`] of them (one, if no call was
+//! served), and if they and the failed calls are half of all calls. If responses often take that long (long polls), clients leave often,
+//! and only the last minutes count. There is also an outage, although the service does not fail, if the upstream answers every call with a
+//! 4xx ([`client_errors`](super::client_errors)), if attache refuses every call, or if every client leaves before there is a response.
 
 use std::time::Duration;
 
