@@ -19,7 +19,7 @@ thread_local! {
     static SPENT: RefCell<HashMap<IpAddr, TokenBucket>> = RefCell::default();
 }
 
-/// A client of one of its connections.
+/// The client of one connection; its address is charged for all of its connections together.
 #[derive(Debug)]
 pub(crate) struct Client {
     address: Option<IpAddr>,
