@@ -287,7 +287,7 @@ mod tests {
         std::os::unix::fs::symlink("/bin/true", &program).unwrap();
         assert!(folder.program().is_err(), "a link leads elsewhere");
         folder.note(&Err("why".into()));
-        assert_eq!(folder.program(), Ok(None), "put aside");
+        assert_eq!(folder.program(), Ok(None), "the file was renamed");
         assert_eq!(folder.outcome().unwrap(), "failed why\n");
         assert!(Folder::new(Path::new("/no/such/folder")).unwrap_err().contains("/no/such/folder"));
     }

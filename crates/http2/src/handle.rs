@@ -93,7 +93,7 @@ impl SendStream {
         Poll::Pending
     }
 
-    /// How many of `wanted` bytes (at least one) may be sent now. Pending as long as the answer is none.
+    /// How many of `wanted` bytes (at least one) may be sent now. Pending as long as none may be sent.
     ///
     /// # Errors
     /// The stream was broken off, its connection has ended, or its sending side has ended.
