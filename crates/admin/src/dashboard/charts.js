@@ -1,4 +1,5 @@
-// Small line charts over the last minutes or hour. Drawn anew at each step: 240 points cost nothing, and nothing is kept that could go wrong.
+// Small line charts of the last minutes or hour. Each step draws them from the beginning: 240 points cost little, and there is no state
+// that could become wrong.
 
 const NS = 'http://www.w3.org/2000/svg';
 const LEFT = 52, RIGHT = 40, TOP = 8, BOTTOM = 18, HEIGHT = 132;
@@ -10,14 +11,14 @@ const el = (name, attributes, text) => {
   return node;
 };
 
-// 0, and a round number above the highest value.
+// The axis goes from 0 to a round number above the highest value.
 const ceiling = (value) => {
   if (!(value > 0)) return 1;
   const step = 10 ** Math.floor(Math.log10(value));
   return [1, 1.5, 2, 3, 5, 7.5, 10].map((n) => n * step).find((n) => n >= value * 1.02) ?? 10 * step;
 };
 
-// A line is broken where there is no value.
+// The line has a gap where there is no value.
 const path = (points, x, y, at) => {
   let out = '', pen = false;
   points.forEach((point, index) => {
@@ -29,7 +30,7 @@ const path = (points, x, y, at) => {
   return out;
 };
 
-// `lines`: { at, className, name }; `area`: fills below the first line; `format` shows a value; `say` a point.
+// `lines`: { at, className, name }; `area` fills the space below the first line; `format` makes the text of a value, `say` that of a point.
 export class Chart {
   constructor(figure, { label, lines, area = false, format, say, top = null }) {
     Object.assign(this, { figure, label, lines, area, format, say, top, points: [], cursor: null });
@@ -85,7 +86,7 @@ export class Chart {
       const last = this.points.map(line.at).findLast((value) => value !== null && value !== undefined);
       if (line.name && last !== undefined) marks.push({ at: y(last) + 4, name: line.name });
     }
-    // Names beside the lines' ends, pushed apart where they would meet.
+    // The names stand beside the ends of the lines; they are moved apart where they would overlap.
     marks.sort((a, b) => a.at - b.at);
     marks.forEach((mark, index) => {
       if (index && mark.at < marks[index - 1].at + 12) mark.at = marks[index - 1].at + 12;
@@ -102,7 +103,7 @@ export class Chart {
 
 const ago = (seconds) => seconds < 5 ? 'now' : seconds < 90 ? `${seconds} s ago` : `${Math.round(seconds / 60)} min ago`;
 
-// A line without axes, for a row of a table.
+// A line without axes, for one row of a table.
 export const spark = (svg, points, at) => {
   const high = ceiling(Math.max(0, ...points.map(at)));
   const span = Math.max(1, points.length - 1);

@@ -1,11 +1,11 @@
-// The dashboard's life: ask, show, repeat. Whatever comes from a request (paths, hosts, details) reaches the page as text only.
+// The dashboard's loop: ask, show, repeat. What a request contains (paths, hosts, details) is put into the page as text only, never as HTML.
 
 import { Chart, spark } from '/charts.js';
 import { showCertificates, showClients, showEvents, showReloads } from '/history.js';
 import { millis, rate, percent, count, span, clock, make, set, keyed, row, cells, tag, stacked } from '/parts.js';
 
 const $ = (id) => document.getElementById(id);
-const SLOW = 5; // every so many steps the things that change rarely
+const SLOW = 5; // what changes rarely is fetched once in so many steps
 const STEP = 2000;
 
 // ---- reasons ----
@@ -14,7 +14,7 @@ let reasons = new Map();
 const openReason = (word) => {
   const reason = reasons.get(word);
   set($('reason-title'), word);
-  set($('reason-meaning'), reason?.meaning ?? 'This reason is not known here.');
+  set($('reason-meaning'), reason?.meaning ?? 'This version of the dashboard does not know this reason.');
   set($('reason-todo'), reason?.what_to_do ?? '');
   $('reason-page').href = `https://github.com/attache-proxy/attache/blob/main/docs/reasons.md#${encodeURIComponent(word)}`;
   set($('reason-facts'), reason ? `Answered with ${reason.status}. Envoy's flag: ${reason.envoy_flag}.` : '');
@@ -42,7 +42,7 @@ const charts = {
   success: new Chart($('chart-success'), {
     label: 'Success rate',
     format: (v) => `${+(v * 100).toFixed(1)}%`,
-    // From just below the worst: 99.9 % and 100 % are worlds apart.
+    // The axis begins just below the worst value: the difference between 99.9 % and 100 % must be visible.
     top: (values) => ({ low: Math.min(0.99, Math.max(0, Math.floor(Math.min(1, ...values) * 20 - 0.2) / 20)), high: 1 }),
     lines: [{ at: (p) => p[1] > 0 ? 1 - p[2] / p[1] : null }],
     say: (p) => p[1] > 0 ? `${percent(1 - p[2] / p[1])} succeeded` : 'no requests',
@@ -59,11 +59,11 @@ const charts = {
 
 // ---- sections ----
 
-// Callers see an outage: the server's word, which `attache status` has, too.
+// Callers see an outage: the server decides this, and `attache status` shows the same.
 const fails = (row) => Boolean(row?.outage);
-// Without numbers: what is announced again each second is heard by nobody.
+// The text has no numbers: it would change every second, and a screen reader would announce it each time.
 const outageOf = ({ failed, refused, client_errors: own }) => failed ? 'calls fail' : own ? 'every answer is a 4xx' : refused ? 'every call is refused' : 'clients leave before there is an answer';
-// By upstream; what reached none, by listener.
+// The outages of upstreams; if there are none, those of routes, and then those of listeners (for calls that reached no upstream).
 const outages = (stats) => {
   const said = (rows, key) => rows.filter(fails).map((row) => `${key} ${row[key]}: ${outageOf(row.outage)}`);
   const all = said(stats.upstreams, 'upstream');
@@ -71,7 +71,7 @@ const outages = (stats) => {
   return found.length ? found : said(stats.listeners, 'listener');
 };
 const MOST_SAID = 3;
-// Seconds in which a failure says something of now.
+// For so many seconds a failure counts as a current one.
 const LATELY = 300;
 const holds = (text, words) => words.every((word) => text.toLowerCase().includes(word));
 const wanted = (id) => $(id).value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -161,7 +161,7 @@ const facts = (upstream) => {
     list.push(['Waiting for one', used(upstream.limits.pending)]);
     const { retries } = upstream;
     const budget = retries.budget === null ? '' : `, budget ${Math.round(retries.budget * 100)} % or ${retries.floor_per_second}/s`;
-    list.push(['Retries', `${count(retries.begun)} begun, ${count(retries.succeeded)} saved it${budget}`]);
+    list.push(['Retries', `${count(retries.begun)} begun, ${count(retries.succeeded)} succeeded${budget}`]);
     if (retries.refused_by_budget) list.push(['Refused by the budget', count(retries.refused_by_budget)]);
     for (const dns of upstream.dns) {
       const outcome = dns.failure ? `${dns.failure.reason}: ${dns.failure.detail}` : `${dns.addresses} addresses`;
@@ -178,7 +178,7 @@ const showUpstreams = (all, stats) => {
   $('upstream-finder').hidden = all.length <= MANY;
   $('upstream-list').classList.toggle('many', all.length > MANY);
   const counts = new Map(stats.upstreams.map((row) => [row.upstream, row]));
-  // What fails first, and what is out next; the order of the config otherwise.
+  // Upstreams that fail come first, then those with unusable endpoints; otherwise the order is that of the config.
   const rank = (upstream) => fails(counts.get(upstream.name)) ? 0 : healthOf(upstream)[0] === 'bad' ? 1 : healthOf(upstream)[0] === 'warn' ? 2 : 3;
   const words = wanted('upstream-find');
   const upstreams = all.filter((upstream) => holds(upstream.name, words)).sort((a, b) => rank(a) - rank(b));
@@ -220,7 +220,7 @@ const showUpstreams = (all, stats) => {
   });
 };
 
-// Every attempt failed lately, whatever the health check says: as `attache status` judges it.
+// Every recent attempt failed, whatever the health check says. `attache status` uses the same rule.
 const failsInARow = ({ ejection, last_failure: last }) => ejection?.failures_in_a_row >= 3 && last && last.ago_seconds <= LATELY;
 const endpointState = (endpoint) => {
   if (endpoint.state === 'healthy' && failsInARow(endpoint)) return tag('bad', 'failing');
@@ -239,7 +239,7 @@ const lastFailure = (endpoint) => {
   return stacked(reason, [`${span(ago)} ago, ${count(endpoint.failures)} in all`, check].filter(Boolean).join('; '));
 };
 
-// What a shell sends again: every part quoted, so that a stranger's text stays text there, too.
+// A command that sends the request again from a shell. Every part is quoted, because the text comes from a client and must not be run.
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 const asCurl = (failure, listeners) => {
   const at = listeners.find((listener) => listener.name === failure.listener)?.bind[0] ?? 'localhost:15001';
@@ -257,7 +257,7 @@ const copyButton = (failure, listeners) => {
 };
 
 const GROUP = ['Whose', 'Cause', 'Now', '#In all', 'Last', 'The last one'];
-// A kind that was quiet for a while is not over where its upstream's callers still see an outage.
+// A kind of failure that has not occurred for a while is not over while callers of its upstream still see an outage.
 const showGroups = (groups, stats) => {
   $('groups').hidden = groups.length === 0;
   const inOutage = ({ upstream, listener, last_ago_seconds: ago }) => ago < LATELY
@@ -278,7 +278,7 @@ const showGroups = (groups, stats) => {
     const last = `${sample.method ?? sample.protocol} ${sample.host ?? ''}${sample.path ?? ''}`;
     if (node.dataset.last !== last + sample.detail) {
       node.dataset.last = last + sample.detail;
-      // What to do about a reason is behind its button.
+      // The button of the reason shows what to do.
       const todo = group.reason ? '' : group.what_to_do;
       node.children[5].replaceChildren(stacked(last, [[sample.endpoint, sample.detail].filter(Boolean).join(': '), todo].filter(Boolean).join('. ')));
     }
@@ -293,7 +293,7 @@ const showFailures = ({ failures: all, groups }, stats, listeners) => {
   const failures = all.filter((failure) => holds(text(failure), words));
   set($('failure-found'), words.length ? `${failures.length} of ${all.length}` : '');
   $('failures-empty').hidden = failures.length > 0;
-  // A second exchange of the same moment and path is one row more.
+  // A second exchange with the same time and path gets a row of its own.
   const seen = new Map();
   const key = (failure) => {
     const text = `${failure.time} ${failure.request_id} ${failure.path}`;
@@ -376,7 +376,7 @@ const step = async () => {
     }
     document.body.dataset.live = 'yes';
   } catch (error) {
-    trouble(`No answer from attache (${error.message}). What stands here is from before.`);
+    trouble(`No answer from attache (${error.message}). The page shows older values.`);
     $('state').dataset.text = '';
     $('state').replaceChildren(tag('bad', 'no answer'));
   }
@@ -403,7 +403,7 @@ const showExchange = (exchange) => {
   const item = make('li');
   if (exchange.dropped) {
     item.className = 'note';
-    set(item, `${exchange.dropped} more came faster than they could be shown`);
+    set(item, `${exchange.dropped} more requests came faster than they could be shown`);
     return item;
   }
   const bad = exchange.reason || exchange.status >= 500;
@@ -431,7 +431,7 @@ $('tap-form').addEventListener('submit', async (event) => {
   try {
     const answer = await fetch(`/tap?${filter.toString().replaceAll('+', '%20')}`, { signal: mine.signal });
     if (!answer.ok) throw new Error((await answer.text()).trim());
-    note('Following. Credentials are hidden; nothing is kept.');
+    note('Following. Credentials are hidden; nothing is stored.');
     const list = $('tap-lines');
     $('tap-panel').hidden = false;
     list.replaceChildren();

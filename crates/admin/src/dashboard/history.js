@@ -1,4 +1,5 @@
-// What happened: changes of state, reloads with what they changed, certificates, and who calls. Text of a stranger reaches the page as text only.
+// The history: changes of state, reloads and what they changed, certificates, and clients. Text from clients is put into the page as text
+// only, never as HTML.
 
 import { millis, count, span, clock, make, set, keyed, row, cells, tag, stacked } from '/parts.js';
 

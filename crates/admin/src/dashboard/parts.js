@@ -1,4 +1,4 @@
-// The words and the nodes that the page is made of. Text of a stranger reaches the page as text only.
+// Makes the texts and the nodes of the page. Text from clients is put into the page as text only, never as HTML.
 
 // ---- words ----
 
@@ -29,7 +29,7 @@ export const make = (name, className, text) => {
 };
 export const set = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 
-// Children by key: what stays keeps its focus, its selection and whether it is open.
+// Updates the children by key: a child that stays keeps its focus, its selection and whether it is open.
 export const keyed = (parent, items, key, create, update) => {
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   let last = null;
