@@ -1,5 +1,5 @@
-//! The commands of this repository: `cargo xtask test`, `conformance`, `lint`, `ci`, `setup`, `chaos`, `loom`, `compare`, `instructions`,
-//! `profile`.
+//! The commands of this repository: `cargo xtask test`, `conformance`, `lint`, `ci`, `setup`, `chaos`, `loom`, `mutants`, `compare`,
+//! `instructions`, `profile`.
 //!
 //! This program has no dependencies, so it builds in a second on a machine that has nothing yet.
 
@@ -106,6 +106,8 @@ cargo xtask COMMAND
           the soak, --fast the short form
   loom [MODEL...]
           models of the data that workers share, with every interleaving and memory order, up to LOOM_MAX_PREEMPTIONS (2); a part of `test`
+  mutants CRATE [WORD...]
+          small changes of a crate that its own tests don't see (`tests/mutants`); words choose its files by their paths
   compare [--quick] [--rows REGEX] [--out FOLDER]
           CPU, latency and memory compared with Envoy, HAProxy and nginx, which it installs; --quick takes two minutes
   arm64 [CRATE...]
@@ -127,6 +129,7 @@ fn main() -> ExitCode {
         "fuzz" => fuzz(),
         "chaos" => chaos(),
         "loom" => loom(&env::args().skip(2).collect::<Vec<_>>()),
+        "mutants" => mutants(),
         "compare" => measure::compare(),
         "arm64" => arm64(),
         "instructions" => measure::instructions(),
@@ -340,6 +343,12 @@ fn loom(wanted: &[String]) -> Result<(), String> {
         .arg(target)
         .arg("--")
         .args(wanted))
+}
+
+/// Small changes of a crate that its own tests don't see.
+fn mutants() -> Result<(), String> {
+    let program = ["run", "--locked", "--quiet", "--package", "attache-mutants", "--"];
+    run(cargo().args(program).args(env::args().skip(2)))
 }
 
 /// Runs unit tests on the other architecture that releases are made for.

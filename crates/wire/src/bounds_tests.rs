@@ -5,9 +5,15 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     Fault, Fields, Limits,
     body::{Decoder, Piece},
+    outbox::{Encoder, Outbox},
     path_and_query,
+    request::{self, Target},
     response::{self, Framing, MethodKind},
+    server::Reader,
+    write,
 };
+
+const LIMITS: Limits = Limits { line: 200, size: 200, count: 9 };
 
 fn head(fields: &str, size: usize, count: usize) -> Result<bool, Fault> {
     let bytes = format!("HTTP/1.1 200 OK\r\n{fields}");
@@ -90,4 +96,105 @@ fn a_query_that_the_uri_has_no_room_for_is_kept_beside_it() {
     // A query that was changed after it was read is written as it is now.
     let (_, raw) = path_and_query(b"/a?<").unwrap();
     assert_eq!(raw.unwrap().target(&"/a?b".parse().unwrap()), None);
+}
+
+#[test]
+fn behind_a_broken_chunk_nothing_is_read() {
+    let mut decoder = Decoder::from(Framing::Chunked);
+    assert!(decoder.decode(&mut BytesMut::from("x\r\n")).is_err());
+    assert!(decoder.decode(&mut BytesMut::from("0\r\n\r\n")).is_err());
+}
+
+#[test]
+fn a_piece_that_is_not_copied_is_written_whole_with_its_framing_in_steps_of_any_size() {
+    let data = Bytes::from(vec![b'x'; 5000]);
+    let whole = [b"1388\r\n", &data[..], b"\r\n0\r\n\r\n"].concat();
+    for step in [1, 2, 6, 4096, 5000, 5001, 5006, 6000] {
+        let (mut out, mut encoder) = (Outbox::default(), Encoder::Chunked);
+        out.body(&mut encoder, data.clone()).unwrap();
+        assert!(!out.has_room());
+        out.end(encoder, None).unwrap();
+        let mut written = Vec::new();
+        while !out.is_empty() {
+            let waiting: Vec<u8> = out.slices().iter().flat_map(|slice| slice.to_vec()).collect();
+            assert_eq!(waiting.len(), out.len());
+            let n = step.min(waiting.len());
+            written.extend_from_slice(&waiting[..n]);
+            out.advance(n);
+        }
+        assert_eq!(written, whole, "{step}");
+        assert!(out.has_room());
+    }
+}
+
+#[test]
+fn whether_another_message_follows_is_said_by_the_version_and_by_connection() {
+    for (version, fields, persists) in [
+        ("1.1", "", true),
+        ("1.1", "Connection: a, Close\r\n", false),
+        ("1.1", "Connection: close, keep-alive\r\n", false),
+        ("1.0", "", false),
+        ("1.0", "Connection: Keep-Alive\r\n", true),
+    ] {
+        let bytes = format!("GET / HTTP/{version}\r\nHost: h\r\n{fields}\r\n");
+        let head = request::read(&mut BytesMut::from(&*bytes), &LIMITS, Target::Strict).unwrap().unwrap().0;
+        assert_eq!(head.persists, persists, "{version} {fields}");
+        let answer = |framing: &str| {
+            let bytes = format!("HTTP/{version} 200 OK\r\n{framing}{fields}\r\n");
+            let read = response::read(&mut BytesMut::from(&*bytes), &LIMITS, MethodKind::Other);
+            read.unwrap().unwrap().0.persists
+        };
+        assert_eq!(answer("Content-Length: 1\r\n"), persists, "{version} {fields}");
+        assert!(!answer(""), "its body ends with the connection");
+    }
+}
+
+#[test]
+fn only_a_client_of_http_1_1_waits_for_100() {
+    for (version, expects) in [("1.1", true), ("1.0", false)] {
+        let bytes = format!("PUT / HTTP/{version}\r\nHost: h\r\nExpect: 100-continue\r\n\r\n");
+        let head = request::read(&mut BytesMut::from(&*bytes), &LIMITS, Target::Strict).unwrap().unwrap().0;
+        assert_eq!(head.expects, expects, "{version}");
+    }
+}
+
+#[test]
+fn only_options_may_ask_for_no_path() {
+    for (method, path) in [("OPTIONS", "*"), ("GET", "/")] {
+        let bytes = format!("{method} http://h HTTP/1.1\r\nHost: h\r\n\r\n");
+        let read = request::read(&mut BytesMut::from(&*bytes), &LIMITS, Target::Strict);
+        assert_eq!(read.unwrap().unwrap().1.uri.path(), path, "{method}");
+    }
+}
+
+#[test]
+fn a_method_may_have_64_bytes_and_a_length_18_digits() {
+    let asked = |method: usize, length: usize| {
+        let (method, length) = ("M".repeat(method), "0".repeat(length - 1) + "1");
+        let bytes = format!("{method} / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n");
+        request::read(&mut BytesMut::from(&*bytes), &LIMITS, Target::Strict).map(|read| read.is_some())
+    };
+    assert_eq!(asked(64, 18), Ok(true));
+    assert!(asked(65, 18).is_err() && asked(64, 19).is_err());
+}
+
+#[test]
+fn behind_a_refused_head_nothing_is_read() {
+    let good = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    for bad in ["GET / HTTP/1.1\r\n\r\n", "\r\n\r\n"] {
+        let mut reader = Reader::new(Target::Strict);
+        let refused = reader.head(&mut BytesMut::from(&*format!("{bad}{good}")), &LIMITS).map(drop);
+        assert!(refused.is_err(), "{bad:?}");
+        let again = reader.head(&mut BytesMut::from(good), &LIMITS).map(drop);
+        assert_eq!(again, refused, "{bad:?}");
+    }
+}
+
+#[test]
+fn what_is_left_of_connection_is_written_before_the_other_fields() {
+    let bytes = "GET /a HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    let (_, parts) = request::read(&mut BytesMut::from(bytes), &LIMITS, Target::Strict).unwrap().unwrap();
+    let mut out = BytesMut::new();
+    write::request(&mut out, &parts.method, b"/a", &parts.headers, Encoder::None);
+    assert_eq!(out, "GET /a HTTP/1.1\r\nConnection: upgrade\r\nHost: h\r\nUpgrade: x\r\n\r\n");
 }

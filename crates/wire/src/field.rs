@@ -144,6 +144,10 @@ fn end_of(bytes: &[u8]) -> Option<usize> {
 #[cold]
 fn unusual(bytes: &[u8], max_size: usize, max_count: usize, count: usize) -> Result<Option<Read<'_>>, Fault> {
     let Some(end) = memchr(b'\n', bytes) else { return Ok(None) };
+    // As `fields` says of a line whose end is not there yet: in pieces it is refused for the same reason.
+    if end > max_size + 2 {
+        return Err(TOO_LARGE);
+    }
     let line = bytes.get(..end).unwrap_or_default();
     let Some(line) = line.strip_suffix(b"\r") else { return Err(BARE_LF) };
     if count >= max_count {

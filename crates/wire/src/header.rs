@@ -334,6 +334,11 @@ mod tests {
             assert_eq!(usize::from(known.0), number);
             assert_eq!(known.to_header_name().as_str(), *text);
             assert_eq!(Known::of(text.to_ascii_uppercase().as_bytes()), Some(known));
+            for at in 0..text.len() {
+                let mut other = text.as_bytes().to_vec();
+                other[at] ^= 1;
+                assert_ne!(Known::of(&other), Some(known), "byte {at} of {text}");
+            }
         }
         for name in ["", "x", "hosts", "x-request-ie", "content-lengtH1", "host\r", "x\rrequest-id"] {
             assert_eq!(Known::of(name.as_bytes()), None, "{name}");

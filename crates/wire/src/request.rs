@@ -90,6 +90,10 @@ fn parse(bytes: &[u8], limits: &Limits, target: Target) -> Result<Option<(Head, 
     let Some(end) = memchr(b'\n', bytes) else {
         return if bytes.len() > limits.line + 2 { Err(TOO_LONG) } else { Ok(None) };
     };
+    // As above, where the end was not there yet: in pieces a line is refused for the same reason.
+    if end > limits.line + 2 {
+        return Err(TOO_LONG);
+    }
     let Some(line) = bytes.get(..end).and_then(|line| line.strip_suffix(b"\r")) else {
         return Err(BARE_LF);
     };

@@ -94,6 +94,9 @@ fn parse(bytes: &[u8], limits: &Limits, asked: MethodKind) -> Result<Option<(Hea
     let Some(end) = memchr(b'\n', bytes) else {
         return if bytes.len() > limits.line + 2 { Err(TOO_LONG) } else { Ok(None) };
     };
+    if end > limits.line + 2 {
+        return Err(TOO_LONG);
+    }
     let Some(line) = bytes.get(..end).and_then(|line| line.strip_suffix(b"\r")) else {
         return Err(BARE_LF);
     };

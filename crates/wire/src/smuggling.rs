@@ -214,6 +214,12 @@ fn corpus() -> Vec<(&'static str, Vec<u8>, Expect)> {
             Refused(0, Kind::LineTooLong),
         ),
         ("a long line without an end", format!("GET /{}", "a".repeat(200)), Refused(0, Kind::LineTooLong)),
+        ("a long line that ends in LF", format!("GET /{}\n", "a".repeat(200)), Refused(0, Kind::LineTooLong)),
+        (
+            "a large header that ends in LF",
+            one(&format!("X: {}\n", "a".repeat(400))),
+            Refused(0, Kind::FieldsTooLarge),
+        ),
         ("a large header", one(&format!("X: {}\r\n", "a".repeat(400))), Refused(0, Kind::FieldsTooLarge)),
         (
             "a header without an end",

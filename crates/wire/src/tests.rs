@@ -121,6 +121,10 @@ fn a_status_line_is_read_strictly_and_its_phrase_is_kept() {
         "HTTP/1.1 2000 OK",
         "SSH-2.0-x",
         "HTTP/1.1 099 X",
+        "HTTP/1.x 200 OK",
+        "HTTP/1.1 2x0 OK",
+        "HTTP/1.1 20x OK",
+        "HTTP/1.1 x00 OK",
     ] {
         assert!(read_response(&format!("{line}\r\n\r\n"), MethodKind::Other).is_err(), "{line}");
     }

@@ -39,8 +39,7 @@ pub(super) fn edit(
     let mut parts = request.uri.clone().into_parts();
     parts.path_and_query = Some(target);
     request.uri = Uri::from_parts(parts).map_err(|error| error.to_string())?;
-    // The query was changed.
-    request.raw_query = None;
+    // A raw query is written only for the query that it was read as (`RawQuery::target`).
     Ok(())
 }
 
@@ -95,6 +94,18 @@ mod tests {
             "/p?t=a%26b%252&ro%6Ce=u%3Bv"
         );
         assert_eq!(edited("?keep=%20", &[], &[]), "/p?keep=%20");
+    }
+
+    #[test]
+    fn of_a_query_as_the_client_sent_it_nothing_stays_that_was_changed() {
+        let (path, raw) = attache_wire::path_and_query(b"/p?role=admin&a=\"x\"").unwrap();
+        let mut head = RequestHead { uri: Uri::from(path), raw_query: raw, ..RequestHead::default() };
+        let written = |head: &RequestHead| {
+            head.raw_query.as_ref().and_then(|raw| raw.target(head.uri.path_and_query().unwrap()))
+        };
+        assert_eq!(written(&head).as_deref(), Some(&b"/p?role=admin&a=\"x\""[..]));
+        edit(&mut head, &[], &["role".to_owned()]).unwrap();
+        assert_eq!((written(&head), head.uri.query()), (None, Some("a=%22x%22")));
     }
 
     #[test]

@@ -110,18 +110,51 @@ fn is_of_words(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use attache_config::model::AccessConditions;
+
     use super::super::attack_tests::{Signers, provider};
     use super::*;
+    use crate::{conditions::Conditions, facts::Facts, networks::Networks};
 
     fn asked(claims: Value, name: &str, values: &[(ValuePattern, bool)]) -> Truth {
         asked_as(claims, name, values, ClaimForm::Any)
     }
 
     fn asked_as(claims: Value, name: &str, values: &[(ValuePattern, bool)], form: ClaimForm) -> Truth {
+        let wanted = ClaimCondition { name: name.into(), any: values.to_vec() };
+        of(claims).holds(&wanted, form)
+    }
+
+    fn of(claims: Value) -> Claims {
         let issuer = Arc::new(Issuer::new(provider(&Signers::new().set())).unwrap());
         let Value::Object(all) = claims else { panic!("claims are an object") };
-        let wanted = ClaimCondition { name: name.into(), any: values.to_vec() };
-        Claims { issuer, all }.holds(&wanted, form)
+        Claims { issuer, all }
+    }
+
+    #[test]
+    fn each_key_of_a_rule_takes_its_own_form_of_a_claim() {
+        let (client, request) = (attache_http::Client::default(), attache_wire::RequestHead::default());
+        let admin = vec![ClaimCondition {
+            name: "role".into(),
+            any: vec![(ValuePattern::Exact("admin".into()), false)],
+        }];
+        let any = AccessConditions { claims: admin.clone(), ..AccessConditions::default() };
+        let texts = AccessConditions { claim_texts: admin.clone(), ..AccessConditions::default() };
+        let items = AccessConditions { claim_items: admin, ..AccessConditions::default() };
+        for (claims, expected) in [
+            (serde_json::json!({ "role": "admin" }), [Truth::Yes, Truth::Yes, Truth::No]),
+            (serde_json::json!({ "role": ["admin", "user"] }), [Truth::Yes, Truth::No, Truth::Yes]),
+            (serde_json::json!({ "role": "not admin" }), [Truth::Unsure, Truth::No, Truth::No]),
+            (serde_json::json!({}), [Truth::No, Truth::No, Truth::No]),
+        ] {
+            let text = claims.to_string();
+            let claims = of(claims);
+            let facts = Facts::of_request(&request, &client).with_claims(Some(&claims));
+            let found =
+                [&any, &texts, &items].map(|config| Conditions::new(config).all(&facts, &Networks::new(&[])));
+            assert_eq!(found, expected, "{text}");
+            assert!([&any, &texts, &items].iter().all(|config| config.needs_token()));
+        }
     }
 
     #[test]
@@ -130,6 +163,7 @@ mod tests {
         for (claims, text, item) in [
             (serde_json::json!({ "role": "admin" }), Truth::Yes, Truth::No),
             (serde_json::json!({ "role": ["user", "admin"] }), Truth::No, Truth::Yes),
+            (serde_json::json!({ "role": ["admin", "user"] }), Truth::No, Truth::Yes),
             (serde_json::json!({ "role": ["not admin"] }), Truth::No, Truth::No),
             (serde_json::json!({ "role": "not admin" }), Truth::No, Truth::No),
             (serde_json::json!({ "role": [["admin"]] }), Truth::No, Truth::No),

@@ -318,3 +318,32 @@ impl Key {
         Some(Self { id: common.key_id.clone(), decoding: DecodingKey::from_jwk(jwk).ok()?, algorithms })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The points whose order divides eight, in hexadecimal digits, as other libraries list them.
+    const SMALL: [&str; 7] = [
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    ];
+
+    #[test]
+    fn each_point_of_small_order_is_known_with_either_sign() {
+        for text in SMALL {
+            let bytes = |at: usize| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap();
+            let mut point: Vec<u8> = (0..32).map(bytes).collect();
+            assert!(is_of_small_order(&URL_SAFE_NO_PAD.encode(&point)), "{text}");
+            point[31] ^= 0x80;
+            assert!(is_of_small_order(&URL_SAFE_NO_PAD.encode(&point)), "{text} with the other sign");
+            point[30] ^= 1;
+            assert!(!is_of_small_order(&URL_SAFE_NO_PAD.encode(&point)), "{text} with another byte");
+        }
+    }
+}

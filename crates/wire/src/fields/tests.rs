@@ -65,6 +65,61 @@ fn a_sensitive_value_stays_sensitive_for_hpack() {
     assert!(map["authorization"].is_sensitive() && !map["accept"].is_sensitive());
 }
 
+/// The fields of a request's head.
+fn read(lines: &str) -> Fields {
+    let text = format!("GET / HTTP/1.1\r\n{lines}\r\n");
+    let limits = crate::Limits { line: 200, size: 200, count: 9 };
+    let head =
+        crate::request::read(&mut bytes::BytesMut::from(&*text), &limits, crate::request::Target::Strict);
+    head.unwrap().unwrap().1.headers.clone()
+}
+
+#[test]
+fn lines_of_the_head_and_added_ones_are_kept_by_their_own_names_and_values() {
+    let mut fields = read("Host: h\r\nX-Old: 1\r\nVia: 2\r\n");
+    fields.append("x-new", value("2"));
+    fields.append("x-old", value("1"));
+    fields.retain(|name, value| name == HOST || value == "2");
+    assert_eq!(text(&fields), ["host: h", "via: 2", "x-new: 2"]);
+    assert!(fields.contains_key(HOST) && fields.contains_key(VIA) && !fields.contains_key("x-old"));
+}
+
+#[test]
+fn a_name_that_others_may_read_with_an_underscore_is_noted_wherever_it_comes_from() {
+    for (name, expected) in [("x-own", false), ("x_own", true), ("x.own", true)] {
+        assert_eq!(read(&format!("Host: h\r\n{name}: 1\r\n")).may_be_underscored(), expected, "{name}");
+        assert_eq!(read(&format!("Host: h\r\n{name}:1\r\n")).may_be_underscored(), expected, "{name}");
+        for mut fields in [Fields::new(), Fields::with_capacity(8, 4096)] {
+            assert!(fields.append_read(None, name.as_bytes(), b"1", false));
+            assert_eq!(fields.may_be_underscored(), expected, "{name}");
+        }
+        let mut fields = Fields::new();
+        fields.append(name, value("1"));
+        assert_eq!(fields.may_be_underscored(), expected, "{name}");
+    }
+    assert!(!read("Host: h\r\nContent-Length: 0\r\n").may_be_underscored());
+}
+
+#[test]
+fn a_name_of_a_line_names_the_same_field() {
+    let fields = read("Host: h\r\nX-Own: 1\r\n");
+    let mut left = fields.clone();
+    for (name, found) in &fields {
+        assert_eq!(left.get(name).map(Value::as_bytes), Some(found.as_bytes()));
+        assert!(left.remove(name));
+    }
+    assert!(left.is_empty());
+    let (name, found) = fields.iter().next().unwrap();
+    assert!(name == HOST && name != VIA);
+    assert!(found == "h" && found != "H" && found != *"hh" && found != "H".to_owned());
+    assert_ne!(fields, left);
+    assert_ne!(fields, read("Host: h\r\nX-Own: 2\r\n"));
+    assert_ne!(fields, read("Host: h\r\nX-Other: 1\r\n"));
+    left.append(&"a b", value("1"));
+    left.insert(&"a:", value("1"));
+    assert!(left.is_empty(), "a name behind a reference is checked as well");
+}
+
 #[derive(Clone, Debug)]
 enum Change {
     Insert(usize, u8),

@@ -340,7 +340,8 @@ impl Attacks {
         let heads = [
             json!({ "alg": "RS256", "kid": "rsa", "zip": "DEF" }),
             json!({ "alg": "RS256", "kid": "rsa", "enc": "A256GCM" }),
-            json!({ "alg": "RS256", "kid": "rsa", "zip": null, "enc": null }),
+            json!({ "alg": "RS256", "kid": "rsa", "zip": null }),
+            json!({ "alg": "RS256", "kid": "rsa", "enc": null }),
         ];
         let tokens = heads.map(|head| self.ours.token(&head, &claims()));
         self.tokens(

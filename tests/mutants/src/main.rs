@@ -1,0 +1,153 @@
+//! Finds small changes of a crate that its own tests do not see: `attache-mutants CRATE [WORD...]`.
+//!
+//! The tool copies the repository to `target/mutants/tree` and rewrites the crate there, so that every change is
+//! compiled in behind a switch ([`change`]).
+//! So the tests are built once, and not once for each change.
+//! It runs each test alone, and notes which changes the test reaches.
+//! Then it runs these tests for each change, until one fails.
+//! Words choose the files of the crate by their paths.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
+
+mod change;
+mod checks;
+mod tree;
+
+use std::{
+    collections::BTreeSet,
+    env,
+    path::Path,
+    process::ExitCode,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    thread,
+};
+
+use self::{
+    change::{Change, Rewriter},
+    checks::{Built, Check},
+    tree::Tree,
+};
+
+/// Builds after which the tool must know every change that does not compile.
+const MOST_BUILDS: usize = 20;
+
+/// What the tests say about one change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// A test fails, crashes or does not end.
+    Seen,
+    /// All tests pass.
+    NotSeen,
+    /// No test runs this code.
+    NotReached,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [name, words @ ..] = arguments.as_slice() else {
+        eprintln!("attache-mutants CRATE [WORD...]");
+        return ExitCode::FAILURE;
+    };
+    let tree = Tree::new(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."), name);
+    match report(&tree, words) {
+        Ok(Report { verdicts, not_compiled }) => {
+            let count = |wanted| verdicts.iter().filter(|(_, verdict)| *verdict == wanted).count();
+            println!(
+                "{}: {} changes: {} seen, {} not seen, {} not reached; {not_compiled} more do not compile",
+                tree.package,
+                verdicts.len(),
+                count(Verdict::Seen),
+                count(Verdict::NotSeen),
+                count(Verdict::NotReached),
+            );
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("attache-mutants: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Report {
+    verdicts: Vec<(Change, Verdict)>,
+    /// How many changes the compiler refused.
+    not_compiled: usize,
+}
+
+/// Judges each change, and prints those that no test sees.
+fn report(tree: &Tree, words: &[String]) -> Result<Report, String> {
+    let (programs, changes, not_compiled) = build(tree, words)?;
+    let names = checks::list(tree, &programs)?;
+    println!("{} changes, {} tests", changes.len(), names.len());
+    let found = on_all_cores(&names, |(program, name)| checks::reach(tree, program, name));
+    let mut checks = found.into_iter().collect::<Result<Vec<Check>, String>>()?;
+    // Most changes are seen by a quick test.
+    checks.sort_by_key(|check| check.took);
+    let verdicts = on_all_cores(&changes, |change| {
+        let verdict = judge(tree, &checks, change.id);
+        if verdict != Verdict::Seen {
+            let how = if verdict == Verdict::NotSeen { "not seen" } else { "not reached" };
+            println!("{how}: {}:{}: {}", change.file, change.line, change.what);
+        }
+        verdict
+    });
+    Ok(Report { verdicts: changes.into_iter().zip(verdicts).collect(), not_compiled })
+}
+
+fn judge(tree: &Tree, checks: &[Check], id: usize) -> Verdict {
+    let mut reaching = checks.iter().filter(|check| check.reaches.contains(&id)).peekable();
+    if reaching.peek().is_none() {
+        Verdict::NotReached
+    } else if reaching.any(|check| checks::fails(tree, check, id)) {
+        Verdict::Seen
+    } else {
+        Verdict::NotSeen
+    }
+}
+
+/// Builds the tests with all changes that compile: the programs, the changes, and how many do not compile.
+fn build(tree: &Tree, words: &[String]) -> Result<(Vec<String>, Vec<Change>, usize), String> {
+    tree.fill()?;
+    let files = tree.sources(words)?;
+    let mut left_out = BTreeSet::new();
+    for _ in 0..MOST_BUILDS {
+        let mut rewriter = Rewriter::new(&left_out);
+        for file in &files {
+            tree.rewrite(file, &mut rewriter)?;
+        }
+        let changes = rewriter.changes;
+        tree.add_switch(changes.len() + left_out.len())?;
+        match checks::build(tree)? {
+            Built::Programs(programs) => return Ok((programs, changes, left_out.len())),
+            Built::Wrong(wrong, said) if wrong.is_subset(&left_out) => return Err(said),
+            Built::Wrong(wrong, _) => left_out.extend(wrong),
+        }
+    }
+    Err(format!("after {MOST_BUILDS} builds the changed crate still does not compile"))
+}
+
+/// The results of `work` for each item, in the order of the items.
+fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let worker = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Relaxed);
+            match items.get(at) {
+                Some(item) => done.push((at, work(item))),
+                None => return done,
+            }
+        }
+    };
+    let mut done: Vec<(usize, R)> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().filter_map(|worker| worker.join().ok()).flatten().collect()
+    });
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests;
