@@ -34,10 +34,12 @@ pub(crate) fn holds(pattern: &AccessHost, text: &str, name: &CanonicalHost<'_>, 
 
 #[cfg(test)]
 mod tests {
+    use attache_config::model::AccessConditions;
     use attache_http::parse_authority;
     use regex::Regex;
 
     use super::*;
+    use crate::{conditions::Conditions, facts::Facts, networks::Networks};
 
     fn asked(regex: &str, text: &str) -> Truth {
         let parsed = parse_authority(text).unwrap();
@@ -66,8 +68,29 @@ mod tests {
             (r"Example\.com", "example.com", Truth::No),
             (r".*\.example\.com", "a.example.com", Truth::Yes),
             (r".*\.example\.com", "A.EXAMPLE.com", Truth::Unsure),
+            (r"\[::1\]", "[::1]", Truth::Yes),
+            (r"\[::1\]", "[0:0::1]", Truth::Unsure),
+            (r"::1", "[0:0::1]", Truth::No),
+            (r"\[::1\]:8080", "[0:0::1]:8080", Truth::Unsure),
         ] {
             assert_eq!(asked(regex, text), expected, "{regex} {text}");
+        }
+    }
+
+    #[test]
+    fn a_rule_compares_an_expression_with_what_the_client_sent() {
+        let regex = Regex::new(r"^(?:example\.com)$").unwrap();
+        let config = AccessConditions { hosts: vec![AccessHost::Text(regex.into())], ..Default::default() };
+        let client = attache_http::Client::default();
+        for (uri, expected) in [
+            ("http://example.com/", Truth::Yes),
+            ("http://EXAMPLE.com/", Truth::Unsure),
+            ("http://example.com:80/", Truth::Unsure),
+            ("http://example.org/", Truth::No),
+        ] {
+            let request = attache_wire::RequestHead { uri: uri.parse().unwrap(), ..Default::default() };
+            let facts = Facts::of_request(&request, &client);
+            assert_eq!(Conditions::new(&config).all(&facts, &Networks::new(&[])), expected, "{uri}");
         }
     }
 }

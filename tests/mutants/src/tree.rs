@@ -65,13 +65,14 @@ impl Tree {
             for entry in entries.map_err(|error| format!("{folder}: {error}"))?.flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let path = format!("{folder}/{name}");
-                let stem = name.trim_end_matches(".rs");
-                if stem.ends_with("tests") || OF_TESTS.contains(&stem) {
+                let file = entry.path();
+                let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+                if stem.ends_with("tests") || OF_TESTS.contains(&&*stem) {
                     continue;
                 }
-                if entry.path().is_dir() {
+                if file.is_dir() {
                     folders.push(path);
-                } else if name.ends_with(".rs")
+                } else if file.extension().is_some_and(|extension| extension == "rs")
                     && (words.is_empty() || words.iter().any(|word| path.contains(word)))
                 {
                     found.push(path);
