@@ -117,7 +117,11 @@ fn an_authorizer_gets_the_client_and_the_request() {
         "no line hides another"
     );
     assert_eq!(http.headers["x-envoy-auth-partial-body"], "true");
-    assert_eq!((&*http.body, &*http.raw_body), ("", &b"\xff\x00a"[..]));
+    assert_eq!((&*http.body, &*http.raw_body, &*http.protocol), ("", &b"\xff\x00a"[..], "HTTP/1.1"));
+
+    let http2 = RequestHead { version: http::Version::HTTP_2, ..head.clone() };
+    let message = Question { request: Some(&http2), ..question }.message(&config());
+    assert_eq!(message.attributes.unwrap().request.unwrap().http.unwrap().protocol, "HTTP/2");
 
     let of_bytes = Question { request: None, ..question };
     assert_eq!(of_bytes.message(&config()).attributes.unwrap().request.unwrap().http, None);
@@ -176,9 +180,12 @@ fn headers_that_the_authorizer_sets_never_come_from_the_client() {
             headers: vec![option("X-User", b"ann", append, action)],
             ..OkHttpResponse::default()
         };
-        applied(answer, &mut request).unwrap();
+        applied(answer.clone(), &mut request).unwrap();
         let users: Vec<_> = request.headers.get_all("x-user").collect();
         assert_eq!(users, ["ann"], "{append:?} {action}");
+        let mut without = head("GET", "/", &[]);
+        applied(answer, &mut without).unwrap();
+        assert_eq!(without.headers.get("x-user").unwrap(), "ann", "{append:?} {action}");
         assert!(!request.headers.contains_key("x-groups") && !request.headers.contains_key("x_user"));
     }
     let only_if =
