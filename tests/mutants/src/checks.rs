@@ -123,9 +123,9 @@ pub(crate) fn reach(tree: &Tree, program: &str, name: &str) -> Result<Check, Str
         let text = String::from_utf8_lossy(&done.stdout);
         return Err(format!("{name} fails without a change:\n{text}"));
     }
-    let noted = fs::read_to_string(&notes).unwrap_or_default();
+    let text = fs::read_to_string(&notes).unwrap_or_default();
     let _ = fs::remove_file(&notes);
-    let reaches = noted.lines().filter_map(|line| line.parse().ok()).collect();
+    let reaches = text.lines().filter_map(|line| line.parse().ok()).collect();
     Ok(Check { program: program.to_owned(), name: name.to_owned(), reaches, took })
 }
 

@@ -10,7 +10,7 @@ use crate::{Verdict, change::Rewriter, checks::changes_of, report, tree::Tree};
 
 /// The changes of a function's body as `line: what`, and the text with these changes.
 fn changed(body: &str, left_out: &[usize]) -> (Vec<String>, String) {
-    let left_out = BTreeSet::from_iter(left_out.iter().copied());
+    let left_out = left_out.iter().copied().collect();
     let mut parsed = syn::parse_file(&format!("fn f() -> Thing {{\n{body}\n}}")).expect("Rust");
     let mut rewriter = Rewriter::new(&left_out);
     rewriter.visit_file_mut(&mut parsed);
