@@ -157,3 +157,19 @@ fn remove_parameter(name: &str, uri: &mut Uri) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_with_the_token_alone_is_removed_and_others_stay() {
+        for (cookie, left) in [("t=x", None), ("t=x;", None), ("a=1; t=x; b=2", Some("a=1; b=2"))] {
+            let mut request = RequestHead::default();
+            request.headers.try_insert(COOKIE, cookie.as_bytes()).unwrap();
+            remove(&[TokenPlace::Cookie("t".into())], &mut request);
+            let found = request.headers.get(COOKIE).map(|value| value.as_bytes().to_vec());
+            assert_eq!(found.as_deref().map(<[u8]>::trim_ascii), left.map(str::as_bytes), "{cookie}");
+        }
+    }
+}
