@@ -73,7 +73,12 @@ pub(crate) fn build(tree: &Tree) -> Result<Built, String> {
 pub(crate) fn changes_of(error: &Value, read: impl Fn(&str) -> Option<String>) -> BTreeSet<usize> {
     let spans = error["spans"].as_array().map(Vec::as_slice).unwrap_or_default();
     let (mut shown, mut near) = (BTreeSet::new(), BTreeSet::new());
-    for span in spans {
+    for mut span in spans {
+        let is_primary = span["is_primary"] == true;
+        // In a macro the place is that of its call.
+        while span["expansion"]["span"].is_object() {
+            span = &span["expansion"]["span"];
+        }
         let byte = |name: &str| span[name].as_u64().and_then(|byte| usize::try_from(byte).ok());
         let text = span["file_name"].as_str().and_then(&read);
         let (Some(text), Some(start), Some(end)) = (text, byte("byte_start"), byte("byte_end")) else {
@@ -83,7 +88,7 @@ pub(crate) fn changes_of(error: &Value, read: impl Fn(&str) -> Option<String>) -
         let is_switch = part.trim_start_matches(['!', ' ']).starts_with(SWITCH);
         if is_switch && part.matches(SWITCH).count() == 1 {
             shown.extend(last_in(part));
-        } else if span["is_primary"] == true {
+        } else if is_primary {
             near.extend(last_in(part).or_else(|| last_in(text.get(..start)?)));
         }
     }

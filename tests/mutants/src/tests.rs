@@ -102,6 +102,10 @@ fn an_error_is_about_the_switch_that_it_shows_or_the_nearest_one() {
     assert_eq!(of(&[span("a <= b", true)]), [3].into());
     assert_eq!(of(&[span("d", true), span("! crate :: mutant (4usize)", false)]), [4].into());
     assert_eq!(of(&[span("if ! crate :: mutant (4usize) { c ; }", true)]), [4].into());
+    let mut in_a_macro =
+        json!({ "file_name": "macros.rs", "byte_start": 1, "byte_end": 2, "is_primary": true });
+    in_a_macro["expansion"] = json!({ "span": span("d", false) });
+    assert_eq!(of(&[in_a_macro]), [4].into());
     assert_eq!(of(&[span("if", true)]), [].into());
 }
 
