@@ -197,3 +197,20 @@ fn push_variable<'a>(value: &mut Vec<u8>, variable: &Variable, request: &'a Requ
 fn push_clean(value: &mut Vec<u8>, bytes: &[u8]) {
     value.extend(bytes.iter().filter(|byte| !byte.is_ascii_control() || **byte == b'\t'));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_a_route_changes_is_removed_in_its_spelling_with_underscores() {
+        let mut headers = Fields::new();
+        for name in ["x_user", "x-user", "x_other"] {
+            headers.append(name, HeaderValue::from_static("client"));
+        }
+        let set = Change::Set(HeaderValue::from_static("route"));
+        ReadyEdits(vec![(HeaderName::from_static("x-user"), set)]).apply_to_request(&mut headers);
+        let left: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        assert_eq!(left, [(&b"x-user"[..], &b"route"[..]), (b"x_other", b"client")]);
+    }
+}
