@@ -17,7 +17,6 @@ pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
     let mut set = |key: &str, value: Value| {
         container.insert(key.to_owned(), value);
     };
-    let configured = settings.config_map.is_some() || settings.config.is_some();
     set("name", NAME.into());
     set("image", settings.image.as_str().into());
     if let Some(policy) = &settings.image_pull_policy {
@@ -26,62 +25,16 @@ pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
     if settings.mode == Mode::Native {
         set("restartPolicy", "Always".into());
     }
-    let mut args = vec!["run".to_owned()];
-    if configured {
-        args.extend(["--config".to_owned(), format!("{CONFIG}/attache.yaml")]);
-    }
-    if settings.log != "info" {
-        args.extend(["--log".to_owned(), settings.log.clone()]);
-    }
-    set("args", args.into());
-
-    let field =
-        |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    let mut env = vec![
-        field("POD_NAME", "metadata.name"),
-        field("POD_NAMESPACE", "metadata.namespace"),
-        field("POD_IP", "status.podIP"),
-        field("POD_SERVICE_ACCOUNT", "spec.serviceAccountName"),
-        field("NODE_NAME", "spec.nodeName"),
-        field("HOST_IP", "status.hostIP"),
-    ];
-    if let Some(probes) = probes {
-        env.push(json!({"name": PROBES_VARIABLE, "value": probes}));
-    }
-    let spiffe = settings.spiffe_socket.as_deref().and_then(socket);
-    if let Some((_, name)) = spiffe {
-        env.push(json!({"name": SPIFFE_VARIABLE, "value": format!("unix://{SPIFFE}/{name}")}));
-    }
-    if settings.upgrade {
-        env.push(json!({"name": UPGRADE_VARIABLE, "value": UPGRADE}));
-    }
-    env.extend(settings.env.iter().cloned());
-    set("env", env.into());
-
-    let port = |name: &str, port: u16| json!({"name": name, "containerPort": port});
-    let mut ports =
-        vec![port("attache-out", OUTBOUND), port("attache-in", INBOUND), port("attache-metrics", PROBES)];
-    if probes.is_some() {
-        ports.push(port("attache-probes", APP_PROBES));
-    }
-    set("ports", ports.into());
-
+    set("args", args(settings).into());
+    set("env", environment(settings, probes).into());
+    set("ports", ports(probes.is_some()).into());
     let get = |path: &str| json!({"path": path, "port": PROBES});
     set("startupProbe", json!({"httpGet": get("/readyz"), "periodSeconds": 1, "failureThreshold": 60}));
     set("livenessProbe", json!({"httpGet": get("/healthz"), "periodSeconds": 10}));
     set("readinessProbe", json!({"httpGet": get("/readyz"), "periodSeconds": 5}));
 
     if settings.mode == Mode::Container {
-        // The kubelet starts the next container after the postStart hook, and stops this container after the preStop
-        // hook.
-        let hook = |args: Value| json!({"exec": {"command": args}});
-        let mut lifecycle = Map::new();
-        lifecycle.insert("postStart".to_owned(), hook(json!([PROGRAM, "wait-ready", "--timeout", "60s"])));
-        if settings.pre_stop > 0 {
-            let duration = format!("{}s", settings.pre_stop);
-            lifecycle.insert("preStop".to_owned(), hook(json!([PROGRAM, "sleep", duration])));
-        }
-        set("lifecycle", lifecycle.into());
+        set("lifecycle", lifecycle(settings).into());
     }
 
     if let Some(resources) = resources(settings) {
@@ -100,15 +53,87 @@ pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
         }),
     );
 
+    let mounts = mounts(settings);
+    if !mounts.is_empty() {
+        set("volumeMounts", mounts.into());
+    }
+    container.into()
+}
+
+/// The config comes from a ConfigMap, or from the pod's annotation.
+fn is_configured(settings: &Settings) -> bool {
+    settings.config_map.is_some() || settings.config.is_some()
+}
+
+fn args(settings: &Settings) -> Vec<String> {
+    let mut args = vec!["run".to_owned()];
+    if is_configured(settings) {
+        args.extend(["--config".to_owned(), format!("{CONFIG}/attache.yaml")]);
+    }
+    if settings.log != "info" {
+        args.extend(["--log".to_owned(), settings.log.clone()]);
+    }
+    args
+}
+
+fn environment(settings: &Settings, probes: Option<&str>) -> Vec<Value> {
+    let field =
+        |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let mut env = vec![
+        field("POD_NAME", "metadata.name"),
+        field("POD_NAMESPACE", "metadata.namespace"),
+        field("POD_IP", "status.podIP"),
+        field("POD_SERVICE_ACCOUNT", "spec.serviceAccountName"),
+        field("NODE_NAME", "spec.nodeName"),
+        field("HOST_IP", "status.hostIP"),
+    ];
+    if let Some(probes) = probes {
+        env.push(json!({"name": PROBES_VARIABLE, "value": probes}));
+    }
+    if let Some((_, name)) = settings.spiffe_socket.as_deref().and_then(socket) {
+        env.push(json!({"name": SPIFFE_VARIABLE, "value": format!("unix://{SPIFFE}/{name}")}));
+    }
+    if settings.upgrade {
+        env.push(json!({"name": UPGRADE_VARIABLE, "value": UPGRADE}));
+    }
+    env.extend(settings.env.iter().cloned());
+    env
+}
+
+/// `probes`: attache answers those of the app.
+fn ports(probes: bool) -> Vec<Value> {
+    let port = |name: &str, port: u16| json!({"name": name, "containerPort": port});
+    let mut ports =
+        vec![port("attache-out", OUTBOUND), port("attache-in", INBOUND), port("attache-metrics", PROBES)];
+    if probes {
+        ports.push(port("attache-probes", APP_PROBES));
+    }
+    ports
+}
+
+fn lifecycle(settings: &Settings) -> Map<String, Value> {
+    // The kubelet starts the next container after the postStart hook, and stops this container after the preStop
+    // hook.
+    let hook = |args: Value| json!({"exec": {"command": args}});
+    let mut lifecycle = Map::new();
+    lifecycle.insert("postStart".to_owned(), hook(json!([PROGRAM, "wait-ready", "--timeout", "60s"])));
+    if settings.pre_stop > 0 {
+        let duration = format!("{}s", settings.pre_stop);
+        lifecycle.insert("preStop".to_owned(), hook(json!([PROGRAM, "sleep", duration])));
+    }
+    lifecycle
+}
+
+fn mounts(settings: &Settings) -> Vec<Value> {
     let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
     let mut mounts = Vec::new();
-    if configured {
+    if is_configured(settings) {
         mounts.push(mount(CONFIG_VOLUME, CONFIG));
     }
     if settings.tls_secret.is_some() {
         mounts.push(mount(TLS_VOLUME, CERTS));
     }
-    if spiffe.is_some() {
+    if settings.spiffe_socket.as_deref().and_then(socket).is_some() {
         mounts.push(mount(SPIFFE_VOLUME, SPIFFE));
     }
     if settings.service_account_token {
@@ -118,10 +143,7 @@ pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
         mounts.push(json!({"name": UPGRADE_VOLUME, "mountPath": UPGRADE}));
     }
     mounts.extend(settings.volumes.iter().map(|volume| extra::split(volume).1));
-    if !mounts.is_empty() {
-        set("volumeMounts", mounts.into());
-    }
-    container.into()
+    mounts
 }
 
 /// The init container that redirects the pod's connections.

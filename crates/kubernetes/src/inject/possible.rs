@@ -33,6 +33,17 @@ pub(super) fn possible(
         return Err("its pod runs on Windows".to_owned());
     }
     check_meshes(template, settings, warnings)?;
+    check_network(spec, settings, warnings)?;
+    check_end(kind, spec, settings, warnings)?;
+    check_containers(spec, settings)?;
+    warn_of_groups(spec, settings, warnings);
+    check_volumes(spec, claims, settings)?;
+    check_config(settings, warnings)
+}
+
+/// # Errors
+/// The pod has the node's network, and its connections are to be redirected.
+fn check_network(spec: &Value, settings: &Settings, warnings: &mut Vec<String>) -> Result<(), String> {
     if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
         if settings.traffic == Traffic::Transparent {
             return Err("it has hostNetwork: redirection would take the whole node's connections".to_owned());
@@ -41,6 +52,17 @@ pub(super) fn possible(
             "it has hostNetwork: ports {OUTBOUND}, {INBOUND} and {PROBES} are taken on the node, so that one such pod fits on each"
         ));
     }
+    Ok(())
+}
+
+/// # Errors
+/// The pod ends by itself, and attache would keep it running.
+fn check_end(
+    kind: &Kind,
+    spec: &Value,
+    settings: &Settings,
+    warnings: &mut Vec<String>,
+) -> Result<(), String> {
     let ends = matches!(kind.kind.as_str(), "Job" | "CronJob" | "JobSet" | "ScaledJob")
         || matches!(text(spec, "restartPolicy"), Some("Never" | "OnFailure"));
     if settings.mode == Mode::Container && ends {
@@ -56,6 +78,12 @@ pub(super) fn possible(
             settings.pre_stop
         ));
     }
+    Ok(())
+}
+
+/// # Errors
+/// A container has no name, attache's name, one of attache's ports, or attache's user.
+fn check_containers(spec: &Value, settings: &Settings) -> Result<(), String> {
     let own_ports: &[u16] = if settings.intercepts_inbound() {
         &[OUTBOUND, INBOUND, PROBES, APP_PROBES]
     } else {
@@ -83,6 +111,11 @@ pub(super) fn possible(
             check_user(spec, container, name, settings)?;
         }
     }
+    Ok(())
+}
+
+/// Warns where a group of the pod is attache's: its programs may change to that group.
+fn warn_of_groups(spec: &Value, settings: &Settings, warnings: &mut Vec<String>) {
     for groups in ["fsGroup", "supplementalGroups"] {
         let own = spec.pointer(&format!("/securityContext/{groups}"));
         let is_ours = |group: &Value| whole(group) == Some(settings.uid.into());
@@ -95,6 +128,11 @@ pub(super) fn possible(
             ));
         }
     }
+}
+
+/// # Errors
+/// The pod has a volume of attache's name, or lacks one that attache is to mount.
+fn check_volumes(spec: &Value, claims: &[&str], settings: &Settings) -> Result<(), String> {
     let ours = containers::volumes(settings);
     let own_volumes = items(spec, "volumes").filter_map(|volume| text(volume, "name"));
     let own_volumes: Vec<&str> = own_volumes.chain(claims.iter().copied()).collect();
@@ -112,7 +150,7 @@ pub(super) fn possible(
             ));
         }
     }
-    check_config(settings, warnings)
+    Ok(())
 }
 
 /// In transparent mode, connections of attache's user or group aren't redirected. A container's own user and group take
