@@ -8,15 +8,7 @@ use crate::diagnostic::{NOT_YAML, Place, Problems, lines};
 /// Reports why the text can't be parsed.
 pub(crate) fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
     let (line, column) = (error.marker().line(), error.marker().col());
-    // The parser reports a tab in the indentation one line before or after it. In a text of several lines it reports
-    // the line where that text begins.
-    let within = if error.info().contains("found a tab") { usize::MAX } else { 2 };
-    let near = lines(text).enumerate().skip(line.saturating_sub(1)).take(within);
-    let tab = near.filter_map(|(index, line)| {
-        let indent = line.len() - line.trim_start().len();
-        line.get(..indent).and_then(|indent| indent.find('\t')).map(|column| (index + 1, column))
-    });
-    let tab = tab.into_iter().next();
+    let tab = indenting_tab(text, line, error);
     if tab.is_none()
         && let Some((line, indent, others)) = misindented(text, line)
     {
@@ -29,12 +21,38 @@ pub(crate) fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
         problems.wrong(place, "the indentation of this line matches no line above it", help);
         return;
     }
+    let (line, column, help) = cause(text, line, column, tab, error);
+    let place = Place { line: line as u32, column: column as u32 + 1, length: 1 };
+    problems.wrong(place, format!("{NOT_YAML}: {}", error.info()), help);
+}
+
+/// A tab in the indentation, and where.
+fn indenting_tab(text: &str, line: usize, error: &ScanError) -> Option<(usize, usize)> {
+    // The parser reports a tab in the indentation one line before or after it. In a text of several lines it reports
+    // the line where that text begins.
+    let within = if error.info().contains("found a tab") { usize::MAX } else { 2 };
+    let near = lines(text).enumerate().skip(line.saturating_sub(1)).take(within);
+    let mut tabs = near.filter_map(|(index, line)| {
+        let indent = line.len() - line.trim_start().len();
+        line.get(..indent).and_then(|indent| indent.find('\t')).map(|column| (index + 1, column))
+    });
+    tabs.next()
+}
+
+/// The likely cause of an error: its place, and what to do.
+fn cause(
+    text: &str,
+    line: usize,
+    column: usize,
+    tab: Option<(usize, usize)>,
+    error: &ScanError,
+) -> (usize, usize, &'static str) {
     let no_colon = |line: &str| {
         let word = line.trim();
         !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
     };
     let above = lines(text).nth(line.saturating_sub(2)).filter(|above| line >= 2 && no_colon(above));
-    let (line, column, help) = match tab {
+    match tab {
         Some((line, column)) => (line, column, "here is a tab: YAML is indented with spaces"),
         None if lines(text).nth(line.saturating_sub(1)).is_some_and(|line| line.contains('\0')) => {
             (line, column, "a config is YAML in UTF-8: save it so")
@@ -85,9 +103,7 @@ pub(crate) fn not_yaml(text: &str, error: &ScanError, problems: &mut Problems) {
         None => {
             (line, column, "a value with `: ` or ` #`, or that begins with one of `*&!%@{[|>`, needs quotes")
         }
-    };
-    let place = Place { line: line as u32, column: column as u32 + 1, length: 1 };
-    problems.wrong(place, format!("{NOT_YAML}: {}", error.info()), help);
+    }
 }
 
 /// The first line of a conflict that git or another program left in the file.
