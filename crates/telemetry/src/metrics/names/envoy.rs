@@ -10,43 +10,14 @@ pub(super) fn families(samples: &[Sample<'_>], out: &mut Families) {
         let listener = [("envoy_listener_address", sample.label("listener"))];
         let tcp = [("envoy_tcp_prefix", sample.label("listener"))];
         let opaque = sample.label("protocol") == "tcp";
-        let known = !cluster[0].1.is_empty();
+        let known = is_known(&cluster);
         let value = sample.value;
         match sample.name {
             "attache_requests_total" if sample.label("protocol") == "tcp" => {
                 out.add("counter", "envoy_tcp_downstream_cx_total", &tcp, value);
             }
             "attache_requests_total" => {
-                let class = sample.label("code").get(..1).unwrap_or_default();
-                let reason = sample.label("reason");
-                let with = |labels: [(&'static str, &str); 1]| {
-                    [(labels[0].0, labels[0].1.to_owned()), ("envoy_response_code_class", class.to_owned())]
-                };
-                out.add("counter", "envoy_http_downstream_rq_total", &manager, value);
-                if matches!(class, "1" | "2" | "3" | "4" | "5") {
-                    let labels = with(manager);
-                    let labels = [(labels[0].0, labels[0].1.as_str()), (labels[1].0, labels[1].1.as_str())];
-                    out.add("counter", "envoy_http_downstream_rq_xx", &labels, value);
-                    if known {
-                        let labels = with(cluster);
-                        let labels =
-                            [(labels[0].0, labels[0].1.as_str()), (labels[1].0, labels[1].1.as_str())];
-                        out.add("counter", "envoy_cluster_upstream_rq_xx", &labels, value);
-                        out.add("counter", "envoy_cluster_upstream_rq_completed", &cluster, value);
-                    }
-                }
-                if known {
-                    out.add("counter", "envoy_cluster_upstream_rq_total", &cluster, value);
-                    if reason.ends_with("timeout") {
-                        out.add("counter", "envoy_cluster_upstream_rq_timeout", &cluster, value);
-                    }
-                    if matches!(reason, "no-endpoint" | "no-healthy-endpoint") {
-                        out.add("counter", "envoy_cluster_upstream_cx_none_healthy", &cluster, value);
-                    }
-                }
-                if reason == "no-route" {
-                    out.add("counter", "envoy_http_no_route", &manager, value);
-                }
+                requests(sample, &cluster, &manager, out);
             }
             EXACT if known && !sample.label("code").is_empty() => {
                 let labels = [cluster[0], ("envoy_response_code", sample.label("code"))];
@@ -119,14 +90,7 @@ pub(super) fn families(samples: &[Sample<'_>], out: &mut Families) {
                 );
             }
             "attache_upstream_endpoints" => {
-                out.add("gauge", "envoy_cluster_membership_total", &cluster, value);
-                let healthy = if sample.label("state") == "healthy" { value } else { 0.0 };
-                out.add("gauge", "envoy_cluster_membership_healthy", &cluster, healthy);
-                let ejected = if sample.label("state") == "ejected" { value } else { 0.0 };
-                out.add("gauge", "envoy_cluster_outlier_detection_ejections_active", &cluster, ejected);
-                // attache has no such state: an endpoint is used for calls, or it isn't.
-                out.add("gauge", "envoy_cluster_membership_degraded", &cluster, 0.0);
-                out.add("gauge", "envoy_cluster_membership_excluded", &cluster, 0.0);
+                endpoints(sample, &cluster, out);
             }
             "attache_tls_certificate_expiry_timestamp_seconds" if sample.label("side") == "listener" => {
                 let name = sample.label("name");
@@ -144,21 +108,78 @@ pub(super) fn families(samples: &[Sample<'_>], out: &mut Families) {
                 out.add("gauge", "envoy_server_uptime", &[], up);
             }
             name => {
-                if let Some(suffix) =
-                    histogram(name, "attache_request_time_to_head_seconds").filter(|_| known)
-                {
-                    out.milliseconds("envoy_cluster_upstream_rq_time", sample, suffix, &cluster);
-                } else if let Some(suffix) = histogram(name, "attache_request_duration_seconds") {
-                    out.milliseconds("envoy_http_downstream_rq_time", sample, suffix, &manager);
-                } else if let Some(suffix) = histogram(name, "attache_upstream_connect_duration_seconds")
-                    && sample.label("step") == "tcp"
-                {
-                    out.milliseconds("envoy_cluster_upstream_cx_connect_ms", sample, suffix, &cluster);
-                }
+                durations(name, sample, &cluster, &manager, out);
             }
         }
     }
     out.add("gauge", "envoy_server_live", &[], 1.0);
     out.add("gauge", "envoy_server_state", &[], 0.0);
     out.add("gauge", "envoy_server_total_connections", &[], connections);
+}
+
+/// The one label of Envoy's series.
+type Labels<'a> = [(&'static str, &'a str); 1];
+
+/// The request reached an upstream.
+fn is_known(cluster: &Labels<'_>) -> bool {
+    !cluster[0].1.is_empty()
+}
+
+fn requests(sample: &Sample<'_>, cluster: &Labels<'_>, manager: &Labels<'_>, out: &mut Families) {
+    let value = sample.value;
+    let class = sample.label("code").get(..1).unwrap_or_default();
+    let reason = sample.label("reason");
+    out.add("counter", "envoy_http_downstream_rq_total", manager, value);
+    if matches!(class, "1" | "2" | "3" | "4" | "5") {
+        let class = ("envoy_response_code_class", class);
+        out.add("counter", "envoy_http_downstream_rq_xx", &[manager[0], class], value);
+        if is_known(cluster) {
+            out.add("counter", "envoy_cluster_upstream_rq_xx", &[cluster[0], class], value);
+            out.add("counter", "envoy_cluster_upstream_rq_completed", cluster, value);
+        }
+    }
+    if is_known(cluster) {
+        out.add("counter", "envoy_cluster_upstream_rq_total", cluster, value);
+        if reason.ends_with("timeout") {
+            out.add("counter", "envoy_cluster_upstream_rq_timeout", cluster, value);
+        }
+        if matches!(reason, "no-endpoint" | "no-healthy-endpoint") {
+            out.add("counter", "envoy_cluster_upstream_cx_none_healthy", cluster, value);
+        }
+    }
+    if reason == "no-route" {
+        out.add("counter", "envoy_http_no_route", manager, value);
+    }
+}
+
+fn endpoints(sample: &Sample<'_>, cluster: &Labels<'_>, out: &mut Families) {
+    let value = sample.value;
+    out.add("gauge", "envoy_cluster_membership_total", cluster, value);
+    let healthy = if sample.label("state") == "healthy" { value } else { 0.0 };
+    out.add("gauge", "envoy_cluster_membership_healthy", cluster, healthy);
+    let ejected = if sample.label("state") == "ejected" { value } else { 0.0 };
+    out.add("gauge", "envoy_cluster_outlier_detection_ejections_active", cluster, ejected);
+    // attache has no such state: an endpoint is used for calls, or it isn't.
+    out.add("gauge", "envoy_cluster_membership_degraded", cluster, 0.0);
+    out.add("gauge", "envoy_cluster_membership_excluded", cluster, 0.0);
+}
+
+fn durations(
+    name: &str,
+    sample: &Sample<'_>,
+    cluster: &Labels<'_>,
+    manager: &Labels<'_>,
+    out: &mut Families,
+) {
+    if let Some(suffix) =
+        histogram(name, "attache_request_time_to_head_seconds").filter(|_| is_known(cluster))
+    {
+        out.milliseconds("envoy_cluster_upstream_rq_time", sample, suffix, cluster);
+    } else if let Some(suffix) = histogram(name, "attache_request_duration_seconds") {
+        out.milliseconds("envoy_http_downstream_rq_time", sample, suffix, manager);
+    } else if let Some(suffix) = histogram(name, "attache_upstream_connect_duration_seconds")
+        && sample.label("step") == "tcp"
+    {
+        out.milliseconds("envoy_cluster_upstream_cx_connect_ms", sample, suffix, cluster);
+    }
 }

@@ -20,6 +20,54 @@ fn policy(sample: &Sample<'_>, proofs: &[(String, Proof)]) -> &'static str {
     }
 }
 
+/// The labels of a sample, as far as attache knows them. `workload` and `namespace` are attache's own.
+fn labels<'a>(
+    sample: &'a Sample<'_>,
+    workload: &'a str,
+    namespace: &'a str,
+    proofs: &[(String, Proof)],
+) -> Vec<(&'static str, &'a str)> {
+    let inbound = sample.label("listener").starts_with("inbound");
+    let other = (UNKNOWN, UNKNOWN);
+    let (source, destination) =
+        if inbound { (other, (workload, namespace)) } else { ((workload, namespace), other) };
+    let upstream = sample.label("upstream");
+    let service = match (inbound, upstream.is_empty()) {
+        (true, _) => workload,
+        (false, true) => UNKNOWN,
+        (false, false) => upstream,
+    };
+    let (service_name, service_namespace) = match service.split_once('.') {
+        Some((name, rest)) if !inbound => (name, rest.split('.').next().unwrap_or(UNKNOWN)),
+        _ => (service, if inbound { namespace } else { UNKNOWN }),
+    };
+    let protocol = match sample.label("protocol") {
+        "grpc" => "grpc",
+        "tcp" => "tcp",
+        _ => "http",
+    };
+    vec![
+        ("reporter", if inbound { "destination" } else { "source" }),
+        ("source_workload", source.0),
+        ("source_workload_namespace", source.1),
+        ("source_canonical_service", source.0),
+        ("source_app", source.0),
+        ("source_principal", UNKNOWN),
+        ("destination_workload", destination.0),
+        ("destination_workload_namespace", destination.1),
+        ("destination_canonical_service", destination.0),
+        ("destination_app", destination.0),
+        ("destination_principal", UNKNOWN),
+        ("source_cluster", UNKNOWN),
+        ("destination_cluster", UNKNOWN),
+        ("destination_service", service),
+        ("destination_service_name", service_name),
+        ("destination_service_namespace", service_namespace),
+        ("request_protocol", protocol),
+        ("connection_security_policy", if inbound { policy(sample, proofs) } else { UNKNOWN }),
+    ]
+}
+
 pub(super) fn families(
     samples: &[Sample<'_>],
     workload: &str,
@@ -32,46 +80,8 @@ pub(super) fn families(
     let workload = if workload.is_empty() { UNKNOWN } else { workload };
     let namespace = if namespace.is_empty() { UNKNOWN } else { namespace };
     for sample in samples {
-        let inbound = sample.label("listener").starts_with("inbound");
-        let other = (UNKNOWN, UNKNOWN);
-        let (source, destination) =
-            if inbound { (other, (workload, namespace)) } else { ((workload, namespace), other) };
-        let upstream = sample.label("upstream");
-        let service = match (inbound, upstream.is_empty()) {
-            (true, _) => workload,
-            (false, true) => UNKNOWN,
-            (false, false) => upstream,
-        };
-        let (service_name, service_namespace) = match service.split_once('.') {
-            Some((name, rest)) if !inbound => (name, rest.split('.').next().unwrap_or(UNKNOWN)),
-            _ => (service, if inbound { namespace } else { UNKNOWN }),
-        };
         let tcp = sample.label("protocol") == "tcp";
-        let protocol = match sample.label("protocol") {
-            "grpc" => "grpc",
-            "tcp" => "tcp",
-            _ => "http",
-        };
-        let mut labels = vec![
-            ("reporter", if inbound { "destination" } else { "source" }),
-            ("source_workload", source.0),
-            ("source_workload_namespace", source.1),
-            ("source_canonical_service", source.0),
-            ("source_app", source.0),
-            ("source_principal", UNKNOWN),
-            ("destination_workload", destination.0),
-            ("destination_workload_namespace", destination.1),
-            ("destination_canonical_service", destination.0),
-            ("destination_app", destination.0),
-            ("destination_principal", UNKNOWN),
-            ("source_cluster", UNKNOWN),
-            ("destination_cluster", UNKNOWN),
-            ("destination_service", service),
-            ("destination_service_name", service_name),
-            ("destination_service_namespace", service_namespace),
-            ("request_protocol", protocol),
-            ("connection_security_policy", if inbound { policy(sample, proofs) } else { UNKNOWN }),
-        ];
+        let mut labels = labels(sample, workload, namespace, proofs);
         let (code, flags) = (sample.label("code"), sample.label("reason"));
         if !tcp {
             labels.push(("response_code", if code.is_empty() { "0" } else { code }));
