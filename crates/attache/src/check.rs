@@ -12,7 +12,7 @@ use std::{
 use attache_authorization::jwt::Issuer;
 use attache_config::{
     Diagnostic, Diagnostics, Finding, locate,
-    model::{Action, Address, Bind, Config, Dns, JwtKeys, LogTarget, Target},
+    model::{Action, Address, Bind, Config, Dns, JwtKeys, Listener, LogTarget, Target},
 };
 use attache_tls::check::{FileProblem, client_files, credential_file, server_files, untimely};
 use serde_json::json;
@@ -145,27 +145,62 @@ pub(crate) fn files(config: &Config, text: &str) -> Option<Diagnostics> {
 }
 
 fn unusable(config: &Config) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for (listener, upstream, at) in loops(config) {
-        found.push(Finding {
-            keys: vec!["upstreams".to_owned(), upstream.to_owned()],
-            value: None,
-            message: format!("`{upstream}` leads back to listener `{listener}`, which is at {at}: each of its calls would come in again"),
-            help: "name the address of the service itself".to_owned(),
-        });
+    let mut found = Unusable::default();
+    found.loops(config);
+    for listener in &config.listeners {
+        found.listener(listener, config);
     }
-    let mut add = |keys: &[&str], problem: FileProblem| {
+    for upstream in &config.upstreams {
+        for problem in upstream.tls.as_ref().map(client_files).unwrap_or_default() {
+            found.add(&["upstreams", &upstream.name, "tls"], problem);
+        }
+        if let Some(problem) = upstream.credential.as_ref().and_then(|own| credential_file(own)) {
+            found.add(&["upstreams", &upstream.name, "credential"], problem);
+        }
+    }
+    if let LogTarget::File(file) = &config.access_log.to
+        && let Some(what) = appending(&file.path)
+    {
+        found.add(&["access_log"], FileProblem { file: Some(file.path.clone()), what });
+    }
+    found.collectors(config);
+    if let Some(problem) = config.admin.bind.as_ref().and_then(socket) {
+        found.add(&["admin"], problem);
+    }
+    found.issuers(config);
+    found.system(config);
+    found.0
+}
+
+/// What can't be used of what a config names.
+#[derive(Default)]
+struct Unusable(Vec<Finding>);
+
+impl Unusable {
+    fn add(&mut self, keys: &[&str], problem: FileProblem) {
         let value = problem.file.map(|file| file.to_string_lossy().into_owned());
         let keys = keys.iter().map(ToString::to_string).collect();
-        found.push(Finding { keys, value, message: problem.what, help: String::new() });
-    };
-    for listener in &config.listeners {
+        self.0.push(Finding { keys, value, message: problem.what, help: String::new() });
+    }
+
+    fn loops(&mut self, config: &Config) {
+        for (listener, upstream, at) in loops(config) {
+            self.0.push(Finding {
+                keys: vec!["upstreams".to_owned(), upstream.to_owned()],
+                value: None,
+                message: format!("`{upstream}` leads back to listener `{listener}`, which is at {at}: each of its calls would come in again"),
+                help: "name the address of the service itself".to_owned(),
+            });
+        }
+    }
+
+    fn listener(&mut self, listener: &Listener, config: &Config) {
         for problem in listener.tls.as_ref().map(server_files).unwrap_or_default() {
-            add(&["listeners", &listener.name, "tls"], problem);
+            self.add(&["listeners", &listener.name, "tls"], problem);
         }
         for bind in &listener.bind {
             if let Some(problem) = socket(bind) {
-                add(&["listeners", &listener.name, "bind"], problem);
+                self.add(&["listeners", &listener.name, "bind"], problem);
             }
         }
         for (index, route) in listener.routes.iter().enumerate() {
@@ -174,68 +209,66 @@ fn unusable(config: &Config) -> Vec<Finding> {
                 let of_upstream = config.upstreams.get(to.upstream.0).and_then(|to| to.credential.as_ref());
                 let own = to.policy.credential.as_ref().filter(|own| of_upstream != Some(*own));
                 if let Some(problem) = own.and_then(|own| credential_file(own)) {
-                    add(&["listeners", &listener.name, "routes", &index.to_string(), "credential"], problem);
+                    self.add(
+                        &["listeners", &listener.name, "routes", &index.to_string(), "credential"],
+                        problem,
+                    );
                 }
             }
         }
     }
-    for upstream in &config.upstreams {
-        for problem in upstream.tls.as_ref().map(client_files).unwrap_or_default() {
-            add(&["upstreams", &upstream.name, "tls"], problem);
-        }
-        if let Some(problem) = upstream.credential.as_ref().and_then(|own| credential_file(own)) {
-            add(&["upstreams", &upstream.name, "credential"], problem);
-        }
-    }
-    if let LogTarget::File(file) = &config.access_log.to
-        && let Some(what) = appending(&file.path)
-    {
-        add(&["access_log"], FileProblem { file: Some(file.path.clone()), what });
-    }
-    let tracing = config.tracing.iter().map(|tracing| ("tracing", &tracing.collector));
-    let metrics = config.otlp.metrics.iter().map(|metrics| ("otlp", &metrics.collector));
-    let logs = config.otlp.logs.iter().map(|logs| ("otlp", &logs.collector));
-    let mut told = Vec::new();
-    for (section, collector) in tracing.chain(metrics).chain(logs) {
-        for problem in collector.tls.as_ref().map(client_files).unwrap_or_default() {
-            // Both signals of `otlp` have the same files.
-            if !told.contains(&(section, problem.what.clone())) {
-                told.push((section, problem.what.clone()));
-                add(&[section, "tls"], problem);
+
+    fn collectors(&mut self, config: &Config) {
+        let tracing = config.tracing.iter().map(|tracing| ("tracing", &tracing.collector));
+        let metrics = config.otlp.metrics.iter().map(|metrics| ("otlp", &metrics.collector));
+        let logs = config.otlp.logs.iter().map(|logs| ("otlp", &logs.collector));
+        let mut told = Vec::new();
+        for (section, collector) in tracing.chain(metrics).chain(logs) {
+            for problem in collector.tls.as_ref().map(client_files).unwrap_or_default() {
+                // Both signals of `otlp` have the same files.
+                if !told.contains(&(section, problem.what.clone())) {
+                    told.push((section, problem.what.clone()));
+                    self.add(&[section, "tls"], problem);
+                }
             }
         }
     }
-    if let Some(problem) = config.admin.bind.as_ref().and_then(socket) {
-        add(&["admin"], problem);
-    }
-    for provider in &config.jwt {
-        if let Err(error) = Issuer::new(provider.clone()) {
-            let file = match &provider.keys {
-                JwtKeys::File(path) => Some(path.clone()),
-                JwtKeys::Inline(_) | JwtKeys::Remote(_) => None,
-            };
-            add(&["jwt", &provider.name, "keys"], FileProblem { file, what: error.to_string() });
+
+    fn issuers(&mut self, config: &Config) {
+        for provider in &config.jwt {
+            if let Err(error) = Issuer::new(provider.clone()) {
+                let file = match &provider.keys {
+                    JwtKeys::File(path) => Some(path.clone()),
+                    JwtKeys::Inline(_) | JwtKeys::Remote(_) => None,
+                };
+                self.add(&["jwt", &provider.name, "keys"], FileProblem { file, what: error.to_string() });
+            }
         }
     }
-    // Without the system's own file the DNS servers are those of the loopback. A file that the config names must exist.
-    let resolv_conf = &config.dns.resolv_conf;
-    if *resolv_conf != Dns::default().resolv_conf
-        && let Err(error) = fs::read_to_string(resolv_conf)
-    {
-        let what = format!("{} can't be read: {error}", resolv_conf.display());
-        add(&["dns", "resolv_conf"], FileProblem { file: Some(resolv_conf.clone()), what });
+
+    /// The system's files: those of DNS and of the control group.
+    fn system(&mut self, config: &Config) {
+        // Without the system's own file the DNS servers are those of the loopback. A file that the config names must exist.
+        let resolv_conf = &config.dns.resolv_conf;
+        if *resolv_conf != Dns::default().resolv_conf
+            && let Err(error) = fs::read_to_string(resolv_conf)
+        {
+            let what = format!("{} can't be read: {error}", resolv_conf.display());
+            self.add(&["dns", "resolv_conf"], FileProblem { file: Some(resolv_conf.clone()), what });
+        }
+        if let Some(folder) = config
+            .overload
+            .as_ref()
+            .and_then(|overload| overload.cgroup.as_ref())
+            .filter(|folder| !folder.is_dir())
+        {
+            let what = format!(
+                "{} is no folder: name one of a control group, such as /sys/fs/cgroup",
+                folder.display()
+            );
+            self.add(&["overload", "cgroup"], FileProblem { file: Some(folder.clone()), what });
+        }
     }
-    if let Some(folder) = config
-        .overload
-        .as_ref()
-        .and_then(|overload| overload.cgroup.as_ref())
-        .filter(|folder| !folder.is_dir())
-    {
-        let what =
-            format!("{} is no folder: name one of a control group, such as /sys/fs/cgroup", folder.display());
-        add(&["overload", "cgroup"], FileProblem { file: Some(folder.clone()), what });
-    }
-    found
 }
 
 /// Upstreams that a listener's routes use and that lead to this listener itself: the listener's name, the upstream's, and the address.

@@ -109,29 +109,11 @@ impl Upkeep {
         };
 
         // An upstream that is new can be looked up while the old generation serves.
-        let first = before.number == 0;
-        let known = before.by_name();
-        let mut fresh = Vec::new();
-        let mut steps = Vec::new();
-        for source in upstreams {
-            steps.push(match source {
-                UpstreamSource::Kept(parts) => Step::Keep(parts),
-                UpstreamSource::New { config, tls } => {
-                    let old = known.get(&*config.name).copied();
-                    let old = old.filter(|old| old.shared().config.address == config.address);
-                    if let Some(old) = old {
-                        Step::Inherit(config, tls, old.clone())
-                    } else {
-                        let shared = Arc::new(Shared::new(config));
-                        if !is_on_demand(&shared.config) {
-                            fresh.push(Running::start(&shared, tls.clone(), &credentials, &resolver, dns));
-                        }
-                        Step::Begin(shared, tls)
-                    }
-                }
-            });
-        }
-        if first {
+        let start = |shared: &Arc<Shared>, tls: Option<Tls>| {
+            Running::start(shared, tls, &credentials, &resolver, dns)
+        };
+        let (steps, mut fresh) = begin(upstreams, before, &start);
+        if before.number == 0 {
             let names = config.upstreams.iter().map(|upstream| upstream.name.clone());
             process.readiness.discovering(names, READY_TIMEOUT);
             let on_demand = config.upstreams.iter().filter(|upstream| is_on_demand(upstream));
@@ -144,9 +126,6 @@ impl Upkeep {
 
         // From here on nothing waits and nothing fails.
         self.running.append(&mut fresh);
-        let start = |shared: &Arc<Shared>, tls: Option<Tls>| {
-            Running::start(shared, tls, &credentials, &resolver, dns)
-        };
         let on_demand = |shared: &Arc<Shared>| {
             let config = shared.config.clone();
             is_on_demand(&config).then(|| Arc::new(OnDemand::start(config, resolver.clone(), dns)))
@@ -226,6 +205,36 @@ impl Upkeep {
     fn end(&mut self, shared: &Arc<Shared>) {
         self.running.retain(|running| !Arc::ptr_eq(&running.shared, shared));
     }
+}
+
+/// What becomes of each upstream, and what runs for those that are there for the first time.
+fn begin(
+    upstreams: Vec<UpstreamSource>,
+    before: &Generation,
+    start: &impl Fn(&Arc<Shared>, Option<Tls>) -> Running,
+) -> (Vec<Step>, Vec<Running>) {
+    let known = before.by_name();
+    let mut fresh = Vec::new();
+    let mut steps = Vec::new();
+    for source in upstreams {
+        steps.push(match source {
+            UpstreamSource::Kept(parts) => Step::Keep(parts),
+            UpstreamSource::New { config, tls } => {
+                let old = known.get(&*config.name).copied();
+                let old = old.filter(|old| old.shared().config.address == config.address);
+                if let Some(old) = old {
+                    Step::Inherit(config, tls, old.clone())
+                } else {
+                    let shared = Arc::new(Shared::new(config));
+                    if !is_on_demand(&shared.config) {
+                        fresh.push(start(&shared, tls.clone()));
+                    }
+                    Step::Begin(shared, tls)
+                }
+            }
+        });
+    }
+    (steps, fresh)
 }
 
 /// What happens to one upstream at the switch.

@@ -9,6 +9,7 @@ mod status;
 mod tap;
 mod text;
 mod top;
+mod troubles;
 
 pub(crate) use http::Target;
 pub(crate) use orders::order;

@@ -3,24 +3,22 @@
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
-    net::SocketAddr,
     process::ExitCode,
 };
 
 use serde_json::{Value, json};
 
 use super::{
-    failing::{failing, fails_in_a_row, is_outage},
+    failing::is_outage,
     http,
     recent::{recent_changes, recent_failures, recent_warnings},
-    text::{Colour, Paint, clean, field, list, millis, percent, rate, span, success_colour, table},
+    text::{Colour, Paint, field, list, millis, percent, rate, span, success_colour, table},
+    troubles::troubles,
 };
 use crate::cli;
 
 /// The exit code if something is wrong.
 const TROUBLE: u8 = 2;
-/// If a certificate expires sooner than this, in seconds, that is a problem.
-const EXPIRES_SOON: u64 = 24 * 3600;
 
 pub(crate) fn status(options: &cli::Status) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let get = |path: &str| -> Result<Value, Box<dyn std::error::Error>> {
@@ -48,125 +46,6 @@ pub(crate) fn status(options: &cli::Status) -> Result<ExitCode, Box<dyn std::err
         out.write_all(page(&seen, &troubles, &told, Paint::stdout()).as_bytes())?;
     }
     Ok(if troubles.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(TROUBLE) })
-}
-
-/// One line for each problem; outages of callers come first. Also returns the groups of failures whose cause is in these lines.
-fn troubles(seen: &Value) -> (Vec<String>, Vec<&Value>) {
-    let (mut troubles, told) = failing(seen);
-    for why in list(&seen["stats"], "not_ready") {
-        troubles.push(format!("not ready: {}", why.as_str().unwrap_or_default()));
-    }
-    for upstream in seen["upstreams"].as_array().into_iter().flatten() {
-        let name = field(upstream, "name");
-        // If calls fail because of a state, the line about the calls is enough.
-        let is_told = |reason: &str| {
-            !reason.is_empty()
-                && told
-                    .iter()
-                    .any(|group| field(group, "upstream") == name && field(group, "reason") == reason)
-        };
-        if field(&upstream["breaker"], "state") == "open" {
-            let why = field(&upstream["breaker"], "because");
-            troubles.push(format!("upstream {name}: its breaker is open ({why})"));
-        }
-        if upstream["usable"] == 0 && field(upstream, "kind") != "on-demand" {
-            let why = field(upstream, "no_endpoint_because");
-            if !is_told(why) {
-                let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
-                troubles.push(format!("upstream {name}: no endpoint can be used{why}"));
-            }
-        }
-        for endpoint in list(upstream, "endpoints") {
-            let (address, state) = (field(endpoint, "address"), field(endpoint, "state"));
-            if state == "unreachable" && has_healthy_twin(upstream, address) {
-                continue;
-            }
-            if state == "healthy" {
-                let is_outage = told.iter().any(|group| field(group, "upstream") == name);
-                if fails_in_a_row(endpoint) && !is_outage {
-                    troubles.push(in_a_row(name, endpoint));
-                }
-                continue;
-            }
-            let why = field(endpoint, "state_because");
-            let why = if why.is_empty() { String::new() } else { format!(": {}", clean(why, 80)) };
-            let what = match state {
-                "unhealthy" => "; send the same request as `health_check` to the endpoint, with `curl`",
-                _ => "",
-            };
-            troubles.push(format!("upstream {name}: endpoint {address} is {state}{why}{what}"));
-        }
-        // If requests name the hosts, one failing host is an outage for its callers, even if calls to other hosts succeed.
-        let hosts = list(upstream, "hosts").iter().flat_map(|host| list(host, "endpoints"));
-        let is_outage = told.iter().any(|group| field(group, "upstream") == name);
-        for endpoint in hosts.filter(|endpoint| fails_in_a_row(endpoint) && !is_outage) {
-            troubles.push(in_a_row(name, endpoint));
-        }
-        for lookup in list(upstream, "dns") {
-            let reason = field(&lookup["failure"], "reason");
-            if !reason.is_empty() && !is_told(reason) {
-                let detail = clean(field(&lookup["failure"], "detail"), 200);
-                let detail = if detail.is_empty() { detail } else { format!(" ({detail})") };
-                let serving = if upstream["usable"].as_u64().is_some_and(|usable| usable > 0) {
-                    "; the endpoints of the last good answer stay in use"
-                } else {
-                    ""
-                };
-                troubles.push(format!(
-                    "upstream {name}: looking up {} fails: {reason}{detail}{serving}. {}",
-                    field(lookup, "name"),
-                    field(&lookup["failure"], "what_to_do")
-                ));
-            }
-        }
-    }
-    for certificate in list(&seen["certificates"], "certificates") {
-        let left = certificate["expires_in_seconds"].as_u64().unwrap_or(0);
-        if left < EXPIRES_SOON {
-            let (side, name) = (field(certificate, "side"), field(certificate, "name"));
-            let when =
-                if left == 0 { "has expired".to_owned() } else { format!("expires in {}", span(left)) };
-            let file = field(certificate, "file");
-            let file = if file.is_empty() { String::new() } else { format!(" ({file})") };
-            troubles.push(format!("{side} {name}: its certificate{file} {when}: renew it"));
-        }
-    }
-    for what in list(&seen["stats"], "degraded") {
-        troubles.push(clean(what.as_str().unwrap_or_default(), 400));
-    }
-    if let Some(last) = seen["reloads"].as_array().and_then(|all| all.first())
-        && last["ok"] == false
-    {
-        let mut trouble = "the config file was refused, and the last good one stays in use:".to_owned();
-        for line in field(last, "error").lines().filter(|line| !line.trim().is_empty()).take(12) {
-            let _ = write!(trouble, "\n    {}", clean(line, 200));
-        }
-        troubles.push(trouble);
-    }
-    (troubles, told)
-}
-
-fn in_a_row(upstream: &str, endpoint: &Value) -> String {
-    let last = &endpoint["last_failure"];
-    format!(
-        "upstream {upstream}: endpoint {} failed {} times in a row, the last time {} ago: {}",
-        field(endpoint, "address"),
-        endpoint["ejection"]["failures_in_a_row"],
-        span(last["ago_seconds"].as_u64().unwrap_or(0)),
-        field(last, "reason")
-    )
-}
-
-/// `localhost` has an IPv6 address and an IPv4 address, and a server often listens on only one of them. So the upstream can still be
-/// reached.
-fn has_healthy_twin(upstream: &Value, address: &str) -> bool {
-    let loopback = |address: &str| address.parse::<SocketAddr>().ok().filter(|at| at.ip().is_loopback());
-    let Some(own) = loopback(address) else { return false };
-    list(upstream, "endpoints").iter().any(|endpoint| {
-        field(endpoint, "state") == "healthy"
-            && loopback(field(endpoint, "address"))
-                .is_some_and(|other| other.port() == own.port() && other.is_ipv4() != own.is_ipv4())
-    })
 }
 
 fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> String {
@@ -198,6 +77,26 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
         millis(&lately["p90_ms"]),
         millis(&lately["p99_ms"]),
     );
+    out.push_str(&listeners(seen, paint));
+    out.push('\n');
+    out.push_str(&upstreams(seen, paint));
+    section("failed or refused in the last 5 min", &recent_failures(seen, told), paint, &mut out);
+    section("the log's last warnings", &recent_warnings(seen), paint, &mut out);
+    section("changed in the last 15 min", &recent_changes(seen), paint, &mut out);
+    out
+}
+
+/// Lines below a heading; nothing where there is no line.
+fn section(heading: &str, lines: &[String], paint: Paint, out: &mut String) {
+    if !lines.is_empty() {
+        let _ = writeln!(out, "\n{}", paint.colour(Colour::Bold, heading));
+    }
+    for line in lines {
+        let _ = writeln!(out, "  {line}");
+    }
+}
+
+fn listeners(seen: &Value, paint: Paint) -> String {
     let listeners = seen["listeners"].as_array().map_or(&[][..], Vec::as_slice);
     let rows: Vec<_> = listeners
         .iter()
@@ -210,59 +109,38 @@ fn page(seen: &Value, troubles: &[String], told: &[&Value], paint: Paint) -> Str
             ]
         })
         .collect();
-    out.push_str(&table(&["listener", "at", "connections"], &rows, paint));
-    out.push('\n');
+    table(&["listener", "at", "connections"], &rows, paint)
+}
+
+fn upstreams(seen: &Value, paint: Paint) -> String {
     let upstreams = seen["upstreams"].as_array().map_or(&[][..], Vec::as_slice);
-    let rows: Vec<_> = upstreams
-        .iter()
-        .map(|upstream| {
-            let name = field(upstream, "name");
-            let counted = list(stats, "upstreams").iter().find(|row| field(row, "upstream") == name);
-            let lately = counted.map_or(&Value::Null, |row| &row["last_10s"]);
-            let (usable, all) = (upstream["usable"].as_u64().unwrap_or(0), list(upstream, "endpoints").len());
-            let breaker = field(&upstream["breaker"], "state");
-            let fails = counted.is_some_and(is_outage);
-            let endpoints = match field(upstream, "kind") {
-                // If every call to an endpoint fails, it doesn't count as healthy, whatever the health check says.
-                _ if fails => (Colour::Bad, format!("{usable}/{all} failing")),
-                "on-demand" => (Colour::Plain, format!("{} hosts", list(upstream, "hosts").len())),
-                _ if usable as usize == all && all > 0 => (Colour::Good, format!("{usable}/{all}")),
-                _ if usable > 0 => (Colour::Warn, format!("{usable}/{all}")),
-                _ => (Colour::Bad, format!("{usable}/{all}")),
-            };
-            vec![
-                (Colour::Plain, name.to_owned()),
-                endpoints,
-                (Colour::Plain, rate(&lately["per_second"])),
-                (success_colour(&lately["success_rate"]), percent(&lately["success_rate"])),
-                (Colour::Plain, millis(&lately["p99_ms"])),
-                (if breaker == "open" { Colour::Bad } else { Colour::Plain }, breaker.to_owned()),
-            ]
-        })
-        .collect();
-    out.push_str(&table(&["upstream", "endpoints", "requests", "success", "p99", "breaker"], &rows, paint));
-    let failures = recent_failures(seen, told);
-    if !failures.is_empty() {
-        let _ = writeln!(out, "\n{}", paint.colour(Colour::Bold, "failed or refused in the last 5 min"));
-        for line in failures {
-            let _ = writeln!(out, "  {line}");
-        }
-    }
-    let warnings = recent_warnings(seen);
-    if !warnings.is_empty() {
-        let _ = writeln!(out, "\n{}", paint.colour(Colour::Bold, "the log's last warnings"));
-        for line in warnings {
-            let _ = writeln!(out, "  {line}");
-        }
-    }
-    let changes = recent_changes(seen);
-    if !changes.is_empty() {
-        let _ = writeln!(out, "\n{}", paint.colour(Colour::Bold, "changed in the last 15 min"));
-        for line in changes {
-            let _ = writeln!(out, "  {line}");
-        }
-    }
-    out
+    let rows: Vec<_> = upstreams.iter().map(|upstream| row(upstream, &seen["stats"])).collect();
+    table(&["upstream", "endpoints", "requests", "success", "p99", "breaker"], &rows, paint)
+}
+
+fn row(upstream: &Value, stats: &Value) -> Vec<(Colour, String)> {
+    let name = field(upstream, "name");
+    let counted = list(stats, "upstreams").iter().find(|row| field(row, "upstream") == name);
+    let lately = counted.map_or(&Value::Null, |row| &row["last_10s"]);
+    let (usable, all) = (upstream["usable"].as_u64().unwrap_or(0), list(upstream, "endpoints").len());
+    let breaker = field(&upstream["breaker"], "state");
+    let fails = counted.is_some_and(is_outage);
+    let endpoints = match field(upstream, "kind") {
+        // If every call to an endpoint fails, it doesn't count as healthy, whatever the health check says.
+        _ if fails => (Colour::Bad, format!("{usable}/{all} failing")),
+        "on-demand" => (Colour::Plain, format!("{} hosts", list(upstream, "hosts").len())),
+        _ if usable as usize == all && all > 0 => (Colour::Good, format!("{usable}/{all}")),
+        _ if usable > 0 => (Colour::Warn, format!("{usable}/{all}")),
+        _ => (Colour::Bad, format!("{usable}/{all}")),
+    };
+    vec![
+        (Colour::Plain, name.to_owned()),
+        endpoints,
+        (Colour::Plain, rate(&lately["per_second"])),
+        (success_colour(&lately["success_rate"]), percent(&lately["success_rate"])),
+        (Colour::Plain, millis(&lately["p99_ms"])),
+        (if breaker == "open" { Colour::Bad } else { Colour::Plain }, breaker.to_owned()),
+    ]
 }
 
 #[cfg(test)]
