@@ -1,8 +1,6 @@
 //! Deadlines and retries: the route's, and where it has none the upstream's, and then the defaults, key by key.
 
-use std::{sync::Arc, time::Duration};
-
-use http::HeaderName;
+use std::sync::Arc;
 
 use crate::{
     diagnostic::{Place, Problems},
@@ -17,10 +15,7 @@ pub(crate) const WHOLE: f64 = 1.0;
 /// The deadlines and retries of one level of the file.
 #[derive(Debug, Default)]
 pub(crate) struct Layer {
-    timeout: Option<Duration>,
-    idle: Option<Duration>,
-    retry: Option<RetryForm>,
-    deadline_header: Option<HeaderName>,
+    keys: <PolicyKeys as Section>::Rest,
     /// The credential and its place; `None` beside a place is `off`.
     credential: Option<(Option<Arc<Credential>>, Place)>,
     at: Place,
@@ -28,14 +23,8 @@ pub(crate) struct Layer {
 
 impl Layer {
     pub(crate) fn new(given: &At<()>, keys: <PolicyKeys as Section>::Rest) -> Self {
-        Self {
-            timeout: keys.timeout.map(|timeout| timeout.0),
-            idle: keys.idle_timeout.map(|idle| idle.0),
-            retry: keys.retry,
-            deadline_header: keys.deadline_header.map(|header| header.0),
-            credential: None,
-            at: given.key("retry").or(given.key("timeout")).unwrap_or_default(),
-        }
+        let at = given.key("retry").or(given.key("timeout")).unwrap_or_default();
+        Self { keys, credential: None, at }
     }
 
     /// The same with the secret that this level names, `None` for `off`.
@@ -52,31 +41,31 @@ impl Layer {
 
     /// The place of a retry condition about the response, which opaque bytes don't have.
     pub(crate) fn retries_by_answer(&self) -> Option<Place> {
-        let Some(RetryForm::Full(raw)) = &self.retry else { return None };
+        let Some(RetryForm::Full(raw)) = &self.keys.retry else { return None };
         let none = Retry { on: Vec::new(), ..Retry::default() };
         let by_answer = raw.clone().over(none).on.iter().any(|on| *on != RetryOn::ConnectFailure);
         by_answer.then_some(self.at)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.timeout.is_none() && self.idle.is_none() && self.retry.is_none()
+        self.keys.timeout.is_none() && self.keys.idle_timeout.is_none() && self.keys.retry.is_none()
     }
 
     fn apply(&self, policy: &mut Policy) {
-        if let Some(timeout) = self.timeout {
-            policy.timeouts.request = timeout;
+        if let Some(timeout) = &self.keys.timeout {
+            policy.timeouts.request = timeout.0;
             policy.timeouts.whole = true;
         }
-        if let Some(idle) = self.idle {
-            policy.timeouts.idle = idle;
+        if let Some(idle) = &self.keys.idle_timeout {
+            policy.timeouts.idle = idle.0;
         }
-        if self.deadline_header.is_some() {
-            policy.deadline_header.clone_from(&self.deadline_header);
+        if let Some(header) = &self.keys.deadline_header {
+            policy.deadline_header = Some(header.0.clone());
         }
         if let Some((credential, _)) = &self.credential {
             policy.credential.clone_from(credential);
         }
-        match self.retry.clone() {
+        match self.keys.retry.clone() {
             None => {}
             Some(RetryForm::Off(_)) => policy.retry.attempts = 0,
             Some(RetryForm::Attempts(attempts)) => policy.retry.attempts = attempts,
