@@ -228,14 +228,14 @@ pub(crate) enum From {
 }
 
 impl From {
-    pub(crate) const fn kind(self) -> attache_import::Kind {
+    pub(crate) const fn kind(self) -> attache_import::ProxyKind {
         match self {
-            Self::Envoy => attache_import::Kind::Envoy,
-            Self::Haproxy => attache_import::Kind::Haproxy,
-            Self::Nginx => attache_import::Kind::Nginx,
-            Self::Istio => attache_import::Kind::Istio,
-            Self::Stunnel => attache_import::Kind::Stunnel,
-            Self::Ghostunnel => attache_import::Kind::Ghostunnel,
+            Self::Envoy => attache_import::ProxyKind::Envoy,
+            Self::Haproxy => attache_import::ProxyKind::Haproxy,
+            Self::Nginx => attache_import::ProxyKind::Nginx,
+            Self::Istio => attache_import::ProxyKind::Istio,
+            Self::Stunnel => attache_import::ProxyKind::Stunnel,
+            Self::Ghostunnel => attache_import::ProxyKind::Ghostunnel,
         }
     }
 }

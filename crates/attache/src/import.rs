@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use attache_import::{Kind, Weight, verify};
+use attache_import::{ProxyKind, Weight, verify};
 use serde_json::json;
 
 use crate::cli;
@@ -76,13 +76,17 @@ fn as_json(imported: &attache_import::Imported) -> serde_json::Value {
 }
 
 /// Runs both side by side.
-fn compare(kind: Kind, files: &[attache_import::File], options: &cli::Import) -> Result<ExitCode, Failed> {
+fn compare(
+    kind: ProxyKind,
+    files: &[attache_import::File],
+    options: &cli::Import,
+) -> Result<ExitCode, Failed> {
     let original = match kind.program() {
         Some(name) => options.original.clone().or_else(|| in_path(name)).ok_or_else(|| {
             format!("`{name}` is not in PATH: install it, or say where it is with `--original PATH`")
         })?,
         // The objects themselves contain what is needed.
-        None if kind == Kind::Istio => PathBuf::new(),
+        None if kind == ProxyKind::Istio => PathBuf::new(),
         None => {
             return Err("there is nothing to compare this kind of config with: `--verify` is for Envoy, HAProxy, nginx, Istio and the Gateway API".into());
         }

@@ -17,11 +17,11 @@
 
 use attache_config::Diagnostic;
 
-use crate::path::Path;
-use crate::plan::{Chain, Listener, Plan, Rule, VirtualHost, When};
-use crate::tree::At;
+use crate::path::PlannedPath;
+use crate::plan::{FilterChain, Plan, PlannedListener, PlannedRule, RuleConditions, VirtualHost};
+use crate::tree::FileLine;
 use crate::value::Map;
-use crate::write::{self, Part};
+use crate::write::{self, PlanPart};
 
 /// Closes what the check of the config doesn't accept.
 pub(crate) fn make(plan: &mut Plan) {
@@ -33,14 +33,14 @@ pub(crate) fn make(plan: &mut Plan) {
     for _ in 0..=most {
         let page = write::config(plan, &[]);
         let Err(wrong) = attache_config::parse(&page.text, None, &|_| None) else { return };
-        let found: Vec<(Part, &Diagnostic)> = wrong
+        let found: Vec<(PlanPart, &Diagnostic)> = wrong
             .iter()
             .filter_map(|one| page.part(one.place.line).map(|part| (part.clone(), one)))
             .collect();
         if found.is_empty() {
             return nothing_of_it(plan, &wrong.to_string());
         }
-        let mut done: Vec<Part> = Vec::new();
+        let mut done: Vec<PlanPart> = Vec::new();
         // From the end: an item that is removed from a list does not move the items before it.
         for (part, one) in found.into_iter().rev() {
             if !done.contains(&part) {
@@ -58,8 +58,9 @@ pub(crate) fn make(plan: &mut Plan) {
 /// `/a;x` is a different path from `/a` in every proxy that configs are imported from. attache ignores `;x` by default.
 ///
 /// A route for `/a` alone would let `/a;x` through, which the original refused.
-fn keep_parameters(listener: &mut Listener) {
-    let chosen = Plan::rules_of(listener).any(|rule| !matches!(rule.when.path, Path::All | Path::Any));
+fn keep_parameters(listener: &mut PlannedListener) {
+    let chosen =
+        Plan::rules_of(listener).any(|rule| !matches!(rule.when.path, PlannedPath::All | PlannedPath::Any));
     if chosen && !listener.opaque {
         listener.keys.child("http").child("path").set("parameters", "keep");
     }
@@ -70,20 +71,20 @@ fn number(plan: &mut Plan) {
     rules.enumerate().for_each(|(index, rule)| rule.number = index + 1);
 }
 
-fn close(plan: &mut Plan, part: &Part, wrong: &Diagnostic) {
-    let nowhere = At::default();
+fn close(plan: &mut Plan, part: &PlanPart, wrong: &Diagnostic) {
+    let nowhere = FileLine::default();
     let message = &wrong.message;
     match part {
-        Part::Top(key) => {
+        PlanPart::Top(key) => {
             plan.top.0.retain(|(name, _)| name != key);
             plan.remarks.point(&nowhere, left_out(&format!("`{key}`"), message));
         }
-        Part::Upstream(index) => {
+        PlanPart::Upstream(index) => {
             let upstream = plan.upstreams.remove(*index);
             plan.remarks.0.extend(upstream.remarks.0);
             plan.remarks.point(&nowhere, left_out(&format!("upstream `{}`", upstream.name), message));
         }
-        Part::Route(listener, number) => {
+        PlanPart::Route(listener, number) => {
             let Some(listener) = plan.listeners.get_mut(*listener) else { return };
             let rule = Plan::rules_of(listener).find(|rule| rule.number == *number && *number > 0);
             let closed = rule.is_some_and(|rule| {
@@ -99,7 +100,7 @@ fn close(plan: &mut Plan, part: &Part, wrong: &Diagnostic) {
                 close_listener(listener, message);
             }
         }
-        Part::Listener(index) => {
+        PlanPart::Listener(index) => {
             let Some(listener) = plan.listeners.get_mut(*index) else { return };
             if listener_is_closed(listener) {
                 let listener = plan.listeners.remove(*index);
@@ -117,17 +118,17 @@ fn left_out(what: &str, message: &str) -> String {
 }
 
 /// Conditions that match every request.
-fn everything() -> When {
-    When { path: Path::All, ..When::default() }
+fn everything() -> RuleConditions {
+    RuleConditions { path: PlannedPath::All, ..RuleConditions::default() }
 }
 
-fn is_closed(rule: &Rule) -> bool {
+fn is_closed(rule: &PlannedRule) -> bool {
     matches!(rule.keys.0.as_slice(), [(only, _)] if only == "respond")
         && rule.targets.is_empty()
         && rule.settled
 }
 
-impl Rule {
+impl PlannedRule {
     fn close(&mut self, message: &str) {
         let at = self.at.clone();
         self.name = None;
@@ -140,13 +141,13 @@ impl Rule {
     }
 }
 
-fn listener_is_closed(listener: &Listener) -> bool {
+fn listener_is_closed(listener: &PlannedListener) -> bool {
     let only_bind = matches!(listener.keys.0.as_slice(), [] | [_]);
     only_bind
-        && matches!(listener.chains.as_slice(), [Chain { sites, .. }] if matches!(sites.as_slice(), [VirtualHost { rules, .. }] if matches!(rules.as_slice(), [rule] if is_closed(rule) && rule.number == 0)))
+        && matches!(listener.chains.as_slice(), [FilterChain { sites, .. }] if matches!(sites.as_slice(), [VirtualHost { rules, .. }] if matches!(rules.as_slice(), [rule] if is_closed(rule) && rule.number == 0)))
 }
 
-fn close_listener(listener: &mut Listener, message: &str) {
+fn close_listener(listener: &mut PlannedListener, message: &str) {
     for chain in std::mem::take(&mut listener.chains) {
         listener.remarks.0.extend(chain.remarks.0);
     }
@@ -154,17 +155,17 @@ fn close_listener(listener: &mut Listener, message: &str) {
     listener.keys = Map::default();
     listener.keys.put("bind", bind);
     listener.opaque = false;
-    let mut rule = Rule { when: everything(), ..Rule::default() };
+    let mut rule = PlannedRule { when: everything(), ..PlannedRule::default() };
     rule.close(message);
     let site = VirtualHost { hosts: vec!["*".to_owned()], rules: vec![rule], ..VirtualHost::default() };
-    listener.chains = vec![Chain { sites: vec![site], ..Chain::default() }];
+    listener.chains = vec![FilterChain { sites: vec![site], ..FilterChain::default() }];
 }
 
 /// Replaces the plan by one listener that refuses everything.
 fn nothing_of_it(plan: &mut Plan, wrong: &str) {
     let mut remarks = std::mem::take(&mut plan.remarks);
     remarks.point(
-        &At::default(),
+        &FileLine::default(),
         format!("attache does not accept what this config became here, so nothing of it is carried over. Please report it: {wrong}"),
     );
     *plan = Plan { remarks, ..Plan::default() };
@@ -173,46 +174,53 @@ fn nothing_of_it(plan: &mut Plan, wrong: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Upstream;
+    use crate::plan::PlannedUpstream;
 
-    fn rule(path: Path, key: &str, value: &str) -> Rule {
-        let mut rule = Rule { when: When { path, ..When::default() }, ..Rule::default() };
+    fn rule(path: PlannedPath, key: &str, value: &str) -> PlannedRule {
+        let mut rule = PlannedRule {
+            when: RuleConditions { path, ..RuleConditions::default() },
+            ..PlannedRule::default()
+        };
         rule.keys.set(key, value);
         rule
     }
 
-    fn plan(rules: Vec<Rule>) -> Plan {
+    fn plan(rules: Vec<PlannedRule>) -> Plan {
         let mut bind = Map::default();
         bind.set("bind", "127.0.0.1:8080");
         let site = VirtualHost { hosts: vec!["*".to_owned()], rules, ..VirtualHost::default() };
         let mut address = Map::default();
         address.set("address", "http://app.internal:80");
         Plan {
-            listeners: vec![Listener {
+            listeners: vec![PlannedListener {
                 name: "in".to_owned(),
                 keys: bind,
-                chains: vec![Chain { sites: vec![site], ..Chain::default() }],
-                ..Listener::default()
+                chains: vec![FilterChain { sites: vec![site], ..FilterChain::default() }],
+                ..PlannedListener::default()
             }],
-            upstreams: vec![Upstream { name: "app".to_owned(), keys: address, ..Upstream::default() }],
+            upstreams: vec![PlannedUpstream {
+                name: "app".to_owned(),
+                keys: address,
+                ..PlannedUpstream::default()
+            }],
             ..Plan::default()
         }
     }
 
-    fn routes(plan: &Plan) -> Vec<(Path, bool)> {
+    fn routes(plan: &Plan) -> Vec<(PlannedPath, bool)> {
         let rules = &plan.listeners[0].chains[0].sites[0].rules;
         rules.iter().map(|rule| (rule.when.path.clone(), is_closed(rule))).collect()
     }
 
-    fn exact(path: &str) -> Path {
-        Path::Exact(path.to_owned())
+    fn exact(path: &str) -> PlannedPath {
+        PlannedPath::Exact(path.to_owned())
     }
 
     #[test]
     fn a_route_whose_action_is_not_accepted_is_refused_where_it_stands() {
-        let mut plan = plan(vec![rule(exact("/a"), "to", "nowhere"), rule(Path::All, "to", "app")]);
+        let mut plan = plan(vec![rule(exact("/a"), "to", "nowhere"), rule(PlannedPath::All, "to", "app")]);
         make(&mut plan);
-        assert_eq!(routes(&plan), [(exact("/a"), true), (Path::All, false)]);
+        assert_eq!(routes(&plan), [(exact("/a"), true), (PlannedPath::All, false)]);
     }
 
     #[test]
@@ -222,7 +230,10 @@ mod tests {
         let mut plan =
             plan(vec![rule(exact("/open"), "to", "app"), wrong, rule(exact("/behind"), "to", "app")]);
         make(&mut plan);
-        assert_eq!(routes(&plan), [(exact("/open"), false), (Path::All, true), (exact("/behind"), false)]);
+        assert_eq!(
+            routes(&plan),
+            [(exact("/open"), false), (PlannedPath::All, true), (exact("/behind"), false)]
+        );
         // The rule that followed it still comes after the refusal: an exact path would come first, an expression comes
         // last.
         let text = write::config(&plan, &[]).text;
@@ -232,15 +243,15 @@ mod tests {
 
     #[test]
     fn a_host_that_is_not_accepted_closes_its_listener() {
-        let mut plan = plan(vec![rule(Path::All, "to", "app")]);
+        let mut plan = plan(vec![rule(PlannedPath::All, "to", "app")]);
         plan.listeners[0].chains[0].sites[0].hosts = vec!["no host".to_owned()];
         make(&mut plan);
-        assert_eq!(routes(&plan), [(Path::All, true)]);
+        assert_eq!(routes(&plan), [(PlannedPath::All, true)]);
     }
 
     #[test]
     fn an_upstream_that_is_not_accepted_is_refused_by_all_who_name_it() {
-        let mut plan = plan(vec![rule(exact("/a"), "to", "app"), rule(Path::All, "respond", "ok")]);
+        let mut plan = plan(vec![rule(exact("/a"), "to", "app"), rule(PlannedPath::All, "respond", "ok")]);
         plan.upstreams[0].keys.set("address", "http://no host");
         make(&mut plan);
         assert!(plan.upstreams.is_empty());
@@ -249,7 +260,7 @@ mod tests {
 
     #[test]
     fn an_address_that_is_not_accepted_is_not_listened_on() {
-        let mut plan = plan(vec![rule(Path::All, "to", "app")]);
+        let mut plan = plan(vec![rule(PlannedPath::All, "to", "app")]);
         plan.listeners[0].keys.set("bind", "nowhere");
         make(&mut plan);
         assert!(plan.listeners.is_empty());

@@ -3,14 +3,14 @@
 //! A rule is a conjunction: every key must hold, one value of each list must match, and nothing in `not` may match. A condition with
 //! `and`, `or` and `not` at any depth becomes a list of such rules (a disjunction of conjunctions), or can't be expressed.
 
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 
 /// The largest number of rules that one policy may become.
 const MAX_RULES: usize = 64;
 
 /// One side of a rule: what must hold, or what must not.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Facts {
+struct RuleSide {
     /// Keys with a list of values, of which one must hold.
     lists: Vec<(&'static str, Vec<String>)>,
     /// Headers and claims, by the key that they stand under.
@@ -19,25 +19,25 @@ struct Facts {
 
 /// A rule.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Access {
-    when: Facts,
-    not: Facts,
+pub(crate) struct ImportedAccess {
+    when: RuleSide,
+    not: RuleSide,
 }
 
 /// Rules of which at least one must hold.
-pub(crate) type Any = Vec<Access>;
+pub(crate) type AnyOf = Vec<ImportedAccess>;
 
-impl Access {
+impl ImportedAccess {
     /// A condition on a key with values, of which one must hold.
     pub(crate) fn list(key: &'static str, values: Vec<String>) -> Self {
-        let when = Facts { lists: vec![(key, values)], named: Vec::new() };
-        Self { when, not: Facts::default() }
+        let when = RuleSide { lists: vec![(key, values)], named: Vec::new() };
+        Self { when, not: RuleSide::default() }
     }
 
     /// A condition on a header or claim.
     pub(crate) fn named(key: &'static str, name: impl Into<String>, values: Vec<String>) -> Self {
-        let when = Facts { lists: Vec::new(), named: vec![(key, name.into(), values)] };
-        Self { when, not: Facts::default() }
+        let when = RuleSide { lists: Vec::new(), named: vec![(key, name.into(), values)] };
+        Self { when, not: RuleSide::default() }
     }
 
     /// The rule has no condition, so it always holds.
@@ -74,13 +74,13 @@ impl Access {
     }
 
     /// The negation of the rule: rules of which at least one must hold.
-    fn negated(&self) -> Any {
+    fn negated(&self) -> AnyOf {
         let mut out = Vec::new();
         for single in self.when.singles() {
-            out.push(Self { when: Facts::default(), not: single });
+            out.push(Self { when: RuleSide::default(), not: single });
         }
         for single in self.not.singles() {
-            out.push(Self { when: single, not: Facts::default() });
+            out.push(Self { when: single, not: RuleSide::default() });
         }
         out
     }
@@ -147,7 +147,7 @@ fn narrow(known: &mut Vec<String>, values: &[String]) -> Option<bool> {
     Some(!known.is_empty())
 }
 
-impl Facts {
+impl RuleSide {
     fn has(&self, key: &str) -> bool {
         self.lists.iter().any(|(known, _)| *known == key)
             || self.named.iter().any(|(known, ..)| *known == key)
@@ -162,8 +162,9 @@ impl Facts {
     fn write(&self, map: &mut Map) {
         for (key, values) in &self.lists {
             if *key == "port" {
-                let ports: Vec<Value> = values.iter().map(|port| Value::Raw(port.clone())).collect();
-                map.set(key, Value::List(ports));
+                let ports: Vec<ConfigValue> =
+                    values.iter().map(|port| ConfigValue::Raw(port.clone())).collect();
+                map.set(key, ConfigValue::List(ports));
             } else {
                 map.set(key, values.clone());
             }
@@ -175,13 +176,13 @@ impl Facts {
 }
 
 /// Rules that always hold.
-pub(crate) fn everything() -> Any {
-    vec![Access::default()]
+pub(crate) fn everything() -> AnyOf {
+    vec![ImportedAccess::default()]
 }
 
 /// Rules that hold if both hold. `None` if they can't be expressed.
-pub(crate) fn both(a: &Any, b: &Any) -> Option<Any> {
-    let mut out: Any = Vec::new();
+pub(crate) fn both(a: &AnyOf, b: &AnyOf) -> Option<AnyOf> {
+    let mut out: AnyOf = Vec::new();
     for a in a {
         for b in b {
             if let Some(rule) = a.and(b)?
@@ -195,21 +196,21 @@ pub(crate) fn both(a: &Any, b: &Any) -> Option<Any> {
 }
 
 /// Rules that hold if at least one of both holds. `None` if there are too many.
-pub(crate) fn either(a: Any, b: Any) -> Option<Any> {
+pub(crate) fn either(a: AnyOf, b: AnyOf) -> Option<AnyOf> {
     let mut out = a;
     for rule in b {
         if !out.contains(&rule) {
             out.push(rule);
         }
     }
-    if out.iter().any(Access::is_everything) {
+    if out.iter().any(ImportedAccess::is_everything) {
         return Some(everything());
     }
     (out.len() <= MAX_RULES).then_some(out)
 }
 
 /// Rules that hold if none of these holds. `None` if they can't be expressed.
-pub(crate) fn not(any: &Any) -> Option<Any> {
+pub(crate) fn not(any: &AnyOf) -> Option<AnyOf> {
     let mut out = everything();
     for rule in any {
         out = both(&out, &rule.negated())?;
@@ -229,7 +230,7 @@ pub(crate) enum AccessEffect {
 }
 
 /// Makes `allow` of rules with their names.
-pub(crate) fn allow(rules: &[(String, Access)]) -> AccessEffect {
+pub(crate) fn allow(rules: &[(String, ImportedAccess)]) -> AccessEffect {
     if rules.iter().any(|(_, rule)| rule.is_everything()) {
         return AccessEffect::Open;
     }
@@ -239,7 +240,7 @@ pub(crate) fn allow(rules: &[(String, Access)]) -> AccessEffect {
 }
 
 /// Makes `deny` of rules with their names.
-pub(crate) fn deny(rules: &[(String, Access)]) -> AccessEffect {
+pub(crate) fn deny(rules: &[(String, ImportedAccess)]) -> AccessEffect {
     if rules.is_empty() {
         return AccessEffect::Open;
     }
@@ -251,7 +252,7 @@ pub(crate) fn deny(rules: &[(String, Access)]) -> AccessEffect {
     AccessEffect::Keys(keys)
 }
 
-fn written(rules: &[(String, Access)]) -> Value {
+fn written(rules: &[(String, ImportedAccess)]) -> ConfigValue {
     let mut names: Vec<String> = Vec::new();
     let mut items = Vec::new();
     for (name, rule) in rules {
@@ -262,10 +263,10 @@ fn written(rules: &[(String, Access)]) -> Value {
             name = format!("{base}-{n}");
             n += 1;
         }
-        items.push(Value::Map(rule.map(Some(&name))));
+        items.push(ConfigValue::Map(rule.map(Some(&name))));
         names.push(name);
     }
-    Value::List(items)
+    ConfigValue::List(items)
 }
 
 /// Adds keys to an `authorization`. False if it can't have both: two lists of `allow`, two kinds of tokens, two authorizers.
@@ -274,9 +275,9 @@ pub(crate) fn merge(into: &mut Map, more: &Map) -> bool {
         match (into.get(key), value) {
             (None, _) => into.set(key, value.clone()),
             (Some(known), value) if known == value => {}
-            (Some(Value::List(known)), Value::List(items)) if key == "deny" => {
+            (Some(ConfigValue::List(known)), ConfigValue::List(items)) if key == "deny" => {
                 let all = named_apart(known.iter().chain(items));
-                into.set(key, Value::List(all));
+                into.set(key, ConfigValue::List(all));
             }
             _ => return false,
         }
@@ -285,21 +286,21 @@ pub(crate) fn merge(into: &mut Map, more: &Map) -> bool {
 }
 
 /// The rules with a unique name each.
-fn named_apart<'v>(rules: impl Iterator<Item = &'v Value>) -> Vec<Value> {
-    let mut out: Vec<Value> = Vec::new();
-    let name_of = |value: &Value| match value {
-        Value::Map(map) => map.get("name").cloned(),
+fn named_apart<'v>(rules: impl Iterator<Item = &'v ConfigValue>) -> Vec<ConfigValue> {
+    let mut out: Vec<ConfigValue> = Vec::new();
+    let name_of = |value: &ConfigValue| match value {
+        ConfigValue::Map(map) => map.get("name").cloned(),
         _ => None,
     };
     for rule in rules {
         let mut rule = rule.clone();
         let mut n = 2;
-        while let Some(Value::Text(name)) = name_of(&rule) {
-            if out.iter().all(|other| name_of(other) != Some(Value::Text(name.clone()))) {
+        while let Some(ConfigValue::Text(name)) = name_of(&rule) {
+            if out.iter().all(|other| name_of(other) != Some(ConfigValue::Text(name.clone()))) {
                 break;
             }
             let base = name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('-').to_owned();
-            if let Value::Map(map) = &mut rule {
+            if let ConfigValue::Map(map) = &mut rule {
                 map.set("name", format!("{base}-{n}"));
             }
             n += 1;
@@ -313,12 +314,12 @@ fn named_apart<'v>(rules: impl Iterator<Item = &'v Value>) -> Vec<Value> {
 mod tests {
     use super::*;
 
-    fn path(text: &str) -> Any {
-        vec![Access::list("path", vec![text.to_owned()])]
+    fn path(text: &str) -> AnyOf {
+        vec![ImportedAccess::list("path", vec![text.to_owned()])]
     }
 
-    fn client(text: &str) -> Any {
-        vec![Access::list("client", vec![text.to_owned()])]
+    fn client(text: &str) -> AnyOf {
+        vec![ImportedAccess::list("client", vec![text.to_owned()])]
     }
 
     #[test]
@@ -337,9 +338,9 @@ mod tests {
         let not = not(&or).unwrap_or_default();
         assert_eq!(
             not,
-            vec![Access {
-                when: Facts::default(),
-                not: Facts { lists: vec![("path", vec!["/a".into(), "/b".into()])], named: Vec::new() }
+            vec![ImportedAccess {
+                when: RuleSide::default(),
+                not: RuleSide { lists: vec![("path", vec!["/a".into(), "/b".into()])], named: Vec::new() }
             }]
         );
         assert_eq!(super::not(&not).unwrap_or_default().len(), 1);
@@ -350,15 +351,16 @@ mod tests {
         assert_eq!(either(path("/a"), everything()), Some(everything()));
         assert_eq!(not(&everything()), Some(Vec::new()));
         assert_eq!(not(&Vec::new()), Some(everything()));
-        assert_eq!(allow(&[("all".to_owned(), Access::default())]), AccessEffect::Open);
-        assert_eq!(deny(&[("all".to_owned(), Access::default())]), AccessEffect::Shut);
+        assert_eq!(allow(&[("all".to_owned(), ImportedAccess::default())]), AccessEffect::Open);
+        assert_eq!(deny(&[("all".to_owned(), ImportedAccess::default())]), AccessEffect::Shut);
     }
 
     #[test]
     fn two_patterns_of_one_key_are_not_guessed_to_be_one() {
         assert_eq!(both(&path("/a/*"), &path("/a/b")), None);
-        let ports =
-            |ports: &[&str]| vec![Access::list("port", ports.iter().map(ToString::to_string).collect())];
+        let ports = |ports: &[&str]| {
+            vec![ImportedAccess::list("port", ports.iter().map(ToString::to_string).collect())]
+        };
         assert_eq!(both(&ports(&["80", "81"]), &ports(&["81"])), Some(ports(&["81"])));
         assert_eq!(both(&ports(&["80"]), &ports(&["81"])), Some(Vec::new()));
     }
@@ -368,7 +370,7 @@ mod tests {
         let AccessEffect::Keys(mut one) = deny(&[("a".to_owned(), path("/a").remove(0))]) else { return };
         let AccessEffect::Keys(two) = deny(&[("a".to_owned(), path("/b").remove(0))]) else { return };
         assert!(merge(&mut one, &two));
-        let Some(Value::List(items)) = one.get("deny") else { return };
+        let Some(ConfigValue::List(items)) = one.get("deny") else { return };
         assert_eq!(items.len(), 2);
         assert_ne!(items[0], items[1]);
         let AccessEffect::Keys(three) = allow(&[("x".to_owned(), path("/c").remove(0))]) else { return };

@@ -5,13 +5,13 @@
 //! that the guard denied may pass.
 
 use crate::access;
-use crate::plan::{Rule, When};
-use crate::tree::At;
-use crate::value::{Map, Value};
+use crate::plan::{PlannedRule, RuleConditions};
+use crate::tree::FileLine;
+use crate::value::{ConfigValue, Map};
 
 /// What happens to the requests of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum GateVerdict {
     /// They pass.
     Pass,
     /// They are answered with 403, as by the original.
@@ -25,21 +25,21 @@ pub(crate) enum Verdict {
 /// A guard.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
-    pub(crate) at: At,
-    pub(crate) cases: Vec<(When, Verdict)>,
-    pub(crate) otherwise: Verdict,
+    pub(crate) at: FileLine,
+    pub(crate) cases: Vec<(RuleConditions, GateVerdict)>,
+    pub(crate) otherwise: GateVerdict,
     /// The body of the answer to a denied request.
     pub(crate) denied: &'static str,
 }
 
 impl Gate {
     /// A gate that refuses every request.
-    pub(crate) fn closed(at: &At, why: impl Into<String>) -> Self {
-        Self { at: at.clone(), cases: Vec::new(), otherwise: Verdict::Refuse(why.into()), denied: "" }
+    pub(crate) fn closed(at: &FileLine, why: impl Into<String>) -> Self {
+        Self { at: at.clone(), cases: Vec::new(), otherwise: GateVerdict::Refuse(why.into()), denied: "" }
     }
 
     /// The rules that a rule becomes if this gate stands in front of it.
-    pub(crate) fn before(&self, rule: Rule) -> Vec<Rule> {
+    pub(crate) fn before(&self, rule: PlannedRule) -> Vec<PlannedRule> {
         if rule.settled {
             return vec![rule];
         }
@@ -49,7 +49,7 @@ impl Gate {
                 Some(None) => {}
                 Some(Some(both)) => {
                     let all = both == rule.when;
-                    let mut case = Rule { when: both, ..rule.clone() };
+                    let mut case = PlannedRule { when: both, ..rule.clone() };
                     case.name = rule.name.clone().filter(|_| all);
                     if !out.is_empty() {
                         case.remarks.0.clear();
@@ -60,7 +60,7 @@ impl Gate {
                         return out;
                     }
                 }
-                None if *verdict == Verdict::Pass => {
+                None if *verdict == GateVerdict::Pass => {
                     let mut rest = rule.clone();
                     rest.remarks.point(&self.at, "one of the cases that the guard of this route let pass can't be said here; it is refused.");
                     return vec![refused(
@@ -87,12 +87,12 @@ impl Gate {
         out
     }
 
-    fn judge(&self, rule: &mut Rule, verdict: &Verdict) {
+    fn judge(&self, rule: &mut PlannedRule, verdict: &GateVerdict) {
         match verdict {
-            Verdict::Pass => {}
-            Verdict::With(keys) => {
+            GateVerdict::Pass => {}
+            GateVerdict::With(keys) => {
                 let mut own = match rule.keys.get("authorization") {
-                    Some(Value::Map(map)) => map.clone(),
+                    Some(ConfigValue::Map(map)) => map.clone(),
                     _ => Map::default(),
                 };
                 if access::merge(&mut own, keys) {
@@ -105,7 +105,7 @@ impl Gate {
                     );
                 }
             }
-            Verdict::Deny => {
+            GateVerdict::Deny => {
                 // The guards before this one decide first.
                 let before = rule.keys.get("authorization").cloned();
                 rule.settled = true;
@@ -118,21 +118,21 @@ impl Gate {
                 respond.set("body", self.denied);
                 rule.keys.set("respond", respond);
             }
-            Verdict::Refuse(why) => rule.refuse(&self.at, why.clone()),
+            GateVerdict::Refuse(why) => rule.refuse(&self.at, why.clone()),
         }
     }
 }
 
-fn refused(mut rule: Rule, at: &At, why: &str) -> Rule {
+fn refused(mut rule: PlannedRule, at: &FileLine, why: &str) -> PlannedRule {
     rule.refuse(at, why);
     rule
 }
 
 /// The conditions of both. `Some(None)`: no request meets both. `None`: one rule can't express both.
 #[allow(clippy::option_option)]
-pub(crate) fn both(a: &When, b: &When) -> Option<Option<When>> {
+pub(crate) fn both(a: &RuleConditions, b: &RuleConditions) -> Option<Option<RuleConditions>> {
     let Some(path) = a.path.both(&b.path)? else { return Some(None) };
-    let mut when = When { path, ..a.clone() };
+    let mut when = RuleConditions { path, ..a.clone() };
     for (list, other) in [(&mut when.methods, &b.methods), (&mut when.identity, &b.identity)] {
         if list.is_empty() {
             list.clone_from(other);

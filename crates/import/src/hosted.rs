@@ -2,13 +2,13 @@
 //!
 //! attache compares the host first. So each host that a rule names gets every rule that can match it, in the order of the list.
 
-use crate::plan::{Rule, VirtualHost};
+use crate::plan::{PlannedRule, VirtualHost};
 
 /// A rule with its hosts. Without a host it matches every host.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hosted {
     pub(crate) hosts: Vec<String>,
-    pub(crate) rule: Rule,
+    pub(crate) rule: PlannedRule,
 }
 
 /// The virtual hosts of a list of rules.
@@ -27,7 +27,7 @@ pub(crate) fn sites(rules: &[Hosted]) -> Vec<VirtualHost> {
         for (index, hosted) in rules.iter().enumerate() {
             if hosted.hosts.is_empty() || hosted.hosts.iter().any(|pattern| takes(pattern, &host)) {
                 // An earlier rule with the same conditions matches every such request.
-                if own.iter().any(|earlier: &Rule| earlier.when == hosted.rule.when) {
+                if own.iter().any(|earlier: &PlannedRule| earlier.when == hosted.rule.when) {
                     continue;
                 }
                 let mut rule = hosted.rule.clone();

@@ -50,7 +50,7 @@ use plan::Plan;
 
 /// The program that a config is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProxyKind {
     /// Envoy's bootstrap, v3 or v2.
     Envoy,
     /// HAProxy's config.
@@ -65,7 +65,7 @@ pub enum Kind {
     Ghostunnel,
 }
 
-impl Kind {
+impl ProxyKind {
     /// The program that runs such a config.
     pub const fn program(self) -> Option<&'static str> {
         match self {
@@ -100,7 +100,7 @@ pub struct File {
 }
 
 /// The kind of a config, by its text and its file's name.
-pub fn detect(files: &[File]) -> Option<Kind> {
+pub fn detect(files: &[File]) -> Option<ProxyKind> {
     let first = files.first()?;
     let has = |words: &[&str]| words.iter().any(|word| first.text.contains(word));
     let begins = |words: &[&str]| {
@@ -110,10 +110,10 @@ pub fn detect(files: &[File]) -> Option<Kind> {
         })
     };
     if has(&["istio.io/", "gateway.networking.k8s.io/"]) && has(&["apiVersion"]) {
-        return Some(Kind::Istio);
+        return Some(ProxyKind::Istio);
     }
     if has(&["ghostunnel "]) && has(&["--target"]) {
-        return Some(Kind::Ghostunnel);
+        return Some(ProxyKind::Ghostunnel);
     }
     let lower = first.text.to_ascii_lowercase();
     let key = |name: &str| {
@@ -122,16 +122,16 @@ pub fn detect(files: &[File]) -> Option<Kind> {
             .any(|line| line.split('=').next().is_some_and(|key| key.trim() == name) && line.contains('='))
     };
     if key("accept") && key("connect") {
-        return Some(Kind::Stunnel);
+        return Some(ProxyKind::Stunnel);
     }
     if has(&["static_resources", "staticResources", "dynamic_resources", "dynamicResources", "envoy."]) {
-        return Some(Kind::Envoy);
+        return Some(ProxyKind::Envoy);
     }
     if begins(&["frontend", "listen"]) && has(&["bind", "server"]) && !has(&["listen 80;", "server {"]) {
-        return Some(Kind::Haproxy);
+        return Some(ProxyKind::Haproxy);
     }
     if begins(&["server", "http", "stream", "upstream"]) && has(&["{"]) {
-        return Some(Kind::Nginx);
+        return Some(ProxyKind::Nginx);
     }
     None
 }
@@ -140,14 +140,14 @@ pub fn detect(files: &[File]) -> Option<Kind> {
 ///
 /// # Errors
 /// If a file can't be parsed as a config of this kind.
-pub fn import(kind: Kind, files: &[File]) -> Result<Imported, Unreadable> {
+pub fn import(kind: ProxyKind, files: &[File]) -> Result<Imported, Unreadable> {
     let plan = match kind {
-        Kind::Envoy => envoy::import(files)?,
-        Kind::Haproxy => haproxy::import(files)?,
-        Kind::Nginx => nginx::import(files)?,
-        Kind::Istio => istio::import(files)?,
-        Kind::Stunnel => stunnel::stunnel(files)?,
-        Kind::Ghostunnel => stunnel::ghostunnel(files)?,
+        ProxyKind::Envoy => envoy::import(files)?,
+        ProxyKind::Haproxy => haproxy::import(files)?,
+        ProxyKind::Nginx => nginx::import(files)?,
+        ProxyKind::Istio => istio::import(files)?,
+        ProxyKind::Stunnel => stunnel::stunnel(files)?,
+        ProxyKind::Ghostunnel => stunnel::ghostunnel(files)?,
     };
     Ok(finish(plan, files))
 }
@@ -212,7 +212,7 @@ fn read_one(path: &Path) -> Result<File, Unreadable> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(File { path: path.to_owned(), text }),
         Err(error) => Err(Unreadable {
-            at: tree::At { file: path.display().to_string().into(), line: 0 },
+            at: tree::FileLine { file: path.display().to_string().into(), line: 0 },
             what: format!("can't be read: {error}"),
         }),
     }

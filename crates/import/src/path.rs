@@ -8,7 +8,7 @@ use regex::Regex;
 
 /// A condition on the path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Path {
+pub enum PlannedPath {
     /// Every path that begins with `/`.
     #[default]
     All,
@@ -24,7 +24,7 @@ pub enum Path {
     Regex(String),
 }
 
-impl Path {
+impl PlannedPath {
     /// Every path that begins with this text, in its simplest form.
     pub fn prefix(text: &str) -> Self {
         match text {
@@ -225,12 +225,12 @@ mod tests {
 
     #[test]
     fn a_prefix_of_a_text_stays_one() {
-        let path = Path::prefix("/service/1");
+        let path = PlannedPath::prefix("/service/1");
         assert_eq!(path.pattern(false).as_deref(), Some("~/service/1.*"));
         assert!(path.takes("/service/10") && !path.takes("/service"));
-        assert_eq!(Path::prefix("/a/").pattern(false).as_deref(), Some("~/a/.*"));
-        assert!(!Path::prefix("/a/").takes("/a"));
-        assert_eq!(Path::prefix("/").pattern(false).as_deref(), Some("/*"));
+        assert_eq!(PlannedPath::prefix("/a/").pattern(false).as_deref(), Some("~/a/.*"));
+        assert!(!PlannedPath::prefix("/a/").takes("/a"));
+        assert_eq!(PlannedPath::prefix("/").pattern(false).as_deref(), Some("/*"));
     }
 
     #[test]
@@ -241,14 +241,14 @@ mod tests {
 
     #[test]
     fn what_both_match() {
-        let text = |text: &str| Path::Text(text.to_owned());
+        let text = |text: &str| PlannedPath::Text(text.to_owned());
         assert_eq!(text("/a").both(&text("/ab")), Some(Some(text("/ab"))));
         assert_eq!(text("/a").both(&text("/b")), Some(None));
         assert_eq!(
-            Path::Exact("/a/x".to_owned()).both(&text("/a")),
-            Some(Some(Path::Exact("/a/x".to_owned())))
+            PlannedPath::Exact("/a/x".to_owned()).both(&text("/a")),
+            Some(Some(PlannedPath::Exact("/a/x".to_owned())))
         );
-        assert_eq!(Path::Regex("/a.*".to_owned()).both(&text("/a")), None);
+        assert_eq!(PlannedPath::Regex("/a.*".to_owned()).both(&text("/a")), None);
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! The first matching rule wins, as in the original proxies. [`crate::order`] makes routes of the rules, of which the most
 //! specific wins, so that each request still gets the same rule.
 
-use crate::path::Path;
+use crate::path::PlannedPath;
 use crate::remark::{Remarks, Weight};
-use crate::tree::At;
-use crate::value::{Map, Value};
+use crate::tree::FileLine;
+use crate::value::{ConfigValue, Map};
 
 /// A whole config.
 #[derive(Clone, Debug, Default)]
@@ -16,14 +16,14 @@ pub struct Plan {
     /// Keys at the top level, beside listeners and upstreams.
     pub top: Map,
     /// Listeners.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<PlannedListener>,
     /// Upstreams.
-    pub upstreams: Vec<Upstream>,
+    pub upstreams: Vec<PlannedUpstream>,
 }
 
 /// A listener.
 #[derive(Clone, Debug, Default)]
-pub struct Listener {
+pub struct PlannedListener {
     /// Its name.
     pub name: String,
     /// Remarks about it.
@@ -31,7 +31,7 @@ pub struct Listener {
     /// Its keys, except `routes` and `to`.
     pub keys: Map,
     /// The filter chains. A connection belongs to the first chain whose conditions hold.
-    pub chains: Vec<Chain>,
+    pub chains: Vec<FilterChain>,
     /// It carries opaque bytes only.
     pub opaque: bool,
     /// It terminates TLS: its scheme is https, and its default port 443.
@@ -40,7 +40,7 @@ pub struct Listener {
 
 /// A filter chain: what happens to connections that meet its conditions.
 #[derive(Clone, Debug, Default)]
-pub struct Chain {
+pub struct FilterChain {
     /// TLS server names; the connection must have one of them. Empty: any.
     pub sni: Vec<String>,
     /// Original destinations; the connection must have one of them. Empty: any.
@@ -50,7 +50,7 @@ pub struct Chain {
     /// Virtual hosts. A request belongs to the one with the most specific matching host.
     pub sites: Vec<VirtualHost>,
     /// Where opaque bytes go. If it is set, `sites` is empty.
-    pub opaque: Option<Rule>,
+    pub opaque: Option<PlannedRule>,
     /// The chain can't be carried over, and its connections are refused.
     pub closed: bool,
     /// Application protocols (ALPN); the connection must have one of them. Empty: any.
@@ -65,24 +65,24 @@ pub struct VirtualHost {
     /// Remarks about it.
     pub remarks: Remarks,
     /// Its rules, in their order.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<PlannedRule>,
 }
 
 /// A rule.
 #[derive(Clone, Debug, Default)]
-pub struct Rule {
+pub struct PlannedRule {
     /// Its name, if it has one.
     pub name: Option<String>,
     /// Remarks about it.
     pub remarks: Remarks,
     /// Its conditions, except the host.
-    pub when: When,
+    pub when: RuleConditions,
     /// `to`, `redirect` or `respond`, and the policies, in attache's keys.
     pub keys: Map,
     /// Upstreams that may answer, for the probes of `--verify`.
     pub targets: Vec<String>,
     /// Its place in the original.
-    pub at: At,
+    pub at: FileLine,
     /// A guard has answered already: later guards are not asked.
     pub settled: bool,
     /// Its number among the rules of the plan, from 1; given when the plan is complete.
@@ -91,9 +91,9 @@ pub struct Rule {
 
 /// Conditions.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct When {
+pub struct RuleConditions {
     /// The path.
-    pub path: Path,
+    pub path: PlannedPath,
     /// Methods of which one must match. Empty: any.
     pub methods: Vec<String>,
     /// All of these headers, each with attache's pattern.
@@ -106,7 +106,7 @@ pub struct When {
 
 /// An upstream.
 #[derive(Clone, Debug, Default)]
-pub struct Upstream {
+pub struct PlannedUpstream {
     /// Its name.
     pub name: String,
     /// Remarks about it.
@@ -115,16 +115,16 @@ pub struct Upstream {
     pub keys: Map,
 }
 
-impl Rule {
+impl PlannedRule {
     /// A rule that refuses, with this reason as a comment.
-    pub(crate) fn refusal(at: &At, why: impl Into<String>) -> Self {
+    pub(crate) fn refusal(at: &FileLine, why: impl Into<String>) -> Self {
         let mut rule = Self { at: at.clone(), ..Self::default() };
         rule.refuse(at, why);
         rule
     }
 
     /// Replaces its action by a refusal with 503, with this reason as a comment.
-    pub fn refuse(&mut self, at: &At, why: impl Into<String>) {
+    pub fn refuse(&mut self, at: &FileLine, why: impl Into<String>) {
         let why = why.into();
         self.remarks.point(at, why);
         self.settled = true;
@@ -144,7 +144,7 @@ impl Rule {
 
 impl Plan {
     /// All rules of a listener, in their order.
-    pub(crate) fn rules_of(listener: &mut Listener) -> impl Iterator<Item = &mut Rule> {
+    pub(crate) fn rules_of(listener: &mut PlannedListener) -> impl Iterator<Item = &mut PlannedRule> {
         listener.chains.iter_mut().flat_map(|chain| {
             chain.opaque.iter_mut().chain(chain.sites.iter_mut().flat_map(|site| &mut site.rules))
         })
@@ -171,7 +171,7 @@ impl Plan {
     }
 
     /// The places of all remarks about lost requests.
-    pub(crate) fn causes(&self) -> Vec<At> {
+    pub(crate) fn causes(&self) -> Vec<FileLine> {
         let mut causes = Vec::new();
         self.each_remark(&mut |remark| {
             if remark.weight == Weight::Point {
@@ -206,9 +206,9 @@ pub fn name(text: &str) -> String {
 
 /// Maps the names of the original to unique names of attache.
 #[derive(Clone, Debug, Default)]
-pub struct Names(Vec<(String, String)>);
+pub struct UniqueNames(Vec<(String, String)>);
 
-impl Names {
+impl UniqueNames {
     /// attache's name for this name of the original. The same name gets the same answer.
     pub fn of(&mut self, original: &str) -> String {
         if let Some((_, name)) = self.0.iter().find(|(known, _)| known == original) {
@@ -227,24 +227,24 @@ impl Names {
 }
 
 /// `to` of a split: one upstream alone, or each with its weight.
-pub fn split(parts: &[(String, u64)]) -> Option<Value> {
+pub fn split(parts: &[(String, u64)]) -> Option<ConfigValue> {
     let parts: Vec<_> = parts.iter().filter(|(_, weight)| *weight > 0).collect();
     match parts.as_slice() {
         [] => None,
-        [(only, _)] => Some(Value::Text(only.clone())),
+        [(only, _)] => Some(ConfigValue::Text(only.clone())),
         _ => {
             let mut map = Map::default();
             for (name, weight) in parts {
                 let old = match map.get(name) {
-                    Some(Value::Raw(text)) => text.parse().unwrap_or(0),
+                    Some(ConfigValue::Raw(text)) => text.parse().unwrap_or(0),
                     _ => 0,
                 };
                 map.set(name, old + weight);
             }
             if let [(only, _)] = map.0.as_slice() {
-                return Some(Value::Text(only.clone()));
+                return Some(ConfigValue::Text(only.clone()));
             }
-            Some(Value::Map(map))
+            Some(ConfigValue::Map(map))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::tree::{At, Node};
+use crate::tree::{FileLine, Node};
 
 /// The weight of a remark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ pub enum Weight {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remark {
     /// The place of its cause in the original.
-    pub at: At,
+    pub at: FileLine,
     /// How much it weighs.
     pub weight: Weight,
     /// Its subject, the consequence, and what to do.
@@ -64,7 +64,7 @@ pub struct Remarks(pub Vec<Remark>);
 
 impl Remarks {
     /// Adds a remark, unless there is one with the same text.
-    pub fn say(&mut self, weight: Weight, at: &At, text: impl Into<String>) {
+    pub fn say(&mut self, weight: Weight, at: &FileLine, text: impl Into<String>) {
         let remark = Remark { at: at.clone(), weight, text: text.into() };
         if self.0.iter().all(|other| other.text != remark.text) {
             self.0.push(remark);
@@ -72,23 +72,23 @@ impl Remarks {
     }
 
     /// Adds a remark: nothing is lost, but the config looks different.
-    pub fn note(&mut self, at: &At, text: impl Into<String>) {
+    pub fn note(&mut self, at: &FileLine, text: impl Into<String>) {
         self.say(Weight::Note, at, text);
     }
 
     /// Adds a remark: something soft is lost.
-    pub fn soft(&mut self, at: &At, text: impl Into<String>) {
+    pub fn soft(&mut self, at: &FileLine, text: impl Into<String>) {
         self.say(Weight::Soft, at, text);
     }
 
     /// Adds a remark: some requests get a different answer.
-    pub fn point(&mut self, at: &At, text: impl Into<String>) {
+    pub fn point(&mut self, at: &FileLine, text: impl Into<String>) {
         self.say(Weight::Point, at, text);
     }
 
     /// Adds a remark: some requests may get a different answer, since no importer knows what this does. `what` names it
     /// in the original's words.
-    pub fn unknown(&mut self, at: &At, what: impl std::fmt::Display) {
+    pub fn unknown(&mut self, at: &FileLine, what: impl std::fmt::Display) {
         self.point(
             at,
             format!("{what} isn't known to this import. Find out what it did, and whether you need it."),
@@ -101,10 +101,10 @@ impl Remarks {
         for (key, value) in node.entries() {
             let key = crate::tree::snake(key);
             // An empty message (`{}`) can have an effect, because it is present.
-            let nothing = value.is_empty() && !matches!(value.kind, crate::tree::Kind::Map(_));
+            let nothing = value.is_empty() && !matches!(value.kind, crate::tree::NodeKind::Map(_));
             if key.starts_with('@') || known.contains(&key.as_str()) || nothing {
                 // The caller knows the meaning of a scalar. The content of a mapping must be read (`crate::unread`).
-                if matches!(value.kind, crate::tree::Kind::Scalar(_)) {
+                if matches!(value.kind, crate::tree::NodeKind::Scalar(_)) {
                     value.skip();
                 }
                 continue;

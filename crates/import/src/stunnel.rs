@@ -2,16 +2,16 @@
 //!
 //! A config of stunnel has sections with `key = value`. ghostunnel has flags: a file with its command line is read.
 
-use crate::plan::{Chain, Listener, Names, Plan, Rule, Upstream};
+use crate::plan::{FilterChain, Plan, PlannedListener, PlannedRule, PlannedUpstream, UniqueNames};
 use crate::remark::{Remarks, Weight};
-use crate::tree::{At, Unreadable};
+use crate::tree::{FileLine, Unreadable};
 use crate::value::Map;
 use crate::{File, path};
 
 /// A service of either program.
 #[derive(Default)]
-struct Service {
-    at: At,
+struct TlsService {
+    at: FileLine,
     name: String,
     listen: String,
     targets: Vec<String>,
@@ -22,15 +22,15 @@ struct Service {
     closed: Option<String>,
 }
 
-fn place(file: &File, line: usize) -> At {
-    At { file: file.path.display().to_string().into(), line: line as u32 }
+fn place(file: &File, line: usize) -> FileLine {
+    FileLine { file: file.path.display().to_string().into(), line: line as u32 }
 }
 
 /// Imports configs of stunnel.
 pub(crate) fn stunnel(files: &[File]) -> Result<Plan, Unreadable> {
-    let mut services: Vec<Service> = Vec::new();
+    let mut services: Vec<TlsService> = Vec::new();
     let mut global: Vec<(String, String)> = Vec::new();
-    let mut all: Vec<(At, String, Vec<(String, String)>)> = Vec::new();
+    let mut all: Vec<(FileLine, String, Vec<(String, String)>)> = Vec::new();
     for file in files {
         for (index, line) in file.text.lines().enumerate() {
             let line = line.trim();
@@ -104,8 +104,8 @@ const QUIET: &[&str] = &[
     "service",
 ];
 
-fn section(at: At, name: String, pairs: &[(String, String)]) -> Service {
-    let mut out = Service { at: at.clone(), name, ..Service::default() };
+fn section(at: FileLine, name: String, pairs: &[(String, String)]) -> TlsService {
+    let mut out = TlsService { at: at.clone(), name, ..TlsService::default() };
     let last =
         |key: &str| pairs.iter().rev().find(|(known, _)| known == key).map(|(_, value)| value.as_str());
     let yes = |key: &str| last(key).is_some_and(|value| value.eq_ignore_ascii_case("yes"));
@@ -194,8 +194,8 @@ pub(crate) fn ghostunnel(files: &[File]) -> Result<Plan, Unreadable> {
     finish(services, files)
 }
 
-fn flags(at: At, words: &[&str]) -> Service {
-    let mut out = Service { at, ..Service::default() };
+fn flags(at: FileLine, words: &[&str]) -> TlsService {
+    let mut out = TlsService { at, ..TlsService::default() };
     let pairs = flags_and_values(words, &mut out);
     let mut passes = Passes::default();
     for (flag, value) in &pairs {
@@ -207,7 +207,7 @@ fn flags(at: At, words: &[&str]) -> Service {
 }
 
 /// Flags with their values. `server` and `client` name the service.
-fn flags_and_values(words: &[&str], out: &mut Service) -> Vec<(String, String)> {
+fn flags_and_values(words: &[&str], out: &mut TlsService) -> Vec<(String, String)> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     let mut rest = words.iter().peekable();
     while let Some(word) = rest.next() {
@@ -246,7 +246,7 @@ struct Passes {
     no_certificate: bool,
 }
 
-impl Service {
+impl TlsService {
     fn flag(&mut self, flag: &str, value: &str, passes: &mut Passes) {
         match flag {
             "listen" => value.clone_into(&mut self.listen),
@@ -295,7 +295,7 @@ impl Service {
 }
 
 impl Passes {
-    fn decide(self, disabled: bool, out: &mut Service) {
+    fn decide(self, disabled: bool, out: &mut TlsService) {
         if out.client {
             if !self.allow.is_empty() {
                 out.tls.set("peers", self.allow);
@@ -318,21 +318,21 @@ impl Passes {
     }
 }
 
-fn finish(services: Vec<Service>, files: &[File]) -> Result<Plan, Unreadable> {
+fn finish(services: Vec<TlsService>, files: &[File]) -> Result<Plan, Unreadable> {
     if services.is_empty() {
         let at = files.first().map(|file| place(file, 0)).unwrap_or_default();
         return Err(Unreadable { at, what: "there is no service in it".to_owned() });
     }
-    let (mut plan, mut names) = (Plan::default(), Names::default());
-    let mut listeners = Names::default();
+    let (mut plan, mut names) = (Plan::default(), UniqueNames::default());
+    let mut listeners = UniqueNames::default();
     for (index, service) in services.into_iter().enumerate() {
         let own =
             if service.name.is_empty() { format!("service-{}", index + 1) } else { service.name.clone() };
-        let mut listener = Listener {
+        let mut listener = PlannedListener {
             name: listeners.of(&own),
             remarks: service.remarks.clone(),
             opaque: true,
-            ..Listener::default()
+            ..PlannedListener::default()
         };
         let Some(bind) = address(&service.listen) else {
             listener.remarks.say(
@@ -364,15 +364,15 @@ fn finish(services: Vec<Service>, files: &[File]) -> Result<Plan, Unreadable> {
 }
 
 /// A chain that refuses every connection.
-fn refusing(at: &At, why: String) -> Chain {
-    let mut rule = Rule::refusal(at, why);
-    rule.when.path = path::Path::Any;
+fn refusing(at: &FileLine, why: String) -> FilterChain {
+    let mut rule = PlannedRule::refusal(at, why);
+    rule.when.path = path::PlannedPath::Any;
     let site =
         crate::plan::VirtualHost { hosts: vec!["*".to_owned()], rules: vec![rule], ..Default::default() };
-    Chain { sites: vec![site], ..Chain::default() }
+    FilterChain { sites: vec![site], ..FilterChain::default() }
 }
 
-impl Service {
+impl TlsService {
     /// The addresses of its targets, in the config's notation.
     fn addresses(&self) -> Vec<String> {
         let scheme = if self.client { "tls" } else { "tcp" };
@@ -400,12 +400,12 @@ impl Service {
     }
 
     /// Makes the listener pass its bytes on. Returns the upstream.
-    fn carry(self, name: String, targets: Vec<String>, listener: &mut Listener) -> Upstream {
-        let mut rule = Rule { at: self.at, targets: vec![name.clone()], ..Rule::default() };
-        rule.when.path = path::Path::Any;
+    fn carry(self, name: String, targets: Vec<String>, listener: &mut PlannedListener) -> PlannedUpstream {
+        let mut rule = PlannedRule { at: self.at, targets: vec![name.clone()], ..PlannedRule::default() };
+        rule.when.path = path::PlannedPath::Any;
         rule.keys.set("to", name.as_str());
-        listener.chains.push(Chain { opaque: Some(rule), ..Chain::default() });
-        let mut upstream = Upstream { name, ..Upstream::default() };
+        listener.chains.push(FilterChain { opaque: Some(rule), ..FilterChain::default() });
+        let mut upstream = PlannedUpstream { name, ..PlannedUpstream::default() };
         upstream.keys.set("address", targets);
         if !self.client {
             listener.keys.set("tls", self.tls);

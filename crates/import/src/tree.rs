@@ -30,14 +30,14 @@ fn is_any(text: &str, words: &[&str]) -> bool {
 
 /// A place in a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct At {
+pub struct FileLine {
     /// The file's path, as the user wrote it.
     pub file: Arc<str>,
     /// The line, from 1.
     pub line: u32,
 }
 
-impl fmt::Display for At {
+impl fmt::Display for FileLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.line)
     }
@@ -47,9 +47,9 @@ impl fmt::Display for At {
 #[derive(Clone, Debug)]
 pub struct Node {
     /// Where it stands.
-    pub at: At,
+    pub at: FileLine,
     /// What it is.
-    pub kind: Kind,
+    pub kind: NodeKind,
     /// Whether it is a scalar in quotes: such a scalar is always a text.
     pub quoted: bool,
     /// Whether an importer has read it, if it is a scalar.
@@ -62,7 +62,7 @@ struct ReadMark(Arc<AtomicBool>);
 
 /// What a node is.
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub enum NodeKind {
     /// A text, number, boolean, or nothing.
     Scalar(String),
     /// A list.
@@ -73,17 +73,17 @@ pub enum Kind {
 
 /// The value of an absent key.
 static EMPTY: std::sync::LazyLock<Node> =
-    std::sync::LazyLock::new(|| Node::new(At::default(), Kind::Scalar(String::new())));
+    std::sync::LazyLock::new(|| Node::new(FileLine::default(), NodeKind::Scalar(String::new())));
 
 impl Node {
     /// A node at this place.
-    pub fn new(at: At, kind: Kind) -> Self {
+    pub fn new(at: FileLine, kind: NodeKind) -> Self {
         Self { at, kind, quoted: false, seen: ReadMark::default() }
     }
 
     /// A mapping without keys.
-    pub fn empty(at: At) -> Self {
-        Self::new(at, Kind::Map(Vec::new()))
+    pub fn empty(at: FileLine) -> Self {
+        Self::new(at, NodeKind::Map(Vec::new()))
     }
 
     /// Whether an importer has read this scalar.
@@ -95,18 +95,18 @@ impl Node {
     pub fn skip(&self) {
         self.seen.0.store(true, Relaxed);
         match &self.kind {
-            Kind::Scalar(_) => {}
-            Kind::List(items) => items.iter().for_each(Self::skip),
-            Kind::Map(entries) => entries.iter().for_each(|(_, value)| value.skip()),
+            NodeKind::Scalar(_) => {}
+            NodeKind::List(items) => items.iter().for_each(Self::skip),
+            NodeKind::Map(entries) => entries.iter().for_each(|(_, value)| value.skip()),
         }
     }
 
     /// A mapping or list without anything, or an empty or null scalar.
     pub fn is_empty(&self) -> bool {
         match &self.kind {
-            Kind::Scalar(text) => text.is_empty() || text == "null" || text == "~",
-            Kind::List(items) => items.is_empty(),
-            Kind::Map(entries) => entries.is_empty(),
+            NodeKind::Scalar(text) => text.is_empty() || text == "null" || text == "~",
+            NodeKind::List(items) => items.is_empty(),
+            NodeKind::Map(entries) => entries.is_empty(),
         }
     }
 
@@ -118,23 +118,23 @@ impl Node {
 
     /// The value of a key; null counts as absent.
     pub fn get(&self, key: &str) -> Option<&Self> {
-        let Kind::Map(entries) = &self.kind else { return None };
+        let NodeKind::Map(entries) = &self.kind else { return None };
         entries
             .iter()
             .find(|(name, _)| name == key || snake(name) == key)
             .map(|(_, value)| value)
-            .filter(|value| !matches!(&value.kind, Kind::Scalar(text) if text == "null" || text == "~"))
+            .filter(|value| !matches!(&value.kind, NodeKind::Scalar(text) if text == "null" || text == "~"))
     }
 
     /// The value of a key to write to.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Self> {
-        let Kind::Map(entries) = &mut self.kind else { return None };
+        let NodeKind::Map(entries) = &mut self.kind else { return None };
         entries.iter_mut().find(|(name, _)| name == key || snake(name) == key).map(|(_, value)| value)
     }
 
     /// Removes a key.
     pub fn remove(&mut self, key: &str) {
-        if let Kind::Map(entries) = &mut self.kind {
+        if let NodeKind::Map(entries) = &mut self.kind {
             entries.retain(|(name, _)| name != key && snake(name) != key);
         }
     }
@@ -142,7 +142,7 @@ impl Node {
     /// Sets a key.
     pub fn set(&mut self, key: &str, value: Self) {
         self.remove(key);
-        if let Kind::Map(entries) = &mut self.kind {
+        if let NodeKind::Map(entries) = &mut self.kind {
             entries.push((key.to_owned(), value));
         }
     }
@@ -150,12 +150,12 @@ impl Node {
     /// A mapping at the same place.
     pub fn map(&self, entries: Vec<(&str, Self)>) -> Self {
         let entries = entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        Self::new(self.at.clone(), Kind::Map(entries))
+        Self::new(self.at.clone(), NodeKind::Map(entries))
     }
 
     /// A list at the same place.
     pub fn seq(&self, items: Vec<Self>) -> Self {
-        Self::new(self.at.clone(), Kind::List(items))
+        Self::new(self.at.clone(), NodeKind::List(items))
     }
 
     /// Adds a key, where there is a value.
@@ -167,7 +167,7 @@ impl Node {
 
     /// A scalar at the same place.
     pub fn scalar(&self, text: &str) -> Self {
-        Self::new(self.at.clone(), Kind::Scalar(text.to_owned()))
+        Self::new(self.at.clone(), NodeKind::Scalar(text.to_owned()))
     }
 
     /// The node at this path of keys, or an empty node.
@@ -197,12 +197,12 @@ impl Node {
     /// The text of a scalar, or of the value in a wrapper (`{ value: … }`).
     pub fn text(&self) -> Option<&str> {
         match &self.kind {
-            Kind::Scalar(text) => {
+            NodeKind::Scalar(text) => {
                 self.seen.0.store(true, Relaxed);
                 Some(text)
             }
-            Kind::Map(_) => self.get("value").and_then(Self::text),
-            Kind::List(_) => None,
+            NodeKind::Map(_) => self.get("value").and_then(Self::text),
+            NodeKind::List(_) => None,
         }
     }
 
@@ -229,8 +229,8 @@ impl Node {
     /// The items of a list; a single node is a list of one.
     pub fn items(&self) -> &[Self] {
         match &self.kind {
-            Kind::List(items) => items,
-            Kind::Scalar(text) if text.is_empty() => &[],
+            NodeKind::List(items) => items,
+            NodeKind::Scalar(text) if text.is_empty() => &[],
             _ => std::slice::from_ref(self),
         }
     }
@@ -242,16 +242,16 @@ impl Node {
 
     /// The entries of a mapping.
     pub fn entries(&self) -> &[(String, Self)] {
-        if let Kind::Map(entries) = &self.kind { entries } else { &[] }
+        if let NodeKind::Map(entries) = &self.kind { entries } else { &[] }
     }
 
     /// Calls `visit` for this node and everything in it.
     pub fn walk(&mut self, visit: &mut dyn FnMut(&mut Self)) {
         visit(self);
         match &mut self.kind {
-            Kind::Scalar(_) => {}
-            Kind::List(items) => items.iter_mut().for_each(|item| item.walk(visit)),
-            Kind::Map(entries) => entries.iter_mut().for_each(|(_, value)| value.walk(visit)),
+            NodeKind::Scalar(_) => {}
+            NodeKind::List(items) => items.iter_mut().for_each(|item| item.walk(visit)),
+            NodeKind::Map(entries) => entries.iter_mut().for_each(|(_, value)| value.walk(visit)),
         }
     }
 }
@@ -274,7 +274,7 @@ pub(crate) fn snake(name: &str) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     /// The place.
-    pub at: At,
+    pub at: FileLine,
     /// What is wrong, and what to do.
     pub what: String,
 }
@@ -291,9 +291,9 @@ impl fmt::Display for Unreadable {
 
 impl std::error::Error for Unreadable {}
 
-enum Open {
-    List(At, usize, Vec<Node>),
-    Map(At, usize, Vec<(String, Node)>, Option<String>),
+enum OpenNode {
+    List(FileLine, usize, Vec<Node>),
+    Map(FileLine, usize, Vec<(String, Node)>, Option<String>),
 }
 
 /// The documents of a file.
@@ -303,34 +303,34 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Node>, Unreadable> {
     let file: Arc<str> = file.into();
     let limits = options! { flow_nesting_limit: DEEPEST, block_nesting_limit: DEEPEST, emit_comments: false };
     let mut roots = Vec::new();
-    let mut open: Vec<Open> = Vec::new();
+    let mut open: Vec<OpenNode> = Vec::new();
     let mut anchors: HashMap<usize, (Node, usize)> = HashMap::new();
     let mut count = 0_usize;
     for event in Parser::new_from_str_with_options(text, limits) {
         let (event, span) = event.map_err(|error| Unreadable {
-            at: At { file: Arc::clone(&file), line: error.marker().line() as u32 },
+            at: FileLine { file: Arc::clone(&file), line: error.marker().line() as u32 },
             what: format!("not valid YAML: {}", error.info()),
         })?;
-        let at = At { file: Arc::clone(&file), line: span.start.line() as u32 };
+        let at = FileLine { file: Arc::clone(&file), line: span.start.line() as u32 };
         let (node, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => {
                 let plain = style == ScalarStyle::Plain;
                 let text =
                     if plain && (text == "null" || text == "~") { String::new() } else { text.to_string() };
-                (Node { quoted: !plain, ..Node::new(at, Kind::Scalar(text)) }, anchor)
+                (Node { quoted: !plain, ..Node::new(at, NodeKind::Scalar(text)) }, anchor)
             }
             Event::SequenceStart(_, anchor, _) => {
-                open.push(Open::List(at, anchor, Vec::new()));
+                open.push(OpenNode::List(at, anchor, Vec::new()));
                 continue;
             }
             Event::MappingStart(_, anchor, _) => {
-                open.push(Open::Map(at, anchor, Vec::new(), None));
+                open.push(OpenNode::Map(at, anchor, Vec::new(), None));
                 continue;
             }
             Event::SequenceEnd | Event::MappingEnd => match open.pop() {
-                Some(Open::List(at, anchor, items)) => (Node::new(at, Kind::List(items)), anchor),
-                Some(Open::Map(at, anchor, entries, _)) => {
-                    (Node::new(at, Kind::Map(merged(entries))), anchor)
+                Some(OpenNode::List(at, anchor, items)) => (Node::new(at, NodeKind::List(items)), anchor),
+                Some(OpenNode::Map(at, anchor, entries, _)) => {
+                    (Node::new(at, NodeKind::Map(merged(entries))), anchor)
                 }
                 None => continue,
             },
@@ -339,7 +339,7 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Node>, Unreadable> {
                     count += size;
                     (node.clone(), 0)
                 }
-                None => (Node::new(at, Kind::Scalar(String::new())), 0),
+                None => (Node::new(at, NodeKind::Scalar(String::new())), 0),
             },
             _ => continue,
         };
@@ -353,8 +353,8 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Node>, Unreadable> {
         }
         match open.last_mut() {
             None => roots.push(node),
-            Some(Open::List(_, _, items)) => items.push(node),
-            Some(Open::Map(_, _, entries, key)) => match key.take() {
+            Some(OpenNode::List(_, _, items)) => items.push(node),
+            Some(OpenNode::Map(_, _, entries, key)) => match key.take() {
                 Some(key) => entries.push((key, node)),
                 None => *key = Some(node.text().unwrap_or_default().to_owned()),
             },
@@ -365,9 +365,9 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<Node>, Unreadable> {
 
 fn size(node: &Node) -> usize {
     1 + match &node.kind {
-        Kind::Scalar(_) => 0,
-        Kind::List(items) => items.iter().map(size).sum(),
-        Kind::Map(entries) => entries.iter().map(|(_, value)| size(value)).sum(),
+        NodeKind::Scalar(_) => 0,
+        NodeKind::List(items) => items.iter().map(size).sum(),
+        NodeKind::Map(entries) => entries.iter().map(|(_, value)| size(value)).sum(),
     }
 }
 
@@ -399,11 +399,11 @@ pub fn json(node: &Node) -> String {
 
 fn write_json(node: &Node, out: &mut String) {
     match &node.kind {
-        Kind::Scalar(text) if text.is_empty() && !node.quoted => out.push_str("null"),
-        Kind::Scalar(text) if node.quoted => quote(text, out),
-        Kind::Scalar(text) if is_any(text, TRUE) => out.push_str("true"),
-        Kind::Scalar(text) if is_any(text, FALSE) => out.push_str("false"),
-        Kind::Scalar(text)
+        NodeKind::Scalar(text) if text.is_empty() && !node.quoted => out.push_str("null"),
+        NodeKind::Scalar(text) if node.quoted => quote(text, out),
+        NodeKind::Scalar(text) if is_any(text, TRUE) => out.push_str("true"),
+        NodeKind::Scalar(text) if is_any(text, FALSE) => out.push_str("false"),
+        NodeKind::Scalar(text)
             if text.parse::<f64>().is_ok_and(f64::is_finite)
                 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-')
                 && text.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit())
@@ -411,8 +411,8 @@ fn write_json(node: &Node, out: &mut String) {
         {
             out.push_str(text);
         }
-        Kind::Scalar(text) => quote(text, out),
-        Kind::List(items) => {
+        NodeKind::Scalar(text) => quote(text, out),
+        NodeKind::List(items) => {
             out.push('[');
             for (index, item) in items.iter().enumerate() {
                 if index > 0 {
@@ -422,7 +422,7 @@ fn write_json(node: &Node, out: &mut String) {
             }
             out.push(']');
         }
-        Kind::Map(entries) => {
+        NodeKind::Map(entries) => {
             out.push('{');
             for (index, (key, value)) in entries.iter().enumerate() {
                 if index > 0 {

@@ -5,7 +5,7 @@
 //! importer lacks it. A field below the cause of a remark about lost requests needs no remark of its own.
 
 use crate::remark::{Remarks, Weight};
-use crate::tree::{At, Kind, Node, snake};
+use crate::tree::{FileLine, Node, NodeKind, snake};
 
 /// The consequence if a key's content was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,41 +19,42 @@ pub(crate) enum Meaning {
 }
 
 /// Keys with their own consequence. `parent.key` is a key only below that parent.
-pub(crate) type Idle = &'static [(&'static str, Meaning)];
+pub(crate) type IdleKeys = &'static [(&'static str, Meaning)];
 
 /// Reports the fields of this tree that were not read.
-pub(crate) fn say(root: &Node, what: &str, idle: Idle, causes: &[At], remarks: &mut Remarks) {
+pub(crate) fn say(root: &Node, what: &str, idle: IdleKeys, causes: &[FileLine], remarks: &mut Remarks) {
     let mut path = Vec::new();
-    look(root, &mut path, &Scope { what, idle, causes, within: false, weight: None }, remarks);
+    look(root, &mut path, &UnreadScope { what, idle, causes, within: false, weight: None }, remarks);
 }
 
 /// Facts about the nodes above a node.
 #[derive(Clone, Copy)]
-struct Scope<'t> {
+struct UnreadScope<'t> {
     what: &'t str,
-    idle: Idle,
+    idle: IdleKeys,
     /// Causes of remarks about lost requests.
-    causes: &'t [At],
+    causes: &'t [FileLine],
     /// Whether one of the nodes above is a cause.
     within: bool,
     /// The fields here are lost with this weight.
     weight: Option<Weight>,
 }
 
-fn look<'n>(node: &'n Node, path: &mut Vec<&'n str>, scope: &Scope<'_>, remarks: &mut Remarks) {
-    let scope = Scope { within: scope.within || path.len() > 1 && scope.causes.contains(&node.at), ..*scope };
+fn look<'n>(node: &'n Node, path: &mut Vec<&'n str>, scope: &UnreadScope<'_>, remarks: &mut Remarks) {
+    let scope =
+        UnreadScope { within: scope.within || path.len() > 1 && scope.causes.contains(&node.at), ..*scope };
     match &node.kind {
-        Kind::Scalar(_) => {}
-        Kind::List(items) => {
+        NodeKind::Scalar(_) => {}
+        NodeKind::List(items) => {
             for item in items {
-                if matches!(item.kind, Kind::Scalar(_)) && is_unread(item, "", scope.idle) {
+                if matches!(item.kind, NodeKind::Scalar(_)) && is_unread(item, "", scope.idle) {
                     lost(item, path, &scope, remarks);
                 } else {
                     look(item, path, &scope, remarks);
                 }
             }
         }
-        Kind::Map(entries) => {
+        NodeKind::Map(entries) => {
             for (key, value) in entries {
                 let name = snake(key);
                 let parent = path.last().map(|parent| snake(parent)).unwrap_or_default();
@@ -73,7 +74,7 @@ fn look<'n>(node: &'n Node, path: &mut Vec<&'n str>, scope: &Scope<'_>, remarks:
                     }
                     None => scope.weight,
                 };
-                let scope = Scope { weight, ..scope };
+                let scope = UnreadScope { weight, ..scope };
                 path.push(key);
                 if is_unread(value, &name, scope.idle) {
                     lost(value, path, &scope, remarks);
@@ -89,13 +90,13 @@ fn look<'n>(node: &'n Node, path: &mut Vec<&'n str>, scope: &Scope<'_>, remarks:
 /// Whether some value in it was read.
 pub(crate) fn is_read(node: &Node) -> bool {
     match &node.kind {
-        Kind::Scalar(_) => node.is_seen(),
-        Kind::List(items) => items.iter().any(is_read),
-        Kind::Map(entries) => entries.iter().any(|(_, value)| is_read(value)),
+        NodeKind::Scalar(_) => node.is_seen(),
+        NodeKind::List(items) => items.iter().any(is_read),
+        NodeKind::Map(entries) => entries.iter().any(|(_, value)| is_read(value)),
     }
 }
 
-fn meaning(idle: Idle, parent: &str, name: &str) -> Option<Meaning> {
+fn meaning(idle: IdleKeys, parent: &str, name: &str) -> Option<Meaning> {
     let is_it = |known: &str| {
         known == name || known.split_once('.').is_some_and(|(above, own)| above == parent && own == name)
     };
@@ -103,14 +104,14 @@ fn meaning(idle: Idle, parent: &str, name: &str) -> Option<Meaning> {
 }
 
 /// Whether the content of this key has an effect, and no value in it was read.
-fn is_unread(node: &Node, key: &str, idle: Idle) -> bool {
-    fn values(node: &Node, key: &str, idle: Idle) -> (usize, usize) {
+fn is_unread(node: &Node, key: &str, idle: IdleKeys) -> bool {
+    fn values(node: &Node, key: &str, idle: IdleKeys) -> (usize, usize) {
         let add = |all: (usize, usize), one: (usize, usize)| (all.0 + one.0, all.1 + one.1);
         match &node.kind {
-            Kind::Scalar(_) if node.is_empty() => (0, 0),
-            Kind::Scalar(_) => (1, usize::from(node.is_seen())),
-            Kind::List(items) => items.iter().map(|item| values(item, key, idle)).fold((0, 0), add),
-            Kind::Map(entries) => entries
+            NodeKind::Scalar(_) if node.is_empty() => (0, 0),
+            NodeKind::Scalar(_) => (1, usize::from(node.is_seen())),
+            NodeKind::List(items) => items.iter().map(|item| values(item, key, idle)).fold((0, 0), add),
+            NodeKind::Map(entries) => entries
                 .iter()
                 .map(|(name, value)| (snake(name), value))
                 .filter(|(name, _)| {
@@ -124,7 +125,7 @@ fn is_unread(node: &Node, key: &str, idle: Idle) -> bool {
     all > 0 && seen == 0
 }
 
-fn lost(node: &Node, path: &[&str], scope: &Scope<'_>, remarks: &mut Remarks) {
+fn lost(node: &Node, path: &[&str], scope: &UnreadScope<'_>, remarks: &mut Remarks) {
     // The last three names are enough to find the place: `route.retry_policy.x`.
     let place = path[path.len().saturating_sub(3)..].join(".");
     match scope.weight {

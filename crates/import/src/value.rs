@@ -2,24 +2,24 @@
 
 /// A mapping in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Map(pub Vec<(String, Value)>);
+pub struct Map(pub Vec<(String, ConfigValue)>);
 
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
+pub enum ConfigValue {
     /// A text; quoted where YAML needs it.
     Text(String),
     /// A number or boolean.
     Raw(String),
     /// A list.
-    List(Vec<Value>),
+    List(Vec<ConfigValue>),
     /// A mapping.
     Map(Map),
 }
 
 impl Map {
     /// Sets a key.
-    pub fn set(&mut self, key: &str, value: impl Into<Value>) {
+    pub fn set(&mut self, key: &str, value: impl Into<ConfigValue>) {
         let value = value.into();
         match self.0.iter_mut().find(|(name, _)| name == key) {
             Some((_, old)) => *old = value,
@@ -28,22 +28,22 @@ impl Map {
     }
 
     /// Sets a key where there is a value.
-    pub fn put(&mut self, key: &str, value: Option<impl Into<Value>>) {
+    pub fn put(&mut self, key: &str, value: Option<impl Into<ConfigValue>>) {
         if let Some(value) = value {
             self.set(key, value);
         }
     }
 
     /// The value of a key.
-    pub fn get(&self, key: &str) -> Option<&Value> {
+    pub fn get(&self, key: &str) -> Option<&ConfigValue> {
         self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
     /// The mapping at a key; it is created if absent. If it is still empty when the guard is dropped, it is not kept.
     pub fn child(&mut self, key: &str) -> Child<'_> {
         let own = match self.0.iter_mut().find(|(name, _)| name == key) {
-            Some((_, value)) => match std::mem::replace(value, Value::Raw(String::new())) {
-                Value::Map(map) => map,
+            Some((_, value)) => match std::mem::replace(value, ConfigValue::Raw(String::new())) {
+                ConfigValue::Map(map) => map,
                 _ => Self::default(),
             },
             None => Self::default(),
@@ -54,15 +54,15 @@ impl Map {
     /// Adds an item to the list at a key; the list is created if absent.
     pub fn push(&mut self, key: &str, item: &str) {
         let mut items = match self.get(key) {
-            Some(Value::List(items)) => items.clone(),
+            Some(ConfigValue::List(items)) => items.clone(),
             Some(one) => vec![one.clone()],
             None => Vec::new(),
         };
-        let item = Value::from(item);
+        let item = ConfigValue::from(item);
         if !items.contains(&item) {
             items.push(item);
         }
-        self.set(key, Value::List(items));
+        self.set(key, ConfigValue::List(items));
     }
 
     /// Whether it has no key.
@@ -103,37 +103,37 @@ impl Drop for Child<'_> {
     }
 }
 
-impl From<&str> for Value {
+impl From<&str> for ConfigValue {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
     }
 }
 
-impl From<String> for Value {
+impl From<String> for ConfigValue {
     fn from(text: String) -> Self {
         Self::Text(text)
     }
 }
 
-impl From<u64> for Value {
+impl From<u64> for ConfigValue {
     fn from(number: u64) -> Self {
         Self::Raw(number.to_string())
     }
 }
 
-impl From<bool> for Value {
+impl From<bool> for ConfigValue {
     fn from(yes: bool) -> Self {
         Self::Raw(yes.to_string())
     }
 }
 
-impl From<Map> for Value {
+impl From<Map> for ConfigValue {
     fn from(map: Map) -> Self {
         Self::Map(map)
     }
 }
 
-impl From<Vec<String>> for Value {
+impl From<Vec<String>> for ConfigValue {
     /// A list with one item becomes the item itself.
     fn from(mut items: Vec<String>) -> Self {
         match items.pop() {

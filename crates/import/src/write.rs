@@ -2,17 +2,17 @@
 
 use std::fmt::Write as _;
 
-use crate::order::{self, Route};
+use crate::order::{self, OrderedRoute};
 use crate::plan::Plan;
 use crate::remark::{Remarks, Weight};
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 
 /// Columns of a line before a mapping or comment is broken up.
 const WIDTH: usize = 118;
 
 /// The part of a plan that a line came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum PlanPart {
     /// A key at the top level, except `listeners` and `upstreams`.
     Top(String),
     /// A listener, except its routes.
@@ -25,23 +25,23 @@ pub(crate) enum Part {
 
 /// The text of a config, while it is written.
 #[derive(Debug, Default)]
-pub(crate) struct Page {
+pub(crate) struct WrittenConfig {
     pub(crate) text: String,
     /// The first line of each part, in their order.
-    parts: Vec<(u32, Part)>,
+    parts: Vec<(u32, PlanPart)>,
     /// Bytes and lines counted so far.
     counted: (usize, u32),
 }
 
-impl Page {
+impl WrittenConfig {
     /// The part that a line comes from.
-    pub(crate) fn part(&self, line: u32) -> Option<&Part> {
+    pub(crate) fn part(&self, line: u32) -> Option<&PlanPart> {
         let behind = self.parts.partition_point(|(first, _)| *first <= line);
         self.parts.get(behind.checked_sub(1)?).map(|(_, part)| part)
     }
 
     /// The lines that follow belong to this part.
-    fn begin(&mut self, part: Part) {
+    fn begin(&mut self, part: PlanPart) {
         let (bytes, lines) = self.counted;
         let more = self.text.get(bytes..).unwrap_or_default().matches('\n').count() as u32;
         self.counted = (self.text.len(), lines + more);
@@ -50,8 +50,8 @@ impl Page {
 }
 
 /// The text of a config.
-pub(crate) fn config(plan: &Plan, head: &[String]) -> Page {
-    let mut page = Page::default();
+pub(crate) fn config(plan: &Plan, head: &[String]) -> WrittenConfig {
+    let mut page = WrittenConfig::default();
     let out = &mut page.text;
     for line in head {
         comment(line, 0, out);
@@ -59,7 +59,7 @@ pub(crate) fn config(plan: &Plan, head: &[String]) -> Page {
     remarks(&plan.remarks, 0, out);
     out.push('\n');
     for (name, value) in &plan.top.0 {
-        page.begin(Part::Top(name.clone()));
+        page.begin(PlanPart::Top(name.clone()));
         entry(name, value, 0, &mut page.text);
     }
     page.text.push_str("listeners:\n");
@@ -71,7 +71,7 @@ pub(crate) fn config(plan: &Plan, head: &[String]) -> Page {
         page.text.push_str("  closed:\n    bind: 127.0.0.1:15001\n    routes:\n      - respond: 503\n");
     }
     for (index, listener) in plan.listeners.iter().enumerate() {
-        page.begin(Part::Listener(index));
+        page.begin(PlanPart::Listener(index));
         let out = &mut page.text;
         remarks(&listener.remarks, 2, out);
         let _ = writeln!(out, "  {}:", key(&listener.name));
@@ -84,7 +84,7 @@ pub(crate) fn config(plan: &Plan, head: &[String]) -> Page {
         }
         out.push_str("    routes:\n");
         for route in &routes {
-            page.begin(Part::Route(index, route.rule.number));
+            page.begin(PlanPart::Route(index, route.rule.number));
             let out = &mut page.text;
             remarks(&route.before, 6, out);
             remarks(&route.rule.remarks, 6, out);
@@ -96,11 +96,11 @@ pub(crate) fn config(plan: &Plan, head: &[String]) -> Page {
         page.text.push_str("  # Nothing goes anywhere; a config has at least one upstream.\n  nowhere: http://nowhere.invalid:80\n");
     }
     for (index, upstream) in plan.upstreams.iter().enumerate() {
-        page.begin(Part::Upstream(index));
+        page.begin(PlanPart::Upstream(index));
         let out = &mut page.text;
         remarks(&upstream.remarks, 2, out);
         match upstream.keys.0.as_slice() {
-            [(only, Value::Text(address))] if only == "address" => {
+            [(only, ConfigValue::Text(address))] if only == "address" => {
                 let _ = writeln!(out, "  {}: {}", key(&upstream.name), scalar(address));
             }
             _ => {
@@ -112,13 +112,13 @@ pub(crate) fn config(plan: &Plan, head: &[String]) -> Page {
     page
 }
 
-fn route_keys(route: &Route) -> Map {
+fn route_keys(route: &OrderedRoute) -> Map {
     let when = &route.rule.when;
     let mut matches = Map::default();
     if !route.hosts.is_empty() {
         matches.set("host", route.hosts.clone());
     }
-    let opaque = !route.regex && when.path == crate::path::Path::Any;
+    let opaque = !route.regex && when.path == crate::path::PlannedPath::Any;
     if !opaque {
         matches.put("path", when.path.pattern(route.regex));
     }
@@ -127,7 +127,8 @@ fn route_keys(route: &Route) -> Map {
     }
     for (name, list) in [("headers", &when.headers), ("query", &when.query)] {
         if !list.is_empty() {
-            let map = list.iter().map(|(name, value)| (name.clone(), Value::Text(value.clone()))).collect();
+            let map =
+                list.iter().map(|(name, value)| (name.clone(), ConfigValue::Text(value.clone()))).collect();
             matches.set(name, Map(map));
         }
     }
@@ -190,7 +191,7 @@ fn entries(map: &Map, indent: usize, out: &mut String) {
     }
 }
 
-fn entry(name: &str, value: &Value, indent: usize, out: &mut String) {
+fn entry(name: &str, value: &ConfigValue, indent: usize, out: &mut String) {
     let name = key(name);
     let short = flow(value);
     if indent + name.len() + 2 + short.len() <= WIDTH {
@@ -198,15 +199,15 @@ fn entry(name: &str, value: &Value, indent: usize, out: &mut String) {
         return;
     }
     match value {
-        Value::Map(map) => {
+        ConfigValue::Map(map) => {
             let _ = writeln!(out, "{name}:");
             entries(map, indent + 2, out);
         }
-        Value::List(items) => {
+        ConfigValue::List(items) => {
             let _ = writeln!(out, "{name}:");
             for value in items {
                 match value {
-                    Value::Map(map) => item(map, indent + 2, out),
+                    ConfigValue::Map(map) => item(map, indent + 2, out),
                     _ => {
                         let _ = writeln!(out, "{:1$}- {2}", "", indent + 2, flow(value));
                     }
@@ -226,13 +227,13 @@ fn item(map: &Map, indent: usize, out: &mut String) {
     }
 }
 
-fn flow(value: &Value) -> String {
+fn flow(value: &ConfigValue) -> String {
     match value {
-        Value::Text(text) => scalar(text),
-        Value::Raw(text) => text.clone(),
-        Value::List(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
-        Value::Map(map) if map.is_empty() => "{}".to_owned(),
-        Value::Map(map) => {
+        ConfigValue::Text(text) => scalar(text),
+        ConfigValue::Raw(text) => text.clone(),
+        ConfigValue::List(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
+        ConfigValue::Map(map) if map.is_empty() => "{}".to_owned(),
+        ConfigValue::Map(map) => {
             let parts: Vec<_> =
                 map.0.iter().map(|(name, value)| format!("{}: {}", key(name), flow(value))).collect();
             format!("{{ {} }}", parts.join(", "))

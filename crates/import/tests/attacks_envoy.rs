@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use attache_import::{File, Grade, Imported, Kind};
+use attache_import::{File, Grade, Imported, ProxyKind};
 
 fn import(text: &str) -> Imported {
     let file = File { path: "envoy.yaml".into(), text: text.to_owned() };
-    attache_import::import(Kind::Envoy, &[file]).unwrap()
+    attache_import::import(ProxyKind::Envoy, &[file]).unwrap()
 }
 
 const CLUSTERS: &str = "clusters: [{name: a, type: STRICT_DNS, load_assignment: {endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: \

@@ -3,13 +3,13 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use attache_import::{File, Grade, Imported, Kind};
+use attache_import::{File, Grade, Imported, ProxyKind};
 
 const WORKLOAD: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\nspec: {template: {metadata: {labels: {app: web}}}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: orders, namespace: shop}\nspec: {ports: [{name: http, port: 80}]}\n";
 
 fn import(objects: &str) -> Imported {
     let file = File { path: "objects.yaml".into(), text: format!("{WORKLOAD}---\n{objects}") };
-    attache_import::import(Kind::Istio, &[file]).unwrap()
+    attache_import::import(ProxyKind::Istio, &[file]).unwrap()
 }
 
 fn virtual_service(route: &str) -> Imported {

@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use attache_import::{File, Grade, Imported, Kind};
+use attache_import::{File, Grade, Imported, ProxyKind};
 
-fn import(kind: Kind, text: &str) -> Imported {
+fn import(kind: ProxyKind, text: &str) -> Imported {
     let file = File { path: "original.conf".into(), text: text.to_owned() };
     attache_import::import(kind, &[file]).unwrap()
 }
@@ -13,7 +13,7 @@ fn import(kind: Kind, text: &str) -> Imported {
 /// An HTTP frontend with these lines, and its backends.
 fn frontend(lines: &str) -> Imported {
     import(
-        Kind::Haproxy,
+        ProxyKind::Haproxy,
         &format!(
             "defaults\n mode http\nfrontend in\n bind :8080\n {}\n default_backend app\nbackend app\n server a app.internal:80\nbackend other\n server o other.internal:80\n",
             lines.replace(';', "\n ")
@@ -23,7 +23,7 @@ fn frontend(lines: &str) -> Imported {
 
 fn connections(lines: &str, backends: &str) -> Imported {
     import(
-        Kind::Haproxy,
+        ProxyKind::Haproxy,
         &format!(
             "defaults\n mode tcp\nfrontend in\n bind :8080\n {}\n default_backend app\nbackend app\n server a app.internal:80\n{backends}\n",
             lines.replace(';', "\n ")
@@ -33,7 +33,7 @@ fn connections(lines: &str, backends: &str) -> Imported {
 
 /// A server of nginx with these directives, and others before it in `http`.
 fn server(http: &str, inner: &str) -> Imported {
-    import(Kind::Nginx, &format!("events {{}}\nhttp {{ {http} server {{ listen 8080; {inner} }} }}"))
+    import(ProxyKind::Nginx, &format!("events {{}}\nhttp {{ {http} server {{ listen 8080; {inner} }} }}"))
 }
 
 const PASS: &str = "proxy_pass http://app.internal:80;";
@@ -162,7 +162,7 @@ fn the_strictest_of_two_binds_is_that_of_the_listener() {
     let text = tls("ca-file /ca verify required", "ca-file /other verify required").text;
     assert!(text.contains("closed:"), "{text}");
     let imported = import(
-        Kind::Haproxy,
+        ProxyKind::Haproxy,
         "defaults\n mode http\nfrontend in\n bind :8443 ssl crt /c verify required\n default_backend app\nbackend app\n server a app.internal:80\n",
     );
     assert_closed("without roots", &imported);
@@ -178,7 +178,7 @@ fn a_frontend_that_is_off_is_not_served() {
 #[test]
 fn defaults_have_defaults() {
     let imported = import(
-        Kind::Haproxy,
+        ProxyKind::Haproxy,
         "defaults base\n mode http\ndefaults web from base\n http-request deny if { path_beg /admin }\nfrontend in from web\n bind :8080\n default_backend app\nbackend app from base\n server a app.internal:80\n",
     );
     assert!(
@@ -289,7 +289,7 @@ fn the_longest_prefix_is_found_before_the_expressions() {
 #[test]
 fn a_server_whose_name_is_an_expression_does_not_fall_to_another() {
     let imported = import(
-        Kind::Nginx,
+        ProxyKind::Nginx,
         &format!(
             "server {{ listen 8080; location / {{ {PASS} }} }} server {{ listen 8080; server_name ~^admin-\\d+\\.example\\.com$; location / {{ deny all; }} }}"
         ),
@@ -300,7 +300,7 @@ fn a_server_whose_name_is_an_expression_does_not_fall_to_another() {
         imported.text
     );
     let imported = import(
-        Kind::Nginx,
+        ProxyKind::Nginx,
         &format!(
             "server {{ listen 8080; location / {{ {PASS} }} }} server {{ listen 8080; server_name ~^admin; location / {{ deny all; }} }}"
         ),
@@ -312,7 +312,7 @@ fn a_server_whose_name_is_an_expression_does_not_fall_to_another() {
 fn servers_of_one_address_ask_as_much_of_clients_as_the_strictest() {
     let both = |first: &str, second: &str| {
         let tls = "listen 8443 ssl; ssl_certificate /c; ssl_certificate_key /k; ssl_client_certificate /ca;";
-        import(Kind::Nginx, &format!("server {{ {tls} server_name a.example; {first} location / {{ {PASS} }} }} server {{ {tls} server_name b.example; {second} location / {{ {PASS} }} }}")).text
+        import(ProxyKind::Nginx, &format!("server {{ {tls} server_name a.example; {first} location / {{ {PASS} }} }} server {{ {tls} server_name b.example; {second} location / {{ {PASS} }} }}")).text
     };
     for (first, second) in
         [("on", "optional"), ("optional", "on"), ("on", "off"), ("off", "on"), ("on", "optional_no_ca")]
@@ -324,7 +324,7 @@ fn servers_of_one_address_ask_as_much_of_clients_as_the_strictest() {
         );
     }
     let imported = import(
-        Kind::Nginx,
+        ProxyKind::Nginx,
         &format!(
             "server {{ listen 8443 ssl; ssl_certificate /c; ssl_certificate_key /k; ssl_verify_client on; location / {{ {PASS} }} }}"
         ),
@@ -336,7 +336,7 @@ fn servers_of_one_address_ask_as_much_of_clients_as_the_strictest() {
 fn a_stream_has_what_stands_above_it() {
     let stream = |above: &str, inner: &str| {
         import(
-            Kind::Nginx,
+            ProxyKind::Nginx,
             &format!(
                 "stream {{ {above} server {{ listen 8443 ssl; ssl_certificate /c; ssl_certificate_key /k; {inner} proxy_pass app.internal:80; }} }}"
             ),
@@ -392,7 +392,7 @@ fn slashes_are_kept_where_nginx_keeps_them() {
 fn what_servers_were_told_and_are_not_is_said() {
     for line in ["http-send-name-header Host", "source 0.0.0.0 usesrc clientip"] {
         let imported = import(
-            Kind::Haproxy,
+            ProxyKind::Haproxy,
             &format!(
                 "defaults\n mode http\nfrontend in\n bind :8080\n default_backend app\nbackend app\n {line}\n server a app.internal:80\n"
             ),

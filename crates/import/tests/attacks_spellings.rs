@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use attache_import::{File, Grade, Imported, Kind};
+use attache_import::{File, Grade, Imported, ProxyKind};
 
-fn import(kind: Kind, text: &str) -> Imported {
+fn import(kind: ProxyKind, text: &str) -> Imported {
     let file = File { path: "original".into(), text: text.to_owned() };
     attache_import::import(kind, &[file]).unwrap()
 }
@@ -12,7 +12,7 @@ fn import(kind: Kind, text: &str) -> Imported {
 /// A connection manager of Envoy with these keys, virtual hosts and filters.
 fn envoy(keys: &str, hosts: &str, filters: &str) -> Imported {
     import(
-        Kind::Envoy,
+        ProxyKind::Envoy,
         &format!(
             "static_resources: {{listeners: [{{name: in, address: {{socket_address: {{address: 127.0.0.1, port_value: 10000}}}}, filter_chains: [{{filters: [\
              {{name: envoy.filters.network.http_connection_manager, typed_config: {{stat_prefix: in, {keys} route_config: {{virtual_hosts: [{hosts}]}}, \
@@ -26,7 +26,7 @@ const EVERYTHING: &str = "{name: all, domains: ['*'], routes: [{match: {prefix: 
 
 fn frontend(lines: &str) -> Imported {
     import(
-        Kind::Haproxy,
+        ProxyKind::Haproxy,
         &format!(
             "defaults\n mode http\nfrontend in\n bind :8080\n {}\n default_backend app\nbackend app\n server a app.internal:80\n",
             lines.replace(';', "\n ")
@@ -35,7 +35,7 @@ fn frontend(lines: &str) -> Imported {
 }
 
 fn server(http: &str, inner: &str) -> Imported {
-    import(Kind::Nginx, &format!("events {{}}\nhttp {{ {http} server {{ listen 8080; {inner} }} }}"))
+    import(ProxyKind::Nginx, &format!("events {{}}\nhttp {{ {http} server {{ listen 8080; {inner} }} }}"))
 }
 
 const PASS: &str = "proxy_pass http://app.internal:80;";
@@ -74,7 +74,7 @@ fn a_rule_about_a_host_is_about_its_text() {
     }
     let policy = |host: &str| {
         import(
-            Kind::Istio,
+            ProxyKind::Istio,
             &format!(
                 "apiVersion: v1\nkind: Pod\nmetadata: {{name: web, namespace: shop}}\n---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
                  metadata: {{name: p, namespace: shop}}\nspec: {{rules: [{{to: [{{operation: {{hosts: ['{host}']}}}}]}}]}}\n"

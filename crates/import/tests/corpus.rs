@@ -102,8 +102,8 @@ fn plaintext_does_not_get_the_routes_of_mutual_tls() {
 #[test]
 fn what_is_not_a_config_is_said_with_its_place() {
     let file = |text: &str| attache_import::File { path: "envoy.yaml".into(), text: text.to_owned() };
-    let error = attache_import::import(attache_import::Kind::Envoy, &[file("a: [1\nb: {")]).unwrap_err();
+    let error = attache_import::import(attache_import::ProxyKind::Envoy, &[file("a: [1\nb: {")]).unwrap_err();
     assert!(error.to_string().starts_with("envoy.yaml:"), "{error}");
-    assert!(attache_import::import(attache_import::Kind::Nginx, &[file("server {")]).is_err());
-    assert!(attache_import::import(attache_import::Kind::Haproxy, &[file("nothing here")]).is_err());
+    assert!(attache_import::import(attache_import::ProxyKind::Nginx, &[file("server {")]).is_err());
+    assert!(attache_import::import(attache_import::ProxyKind::Haproxy, &[file("nothing here")]).is_err());
 }

@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use attache_import::{File, Grade, Imported, Kind};
+use attache_import::{File, Grade, Imported, ProxyKind};
 
 fn import(global: &str, frontend: &str, backend: &str) -> Imported {
     let text = format!(
         "global\n{global}\ndefaults\n mode http\nfrontend f\n bind 127.0.0.1:8080\n{frontend}\n default_backend b\nbackend b\n{backend}\n"
     );
     let file = File { path: "haproxy.cfg".into(), text };
-    attache_import::import(Kind::Haproxy, &[file]).unwrap()
+    attache_import::import(ProxyKind::Haproxy, &[file]).unwrap()
 }
 
 fn servers(lines: &str) -> Imported {

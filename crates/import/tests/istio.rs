@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-use attache_import::{File, Grade, Imported, Kind};
+use attache_import::{File, Grade, Imported, ProxyKind};
 
 const WORKLOAD: &str = "
 ---
@@ -14,7 +14,8 @@ spec: {template: {metadata: {labels: {app: web}}}}
 
 fn import(objects: &str) -> Imported {
     let text = format!("{WORKLOAD}---\n{objects}");
-    let imported = attache_import::import(Kind::Istio, &[File { path: "mesh.yaml".into(), text }]).unwrap();
+    let imported =
+        attache_import::import(ProxyKind::Istio, &[File { path: "mesh.yaml".into(), text }]).unwrap();
     if let Err(wrong) = attache_config::parse(&imported.text, None, &|_| None) {
         panic!("{}\n{wrong}", imported.text);
     }

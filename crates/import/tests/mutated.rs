@@ -5,16 +5,16 @@
 
 use std::{fs, path::Path};
 
-use attache_import::{File, Kind};
+use attache_import::{File, ProxyKind};
 use proptest::prelude::*;
 
-const KINDS: &[(&str, Kind)] = &[
-    ("envoy", Kind::Envoy),
-    ("ghostunnel", Kind::Ghostunnel),
-    ("haproxy", Kind::Haproxy),
-    ("istio", Kind::Istio),
-    ("nginx", Kind::Nginx),
-    ("stunnel", Kind::Stunnel),
+const KINDS: &[(&str, ProxyKind)] = &[
+    ("envoy", ProxyKind::Envoy),
+    ("ghostunnel", ProxyKind::Ghostunnel),
+    ("haproxy", ProxyKind::Haproxy),
+    ("istio", ProxyKind::Istio),
+    ("nginx", ProxyKind::Nginx),
+    ("stunnel", ProxyKind::Stunnel),
 ];
 
 /// Values in places where others are expected.
@@ -57,7 +57,7 @@ const STRANGE: &[&str] = &[
 ];
 
 #[derive(Clone, Debug)]
-enum Change {
+enum Mutation {
     Drop(prop::sample::Index),
     Double(prop::sample::Index),
     Swap(prop::sample::Index, prop::sample::Index),
@@ -66,14 +66,14 @@ enum Change {
     Foreign(prop::sample::Index, prop::sample::Index),
 }
 
-fn change() -> impl Strategy<Value = Change> {
+fn change() -> impl Strategy<Value = Mutation> {
     let index = any::<prop::sample::Index>;
     prop_oneof![
-        1 => index().prop_map(Change::Drop),
-        1 => index().prop_map(Change::Double),
-        1 => (index(), index()).prop_map(|(a, b)| Change::Swap(a, b)),
-        4 => (index(), index(), prop::sample::select(STRANGE)).prop_map(|(line, word, text)| Change::Word(line, word, text)),
-        1 => (index(), index()).prop_map(|(a, b)| Change::Foreign(a, b)),
+        1 => index().prop_map(Mutation::Drop),
+        1 => index().prop_map(Mutation::Double),
+        1 => (index(), index()).prop_map(|(a, b)| Mutation::Swap(a, b)),
+        4 => (index(), index(), prop::sample::select(STRANGE)).prop_map(|(line, word, text)| Mutation::Word(line, word, text)),
+        1 => (index(), index()).prop_map(|(a, b)| Mutation::Foreign(a, b)),
     ]
 }
 
@@ -84,23 +84,23 @@ fn corpus(folder: &str) -> Vec<String> {
     files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
 }
 
-fn changed(text: &str, other: &str, changes: &[Change]) -> String {
+fn changed(text: &str, other: &str, changes: &[Mutation]) -> String {
     let mut lines: Vec<String> = text.lines().map(ToOwned::to_owned).collect();
     for change in changes {
         if lines.is_empty() {
             break;
         }
         match change {
-            Change::Drop(at) => drop(lines.remove(at.index(lines.len()))),
-            Change::Double(at) => {
+            Mutation::Drop(at) => drop(lines.remove(at.index(lines.len()))),
+            Mutation::Double(at) => {
                 let at = at.index(lines.len());
                 lines.insert(at, lines[at].clone());
             }
-            Change::Swap(a, b) => {
+            Mutation::Swap(a, b) => {
                 let (a, b) = (a.index(lines.len()), b.index(lines.len()));
                 lines.swap(a, b);
             }
-            Change::Word(line, word, text) => {
+            Mutation::Word(line, word, text) => {
                 let at = line.index(lines.len());
                 let line = lines[at].clone();
                 let parts: Vec<&str> =
@@ -122,7 +122,7 @@ fn changed(text: &str, other: &str, changes: &[Change]) -> String {
                     )
                     .collect();
             }
-            Change::Foreign(from, to) => {
+            Mutation::Foreign(from, to) => {
                 let others: Vec<&str> = other.lines().collect();
                 if !others.is_empty() {
                     lines.insert(to.index(lines.len()), others[from.index(others.len())].to_owned());

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use attache_import::{File, Kind};
+use attache_import::{File, ProxyKind};
 
 /// The import of an Envoy with these filters, and this `typed_per_filter_config` on its only route.
 fn imported(filters: &str, own: &str) -> String {
@@ -14,7 +14,7 @@ fn imported(filters: &str, own: &str) -> String {
          {{address: {{socket_address: {{address: a.internal, port_value: 80}}}}}}}}]}}]}}}}]}}"
     );
     let file = File { path: "envoy.yaml".into(), text };
-    attache_import::import(Kind::Envoy, &[file]).unwrap().text
+    attache_import::import(ProxyKind::Envoy, &[file]).unwrap().text
 }
 
 const RBAC: &str = "{name: envoy.filters.http.rbac, typed_config: {rules: {action: ALLOW, policies: {p: {permissions: [{header: {name: ':method', \

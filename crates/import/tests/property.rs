@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use attache_import::{File, Kind};
+use attache_import::{File, ProxyKind};
 use proptest::prelude::*;
 
 fn pick(words: &'static [&'static str]) -> impl Strategy<Value = String> {
@@ -187,7 +187,7 @@ proptest! {
     #[test]
     fn what_is_imported_of_envoy_is_accepted(text in config()) {
         let file = File { path: "envoy.yaml".into(), text: text.clone() };
-        let imported = attache_import::import(Kind::Envoy, &[file]);
+        let imported = attache_import::import(ProxyKind::Envoy, &[file]);
         prop_assert!(imported.is_ok(), "{text}\n{imported:?}");
 
         if let Ok(imported) = imported

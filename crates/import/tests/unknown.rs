@@ -5,11 +5,11 @@
 use std::{collections::HashMap, fs, path::Path};
 
 use attache_import::{
-    File, Grade, Imported, Kind,
+    File, Grade, Imported, ProxyKind,
     tree::{self, Node},
 };
 
-fn import(kind: Kind, text: &str) -> Option<Imported> {
+fn import(kind: ProxyKind, text: &str) -> Option<Imported> {
     attache_import::import(kind, &[File { path: "given".into(), text: text.to_owned() }]).ok()
 }
 
@@ -57,7 +57,7 @@ fn insertions<'t>(text: &'t str, at: &'t str, more: &'t str) -> impl Iterator<It
 }
 
 /// Inserts unknown words into each text of the corpus: each of them must be reported.
-fn all_told(folder: &str, kind: Kind, places: &[(&str, &str)]) {
+fn all_told(folder: &str, kind: ProxyKind, places: &[(&str, &str)]) {
     let mut tried = 0;
     for (name, text) in corpus(folder) {
         let Some(base) = import(kind, &text) else { continue };
@@ -80,7 +80,7 @@ fn all_told(folder: &str, kind: Kind, places: &[(&str, &str)]) {
 fn filters_and_keys_of_guards_that_are_not_known_are_told_for_envoy() {
     all_told(
         "envoy",
-        Kind::Envoy,
+        ProxyKind::Envoy,
         &[
             (
                 "http_filters: [",
@@ -107,7 +107,7 @@ fn filters_and_keys_of_guards_that_are_not_known_are_told_for_envoy() {
 fn conditions_of_policies_that_are_not_known_are_told_for_istio() {
     all_told(
         "istio",
-        Kind::Istio,
+        ProxyKind::Istio,
         &[
             ("from: [{source: {", "zzUnknown: [a], "),
             ("operation: {", "zzUnknown: [a], "),
@@ -126,7 +126,7 @@ fn conditions_of_policies_that_are_not_known_are_told_for_istio() {
 fn directives_that_are_not_known_are_told_for_nginx() {
     all_told(
         "nginx",
-        Kind::Nginx,
+        ProxyKind::Nginx,
         &[
             ("server {", " zz_unknown on;"),
             (" {\n", "  zz_unknown on;\n"),
@@ -140,7 +140,7 @@ fn directives_that_are_not_known_are_told_for_nginx() {
 fn lines_that_are_not_known_are_told_for_haproxy() {
     all_told(
         "haproxy",
-        Kind::Haproxy,
+        ProxyKind::Haproxy,
         &[
             ("\nfrontend ", "zz\n  zz-unknown x\n  bind 127.0.0.1:1\nfrontend "),
             ("http-request ", "zz-unknown\n  http-request "),
@@ -164,15 +164,15 @@ fn mappings(
     out: &mut Vec<(Vec<usize>, String)>,
 ) {
     match &node.kind {
-        tree::Kind::Scalar(_) => {}
-        tree::Kind::List(items) => {
+        tree::NodeKind::Scalar(_) => {}
+        tree::NodeKind::List(items) => {
             for (index, item) in items.iter().enumerate() {
                 place.push(index);
                 mappings(item, place, keys, out);
                 place.pop();
             }
         }
-        tree::Kind::Map(entries) => {
+        tree::NodeKind::Map(entries) => {
             out.push((place.clone(), keys.join(".")));
             for (index, (key, value)) in entries.iter().enumerate() {
                 place.push(index);
@@ -188,9 +188,9 @@ fn mappings(
 fn at<'n>(node: &'n mut Node, place: &[usize]) -> &'n mut Node {
     let Some((first, rest)) = place.split_first() else { return node };
     match &mut node.kind {
-        tree::Kind::List(items) => at(&mut items[*first], rest),
-        tree::Kind::Map(entries) => at(&mut entries[*first].1, rest),
-        tree::Kind::Scalar(_) => unreachable!("a place in a scalar"),
+        tree::NodeKind::List(items) => at(&mut items[*first], rest),
+        tree::NodeKind::Map(entries) => at(&mut entries[*first].1, rest),
+        tree::NodeKind::Scalar(_) => unreachable!("a place in a scalar"),
     }
 }
 
@@ -208,7 +208,7 @@ const ISTIO: [&str; 9] = [
 ];
 
 /// A key that nobody knows, in every mapping of every config, is told of or closes something.
-fn all_nested_told(folder: &str, kind: Kind, exempt: &[&str]) {
+fn all_nested_told(folder: &str, kind: ProxyKind, exempt: &[&str]) {
     let (mut tried, mut silent) = (0, Vec::new());
     let mut known: HashMap<String, u32> = HashMap::new();
     for (name, text) in corpus(folder) {
@@ -226,8 +226,8 @@ fn all_nested_told(folder: &str, kind: Kind, exempt: &[&str]) {
             mappings(&roots[index], &mut Vec::new(), &mut Vec::new(), &mut places);
             for (place, keys) in places {
                 let object = roots[index].str("kind").is_some_and(|kind| !ISTIO.contains(&kind))
-                    && kind == Kind::Istio;
-                let outside = keys.is_empty() && kind == Kind::Istio;
+                    && kind == ProxyKind::Istio;
+                let outside = keys.is_empty() && kind == ProxyKind::Istio;
                 // Settings for a filter that isn't there have no meaning.
                 let nobodys = keys.ends_with("per_filter_config");
                 if object || outside || nobodys || exempt.iter().any(|part| keys.contains(part)) {
@@ -258,10 +258,14 @@ fn all_nested_told(folder: &str, kind: Kind, exempt: &[&str]) {
 
 #[test]
 fn a_key_that_is_not_known_is_told_in_every_mapping_of_envoy() {
-    all_nested_told("envoy", Kind::Envoy, &["metadata", "node", "admin", "runtime", "decorator"]);
+    all_nested_told("envoy", ProxyKind::Envoy, &["metadata", "node", "admin", "runtime", "decorator"]);
 }
 
 #[test]
 fn a_key_that_is_not_known_is_told_in_every_mapping_of_istio() {
-    all_nested_told("istio", Kind::Istio, &["metadata", "parentRefs", "selector", "labels", "matchLabels"]);
+    all_nested_told(
+        "istio",
+        ProxyKind::Istio,
+        &["metadata", "parentRefs", "selector", "labels", "matchLabels"],
+    );
 }

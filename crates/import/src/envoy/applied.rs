@@ -1,32 +1,32 @@
 //! HTTP filters at a route: the rules that a rule becomes behind them.
 
 use crate::gate::Gate;
-use crate::plan::Rule;
+use crate::plan::PlannedRule;
 use crate::remark::Remarks;
 use crate::tree::Node;
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 
 use super::{
-    Cx, authorizers, browsers, changes, faults,
+    EnvoyImport, authorizers, browsers, changes, faults,
     filters::{Effect, Filter, largest},
     limits,
     overrides::RouteSettings,
-    rbac::{self, Clients},
+    rbac::{self, ClientTraits},
     sessions,
     tokens::Tokens,
 };
 
 /// The rules that a rule becomes behind these filters. `levels` are the route, its virtual host and its route configuration.
 pub(crate) fn apply(
-    rule: Rule,
+    rule: PlannedRule,
     filters: &[Filter],
     levels: &[&Node],
-    clients: &Clients,
-    cx: &mut Cx,
-) -> Vec<Rule> {
+    clients: &ClientTraits,
+    cx: &mut EnvoyImport,
+) -> Vec<PlannedRule> {
     let mut rules = vec![rule];
     // Claims are known only behind the filter that verifies tokens, and only if it is on.
-    let before = Clients { payload: None, ..clients.clone() };
+    let before = ClientTraits { payload: None, ..clients.clone() };
     let mut known = &before;
     for filter in filters {
         let own = match RouteSettings::of(&filter.name, &filter.kind, levels) {
@@ -64,7 +64,9 @@ pub(crate) fn apply(
                 rules = verified(tokens, gate, own, rules, cx);
             }
             Effect::Cors => cors(own, levels, &mut rules),
-            Effect::Key("compression", Value::Map(map)) if own.is_none() => compression(map, &mut rules),
+            Effect::Key("compression", ConfigValue::Map(map)) if own.is_none() => {
+                compression(map, &mut rules);
+            }
             Effect::Key("compression", _) => {
                 for rule in rules.iter_mut().filter(|_| own.is_some_and(|own| own.get("overrides").is_some()))
                 {
@@ -93,12 +95,12 @@ pub(crate) fn apply(
 }
 
 /// The rules that go to an upstream.
-fn forwarding(rules: &mut [Rule]) -> impl Iterator<Item = &mut Rule> {
+fn forwarding(rules: &mut [PlannedRule]) -> impl Iterator<Item = &mut PlannedRule> {
     rules.iter_mut().filter(|rule| rule.keys.get("to").is_some())
 }
 
 /// The rules that rules become behind a gate.
-fn behind(gate: &Gate, rules: Vec<Rule>) -> Vec<Rule> {
+fn behind(gate: &Gate, rules: Vec<PlannedRule>) -> Vec<PlannedRule> {
     rules.into_iter().flat_map(|rule| gate.before(rule)).collect()
 }
 
@@ -108,9 +110,9 @@ fn verified(
     tokens: &Tokens,
     gate: &Gate,
     own: Option<&Node>,
-    mut rules: Vec<Rule>,
-    cx: &mut Cx,
-) -> Vec<Rule> {
+    mut rules: Vec<PlannedRule>,
+    cx: &mut EnvoyImport,
+) -> Vec<PlannedRule> {
     let mut remarks = Remarks::default();
     let routes = own.map(|own| tokens.of_route(own, &mut remarks, cx));
     let gate = routes.as_ref().unwrap_or(gate);
@@ -124,7 +126,7 @@ fn verified(
 }
 
 /// The policy of the route, else of its virtual host.
-fn cors(own: Option<&Node>, levels: &[&Node], rules: &mut [Rule]) {
+fn cors(own: Option<&Node>, levels: &[&Node], rules: &mut [PlannedRule]) {
     let legacy = levels.first().and_then(|route| route.down(&["route"]).get("cors"));
     let legacy = legacy.or_else(|| levels.get(1).and_then(|host| host.get("cors")));
     if let Some(policy) = own.or(legacy).filter(|own| !own.is_empty()) {
@@ -138,10 +140,10 @@ fn cors(own: Option<&Node>, levels: &[&Node], rules: &mut [Rule]) {
 }
 
 /// Adds a compressor to those before it.
-fn compression(map: &Map, rules: &mut [Rule]) {
+fn compression(map: &Map, rules: &mut [PlannedRule]) {
     for rule in forwarding(rules) {
         match rule.keys.get("compression") {
-            Some(Value::Map(known)) => {
+            Some(ConfigValue::Map(known)) => {
                 let mut known = known.clone();
                 if !browsers::also(&mut known, map) {
                     rule.remarks.soft(
@@ -157,7 +159,7 @@ fn compression(map: &Map, rules: &mut [Rule]) {
 }
 
 /// Applies a route's own RBAC.
-fn gated(own: Option<&Node>, clients: &Clients, mut rules: Vec<Rule>) -> Vec<Rule> {
+fn gated(own: Option<&Node>, clients: &ClientTraits, mut rules: Vec<PlannedRule>) -> Vec<PlannedRule> {
     let Some(own) = own else { return rules };
     let mut remarks = Remarks::default();
     let gate = rbac::http(rbac::of_route(own), &own.at, clients, &mut remarks);
@@ -170,7 +172,7 @@ fn gated(own: Option<&Node>, clients: &Clients, mut rules: Vec<Rule>) -> Vec<Rul
     rules
 }
 
-fn keyed(kind: &str, own: &Node, rules: &mut [Rule]) {
+fn keyed(kind: &str, own: &Node, rules: &mut [PlannedRule]) {
     for rule in forwarding(rules) {
         let found = match kind {
             "stateful_session" => sessions::stateful(own.down(&["stateful_session"]), &mut rule.remarks)

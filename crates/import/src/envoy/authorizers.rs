@@ -1,11 +1,11 @@
 //! `ext_authz`: its service becomes an authorizer, which the routes behind the filter name.
 
-use crate::gate::{Gate, Verdict};
+use crate::gate::{Gate, GateVerdict};
 use crate::remark::{Remarks, Weight};
-use crate::tree::{At, Node};
-use crate::value::{Map, Value};
+use crate::tree::{FileLine, Node};
+use crate::value::{ConfigValue, Map};
 
-use super::{Cx, cluster, words};
+use super::{EnvoyImport, cluster, words};
 
 const KNOWN: &[&str] = &[
     "grpc_service",
@@ -46,15 +46,15 @@ const CLOSED: &[(&str, &str)] = &[
 ];
 
 /// The gate that the filter becomes.
-pub(crate) fn gate(config: &Node, filter: &Node, remarks: &mut Remarks, cx: &mut Cx) -> Gate {
+pub(crate) fn gate(config: &Node, filter: &Node, remarks: &mut Remarks, cx: &mut EnvoyImport) -> Gate {
     let at = &filter.at;
     match authorizer(config, at, remarks, cx) {
-        Ok(None) => Gate { at: at.clone(), cases: Vec::new(), otherwise: Verdict::Pass, denied: "" },
+        Ok(None) => Gate { at: at.clone(), cases: Vec::new(), otherwise: GateVerdict::Pass, denied: "" },
         Ok(Some(map)) => {
             let name = named(filter.str("name").unwrap_or("ext_authz"), &map, cx);
             let mut keys = Map::default();
             keys.set("external", name);
-            Gate { at: at.clone(), cases: Vec::new(), otherwise: Verdict::With(keys), denied: "" }
+            Gate { at: at.clone(), cases: Vec::new(), otherwise: GateVerdict::With(keys), denied: "" }
         }
         Err(why) => Gate::closed(
             at,
@@ -66,12 +66,12 @@ pub(crate) fn gate(config: &Node, filter: &Node, remarks: &mut Remarks, cx: &mut
 }
 
 /// Adds an authorizer under a unique name, and returns that name.
-fn named(filter: &str, map: &Map, cx: &mut Cx) -> String {
+fn named(filter: &str, map: &Map, cx: &mut EnvoyImport) -> String {
     let base = crate::plan::name(&words::last(filter).replace('_', "-"));
     let mut all = cx.plan.top.child("authorizers");
     let mut free = base.clone();
     let mut n = 2;
-    while all.get(&free).is_some_and(|other| *other != Value::Map(map.clone())) {
+    while all.get(&free).is_some_and(|other| *other != ConfigValue::Map(map.clone())) {
         free = format!("{base}-{n}");
         n += 1;
     }
@@ -81,7 +81,7 @@ fn named(filter: &str, map: &Map, cx: &mut Cx) -> String {
 
 /// The gate of a route with its own settings. `None` if the service isn't asked for this route.
 pub(crate) fn of_route(gate: &Gate, own: &Node) -> Option<Gate> {
-    let Verdict::With(keys) = &gate.otherwise else { return Some(gate.clone()) };
+    let GateVerdict::With(keys) = &gate.otherwise else { return Some(gate.clone()) };
     if own.is("disabled") {
         return None;
     }
@@ -112,11 +112,19 @@ pub(crate) fn of_route(gate: &Gate, own: &Node) -> Option<Gate> {
         external.set("body", false);
     }
     let mut keys = Map::default();
-    keys.set("external", if external.0.len() == 1 { external.0.remove(0).1 } else { Value::Map(external) });
-    Some(Gate { otherwise: Verdict::With(keys), ..gate.clone() })
+    keys.set(
+        "external",
+        if external.0.len() == 1 { external.0.remove(0).1 } else { ConfigValue::Map(external) },
+    );
+    Some(Gate { otherwise: GateVerdict::With(keys), ..gate.clone() })
 }
 
-fn authorizer(config: &Node, at: &At, remarks: &mut Remarks, cx: &mut Cx) -> Result<Option<Map>, String> {
+fn authorizer(
+    config: &Node,
+    at: &FileLine,
+    remarks: &mut Remarks,
+    cx: &mut EnvoyImport,
+) -> Result<Option<Map>, String> {
     for (key, why) in CLOSED {
         if config.get(key).is_some_and(|value| !value.is_empty() && value.text() != Some("false")) {
             return Err((*why).to_owned());

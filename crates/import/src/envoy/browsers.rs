@@ -2,7 +2,7 @@
 
 use crate::remark::Remarks;
 use crate::tree::Node;
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 
 use super::{matcher, words};
 
@@ -254,8 +254,8 @@ pub(crate) fn also(known: &mut Map, more: &Map) -> bool {
     if same != *more {
         return false;
     }
-    let list = |value: Option<&Value>| match value {
-        Some(Value::List(items)) => items.clone(),
+    let list = |value: Option<&ConfigValue>| match value {
+        Some(ConfigValue::List(items)) => items.clone(),
         Some(value) => vec![value.clone()],
         None => Vec::new(),
     };
@@ -265,6 +265,6 @@ pub(crate) fn also(known: &mut Map, more: &Map) -> bool {
             codings.push(coding);
         }
     }
-    known.set("codings", Value::List(codings));
+    known.set("codings", ConfigValue::List(codings));
     true
 }

@@ -1,12 +1,12 @@
 //! Routes whose cluster a header of the request names (`cluster_header`).
 
-use crate::plan::Rule;
+use crate::plan::PlannedRule;
 use crate::tree::Node;
 
-use super::{Cx, cluster, filters, subsets};
+use super::{EnvoyImport, cluster, filters, subsets};
 
 /// Lets the header of the request name the upstream. False if the route must be refused.
-pub(super) fn named(action: &Node, header: &str, rule: &mut Rule, cx: &mut Cx) -> bool {
+pub(super) fn named(action: &Node, header: &str, rule: &mut PlannedRule, cx: &mut EnvoyImport) -> bool {
     if header.starts_with(':') || action.get("metadata_match").is_some() {
         rule.refuse(&action.at, format!("this route is refused: `{header}` chose the cluster, with more than its name. Then replace the refusal."));
         return false;

@@ -1,10 +1,10 @@
 //! A filter chain: its conditions, its TLS, and its last filter.
 
-use crate::plan::{Chain, Listener, Rule, VirtualHost};
+use crate::plan::{FilterChain, PlannedListener, PlannedRule, VirtualHost};
 use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
 
-use super::{Cx, cluster, filters, guards, http, tls, words};
+use super::{EnvoyImport, cluster, filters, guards, http, tls, words};
 
 const CONDITIONS: &[&str] = &[
     "server_names",
@@ -34,7 +34,7 @@ pub(crate) fn order(chain: &Node) -> (bool, bool, usize, bool, bool, bool) {
 }
 
 /// Reads a chain. If it can't be carried over, a chain that refuses takes its place: its connections must not reach another chain.
-pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) {
+pub(crate) fn chain(node: &Node, many: bool, listener: &mut PlannedListener, cx: &mut EnvoyImport) {
     if !read(node, many, listener, cx) {
         let conditions = node.down(&["filter_chain_match"]);
         listener.chains.push(closed(server_names(conditions), destination(conditions), node));
@@ -42,11 +42,11 @@ pub(crate) fn chain(node: &Node, many: bool, listener: &mut Listener, cx: &mut C
 }
 
 /// A chain that refuses every request.
-pub(crate) fn closed(sni: Vec<String>, destination: Vec<String>, node: &Node) -> Chain {
-    let mut rule = Rule { at: node.at.clone(), ..Rule::default() };
+pub(crate) fn closed(sni: Vec<String>, destination: Vec<String>, node: &Node) -> FilterChain {
+    let mut rule = PlannedRule { at: node.at.clone(), ..PlannedRule::default() };
     rule.refuse(&node.at, "what a filter chain took that is left out is refused.");
     let site = VirtualHost { hosts: vec!["*".to_owned()], rules: vec![rule], ..VirtualHost::default() };
-    Chain { sni, destination, sites: vec![site], closed: true, ..Chain::default() }
+    FilterChain { sni, destination, sites: vec![site], closed: true, ..FilterChain::default() }
 }
 
 fn server_names(conditions: &Node) -> Vec<String> {
@@ -54,8 +54,8 @@ fn server_names(conditions: &Node) -> Vec<String> {
 }
 
 /// False if the chain can't be carried over.
-fn read(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) -> bool {
-    let mut out = Chain::default();
+fn read(node: &Node, many: bool, listener: &mut PlannedListener, cx: &mut EnvoyImport) -> bool {
+    let mut out = FilterChain::default();
     let conditions = node.down(&["filter_chain_match"]);
     out.remarks.rest(
         node,
@@ -107,7 +107,7 @@ fn read(node: &Node, many: bool, listener: &mut Listener, cx: &mut Cx) -> bool {
 }
 
 /// Whether a chain has a condition that attache lacks.
-fn has_other_condition(conditions: &Node, listener: &mut Listener) -> bool {
+fn has_other_condition(conditions: &Node, listener: &mut PlannedListener) -> bool {
     for (key, value) in conditions.entries() {
         let key = crate::tree::snake(key);
         if value.is_empty() || CONDITIONS.contains(&key.as_str()) {
@@ -123,7 +123,13 @@ fn has_other_condition(conditions: &Node, listener: &mut Listener) -> bool {
 }
 
 /// What happens to the connections of a chain. False if that can't be carried over.
-fn last_filter(node: &Node, many: bool, listener: &mut Listener, out: &mut Chain, cx: &mut Cx) -> bool {
+fn last_filter(
+    node: &Node,
+    many: bool,
+    listener: &mut PlannedListener,
+    out: &mut FilterChain,
+    cx: &mut EnvoyImport,
+) -> bool {
     let Some((last, before)) = split(node.list("filters")) else {
         listener.remarks.point(
             &node.at,
@@ -180,7 +186,7 @@ fn last_filter(node: &Node, many: bool, listener: &mut Listener, out: &mut Chain
 }
 
 /// One listener has one set of routes for TLS and plaintext.
-fn plaintext(chain: &Chain, node: &Node, listener: &mut Listener) {
+fn plaintext(chain: &FilterChain, node: &Node, listener: &mut PlannedListener) {
     if listener.chains.iter().any(|other| same(other, chain)) {
         listener.keys.child("tls").set("mode", "permissive");
     } else {
@@ -190,7 +196,7 @@ fn plaintext(chain: &Chain, node: &Node, listener: &mut Listener) {
 }
 
 /// Chains that differ by their protocol only become one chain. If they don't do the same, their connections are refused.
-pub(crate) fn by_protocol(listener: &mut Listener) {
+pub(crate) fn by_protocol(listener: &mut PlannedListener) {
     const OF_HTTP: &[&str] = &["http/1.0", "http/1.1", "h2", "h2c"];
     for index in 0..listener.chains.len() {
         let Some(chain) =
@@ -212,16 +218,16 @@ pub(crate) fn by_protocol(listener: &mut Listener) {
         match found {
             None => {}
             Some(false) => listener.remarks.point(
-                &crate::tree::At::default(),
+                &crate::tree::FileLine::default(),
                 "a filter chain was for some protocols (`application_protocols`) alone; here it is for all.",
             ),
             Some(true) => {
                 listener.remarks.point(
-                    &crate::tree::At::default(),
+                    &crate::tree::FileLine::default(),
                     "filter chains differ by `application_protocols` and in what they do: they are refused. Give each a listener.",
                 );
                 let (sni, destination) = (chain.sni.clone(), chain.destination.clone());
-                let empty = Node::empty(crate::tree::At::default());
+                let empty = Node::empty(crate::tree::FileLine::default());
                 listener.chains[index] = closed(sni, destination, &empty);
             }
         }
@@ -229,7 +235,7 @@ pub(crate) fn by_protocol(listener: &mut Listener) {
 }
 
 /// No route can refuse opaque bytes of a closed chain: so each later chain that could get its connections is closed, too.
-pub(crate) fn opaque(listener: &mut Listener) {
+pub(crate) fn opaque(listener: &mut PlannedListener) {
     for index in 0..listener.chains.len() {
         let (before, rest) = listener.chains.split_at_mut(index);
         let Some(chain) = rest.first_mut().filter(|chain| chain.opaque.is_some()) else { continue };
@@ -250,7 +256,7 @@ pub(crate) fn opaque(listener: &mut Listener) {
         listener.chains.retain(|chain| !chain.closed);
     }
     for chain in listener.chains.iter_mut().filter(|chain| chain.closed && chain.sites.is_empty()) {
-        let empty = Node::empty(crate::tree::At::default());
+        let empty = Node::empty(crate::tree::FileLine::default());
         *chain = closed(std::mem::take(&mut chain.sni), std::mem::take(&mut chain.destination), &empty);
     }
     // Chains behind one without conditions never get a connection.
@@ -259,7 +265,7 @@ pub(crate) fn opaque(listener: &mut Listener) {
         .iter()
         .position(|chain| chain.sni.is_empty() && chain.destination.is_empty() && chain.opaque.is_none())
     {
-        let opaque: Vec<Chain> =
+        let opaque: Vec<FilterChain> =
             listener.chains.drain(last + 1..).filter(|chain| chain.opaque.is_some()).collect();
         if !listener.chains[last].closed {
             listener.chains.extend(opaque);
@@ -268,7 +274,7 @@ pub(crate) fn opaque(listener: &mut Listener) {
 }
 
 /// Whether a connection may match both. Never false if there is such a connection.
-fn meet(a: &Chain, b: &Chain) -> bool {
+fn meet(a: &FilterChain, b: &FilterChain) -> bool {
     let names = a.sni.is_empty()
         || b.sni.is_empty()
         || a.sni.iter().any(|x| b.sni.iter().any(|y| x == y || x.contains('*') || y.contains('*')));
@@ -285,7 +291,7 @@ fn meet(a: &Chain, b: &Chain) -> bool {
 }
 
 /// Whether both chains do the same with every request.
-fn same(a: &Chain, b: &Chain) -> bool {
+fn same(a: &FilterChain, b: &FilterChain) -> bool {
     a.opaque.is_none()
         && b.opaque.is_none()
         && a.sni.is_empty()
@@ -326,9 +332,9 @@ fn destination(conditions: &Node) -> Vec<String> {
         .collect()
 }
 
-fn tcp(config: &Node, cx: &mut Cx) -> Option<Rule> {
-    let mut rule = Rule { at: config.at.clone(), ..Rule::default() };
-    rule.when.path = crate::path::Path::Any;
+fn tcp(config: &Node, cx: &mut EnvoyImport) -> Option<PlannedRule> {
+    let mut rule = PlannedRule { at: config.at.clone(), ..PlannedRule::default() };
+    rule.when.path = crate::path::PlannedPath::Any;
     rule.remarks.rest(
         config,
         "`tcp_proxy`",

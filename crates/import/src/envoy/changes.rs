@@ -1,15 +1,15 @@
 //! Headers that filters and parts of a split change, and guards that would read the changed headers.
 
-use crate::plan::Rule;
+use crate::plan::PlannedRule;
 use crate::tree::Node;
 
-use super::{edits::Edits, words};
+use super::{edits::MergedEdits, words};
 
 /// Adds the header changes of a filter after those of the route.
-pub(super) fn mutated(config: &Node, rules: &mut [Rule]) {
+pub(super) fn mutated(config: &Node, rules: &mut [PlannedRule]) {
     for rule in rules.iter_mut().filter(|rule| rule.keys.get("to").is_some()) {
         for (way, key) in [("request", "request_mutations"), ("response", "response_mutations")] {
-            let mut edits = Edits::default();
+            let mut edits = MergedEdits::default();
             for item in config.down(&["mutations"]).list(key) {
                 match (item.get("append"), item.str("remove")) {
                     (Some(append), _) => edits.one(append, &mut rule.remarks),
@@ -51,7 +51,7 @@ pub(super) fn decides(config: &Node) -> bool {
 }
 
 /// The names of headers that a filter changes in requests before the filters behind it read them.
-pub(super) fn before_guards(filters: &[Node]) -> Vec<(crate::tree::At, Vec<String>)> {
+pub(super) fn before_guards(filters: &[Node]) -> Vec<(crate::tree::FileLine, Vec<String>)> {
     let mut out = Vec::new();
     for (index, filter) in filters.iter().enumerate() {
         let config = match words::extension(filter).as_str() {
@@ -85,20 +85,20 @@ pub(super) fn before_guards(filters: &[Node]) -> Vec<(crate::tree::At, Vec<Strin
 /// Whether some scalar in this node is this name.
 fn mentions(node: &Node, name: &str) -> bool {
     match &node.kind {
-        crate::tree::Kind::Scalar(text) => text.eq_ignore_ascii_case(name),
-        crate::tree::Kind::List(items) => items.iter().any(|item| mentions(item, name)),
-        crate::tree::Kind::Map(entries) => entries.iter().any(|(_, value)| mentions(value, name)),
+        crate::tree::NodeKind::Scalar(text) => text.eq_ignore_ascii_case(name),
+        crate::tree::NodeKind::List(items) => items.iter().any(|item| mentions(item, name)),
+        crate::tree::NodeKind::Map(entries) => entries.iter().any(|(_, value)| mentions(value, name)),
     }
 }
 
 /// Headers that the parts of a split change. The changes of an only part are those of the route. Of several parts, a header that one
 /// of them sets or removes is removed for all of them.
-pub(super) fn of_parts(parts: &[Node], rule: &mut Rule) {
+pub(super) fn of_parts(parts: &[Node], rule: &mut PlannedRule) {
     let parts: Vec<&Node> =
         parts.iter().filter(|part| part.number("weight").unwrap_or(0.0) > 0.0 || parts.len() == 1).collect();
     for part in &parts {
         for way in ["request", "response"] {
-            let mut edits = Edits::default();
+            let mut edits = MergedEdits::default();
             edits.level(part, way, &mut rule.remarks);
             let said = [format!("{way}_headers_to_add"), format!("{way}_headers_to_remove")];
             let Some(node) = said.iter().find_map(|key| part.get(key)) else { continue };

@@ -1,19 +1,19 @@
 //! Clusters become upstreams.
 
-use crate::plan::Upstream;
+use crate::plan::PlannedUpstream;
 use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 
 pub(crate) use super::used::Use;
 use super::{
-    Cx, resources, subsets, tls,
+    EnvoyImport, resources, subsets, tls,
     upstream::{balance, breaker, health, outlier, pool},
     words,
 };
 
 /// The name of a cluster's upstream; the upstream is made at the end. A cluster for both HTTP and opaque bytes becomes two upstreams.
-pub(crate) fn used(cluster: &str, used: Use, cx: &mut Cx) -> String {
+pub(crate) fn used(cluster: &str, used: Use, cx: &mut EnvoyImport) -> String {
     if let Some((_, _, name)) = cx.uses.iter().find(|(known, other, _)| known == cluster && *other == used) {
         return name.clone();
     }
@@ -28,9 +28,9 @@ pub(crate) fn used(cluster: &str, used: Use, cx: &mut Cx) -> String {
 }
 
 /// Makes the upstreams.
-pub(crate) fn clusters(cx: &mut Cx) {
+pub(crate) fn clusters(cx: &mut EnvoyImport) {
     for (cluster, used, name) in cx.uses.clone() {
-        let mut upstream = Upstream { name, ..Upstream::default() };
+        let mut upstream = PlannedUpstream { name, ..PlannedUpstream::default() };
         if let Some(node) = cx.clusters.iter().find(|node| node.str("name") == Some(&cluster)).cloned() {
             fill(&node, used, &mut upstream, cx);
             cx.plan.upstreams.push(upstream);
@@ -117,7 +117,7 @@ const REMARKS: &[(&str, Weight, &str)] = &[
     ("upstream_config", Weight::Soft, "custom pools are absent."),
 ];
 
-fn fill(node: &Node, used: Use, out: &mut Upstream, cx: &mut Cx) {
+fn fill(node: &Node, used: Use, out: &mut PlannedUpstream, cx: &mut EnvoyImport) {
     let mut remarks = std::mem::take(&mut out.remarks);
     remarks.rest(node, "the cluster", KNOWN, REMARKS);
     let mut keys = Map::default();
@@ -179,18 +179,18 @@ fn destination(
     verified: Option<bool>,
     name: &str,
     remarks: &mut Remarks,
-    cx: &Cx,
-) -> Value {
+    cx: &EnvoyImport,
+) -> ConfigValue {
     let kind = node.str("type").unwrap_or("STATIC").to_ascii_uppercase();
     let kind = kind.as_str();
     let shut = closed(node, remarks) || verified == Some(false);
     let address = if shut {
         None
     } else if matches!(kind, "ORIGINAL_DST" | "4") {
-        Some(Value::from("original-destination"))
+        Some(ConfigValue::from("original-destination"))
     } else if node.get("cluster_type").is_some() {
         // `closed` has refused every other type.
-        Some(Value::from("authority"))
+        Some(ConfigValue::from("authority"))
     } else {
         addresses(node, scheme, remarks, cx)
     };
@@ -214,7 +214,7 @@ fn destination(
         if !shut {
             remarks.point(&node.at, "the addresses of this cluster come from a control plane: give them as `address`. Until then every call fails.");
         }
-        Value::from(format!(
+        ConfigValue::from(format!(
             "{scheme}://{}.invalid:80",
             crate::plan::name(name).replace(['_', '/'], "-").to_ascii_lowercase()
         ))
@@ -281,7 +281,7 @@ fn speaks_h2(node: &Node, options: &Node) -> bool {
 }
 
 /// The addresses of a cluster, in its config or in files of endpoints.
-fn addresses(node: &Node, scheme: &str, remarks: &mut Remarks, cx: &Cx) -> Option<Value> {
+fn addresses(node: &Node, scheme: &str, remarks: &mut Remarks, cx: &EnvoyImport) -> Option<ConfigValue> {
     let mut found: Vec<(String, Map)> = Vec::new();
     let split = subsets::is_split(node);
     let assignment = assignment(node, cx);
@@ -313,7 +313,7 @@ fn addresses(node: &Node, scheme: &str, remarks: &mut Remarks, cx: &Cx) -> Optio
 }
 
 /// The endpoints of a cluster.
-fn assignment(node: &Node, cx: &Cx) -> Option<Node> {
+fn assignment(node: &Node, cx: &EnvoyImport) -> Option<Node> {
     let by_files = node
         .down(&["eds_cluster_config"])
         .get("eds_config")
@@ -372,20 +372,20 @@ impl OfLocality<'_> {
 }
 
 /// The value of `address`: one address alone, or a list.
-fn listed(found: Vec<(String, Map)>) -> Option<Value> {
-    let mut items: Vec<Value> = Vec::new();
+fn listed(found: Vec<(String, Map)>) -> Option<ConfigValue> {
+    let mut items: Vec<ConfigValue> = Vec::new();
     for (address, mut map) in found {
         if map.is_empty() {
             items.push(address.into());
         } else {
             map.0.insert(0, ("address".to_owned(), address.into()));
-            items.push(Value::Map(map));
+            items.push(ConfigValue::Map(map));
         }
     }
     match items.len() {
         0 => None,
-        1 if matches!(items[0], Value::Text(_)) => items.pop(),
-        _ => Some(Value::List(items)),
+        1 if matches!(items[0], ConfigValue::Text(_)) => items.pop(),
+        _ => Some(ConfigValue::List(items)),
     }
 }
 

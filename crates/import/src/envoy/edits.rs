@@ -1,12 +1,12 @@
 //! Merges the header changes of several levels into one.
 
 use crate::remark::Remarks;
-use crate::tree::{At, Node};
-use crate::value::{Map, Value};
+use crate::tree::{FileLine, Node};
+use crate::value::{ConfigValue, Map};
 
 /// The changes of one header.
 #[derive(Clone, Debug, Default)]
-struct Edit {
+struct HeaderEdit {
     name: String,
     removed: bool,
     set: Option<String>,
@@ -15,15 +15,15 @@ struct Edit {
 
 /// The changes in one direction, merged level by level.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Edits(Vec<Edit>);
+pub(crate) struct MergedEdits(Vec<HeaderEdit>);
 
-impl Edits {
-    fn edit(&mut self, name: &str) -> &mut Edit {
+impl MergedEdits {
+    fn edit(&mut self, name: &str) -> &mut HeaderEdit {
         let name = name.to_ascii_lowercase();
         let index = match self.0.iter().position(|edit| edit.name == name) {
             Some(index) => index,
             None => {
-                self.0.push(Edit { name, ..Edit::default() });
+                self.0.push(HeaderEdit { name, ..HeaderEdit::default() });
                 self.0.len() - 1
             }
         };
@@ -32,11 +32,11 @@ impl Edits {
 
     fn remove(&mut self, name: &str) {
         let edit = self.edit(name);
-        *edit = Edit { name: edit.name.clone(), removed: true, ..Edit::default() };
+        *edit = HeaderEdit { name: edit.name.clone(), removed: true, ..HeaderEdit::default() };
     }
 
     /// Adds the removal of a header.
-    pub(crate) fn removed(&mut self, name: &str, at: &At, remarks: &mut Remarks) {
+    pub(crate) fn removed(&mut self, name: &str, at: &FileLine, remarks: &mut Remarks) {
         if !Self::travels(name, at, remarks) {
             self.remove(name);
         }
@@ -44,7 +44,7 @@ impl Edits {
 
     /// Turns every change of a header into its removal.
     pub(crate) fn all_removed(self) -> Self {
-        let gone = |edit: Edit| Edit { name: edit.name, removed: true, ..Edit::default() };
+        let gone = |edit: HeaderEdit| HeaderEdit { name: edit.name, removed: true, ..HeaderEdit::default() };
         Self(self.0.into_iter().map(gone).collect())
     }
 
@@ -59,7 +59,7 @@ impl Edits {
             let changed = edit.removed || edit.set.is_some();
             if changed {
                 for key in ["set", "add"] {
-                    if matches!(keys.get(key), Some(Value::Map(_))) {
+                    if matches!(keys.get(key), Some(ConfigValue::Map(_))) {
                         keys.child(key).0.retain(|(name, _)| *name != edit.name);
                     }
                 }
@@ -71,18 +71,18 @@ impl Edits {
             }
             if !edit.add.is_empty() {
                 let before = match keys.get("add") {
-                    Some(Value::Map(map)) => map.get(&edit.name).cloned(),
+                    Some(ConfigValue::Map(map)) => map.get(&edit.name).cloned(),
                     _ => None,
                 };
                 let mut values: Vec<String> = Vec::new();
-                if let Some(Value::Text(text)) = before {
+                if let Some(ConfigValue::Text(text)) = before {
                     values.push(text);
                 }
                 values.extend(edit.add.iter().cloned());
                 keys.child("add").set(&edit.name, values.join(", "));
             }
         }
-        keys.0.retain(|(_, value)| !matches!(value, Value::Map(map) if map.is_empty()));
+        keys.0.retain(|(_, value)| !matches!(value, ConfigValue::Map(map) if map.is_empty()));
     }
 
     fn set(&mut self, name: &str, value: String) {
@@ -92,7 +92,7 @@ impl Edits {
     }
 
     /// Whether this is a framing header: attache sets those itself for each connection.
-    fn travels(name: &str, at: &At, remarks: &mut Remarks) -> bool {
+    fn travels(name: &str, at: &FileLine, remarks: &mut Remarks) -> bool {
         let framing = attache_config::is_framing(&name.to_ascii_lowercase());
         if framing {
             remarks.soft(
@@ -191,7 +191,7 @@ impl Edits {
             keys.set("add", add);
         }
         if !remove.is_empty() {
-            keys.set("remove", Value::from(remove));
+            keys.set("remove", ConfigValue::from(remove));
         }
         keys
     }

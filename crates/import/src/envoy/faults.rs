@@ -1,8 +1,8 @@
 //! The fault filter: delays and answers in place of the upstream's, for requests that meet its conditions.
 
 use crate::gate;
-use crate::path::Path;
-use crate::plan::{Rule, When};
+use crate::path::PlannedPath;
+use crate::plan::{PlannedRule, RuleConditions};
 use crate::remark::Remarks;
 use crate::tree::Node;
 use crate::value::Map;
@@ -10,11 +10,11 @@ use crate::value::Map;
 use super::{matcher, words};
 
 /// Adds the fault of a filter, or of a route's settings. A fault with conditions becomes a rule of its own in front of each rule.
-pub(super) fn inject(config: &Node, rules: Vec<Rule>) -> Vec<Rule> {
+pub(super) fn inject(config: &Node, rules: Vec<PlannedRule>) -> Vec<PlannedRule> {
     rules.into_iter().flat_map(|rule| one(config, rule)).collect()
 }
 
-fn one(config: &Node, mut rule: Rule) -> Vec<Rule> {
+fn one(config: &Node, mut rule: PlannedRule) -> Vec<PlannedRule> {
     if rule.keys.get("to").is_none() {
         return vec![rule];
     }
@@ -30,7 +30,7 @@ fn one(config: &Node, mut rule: Rule) -> Vec<Rule> {
         }
         Some(None) => vec![rule],
         Some(Some(when)) => {
-            let mut first = Rule { when, ..rule.clone() };
+            let mut first = PlannedRule { when, ..rule.clone() };
             first.keys.set("fault", map);
             if first.when == rule.when {
                 return vec![first];
@@ -43,8 +43,8 @@ fn one(config: &Node, mut rule: Rule) -> Vec<Rule> {
 }
 
 /// The requests that the fault is for. `None` if attache can't express the condition.
-fn condition(config: &Node) -> Option<When> {
-    let mut when = When { path: Path::Any, ..When::default() };
+fn condition(config: &Node) -> Option<RuleConditions> {
+    let mut when = RuleConditions { path: PlannedPath::Any, ..RuleConditions::default() };
     if config.get("upstream_cluster").is_some() {
         return None;
     }

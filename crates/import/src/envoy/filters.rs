@@ -1,14 +1,14 @@
 //! HTTP filters that change, answer or limit requests, and the clusters that routes go to.
 
 use crate::gate::Gate;
-use crate::plan::{self, Rule, When};
+use crate::plan::{self, PlannedRule, RuleConditions};
 use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
-use crate::value::Value;
+use crate::value::ConfigValue;
 
 use super::{
-    Cx, authorizers, browsers, changes, cluster, guards, limits,
-    rbac::{self, Clients},
+    EnvoyImport, authorizers, browsers, changes, cluster, guards, limits,
+    rbac::{self, ClientTraits},
     sessions,
     tokens::{self, Tokens},
     words,
@@ -25,7 +25,7 @@ pub(crate) enum Effect {
     /// Answers pages of other origins, if the route has a policy.
     Cors,
     /// Sets a key of every route.
-    Key(&'static str, Value),
+    Key(&'static str, ConfigValue),
     /// Delays requests, or answers them.
     Fault(Box<Node>),
     /// Asks a rate limit service, if the route has actions.
@@ -46,7 +46,7 @@ pub(crate) struct Filter {
 
 impl Filter {
     /// A filter that refuses every request.
-    pub(crate) fn closed(kind: &str, at: &crate::tree::At, why: &str) -> Self {
+    pub(crate) fn closed(kind: &str, at: &crate::tree::FileLine, why: &str) -> Self {
         let effect = Effect::Gate(Gate::closed(at, why));
         Self { name: kind.to_owned(), kind: kind.to_owned(), disabled: false, effect }
     }
@@ -136,10 +136,10 @@ const ROUTER_REMARKS: &[(&str, Weight, &str)] = &[
 /// Reads a filter. Rules that it answers itself go to `front`.
 pub(crate) fn filter(
     node: &Node,
-    clients: &Clients,
-    front: &mut Vec<Rule>,
+    clients: &ClientTraits,
+    front: &mut Vec<PlannedRule>,
     remarks: &mut Remarks,
-    cx: &mut Cx,
+    cx: &mut EnvoyImport,
 ) -> Option<Filter> {
     let kind = words::extension(node);
     let config = words::config(node);
@@ -232,21 +232,21 @@ pub(super) fn deciding(list: &[Node]) -> Option<&Node> {
 }
 
 /// The largest body that a filter `buffer` accepts. attache streams bodies and limits them to that size.
-pub(super) fn largest(config: &Node, remarks: &mut Remarks) -> Option<Value> {
+pub(super) fn largest(config: &Node, remarks: &mut Remarks) -> Option<ConfigValue> {
     let most = config.number("max_request_bytes").filter(|most| *most >= 1.0)?;
     remarks.note(&config.at, "bodies are not buffered here: they stream, up to the same size.");
     Some(format!("{}B", (most as u64).min(1 << 30)).into())
 }
 
-fn health_check(config: &Node, front: &mut Vec<Rule>, remarks: &mut Remarks) {
+fn health_check(config: &Node, front: &mut Vec<PlannedRule>, remarks: &mut Remarks) {
     if config.is("pass_through_mode") {
         remarks.soft(&config.at, "answers of the application to health checks are not cached; they pass.");
         return;
     }
-    let mut when = When::default();
+    let mut when = RuleConditions::default();
     for header in config.list("headers") {
         if let Some(path) = exact_path(header) {
-            when.path = crate::path::Path::Exact(path.to_owned());
+            when.path = crate::path::PlannedPath::Exact(path.to_owned());
             remarks.note(
                 &header.at,
                 format!("`{path}` is answered with a query, too, which the original sent on."),
@@ -261,7 +261,7 @@ fn health_check(config: &Node, front: &mut Vec<Rule>, remarks: &mut Remarks) {
             return;
         }
     }
-    let mut rule = Rule { when, at: config.at.clone(), ..Rule::default() };
+    let mut rule = PlannedRule { when, at: config.at.clone(), ..PlannedRule::default() };
     if config.get("cluster_min_healthy_percentages").is_some() {
         rule.remarks.soft(
             &config.at,
@@ -283,7 +283,12 @@ fn exact_path(header: &Node) -> Option<&str> {
 }
 
 /// Sets `to` of a route or TCP proxy. False if it names an unknown cluster.
-pub(crate) fn targets(config: &Node, used: cluster::Use, rule: &mut Rule, cx: &mut Cx) -> bool {
+pub(crate) fn targets(
+    config: &Node,
+    used: cluster::Use,
+    rule: &mut PlannedRule,
+    cx: &mut EnvoyImport,
+) -> bool {
     let mut parts: Vec<(String, u64)> = Vec::new();
     if let Some(cluster) = config.str("cluster") {
         parts.push((cluster.to_owned(), 1));

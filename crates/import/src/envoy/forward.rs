@@ -1,12 +1,12 @@
 //! Routes of Envoy that go to clusters: rewriting, mirroring, retries and hash.
 
-use crate::path::Path;
-use crate::plan::Rule;
+use crate::path::PlannedPath;
+use crate::plan::PlannedRule;
 use crate::remark::Weight;
 use crate::tree::Node;
 use crate::value::Map;
 
-use super::{Cx, by_header, cluster, filters, options, sessions, subsets, words};
+use super::{EnvoyImport, by_header, cluster, filters, options, sessions, subsets, words};
 
 const ACTION_KNOWN: &[&str] = &[
     "cluster",
@@ -60,10 +60,10 @@ const ACTION_TOLD: &[(&str, Weight, &str)] = &[
 pub(super) fn forward(
     action: &Node,
     matcher: &Node,
-    rule: &mut Rule,
-    replaced: &mut Vec<Rule>,
+    rule: &mut PlannedRule,
+    replaced: &mut Vec<PlannedRule>,
     manager: &Node,
-    cx: &mut Cx,
+    cx: &mut EnvoyImport,
 ) {
     rule.remarks.rest(action, "the route's action", ACTION_KNOWN, ACTION_TOLD);
     let Some(action) = destination(action, rule, cx) else { return };
@@ -109,7 +109,7 @@ pub(super) fn forward(
 
 /// Sets where the requests go. `None` where the rule answers by itself, or is refused; else the action, which has the
 /// clusters of the chosen subset.
-fn destination(action: &Node, rule: &mut Rule, cx: &mut Cx) -> Option<Node> {
+fn destination(action: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport) -> Option<Node> {
     let header = action.str("cluster_header");
     for (key, why) in [
         ("cluster_specifier_plugin", "a plug-in chose the cluster"),
@@ -145,7 +145,7 @@ fn destination(action: &Node, rule: &mut Rule, cx: &mut Cx) -> Option<Node> {
 }
 
 /// How long a stream may be idle, and what has no counterpart.
-fn times(action: &Node, manager: &Node, rule: &mut Rule) {
+fn times(action: &Node, manager: &Node, rule: &mut PlannedRule) {
     let idle = action.get("idle_timeout").or_else(|| manager.get("stream_idle_timeout"));
     if let Some(time) = idle.and_then(words::seconds) {
         rule.keys.set("idle_timeout", if time <= 0.0 { "off".to_owned() } else { words::duration(time) });
@@ -164,7 +164,7 @@ fn times(action: &Node, manager: &Node, rule: &mut Rule) {
 }
 
 /// The clusters that a rule goes to.
-fn clusters(rule: &Rule, cx: &Cx) -> Vec<Node> {
+fn clusters(rule: &PlannedRule, cx: &EnvoyImport) -> Vec<Node> {
     let names = cx.uses.iter().filter(|(_, _, upstream)| rule.targets.contains(upstream));
     names
         .filter_map(|(name, ..)| {
@@ -174,7 +174,7 @@ fn clusters(rule: &Rule, cx: &Cx) -> Vec<Node> {
 }
 
 /// The place of an upstream filter of a cluster that could refuse requests.
-fn upstream_guard(rule: &Rule, cx: &Cx) -> Option<crate::tree::At> {
+fn upstream_guard(rule: &PlannedRule, cx: &EnvoyImport) -> Option<crate::tree::FileLine> {
     let guarded = |cluster: &Node| {
         let options = cluster::http_options(cluster);
         filters::deciding(options.list("http_filters")).map(|filter| filter.at.clone())
@@ -182,7 +182,7 @@ fn upstream_guard(rule: &Rule, cx: &Cx) -> Option<crate::tree::At> {
     clusters(rule, cx).iter().find_map(guarded)
 }
 
-fn rewrite(action: &Node, matcher: &Node, rule: &mut Rule, replaced: &mut Vec<Rule>) {
+fn rewrite(action: &Node, matcher: &Node, rule: &mut PlannedRule, replaced: &mut Vec<PlannedRule>) {
     let host = action.str("host_rewrite_literal").or_else(|| action.str("host_rewrite"));
     let mut keys = Map::default();
     match host {
@@ -192,14 +192,14 @@ fn rewrite(action: &Node, matcher: &Node, rule: &mut Rule, replaced: &mut Vec<Ru
     }
     if let Some(prefix) = action.str("prefix_rewrite") {
         match &rule.when.path {
-            Path::Exact(_) => keys.set("path", escape(prefix)),
-            Path::Regex(_) if matcher.str("prefix").is_some() => {
+            PlannedPath::Exact(_) => keys.set("path", escape(prefix)),
+            PlannedPath::Regex(_) if matcher.str("prefix").is_some() => {
                 // A prefix that ignores case.
                 let from = regex::escape(matcher.str("prefix").unwrap_or_default());
-                rule.when.path = Path::Regex(format!("(?i:{from})(?<rest>.*)"));
+                rule.when.path = PlannedPath::Regex(format!("(?i:{from})(?<rest>.*)"));
                 keys.set("path", format!("{}{{rest}}", escape(prefix)));
             }
-            Path::Regex(_) => {
+            PlannedPath::Regex(_) => {
                 rule.refuse(&action.at, "a prefix can't be replaced where a regular expression matched: use `rewrite: { path: … }` with captures; then replace the refusal.");
                 return;
             }
@@ -216,7 +216,7 @@ fn rewrite(action: &Node, matcher: &Node, rule: &mut Rule, replaced: &mut Vec<Ru
         match substitution(pattern, to, &rule.when.path) {
             Some((path, whole)) => {
                 let mut changed = rule.clone();
-                changed.when.path = Path::Regex(path);
+                changed.when.path = PlannedPath::Regex(path);
                 let mut own = keys.clone();
                 own.set("path", whole);
                 changed.keys.set("rewrite", own);
@@ -255,7 +255,7 @@ pub(super) fn escape(path: &str) -> String {
 
 /// A substitution at the begin of the path becomes a condition with numbered captures and a rewriting. Paths that it doesn't match
 /// meet the route itself, which follows.
-pub(super) fn substitution(pattern: &str, to: &str, path: &Path) -> Option<(String, String)> {
+pub(super) fn substitution(pattern: &str, to: &str, path: &PlannedPath) -> Option<(String, String)> {
     let inner = pattern.strip_prefix('^')?;
     crate::path::expression(pattern)?;
     if inner.contains('|') {
@@ -271,10 +271,10 @@ pub(super) fn substitution(pattern: &str, to: &str, path: &Path) -> Option<(Stri
         &literal
     };
     let within = match path {
-        Path::All => true,
-        Path::Text(start) => literal.starts_with(start.as_str()),
-        Path::Segments(start) => literal.starts_with(&format!("{start}/")),
-        Path::Regex(own) => {
+        PlannedPath::All => true,
+        PlannedPath::Text(start) => literal.starts_with(start.as_str()),
+        PlannedPath::Segments(start) => literal.starts_with(&format!("{start}/")),
+        PlannedPath::Regex(own) => {
             own.trim_end_matches(".*") == inner.trim_end_matches('$').trim_end_matches(".*")
                 || own == inner.trim_end_matches('$')
         }
@@ -306,7 +306,7 @@ pub(super) fn substitution(pattern: &str, to: &str, path: &Path) -> Option<(Stri
     (whole.starts_with('/') || whole.starts_with('{')).then_some((crate::path::named(&inner), whole))
 }
 
-fn mirror(action: &Node, rule: &mut Rule, cx: &mut Cx) {
+fn mirror(action: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport) {
     let mut mirrors = Map::default();
     for policy in action.list("request_mirror_policies").iter().chain(action.get("request_mirror_policy")) {
         let Some(name) = policy.str("cluster") else {
@@ -352,7 +352,7 @@ const RETRY_REMARKS: &[(&str, Weight, &str)] = &[
     ),
 ];
 
-fn retry(policy: &Node, rule: &mut Rule) {
+fn retry(policy: &Node, rule: &mut PlannedRule) {
     rule.remarks.rest(policy, "the retry policy", RETRY_KNOWN, RETRY_REMARKS);
     let on = retry_conditions(policy, rule);
     let mut keys = Map::default();
@@ -384,7 +384,7 @@ fn retry(policy: &Node, rule: &mut Rule) {
 }
 
 /// `retry_on`, in attache's words.
-fn retry_conditions(policy: &Node, rule: &mut Rule) -> Vec<String> {
+fn retry_conditions(policy: &Node, rule: &mut PlannedRule) -> Vec<String> {
     let mut on: Vec<String> = Vec::new();
     let mut add = |word: &str| {
         if !on.iter().any(|known| known == word) {
@@ -419,7 +419,7 @@ fn retry_conditions(policy: &Node, rule: &mut Rule) -> Vec<String> {
     on
 }
 
-fn hash(item: &Node, rule: &mut Rule, cx: &mut Cx) {
+fn hash(item: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport) {
     let key =
         if let Some(name) = item.down(&["header"]).str("header_name").filter(|name| !name.starts_with(':')) {
             format!("header:{}", name.to_ascii_lowercase())

@@ -1,9 +1,9 @@
 //! Filters that decide which requests pass and can't be carried over, such as those that run code.
 
 use crate::gate::Gate;
-use crate::plan::Listener;
+use crate::plan::PlannedListener;
 use crate::remark::Remarks;
-use crate::tree::{At, Node};
+use crate::tree::{FileLine, Node};
 
 use super::{rbac, words};
 
@@ -93,7 +93,11 @@ pub(crate) fn closed(kind: &str, filter: &Node) -> Option<Gate> {
 }
 
 /// Reads a network filter before the last one. Returns the reason if everything behind it must be refused.
-pub(crate) fn network(filter: &Node, listener: &mut Listener, remarks: &mut Remarks) -> Option<(At, String)> {
+pub(crate) fn network(
+    filter: &Node,
+    listener: &mut PlannedListener,
+    remarks: &mut Remarks,
+) -> Option<(FileLine, String)> {
     let kind = words::extension(filter);
     let config = words::config(filter);
     let at = &filter.at;

@@ -1,13 +1,13 @@
 //! The HTTP connection manager: its filters and its virtual hosts.
 
-use crate::plan::{Chain, Listener, Rule, VirtualHost};
+use crate::plan::{FilterChain, PlannedListener, PlannedRule, VirtualHost};
 use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
-use crate::value::Value;
+use crate::value::ConfigValue;
 
 use super::{
-    Cx, applied, changes, filters, options, rbac::Clients, replies, resources, route, route::Ports, scheme,
-    tokens, tracing, words,
+    EnvoyImport, applied, changes, filters, options, rbac::ClientTraits, replies, resources, route,
+    route::HostPorts, scheme, tokens, tracing, words,
 };
 
 const KNOWN: &[&str] = &[
@@ -111,7 +111,12 @@ const ROUTES_REMARKS: &[(&str, Weight, &str)] = &[
     ("cluster_specifier_plugins", Weight::Point, "plug-ins that choose a cluster are absent."),
 ];
 
-pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain, cx: &mut Cx) {
+pub(crate) fn manager(
+    config: &Node,
+    listener: &mut PlannedListener,
+    chain: &mut FilterChain,
+    cx: &mut EnvoyImport,
+) {
     chain.remarks.rest(config, "the HTTP connection manager", KNOWN, REMARKS);
     options::options(config, listener, &mut chain.remarks);
     cx.upgrades = listener.keys.child("http").get("upgrades").cloned();
@@ -121,7 +126,7 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
     }
     let proven = listener.keys.child("tls").get("client_ca").is_some();
     let secure = listener.keys.get("tls").is_some();
-    let clients = Clients {
+    let clients = ClientTraits {
         proven,
         direct: config.is("use_remote_address")
             && config.number("xff_num_trusted_hops").unwrap_or(0.0) <= 0.0,
@@ -131,7 +136,7 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
     };
     let (list, front) = filter_list(config, &clients, &mut chain.remarks, cx);
     let Some(routes) = route_config(config, cx) else {
-        let mut rule = Rule::default();
+        let mut rule = PlannedRule::default();
         rule.refuse(
             &config.at,
             "routes come from a control plane, or a file that isn't here: save them from `/config_dump`, and give them to the import, too.",
@@ -147,8 +152,14 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
     chain.remarks.rest(&routes, "the route configuration", ROUTES_KNOWN, ROUTES_REMARKS);
     as_compared(&routes, config, ports, listener);
     query_as_compared(&routes, listener);
-    let shape =
-        route::Shape { filters: &list, clients: &clients, secure, ports, manager: config, config: &routes };
+    let shape = route::RouteContext {
+        filters: &list,
+        clients: &clients,
+        secure,
+        ports,
+        manager: config,
+        config: &routes,
+    };
     for host in routes.list("virtual_hosts") {
         let mut site = route::site(host, &shape, cx);
         for rule in front.iter().rev() {
@@ -168,13 +179,13 @@ pub(crate) fn manager(config: &Node, listener: &mut Listener, chain: &mut Chain,
 /// The filters, and the rules of those that answer requests themselves.
 fn filter_list(
     config: &Node,
-    clients: &Clients,
+    clients: &ClientTraits,
     remarks: &mut Remarks,
-    cx: &mut Cx,
-) -> (Vec<filters::Filter>, Vec<Rule>) {
+    cx: &mut EnvoyImport,
+) -> (Vec<filters::Filter>, Vec<PlannedRule>) {
     let kinds: Vec<String> = config.list("http_filters").iter().map(words::extension).collect();
     // Before the filter that verifies tokens there are no claims.
-    let mut known = Clients { payload: None, ..clients.clone() };
+    let mut known = ClientTraits { payload: None, ..clients.clone() };
     order(&kinds, config, remarks);
     let mut front = Vec::new();
     let mut list = refusing(config, &kinds);
@@ -218,7 +229,7 @@ fn refusing(config: &Node, kinds: &[String]) -> Vec<filters::Filter> {
 }
 
 /// Envoy compares the first value of a parameter, as the client sent it.
-fn query_as_compared(routes: &Node, listener: &mut Listener) {
+fn query_as_compared(routes: &Node, listener: &mut PlannedListener) {
     let asks = |host: &Node| {
         let mut matches = host.list("routes").iter().map(|route| route.down(&["match"]));
         matches.any(|matcher| matcher.get("query_parameters").is_some())
@@ -231,25 +242,25 @@ fn query_as_compared(routes: &Node, listener: &mut Listener) {
     }
 }
 
-fn ports(config: &Node, routes: &Node, listener: &Listener) -> Ports {
+fn ports(config: &Node, routes: &Node, listener: &PlannedListener) -> HostPorts {
     if config.is("strip_any_host_port") || routes.is("ignore_port_in_host_matching") {
-        return Ports::Ignored;
+        return HostPorts::Ignored;
     }
     if !config.is("strip_matching_host_port") {
-        return Ports::Compared;
+        return HostPorts::Compared;
     }
     // Envoy asks the connection for its local port. With several addresses it is not known here.
     match listener.keys.get("bind") {
-        Some(Value::Text(bind)) => bind
+        Some(ConfigValue::Text(bind)) => bind
             .rsplit_once(':')
             .and_then(|(_, port)| port.parse().ok())
-            .map_or(Ports::Compared, Ports::OwnIgnored),
-        _ => Ports::Ignored,
+            .map_or(HostPorts::Compared, HostPorts::OwnIgnored),
+        _ => HostPorts::Ignored,
     }
 }
 
 /// Envoy compares the whole `Host` with the domains: a dot at its end, and a port that they don't have, make it another host.
-fn as_compared(routes: &Node, config: &Node, ports: Ports, listener: &mut Listener) {
+fn as_compared(routes: &Node, config: &Node, ports: HostPorts, listener: &mut PlannedListener) {
     let domains: Vec<&str> = routes
         .list("virtual_hosts")
         .iter()
@@ -266,7 +277,7 @@ fn as_compared(routes: &Node, config: &Node, ports: Ports, listener: &mut Listen
         host.set("trailing", "reject");
     }
     let port = |domain: &str| domain.ends_with(":*") || domain.ends_with(":80") || domain.ends_with(":443");
-    if !matches!(ports, Ports::Ignored) && !domains.into_iter().any(port) {
+    if !matches!(ports, HostPorts::Ignored) && !domains.into_iter().any(port) {
         host.set("default_port", "reject");
     }
 }
@@ -299,7 +310,7 @@ fn order(kinds: &[String], config: &Node, remarks: &mut Remarks) {
 }
 
 /// Refuses routes with conditions on headers that Envoy itself sets or removes: in attache a client could send these headers.
-fn set_by_envoy(manager: &Node, routes: &Node, clients: &Clients, chain: &mut Chain) {
+fn set_by_envoy(manager: &Node, routes: &Node, clients: &ClientTraits, chain: &mut FilterChain) {
     let set = |name: &str| scheme::is_set(name, manager, routes);
     for site in &mut chain.sites {
         let rules = std::mem::take(&mut site.rules);
@@ -321,7 +332,7 @@ fn set_by_envoy(manager: &Node, routes: &Node, clients: &Clients, chain: &mut Ch
 }
 
 /// A host that attache can't express must not reach another virtual host: so the pattern that covers it is refused.
-fn not_said(routes: &Node, shape: &route::Shape<'_>, chain: &mut Chain) {
+fn not_said(routes: &Node, shape: &route::RouteContext<'_>, chain: &mut FilterChain) {
     // A virtual host without an expressible host gets no request.
     for site in std::mem::take(&mut chain.sites) {
         if site.hosts.is_empty() {
@@ -336,8 +347,8 @@ fn not_said(routes: &Node, shape: &route::Shape<'_>, chain: &mut Chain) {
                 Some((_, suffix)) if !suffix.contains('*') => format!("*.{}", suffix.to_ascii_lowercase()),
                 _ => "*".to_owned(),
             };
-            let mut rule = Rule { at: host.at.clone(), ..Rule::default() };
-            rule.when.path = crate::path::Path::Any;
+            let mut rule = PlannedRule { at: host.at.clone(), ..PlannedRule::default() };
+            rule.when.path = crate::path::PlannedPath::Any;
             rule.refuse(&host.at, format!("`{domain}` can't be said, so `{wide}`, which covers it, is refused. Name the hosts; then replace the refusal."));
             let mut known = false;
             for site in &mut chain.sites {
@@ -357,7 +368,7 @@ fn not_said(routes: &Node, shape: &route::Shape<'_>, chain: &mut Chain) {
 }
 
 /// Reports that each route has its own bucket; in Envoy all routes share the filter's bucket.
-fn shared_limit(filters: &[filters::Filter], config: &Node, chain: &mut Chain) {
+fn shared_limit(filters: &[filters::Filter], config: &Node, chain: &mut FilterChain) {
     let limited = filters.iter().any(|filter| matches!(filter.effect, filters::Effect::Key("rate_limit", _)));
     let routes = chain
         .sites
@@ -373,7 +384,7 @@ fn shared_limit(filters: &[filters::Filter], config: &Node, chain: &mut Chain) {
     }
 }
 
-fn route_config(config: &Node, cx: &Cx) -> Option<Node> {
+fn route_config(config: &Node, cx: &EnvoyImport) -> Option<Node> {
     if let Some(routes) = config.get("route_config") {
         return Some(routes.clone());
     }
@@ -391,7 +402,7 @@ fn route_config(config: &Node, cx: &Cx) -> Option<Node> {
 }
 
 /// Access log and tracing: attache has one of each for all listeners.
-fn observe(config: &Node, remarks: &mut Remarks, cx: &mut Cx) {
+fn observe(config: &Node, remarks: &mut Remarks, cx: &mut EnvoyImport) {
     for log in config.list("access_log") {
         let kind = words::extension(log);
         let own = words::config(log);

@@ -2,13 +2,13 @@
 
 use crate::remark::Weight::Soft;
 use crate::unread::{
-    Idle,
+    IdleKeys,
     Meaning::{Entries, Lost, Nothing},
 };
 
 /// Keys whose content no importer reads. A key that is neither read nor in this list is reported as lost
 /// ([`crate::unread`]).
-pub(super) const KEYS: Idle = &[
+pub(super) const KEYS: IdleKeys = &[
     ("abort_percent_runtime", Nothing),
     ("accept_http_10", Nothing),
     ("access_log", Lost(Soft)),

@@ -1,11 +1,11 @@
 //! Rate limits of Envoy's filters.
 
-use crate::plan::Rule;
+use crate::plan::PlannedRule;
 use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 
-use super::{Cx, cluster, words};
+use super::{EnvoyImport, cluster, words};
 
 /// `rate_limit` of the filter, or of a route's settings for it. `None` if nothing is limited.
 pub(super) fn local_limit(config: &Node, remarks: &mut Remarks) -> Option<Map> {
@@ -95,7 +95,13 @@ fn counted<'n>(config: &'n Node, own: Option<&'n Node>, levels: &[&'n Node]) -> 
 }
 
 /// Sets `global_rate_limit` of rules that have actions.
-pub(super) fn global(config: &Node, own: Option<&Node>, levels: &[&Node], rules: &mut [Rule], cx: &mut Cx) {
+pub(super) fn global(
+    config: &Node,
+    own: Option<&Node>,
+    levels: &[&Node],
+    rules: &mut [PlannedRule],
+    cx: &mut EnvoyImport,
+) {
     let actions = counted(config, own, levels);
     if actions.is_empty() {
         return;
@@ -109,14 +115,14 @@ pub(super) fn global(config: &Node, own: Option<&Node>, levels: &[&Node], rules:
         let mut descriptors = Vec::new();
         let mut lost = false;
         for limit in &actions {
-            let list: Vec<Option<Value>> = limit.list("actions").iter().map(action).collect();
+            let list: Vec<Option<ConfigValue>> = limit.list("actions").iter().map(action).collect();
             if list.iter().any(Option::is_none) || limit.get("stage").is_some() {
                 lost = true;
                 continue;
             }
             let mut map = Map::default();
-            map.set("actions", Value::List(list.into_iter().flatten().collect()));
-            descriptors.push(Value::Map(map));
+            map.set("actions", ConfigValue::List(list.into_iter().flatten().collect()));
+            descriptors.push(ConfigValue::Map(map));
         }
         if lost {
             rule.remarks.point(&config.at, "one of the limits is counted by something that attache lacks, and is left out: see `global_rate_limit.descriptors` in docs/config.md.");
@@ -132,13 +138,13 @@ pub(super) fn global(config: &Node, own: Option<&Node>, levels: &[&Node], rules:
         if config.is("failure_mode_deny") {
             map.set("failure_mode", "deny");
         }
-        map.set("descriptors", Value::List(descriptors));
+        map.set("descriptors", ConfigValue::List(descriptors));
         rule.keys.set("global_rate_limit", map);
         cluster::used(service, cluster::Use::Http, cx);
     }
 }
 
-fn action(node: &Node) -> Option<Value> {
+fn action(node: &Node) -> Option<ConfigValue> {
     let (key, config) = node.entries().first()?;
     let mut map = Map::default();
     match crate::tree::snake(key).as_str() {
@@ -167,5 +173,5 @@ fn action(node: &Node) -> Option<Value> {
         }
         _ => return None,
     }
-    Some(Value::Map(map))
+    Some(ConfigValue::Map(map))
 }

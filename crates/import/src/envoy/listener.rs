@@ -1,11 +1,11 @@
 //! A listener: its address, its listener filters, its chains.
 
-use crate::plan::{Chain, Listener, Rule};
+use crate::plan::{FilterChain, PlannedListener, PlannedRule};
 use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
-use crate::value::Value;
+use crate::value::ConfigValue;
 
-use super::{Cx, chain, words};
+use super::{EnvoyImport, chain, words};
 
 const KNOWN: &[&str] = &[
     "name",
@@ -51,8 +51,8 @@ const REMARKS: &[(&str, Weight, &str)] = &[
     ("socket_options", Weight::Soft, "socket options are absent; keepalive and TCP_NODELAY are on."),
 ];
 
-pub(crate) fn listener(node: &Node, cx: &mut Cx) {
-    let mut out = Listener::default();
+pub(crate) fn listener(node: &Node, cx: &mut EnvoyImport) {
+    let mut out = PlannedListener::default();
     let original = node
         .str("name")
         .map_or_else(|| format!("listener-{}", cx.plan.listeners.len() + 1), ToOwned::to_owned);
@@ -65,7 +65,7 @@ pub(crate) fn listener(node: &Node, cx: &mut Cx) {
     };
     out.keys.set("bind", bind);
     let mut chains: Vec<&Node> = node.list("filter_chains").iter().collect();
-    let mut refused: Option<(crate::tree::At, String)> = None;
+    let mut refused: Option<(crate::tree::FileLine, String)> = None;
     if let Some(matcher) = node.get("filter_chain_matcher") {
         refused = Some((
             matcher.at.clone(),
@@ -112,7 +112,11 @@ pub(crate) fn listener(node: &Node, cx: &mut Cx) {
 }
 
 /// Reads what stands before the filter chains. Sets `refused` where a filter could have refused connections.
-fn listener_filters(node: &Node, out: &mut Listener, refused: &mut Option<(crate::tree::At, String)>) {
+fn listener_filters(
+    node: &Node,
+    out: &mut PlannedListener,
+    refused: &mut Option<(crate::tree::FileLine, String)>,
+) {
     for filter in node.list("listener_filters") {
         match words::extension(filter).as_str() {
             "tls_inspector" | "http_inspector" | "local_ratelimit_listener" => filter.skip(),
@@ -143,8 +147,8 @@ fn listener_filters(node: &Node, out: &mut Listener, refused: &mut Option<(crate
 }
 
 /// The chain of a listener that has none.
-fn refusing(node: &Node) -> Chain {
-    let mut rule = Rule::default();
+fn refusing(node: &Node) -> FilterChain {
+    let mut rule = PlannedRule::default();
     rule.refuse(
         &node.at,
         "no filter chain of this listener could be carried over: everything is refused here.",
@@ -154,11 +158,11 @@ fn refusing(node: &Node) -> Chain {
         rules: vec![rule],
         ..Default::default()
     }];
-    Chain { sites, ..Chain::default() }
+    FilterChain { sites, ..FilterChain::default() }
 }
 
 /// Sets `protocol` of the listener by the protocols of its chains.
-fn protocol(out: &mut Listener) {
+fn protocol(out: &mut PlannedListener) {
     let opaque = out.chains.iter().any(|chain| chain.opaque.is_some());
     let http = out.chains.iter().any(|chain| chain.opaque.is_none());
     let sni = out.chains.iter().any(|chain| !chain.sni.is_empty());
@@ -178,7 +182,7 @@ fn protocol(out: &mut Listener) {
     }
 }
 
-fn binds(node: &Node, remarks: &mut Remarks) -> Option<Value> {
+fn binds(node: &Node, remarks: &mut Remarks) -> Option<ConfigValue> {
     let name = node.str("name").unwrap_or("without a name");
     let mut binds = Vec::new();
     let more = node.list("additional_addresses").iter().filter_map(|address| address.get("address"));

@@ -1,22 +1,22 @@
 //! Converts matchers of routes, headers and query parameters to attache's notation.
 
-use crate::access::{self, Access};
-use crate::path::{self, Path};
-use crate::plan::When;
+use crate::access::{self, ImportedAccess};
+use crate::path::{self, PlannedPath};
+use crate::plan::RuleConditions;
 use crate::tree::Node;
 
 /// A condition that attache can't express, and the reason.
 pub(crate) struct Untranslatable(pub(crate) String);
 
-type Converted<T> = Result<T, Untranslatable>;
+type MatcherResult<T> = Result<T, Untranslatable>;
 
-fn untranslatable<T>(why: impl Into<String>) -> Converted<T> {
+fn untranslatable<T>(why: impl Into<String>) -> MatcherResult<T> {
     Err(Untranslatable(why.into()))
 }
 
 /// The conditions of a route's `match`.
-pub(crate) fn route(node: &Node) -> Converted<When> {
-    let mut when = When { path: path(node)?, ..When::default() };
+pub(crate) fn route(node: &Node) -> MatcherResult<RuleConditions> {
+    let mut when = RuleConditions { path: path(node)?, ..RuleConditions::default() };
     for (key, value) in node.entries() {
         match crate::tree::snake(key).as_str() {
             "prefix"
@@ -61,19 +61,19 @@ pub(crate) fn route(node: &Node) -> Converted<When> {
     Ok(when)
 }
 
-fn path(node: &Node) -> Converted<Path> {
+fn path(node: &Node) -> MatcherResult<PlannedPath> {
     if let Some(key) = node.down(&["safe_regex"]).stranger(REGEX) {
         return untranslatable(format!("`{key}` of its expression isn't known to this import"));
     }
     let plain = if let Some(prefix) = node.str("prefix") {
-        Path::prefix(prefix)
+        PlannedPath::prefix(prefix)
     } else if let Some(exact) = node.str("path") {
-        Path::Exact(exact.to_owned())
+        PlannedPath::Exact(exact.to_owned())
     } else if let Some(prefix) = node.str("path_separated_prefix") {
-        Path::Segments(prefix.to_owned())
+        PlannedPath::Segments(prefix.to_owned())
     } else if let Some(regex) = node.down(&["safe_regex"]).str("regex").or_else(|| node.str("regex")) {
         match path::expression(regex) {
-            Some(regex) => Path::Regex(regex),
+            Some(regex) => PlannedPath::Regex(regex),
             None => {
                 return untranslatable(format!(
                     "its regular expression `{regex}` has parts that linear-time expressions lack"
@@ -83,24 +83,24 @@ fn path(node: &Node) -> Converted<Path> {
     } else if let Some(policy) = node.get("path_match_policy") {
         template(super::words::config(policy).str("path_template").unwrap_or_default())?
     } else if node.get("headers").is_some() || node.get("grpc").is_some() {
-        Path::All
+        PlannedPath::All
     } else if node.get("connect_matcher").is_some() {
         return untranslatable(
             "CONNECT is carried by an upstream with `address: authority` or `tcp://` only",
         );
     } else if node.get("prefix").is_some() {
-        Path::All
+        PlannedPath::All
     } else {
         return untranslatable("it has no path condition that is known");
     };
     if node.is_false("case_sensitive") {
-        return Ok(Path::Regex(format!("(?i:{})", plain.expression())));
+        return Ok(PlannedPath::Regex(format!("(?i:{})", plain.expression())));
     }
     Ok(plain)
 }
 
 /// A URI template: `{name}` is a segment, `{name=*}` too, `{name=**}` the rest, `*` and `**` without a name.
-fn template(text: &str) -> Converted<Path> {
+fn template(text: &str) -> MatcherResult<PlannedPath> {
     let mut out = String::new();
     for segment in text.split('/').skip(1) {
         out.push('/');
@@ -125,7 +125,7 @@ fn template(text: &str) -> Converted<Path> {
         };
         out.push_str(&if name.is_empty() { pattern.to_owned() } else { format!("(?<{name}>{pattern})") });
     }
-    Ok(Path::Regex(out))
+    Ok(PlannedPath::Regex(out))
 }
 
 /// Keys of a condition on a header. The Istio importer sets `without`.
@@ -146,7 +146,7 @@ pub(super) const HEADER: &[&str] = &[
 ];
 
 /// A condition on a header.
-pub(crate) fn header(item: &Node, when: &mut When) -> Converted<()> {
+pub(crate) fn header(item: &Node, when: &mut RuleConditions) -> MatcherResult<()> {
     let Some(name) = item.str("name") else { return Ok(()) };
     let name = name.to_ascii_lowercase();
     // Envoy sets or removes these headers itself; in attache a client could send them.
@@ -171,7 +171,7 @@ pub(crate) fn header(item: &Node, when: &mut When) -> Converted<()> {
             let path = match (pattern.as_str(), invert) {
                 ("*", false) => return Ok(()),
                 (text, false) if text.ends_with('*') && text.starts_with('/') && !text.contains('?') => {
-                    Path::prefix(text.trim_end_matches('*'))
+                    PlannedPath::prefix(text.trim_end_matches('*'))
                 }
                 _ => return untranslatable("its condition on `:path` reads the query too"),
             };
@@ -233,7 +233,7 @@ const JOINED: &[&str] = &[
 ///
 /// A route of attache matches if one field has the value. In Envoy an inverted condition holds if no field has the
 /// value, and Envoy joins the fields of some headers into one.
-pub(crate) fn doubled(node: &Node) -> Vec<(String, Access)> {
+pub(crate) fn doubled(node: &Node) -> Vec<(String, ImportedAccess)> {
     let rules = node.list("headers").iter().filter_map(|item| {
         let name = item.str("name")?.to_ascii_lowercase();
         let inverted = item.is("invert_match") && !item.is("without");
@@ -241,12 +241,12 @@ pub(crate) fn doubled(node: &Node) -> Vec<(String, Access)> {
             return None;
         }
         let pattern = wanted(item).ok().filter(|pattern| pattern != "*" && !pattern.starts_with('!'))?;
-        let rule = vec![Access::named("headers", &name, vec![pattern])];
+        let rule = vec![ImportedAccess::named("headers", &name, vec![pattern])];
         let rules = if inverted { rule } else { access::not(&rule)? };
         Some(rules.into_iter().map(move |rule| (format!("several-{name}"), rule)))
     });
     let grpc = node.get("grpc").and_then(|_| {
-        let one = vec![Access::named("headers", "content-type", vec![GRPC.to_owned()])];
+        let one = vec![ImportedAccess::named("headers", "content-type", vec![GRPC.to_owned()])];
         Some(access::not(&one)?.into_iter().map(|rule| ("several-content-type".to_owned(), rule)))
     });
     rules.flatten().chain(grpc.into_iter().flatten()).collect()
@@ -256,7 +256,7 @@ pub(crate) fn doubled(node: &Node) -> Vec<(String, Access)> {
 const GRPC: &str = "~application/grpc(?:\\+.*)?";
 
 /// The value that a condition on a header is about, whether it is inverted or not.
-fn wanted(item: &Node) -> Converted<String> {
+fn wanted(item: &Node) -> MatcherResult<String> {
     for (key, known) in [("safe_regex_match", REGEX), ("range_match", &["start", "end"])] {
         if let Some(key) = item.down(&[key]).stranger(known) {
             return untranslatable(format!("`{key}` of a matcher isn't known to this import"));
@@ -304,7 +304,7 @@ pub(super) fn other(pattern: &str) -> Option<String> {
     Some(parts.join("|"))
 }
 
-fn method(pattern: &str, invert: bool, when: &mut When) -> Converted<()> {
+fn method(pattern: &str, invert: bool, when: &mut RuleConditions) -> MatcherResult<()> {
     let methods: Vec<String> = match pattern.strip_prefix('~') {
         None => vec![pattern.to_owned()],
         Some(regex) => regex
@@ -325,7 +325,7 @@ fn method(pattern: &str, invert: bool, when: &mut When) -> Converted<()> {
 }
 
 /// Adds a condition. A name can have only one condition.
-fn add(list: &mut Vec<(String, String)>, name: &str, pattern: String) -> Converted<()> {
+fn add(list: &mut Vec<(String, String)>, name: &str, pattern: String) -> MatcherResult<()> {
     match list.iter_mut().find(|(known, _)| known == name) {
         None => list.push((name.to_owned(), pattern)),
         Some((_, other)) if *other == pattern || pattern == "*" => {}
@@ -342,7 +342,7 @@ pub(super) const STRING: &[&str] =
     &["exact", "prefix", "suffix", "contains", "safe_regex", "regex", "ignore_case"];
 
 /// A string matcher as a value pattern.
-pub(crate) fn string(matcher: &Node) -> Converted<String> {
+pub(crate) fn string(matcher: &Node) -> MatcherResult<String> {
     if let Some(key) = matcher.stranger(STRING).or_else(|| matcher.down(&["safe_regex"]).stranger(REGEX)) {
         return untranslatable(format!("`{key}` of a matcher isn't known to this import"));
     }
@@ -388,7 +388,7 @@ fn affix(value: &str, prefix: bool) -> String {
     if prefix { format!("{value}*") } else { format!("*{value}") }
 }
 
-fn expression(regex: &str) -> Converted<String> {
+fn expression(regex: &str) -> MatcherResult<String> {
     match path::expression(regex) {
         Some(regex) => Ok(format!("~{regex}")),
         None => untranslatable(format!(
@@ -398,7 +398,7 @@ fn expression(regex: &str) -> Converted<String> {
 }
 
 /// A range of integers as a list of values, if the range is small enough.
-fn numbers(range: &Node) -> Converted<String> {
+fn numbers(range: &Node) -> MatcherResult<String> {
     let (Some(start), Some(end)) = (range.number("start"), range.number("end")) else {
         return untranslatable("a range without ends");
     };

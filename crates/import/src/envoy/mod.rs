@@ -34,21 +34,21 @@ mod upstream;
 mod used;
 mod words;
 
-use crate::plan::{Names, Plan};
+use crate::plan::{Plan, UniqueNames};
 use crate::remark::Weight;
 use crate::tree::{Node, Unreadable};
 use crate::value::Map;
 use crate::{File, tree, unread};
 
 /// State that the parts of an import share.
-pub(crate) struct Cx {
+pub(crate) struct EnvoyImport {
     pub(crate) plan: Plan,
     pub(crate) clusters: Vec<Node>,
     pub(crate) routes: Vec<Node>,
     pub(crate) secrets: Vec<Node>,
-    pub(crate) names: Names,
+    pub(crate) names: UniqueNames,
     /// Names of listeners; a listener and a cluster may have the same name.
-    pub(crate) listeners: Names,
+    pub(crate) listeners: UniqueNames,
     /// What each cluster is used for, and the upstream that is made of it.
     pub(crate) uses: Vec<(String, cluster::Use, String)>,
     /// The key of the consistent hash of an upstream, set by its routes.
@@ -65,7 +65,7 @@ pub(crate) struct Cx {
     /// The documents that were read from files which the config names.
     pub(crate) found: std::cell::RefCell<Vec<Node>>,
     /// `upgrades` of the listener that is read.
-    pub(crate) upgrades: Option<crate::value::Value>,
+    pub(crate) upgrades: Option<crate::value::ConfigValue>,
 }
 
 /// Keys of a bootstrap that are read here, or that have no meaning for requests.
@@ -156,13 +156,13 @@ pub(crate) fn trees(roots: Vec<Node>) -> Result<Plan, Unreadable> {
 
 /// The plan, and the documents that were read from files which the config names.
 fn read(mut roots: Vec<Node>, folder: std::path::PathBuf) -> Result<(Plan, Vec<Node>), Unreadable> {
-    let mut cx = Cx {
+    let mut cx = EnvoyImport {
         plan: Plan::default(),
         clusters: Vec::new(),
         routes: Vec::new(),
         secrets: Vec::new(),
-        names: Names::default(),
-        listeners: Names::default(),
+        names: UniqueNames::default(),
+        listeners: UniqueNames::default(),
         uses: Vec::new(),
         hashes: Vec::new(),
         sessions: Vec::new(),
@@ -190,7 +190,7 @@ fn read(mut roots: Vec<Node>, folder: std::path::PathBuf) -> Result<(Plan, Vec<N
     Ok((cx.plan, cx.found.into_inner()))
 }
 
-fn bootstrap(root: &Node, listeners: &mut Vec<Node>, cx: &mut Cx) -> Result<(), Unreadable> {
+fn bootstrap(root: &Node, listeners: &mut Vec<Node>, cx: &mut EnvoyImport) -> Result<(), Unreadable> {
     if root.entries().is_empty() {
         let what = "this is not a bootstrap: a mapping with `static_resources` is expected".to_owned();
         return Err(Unreadable { at: root.at.clone(), what });
@@ -250,7 +250,7 @@ fn bootstrap(root: &Node, listeners: &mut Vec<Node>, cx: &mut Cx) -> Result<(), 
     Ok(())
 }
 
-fn admin(root: &Node, cx: &mut Cx) {
+fn admin(root: &Node, cx: &mut EnvoyImport) {
     let Some(admin) = root.get("admin") else { return };
     let socket = admin.down(&["address", "socket_address"]);
     let (Some(address), Some(port)) = (socket.str("address"), socket.str("port_value")) else { return };

@@ -1,13 +1,13 @@
 //! Options of the HTTP connection manager: protocols, headers, paths, time limits.
 
-use crate::plan::Listener;
+use crate::plan::PlannedListener;
 use crate::remark::Remarks;
 use crate::tree::Node;
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 
 use super::words;
 
-pub(super) fn options(config: &Node, out: &mut Listener, remarks: &mut Remarks) {
+pub(super) fn options(config: &Node, out: &mut PlannedListener, remarks: &mut Remarks) {
     match config.str("codec_type") {
         Some("HTTP1" | "http1" | "1") => out.keys.set("protocol", "http1"),
         Some("HTTP2" | "http2" | "2") => out.keys.set("protocol", "http2"),
@@ -184,7 +184,7 @@ fn client_certificates(config: &Node, proven: bool, http: &mut Map, remarks: &mu
         if !all.is_empty() && all.iter().all(|key| matches!(key.as_str(), "subject" | "uri" | "dns")) {
             http.set(
                 "set_current_client_cert_details",
-                Value::List(all.into_iter().map(Value::Text).collect()),
+                ConfigValue::List(all.into_iter().map(ConfigValue::Text).collect()),
             );
         } else if !all.is_empty() {
             remarks.soft(&current.at, "whole certificates are not put into `X-Forwarded-Client-Cert`.");
@@ -217,6 +217,6 @@ pub(super) fn upgrades(list: &[Node], base: Vec<String>) -> Vec<String> {
 }
 
 /// The protocols in attache's notation.
-pub(super) fn said(protocols: &[String]) -> Value {
+pub(super) fn said(protocols: &[String]) -> ConfigValue {
     if protocols.is_empty() { "off".into() } else { protocols.to_vec().into() }
 }

@@ -4,19 +4,19 @@
 //! Policies with other conditions (client addresses, ports, server names, hosts, claims of a token, negations) become
 //! `authorization`, which also refuses paths and headers with two meanings.
 
-use crate::access::{self, Access, AccessEffect, Any};
-use crate::gate::{Gate, Verdict, both};
-use crate::path::Path;
-use crate::plan::{Listener, When};
+use crate::access::{self, AccessEffect, AnyOf, ImportedAccess};
+use crate::gate::{Gate, GateVerdict, both};
+use crate::path::PlannedPath;
+use crate::plan::{PlannedListener, RuleConditions};
 use crate::remark::Remarks;
-use crate::tree::{At, Node};
+use crate::tree::{FileLine, Node};
 use crate::value::Map;
 
 use super::matcher;
 
 /// Facts about the clients of a connection manager.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Clients {
+pub(crate) struct ClientTraits {
     /// They prove their identity by certificates.
     pub(crate) proven: bool,
     /// The address of the connection is the client's; headers don't change it.
@@ -33,7 +33,12 @@ pub(crate) struct Clients {
 const STRICT: &str = "these policies are `authorization`, which also refuses paths and headers with two meanings (docs/authorization.md).";
 
 /// The gate of an RBAC filter. `None` if the filter lets every request pass.
-pub(crate) fn http(config: &Node, at: &At, clients: &Clients, remarks: &mut Remarks) -> Option<Gate> {
+pub(crate) fn http(
+    config: &Node,
+    at: &FileLine,
+    clients: &ClientTraits,
+    remarks: &mut Remarks,
+) -> Option<Gate> {
     if config.get("shadow_rules").is_some() || config.get("shadow_matcher").is_some() {
         remarks.soft(at, "shadow rules of RBAC only count; they are left out.");
     }
@@ -77,11 +82,11 @@ pub(crate) fn http(config: &Node, at: &At, clients: &Clients, remarks: &mut Rema
     Some(match said {
         AccessEffect::Open => return None,
         AccessEffect::Shut => {
-            Gate { at: at.clone(), cases: Vec::new(), otherwise: Verdict::Deny, denied: DENIED }
+            Gate { at: at.clone(), cases: Vec::new(), otherwise: GateVerdict::Deny, denied: DENIED }
         }
         AccessEffect::Keys(keys) => {
             remarks.note(at, STRICT);
-            Gate { at: at.clone(), cases: Vec::new(), otherwise: Verdict::With(keys), denied: DENIED }
+            Gate { at: at.clone(), cases: Vec::new(), otherwise: GateVerdict::With(keys), denied: DENIED }
         }
     })
 }
@@ -113,9 +118,9 @@ fn stranger(config: &Node) -> Option<&str> {
 const DENIED: &str = "RBAC: access denied";
 
 /// The gate as routes. `None` if routes can't express every policy.
-fn as_routes(rules: &Node, denies: bool, at: &At, proven: bool) -> Option<Gate> {
+fn as_routes(rules: &Node, denies: bool, at: &FileLine, proven: bool) -> Option<Gate> {
     let (inside, otherwise) =
-        if denies { (Verdict::Deny, Verdict::Pass) } else { (Verdict::Pass, Verdict::Deny) };
+        if denies { (GateVerdict::Deny, GateVerdict::Pass) } else { (GateVerdict::Pass, GateVerdict::Deny) };
     let mut cases = Vec::new();
     for (_, policy) in rules.down(&["policies"]).entries() {
         if conditional(policy) {
@@ -136,21 +141,21 @@ fn as_routes(rules: &Node, denies: bool, at: &At, proven: bool) -> Option<Gate> 
 ///
 /// Envoy joins several fields of one name by commas and compares the result; newer versions compare each field. One matching
 /// field is enough for a route of attache: so a client could add the wanted value to one that a proxy in front has set.
-fn said_once(when: &When) -> Verdict {
+fn said_once(when: &RuleConditions) -> GateVerdict {
     let wanted = when
         .headers
         .iter()
         .filter(|(name, pattern)| !pattern.starts_with('!') && pattern != "*" && name != super::words::PROTO);
-    let rules: Vec<(String, Access)> = wanted
+    let rules: Vec<(String, ImportedAccess)> = wanted
         .flat_map(|(name, pattern)| {
-            let one = vec![Access::named("headers", name, vec![pattern.clone()])];
+            let one = vec![ImportedAccess::named("headers", name, vec![pattern.clone()])];
             let others = access::not(&one).unwrap_or_default();
             others.into_iter().map(move |rule| (format!("several-{name}"), rule))
         })
         .collect();
     match access::deny(&rules) {
-        AccessEffect::Keys(keys) => Verdict::With(keys),
-        _ => Verdict::Pass,
+        AccessEffect::Keys(keys) => GateVerdict::With(keys),
+        _ => GateVerdict::Pass,
     }
 }
 
@@ -160,7 +165,7 @@ fn conditional(policy: &Node) -> bool {
         || policy.get("cel_config").is_some()
 }
 
-fn any(items: &[Node], proven: bool) -> Option<Vec<When>> {
+fn any(items: &[Node], proven: bool) -> Option<Vec<RuleConditions>> {
     let mut all = Vec::new();
     for item in items {
         all.extend(condition(item, proven)?);
@@ -168,7 +173,7 @@ fn any(items: &[Node], proven: bool) -> Option<Vec<When>> {
     Some(all)
 }
 
-fn product(a: &[When], b: &[When]) -> Option<Vec<When>> {
+fn product(a: &[RuleConditions], b: &[RuleConditions]) -> Option<Vec<RuleConditions>> {
     let mut all = Vec::new();
     for a in a {
         for b in b {
@@ -181,8 +186,8 @@ fn product(a: &[When], b: &[When]) -> Option<Vec<When>> {
 }
 
 /// A permission or principal as conditions of routes, of which one must hold. `None` if routes can't express it.
-fn condition(item: &Node, proven: bool) -> Option<Vec<When>> {
-    let everything = || Some(vec![When { path: Path::Any, ..When::default() }]);
+fn condition(item: &Node, proven: bool) -> Option<Vec<RuleConditions>> {
+    let everything = || Some(vec![RuleConditions { path: PlannedPath::Any, ..RuleConditions::default() }]);
     let [(key, value)] = item.entries() else { return None };
     match crate::tree::snake(key).as_str() {
         "any" => {
@@ -199,34 +204,35 @@ fn condition(item: &Node, proven: bool) -> Option<Vec<When>> {
         }
         "or_rules" | "or_ids" => any(value.entries().first().map_or(value, |(_, list)| list).items(), proven),
         "header" => {
-            let mut when = When { path: Path::Any, ..When::default() };
+            let mut when = RuleConditions { path: PlannedPath::Any, ..RuleConditions::default() };
             matcher::header(value, &mut when).ok()?;
             Some(vec![when])
         }
-        "url_path" => Some(vec![When { path: url_path(value)?, ..When::default() }]),
+        "url_path" => Some(vec![RuleConditions { path: url_path(value)?, ..RuleConditions::default() }]),
         "authenticated" if proven => {
             let identity = identity(value)?;
-            Some(vec![When { path: Path::Any, identity: vec![identity], ..When::default() }])
+            let path = PlannedPath::Any;
+            Some(vec![RuleConditions { path, identity: vec![identity], ..RuleConditions::default() }])
         }
         _ => None,
     }
 }
 
-fn url_path(value: &Node) -> Option<Path> {
+fn url_path(value: &Node) -> Option<PlannedPath> {
     let matcher = value.get("path").unwrap_or(value);
     if matcher.is("ignore_case") || matcher.stranger(matcher::STRING).is_some() {
         return None;
     }
     Some(if let Some(exact) = matcher.str("exact") {
-        Path::Exact(exact.to_owned())
+        PlannedPath::Exact(exact.to_owned())
     } else if let Some(prefix) = matcher.str("prefix") {
-        Path::prefix(prefix)
+        PlannedPath::prefix(prefix)
     } else if let Some(suffix) = matcher.str("suffix") {
-        Path::Regex(format!(".*{}", regex::escape(suffix)))
+        PlannedPath::Regex(format!(".*{}", regex::escape(suffix)))
     } else if let Some(part) = matcher.str("contains") {
-        Path::Regex(format!(".*{}.*", regex::escape(part)))
+        PlannedPath::Regex(format!(".*{}.*", regex::escape(part)))
     } else {
-        Path::Regex(crate::path::expression(matcher.down(&["safe_regex"]).str("regex")?)?)
+        PlannedPath::Regex(crate::path::expression(matcher.down(&["safe_regex"]).str("regex")?)?)
     })
 }
 
@@ -240,10 +246,10 @@ fn identity(value: &Node) -> Option<String> {
 }
 
 /// The policies as access rules with their names. The error is the name of a policy that rules can't express.
-fn policies(rules: &Node, clients: &Clients) -> Result<Vec<(String, Access)>, String> {
+fn policies(rules: &Node, clients: &ClientTraits) -> Result<Vec<(String, ImportedAccess)>, String> {
     let mut out = Vec::new();
     for (name, policy) in rules.down(&["policies"]).entries() {
-        let said = || -> Option<Any> {
+        let said = || -> Option<AnyOf> {
             if conditional(policy) {
                 return None;
             }
@@ -257,8 +263,8 @@ fn policies(rules: &Node, clients: &Clients) -> Result<Vec<(String, Access)>, St
     Ok(out)
 }
 
-fn one_of(items: &[Node], clients: &Clients) -> Option<Any> {
-    let mut out = Any::new();
+fn one_of(items: &[Node], clients: &ClientTraits) -> Option<AnyOf> {
+    let mut out = AnyOf::new();
     for item in items {
         out = access::either(out, rule(item, clients)?)?;
     }
@@ -266,10 +272,10 @@ fn one_of(items: &[Node], clients: &Clients) -> Option<Any> {
 }
 
 /// A permission or principal as access rules, of which one must hold. `None` if rules can't express it.
-fn rule(item: &Node, clients: &Clients) -> Option<Any> {
+fn rule(item: &Node, clients: &ClientTraits) -> Option<AnyOf> {
     let [(key, value)] = item.entries() else { return None };
     let inner = || value.entries().first().map_or(value, |(_, list)| list);
-    let list = |key, value: String| Some(vec![Access::list(key, vec![value])]);
+    let list = |key, value: String| Some(vec![ImportedAccess::list(key, vec![value])]);
     match crate::tree::snake(key).as_str() {
         "any" => {
             value.skip();
@@ -294,7 +300,7 @@ fn rule(item: &Node, clients: &Clients) -> Option<Any> {
             let (start, end) = (value.number("start")? as u32, value.number("end")? as u32);
             let ports: Vec<String> = (start..end).map(|port| port.to_string()).collect();
             (!ports.is_empty() && ports.len() <= 64 && end <= 65_536)
-                .then(|| vec![Access::list("port", ports)])
+                .then(|| vec![ImportedAccess::list("port", ports)])
         }
         "requested_server_name" => {
             let name = if let Some(exact) = value.str("exact") {
@@ -303,7 +309,8 @@ fn rule(item: &Node, clients: &Clients) -> Option<Any> {
                 let suffix = value.str("suffix").filter(|suffix| suffix.starts_with('.'))?;
                 format!("*{}", suffix.to_ascii_lowercase())
             };
-            (!name.is_empty() && !name[1..].contains('*')).then(|| vec![Access::list("sni", vec![name])])
+            (!name.is_empty() && !name[1..].contains('*'))
+                .then(|| vec![ImportedAccess::list("sni", vec![name])])
         }
         "authenticated" if clients.proven => match value.get("principal_name") {
             None => list("identity", "*".to_owned()),
@@ -318,7 +325,7 @@ fn rule(item: &Node, clients: &Clients) -> Option<Any> {
 }
 
 /// A condition on a header, a pseudo-header, or the host.
-fn header(value: &Node) -> Option<Any> {
+fn header(value: &Node) -> Option<AnyOf> {
     let name = value.str("name")?.to_ascii_lowercase();
     if value.is("treat_missing_header_as_empty") {
         return None;
@@ -327,23 +334,23 @@ fn header(value: &Node) -> Option<Any> {
         let host = host(value)?;
         return if value.is("invert_match") { access::not(&host) } else { Some(host) };
     }
-    let mut when = When { path: Path::Any, ..When::default() };
+    let mut when = RuleConditions { path: PlannedPath::Any, ..RuleConditions::default() };
     matcher::header(value, &mut when).ok()?;
     let mut out = access::everything();
     if !when.methods.is_empty() {
-        out = access::both(&out, &vec![Access::list("methods", when.methods)])?;
+        out = access::both(&out, &vec![ImportedAccess::list("methods", when.methods)])?;
     }
-    if when.path != Path::Any {
-        out = access::both(&out, &vec![Access::list("path", vec![when.path.pattern(false)?])])?;
+    if when.path != PlannedPath::Any {
+        out = access::both(&out, &vec![ImportedAccess::list("path", vec![when.path.pattern(false)?])])?;
     }
     for (name, pattern) in when.headers {
-        out = access::both(&out, &vec![Access::named("headers", name, vec![pattern])])?;
+        out = access::both(&out, &vec![ImportedAccess::named("headers", name, vec![pattern])])?;
     }
     Some(out)
 }
 
 /// A condition on the host. Envoy compares the whole text as the client sent it, with its case and its port.
-fn host(value: &Node) -> Option<Any> {
+fn host(value: &Node) -> Option<AnyOf> {
     if value.stranger(matcher::HEADER).is_some() {
         return None;
     }
@@ -377,14 +384,14 @@ fn host(value: &Node) -> Option<Any> {
         crate::path::expression(regex.or_else(|| value.down(&["safe_regex_match"]).str("regex"))?)?
     };
     let regex = if matcher.is("ignore_case") { format!("(?i:{regex})") } else { regex };
-    Some(vec![Access::list("host", vec![format!("~{regex}")])])
+    Some(vec![ImportedAccess::list("host", vec![format!("~{regex}")])])
 }
 
 /// A condition on a claim of a verified token, which the filter `jwt_authn` puts into the metadata.
 ///
 /// In attache a dot in the name of a claim separates its parts. A string matcher matches only a claim that is a string,
 /// and a list matcher only one that is a list.
-fn claim(value: &Node, payload: &str) -> Option<Any> {
+fn claim(value: &Node, payload: &str) -> Option<AnyOf> {
     let known = ["filter", "path", "value", "invert"];
     if !value.str("filter")?.ends_with("jwt_authn") || value.stranger(&known).is_some() {
         return None;
@@ -403,7 +410,7 @@ fn claim(value: &Node, payload: &str) -> Option<Any> {
     let form = if listed.is_some() { "claim_items" } else { "claim_texts" };
     let wanted = listed.unwrap_or(wanted);
     let pattern = matcher::string(wanted.get("string_match")?).ok()?;
-    let claim = vec![Access::named(form, name, vec![pattern])];
+    let claim = vec![ImportedAccess::named(form, name, vec![pattern])];
     if value.is("invert") { access::not(&claim) } else { Some(claim) }
 }
 
@@ -413,7 +420,11 @@ fn network(value: &Node) -> Option<String> {
 }
 
 /// Reads RBAC of connections. Returns the reason if everything behind it must be refused.
-pub(crate) fn network_filter(config: &Node, at: &At, listener: &mut Listener) -> Option<(At, String)> {
+pub(crate) fn network_filter(
+    config: &Node,
+    at: &FileLine,
+    listener: &mut PlannedListener,
+) -> Option<(FileLine, String)> {
     if let Some(matcher) = config.get("matcher") {
         return Some((
             matcher.at.clone(),
@@ -437,12 +448,11 @@ pub(crate) fn network_filter(config: &Node, at: &At, listener: &mut Listener) ->
     if action == "LOG" || action == "2" {
         return None;
     }
-    let proven = listener
-        .keys
-        .get("tls")
-        .is_some_and(|tls| matches!(tls, crate::value::Value::Map(map) if map.get("client_ca").is_some()));
+    let proven = listener.keys.get("tls").is_some_and(
+        |tls| matches!(tls, crate::value::ConfigValue::Map(map) if map.get("client_ca").is_some()),
+    );
     let proxied = listener.keys.get("proxy_protocol").is_some();
-    let clients = Clients { proven, direct: true, secure: false, proxied, payload: None };
+    let clients = ClientTraits { proven, direct: true, secure: false, proxied, payload: None };
     let policies = match policies(rules, &clients) {
         Ok(policies) => policies,
         Err(name) => return why(&name),
@@ -461,13 +471,13 @@ pub(crate) fn network_filter(config: &Node, at: &At, listener: &mut Listener) ->
     let keys = match said {
         AccessEffect::Open => return None,
         AccessEffect::Shut => {
-            shut.set("allow", crate::value::Value::List(Vec::new()));
+            shut.set("allow", crate::value::ConfigValue::List(Vec::new()));
             shut
         }
         AccessEffect::Keys(keys) => keys,
     };
     let mut own = match listener.keys.get("authorization") {
-        Some(crate::value::Value::Map(map)) => map.clone(),
+        Some(crate::value::ConfigValue::Map(map)) => map.clone(),
         _ => Map::default(),
     };
     if !access::merge(&mut own, &keys) {

@@ -1,13 +1,13 @@
 //! `local_reply_config`: the text and headers of answers that the proxy itself makes.
 
-use crate::plan::Listener;
+use crate::plan::PlannedListener;
 use crate::remark::Remarks;
 use crate::tree::Node;
 
-use super::edits::Edits;
+use super::edits::MergedEdits;
 
 /// Headers that were added to all of these answers become `local_reply`; the rest becomes a remark.
-pub(super) fn local(config: &Node, listener: &mut Listener, remarks: &mut Remarks) {
+pub(super) fn local(config: &Node, listener: &mut PlannedListener, remarks: &mut Remarks) {
     if config.get("body_format").is_some() {
         remarks.soft(
             &config.at,
@@ -35,7 +35,7 @@ pub(super) fn local(config: &Node, listener: &mut Listener, remarks: &mut Remark
             );
             continue;
         }
-        let mut edits = Edits::default();
+        let mut edits = MergedEdits::default();
         for item in added.items() {
             let value = item.down(&["header"]).str("value").unwrap_or_default();
             if value.contains('%') {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::tree::{self, Node};
 
-use super::Cx;
+use super::EnvoyImport;
 
 /// The path of a source that is a file.
 fn path(source: &Node) -> Option<&str> {
@@ -12,7 +12,7 @@ fn path(source: &Node) -> Option<&str> {
 }
 
 /// The resources of a source that names a file. `None` if the file is missing.
-pub(crate) fn of(source: &Node, cx: &Cx) -> Option<Vec<Node>> {
+pub(crate) fn of(source: &Node, cx: &EnvoyImport) -> Option<Vec<Node>> {
     let path = path(source)?;
     let found = read(path, &cx.folder)?;
     cx.found.borrow_mut().extend(found.iter().cloned());
@@ -34,7 +34,7 @@ fn read(path: &str, folder: &Path) -> Option<Vec<Node>> {
 }
 
 /// A secret with this name, from the file that its source names, from the bootstrap, or from another imported file.
-pub(crate) fn secret(reference: &Node, cx: &Cx) -> Option<Node> {
+pub(crate) fn secret(reference: &Node, cx: &EnvoyImport) -> Option<Node> {
     let name = reference.str("name").unwrap_or_default();
     let named = |secrets: &[Node]| {
         let only = secrets.len() == 1;

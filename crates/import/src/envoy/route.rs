@@ -1,37 +1,37 @@
 //! Virtual hosts and routes.
 
 use crate::access::{self, AccessEffect};
-use crate::gate::{Gate, Verdict};
-use crate::path::Path;
-use crate::plan::{Rule, VirtualHost};
+use crate::gate::{Gate, GateVerdict};
+use crate::path::PlannedPath;
+use crate::plan::{PlannedRule, VirtualHost};
 use crate::remark::{Remarks, Weight};
 use crate::tree::Node;
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 
 use super::{
-    Cx, applied,
+    EnvoyImport, applied,
     by_header::unnamed,
-    edits::Edits,
+    edits::MergedEdits,
     filters,
     forward::{escape, forward, substitution},
     matcher, words,
 };
 
 /// What all routes of a connection manager share.
-pub(crate) struct Shape<'a> {
+pub(crate) struct RouteContext<'a> {
     pub(crate) filters: &'a [filters::Filter],
     /// What is known of the clients.
-    pub(crate) clients: &'a super::rbac::Clients,
+    pub(crate) clients: &'a super::rbac::ClientTraits,
     /// TLS is terminated.
     pub(crate) secure: bool,
-    pub(crate) ports: Ports,
+    pub(crate) ports: HostPorts,
     pub(crate) manager: &'a Node,
     pub(crate) config: &'a Node,
 }
 
 /// What Envoy does with the port of `Host` before it compares it with the domains.
 #[derive(Clone, Copy)]
-pub(crate) enum Ports {
+pub(crate) enum HostPorts {
     /// It is compared too.
     Compared,
     /// It is removed.
@@ -70,7 +70,7 @@ const SITE_REMARKS: &[(&str, Weight, &str)] = &[
     ("matcher", Weight::Point, "a matcher tree of routes is not read."),
 ];
 
-pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> VirtualHost {
+pub(crate) fn site(node: &Node, shape: &RouteContext<'_>, cx: &mut EnvoyImport) -> VirtualHost {
     let mut out = VirtualHost::default();
     site_hosts(node, shape, &mut out);
     out.remarks.rest(node, "the virtual host", SITE_KNOWN, SITE_REMARKS);
@@ -89,9 +89,9 @@ pub(crate) fn site(node: &Node, shape: &Shape<'_>, cx: &mut Cx) -> VirtualHost {
 }
 
 /// `require_tls`: the rule that redirects to https.
-fn requires_tls(node: &Node) -> Option<Rule> {
+fn requires_tls(node: &Node) -> Option<PlannedRule> {
     let tls = node.str("require_tls").filter(|word| !matches!(*word, "NONE" | "0"))?;
-    let mut rule = Rule { at: node.at.clone(), ..Rule::default() };
+    let mut rule = PlannedRule { at: node.at.clone(), ..PlannedRule::default() };
     let mut redirect = Map::default();
     redirect.set("status", 301_u64);
     redirect.set("scheme", "https");
@@ -107,7 +107,7 @@ fn requires_tls(node: &Node) -> Option<Rule> {
 }
 
 /// The hosts of a virtual host's domains.
-fn site_hosts(node: &Node, shape: &Shape<'_>, out: &mut VirtualHost) {
+fn site_hosts(node: &Node, shape: &RouteContext<'_>, out: &mut VirtualHost) {
     for domain in node.list("domains").iter().filter_map(Node::text) {
         match hosts(domain, shape) {
             Some(hosts) if hosts.is_empty() => out.remarks.note(
@@ -121,12 +121,10 @@ fn site_hosts(node: &Node, shape: &Shape<'_>, out: &mut VirtualHost) {
                     }
                 }
             }
-            None => {
-                out.remarks.point(
-                    &node.at,
-                    format!("the domain `{domain}` is left out: `*` stands for whole labels here (`*.internal`, `orders.*`). Name the hosts."),
-                );
-            }
+            None => out.remarks.point(
+                &node.at,
+                format!("the domain `{domain}` is left out: `*` stands for whole labels here (`*.internal`, `orders.*`). Name the hosts."),
+            ),
         }
     }
     // `foo` and `foo:*` are one: any port.
@@ -160,7 +158,7 @@ fn is_for_all(route: &Node, out: &mut VirtualHost) -> bool {
 }
 
 /// Domains of a virtual host that attache can't express.
-pub(crate) fn lost(node: &Node, shape: &Shape<'_>) -> Vec<String> {
+pub(crate) fn lost(node: &Node, shape: &RouteContext<'_>) -> Vec<String> {
     let domains = node.list("domains").iter().filter_map(Node::text);
     domains.filter(|domain| hosts(domain, shape).is_none()).map(ToOwned::to_owned).collect()
 }
@@ -178,7 +176,7 @@ fn route_remark(out: &mut VirtualHost, route: &Node, share: f64) {
 
 /// A domain in attache's notation. `None` if attache can't express it, an empty list if no request has it. Envoy
 /// compares the whole `Host`: a domain without a port matches requests without a port, which means the default port.
-fn hosts(domain: &str, shape: &Shape<'_>) -> Option<Vec<String>> {
+fn hosts(domain: &str, shape: &RouteContext<'_>) -> Option<Vec<String>> {
     if domain == "*" {
         return Some(vec!["*".to_owned()]);
     }
@@ -192,7 +190,7 @@ fn hosts(domain: &str, shape: &Shape<'_>) -> Option<Vec<String>> {
         {
             (name, Some(port.to_owned()))
         }
-        _ if matches!(shape.ports, Ports::Ignored) || domain.ends_with('*') => (domain, None),
+        _ if matches!(shape.ports, HostPorts::Ignored) || domain.ends_with('*') => (domain, None),
         _ => (domain, Some(default.to_owned())),
     };
     let name = name.to_ascii_lowercase();
@@ -208,9 +206,9 @@ fn hosts(domain: &str, shape: &Shape<'_>) -> Option<Vec<String>> {
     let named = domain.len() > name.len();
     let with = |port: &str| format!("{name}:{port}");
     Some(match (port, shape.ports) {
-        (_, Ports::Ignored) if named => Vec::new(),
-        (Some(port), Ports::OwnIgnored(own)) if named && port == own.to_string() => Vec::new(),
-        (Some(port), Ports::OwnIgnored(own)) if !named => vec![with(&port), with(&own.to_string())],
+        (_, HostPorts::Ignored) if named => Vec::new(),
+        (Some(port), HostPorts::OwnIgnored(own)) if named && port == own.to_string() => Vec::new(),
+        (Some(port), HostPorts::OwnIgnored(own)) if !named => vec![with(&port), with(&own.to_string())],
         (Some(port), _) => vec![with(&port)],
         (None, _) => vec![name],
     })
@@ -238,8 +236,14 @@ const KNOWN: &[&str] = &[
     "untranslatable",
 ];
 
-fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &mut Cx) {
-    let mut rule = Rule { at: node.at.clone(), name: None, ..Rule::default() };
+fn one(
+    node: &Node,
+    host: &Node,
+    shape: &RouteContext<'_>,
+    rules: &mut Vec<PlannedRule>,
+    cx: &mut EnvoyImport,
+) {
+    let mut rule = PlannedRule { at: node.at.clone(), ..PlannedRule::default() };
     rule.remarks.rest(
         node,
         "the route",
@@ -272,7 +276,7 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
         let action = &inherited(action, [host, shape.config]);
         forward(action, matcher, &mut rule, &mut replaced, shape.manager, cx);
         if rule.keys.get("upstream_header").is_some() && rule.when != before {
-            let mut rest = Rule { when: before, at: action.at.clone(), ..Rule::default() };
+            let mut rest = PlannedRule { when: before, at: action.at.clone(), ..PlannedRule::default() };
             rest.answer(unnamed(action));
             later.push(rest);
         }
@@ -299,12 +303,12 @@ fn one(node: &Node, host: &Node, shape: &Shape<'_>, rules: &mut Vec<Rule>, cx: &
         AccessEffect::Keys(keys) => Some(Gate {
             at: matcher.at.clone(),
             cases: Vec::new(),
-            otherwise: Verdict::With(keys),
+            otherwise: GateVerdict::With(keys),
             denied: "",
         }),
         _ => None,
     };
-    let apart = |rule: Rule| match &doubled {
+    let apart = |rule: PlannedRule| match &doubled {
         Some(gate) if rule.keys.get("to").is_some() => gate.before(rule),
         _ => vec![rule],
     };
@@ -337,20 +341,20 @@ fn inherited(action: &Node, levels: [&Node; 2]) -> Node {
 }
 
 /// The path of a match whose other conditions attache can't express.
-fn wider(matcher: &Node) -> Path {
+fn wider(matcher: &Node) -> PlannedPath {
     if let Some(prefix) = matcher.str("prefix") {
-        return Path::prefix(prefix);
+        return PlannedPath::prefix(prefix);
     }
     if let Some(path) = matcher.str("path") {
-        return Path::Exact(path.to_owned());
+        return PlannedPath::Exact(path.to_owned());
     }
     if let Some(prefix) = matcher.str("path_separated_prefix") {
-        return Path::Segments(prefix.to_owned());
+        return PlannedPath::Segments(prefix.to_owned());
     }
-    Path::All
+    PlannedPath::All
 }
 
-fn redirected(node: &Node, rule: &mut Rule) {
+fn redirected(node: &Node, rule: &mut PlannedRule) {
     let mut keys = Map::default();
     let status = match node.str("response_code").unwrap_or("MOVED_PERMANENTLY") {
         "FOUND" | "1" => 302_u64,
@@ -386,7 +390,7 @@ fn redirected(node: &Node, rule: &mut Rule) {
             None => keys.set("path", escape(path)),
         }
     } else if let Some(prefix) = node.str("prefix_rewrite") {
-        if matches!(rule.when.path, Path::Regex(_)) {
+        if matches!(rule.when.path, PlannedPath::Regex(_)) {
             rule.refuse(&node.at, "a prefix can't be replaced where a regular expression matched.");
             return;
         }
@@ -397,7 +401,7 @@ fn redirected(node: &Node, rule: &mut Rule) {
         let to = regex.get("substitution").and_then(Node::text).unwrap_or_default();
         match substitution(pattern, to, &rule.when.path) {
             Some((path, whole)) => {
-                rule.when.path = Path::Regex(path);
+                rule.when.path = PlannedPath::Regex(path);
                 keys.set("path", whole);
             }
             None => {
@@ -412,7 +416,7 @@ fn redirected(node: &Node, rule: &mut Rule) {
     rule.keys.set("redirect", keys);
 }
 
-fn respond(node: &Node, rule: &mut Rule) {
+fn respond(node: &Node, rule: &mut PlannedRule) {
     let Some(status) = node.number("status").filter(|status| (200.0..600.0).contains(status)) else {
         rule.refuse(&node.at, "this route answers with a status that isn't one.");
         return;
@@ -443,10 +447,10 @@ fn respond(node: &Node, rule: &mut Rule) {
     }
 }
 
-fn headers(node: &Node, host: &Node, shape: &Shape<'_>, rule: &mut Rule) {
+fn headers(node: &Node, host: &Node, shape: &RouteContext<'_>, rule: &mut PlannedRule) {
     let forwards = rule.keys.get("to").is_some();
     for way in ["request", "response"] {
-        let mut edits = Edits::default();
+        let mut edits = MergedEdits::default();
         for level in [node, host, shape.config] {
             edits.level(level, way, &mut rule.remarks);
         }
@@ -478,9 +482,9 @@ const FIXED: &[&str] = &[
     "content-length",
 ];
 
-fn drop_fixed(keys: &mut Map, at: &crate::tree::At, remarks: &mut Remarks) {
+fn drop_fixed(keys: &mut Map, at: &crate::tree::FileLine, remarks: &mut Remarks) {
     for (_, value) in &mut keys.0 {
-        if let Value::Map(map) = value {
+        if let ConfigValue::Map(map) = value {
             map.0.retain(|(name, _)| {
                 let fixed = FIXED.contains(&name.as_str());
                 if fixed {
@@ -490,5 +494,5 @@ fn drop_fixed(keys: &mut Map, at: &crate::tree::At, remarks: &mut Remarks) {
             });
         }
     }
-    keys.0.retain(|(_, value)| !matches!(value, Value::Map(map) if map.is_empty()));
+    keys.0.retain(|(_, value)| !matches!(value, ConfigValue::Map(map) if map.is_empty()));
 }

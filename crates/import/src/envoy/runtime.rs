@@ -3,11 +3,11 @@
 //! The values of static layers are known: the last layer that has a key decides. The values of a folder or a control
 //! plane are unknown.
 
-use crate::tree::{At, Kind, Node};
+use crate::tree::{FileLine, Node, NodeKind};
 
 /// Replaces the defaults by the values of static layers. Returns the keys that could have another value from a folder
 /// or a control plane.
-pub(super) fn apply(roots: &mut [Node]) -> Vec<(At, String)> {
+pub(super) fn apply(roots: &mut [Node]) -> Vec<(FileLine, String)> {
     let mut values: Vec<(String, Node)> = Vec::new();
     let mut elsewhere = false;
     for root in roots.iter() {
@@ -29,7 +29,7 @@ pub(super) fn apply(roots: &mut [Node]) -> Vec<(At, String)> {
             if let Some((_, value)) = values.iter().rev().find(|(known, _)| *known == key) {
                 let fraction = node.get("default_value").is_none_or(|old| !old.entries().is_empty());
                 let value = match &value.kind {
-                    Kind::Scalar(_) if fraction => node.map(vec![("numerator", value.clone())]),
+                    NodeKind::Scalar(_) if fraction => node.map(vec![("numerator", value.clone())]),
                     _ => value.clone(),
                 };
                 node.down(&["default_value"]).skip();

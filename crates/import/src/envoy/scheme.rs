@@ -5,25 +5,25 @@
 //! the client sent. So the import itself decides a condition on this header if Envoy would have written the header.
 //! Conditions on other such headers refuse their routes.
 
-use crate::access::{self, Access, AccessEffect};
-use crate::gate::{Gate, Verdict};
-use crate::plan::Rule;
+use crate::access::{self, AccessEffect, ImportedAccess};
+use crate::gate::{Gate, GateVerdict};
+use crate::plan::PlannedRule;
 use crate::tree::Node;
-use crate::value::Value;
+use crate::value::ConfigValue;
 
-use super::{matcher, rbac::Clients, words::PROTO};
+use super::{matcher, rbac::ClientTraits, words::PROTO};
 
 /// The scheme of the connections of a listener.
-const fn own(clients: &Clients) -> &'static str {
+const fn own(clients: &ClientTraits) -> &'static str {
     if clients.secure { "https" } else { "http" }
 }
 
 /// The rules of attache that mean the same as a rule of Envoy with a condition on `x-forwarded-proto`.
-pub(super) fn forwarded_proto(mut rule: Rule, clients: &Clients) -> Vec<Rule> {
+pub(super) fn forwarded_proto(mut rule: PlannedRule, clients: &ClientTraits) -> Vec<PlannedRule> {
     let Some(index) = rule.when.headers.iter().position(|(name, _)| name == PROTO) else { return vec![rule] };
     let pattern = rule.when.headers[index].1.clone();
     let holds = takes(&pattern, own(clients));
-    let decided = |mut rule: Rule, holds: bool| {
+    let decided = |mut rule: PlannedRule, holds: bool| {
         rule.when.headers.remove(index);
         if holds { vec![rule] } else { Vec::new() }
     };
@@ -68,21 +68,21 @@ pub(super) fn forwarded_proto(mut rule: Rule, clients: &Clients) -> Vec<Rule> {
 
 /// A rule with a condition on `x-forwarded-proto` matches if one field matches; Envoy joins several fields into one
 /// value. So requests whose fields differ are refused.
-pub(super) fn said_once(rule: Rule) -> Vec<Rule> {
+pub(super) fn said_once(rule: PlannedRule) -> Vec<PlannedRule> {
     let found = rule.when.headers.iter().find(|(name, _)| name == PROTO);
     let Some((_, pattern)) = found.filter(|_| rule.keys.get("to").is_some()) else { return vec![rule] };
     let denied = match pattern.strip_prefix('!') {
         Some("*") => return vec![rule],
-        Some(inverted) => Some(vec![Access::named("headers", PROTO, vec![inverted.to_owned()])]),
+        Some(inverted) => Some(vec![ImportedAccess::named("headers", PROTO, vec![inverted.to_owned()])]),
         None if pattern == "*" => return vec![rule],
-        None => access::not(&vec![Access::named("headers", PROTO, vec![pattern.clone()])]),
+        None => access::not(&vec![ImportedAccess::named("headers", PROTO, vec![pattern.clone()])]),
     };
     let denied: Vec<_> =
         denied.into_iter().flatten().map(|rule| (format!("several-{PROTO}"), rule)).collect();
     match access::deny(&denied) {
         AccessEffect::Keys(keys) => {
             let at = rule.at.clone();
-            Gate { at, cases: Vec::new(), otherwise: Verdict::With(keys), denied: "" }.before(rule)
+            Gate { at, cases: Vec::new(), otherwise: GateVerdict::With(keys), denied: "" }.before(rule)
         }
         _ => vec![rule],
     }
@@ -114,16 +114,16 @@ pub(super) fn is_set(name: &str, manager: &Node, routes: &Node) -> bool {
 }
 
 /// The first header that `authorization` reads and for which `set` returns true.
-pub(super) fn read<'v>(value: &'v Value, set: &dyn Fn(&str) -> bool) -> Option<&'v str> {
+pub(super) fn read<'v>(value: &'v ConfigValue, set: &dyn Fn(&str) -> bool) -> Option<&'v str> {
     match value {
-        Value::Map(map) => map.0.iter().find_map(|(key, value)| match (key.as_str(), value) {
-            ("headers", Value::Map(headers)) => {
+        ConfigValue::Map(map) => map.0.iter().find_map(|(key, value)| match (key.as_str(), value) {
+            ("headers", ConfigValue::Map(headers)) => {
                 headers.0.iter().map(|(name, _)| name.as_str()).find(|name| set(name) || *name == PROTO)
             }
             (_, value) => read(value, set),
         }),
-        Value::List(items) => items.iter().find_map(|item| read(item, set)),
-        Value::Text(_) | Value::Raw(_) => None,
+        ConfigValue::List(items) => items.iter().find_map(|item| read(item, set)),
+        ConfigValue::Text(_) | ConfigValue::Raw(_) => None,
     }
 }
 
@@ -148,15 +148,19 @@ fn takes(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::When;
+    use crate::plan::RuleConditions;
 
     /// The patterns of the rules that a rule becomes; `-` stands for a rule without a condition.
     fn rules(pattern: &str, direct: bool, secure: bool) -> Vec<String> {
-        let clients = Clients { direct, secure, ..Clients::default() };
+        let clients = ClientTraits { direct, secure, ..ClientTraits::default() };
         let headers = vec![(PROTO.to_owned(), pattern.to_owned())];
-        let rule = Rule { when: When { headers, ..When::default() }, ..Rule::default() };
-        let text =
-            |rule: &Rule| rule.when.headers.first().map_or("-", |(_, pattern)| pattern.as_str()).to_owned();
+        let rule = PlannedRule {
+            when: RuleConditions { headers, ..RuleConditions::default() },
+            ..PlannedRule::default()
+        };
+        let text = |rule: &PlannedRule| {
+            rule.when.headers.first().map_or("-", |(_, pattern)| pattern.as_str()).to_owned()
+        };
         forwarded_proto(rule, &clients).iter().map(text).collect()
     }
 

@@ -6,27 +6,27 @@
 //! their metadata, so the import can decide this. The result for a route is one of three: every endpoint, the endpoints
 //! with certain labels, or none.
 
-use crate::plan::Rule;
+use crate::plan::PlannedRule;
 use crate::tree::Node;
 use crate::value::Map;
 
-use super::Cx;
+use super::EnvoyImport;
 
 /// Which endpoints of a cluster a route uses.
 #[derive(Clone, Debug, PartialEq)]
-enum Choice {
+enum SubsetChoice {
     All,
     /// Those with these labels. If the flag is true and there are none, any other.
-    Labels(Labels, bool),
+    Labels(SubsetLabels, bool),
     Nobody,
 }
 
-type Labels = Vec<(String, String)>;
+type SubsetLabels = Vec<(String, String)>;
 
 /// The metadata for load balancing. `None` if a value is a list or a mapping.
-fn metadata(node: &Node) -> Option<Labels> {
+fn metadata(node: &Node) -> Option<SubsetLabels> {
     let own = node.down(&["filter_metadata", "envoy.lb"]);
-    let mut labels: Labels = own
+    let mut labels: SubsetLabels = own
         .entries()
         .iter()
         .map(|(key, value)| Some((key.clone(), scalar(value)?)))
@@ -37,7 +37,7 @@ fn metadata(node: &Node) -> Option<Labels> {
 
 /// A text that looks like a number or boolean is another value than the number or boolean.
 fn scalar(node: &Node) -> Option<String> {
-    if !matches!(node.kind, crate::tree::Kind::Scalar(_)) {
+    if !matches!(node.kind, crate::tree::NodeKind::Scalar(_)) {
         return None;
     }
     let text = node.text()?;
@@ -59,15 +59,15 @@ pub(super) fn is_split(cluster: &Node) -> bool {
     !cluster.down(&["lb_subset_config"]).list("subset_selectors").is_empty()
 }
 
-fn choice(cluster: &Node, wanted: &Labels) -> Result<Choice, &'static str> {
+fn choice(cluster: &Node, wanted: &SubsetLabels) -> Result<SubsetChoice, &'static str> {
     if !is_split(cluster) {
-        return Ok(Choice::All);
+        return Ok(SubsetChoice::All);
     }
     let config = cluster.down(&["lb_subset_config"]);
     if config.is("list_as_any") {
         return Err("a list of the endpoint's metadata stood for any of its items");
     }
-    let endpoints: Vec<Labels> = cluster
+    let endpoints: Vec<SubsetLabels> = cluster
         .down(&["load_assignment"])
         .list("endpoints")
         .iter()
@@ -75,7 +75,8 @@ fn choice(cluster: &Node, wanted: &Labels) -> Result<Choice, &'static str> {
         .map(|endpoint| metadata(endpoint.down(&["metadata"])))
         .collect::<Option<_>>()
         .ok_or("an endpoint's metadata is a list or a mapping")?;
-    let there = |wanted: &Labels| endpoints.iter().any(|own| wanted.iter().all(|label| own.contains(label)));
+    let there =
+        |wanted: &SubsetLabels| endpoints.iter().any(|own| wanted.iter().all(|label| own.contains(label)));
     let selector = config.list("subset_selectors").iter().find(|selector| {
         let keys: Vec<&str> = selector.list("keys").iter().filter_map(Node::text).collect();
         !wanted.is_empty()
@@ -88,40 +89,40 @@ fn choice(cluster: &Node, wanted: &Labels) -> Result<Choice, &'static str> {
     let policy = own.or(of_all).unwrap_or_else(|| "NO_FALLBACK".to_owned());
     let any = matches!(policy.as_str(), "ANY_ENDPOINT");
     if selector.is_some() && there(wanted) {
-        return Ok(Choice::Labels(wanted.clone(), any));
+        return Ok(SubsetChoice::Labels(wanted.clone(), any));
     }
     match policy.as_str() {
-        "NO_FALLBACK" => Ok(Choice::Nobody),
-        "ANY_ENDPOINT" => Ok(Choice::All),
+        "NO_FALLBACK" => Ok(SubsetChoice::Nobody),
+        "ANY_ENDPOINT" => Ok(SubsetChoice::All),
         "DEFAULT_SUBSET" => {
             let default = config
                 .down(&["default_subset"])
                 .entries()
                 .iter()
                 .map(|(key, value)| Some((key.clone(), scalar(value)?)));
-            let mut default: Labels =
+            let mut default: SubsetLabels =
                 default.collect::<Option<_>>().ok_or("the default subset has a list or a mapping")?;
             default.sort();
             Ok(match (default.is_empty(), there(&default)) {
-                (true, _) => Choice::All,
-                (false, true) => Choice::Labels(default, false),
-                (false, false) => Choice::Nobody,
+                (true, _) => SubsetChoice::All,
+                (false, true) => SubsetChoice::Labels(default, false),
+                (false, false) => SubsetChoice::Nobody,
             })
         }
         "KEYS_SUBSET" => {
             let keys: Vec<&str> = selector
                 .map(|selector| selector.list("fallback_keys_subset").iter().filter_map(Node::text).collect())
                 .unwrap_or_default();
-            let fewer: Labels =
+            let fewer: SubsetLabels =
                 wanted.iter().filter(|(key, _)| keys.contains(&key.as_str())).cloned().collect();
-            if fewer.len() < wanted.len() { choice(cluster, &fewer) } else { Ok(Choice::Nobody) }
+            if fewer.len() < wanted.len() { choice(cluster, &fewer) } else { Ok(SubsetChoice::Nobody) }
         }
         _ => Err("its fallback isn't known"),
     }
 }
 
 /// The metadata that an action asks for. `own` is a part of a split, which overrides the whole action.
-fn wanted(action: &Node, own: Option<&Node>) -> Result<Labels, &'static str> {
+fn wanted(action: &Node, own: Option<&Node>) -> Result<SubsetLabels, &'static str> {
     let of = |node: &Node| metadata(node.down(&["metadata_match"])).ok_or("it asks for a list or a mapping");
     let mut all = of(action)?;
     if let Some(own) = own {
@@ -136,7 +137,7 @@ fn wanted(action: &Node, own: Option<&Node>) -> Result<Labels, &'static str> {
 
 /// Applies the metadata that an action asks for: as a key of the rule, or as separate clusters for the parts of a
 /// split. `None` if the rule now answers by itself.
-pub(super) fn chosen(action: &Node, rule: &mut Rule, cx: &mut Cx) -> Option<Node> {
+pub(super) fn chosen(action: &Node, rule: &mut PlannedRule, cx: &mut EnvoyImport) -> Option<Node> {
     let mut out = action.clone();
     let found = match action.str("cluster") {
         Some(name) => one(name, action, None, cx).map(|choice| vec![choice]),
@@ -156,7 +157,7 @@ pub(super) fn chosen(action: &Node, rule: &mut Rule, cx: &mut Cx) -> Option<Node
     };
     match choices.as_slice() {
         [] => {}
-        [Choice::Nobody] => {
+        [SubsetChoice::Nobody] => {
             // No endpoint can ever have this metadata, so the rule gives Envoy's answer for a cluster without
             // endpoints.
             rule.remarks.note(&action.at, "no endpoint of the cluster has the metadata that this route asks for, so every request was answered 503.");
@@ -164,9 +165,9 @@ pub(super) fn chosen(action: &Node, rule: &mut Rule, cx: &mut Cx) -> Option<Node
             return None;
         }
         [first, others @ ..]
-            if others.iter().all(|other| other == first) && !matches!(first, Choice::Nobody) =>
+            if others.iter().all(|other| other == first) && !matches!(first, SubsetChoice::Nobody) =>
         {
-            if let Choice::Labels(labels, any) = first {
+            if let SubsetChoice::Labels(labels, any) = first {
                 let mut subset = Map::default();
                 subset.set("labels", mapping(labels));
                 if *any {
@@ -175,7 +176,7 @@ pub(super) fn chosen(action: &Node, rule: &mut Rule, cx: &mut Cx) -> Option<Node
                 rule.keys.set("subset", subset);
             }
         }
-        all if all.contains(&Choice::Nobody) => {
+        all if all.contains(&SubsetChoice::Nobody) => {
             rule.refuse(&action.at, "this route is refused: no endpoint has the metadata that one part of its split asks for. Leave that part out; then replace the refusal.");
             return None;
         }
@@ -184,20 +185,25 @@ pub(super) fn chosen(action: &Node, rule: &mut Rule, cx: &mut Cx) -> Option<Node
     Some(out)
 }
 
-fn mapping(labels: &Labels) -> Map {
+fn mapping(labels: &SubsetLabels) -> Map {
     Map(labels.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect())
 }
 
-fn one(name: &str, action: &Node, part: Option<&Node>, cx: &Cx) -> Result<Choice, &'static str> {
+fn one(
+    name: &str,
+    action: &Node,
+    part: Option<&Node>,
+    cx: &EnvoyImport,
+) -> Result<SubsetChoice, &'static str> {
     let Some(cluster) = cx.clusters.iter().find(|cluster| cluster.str("name") == Some(name)) else {
-        return Ok(Choice::All);
+        return Ok(SubsetChoice::All);
     };
     choice(cluster, &wanted(action, part)?)
 }
 
 /// If parts of a split use different endpoints of one cluster, each part gets a cluster with its endpoints only.
-fn parted(action: &mut Node, choices: &[Choice], cx: &mut Cx) {
-    let Some(crate::tree::Kind::List(parts)) = action
+fn parted(action: &mut Node, choices: &[SubsetChoice], cx: &mut EnvoyImport) {
+    let Some(crate::tree::NodeKind::List(parts)) = action
         .get_mut("weighted_clusters")
         .and_then(|split| split.get_mut("clusters"))
         .map(|list| &mut list.kind)
@@ -205,7 +211,7 @@ fn parted(action: &mut Node, choices: &[Choice], cx: &mut Cx) {
         return;
     };
     for (part, choice) in parts.iter_mut().filter(|part| part.str("name").is_some()).zip(choices) {
-        let Choice::Labels(labels, _) = choice else { continue };
+        let SubsetChoice::Labels(labels, _) = choice else { continue };
         let name = part.str("name").unwrap_or_default().to_owned();
         let words: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let own = format!("{name}[{}]", words.join(","));
@@ -223,12 +229,12 @@ fn parted(action: &mut Node, choices: &[Choice], cx: &mut Cx) {
 }
 
 /// Removes all endpoints of a cluster without these labels.
-fn keep(cluster: &mut Node, labels: &Labels) {
+fn keep(cluster: &mut Node, labels: &SubsetLabels) {
     let localities = cluster.get_mut("load_assignment").and_then(|all| all.get_mut("endpoints"));
-    let Some(crate::tree::Kind::List(localities)) = localities.map(|list| &mut list.kind) else { return };
+    let Some(crate::tree::NodeKind::List(localities)) = localities.map(|list| &mut list.kind) else { return };
     for locality in localities {
         let Some(endpoints) = locality.get_mut("lb_endpoints") else { continue };
-        if let crate::tree::Kind::List(endpoints) = &mut endpoints.kind {
+        if let crate::tree::NodeKind::List(endpoints) = &mut endpoints.kind {
             endpoints.retain(|endpoint| {
                 let own = metadata(endpoint.down(&["metadata"])).unwrap_or_default();
                 labels.iter().all(|label| own.contains(label))
@@ -239,5 +245,5 @@ fn keep(cluster: &mut Node, labels: &Labels) {
 
 /// Whether requests may use all endpoints of a cluster.
 pub(super) fn is_whole(cluster: &Node) -> bool {
-    choice(cluster, &Labels::new()) == Ok(Choice::All)
+    choice(cluster, &SubsetLabels::new()) == Ok(SubsetChoice::All)
 }

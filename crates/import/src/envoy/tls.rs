@@ -1,11 +1,11 @@
 //! TLS of listeners and clusters: certificates, roots, names and versions, from files, inline texts, or SDS files.
 
-use crate::plan::Listener;
+use crate::plan::PlannedListener;
 use crate::remark::{Remarks, Weight};
-use crate::tree::{At, Node};
-use crate::value::{Map, Value};
+use crate::tree::{FileLine, Node};
+use crate::value::{ConfigValue, Map};
 
-use super::{Cx, resources, words};
+use super::{EnvoyImport, resources, words};
 
 /// The TLS context of a chain or cluster, of v3 or v2.
 fn context(node: &Node) -> Option<&Node> {
@@ -43,7 +43,12 @@ const LISTENER_KNOWN: &[&str] = &[
 
 /// Certificates and roots of a listener. False if the result would accept more clients than the original: then the
 /// chain is left out.
-pub(crate) fn downstream(chain: &Node, listener: &mut Listener, remarks: &mut Remarks, cx: &Cx) -> bool {
+pub(crate) fn downstream(
+    chain: &Node,
+    listener: &mut PlannedListener,
+    remarks: &mut Remarks,
+    cx: &EnvoyImport,
+) -> bool {
     let Some(context) = context(chain) else { return true };
     let common = context.down(&["common_tls_context"]);
     remarks.rest(
@@ -66,7 +71,7 @@ pub(crate) fn downstream(chain: &Node, listener: &mut Listener, remarks: &mut Re
 }
 
 /// Adds the certificates of a chain to those of the listener. False where none is in a file that is here.
-fn certificates(chain: &Node, common: &Node, tls: &mut Map, remarks: &mut Remarks, cx: &Cx) -> bool {
+fn certificates(chain: &Node, common: &Node, tls: &mut Map, remarks: &mut Remarks, cx: &EnvoyImport) -> bool {
     let mut pairs = pairs(common, remarks, cx);
     if pairs.is_empty() {
         remarks.point(&chain.at, "the certificate of this chain is not in a file that is here, so the chain is left out: give `tls.certificate` and `tls.key`.");
@@ -77,9 +82,10 @@ fn certificates(chain: &Node, common: &Node, tls: &mut Map, remarks: &mut Remark
         tls.set("certificate", certificate);
         tls.set("key", key);
     }
-    let known = |tls: &Map, certificate: &str| tls.get("certificate") == Some(&Value::from(certificate));
+    let known =
+        |tls: &Map, certificate: &str| tls.get("certificate") == Some(&ConfigValue::from(certificate));
     let mut more = match tls.get("certificates") {
-        Some(Value::List(list)) => list.clone(),
+        Some(ConfigValue::List(list)) => list.clone(),
         _ => Vec::new(),
     };
     for (certificate, key) in pairs {
@@ -89,19 +95,24 @@ fn certificates(chain: &Node, common: &Node, tls: &mut Map, remarks: &mut Remark
         let mut map = Map::default();
         map.set("certificate", certificate);
         map.set("key", key);
-        if !more.contains(&Value::Map(map.clone())) {
-            more.push(Value::Map(map));
+        if !more.contains(&ConfigValue::Map(map.clone())) {
+            more.push(ConfigValue::Map(map));
         }
     }
     if !more.is_empty() {
-        tls.set("certificates", Value::List(more));
+        tls.set("certificates", ConfigValue::List(more));
         remarks.note(&chain.at, "a certificate is chosen by the names in it, not by its chain.");
     }
     true
 }
 
 /// The keys for clients' certificates. `None` if more clients could get in than before.
-fn client_certificates(context: &Node, common: &Node, remarks: &mut Remarks, cx: &Cx) -> Option<Map> {
+fn client_certificates(
+    context: &Node,
+    common: &Node,
+    remarks: &mut Remarks,
+    cx: &EnvoyImport,
+) -> Option<Map> {
     let mut clients = Map::default();
     let Some(validation) = validation(common, cx) else {
         if common.get("validation_context_sds_secret_config").is_some() {
@@ -141,7 +152,7 @@ fn client_certificates(context: &Node, common: &Node, remarks: &mut Remarks, cx:
 }
 
 /// Removes TLS from the listener if no chain has it: a chain that is left out must not open the others.
-fn forget(listener: &mut Listener) {
+fn forget(listener: &mut PlannedListener) {
     if listener.chains.iter().all(|chain| chain.closed) {
         listener.keys.0.retain(|(key, _)| key != "tls");
     }
@@ -150,7 +161,12 @@ fn forget(listener: &mut Listener) {
 const CLIENTS: &[&str] = &["client_ca", "client_ca_pem", "client_optional", "allow", "crls"];
 
 /// A listener has one setting for clients' certificates, not one for each chain.
-fn listener_agrees(listener: &mut Listener, clients: &Map, at: &At, remarks: &mut Remarks) -> bool {
+fn listener_agrees(
+    listener: &mut PlannedListener,
+    clients: &Map,
+    at: &FileLine,
+    remarks: &mut Remarks,
+) -> bool {
     let before = listener.chains.iter().any(|chain| !chain.closed);
     let mut tls = listener.keys.child("tls");
     let same = CLIENTS.iter().all(|key| tls.get(key) == clients.get(key));
@@ -287,7 +303,12 @@ const CLUSTER_KNOWN: &[&str] = &[
 ];
 
 /// TLS of an upstream. `None` if there is none; false if attache can't verify the peer as strictly as the original.
-pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx: &Cx) -> Option<bool> {
+pub(crate) fn upstream(
+    cluster: &Node,
+    keys: &mut Map,
+    remarks: &mut Remarks,
+    cx: &EnvoyImport,
+) -> Option<bool> {
     let context = context(cluster)?;
     let common = context.down(&["common_tls_context"]);
     remarks.rest(
@@ -307,10 +328,8 @@ pub(crate) fn upstream(cluster: &Node, keys: &mut Map, remarks: &mut Remarks, cx
         tls.set("key", key);
     }
     versions(common, &mut tls, remarks);
-    let (mut believes, mut verified) = (false, true);
-    if let Some(validation) = validation(common, cx) {
-        (believes, verified) = verification(&validation, context, &mut tls, remarks);
-    }
+    let (believes, verified) = validation(common, cx)
+        .map_or((false, true), |validation| verification(&validation, context, &mut tls, remarks));
     if common.get("validation_context_sds_secret_config").is_some() && !believes {
         remarks.point(&common.at, "the roots for this upstream come from a control plane; until `tls.ca` names them, those of the system count.");
     } else if !believes {
@@ -341,9 +360,7 @@ fn verification(validation: &Node, context: &Node, tls: &mut Map, remarks: &mut 
         tls.set(if file.pem { "ca_pem" } else { "ca" }, file.text);
         believes = true;
     }
-    if validation.get("system_root_certs").is_some() {
-        believes = true;
-    }
+    believes |= validation.get("system_root_certs").is_some();
     crls(validation, tls, remarks);
     verified &= validation.get("crl").is_none() || tls.get("crls").is_some();
     match identities(validation, remarks) {
@@ -400,7 +417,7 @@ fn versions(common: &Node, tls: &mut Map, remarks: &mut Remarks) {
 }
 
 /// Certificates with their keys.
-fn pairs(common: &Node, remarks: &mut Remarks, cx: &Cx) -> Vec<(String, String)> {
+fn pairs(common: &Node, remarks: &mut Remarks, cx: &EnvoyImport) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut sources: Vec<Node> = common.list("tls_certificates").to_vec();
     for reference in common.list("tls_certificate_sds_secret_configs") {
@@ -436,7 +453,7 @@ fn pairs(common: &Node, remarks: &mut Remarks, cx: &Cx) -> Vec<(String, String)>
     found
 }
 
-fn validation(common: &Node, cx: &Cx) -> Option<Node> {
+fn validation(common: &Node, cx: &EnvoyImport) -> Option<Node> {
     if let Some(direct) = common.get("validation_context") {
         return Some(direct.clone());
     }
@@ -462,19 +479,19 @@ fn validation(common: &Node, cx: &Cx) -> Option<Node> {
     }
 }
 
-struct Source {
+struct PemSource {
     text: String,
     pem: bool,
 }
 
 /// A data source: a file, an environment variable, or text.
-fn source(node: Option<&Node>, remarks: &mut Remarks) -> Option<Source> {
+fn source(node: Option<&Node>, remarks: &mut Remarks) -> Option<PemSource> {
     let node = node?;
     if let Some(file) = node.str("filename") {
-        return Some(Source { text: file.to_owned(), pem: false });
+        return Some(PemSource { text: file.to_owned(), pem: false });
     }
     if let Some(text) = node.str("inline_string") {
-        return Some(Source { text: text.to_owned(), pem: true });
+        return Some(PemSource { text: text.to_owned(), pem: true });
     }
     remarks.point(&node.at, "inline bytes and environment variables are not read: give a file.");
     None

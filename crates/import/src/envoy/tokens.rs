@@ -1,16 +1,16 @@
 //! `jwt_authn`: providers become issuers in `jwt`, and requirements become `jwt` in the `authorization` of routes.
 
 use crate::access::{self, AccessEffect};
-use crate::gate::{Gate, Verdict};
+use crate::gate::{Gate, GateVerdict};
 use crate::remark::{Remarks, Weight};
-use crate::tree::{At, Node};
-use crate::value::{Map, Value};
+use crate::tree::{FileLine, Node};
+use crate::value::{ConfigValue, Map};
 
-use super::{Cx, cluster, matcher, words};
+use super::{EnvoyImport, cluster, matcher, words};
 
 /// A filter's providers, for its rules and for the settings of routes.
 pub(crate) struct Tokens {
-    at: At,
+    at: FileLine,
     config: Node,
     /// Names of providers with the issuers that they became, or the reason why not.
     providers: Vec<(String, Result<String, String>)>,
@@ -30,7 +30,7 @@ pub(crate) fn payload(filters: &[Node]) -> Option<String> {
 }
 
 /// Reads a filter's providers.
-pub(crate) fn read(config: &Node, at: &At, remarks: &mut Remarks, cx: &mut Cx) -> Tokens {
+pub(crate) fn read(config: &Node, at: &FileLine, remarks: &mut Remarks, cx: &mut EnvoyImport) -> Tokens {
     let mut tokens =
         Tokens { at: at.clone(), config: config.clone(), providers: Vec::new(), told: Vec::new() };
     remarks.rest(
@@ -77,7 +77,7 @@ fn issuer(
     audiences: Option<&Node>,
     told: &mut Vec<String>,
     remarks: &mut Remarks,
-    cx: &mut Cx,
+    cx: &mut EnvoyImport,
 ) -> Result<String, String> {
     let mut map = Map::default();
     for (key, value) in provider.entries() {
@@ -137,7 +137,7 @@ fn issuer(
     let mut issuers = cx.plan.top.child("jwt");
     let mut free = key.clone();
     let mut n = 2;
-    while issuers.get(&free).is_some_and(|other| *other != Value::Map(map.clone())) {
+    while issuers.get(&free).is_some_and(|other| *other != ConfigValue::Map(map.clone())) {
         free = format!("{key}-{n}");
         n += 1;
     }
@@ -145,7 +145,7 @@ fn issuer(
     Ok(free)
 }
 
-fn keys(name: &str, provider: &Node, cx: &mut Cx) -> Result<Map, String> {
+fn keys(name: &str, provider: &Node, cx: &mut EnvoyImport) -> Result<Map, String> {
     let mut keys = Map::default();
     if let Some(local) = provider.get("local_jwks") {
         if let Some(file) = local.str("filename") {
@@ -225,7 +225,7 @@ struct Requirement {
 
 impl Tokens {
     /// The gate of the filter's rules: the first match decides; a request without a match needs no token.
-    pub(crate) fn gate(&self, remarks: &mut Remarks, cx: &mut Cx) -> Gate {
+    pub(crate) fn gate(&self, remarks: &mut Remarks, cx: &mut EnvoyImport) -> Gate {
         if self.config.get("filter_state_rules").is_some() {
             return Gate::closed(
                 &self.at,
@@ -268,40 +268,47 @@ impl Tokens {
             };
             let doubled = access::deny(&matcher::doubled(rule.down(&["match"])));
             let verdict = match (self.verdict(requirement, remarks, cx), doubled) {
-                (Verdict::Pass, AccessEffect::Keys(deny)) => Verdict::With(deny),
-                (Verdict::With(mut keys), AccessEffect::Keys(deny)) => {
+                (GateVerdict::Pass, AccessEffect::Keys(deny)) => GateVerdict::With(deny),
+                (GateVerdict::With(mut keys), AccessEffect::Keys(deny)) => {
                     access::merge(&mut keys, &deny);
-                    Verdict::With(keys)
+                    GateVerdict::With(keys)
                 }
                 (verdict, _) => verdict,
             };
             cases.push((when, verdict));
         }
-        Gate { at: self.at.clone(), cases, otherwise: Verdict::Pass, denied: "" }
+        Gate { at: self.at.clone(), cases, otherwise: GateVerdict::Pass, denied: "" }
     }
 
     /// The gate of a route that names a requirement of the map.
-    pub(crate) fn of_route(&self, own: &Node, remarks: &mut Remarks, cx: &mut Cx) -> Gate {
-        let otherwise =
-            match own.str("requirement_name").map(|name| self.config.down(&["requirement_map"]).get(name)) {
-                Some(Some(requires)) => self.verdict(Some(requires), remarks, cx),
-                _ => Verdict::Refuse("this route's requirement for tokens is not in this config.".to_owned()),
-            };
+    pub(crate) fn of_route(&self, own: &Node, remarks: &mut Remarks, cx: &mut EnvoyImport) -> Gate {
+        let otherwise = match own
+            .str("requirement_name")
+            .map(|name| self.config.down(&["requirement_map"]).get(name))
+        {
+            Some(Some(requires)) => self.verdict(Some(requires), remarks, cx),
+            _ => GateVerdict::Refuse("this route's requirement for tokens is not in this config.".to_owned()),
+        };
         Gate { at: own.at.clone(), cases: Vec::new(), otherwise, denied: "" }
     }
 
-    fn verdict(&self, requirement: Option<&Node>, remarks: &mut Remarks, cx: &mut Cx) -> Verdict {
-        let Some(requirement) = requirement.filter(|node| !node.is_empty()) else { return Verdict::Pass };
+    fn verdict(
+        &self,
+        requirement: Option<&Node>,
+        remarks: &mut Remarks,
+        cx: &mut EnvoyImport,
+    ) -> GateVerdict {
+        let Some(requirement) = requirement.filter(|node| !node.is_empty()) else { return GateVerdict::Pass };
         let asked = match self.asked(requirement, remarks, cx) {
             Ok(asked) => asked,
             Err(why) => {
-                return Verdict::Refuse(format!(
+                return GateVerdict::Refuse(format!(
                     "a token was required here that attache can't verify: {why}. Then replace the refusal."
                 ));
             }
         };
         if asked.issuers.is_empty() {
-            return Verdict::Refuse("no issuer's token was required here.".to_owned());
+            return GateVerdict::Refuse("no issuer's token was required here.".to_owned());
         }
         if asked.failed {
             remarks.point(
@@ -316,7 +323,7 @@ impl Tokens {
         }
         let mut keys = Map::default();
         keys.set("jwt", jwt);
-        Verdict::With(keys)
+        GateVerdict::With(keys)
     }
 
     fn known(&self, name: &str) -> Result<String, String> {
@@ -326,7 +333,7 @@ impl Tokens {
         }
     }
 
-    fn asked(&self, node: &Node, remarks: &mut Remarks, cx: &mut Cx) -> Result<Requirement, String> {
+    fn asked(&self, node: &Node, remarks: &mut Remarks, cx: &mut EnvoyImport) -> Result<Requirement, String> {
         if node.entries().len() > 1 {
             return Err("a requirement has more than one kind".to_owned());
         }

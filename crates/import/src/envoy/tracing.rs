@@ -2,14 +2,14 @@
 
 use crate::remark::Remarks;
 use crate::tree::Node;
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 
-use super::{Cx, words};
+use super::{EnvoyImport, words};
 
 const LOST: &str = "tracing is not carried over: `tracing: { otlp: http://COLLECTOR:4318, sample: 1% }` sends spans by OTLP, with W3C or B3 headers.";
 
 /// `tracing` of a connection manager, with its own provider or that of the bootstrap.
-pub(super) fn observed(tracing: &Node, remarks: &mut Remarks, cx: &mut Cx) {
+pub(super) fn observed(tracing: &Node, remarks: &mut Remarks, cx: &mut EnvoyImport) {
     let provider = match (tracing.get("provider"), &cx.tracer) {
         (Some(own), _) => own.clone(),
         (None, Some(shared)) => shared.clone(),
@@ -35,7 +35,7 @@ pub(super) fn observed(tracing: &Node, remarks: &mut Remarks, cx: &mut Cx) {
             remarks.note(&tracing.at, "spans have the names and attributes of OpenTelemetry's conventions.");
             cx.plan.top.set("tracing", map);
         }
-        Some(Value::Map(known)) if *known == map => {}
+        Some(ConfigValue::Map(known)) if *known == map => {}
         Some(_) => {
             remarks.soft(&tracing.at, "a config has one `tracing`, and that of an earlier listener is it.");
         }
@@ -43,7 +43,7 @@ pub(super) fn observed(tracing: &Node, remarks: &mut Remarks, cx: &mut Cx) {
 }
 
 /// Where spans go.
-fn sent(provider: &Node, cx: &mut Cx) -> Option<Map> {
+fn sent(provider: &Node, cx: &mut EnvoyImport) -> Option<Map> {
     let config = words::config(provider);
     let mut map = Map::default();
     let service = cx.service.clone();
@@ -87,7 +87,7 @@ fn sent(provider: &Node, cx: &mut Cx) -> Option<Map> {
 
 /// The first address of a cluster. `None` if the cluster uses TLS: the import does not carry over how the collector's
 /// certificate is verified.
-fn address(cluster: &str, cx: &mut Cx) -> Option<String> {
+fn address(cluster: &str, cx: &mut EnvoyImport) -> Option<String> {
     let node = cx.clusters.iter().find(|node| node.str("name") == Some(cluster))?;
     if node.get("transport_socket").is_some() || node.get("tls_context").is_some() {
         return None;

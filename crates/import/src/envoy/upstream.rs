@@ -3,7 +3,7 @@
 use crate::tree::Node;
 use crate::value::Map;
 
-use super::{Cx, used::Use, words};
+use super::{EnvoyImport, used::Use, words};
 
 /// How endpoints are chosen, in small letters.
 pub(super) fn algorithm(node: &Node) -> String {
@@ -14,7 +14,13 @@ pub(super) fn algorithm(node: &Node) -> String {
     }
 }
 
-pub(super) fn balance(node: &Node, name: &str, out: &mut Map, remarks: &mut crate::remark::Remarks, cx: &Cx) {
+pub(super) fn balance(
+    node: &Node,
+    name: &str,
+    out: &mut Map,
+    remarks: &mut crate::remark::Remarks,
+    cx: &EnvoyImport,
+) {
     let word = algorithm(node);
     let hash = cx.hashes.iter().find(|(upstream, _)| upstream == name).map(|(_, key)| key.clone());
     let mut map = Map::default();

@@ -1,6 +1,6 @@
 //! Envoy's names and units.
 
-use crate::tree::{Kind, Node};
+use crate::tree::{Node, NodeKind};
 
 /// The header with the scheme of a request.
 pub(super) const PROTO: &str = "x-forwarded-proto";
@@ -81,12 +81,12 @@ fn given(node: &Node) -> &Node {
 pub(crate) fn seconds(node: &Node) -> Option<f64> {
     let _ = node.text();
     match &node.kind {
-        Kind::Scalar(text) => text.strip_suffix('s').unwrap_or(text).parse().ok(),
-        Kind::Map(_) => {
+        NodeKind::Scalar(text) => text.strip_suffix('s').unwrap_or(text).parse().ok(),
+        NodeKind::Map(_) => {
             let seconds = node.number("seconds").unwrap_or(0.0);
             Some(seconds + node.number("nanos").unwrap_or(0.0) / 1e9)
         }
-        Kind::List(_) => None,
+        NodeKind::List(_) => None,
     }
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn share(node: &Node) -> Option<f64> {
     if let Some(text) = node.str("value") {
         return text.parse::<f64>().ok().map(|percent| percent / 100.0);
     }
-    if matches!(node.kind, Kind::Scalar(_))
+    if matches!(node.kind, NodeKind::Scalar(_))
         && let Some(text) = node.text()
     {
         return text.parse::<f64>().ok().map(|percent| percent / 100.0);

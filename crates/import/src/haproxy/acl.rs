@@ -2,22 +2,25 @@
 
 use crate::gate;
 use crate::hosted;
-use crate::path::Path;
-use crate::plan::When;
+use crate::path::PlannedPath;
+use crate::plan::RuleConditions;
 
-use super::tokens::Line;
+use super::tokens::ConfigLine;
 
 /// One alternative: hosts and other conditions that must all hold, and alternatives that must not hold.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Term {
     pub(crate) hosts: Vec<String>,
-    pub(crate) when: When,
+    pub(crate) when: RuleConditions,
     pub(crate) not: Vec<Term>,
 }
 
 impl Term {
     fn any() -> Self {
-        Self { when: When { path: Path::Any, ..When::default() }, ..Self::default() }
+        Self {
+            when: RuleConditions { path: PlannedPath::Any, ..RuleConditions::default() },
+            ..Self::default()
+        }
     }
 }
 
@@ -32,7 +35,7 @@ pub(crate) fn both(a: &Term, b: &Term) -> Option<Option<Term>> {
 
 /// Named ACLs of a section: each name with its lines.
 pub(crate) struct Acls<'l> {
-    pub(crate) lines: Vec<&'l Line>,
+    pub(crate) lines: Vec<&'l ConfigLine>,
     pub(crate) port: &'static str,
     /// The ACLs belong to a frontend: paths are normalised before the ACLs are evaluated.
     pub(crate) in_front: bool,
@@ -195,16 +198,19 @@ impl Acls<'_> {
         for pattern in patterns {
             let inner = regex::escape(pattern);
             let path = match matching {
-                "str" => Path::Exact((*pattern).to_owned()),
-                "beg" => Path::prefix(pattern),
-                "end" => Path::Regex(format!(".*{inner}")),
-                "sub" => Path::Regex(format!(".*{inner}.*")),
-                "dir" => Path::Regex(format!("(?:.*/)?{}(?:/.*)?", regex::escape(pattern.trim_matches('/')))),
-                "reg" => Path::Regex(crate::path::anywhere(pattern)?),
+                "str" => PlannedPath::Exact((*pattern).to_owned()),
+                "beg" => PlannedPath::prefix(pattern),
+                "end" => PlannedPath::Regex(format!(".*{inner}")),
+                "sub" => PlannedPath::Regex(format!(".*{inner}.*")),
+                "dir" => PlannedPath::Regex(format!(
+                    "(?:.*/)?{}(?:/.*)?",
+                    regex::escape(pattern.trim_matches('/'))
+                )),
+                "reg" => PlannedPath::Regex(crate::path::anywhere(pattern)?),
                 _ => return None,
             };
-            let path = if folded { Path::Regex(format!("(?i:{})", path.expression())) } else { path };
-            out.push(Term { when: When { path, ..When::default() }, ..Term::default() });
+            let path = if folded { PlannedPath::Regex(format!("(?i:{})", path.expression())) } else { path };
+            out.push(Term { when: RuleConditions { path, ..RuleConditions::default() }, ..Term::default() });
         }
         Some(out)
     }

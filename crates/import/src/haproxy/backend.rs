@@ -1,20 +1,20 @@
 //! Backends become upstreams.
 
-use crate::plan::Upstream;
+use crate::plan::PlannedUpstream;
 use crate::remark::Remarks;
 use crate::secret;
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 
 use super::{
-    Cx,
+    HaproxyImport,
     health::health,
-    options::{self, Side},
-    server::{self, Server},
-    tokens::Section,
+    options::{self, ProxySide},
+    server::{self, ServerLine},
+    tokens::ConfigSection,
 };
 
 /// The upstream of a backend. `None` if the backend has no server.
-pub(crate) fn used(name: &str, tcp: bool, cx: &mut Cx) -> Option<String> {
+pub(crate) fn used(name: &str, tcp: bool, cx: &mut HaproxyImport) -> Option<String> {
     if let Some((_, _, upstream)) = cx.used.iter().find(|(known, other, _)| known == name && *other == tcp) {
         return Some(upstream.clone());
     }
@@ -33,7 +33,7 @@ pub(crate) fn used(name: &str, tcp: bool, cx: &mut Cx) -> Option<String> {
     Some(upstream)
 }
 
-pub(crate) fn upstreams(cx: &mut Cx) {
+pub(crate) fn upstreams(cx: &mut HaproxyImport) {
     for (name, tcp, upstream) in cx.used.clone() {
         let Some(section) = cx
             .sections
@@ -42,14 +42,14 @@ pub(crate) fn upstreams(cx: &mut Cx) {
         else {
             continue;
         };
-        let mut out = Upstream { name: upstream, ..Upstream::default() };
+        let mut out = PlannedUpstream { name: upstream, ..PlannedUpstream::default() };
         fill(section, tcp, &mut out);
         cx.plan.upstreams.push(out);
     }
 }
 
 /// Policies of a backend that attache has as keys of a route.
-pub(crate) fn policies(section: &Section, keys: &mut Map) {
+pub(crate) fn policies(section: &ConfigSection, keys: &mut Map) {
     if let Some(line) = section.last("cookie").filter(|line| line.has("insert")) {
         keys.put("session_cookie", secret::session(line.word(1)));
     }
@@ -93,7 +93,7 @@ pub(crate) fn policies(section: &Section, keys: &mut Map) {
 /// The servers of a backend that become endpoints.
 #[derive(Default)]
 struct Endpoints<'s> {
-    servers: Vec<Server<'s>>,
+    servers: Vec<ServerLine<'s>>,
     /// The address of each, and its keys in the list of addresses.
     addresses: Vec<(String, Map)>,
     /// The keys of `tls` that each asks for.
@@ -102,8 +102,8 @@ struct Endpoints<'s> {
     max_connections: u64,
 }
 
-fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
-    options::told(section, Side::Back, &mut out.remarks);
+fn fill(section: &ConfigSection, tcp: bool, out: &mut PlannedUpstream) {
+    options::told(section, ProxySide::Back, &mut out.remarks);
     let endpoints = endpoints(section, out);
     let servers = endpoints.servers;
     let secure = servers.iter().any(|server| server.has("ssl"));
@@ -156,7 +156,7 @@ fn fill(section: &Section, tcp: bool, out: &mut Upstream) {
 }
 
 /// Reads the servers. Reports those that are left out.
-fn endpoints<'s>(section: &'s Section, out: &mut Upstream) -> Endpoints<'s> {
+fn endpoints<'s>(section: &'s ConfigSection, out: &mut PlannedUpstream) -> Endpoints<'s> {
     let mut all = Endpoints::default();
     for server in server::all(section) {
         if !server.told(&mut out.remarks) {
@@ -202,8 +202,8 @@ fn endpoints<'s>(section: &'s Section, out: &mut Upstream) -> Endpoints<'s> {
 }
 
 /// The value of `address`: one address alone, or a list.
-fn address(scheme: &str, endpoints: Vec<(String, Map)>) -> Value {
-    let mut list: Vec<Value> = Vec::new();
+fn address(scheme: &str, endpoints: Vec<(String, Map)>) -> ConfigValue {
+    let mut list: Vec<ConfigValue> = Vec::new();
     for (address, mut map) in endpoints {
         let address = match address.strip_prefix("unix:") {
             Some(path) if scheme == "http" => format!("unix:{path}"),
@@ -214,19 +214,19 @@ fn address(scheme: &str, endpoints: Vec<(String, Map)>) -> Value {
             list.push(address.into());
         } else {
             map.0.insert(0, ("address".to_owned(), address.into()));
-            list.push(Value::Map(map));
+            list.push(ConfigValue::Map(map));
         }
     }
     match list.len() {
-        0 => Value::from(format!("{scheme}://nowhere.invalid:80")),
-        1 if matches!(list[0], Value::Text(_)) => list.remove(0),
-        _ => Value::List(list),
+        0 => ConfigValue::from(format!("{scheme}://nowhere.invalid:80")),
+        1 if matches!(list[0], ConfigValue::Text(_)) => list.remove(0),
+        _ => ConfigValue::List(list),
     }
 }
 
 /// The version of the PROXY protocol header that servers get, which is one for an upstream.
-fn proxy_protocol(servers: &[Server<'_>], out: &mut Upstream) {
-    let version = |server: &Server<'_>| {
+fn proxy_protocol(servers: &[ServerLine<'_>], out: &mut PlannedUpstream) {
+    let version = |server: &ServerLine<'_>| {
         let second = ["send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"];
         if server.has("send-proxy") {
             Some("v1")
@@ -244,7 +244,7 @@ fn proxy_protocol(servers: &[Server<'_>], out: &mut Upstream) {
 }
 
 /// Reports the lines of a backend that have no effect in attache.
-fn tell_lost(section: &Section, tcp: bool, remarks: &mut Remarks) {
+fn tell_lost(section: &ConfigSection, tcp: bool, remarks: &mut Remarks) {
     if let Some(line) = section.last("cookie").filter(|line| !tcp && line.has("insert")) {
         remarks.note(&line.at, secret::KEY_REMARK);
     }
@@ -293,7 +293,7 @@ fn normal(address: &str) -> Option<String> {
 }
 
 /// Reports settings in which servers of one backend differ, though an upstream has only one value.
-fn differ(servers: &[Server<'_>], tls: &[Map], out: &mut Upstream) {
+fn differ(servers: &[ServerLine<'_>], tls: &[Map], out: &mut PlannedUpstream) {
     let Some(first) = servers.first() else { return };
     if let Some(other) = servers.iter().find(|other| other.has("ssl") != first.has("ssl")) {
         out.remarks.point(
@@ -309,7 +309,7 @@ fn differ(servers: &[Server<'_>], tls: &[Map], out: &mut Upstream) {
     }
 }
 
-fn server_tls(server: &Server<'_>, tls: &mut Map, remarks: &mut Remarks) {
+fn server_tls(server: &ServerLine<'_>, tls: &mut Map, remarks: &mut Remarks) {
     if let Some(file) = server.value("ca-file") {
         tls.set("ca", if file == "@system-ca" { "system" } else { file });
     }
@@ -347,7 +347,7 @@ fn server_tls(server: &Server<'_>, tls: &mut Map, remarks: &mut Remarks) {
     }
 }
 
-fn balance(section: &Section, keys: &mut Map, remarks: &mut Remarks) {
+fn balance(section: &ConfigSection, keys: &mut Map, remarks: &mut Remarks) {
     let line = section.last("balance");
     let (word, argument) = line.map_or(("roundrobin", ""), |line| (line.word(1), line.word(2)));
     let mut map = Map::default();

@@ -2,17 +2,17 @@
 
 use std::borrow::Cow;
 
-use crate::plan::{ClientCertDemand, Listener};
+use crate::plan::{ClientCertDemand, PlannedListener};
 use crate::remark::Remarks;
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 
-use super::{keywords, tokens::Line};
+use super::{keywords, tokens::ConfigLine};
 
 /// Reads an address, with its TLS. Returns the reason if everything behind it must be refused.
 pub(super) fn bind(
-    line: &Line,
+    line: &ConfigLine,
     binds: &mut Vec<String>,
-    out: &mut Listener,
+    out: &mut PlannedListener,
     remarks: &mut Remarks,
 ) -> Option<Cow<'static, str>> {
     addresses(line, binds, remarks);
@@ -51,7 +51,7 @@ pub(super) fn bind(
     None
 }
 
-fn addresses(line: &Line, binds: &mut Vec<String>, remarks: &mut Remarks) {
+fn addresses(line: &ConfigLine, binds: &mut Vec<String>, remarks: &mut Remarks) {
     for address in line.word(1).split(',') {
         let address = address.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
         if let Some(path) =
@@ -74,7 +74,7 @@ fn addresses(line: &Line, binds: &mut Vec<String>, remarks: &mut Remarks) {
     }
 }
 
-fn certificate(line: &Line, tls: &mut Map, remarks: &mut Remarks) {
+fn certificate(line: &ConfigLine, tls: &mut Map, remarks: &mut Remarks) {
     match line.after("crt") {
         Some(file) if tls.get("certificate").is_none() => {
             tls.set("certificate", file);
@@ -100,7 +100,7 @@ fn certificate(line: &Line, tls: &mut Map, remarks: &mut Remarks) {
 /// The demand for clients' certificates. `first`: no earlier address of the listener has TLS. `Err`: why everything
 /// behind the address must be refused.
 fn client_certificates(
-    line: &Line,
+    line: &ConfigLine,
     first: bool,
     tls: &mut Map,
     remarks: &mut Remarks,
@@ -116,7 +116,7 @@ fn client_certificates(
         .filter_map(|key| line.after(key))
         .map(ToOwned::to_owned)
         .collect();
-    let file = (!files.is_empty()).then(|| Value::from(files));
+    let file = (!files.is_empty()).then(|| ConfigValue::from(files));
     if wanted != ClientCertDemand::Nothing {
         match (file, tls.get("client_ca")) {
             (None, _) if wanted == ClientCertDemand::Required => {
@@ -144,7 +144,7 @@ fn client_certificates(
     Ok(())
 }
 
-fn tls_options(line: &Line, tls: &mut Map, remarks: &mut Remarks) {
+fn tls_options(line: &ConfigLine, tls: &mut Map, remarks: &mut Remarks) {
     if let Some(file) = line.after("crl-file") {
         tls.set("crls", file);
     }

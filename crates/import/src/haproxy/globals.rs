@@ -1,10 +1,10 @@
 //! Settings of `global` for every address and server: folders of certificates, and the defaults of TLS.
 
-use super::tokens::{Line, Section};
+use super::tokens::{ConfigLine, ConfigSection};
 
 /// Writes the defaults of `global` into the lines that they are for.
-pub(super) fn apply(sections: &mut [Section]) {
-    let global: Vec<Line> = sections
+pub(super) fn apply(sections: &mut [ConfigSection]) {
+    let global: Vec<ConfigLine> = sections
         .iter()
         .filter(|section| section.kind == "global")
         .flat_map(|section| section.lines.clone())
@@ -46,12 +46,12 @@ pub(super) fn apply(sections: &mut [Section]) {
             section.lines.iter().find(|line| line.word(0).contains("server")).map(|line| line.at.clone());
         if let Some(at) = first.filter(|_| !of_servers.is_empty()) {
             let words = ["default-server".to_owned()].into_iter().chain(of_servers.iter().cloned()).collect();
-            section.lines.insert(0, Line { at, words });
+            section.lines.insert(0, ConfigLine { at, words });
         }
     }
 }
 
-fn based(line: &mut Line, key: &str, folder: Option<&str>) {
+fn based(line: &mut ConfigLine, key: &str, folder: Option<&str>) {
     let Some(folder) = folder else { return };
     for index in 1..line.words.len() {
         if line.words[index - 1] == key && !line.words[index].starts_with(['/', '@']) {

@@ -4,14 +4,14 @@ use crate::remark::Remarks;
 use crate::value::Map;
 
 use super::{
-    server::Server,
-    tokens::{self, Section},
+    server::ServerLine,
+    tokens::{self, ConfigSection},
 };
 
 pub(super) fn health(
-    section: &Section,
+    section: &ConfigSection,
     tcp: bool,
-    servers: &[Server<'_>],
+    servers: &[ServerLine<'_>],
     keys: &mut Map,
     remarks: &mut Remarks,
 ) {
@@ -42,7 +42,7 @@ pub(super) fn health(
 }
 
 /// The bytes that a check sends and expects.
-fn probe(section: &Section, map: &mut Map, remarks: &mut Remarks) {
+fn probe(section: &ConfigSection, map: &mut Map, remarks: &mut Remarks) {
     let send = section.lines.iter().rev().find(|line| line.word(0) == "http-check" && line.word(1) == "send");
     match (section.option("httpchk"), send) {
         (Some(_), Some(line)) if line.after("uri").is_some() => {
@@ -86,7 +86,7 @@ fn probe(section: &Section, map: &mut Map, remarks: &mut Remarks) {
     }
 }
 
-fn intervals(first: &Server<'_>, map: &mut Map) {
+fn intervals(first: &ServerLine<'_>, map: &mut Map) {
     for (word, key) in [("inter", "interval"), ("downinter", "unhealthy_interval")] {
         if let Some(time) = first.value(word).and_then(tokens::time) {
             map.set(key, time);
@@ -109,7 +109,13 @@ fn connect_only(map: &mut Map) {
 }
 
 /// The port of checks, which is one for an upstream.
-fn port(section: &Section, tcp: bool, servers: &[Server<'_>], map: &mut Map, remarks: &mut Remarks) {
+fn port(
+    section: &ConfigSection,
+    tcp: bool,
+    servers: &[ServerLine<'_>],
+    map: &mut Map,
+    remarks: &mut Remarks,
+) {
     let ports: Vec<Option<String>> = servers
         .iter()
         .map(|server| {

@@ -1,23 +1,23 @@
 //! HAProxy's `bind` and its rules about connections.
 
 use crate::hosted::{self, Hosted};
-use crate::plan::{Chain, Listener, Rule, VirtualHost};
+use crate::plan::{FilterChain, PlannedListener, PlannedRule, VirtualHost};
 use crate::remark::Remarks;
 
 use super::{
-    Cx, backend, bind,
-    options::{self, Side},
+    HaproxyImport, backend, bind,
+    options::{self, ProxySide},
     rules,
-    tokens::{Line, Section},
+    tokens::{ConfigLine, ConfigSection},
 };
 
-pub(super) fn listener(section: &Section, cx: &mut Cx) {
+pub(super) fn listener(section: &ConfigSection, cx: &mut HaproxyImport) {
     if section.is_off() {
         cx.plan.remarks.note(&section.head.at, format!("`{}` is `disabled`, and left out.", section.name));
         return;
     }
     // Plaintext and TLS may meet different rules (`ssl_fc`), so they become two listeners.
-    let bind_is = |line: &Line, tls: bool| line.word(0) == "bind" && line.has("ssl") == tls;
+    let bind_is = |line: &ConfigLine, tls: bool| line.word(0) == "bind" && line.has("ssl") == tls;
     if section.lines.iter().any(|line| bind_is(line, true))
         && section.lines.iter().any(|line| bind_is(line, false))
     {
@@ -31,12 +31,14 @@ pub(super) fn listener(section: &Section, cx: &mut Cx) {
     listener_of(section, "", cx);
 }
 
-fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
-    let mut out =
-        Listener { name: crate::plan::name(&format!("{}{suffix}", section.name)), ..Listener::default() };
+fn listener_of(section: &ConfigSection, suffix: &str, cx: &mut HaproxyImport) {
+    let mut out = PlannedListener {
+        name: crate::plan::name(&format!("{}{suffix}", section.name)),
+        ..PlannedListener::default()
+    };
     let mut binds = Vec::new();
     let mut remarks = Remarks::default();
-    let mut refused: Option<(crate::tree::At, String)> = section.unknown().map(|line| {
+    let mut refused: Option<(crate::tree::FileLine, String)> = section.unknown().map(|line| {
         let what = format!(
             "`{}` isn't known to this import, and may have decided who passes. Find out what it did",
             line.word(0)
@@ -70,7 +72,7 @@ fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
             _ => {}
         }
     }
-    options::told(section, Side::Front, &mut remarks);
+    options::told(section, ProxySide::Front, &mut remarks);
     if section.name.is_empty() || binds.is_empty() {
         // The first line may have the address: `listen web 127.0.0.1:80`.
         if let Some(address) = section.head.words.get(2).filter(|word| word.contains(':')) {
@@ -98,7 +100,7 @@ fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
         http(section, &mut out, &mut remarks, cx);
     }
     if let Some((at, why)) = refused {
-        let mut rule = Rule { at: at.clone(), ..Rule::default() };
+        let mut rule = PlannedRule { at: at.clone(), ..PlannedRule::default() };
         rule.refuse(&at, format!("everything is refused here: {why}; then replace the refusal."));
         out.opaque = false;
         out.keys.0.retain(|(key, _)| key != "protocol");
@@ -109,13 +111,13 @@ fn listener_of(section: &Section, suffix: &str, cx: &mut Cx) {
 }
 
 /// One chain with one rule for any host.
-fn everything(rule: Rule) -> Chain {
+fn everything(rule: PlannedRule) -> FilterChain {
     let site = VirtualHost { hosts: vec!["*".to_owned()], rules: vec![rule], ..VirtualHost::default() };
-    Chain { sites: vec![site], ..Chain::default() }
+    FilterChain { sites: vec![site], ..FilterChain::default() }
 }
 
 /// Whether a rule could refuse connections or answers and can't be carried over.
-fn refuses(line: &Line) -> bool {
+fn refuses(line: &ConfigLine) -> bool {
     let (on, action) = (line.word(1), line.word(2));
     match line.word(0) {
         "tcp-request" | "tcp-response" => {
@@ -130,12 +132,12 @@ fn refuses(line: &Line) -> bool {
     }
 }
 
-fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx) {
+fn tcp(section: &ConfigSection, out: &mut PlannedListener, remarks: &mut Remarks, cx: &mut HaproxyImport) {
     out.opaque = true;
     if let Some(time) = section.timeout("client") {
         out.keys.set("tcp_idle_timeout", time);
     }
-    let mut chains: Vec<Chain> = Vec::new();
+    let mut chains: Vec<FilterChain> = Vec::new();
     let mut closed = None;
     for line in &section.lines {
         match line.word(0) {
@@ -149,7 +151,11 @@ fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx
                 match names {
                     Some(names) if !names.is_empty() => match opaque(line.word(1), line, remarks, cx) {
                         Some(rule) => {
-                            chains.push(Chain { sni: names, opaque: Some(rule), ..Chain::default() });
+                            chains.push(FilterChain {
+                                sni: names,
+                                opaque: Some(rule),
+                                ..FilterChain::default()
+                            });
                         }
                         // These connections must not reach the default backend.
                         None => closed = Some(line.clone()),
@@ -174,7 +180,7 @@ fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx
         if by_name {
             remarks.note(&line.at, "the default takes TLS with any name; what isn't TLS is closed.");
         }
-        chains.push(Chain { sni, opaque: Some(rule), ..Chain::default() });
+        chains.push(FilterChain { sni, opaque: Some(rule), ..FilterChain::default() });
     }
     if let Some(line) = closed {
         remarks.point(
@@ -185,7 +191,7 @@ fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx
     }
     if chains.is_empty() {
         // Without a route for opaque bytes, connections are closed.
-        let mut rule = Rule::default();
+        let mut rule = PlannedRule::default();
         rule.refuse(&section.head.at, "no connection is accepted here: no backend could be carried over.");
         out.opaque = false;
         out.keys.0.retain(|(key, _)| key != "protocol");
@@ -196,7 +202,12 @@ fn tcp(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx
     out.chains = chains;
 }
 
-fn opaque(name: &str, line: &Line, remarks: &mut Remarks, cx: &mut Cx) -> Option<Rule> {
+fn opaque(
+    name: &str,
+    line: &ConfigLine,
+    remarks: &mut Remarks,
+    cx: &mut HaproxyImport,
+) -> Option<PlannedRule> {
     let found = cx
         .sections
         .iter()
@@ -220,15 +231,15 @@ fn opaque(name: &str, line: &Line, remarks: &mut Remarks, cx: &mut Cx) -> Option
         );
         return None;
     };
-    let mut rule = Rule { at: line.at.clone(), ..Rule::default() };
-    rule.when.path = crate::path::Path::Any;
+    let mut rule = PlannedRule { at: line.at.clone(), ..PlannedRule::default() };
+    rule.when.path = crate::path::PlannedPath::Any;
     rule.targets.push(upstream.clone());
     rule.keys.set("to", upstream);
     Some(rule)
 }
 
 /// Server names of `use_backend b if { req_ssl_sni -i name }`, also by a named ACL.
-fn sni(line: &Line, section: &Section) -> Option<Vec<String>> {
+fn sni(line: &ConfigLine, section: &ConfigSection) -> Option<Vec<String>> {
     let words = line.rest(2);
     if words.first().map(String::as_str) != Some("if") {
         return None;
@@ -267,7 +278,7 @@ fn sni(line: &Line, section: &Section) -> Option<Vec<String>> {
     Some(names)
 }
 
-fn http(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut Cx) {
+fn http(section: &ConfigSection, out: &mut PlannedListener, remarks: &mut Remarks, cx: &mut HaproxyImport) {
     out.keys.set("protocol", "http");
     let forwarded = section.option("forwardfor").is_some();
     let secure = out.secure;
@@ -281,7 +292,7 @@ fn http(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut C
     if let Some(time) = section.timeout("http-keep-alive").or_else(|| section.timeout("client")) {
         http.set("idle_timeout", time);
     }
-    let merges = |line: &&Line| {
+    let merges = |line: &&ConfigLine| {
         line.word(0) == "http-request"
             && line.word(1) == "normalize-uri"
             && line.word(2) == "path-merge-slashes"
@@ -309,11 +320,11 @@ fn http(section: &Section, out: &mut Listener, remarks: &mut Remarks, cx: &mut C
         rules.iter_mut().for_each(|hosted| forwarded_by_backend(&mut hosted.rule, cx));
     }
     as_compared(&rules, out, cx);
-    out.chains.push(Chain { sites: hosted::sites(&rules), ..Chain::default() });
+    out.chains.push(FilterChain { sites: hosted::sites(&rules), ..FilterChain::default() });
 }
 
 /// `option forwardfor` of a backend: the header with the client's address is added for this backend only.
-fn forwarded_by_backend(rule: &mut Rule, cx: &Cx) {
+fn forwarded_by_backend(rule: &mut PlannedRule, cx: &HaproxyImport) {
     let writes = |name: &str| {
         let mut sections =
             cx.sections.iter().filter(|other| matches!(other.kind.as_str(), "backend" | "listen"));
@@ -328,7 +339,7 @@ fn forwarded_by_backend(rule: &mut Rule, cx: &Cx) {
 
 /// HAProxy compares hosts and query parameters as texts: another spelling of a host is another host, `;` separates
 /// parameters as `&` does, and escapes are not decoded.
-fn as_compared(rules: &[Hosted], out: &mut Listener, cx: &Cx) {
+fn as_compared(rules: &[Hosted], out: &mut PlannedListener, cx: &HaproxyImport) {
     let mut http = out.keys.child("http");
     if rules.iter().any(|hosted| !hosted.rule.when.query.is_empty()) {
         let mut query = http.child("query");
@@ -340,14 +351,15 @@ fn as_compared(rules: &[Hosted], out: &mut Listener, cx: &Cx) {
         return;
     }
     let mut host = http.child("host");
-    let asks = |line: &Line| line.words.iter().any(|word| word.to_ascii_lowercase().contains("(host)"));
-    let folds = |line: &Line| line.has("-i") || line.words.iter().any(|word| word.contains(",lower"));
+    let asks = |line: &ConfigLine| line.words.iter().any(|word| word.to_ascii_lowercase().contains("(host)"));
+    let folds = |line: &ConfigLine| line.has("-i") || line.words.iter().any(|word| word.contains(",lower"));
     let lines = cx.sections.iter().flat_map(|section| &section.lines);
     if lines.clone().any(|line| asks(line) && !folds(line)) {
         host.set("capitals", "reject");
     }
     host.set("trailing", "reject");
-    let written = |line: &Line| line.words.iter().any(|word| word.ends_with(":80") || word.ends_with(":443"));
+    let written =
+        |line: &ConfigLine| line.words.iter().any(|word| word.ends_with(":80") || word.ends_with(":443"));
     let any_port =
         lines.clone().any(|line| asks(line) && line.words.iter().any(|word| word.contains("field(1,:)")));
     if !any_port && !lines.clone().any(|line| asks(line) && written(line)) {

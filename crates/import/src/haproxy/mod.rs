@@ -14,18 +14,18 @@ mod steps;
 mod tokens;
 
 use crate::File;
-use crate::plan::{Names, Plan};
+use crate::plan::{Plan, UniqueNames};
 use crate::remark::Remarks;
 use crate::tree::Unreadable;
 
 pub(crate) use tokens::words;
-use tokens::{Line, Section};
+use tokens::{ConfigLine, ConfigSection};
 
 /// State that the parts of an import share.
-pub(crate) struct Cx {
+pub(crate) struct HaproxyImport {
     pub(crate) plan: Plan,
-    pub(crate) sections: Vec<Section>,
-    pub(crate) names: Names,
+    pub(crate) sections: Vec<ConfigSection>,
+    pub(crate) names: UniqueNames,
     /// Backends that were used, and for what.
     pub(crate) used: Vec<(String, bool, String)>,
 }
@@ -38,13 +38,14 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     if sections.is_empty() {
         let file = files.first().map(|file| file.path.display().to_string()).unwrap_or_default();
         return Err(Unreadable {
-            at: crate::tree::At { file: file.into(), line: 0 },
+            at: crate::tree::FileLine { file: file.into(), line: 0 },
             what: "there is no section such as `frontend` or `listen` in it".to_owned(),
         });
     }
     let mut sections = with_defaults(sections);
     globals::apply(&mut sections);
-    let mut cx = Cx { plan: Plan::default(), sections, names: Names::default(), used: Vec::new() };
+    let mut cx =
+        HaproxyImport { plan: Plan::default(), sections, names: UniqueNames::default(), used: Vec::new() };
     for section in cx.sections.clone() {
         match section.kind.as_str() {
             "frontend" | "listen" => listener::listener(&section, &mut cx),
@@ -65,8 +66,8 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
 }
 
 /// Puts the lines of the `defaults` in front of a section before the section's own lines.
-fn with_defaults(sections: Vec<Section>) -> Vec<Section> {
-    let mut defaults: Vec<Section> = Vec::new();
+fn with_defaults(sections: Vec<ConfigSection>) -> Vec<ConfigSection> {
+    let mut defaults: Vec<ConfigSection> = Vec::new();
     let mut out = Vec::new();
     for mut section in sections {
         if section.kind == "defaults" {
@@ -95,7 +96,7 @@ fn with_defaults(sections: Vec<Section>) -> Vec<Section> {
     out
 }
 
-fn global(section: &Section, remarks: &mut Remarks) {
+fn global(section: &ConfigSection, remarks: &mut Remarks) {
     for line in &section.lines {
         match line.word(0) {
             "lua-load" | "lua-load-per-thread" => {
@@ -118,9 +119,9 @@ fn global(section: &Section, remarks: &mut Remarks) {
     }
 }
 
-impl Section {
+impl ConfigSection {
     /// The last line with this word: later lines override those of `defaults`.
-    pub(crate) fn last(&self, word: &str) -> Option<&Line> {
+    pub(crate) fn last(&self, word: &str) -> Option<&ConfigLine> {
         self.lines.iter().rev().find(|line| line.word(0) == word)
     }
 
@@ -131,13 +132,13 @@ impl Section {
     }
 
     /// The first line that the import doesn't know. It may decide who passes.
-    pub(crate) fn unknown(&self) -> Option<&Line> {
+    pub(crate) fn unknown(&self) -> Option<&ConfigLine> {
         self.lines.iter().find(|line| !keywords::KNOWN.contains(&line.word(0)))
     }
 
     /// The line that switches an option on, unless a later `no option` switches it off.
-    pub(crate) fn option(&self, name: &str) -> Option<&Line> {
-        let about = |line: &&Line| {
+    pub(crate) fn option(&self, name: &str) -> Option<&ConfigLine> {
+        let about = |line: &&ConfigLine| {
             let from = usize::from(line.word(0) == "no");
             line.word(from) == "option" && line.word(from + 1) == name
         };

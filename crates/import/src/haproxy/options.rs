@@ -2,13 +2,13 @@
 
 use crate::remark::{Remarks, Weight};
 
-use super::tokens::Section;
+use super::tokens::ConfigSection;
 
 use Weight::{Point, Soft};
 
 /// The side that an option applies to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum ProxySide {
     Front,
     Back,
 }
@@ -66,101 +66,106 @@ const READ: &[&str] = &[
     "use-small-buffers",
 ];
 
-const REMARKS: &[(&str, Side, Weight, &str)] = &[
+const REMARKS: &[(&str, ProxySide, Weight, &str)] = &[
     (
         "accept-invalid-http-request",
-        Side::Front,
+        ProxySide::Front,
         Point,
         "requests that break HTTP's rules are refused here, whatever this option says.",
     ),
     (
         "accept-unsafe-violations-in-http-request",
-        Side::Front,
+        ProxySide::Front,
         Point,
         "requests that break HTTP's rules are refused here, whatever this option says.",
     ),
     (
         "allbackups",
-        Side::Back,
+        ProxySide::Back,
         Soft,
         "all servers with `backup` are used together here, with this option or without.",
     ),
     (
         "disable-h2-upgrade",
-        Side::Front,
+        ProxySide::Front,
         Soft,
         "HTTP/2 with prior knowledge is taken: `protocol: http1` refuses it.",
     ),
     (
         "forwarded",
-        Side::Back,
+        ProxySide::Back,
         Point,
         "no `Forwarded` header is written; `X-Forwarded-For` is, with `option forwardfor`.",
     ),
-    ("h1-case-adjust-bogus-client", Side::Front, Soft, "the names of headers go on as they came."),
-    ("h1-case-adjust-bogus-server", Side::Back, Soft, "the names of headers go on as they came."),
-    ("http-drop-request-trailers", Side::Back, Point, "trailers of requests go on."),
-    ("http-drop-response-trailers", Side::Front, Point, "trailers of answers go on."),
+    ("h1-case-adjust-bogus-client", ProxySide::Front, Soft, "the names of headers go on as they came."),
+    ("h1-case-adjust-bogus-server", ProxySide::Back, Soft, "the names of headers go on as they came."),
+    ("http-drop-request-trailers", ProxySide::Back, Point, "trailers of requests go on."),
+    ("http-drop-response-trailers", ProxySide::Front, Point, "trailers of answers go on."),
     (
         "http-use-proxy-header",
-        Side::Front,
+        ProxySide::Front,
         Soft,
         "`Proxy-Connection` is a header of the hop, and is removed.",
     ),
     (
         "http_proxy",
-        Side::Front,
+        ProxySide::Front,
         Point,
         "a request for a whole address was sent there: `address: authority` does that.",
     ),
-    ("originalto", Side::Back, Point, "`X-Original-To` is not written; a rule of `headers` can set it."),
-    ("spop-check", Side::Back, Soft, "a TCP connection is enough for a health check."),
+    ("originalto", ProxySide::Back, Point, "`X-Original-To` is not written; a rule of `headers` can set it."),
+    ("spop-check", ProxySide::Back, Soft, "a TCP connection is enough for a health check."),
     (
         "transparent",
-        Side::Back,
+        ProxySide::Back,
         Point,
         "the destination that the client called is no address here: see `transparent` of a listener.",
     ),
 ];
 
 /// Other lines than options that are lost, by their first words.
-const LINES: &[(&[&str], Side, Weight, &str)] = &[
-    (&["email-alert"], Side::Back, Soft, "attache's metrics and log tell of failing endpoints."),
-    (&["external-check"], Side::Back, Soft, "no program is run for a health check."),
+const LINES: &[(&[&str], ProxySide, Weight, &str)] = &[
+    (&["email-alert"], ProxySide::Back, Soft, "attache's metrics and log tell of failing endpoints."),
+    (&["external-check"], ProxySide::Back, Soft, "no program is run for a health check."),
     (
         &["filter"],
-        Side::Front,
+        ProxySide::Front,
         Soft,
         "filters are absent; where a rule reads what one set, that rule says so.",
     ),
     (
         &["filter"],
-        Side::Back,
+        ProxySide::Back,
         Soft,
         "filters are absent; where a rule reads what one set, that rule says so.",
     ),
-    (&["force-persist"], Side::Back, Soft, "sessions don't go to an endpoint that is down."),
-    (&["hash-balance-factor"], Side::Back, Soft, "hashing doesn't look at the load."),
-    (&["hash-type"], Side::Back, Soft, "hashing is `maglev`, which keeps most keys where they are."),
-    (&["http-check", "comment"], Side::Back, Soft, "checks have no comments."),
-    (&["http-check", "connect"], Side::Back, Soft, "a health check is one `GET` to the endpoint."),
-    (&["http-check", "disable-on-404"], Side::Back, Soft, "404 is an answer of an unhealthy endpoint."),
-    (&["http-check", "send-state"], Side::Back, Soft, "the state isn't told to endpoints."),
-    (&["http-check", "set-var"], Side::Back, Soft, "checks have no variables."),
-    (&["http-check", "set-var-fmt"], Side::Back, Soft, "checks have no variables."),
-    (&["http-check", "unset-var"], Side::Back, Soft, "checks have no variables."),
-    (&["http-reuse", "never"], Side::Back, Soft, "connections are used again by other clients' requests."),
-    (&["ignore-persist"], Side::Back, Soft, "sessions of all requests are kept."),
-    (&["persist"], Side::Back, Soft, "sessions are kept by `session_cookie`."),
+    (&["force-persist"], ProxySide::Back, Soft, "sessions don't go to an endpoint that is down."),
+    (&["hash-balance-factor"], ProxySide::Back, Soft, "hashing doesn't look at the load."),
+    (&["hash-type"], ProxySide::Back, Soft, "hashing is `maglev`, which keeps most keys where they are."),
+    (&["http-check", "comment"], ProxySide::Back, Soft, "checks have no comments."),
+    (&["http-check", "connect"], ProxySide::Back, Soft, "a health check is one `GET` to the endpoint."),
+    (&["http-check", "disable-on-404"], ProxySide::Back, Soft, "404 is an answer of an unhealthy endpoint."),
+    (&["http-check", "send-state"], ProxySide::Back, Soft, "the state isn't told to endpoints."),
+    (&["http-check", "set-var"], ProxySide::Back, Soft, "checks have no variables."),
+    (&["http-check", "set-var-fmt"], ProxySide::Back, Soft, "checks have no variables."),
+    (&["http-check", "unset-var"], ProxySide::Back, Soft, "checks have no variables."),
+    (
+        &["http-reuse", "never"],
+        ProxySide::Back,
+        Soft,
+        "connections are used again by other clients' requests.",
+    ),
+    (&["ignore-persist"], ProxySide::Back, Soft, "sessions of all requests are kept."),
+    (&["persist"], ProxySide::Back, Soft, "sessions are kept by `session_cookie`."),
     (
         &["rate-limit"],
-        Side::Front,
+        ProxySide::Front,
         Point,
         "connections are not limited by rate: `max_connections` limits how many are open, `rate_limit` requests.",
     ),
     (
         &["unique-id-header"],
-        Side::Front,
+        ProxySide::Front,
         Point,
         "requests get `X-Request-Id`, and no header of another name.",
     ),
@@ -188,7 +193,7 @@ const TIMEOUTS: &[(&str, Option<&str>)] = &[
 /// Words after the cookie's name that are read, or that are attributes of attache's own cookie.
 const COOKIE: &[&str] = &["insert", "rewrite", "prefix", "indirect", "nocache", "httponly", "secure"];
 
-fn lines(section: &Section, side: Side, remarks: &mut Remarks) {
+fn lines(section: &ConfigSection, side: ProxySide, remarks: &mut Remarks) {
     for line in &section.lines {
         let begins = |words: &[&str]| words.iter().enumerate().all(|(index, word)| line.word(index) == *word);
         if let Some((words, _, weight, why)) =
@@ -197,13 +202,14 @@ fn lines(section: &Section, side: Side, remarks: &mut Remarks) {
             remarks.say(*weight, &line.at, format!("`{}`: {why}", words.join(" ")));
         }
         match line.word(0) {
-            "timeout" if side == Side::Front => match TIMEOUTS.iter().find(|(name, _)| *name == line.word(1))
-            {
-                Some((_, None)) => {}
-                Some((name, Some(why))) => remarks.soft(&line.at, format!("`timeout {name}`: {why}")),
-                None => remarks.unknown(&line.at, format_args!("`timeout {}`", line.word(1))),
-            },
-            "cookie" if side == Side::Back && line.has("insert") => {
+            "timeout" if side == ProxySide::Front => {
+                match TIMEOUTS.iter().find(|(name, _)| *name == line.word(1)) {
+                    Some((_, None)) => {}
+                    Some((name, Some(why))) => remarks.soft(&line.at, format!("`timeout {name}`: {why}")),
+                    None => remarks.unknown(&line.at, format_args!("`timeout {}`", line.word(1))),
+                }
+            }
+            "cookie" if side == ProxySide::Back && line.has("insert") => {
                 if let Some(word) = line.rest(2).iter().find(|word| !COOKIE.contains(&word.as_str())) {
                     remarks.soft(
                         &line.at,
@@ -211,7 +217,7 @@ fn lines(section: &Section, side: Side, remarks: &mut Remarks) {
                     );
                 }
             }
-            "balance" if side == Side::Back && line.words.len() > 2 => {
+            "balance" if side == ProxySide::Back && line.words.len() > 2 => {
                 let read = line.word(1) == "hdr" && line.words.len() == 3;
                 if !read {
                     remarks.soft(&line.at, format!("`{}` of `balance` is left out.", line.rest(2).join(" ")));
@@ -223,7 +229,7 @@ fn lines(section: &Section, side: Side, remarks: &mut Remarks) {
 }
 
 /// Reports the options and other lines of a section that are lost.
-pub(super) fn told(section: &Section, side: Side, remarks: &mut Remarks) {
+pub(super) fn told(section: &ConfigSection, side: ProxySide, remarks: &mut Remarks) {
     for line in section.lines.iter().filter(|line| line.word(0) == "option") {
         let name = line.word(1);
         if READ.contains(&name) || section.option(name).is_none() {

@@ -1,24 +1,29 @@
 //! Combines the HTTP rules of a frontend and of its backends into one list, of which the first match wins.
 
 use crate::hosted::Hosted;
-use crate::path::Path;
-use crate::plan::{Rule, When};
+use crate::path::PlannedPath;
+use crate::plan::{PlannedRule, RuleConditions};
 use crate::remark::Remarks;
-use crate::tree::At;
-use crate::value::{Map, Value};
+use crate::tree::FileLine;
+use crate::value::{ConfigValue, Map};
 
 use super::{
-    Cx,
+    HaproxyImport,
     acl::{Acls, Term},
     backend,
-    steps::{Act, Change, Step, everything, steps},
-    tokens::Section,
+    steps::{RequestChange, RuleAction, RuleStep, everything, steps},
+    tokens::ConfigSection,
 };
 
 /// The largest number of rules of one frontend.
 const MAX_RULES: usize = 2000;
 
-pub(crate) fn frontend(section: &Section, secure: bool, remarks: &mut Remarks, cx: &mut Cx) -> Vec<Hosted> {
+pub(crate) fn frontend(
+    section: &ConfigSection,
+    secure: bool,
+    remarks: &mut Remarks,
+    cx: &mut HaproxyImport,
+) -> Vec<Hosted> {
     let acls = Acls {
         lines: section.lines.iter().filter(|line| line.word(0) == "acl").collect(),
         port: if secure { "443" } else { "80" },
@@ -27,12 +32,12 @@ pub(crate) fn frontend(section: &Section, secure: bool, remarks: &mut Remarks, c
     let mut steps = steps(section, &acls, remarks);
     for line in section.lines.iter().filter(|line| line.word(0) == "use_backend") {
         let condition = line.rest(2);
-        let mut act = Act::Backend(line.word(1).to_owned());
+        let mut act = RuleAction::Backend(line.word(1).to_owned());
         if line.word(1).contains('%') {
-            act = Act::Closed("the backend was chosen by a variable. Name each in a route".to_owned());
+            act = RuleAction::Closed("the backend was chosen by a variable. Name each in a route".to_owned());
         }
         let terms = if condition.is_empty() { Some(vec![everything()]) } else { acls.condition(condition) };
-        steps.push(Step { at: line.at.clone(), terms, act });
+        steps.push(RuleStep { at: line.at.clone(), terms, act });
     }
     let default = if section.kind == "listen"
         && (section.last("server").is_some() || section.last("server-template").is_some())
@@ -42,16 +47,19 @@ pub(crate) fn frontend(section: &Section, secure: bool, remarks: &mut Remarks, c
         section.last("default_backend").map(|line| (line.word(1).to_owned(), line.at.clone()))
     };
     if let Some((name, at)) = default {
-        steps.push(Step { at, terms: Some(vec![everything()]), act: Act::Backend(name) });
+        steps.push(RuleStep { at, terms: Some(vec![everything()]), act: RuleAction::Backend(name) });
     }
     let own = if section.kind == "listen" { Some(section.name.clone()) } else { None };
     let mut out = Vec::new();
     lower(&steps, &everything(), &[], own.as_deref(), secure, &mut out, cx);
     if let Some(line) = section.last("monitor-uri") {
-        let mut rule = Rule {
-            when: When { path: Path::Exact(line.word(1).to_owned()), ..When::default() },
+        let mut rule = PlannedRule {
+            when: RuleConditions {
+                path: PlannedPath::Exact(line.word(1).to_owned()),
+                ..RuleConditions::default()
+            },
             at: line.at.clone(),
-            ..Rule::default()
+            ..PlannedRule::default()
         };
         rule.answer(200);
         if let Some(fails) = section.lines.iter().find(|line| line.word(0) == "monitor") {
@@ -65,31 +73,31 @@ pub(crate) fn frontend(section: &Section, secure: bool, remarks: &mut Remarks, c
 
 /// Adds the rules for the requests that meet `within`. `changes` are the changes of earlier rules.
 fn lower(
-    steps: &[Step],
+    steps: &[RuleStep],
     within: &Term,
-    changes: &[Change],
+    changes: &[RequestChange],
     backend: Option<&str>,
     secure: bool,
     out: &mut Vec<Hosted>,
-    cx: &mut Cx,
+    cx: &mut HaproxyImport,
 ) {
     if out.len() > MAX_RULES {
         return;
     }
     let Some((step, rest)) = steps.split_first() else {
         // No rule matches and there is no default backend.
-        let mut rule = Rule::default();
+        let mut rule = PlannedRule::default();
         rule.answer(503);
         emit(within, rule, out);
         return;
     };
     let Some(terms) = &step.terms else {
         let why = match &step.act {
-            Act::Closed(why) => why.clone(),
-            Act::Change(_) => "a change of requests has a condition that routes here can't have".to_owned(),
+            RuleAction::Closed(why) => why.clone(),
+            RuleAction::Change(_) => "a change of requests has a condition that routes here can't have".to_owned(),
             _ => "a rule has a condition that routes here can't have: they have host, path, method, headers and query".to_owned(),
         };
-        let mut rule = Rule { at: step.at.clone(), ..Rule::default() };
+        let mut rule = PlannedRule { at: step.at.clone(), ..PlannedRule::default() };
         rule.refuse(
             &step.at,
             format!("everything from here on is refused: {why}. Then replace the refusal."),
@@ -98,7 +106,7 @@ fn lower(
         return;
     };
     if terms.iter().any(|term| reads_change(term, changes)) {
-        let mut rule = Rule { at: step.at.clone(), ..Rule::default() };
+        let mut rule = PlannedRule { at: step.at.clone(), ..PlannedRule::default() };
         rule.refuse(
             &step.at,
             "everything from here on is refused: a rule reads what an earlier rule changed; routes read what the client sent.",
@@ -119,7 +127,7 @@ fn lower(
                             lower(rest, &inner, changes, backend, secure, out, cx);
                         }
                         _ => {
-                            let mut rule = Rule::default();
+                            let mut rule = PlannedRule::default();
                             rule.refuse(&step.at, "the conditions of this rule and those before it can't be said as one: what they take is refused.");
                             emit(&both, rule, out);
                         }
@@ -128,7 +136,7 @@ fn lower(
                 act(step, rest, &both, changes, backend, secure, out, cx);
             }
             None => {
-                let mut rule = Rule::default();
+                let mut rule = PlannedRule::default();
                 rule.refuse(&step.at, "the conditions of this rule and those before it can't be said as one: everything from here on is refused.");
                 emit(within, rule, out);
                 return;
@@ -141,34 +149,34 @@ fn lower(
 }
 
 /// Whether a condition reads what an earlier rule changed. In attache it would read what the client sent.
-fn reads_change(term: &Term, changes: &[Change]) -> bool {
-    let own = |change: &Change| match change {
-        Change::Header { way, name, .. } => {
+fn reads_change(term: &Term, changes: &[RequestChange]) -> bool {
+    let own = |change: &RequestChange| match change {
+        RequestChange::Header { way, name, .. } => {
             *way == "request" && term.when.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
         }
-        Change::Path(_) => term.when.path != everything().when.path || !term.when.query.is_empty(),
-        Change::Host(_) => !term.hosts.is_empty(),
+        RequestChange::Path(_) => term.when.path != everything().when.path || !term.when.query.is_empty(),
+        RequestChange::Host(_) => !term.hosts.is_empty(),
     };
     changes.iter().any(own) || term.not.iter().any(|not| reads_change(not, changes))
 }
 
 #[allow(clippy::too_many_arguments)]
 fn act(
-    step: &Step,
-    rest: &[Step],
+    step: &RuleStep,
+    rest: &[RuleStep],
     within: &Term,
-    changes: &[Change],
+    changes: &[RequestChange],
     own: Option<&str>,
     secure: bool,
     out: &mut Vec<Hosted>,
-    cx: &mut Cx,
+    cx: &mut HaproxyImport,
 ) {
     match &step.act {
-        Act::End(rule) => {
+        RuleAction::End(rule) => {
             let mut rule = (**rule).clone();
             let mut within = within.clone();
-            if let Some(Value::Map(redirect)) = rule.keys.get("redirect").cloned()
-                && let Some(Value::Text(path)) = redirect.get("path")
+            if let Some(ConfigValue::Map(redirect)) = rule.keys.get("redirect").cloned()
+                && let Some(ConfigValue::Text(path)) = redirect.get("path")
                 && let Some(prefix) = path.strip_suffix('\u{0}')
             {
                 let mut redirect = redirect.clone();
@@ -178,24 +186,24 @@ fn act(
             }
             emit(&within, rule, out);
         }
-        Act::Change(change) => {
+        RuleAction::Change(change) => {
             let mut changes = changes.to_vec();
             changes.push(change.clone());
             lower(rest, within, &changes, own, secure, out, cx);
         }
-        Act::Closed(why) => {
-            let mut rule = Rule { at: step.at.clone(), ..Rule::default() };
+        RuleAction::Closed(why) => {
+            let mut rule = PlannedRule { at: step.at.clone(), ..PlannedRule::default() };
             rule.refuse(&step.at, format!("what comes here is refused: {why}. Then replace the refusal."));
             emit(within, rule, out);
         }
-        Act::Backend(name) => {
+        RuleAction::Backend(name) => {
             let Some(section) = cx
                 .sections
                 .iter()
                 .find(|other| other.name == *name && matches!(other.kind.as_str(), "backend" | "listen"))
                 .cloned()
             else {
-                let mut rule = Rule { at: step.at.clone(), ..Rule::default() };
+                let mut rule = PlannedRule { at: step.at.clone(), ..PlannedRule::default() };
                 rule.refuse(&step.at, format!("there is no backend `{name}` here."));
                 emit(within, rule, out);
                 return;
@@ -216,10 +224,10 @@ fn act(
             if inner.is_empty() {
                 emit_backend(name, &section, &step.at, within, changes, out, cx);
             } else {
-                inner.push(Step {
+                inner.push(RuleStep {
                     at: step.at.clone(),
                     terms: Some(vec![everything()]),
-                    act: Act::Backend(name.clone()),
+                    act: RuleAction::Backend(name.clone()),
                 });
                 lower(&inner, within, changes, Some(name), secure, out, cx);
             }
@@ -230,7 +238,7 @@ fn act(
     }
 }
 
-fn emit(within: &Term, mut rule: Rule, out: &mut Vec<Hosted>) {
+fn emit(within: &Term, mut rule: PlannedRule, out: &mut Vec<Hosted>) {
     rule.when = within.when.clone();
     if within.not.is_empty() {
         out.push(Hosted { hosts: within.hosts.clone(), rule });
@@ -238,15 +246,15 @@ fn emit(within: &Term, mut rule: Rule, out: &mut Vec<Hosted>) {
 }
 
 /// The whole path as `rest` behind its slash.
-fn whole(when: &mut When) -> bool {
+fn whole(when: &mut RuleConditions) -> bool {
     when.path = match &when.path {
-        Path::All | Path::Any => Path::Regex("/(?<rest>.*)".to_owned()),
-        Path::Exact(path) | Path::Text(path) if path.starts_with('/') => {
-            let end = if matches!(when.path, Path::Text(_)) { ".*" } else { "" };
-            Path::Regex(format!("/(?<rest>{}{end})", regex::escape(&path[1..])))
+        PlannedPath::All | PlannedPath::Any => PlannedPath::Regex("/(?<rest>.*)".to_owned()),
+        PlannedPath::Exact(path) | PlannedPath::Text(path) if path.starts_with('/') => {
+            let end = if matches!(when.path, PlannedPath::Text(_)) { ".*" } else { "" };
+            PlannedPath::Regex(format!("/(?<rest>{}{end})", regex::escape(&path[1..])))
         }
-        Path::Regex(regex) if regex.starts_with('/') && !regex.contains('|') => {
-            Path::Regex(format!("/(?<rest>{})", &regex[1..]))
+        PlannedPath::Regex(regex) if regex.starts_with('/') && !regex.contains('|') => {
+            PlannedPath::Regex(format!("/(?<rest>{})", &regex[1..]))
         }
         _ => return false,
     };
@@ -255,14 +263,14 @@ fn whole(when: &mut When) -> bool {
 
 fn emit_backend(
     name: &str,
-    section: &Section,
-    at: &At,
+    section: &ConfigSection,
+    at: &FileLine,
     within: &Term,
-    changes: &[Change],
+    changes: &[RequestChange],
     out: &mut Vec<Hosted>,
-    cx: &mut Cx,
+    cx: &mut HaproxyImport,
 ) {
-    let mut rule = Rule { at: at.clone(), ..Rule::default() };
+    let mut rule = PlannedRule { at: at.clone(), ..PlannedRule::default() };
     let mut within = within.clone();
     match backend_of(name, section, &mut rule, cx) {
         Ok(upstream) => {
@@ -279,7 +287,12 @@ fn emit_backend(
 }
 
 /// The upstream of a backend. `Err`: why its requests must be refused.
-fn backend_of(name: &str, section: &Section, rule: &mut Rule, cx: &mut Cx) -> Result<String, String> {
+fn backend_of(
+    name: &str,
+    section: &ConfigSection,
+    rule: &mut PlannedRule,
+    cx: &mut HaproxyImport,
+) -> Result<String, String> {
     if let Some(line) = section.unknown() {
         return Err(format!(
             "`{}` of the backend `{name}` isn't known to this import, and may have decided who passes. Find out what it did; then replace the refusal.",
@@ -301,16 +314,16 @@ fn backend_of(name: &str, section: &Section, rule: &mut Rule, cx: &mut Cx) -> Re
 
 /// Applies the changes of earlier rules to a rule. `Err`: why its requests must be refused.
 fn apply(
-    changes: &[Change],
-    rule: &mut Rule,
+    changes: &[RequestChange],
+    rule: &mut PlannedRule,
     within: &mut Term,
-    at: &At,
+    at: &FileLine,
     out: &mut Vec<Hosted>,
 ) -> Result<(), &'static str> {
     let mut headers = Map::default();
     for change in changes {
         match change {
-            Change::Header { way, how, name, value } => {
+            RequestChange::Header { way, how, name, value } => {
                 // If the header is removed, there is no upgrade.
                 if name == "upgrade" && *way == "request" {
                     if *how != "remove" {
@@ -324,16 +337,16 @@ fn apply(
                     edit(&mut headers.child(way), how, name, value);
                 }
             }
-            Change::Host(value) if !value.contains('%') => {
+            RequestChange::Host(value) if !value.contains('%') => {
                 rule.keys.child("rewrite").set("host", value.to_ascii_lowercase());
             }
-            Change::Host(_) => rule.remarks.point(at, "the host was made of a variable; it is kept."),
-            Change::Path(path) if !rewrite(path, rule, within, out) => {
+            RequestChange::Host(_) => rule.remarks.point(at, "the host was made of a variable; it is kept."),
+            RequestChange::Path(path) if !rewrite(path, rule, within, out) => {
                 return Err(
                     "the path was rewritten by an expression that isn't a part of what this route matches: write `rewrite`. Then replace the refusal.",
                 );
             }
-            Change::Path(_) => {}
+            RequestChange::Path(_) => {}
         }
     }
     if !headers.is_empty() {
@@ -349,10 +362,10 @@ fn edit(edits: &mut Map, how: &str, name: &str, value: &str) {
         return;
     }
     let mut names = match edits.get("remove") {
-        Some(Value::Text(one)) => vec![one.clone()],
-        Some(Value::List(all)) => all
+        Some(ConfigValue::Text(one)) => vec![one.clone()],
+        Some(ConfigValue::List(all)) => all
             .iter()
-            .filter_map(|item| if let Value::Text(one) = item { Some(one.clone()) } else { None })
+            .filter_map(|item| if let ConfigValue::Text(one) = item { Some(one.clone()) } else { None })
             .collect(),
         _ => Vec::new(),
     };
@@ -363,7 +376,7 @@ fn edit(edits: &mut Map, how: &str, name: &str, value: &str) {
 }
 
 /// Rewrites the path. `false` where the rule's condition doesn't fit the rewrite.
-fn rewrite(path: &str, rule: &mut Rule, within: &mut Term, out: &mut Vec<Hosted>) -> bool {
+fn rewrite(path: &str, rule: &mut PlannedRule, within: &mut Term, out: &mut Vec<Hosted>) -> bool {
     if let Some(prefix) = path.strip_suffix('\u{0}') {
         let fits = whole(&mut within.when);
         rule.keys
@@ -379,13 +392,13 @@ fn rewrite(path: &str, rule: &mut Rule, within: &mut Term, out: &mut Vec<Hosted>
 }
 
 /// `replace-path EXPRESSION TO`: a separate rule in front of this one rewrites the paths that the expression matches.
-fn replaced(pattern: &str, to: &str, rule: &Rule, within: &Term, out: &mut Vec<Hosted>) -> bool {
+fn replaced(pattern: &str, to: &str, rule: &PlannedRule, within: &Term, out: &mut Vec<Hosted>) -> bool {
     let bare = pattern.trim_start_matches('^').trim_end_matches('$');
     let literal: String =
         bare.chars().take_while(|c| c.is_ascii_alphanumeric() || "/-_".contains(*c)).collect();
     let fits = match &within.when.path {
-        Path::All | Path::Any => true,
-        Path::Text(start) => literal.starts_with(start.as_str()),
+        PlannedPath::All | PlannedPath::Any => true,
+        PlannedPath::Text(start) => literal.starts_with(start.as_str()),
         _ => false,
     };
     if !fits || bare.contains('|') || crate::path::expression(bare).is_none() || !literal.starts_with('/') {
@@ -411,7 +424,7 @@ fn replaced(pattern: &str, to: &str, rule: &Rule, within: &Term, out: &mut Vec<H
     let mut case = within.clone();
     let open = !pattern.ends_with('$') && !bare.ends_with(".*)") && !bare.ends_with(".*");
     let bare = crate::path::named(bare);
-    case.when.path = Path::Regex(if open { format!("{bare}.*") } else { bare });
+    case.when.path = PlannedPath::Regex(if open { format!("{bare}.*") } else { bare });
     emit(&case, first, out);
     true
 }

@@ -1,13 +1,13 @@
 //! The words of a `server` line, with those of the `default-server` lines before it (HAProxy's manual, section 5.2).
 
 use crate::remark::{Remarks, Weight};
-use crate::tree::At;
+use crate::tree::FileLine;
 
-use super::tokens::Section;
+use super::tokens::ConfigSection;
 
 /// A server: its name, its address, and its options, each with its value.
-pub(super) struct Server<'l> {
-    pub(super) at: &'l At,
+pub(super) struct ServerLine<'l> {
+    pub(super) at: &'l FileLine,
     pub(super) name: &'l str,
     pub(super) address: &'l str,
     /// Of an option that is given twice the last value is used, as in HAProxy. `no-ssl` removes `ssl`.
@@ -162,7 +162,7 @@ fn known(word: &str) -> Option<&'static (&'static str, bool, Fate)> {
 }
 
 /// The servers of a section, each with the options of the `default-server` lines before it.
-pub(super) fn all(section: &Section) -> Vec<Server<'_>> {
+pub(super) fn all(section: &ConfigSection) -> Vec<ServerLine<'_>> {
     let (mut words, mut strange) = (Vec::new(), Vec::new());
     let mut out = Vec::new();
     for line in &section.lines {
@@ -170,7 +170,7 @@ pub(super) fn all(section: &Section) -> Vec<Server<'_>> {
             "default-server" => add(line.rest(1), &mut words, &mut strange),
             kind @ ("server" | "server-template") => {
                 let place = if kind == "server" { 2 } else { 3 };
-                let mut server = Server {
+                let mut server = ServerLine {
                     at: &line.at,
                     name: line.word(1),
                     address: line.word(place),
@@ -211,7 +211,7 @@ fn add(from: &[String], words: &mut Vec<(String, Option<String>)>, strange: &mut
     }
 }
 
-impl Server<'_> {
+impl ServerLine<'_> {
     pub(super) fn has(&self, word: &str) -> bool {
         self.words.iter().any(|(name, _)| name == word)
     }

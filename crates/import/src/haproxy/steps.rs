@@ -1,45 +1,45 @@
 //! The rules of a section in order: their conditions and their actions.
 
-use crate::path::Path;
-use crate::plan::{Rule, When};
+use crate::path::PlannedPath;
+use crate::plan::{PlannedRule, RuleConditions};
 use crate::remark::Remarks;
-use crate::tree::At;
+use crate::tree::FileLine;
 use crate::value::Map;
 
 use super::{
     acl::{Acls, Term},
-    tokens::{Line, Section},
+    tokens::{ConfigLine, ConfigSection},
 };
 
 /// What a rule does with the requests that meet its condition.
 #[derive(Clone)]
-pub(super) enum Act {
+pub(super) enum RuleAction {
     /// It answers them.
-    End(Box<Rule>),
+    End(Box<PlannedRule>),
     /// It sends them to a backend.
     Backend(String),
     /// It changes them; later rules see the change.
-    Change(Change),
+    Change(RequestChange),
     /// It can't be carried over, for this reason: the requests are refused.
     Closed(String),
 }
 
 #[derive(Clone)]
-pub(super) enum Change {
+pub(super) enum RequestChange {
     Header { way: &'static str, how: &'static str, name: String, value: String },
     Path(String),
     Host(String),
 }
 
 #[derive(Clone)]
-pub(super) struct Step {
-    pub(super) at: At,
+pub(super) struct RuleStep {
+    pub(super) at: FileLine,
     pub(super) terms: Option<Vec<Term>>,
-    pub(super) act: Act,
+    pub(super) act: RuleAction,
 }
 
 /// Steps of `http-request`, `http-response` and `redirect` of a section.
-pub(super) fn steps(section: &Section, acls: &Acls<'_>, remarks: &mut Remarks) -> Vec<Step> {
+pub(super) fn steps(section: &ConfigSection, acls: &Acls<'_>, remarks: &mut Remarks) -> Vec<RuleStep> {
     let mut first = Vec::new();
     let mut redirects = Vec::new();
     for line in &section.lines {
@@ -65,10 +65,10 @@ pub(super) fn steps(section: &Section, acls: &Acls<'_>, remarks: &mut Remarks) -
                 if quiet {
                     remarks.soft(&line.at, "counters and variables of connections are absent.");
                 } else {
-                    first.push(Step {
+                    first.push(RuleStep {
                         at: line.at.clone(),
                         terms: None,
-                        act: Act::Closed(format!(
+                        act: RuleAction::Closed(format!(
                             "`{}` could refuse requests here. Write it as a route",
                             line.word(0)
                         )),
@@ -83,7 +83,7 @@ pub(super) fn steps(section: &Section, acls: &Acls<'_>, remarks: &mut Remarks) -
 }
 
 /// Splits a line at its condition.
-fn condition(line: &Line, from: usize) -> (Vec<String>, Vec<String>) {
+fn condition(line: &ConfigLine, from: usize) -> (Vec<String>, Vec<String>) {
     let rest = line.rest(from);
     match rest.iter().position(|word| word == "if" || word == "unless") {
         Some(index) => (rest[..index].to_vec(), rest[index..].to_vec()),
@@ -92,33 +92,39 @@ fn condition(line: &Line, from: usize) -> (Vec<String>, Vec<String>) {
 }
 
 /// `reqadd` and `rspadd` of earlier versions: a whole line of a header.
-fn added(line: &Line, acls: &Acls<'_>) -> Option<Step> {
+fn added(line: &ConfigLine, acls: &Acls<'_>) -> Option<RuleStep> {
     let way = if line.word(0) == "reqadd" { "request" } else { "response" };
     step(line, 2, acls, |line| match line.word(1).split_once(':') {
         Some((name, value)) if !value.contains('%') => {
             header(way, "add", name.trim(), value.trim().to_owned())
         }
-        _ => Act::Closed("this header has a variable. Write it as `headers`".to_owned()),
+        _ => RuleAction::Closed("this header has a variable. Write it as `headers`".to_owned()),
     })
 }
 
-fn step(line: &Line, from: usize, acls: &Acls<'_>, act: impl Fn(&Line) -> Act) -> Option<Step> {
+fn step(
+    line: &ConfigLine,
+    from: usize,
+    acls: &Acls<'_>,
+    act: impl Fn(&ConfigLine) -> RuleAction,
+) -> Option<RuleStep> {
     if line.varies() {
-        let act = Act::Closed("this rule has a variable of the environment. Write its value".to_owned());
-        return Some(Step { at: line.at.clone(), terms: Some(vec![everything()]), act });
+        let act =
+            RuleAction::Closed("this rule has a variable of the environment. Write its value".to_owned());
+        return Some(RuleStep { at: line.at.clone(), terms: Some(vec![everything()]), act });
     }
     let (_, words) = condition(line, from);
     let terms = if words.is_empty() { Some(vec![everything()]) } else { acls.condition(&words) };
-    Some(Step { at: line.at.clone(), terms, act: act(line) })
+    Some(RuleStep { at: line.at.clone(), terms, act: act(line) })
 }
 
-fn request(line: &Line, acls: &Acls<'_>, remarks: &mut Remarks) -> Option<Step> {
+fn request(line: &ConfigLine, acls: &Acls<'_>, remarks: &mut Remarks) -> Option<RuleStep> {
     let action = line.word(1).split('(').next().unwrap_or_default().to_owned();
     match action.as_str() {
-        "deny" | "reject" | "silent-drop" | "tarpit" | "return" => step(line, 2, acls, |line| Act::End(Box::new(answer(line, &action)))),
+        "deny" | "reject" | "silent-drop" | "tarpit" | "return" => step(line, 2, acls, |line| RuleAction::End(Box::new(answer(line, &action)))),
         "redirect" => step(line, 2, acls, |line| redirect(line, 2)),
         "set-header" | "add-header" => step(line, 4, acls, |line| match template(line.word(3)) {
-            Some(value) if line.word(2).eq_ignore_ascii_case("host") => Act::Change(Change::Host(value)),
+            Some(value) if line.word(2).eq_ignore_ascii_case("host") => RuleAction::Change(RequestChange::Host(value)),
             Some(value) => header("request", if action == "set-header" { "set" } else { "add" }, line.word(2), value),
             None => header("request", "remove", line.word(2), String::new()),
         })
@@ -132,11 +138,11 @@ fn request(line: &Line, acls: &Acls<'_>, remarks: &mut Remarks) -> Option<Step> 
         }),
         "del-header" => step(line, 3, acls, |line| removed("request", line)),
         "set-path" => step(line, 3, acls, |line| match line.word(2).strip_suffix("%[path]") {
-            Some(prefix) if !prefix.contains('%') && prefix.starts_with('/') => Act::Change(Change::Path(format!("{prefix}\u{0}"))),
-            _ if !line.word(2).contains('%') => Act::Change(Change::Path(line.word(2).to_owned())),
-            _ => Act::Closed("the path was made of a variable. Write it as `rewrite`".to_owned()),
+            Some(prefix) if !prefix.contains('%') && prefix.starts_with('/') => RuleAction::Change(RequestChange::Path(format!("{prefix}\u{0}"))),
+            _ if !line.word(2).contains('%') => RuleAction::Change(RequestChange::Path(line.word(2).to_owned())),
+            _ => RuleAction::Closed("the path was made of a variable. Write it as `rewrite`".to_owned()),
         }),
-        "replace-path" | "replace-uri" => step(line, 4, acls, |line| Act::Change(Change::Path(format!("\u{1}{}\u{1}{}", line.word(2), line.word(3))))),
+        "replace-path" | "replace-uri" => step(line, 4, acls, |line| RuleAction::Change(RequestChange::Path(format!("\u{1}{}\u{1}{}", line.word(2), line.word(3))))),
         "set-var" | "unset-var" | "capture" | "set-log-level" | "set-nice" | "set-tos" | "set-mark" | "track-sc0" | "track-sc1" | "track-sc2" | "sc-inc-gpc0"
         | "set-priority-class" | "cache-use" | "set-src" | "disable-l7-retry" | "wait-for-body" | "early-hint" | "set-dst" => {
             remarks.soft(&line.at, format!("`http-request {action}` is absent; where a later rule reads what it set, that rule says so."));
@@ -150,13 +156,13 @@ fn request(line: &Line, acls: &Acls<'_>, remarks: &mut Remarks) -> Option<Step> 
         {
             None
         }
-        "allow" => step(line, 2, acls, |_| Act::Closed("`allow` let requests past later rules. Write it as a route".to_owned())),
-        "auth" => step(line, 2, acls, |_| Act::Closed("a user and password were asked for here. Let the application ask for them".to_owned())),
-        other => step(line, 2, acls, |_| Act::Closed(format!("`http-request {other}` could refuse or change requests here"))),
+        "allow" => step(line, 2, acls, |_| RuleAction::Closed("`allow` let requests past later rules. Write it as a route".to_owned())),
+        "auth" => step(line, 2, acls, |_| RuleAction::Closed("a user and password were asked for here. Let the application ask for them".to_owned())),
+        other => step(line, 2, acls, |_| RuleAction::Closed(format!("`http-request {other}` could refuse or change requests here"))),
     }
 }
 
-fn response(line: &Line, remarks: &mut Remarks) -> Option<Step> {
+fn response(line: &ConfigLine, remarks: &mut Remarks) -> Option<RuleStep> {
     let how = match line.word(1) {
         "set-header" => "set",
         "add-header" => "add",
@@ -172,12 +178,13 @@ fn response(line: &Line, remarks: &mut Remarks) -> Option<Step> {
             return None;
         }
         other => {
-            let act = Act::Closed(format!("`http-response {other}` could refuse or change answers here"));
-            return Some(Step { at: line.at.clone(), terms: Some(vec![everything()]), act });
+            let act =
+                RuleAction::Closed(format!("`http-response {other}` could refuse or change answers here"));
+            return Some(RuleStep { at: line.at.clone(), terms: Some(vec![everything()]), act });
         }
     };
     if how == "remove" && pattern_of_names(line) {
-        return Some(Step {
+        return Some(RuleStep {
             at: line.at.clone(),
             terms: Some(vec![everything()]),
             act: removed("response", line),
@@ -191,14 +198,14 @@ fn response(line: &Line, remarks: &mut Remarks) -> Option<Step> {
             &line.at,
             format!("`{}` is removed from every answer: conditions on answers are absent.", line.word(2)),
         );
-        return Some(Step {
+        return Some(RuleStep {
             at: line.at.clone(),
             terms: Some(vec![everything()]),
             act: header("response", how, line.word(2), String::new()),
         });
     }
     match value {
-        Some(value) if words.is_empty() => Some(Step {
+        Some(value) if words.is_empty() => Some(RuleStep {
             at: line.at.clone(),
             terms: Some(vec![everything()]),
             act: header("response", how, line.word(2), value),
@@ -217,14 +224,14 @@ fn response(line: &Line, remarks: &mut Remarks) -> Option<Step> {
 }
 
 /// Whether the rule has a pattern of header names (`-m beg`, `-m reg`), and not one name.
-fn pattern_of_names(line: &Line) -> bool {
+fn pattern_of_names(line: &ConfigLine) -> bool {
     line.after("-m").is_some_and(|how| how != "str")
 }
 
 /// attache removes headers by name only: a pattern of names is refused.
-fn removed(way: &'static str, line: &Line) -> Act {
+fn removed(way: &'static str, line: &ConfigLine) -> RuleAction {
     if pattern_of_names(line) {
-        return Act::Closed(format!(
+        return RuleAction::Closed(format!(
             "headers were removed whose names match `{}`. Name each in `headers.{way}.remove`",
             line.word(2)
         ));
@@ -232,12 +239,12 @@ fn removed(way: &'static str, line: &Line) -> Act {
     header(way, "remove", line.word(2), String::new())
 }
 
-fn header(way: &'static str, how: &'static str, name: &str, value: String) -> Act {
-    Act::Change(Change::Header { way, how, name: name.to_ascii_lowercase(), value })
+fn header(way: &'static str, how: &'static str, name: &str, value: String) -> RuleAction {
+    RuleAction::Change(RequestChange::Header { way, how, name: name.to_ascii_lowercase(), value })
 }
 
-fn answer(line: &Line, action: &str) -> Rule {
-    let mut rule = Rule { at: line.at.clone(), ..Rule::default() };
+fn answer(line: &ConfigLine, action: &str) -> PlannedRule {
+    let mut rule = PlannedRule { at: line.at.clone(), ..PlannedRule::default() };
     match action {
         "silent-drop" | "reject" => {
             rule.remarks.note(
@@ -316,7 +323,7 @@ fn answer(line: &Line, action: &str) -> Rule {
     rule
 }
 
-fn redirect(line: &Line, from: usize) -> Act {
+fn redirect(line: &ConfigLine, from: usize) -> RuleAction {
     let (words, _) = condition(line, from);
     let word = |name: &str| words.iter().position(|word| word == name).and_then(|index| words.get(index + 1));
     const ARGUMENTS: &[(&str, bool)] = &[
@@ -335,7 +342,11 @@ fn redirect(line: &Line, from: usize) -> Act {
             }
             Some(_) => {}
             // Options of the redirect that set a cookie or add a slash.
-            None => return Act::Closed(format!("`{word}` of a redirect is absent. Write it as `redirect`")),
+            None => {
+                return RuleAction::Closed(format!(
+                    "`{word}` of a redirect is absent. Write it as `redirect`"
+                ));
+            }
         }
     }
     let mut keys = Map::default();
@@ -352,7 +363,9 @@ fn redirect(line: &Line, from: usize) -> Act {
             (None, rest)
         };
         if to.contains("%[") || path.contains('?') {
-            return Act::Closed("this redirect has a variable or a query. Write it as `redirect`".to_owned());
+            return RuleAction::Closed(
+                "this redirect has a variable or a query. Write it as `redirect`".to_owned(),
+            );
         }
         keys.put("scheme", scheme);
         keys.put("host", host);
@@ -366,11 +379,11 @@ fn redirect(line: &Line, from: usize) -> Act {
             keys.set("strip_query", true);
         }
     } else {
-        return Act::Closed("this redirect has a variable. Write it as `redirect`".to_owned());
+        return RuleAction::Closed("this redirect has a variable. Write it as `redirect`".to_owned());
     }
-    let mut rule = Rule { at: line.at.clone(), ..Rule::default() };
+    let mut rule = PlannedRule { at: line.at.clone(), ..PlannedRule::default() };
     rule.keys.set("redirect", keys);
-    Act::End(Box::new(rule))
+    RuleAction::End(Box::new(rule))
 }
 
 /// A log format as a header's value.
@@ -400,5 +413,5 @@ fn variable(name: &str) -> Option<String> {
 }
 
 pub(super) fn everything() -> Term {
-    Term { when: When { path: Path::Any, ..When::default() }, ..Term::default() }
+    Term { when: RuleConditions { path: PlannedPath::Any, ..RuleConditions::default() }, ..Term::default() }
 }

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::tree::At;
+use crate::tree::FileLine;
 
 /// A line.
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
-    pub(crate) at: At,
+pub(crate) struct ConfigLine {
+    pub(crate) at: FileLine,
     pub(crate) words: Vec<String>,
 }
 
-impl Line {
+impl ConfigLine {
     pub(crate) fn word(&self, index: usize) -> &str {
         self.words.get(index).map_or("", String::as_str)
     }
@@ -39,11 +39,11 @@ impl Line {
 
 /// A section: its first line, and those in it.
 #[derive(Clone, Debug)]
-pub(crate) struct Section {
+pub(crate) struct ConfigSection {
     pub(crate) kind: String,
     pub(crate) name: String,
-    pub(crate) head: Line,
-    pub(crate) lines: Vec<Line>,
+    pub(crate) head: ConfigLine,
+    pub(crate) lines: Vec<ConfigLine>,
 }
 
 const SECTIONS: &[&str] = &[
@@ -68,9 +68,9 @@ const SECTIONS: &[&str] = &[
     "acme",
 ];
 
-pub(crate) fn sections(text: &str, file: &str) -> Vec<Section> {
+pub(crate) fn sections(text: &str, file: &str) -> Vec<ConfigSection> {
     let file: Arc<str> = file.into();
-    let mut out: Vec<Section> = Vec::new();
+    let mut out: Vec<ConfigSection> = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let words = words(line);
         let Some(first) = words.first() else { continue };
@@ -78,10 +78,13 @@ pub(crate) fn sections(text: &str, file: &str) -> Vec<Section> {
         if matches!(first.as_str(), ".notice" | ".diag" | ".warning" | ".alert") {
             continue;
         }
-        let line = Line { at: At { file: Arc::clone(&file), line: index as u32 + 1 }, words: words.clone() };
+        let line = ConfigLine {
+            at: FileLine { file: Arc::clone(&file), line: index as u32 + 1 },
+            words: words.clone(),
+        };
         if SECTIONS.contains(&first.as_str()) {
             let name = line.word(1).to_owned();
-            out.push(Section { kind: first.clone(), name, head: line, lines: Vec::new() });
+            out.push(ConfigSection { kind: first.clone(), name, head: line, lines: Vec::new() });
         } else if let Some(section) = out.last_mut() {
             section.lines.push(line);
         }

@@ -1,13 +1,13 @@
 //! DestinationRule: the settings for calls to a host (TLS, pools, ejection and balancing) in Envoy's form.
 
-use crate::tree::{At, Node};
+use crate::tree::{FileLine, Node};
 
 use super::services::{Clusters, TLS};
-use super::{Object, hosts};
+use super::{ManifestObject, hosts};
 
 impl<'m> Clusters<'m> {
     /// The DestinationRule of a host: the caller's own namespace first, then the service's, then that of the mesh.
-    pub(super) fn rule(&self, host: &str) -> Option<&'m Object> {
+    pub(super) fn rule(&self, host: &str) -> Option<&'m ManifestObject> {
         let own = &self.mesh.workload.namespace;
         let of = hosts::service(host).map_or(own.as_str(), |(_, namespace)| namespace);
         [own.as_str(), of, super::ROOT].into_iter().find_map(|space| {
@@ -27,8 +27,8 @@ impl<'m> Clusters<'m> {
     }
 
     /// `trafficPolicy`, key by key: the port's value overrides the subset's, which overrides the rule's.
-    pub(super) fn policy(&mut self, rule: Option<&Object>, port: &str, subset: Option<&str>) -> Node {
-        let mut out = Node::empty(At::default());
+    pub(super) fn policy(&mut self, rule: Option<&ManifestObject>, port: &str, subset: Option<&str>) -> Node {
+        let mut out = Node::empty(FileLine::default());
         let Some(rule) = rule else { return out };
         let spec = rule.spec();
         let of_subset =
@@ -73,7 +73,7 @@ impl<'m> Clusters<'m> {
     }
 
     /// TLS of a cluster.
-    pub(super) fn tls(&mut self, policy: &Node, host: &str, at: &At, node: &mut Node) {
+    pub(super) fn tls(&mut self, policy: &Node, host: &str, at: &FileLine, node: &mut Node) {
         let tls = policy.down(&["tls"]);
         let at_node = if tls.is_empty() { &*node } else { tls }.clone();
         let text = |text: &str| at_node.scalar(text);
@@ -118,7 +118,7 @@ impl<'m> Clusters<'m> {
     }
 
     /// Mutual TLS with the certificates of the mesh.
-    fn mesh_tls(&mut self, host: &str, at: &At, at_node: &Node, common: &mut Node) {
+    fn mesh_tls(&mut self, host: &str, at: &FileLine, at_node: &Node, common: &mut Node) {
         let namespace = hosts::service(host).map(|(_, namespace)| namespace);
         common.set(
             "tls_certificates",

@@ -9,13 +9,18 @@ use crate::remark::Remarks;
 use crate::tree::Node;
 
 use super::services::Clusters;
-use super::{Mesh, Object, hosts};
+use super::{ManifestObject, MeshObjects, hosts};
 
 /// The sort key of a rule; the lowest comes first.
-type Rank = (u8, Reverse<usize>, bool, Reverse<usize>, Reverse<usize>, String, String, usize);
+type MatchRank = (u8, Reverse<usize>, bool, Reverse<usize>, Reverse<usize>, String, String, usize);
 
-pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<Node>, remarks: &mut Remarks) {
-    let mut found: Vec<(String, Vec<(Rank, Node)>)> = Vec::new();
+pub(crate) fn sites(
+    mesh: &MeshObjects,
+    clusters: &mut Clusters<'_>,
+    sites: &mut Vec<Node>,
+    remarks: &mut Remarks,
+) {
+    let mut found: Vec<(String, Vec<(MatchRank, Node)>)> = Vec::new();
     for object in
         mesh.objects.iter().filter(|object| matches!(object.kind.as_str(), "HTTPRoute" | "GRPCRoute"))
     {
@@ -84,7 +89,12 @@ pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<No
     }
 }
 
-fn of_rule(rule: &Node, object: &Object, clusters: &mut Clusters<'_>, out: &mut Vec<(Rank, Node)>) {
+fn of_rule(
+    rule: &Node,
+    object: &ManifestObject,
+    clusters: &mut Clusters<'_>,
+    out: &mut Vec<(MatchRank, Node)>,
+) {
     let action = action(rule, object, clusters);
     let whole = rule.map(Vec::new());
     let all: &[Node] = rule.list("matches");
@@ -224,7 +234,7 @@ fn grpc(item: &Node, out: &mut Node) -> (u8, usize) {
 }
 
 /// The cluster that a reference to a Service means.
-fn cluster(backend: &Node, object: &Object, clusters: &mut Clusters<'_>) -> String {
+fn cluster(backend: &Node, object: &ManifestObject, clusters: &mut Clusters<'_>) -> String {
     let namespace = backend.str("namespace").unwrap_or(&object.namespace);
     let name = backend.str("name").unwrap_or_default();
     let host = backend.scalar(&format!("{name}.{namespace}.svc.cluster.local"));
@@ -260,7 +270,7 @@ fn share(mirror: &Node) -> Option<Node> {
 /// Keys of a rule that are read here.
 const RULE: &[&str] = &["name", "matches", "filters", "backend_refs", "timeouts", "retry"];
 
-fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
+fn action(rule: &Node, object: &ManifestObject, clusters: &mut Clusters<'_>) -> Node {
     let mut out = rule.map(Vec::new());
     let mut route = rule.map(Vec::new());
     if let Some((key, _)) =
@@ -307,7 +317,7 @@ fn action(rule: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
 }
 
 /// The clusters of a rule, each with its weight.
-fn weighted(rule: &Node, object: &Object, clusters: &mut Clusters<'_>, out: &mut Node) -> Vec<Node> {
+fn weighted(rule: &Node, object: &ManifestObject, clusters: &mut Clusters<'_>, out: &mut Node) -> Vec<Node> {
     let mut parts = Vec::new();
     for backend in rule.list("backend_refs") {
         let cluster = cluster(backend, object, clusters);
@@ -388,7 +398,13 @@ fn rewrite(filter: &Node, route: &mut Node) {
     }
 }
 
-fn mirror(filter: &Node, object: &Object, clusters: &mut Clusters<'_>, out: &mut Node, route: &mut Node) {
+fn mirror(
+    filter: &Node,
+    object: &ManifestObject,
+    clusters: &mut Clusters<'_>,
+    out: &mut Node,
+    route: &mut Node,
+) {
     let backend = filter.down(&["request_mirror", "backend_ref"]);
     if foreign(backend) {
         out.set("untranslatable", backend.scalar("a mirror's backend is not a Service"));

@@ -2,13 +2,13 @@
 
 use crate::remark::Weight::Soft;
 use crate::unread::{
-    Idle,
+    IdleKeys,
     Meaning::{Lost, Nothing},
 };
 
 /// Keys whose content no importer reads. A key that is neither read nor in this list is reported as lost
 /// ([`crate::unread`]).
-pub(super) const KEYS: Idle = &[
+pub(super) const KEYS: IdleKeys = &[
     ("export_to", Nothing),
     ("gateways", Nothing),
     ("location", Nothing),

@@ -1,9 +1,9 @@
 //! An issuer of tokens: a rule of RequestAuthentication becomes an entry of `jwt`.
 
-use crate::plan::{Plan, Upstream};
+use crate::plan::{Plan, PlannedUpstream};
 use crate::remark::Remarks;
 use crate::tree::Node;
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 
 const JWT_RULE: &[&str] = &[
     "issuer",
@@ -60,7 +60,7 @@ pub(super) fn issuer(rule: &Node, plan: &mut Plan, remarks: &mut Remarks) -> Res
     let mut all = plan.top.child("jwt");
     let mut free = name.clone();
     let mut n = 2;
-    while all.get(&free).is_some_and(|other| *other != Value::Map(map.clone())) {
+    while all.get(&free).is_some_and(|other| *other != ConfigValue::Map(map.clone())) {
         free = format!("{name}-{n}");
         n += 1;
     }
@@ -92,7 +92,11 @@ fn keys(rule: &Node, name: &str, plan: &mut Plan) -> Result<Map, String> {
         let mut own = Map::default();
         own.set("address", format!("{scheme}://{authority}{port}"));
         if !plan.upstreams.iter().any(|known| known.name == upstream) {
-            plan.upstreams.push(Upstream { name: upstream.clone(), keys: own, ..Upstream::default() });
+            plan.upstreams.push(PlannedUpstream {
+                name: upstream.clone(),
+                keys: own,
+                ..PlannedUpstream::default()
+            });
         }
         keys.set("upstream", upstream);
         keys.set("path", rest.find('/').and_then(|start| rest.get(start..)).unwrap_or("/"));

@@ -17,9 +17,9 @@ mod security;
 mod services;
 mod virtual_service;
 
-use crate::plan::{Plan, Rule, Upstream, VirtualHost};
+use crate::plan::{Plan, PlannedRule, PlannedUpstream, VirtualHost};
 use crate::remark::Remarks;
-use crate::tree::{At, Node, Unreadable};
+use crate::tree::{FileLine, Node, Unreadable};
 use crate::value::Map;
 use crate::{File, envoy, tree};
 
@@ -30,7 +30,7 @@ const ANYWHERE: &str = "anywhere";
 
 /// An object.
 #[derive(Clone, Debug)]
-pub(crate) struct Object {
+pub(crate) struct ManifestObject {
     pub(crate) kind: String,
     pub(crate) name: String,
     pub(crate) namespace: String,
@@ -38,32 +38,32 @@ pub(crate) struct Object {
     pub(crate) node: Node,
 }
 
-impl Object {
+impl ManifestObject {
     pub(crate) fn spec(&self) -> &Node {
         self.node.down(&["spec"])
     }
 
-    pub(crate) fn at(&self) -> &At {
+    pub(crate) fn at(&self) -> &FileLine {
         &self.node.at
     }
 }
 
 /// The workload that gets the sidecar.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Workload {
+pub(crate) struct SelectedWorkload {
     pub(crate) namespace: String,
     /// Its labels. `None` if no workload is among the objects.
     pub(crate) labels: Option<Vec<(String, String)>>,
 }
 
 /// All objects of the import.
-pub(crate) struct Mesh {
-    pub(crate) objects: Vec<Object>,
-    pub(crate) workload: Workload,
+pub(crate) struct MeshObjects {
+    pub(crate) objects: Vec<ManifestObject>,
+    pub(crate) workload: SelectedWorkload,
 }
 
-impl Mesh {
-    pub(crate) fn all<'m>(&'m self, kind: &'m str) -> impl Iterator<Item = &'m Object> + 'm {
+impl MeshObjects {
+    pub(crate) fn all<'m>(&'m self, kind: &'m str) -> impl Iterator<Item = &'m ManifestObject> + 'm {
         self.objects.iter().filter(move |object| object.kind == kind)
     }
 
@@ -101,7 +101,7 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
         }
     }
     if objects.is_empty() {
-        let at = At {
+        let at = FileLine {
             file: files.first().map(|file| file.path.display().to_string()).unwrap_or_default().into(),
             line: 0,
         };
@@ -114,7 +114,7 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     }
     let mut remarks = Remarks::default();
     let workload = workload(&objects, &mut remarks);
-    let mesh = Mesh { objects, workload };
+    let mesh = MeshObjects { objects, workload };
     let mut plan = outbound(&mesh, &mut remarks)?;
     let inbound = security::inbound(&mesh, &mut plan);
     plan.listeners.push(inbound);
@@ -183,7 +183,7 @@ const ABOUT: &[&str] = &[
 ];
 
 /// Reports the fields that were not read of the objects that apply to this workload.
-fn unread(mesh: &Mesh, plan: &mut Plan) {
+fn unread(mesh: &MeshObjects, plan: &mut Plan) {
     const KINDS: &[&str] = &[
         "AuthorizationPolicy",
         "DestinationRule",
@@ -209,7 +209,7 @@ fn unread(mesh: &Mesh, plan: &mut Plan) {
 }
 
 /// Whether an object of the mesh is of an unknown kind, so that it may decide who passes.
-fn may_guard(object: &Object) -> bool {
+fn may_guard(object: &ManifestObject) -> bool {
     let version = object.node.str("api_version").unwrap_or_default();
     let group = version.split('/').next().unwrap_or_default();
     let of_gateways = [
@@ -271,14 +271,14 @@ const KNOWN: &[&str] = &[
     "PersistentVolumeClaim",
 ];
 
-fn read(root: &Node, objects: &mut Vec<Object>) {
+fn read(root: &Node, objects: &mut Vec<ManifestObject>) {
     if root.str("kind").is_some_and(|kind| kind.ends_with("List")) {
         root.list("items").iter().for_each(|item| read(item, objects));
         return;
     }
     let Some(kind) = root.str("kind").filter(|_| root.get("api_version").is_some()) else { return };
     let metadata = root.down(&["metadata"]);
-    objects.push(Object {
+    objects.push(ManifestObject {
         kind: kind.to_owned(),
         name: metadata.str("name").unwrap_or_default().to_owned(),
         namespace: metadata.str("namespace").unwrap_or("default").to_owned(),
@@ -288,7 +288,7 @@ fn read(root: &Node, objects: &mut Vec<Object>) {
 }
 
 /// The workload among the objects, or at least its namespace.
-fn workload(objects: &[Object], remarks: &mut Remarks) -> Workload {
+fn workload(objects: &[ManifestObject], remarks: &mut Remarks) -> SelectedWorkload {
     let kinds = ["Pod", "Deployment", "StatefulSet", "DaemonSet", "Job", "ReplicaSet"];
     let mut found = objects.iter().filter(|object| kinds.contains(&object.kind.as_str()));
     if let Some(object) = found.next() {
@@ -300,7 +300,7 @@ fn workload(objects: &[Object], remarks: &mut Remarks) -> Workload {
         }
         let template = object.spec().down(&["template", "metadata", "labels"]);
         let labels = if object.kind == "Pod" { object.labels.clone() } else { labels(template) };
-        return Workload { namespace: object.namespace.clone(), labels: Some(labels) };
+        return SelectedWorkload { namespace: object.namespace.clone(), labels: Some(labels) };
     }
     let namespace = objects
         .iter()
@@ -312,7 +312,7 @@ fn workload(objects: &[Object], remarks: &mut Remarks) -> Workload {
             format!("no workload is among the objects: this is for one in `{namespace}` without labels. Give its Deployment or Pod, too."),
         );
     }
-    Workload { namespace: namespace.to_owned(), labels: None }
+    SelectedWorkload { namespace: namespace.to_owned(), labels: None }
 }
 
 /// `exact`, `prefix` or `regex` in Envoy's form. `None` if any value matches.
@@ -333,15 +333,15 @@ pub(crate) fn string(value: &Node) -> Option<Node> {
     }
 }
 
-fn original(name: &str) -> Upstream {
+fn original(name: &str) -> PlannedUpstream {
     let mut keys = Map::default();
     keys.set("address", "original-destination");
-    Upstream { name: name.to_owned(), keys, ..Upstream::default() }
+    PlannedUpstream { name: name.to_owned(), keys, ..PlannedUpstream::default() }
 }
 
 /// The listener for the calls of the application.
-fn outbound(mesh: &Mesh, remarks: &mut Remarks) -> Result<Plan, Unreadable> {
-    let empty = Node::empty(At::default());
+fn outbound(mesh: &MeshObjects, remarks: &mut Remarks) -> Result<Plan, Unreadable> {
+    let empty = Node::empty(FileLine::default());
     let mut clusters = services::Clusters::new(mesh);
     let mut sites: Vec<Node> = Vec::new();
     virtual_service::sites(mesh, &mut clusters, &mut sites, remarks);
@@ -385,8 +385,8 @@ fn outbound(mesh: &Mesh, remarks: &mut Remarks) -> Result<Plan, Unreadable> {
     for listener in &mut plan.listeners {
         listener.keys.0.retain(|(key, _)| key != "protocol");
         // The caller is the application itself, so no condition on the caller is needed.
-        let mut rule = Rule::default();
-        rule.when.path = crate::path::Path::Any;
+        let mut rule = PlannedRule::default();
+        rule.when.path = crate::path::PlannedPath::Any;
         if let Some(at) = &only {
             rule.at = at.clone();
             rule.keys.set("respond", 502_u64);

@@ -2,20 +2,20 @@
 //!
 //! A value is exact, or has `*` at its begin or its end; `*` alone matches every value.
 
-use crate::access::{self, Access, Any};
+use crate::access::{self, AnyOf, ImportedAccess};
 use crate::tree::Node;
 
-type Converted<T> = Result<T, String>;
+type PolicyResult<T> = Result<T, String>;
 
 /// Access rules of which one must hold, or the reason why attache can't express the rule.
-pub(crate) fn rule(rule: &Node, namespace: &str, tokens: bool) -> Converted<Any> {
+pub(crate) fn rule(rule: &Node, namespace: &str, tokens: bool) -> PolicyResult<AnyOf> {
     let mut out = access::everything();
     for (list, inner) in [("from", "source"), ("to", "operation")] {
         let items = rule.list(list);
         if items.is_empty() {
             continue;
         }
-        let mut any = Any::new();
+        let mut any = AnyOf::new();
         for item in items {
             if let Some((key, _)) = item.entries().iter().find(|(key, _)| key != inner) {
                 return Err(format!("`{key}` isn't known"));
@@ -61,7 +61,7 @@ fn texts(items: &[Node]) -> Vec<String> {
 }
 
 /// The fields of a source or an operation, all of which must hold.
-fn fields(node: &Node, namespace: &str, tokens: bool) -> Converted<Any> {
+fn fields(node: &Node, namespace: &str, tokens: bool) -> PolicyResult<AnyOf> {
     let mut out = access::everything();
     for (key, value) in node.entries() {
         let key = crate::tree::snake(key);
@@ -90,10 +90,11 @@ fn fields(node: &Node, namespace: &str, tokens: bool) -> Converted<Any> {
 }
 
 /// A rule that needs one of these values of an attribute.
-fn attribute(key: &str, values: &[String], namespace: &str, tokens: bool) -> Converted<Any> {
-    let list = |key: &'static str, values: Converted<Vec<String>>| Ok(vec![Access::list(key, values?)]);
-    let each = |make: &dyn Fn(&str) -> Converted<String>| {
-        values.iter().map(|value| make(value)).collect::<Converted<Vec<String>>>()
+fn attribute(key: &str, values: &[String], namespace: &str, tokens: bool) -> PolicyResult<AnyOf> {
+    let list =
+        |key: &'static str, values: PolicyResult<Vec<String>>| Ok(vec![ImportedAccess::list(key, values?)]);
+    let each = |make: &dyn Fn(&str) -> PolicyResult<String>| {
+        values.iter().map(|value| make(value)).collect::<PolicyResult<Vec<String>>>()
     };
     let patterns = || values.iter().map(|value| pattern(value)).collect::<Vec<_>>();
     match key {
@@ -121,7 +122,7 @@ fn attribute(key: &str, values: &[String], namespace: &str, tokens: bool) -> Con
         other => {
             let inner = |start: &str| other.strip_prefix(start).and_then(|rest| rest.strip_suffix(']'));
             if let Some(name) = inner("request.headers[") {
-                return Ok(vec![Access::named("headers", name.to_ascii_lowercase(), patterns())]);
+                return Ok(vec![ImportedAccess::named("headers", name.to_ascii_lowercase(), patterns())]);
             }
             if let Some(names) = inner("request.auth.claims[") {
                 return claims(&names.replace("][", "."), patterns(), tokens);
@@ -132,17 +133,17 @@ fn attribute(key: &str, values: &[String], namespace: &str, tokens: bool) -> Con
 }
 
 /// A claim of a token that has one of these values. `tokens`: tokens are verified.
-fn claims(name: &str, values: Vec<String>, tokens: bool) -> Converted<Any> {
+fn claims(name: &str, values: Vec<String>, tokens: bool) -> PolicyResult<AnyOf> {
     if tokens {
-        Ok(vec![Access::named("claims", name, values)])
+        Ok(vec![ImportedAccess::named("claims", name, values)])
     } else {
         Err("it asks for a token, and no RequestAuthentication verifies one".to_owned())
     }
 }
 
 /// `ISSUER/SUBJECT` of tokens.
-fn token_principals(values: &[String], tokens: bool) -> Converted<Any> {
-    let mut out = Any::new();
+fn token_principals(values: &[String], tokens: bool) -> PolicyResult<AnyOf> {
+    let mut out = AnyOf::new();
     for value in values {
         let one = match value.as_str() {
             "*" => claims("iss", vec!["*".to_owned()], tokens)?,
@@ -165,7 +166,7 @@ fn token_principals(values: &[String], tokens: bool) -> Converted<Any> {
     Ok(out)
 }
 
-fn trust_domain(value: &str) -> Converted<String> {
+fn trust_domain(value: &str) -> PolicyResult<String> {
     if value.contains('*') {
         Err(format!("the trust domain `{value}` has a `*`"))
     } else {
@@ -173,11 +174,11 @@ fn trust_domain(value: &str) -> Converted<String> {
     }
 }
 
-fn port(value: &str) -> Converted<String> {
+fn port(value: &str) -> PolicyResult<String> {
     value.parse::<u16>().map(|port| port.to_string()).map_err(|_| format!("`{value}` is no port"))
 }
 
-fn method(value: &str) -> Converted<String> {
+fn method(value: &str) -> PolicyResult<String> {
     let right = value.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-');
     if right { Ok(value.to_owned()) } else { Err(format!("the method `{value}` has a `*`")) }
 }
@@ -195,7 +196,7 @@ fn pattern(value: &str) -> String {
 }
 
 /// `cluster.local/ns/shop/sa/web` is `spiffe://cluster.local/ns/shop/sa/web`.
-fn principal(value: &str) -> Converted<String> {
+fn principal(value: &str) -> PolicyResult<String> {
     if value == "*" {
         return Ok(value.to_owned());
     }
@@ -209,14 +210,14 @@ fn principal(value: &str) -> Converted<String> {
     }
 }
 
-fn space(value: &str) -> Converted<String> {
+fn space(value: &str) -> PolicyResult<String> {
     if value.contains('*') {
         return Err(format!("the namespace `{value}` has a `*`"));
     }
     Ok(format!("spiffe://cluster.local/ns/{value}/**"))
 }
 
-fn account(value: &str, namespace: &str) -> Converted<String> {
+fn account(value: &str, namespace: &str) -> PolicyResult<String> {
     if value.contains('*') {
         return Err(format!("the service account `{value}` has a `*`"));
     }
@@ -224,7 +225,7 @@ fn account(value: &str, namespace: &str) -> Converted<String> {
     Ok(format!("spiffe://cluster.local/ns/{namespace}/sa/{name}"))
 }
 
-fn network(value: &str) -> Converted<String> {
+fn network(value: &str) -> PolicyResult<String> {
     let (address, length) =
         value.split_once('/').map_or((value, None), |(address, length)| (address, Some(length)));
     let parsed: std::net::IpAddr = address.parse().map_err(|_| format!("`{value}` is no network"))?;
@@ -237,7 +238,7 @@ fn network(value: &str) -> Converted<String> {
 }
 
 /// Istio compares the whole `Host` and ignores case: `a` doesn't match `a:8080`, and `a:*` matches every port but none.
-fn whole_host(value: &str) -> Converted<String> {
+fn whole_host(value: &str) -> PolicyResult<String> {
     let inner = value.trim_matches('*');
     if inner.contains('*') || inner.is_empty() {
         return Err(format!("the host `{value}` has a `*` within"));
@@ -247,7 +248,7 @@ fn whole_host(value: &str) -> Converted<String> {
     Ok(format!("~(?i:{before}{}{after})", regex::escape(inner)))
 }
 
-fn host(value: &str) -> Converted<String> {
+fn host(value: &str) -> PolicyResult<String> {
     let name = value.to_ascii_lowercase();
     let labels = name.strip_prefix("*.").unwrap_or(&name);
     if labels.is_empty() || labels.contains('*') {
@@ -257,7 +258,7 @@ fn host(value: &str) -> Converted<String> {
 }
 
 /// `/a`, `/a*`, `*/a`, and templates: `{*}` is a segment, `{**}` any of them.
-fn path(value: &str) -> Converted<String> {
+fn path(value: &str) -> PolicyResult<String> {
     if value.contains("{*") {
         let mut out = String::new();
         let mut rest = value;
@@ -282,9 +283,11 @@ fn path(value: &str) -> Converted<String> {
         return Err(format!("the path `{value}` has a `*` within"));
     }
     Ok(match (begin, end) {
-        (false, false) => crate::path::Path::Exact(inner.to_owned()).pattern(false).unwrap_or_default(),
+        (false, false) => {
+            crate::path::PlannedPath::Exact(inner.to_owned()).pattern(false).unwrap_or_default()
+        }
         (true, _) => format!("~.*{}", regex::escape(inner)),
-        (false, true) => crate::path::Path::prefix(inner).pattern(false).unwrap_or_default(),
+        (false, true) => crate::path::PlannedPath::prefix(inner).pattern(false).unwrap_or_default(),
     })
 }
 
@@ -292,7 +295,7 @@ fn path(value: &str) -> Converted<String> {
 mod tests {
     use super::*;
 
-    fn said(yaml: &str) -> Converted<Any> {
+    fn said(yaml: &str) -> PolicyResult<AnyOf> {
         let roots = crate::tree::parse(yaml, "policy.yaml").map_err(|error| error.to_string())?;
         rule(&roots[0], "shop", true)
     }

@@ -5,29 +5,29 @@
 //! nothing, and one with an empty rule matches everything. Policies of the root namespace apply to all workloads. If it isn't
 //! known whether a policy applies to this workload, everything is refused.
 
-use crate::access::{self, Access, AccessEffect};
-use crate::plan::{Chain, Listener, Plan, Rule, VirtualHost};
+use crate::access::{self, AccessEffect, ImportedAccess};
+use crate::plan::{FilterChain, Plan, PlannedListener, PlannedRule, VirtualHost};
 use crate::remark::Remarks;
-use crate::tree::{At, Node};
-use crate::value::{Map, Value};
+use crate::tree::{FileLine, Node};
+use crate::value::{ConfigValue, Map};
 
 use super::services::TLS;
-use super::{Mesh, Object, ROOT, issuer, policy};
+use super::{ManifestObject, MeshObjects, ROOT, issuer, policy};
 
 /// The upstream that is the application.
 pub(crate) const APP: &str = "app";
 
 /// Whether callers must use mutual TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+enum MtlsMode {
     Off,
     Permissive,
     Strict,
 }
 
 /// The listener for calls to the workload.
-pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
-    let mut out = Listener { name: "inbound".to_owned(), ..Listener::default() };
+pub(crate) fn inbound(mesh: &MeshObjects, plan: &mut Plan) -> PlannedListener {
+    let mut out = PlannedListener { name: "inbound".to_owned(), ..PlannedListener::default() };
     out.keys.set("bind", "0.0.0.0:15006");
     out.keys.set("transparent", true);
     // The mesh's proxies allow no other protocol.
@@ -37,20 +37,20 @@ pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
     http.set("methods", "known");
     drop(http);
     let mut remarks = Remarks::default();
-    let mut rule = Rule::default();
-    rule.when.path = crate::path::Path::Any;
+    let mut rule = PlannedRule::default();
+    rule.when.path = crate::path::PlannedPath::Any;
     rule.keys.set("to", APP);
     rule.targets.push(APP.to_owned());
     if let Some(at) = super::services::ingress(mesh) {
         remarks.point(&at, "the Sidecar's own `ingress` is not carried over: calls go to the port that was called, on the pod's own address.");
     }
     let mut authorization = Map::default();
-    let mut closed: Option<(At, String)> = None;
+    let mut closed: Option<(FileLine, String)> = None;
     let mut peers = peers(mesh, &mut remarks, &mut closed);
     tokens(mesh, plan, &mut authorization, &mut remarks, &mut closed);
     let rules = policies(mesh, authorization.get("jwt").is_some(), &mut remarks, &mut closed);
     peers.meet(&rules, &mut remarks, &mut closed);
-    if peers.mode != Mode::Off {
+    if peers.mode != MtlsMode::Off {
         out.keys.set("tls", peers.tls());
         remarks.soft(&peers.at, format!("the mesh's certificates came from its control plane: {TLS} must have tls.crt, tls.key and ca.crt, or take `spiffe: true`."));
     }
@@ -73,34 +73,34 @@ pub(crate) fn inbound(mesh: &Mesh, plan: &mut Plan) -> Listener {
         keys.set("authorization", authorization);
     }
     out.remarks = remarks;
-    out.chains.push(Chain {
+    out.chains.push(FilterChain {
         sites: vec![VirtualHost { hosts: vec!["*".to_owned()], rules: vec![rule], ..VirtualHost::default() }],
-        ..Chain::default()
+        ..FilterChain::default()
     });
     out
 }
 
 /// The demands of PeerAuthentication on callers.
-struct Peers {
-    mode: Mode,
+struct PeerDemand {
+    mode: MtlsMode,
     /// Ports with another mode, and whether it is stricter.
     ports: Vec<(String, bool)>,
     /// The place of the mode.
-    at: At,
+    at: FileLine,
 }
 
-impl Peers {
+impl PeerDemand {
     /// Makes the mode as strict as the policies need it.
-    fn meet(&mut self, rules: &Rules, remarks: &mut Remarks, closed: &mut Option<(At, String)>) {
+    fn meet(&mut self, rules: &PolicyRules, remarks: &mut Remarks, closed: &mut Option<(FileLine, String)>) {
         let by_name = rules.deny.iter().any(|(_, rule)| rule.needs("identity"))
             || rules.allow.iter().flatten().any(|(_, rule)| rule.excludes("identity"));
-        if by_name && self.mode != Mode::Strict {
+        if by_name && self.mode != MtlsMode::Strict {
             let what = "a policy refuses clients by their identity, which those without TLS don't have: plaintext is refused here.";
             remarks.point(&self.at, what);
-            self.mode = Mode::Strict;
+            self.mode = MtlsMode::Strict;
             self.ports.clear();
         }
-        if self.mode == Mode::Off && rules.asks("identity") {
+        if self.mode == MtlsMode::Off && rules.asks("identity") {
             closed.get_or_insert((self.at.clone(), "policies ask who the client is, and mutual TLS is off (`DISABLE`): no client can be allowed. Turn it on.".to_owned()));
         }
     }
@@ -111,7 +111,7 @@ impl Peers {
         tls.set("certificate", format!("{TLS}/tls.crt"));
         tls.set("key", format!("{TLS}/tls.key"));
         tls.set("client_ca", format!("{TLS}/ca.crt"));
-        if self.mode == Mode::Permissive {
+        if self.mode == MtlsMode::Permissive {
             tls.set("mode", "permissive");
         }
         tls
@@ -119,12 +119,13 @@ impl Peers {
 }
 
 /// Adds the rules of all policies, and those of ports with another mode of mutual TLS.
-fn authorize(rules: Rules, ports: &[(String, bool)], authorization: &mut Map) {
+fn authorize(rules: PolicyRules, ports: &[(String, bool)], authorization: &mut Map) {
     let mut deny = rules.deny;
     for (port, strict) in ports {
         // Without TLS there is no identity.
-        let nobody = access::not(&vec![Access::list("identity", vec!["*".to_owned()])]).unwrap_or_default();
-        let which = vec![Access::list("port", vec![port.clone()])];
+        let nobody =
+            access::not(&vec![ImportedAccess::list("identity", vec!["*".to_owned()])]).unwrap_or_default();
+        let which = vec![ImportedAccess::list("port", vec![port.clone()])];
         let which = if *strict { Some(which) } else { access::not(&which) };
         if let Some(all) = which.and_then(|which| access::both(&nobody, &which)) {
             deny.extend(all.into_iter().map(|rule| (format!("mtls-{port}"), rule)));
@@ -143,12 +144,16 @@ fn authorize(rules: Rules, ports: &[(String, bool)], authorization: &mut Map) {
     if shut {
         // One policy denies everything, and DENY decides before ALLOW.
         authorization.0.retain(|(key, _)| key == "jwt");
-        authorization.set("allow", Value::List(Vec::new()));
+        authorization.set("allow", ConfigValue::List(Vec::new()));
     }
 }
 
 /// Objects of a kind that apply to the workload. Sets `closed` if that isn't known.
-fn about<'m>(mesh: &'m Mesh, kind: &'static str, closed: &mut Option<(At, String)>) -> Vec<&'m Object> {
+fn about<'m>(
+    mesh: &'m MeshObjects,
+    kind: &'static str,
+    closed: &mut Option<(FileLine, String)>,
+) -> Vec<&'m ManifestObject> {
     let mut out = Vec::new();
     for object in mesh.all(kind) {
         if object.namespace != mesh.workload.namespace && object.namespace != ROOT {
@@ -175,7 +180,7 @@ fn about<'m>(mesh: &'m Mesh, kind: &'static str, closed: &mut Option<(At, String
 }
 
 /// Closes the listener where an object has a key that the import doesn't know: it may narrow what the object allows.
-fn unknown(object: &Object, node: &Node, known: &[&str], closed: &mut Option<(At, String)>) {
+fn unknown(object: &ManifestObject, node: &Node, known: &[&str], closed: &mut Option<(FileLine, String)>) {
     let other = node
         .entries()
         .iter()
@@ -190,14 +195,14 @@ fn unknown(object: &Object, node: &Node, known: &[&str], closed: &mut Option<(At
     }
 }
 
-fn peers(mesh: &Mesh, remarks: &mut Remarks, closed: &mut Option<(At, String)>) -> Peers {
+fn peers(mesh: &MeshObjects, remarks: &mut Remarks, closed: &mut Option<(FileLine, String)>) -> PeerDemand {
     let all = about(mesh, "PeerAuthentication", closed);
-    let selected = |object: &&&Object| !object.spec().down(&["selector"]).is_empty();
-    let own = |object: &&&Object| object.namespace == mesh.workload.namespace;
+    let selected = |object: &&&ManifestObject| !object.spec().down(&["selector"]).is_empty();
+    let own = |object: &&&ManifestObject| object.namespace == mesh.workload.namespace;
     let mode_of = |node: &Node| match node.str("mode") {
-        Some("STRICT") => Some(Mode::Strict),
-        Some("PERMISSIVE") => Some(Mode::Permissive),
-        Some("DISABLE") => Some(Mode::Off),
+        Some("STRICT") => Some(MtlsMode::Strict),
+        Some("PERMISSIVE") => Some(MtlsMode::Permissive),
+        Some("DISABLE") => Some(MtlsMode::Off),
         _ => None,
     };
     // The workload's own object, then its namespace's, then the mesh's. An unset mode is inherited from the next level.
@@ -221,7 +226,7 @@ fn peers(mesh: &Mesh, remarks: &mut Remarks, closed: &mut Option<(At, String)>) 
         unknown(object, object.spec(), &["selector", "mtls", "port_level_mtls"], closed);
         unknown(object, object.spec().down(&["mtls"]), &["mode"], closed);
     }
-    let base = mode.unwrap_or(Mode::Permissive);
+    let base = mode.unwrap_or(MtlsMode::Permissive);
     let mut others = Vec::new();
     if let Some(object) = levels[0] {
         for (port, node) in object.spec().down(&["port_level_mtls"]).entries() {
@@ -234,24 +239,24 @@ fn peers(mesh: &Mesh, remarks: &mut Remarks, closed: &mut Option<(At, String)>) 
     let mut out = Vec::new();
     let mut whole = base;
     match base {
-        Mode::Permissive | Mode::Off => {
+        MtlsMode::Permissive | MtlsMode::Off => {
             for (port, mode, at) in others {
                 match mode {
-                    Mode::Strict => {
-                        whole = Mode::Permissive;
+                    MtlsMode::Strict => {
+                        whole = MtlsMode::Permissive;
                         out.push((port, true));
                     }
-                    Mode::Permissive => whole = Mode::Permissive,
-                    Mode::Off => {
+                    MtlsMode::Permissive => whole = MtlsMode::Permissive,
+                    MtlsMode::Off => {
                         remarks.note(&at, format!("TLS to port {port} is spoken with those who speak it."));
                     }
                 }
             }
         }
-        Mode::Strict => match others.as_slice() {
+        MtlsMode::Strict => match others.as_slice() {
             [] => {}
             [(port, ..)] => {
-                whole = Mode::Permissive;
+                whole = MtlsMode::Permissive;
                 out.push((port.clone(), false));
             }
             [(_, _, at), ..] => remarks.point(
@@ -260,16 +265,16 @@ fn peers(mesh: &Mesh, remarks: &mut Remarks, closed: &mut Option<(At, String)>) 
             ),
         },
     }
-    Peers { mode: whole, ports: out, at }
+    PeerDemand { mode: whole, ports: out, at }
 }
 
 /// Issuers of tokens. A request without a token goes on; a bad one is 401.
 fn tokens(
-    mesh: &Mesh,
+    mesh: &MeshObjects,
     plan: &mut Plan,
     authorization: &mut Map,
     remarks: &mut Remarks,
-    closed: &mut Option<(At, String)>,
+    closed: &mut Option<(FileLine, String)>,
 ) {
     let mut issuers: Vec<String> = Vec::new();
     for object in about(mesh, "RequestAuthentication", closed) {
@@ -296,20 +301,25 @@ fn tokens(
 
 /// The rules of all policies.
 #[derive(Default)]
-struct Rules {
-    deny: Vec<(String, Access)>,
+struct PolicyRules {
+    deny: Vec<(String, ImportedAccess)>,
     /// The rules of all ALLOW policies. `None` if there is no ALLOW policy.
-    allow: Option<Vec<(String, Access)>>,
+    allow: Option<Vec<(String, ImportedAccess)>>,
 }
 
-impl Rules {
+impl PolicyRules {
     fn asks(&self, key: &str) -> bool {
         self.deny.iter().chain(self.allow.iter().flatten()).any(|(_, rule)| rule.asks(key))
     }
 }
 
-fn policies(mesh: &Mesh, tokens: bool, remarks: &mut Remarks, closed: &mut Option<(At, String)>) -> Rules {
-    let mut out = Rules::default();
+fn policies(
+    mesh: &MeshObjects,
+    tokens: bool,
+    remarks: &mut Remarks,
+    closed: &mut Option<(FileLine, String)>,
+) -> PolicyRules {
+    let mut out = PolicyRules::default();
     for object in about(mesh, "AuthorizationPolicy", closed) {
         let spec = object.spec();
         unknown(object, spec, &["selector", "action", "rules", "provider"], closed);
@@ -343,7 +353,7 @@ fn policies(mesh: &Mesh, tokens: bool, remarks: &mut Remarks, closed: &mut Optio
                 continue;
             }
         }
-        let mut rules: Vec<(String, Access)> = Vec::new();
+        let mut rules: Vec<(String, ImportedAccess)> = Vec::new();
         for rule in spec.list("rules") {
             match policy::rule(rule, &object.namespace, tokens) {
                 Ok(all) => rules.extend(all.into_iter().map(|one| (object.name.clone(), one))),

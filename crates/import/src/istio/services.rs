@@ -4,10 +4,10 @@
 //! does, unless a DestinationRule says otherwise: a call that was encrypted is never sent in plaintext.
 
 use crate::remark::Remarks;
-use crate::tree::{At, Node};
+use crate::tree::{FileLine, Node};
 
 use super::balance::balance;
-use super::{Mesh, Object, hosts};
+use super::{ManifestObject, MeshObjects, hosts};
 
 /// The folder of the certificates, where issuers of sidecars' certificates put them.
 pub(crate) const TLS: &str = "/etc/attache/tls";
@@ -17,21 +17,21 @@ const NOBODY: &str = "nobody.invalid";
 
 /// The clusters that routes go to.
 pub(crate) struct Clusters<'m> {
-    pub(super) mesh: &'m Mesh,
+    pub(super) mesh: &'m MeshObjects,
     pub(crate) nodes: Vec<Node>,
     pub(crate) remarks: Remarks,
     domains: std::cell::RefCell<Vec<String>>,
 }
 
 /// A port of a service.
-pub(super) struct Port {
+pub(super) struct ServicePort {
     number: String,
     protocol: String,
     target: String,
 }
 
 impl<'m> Clusters<'m> {
-    pub(crate) fn new(mesh: &'m Mesh) -> Self {
+    pub(crate) fn new(mesh: &'m MeshObjects) -> Self {
         Self { mesh, nodes: Vec::new(), remarks: Remarks::default(), domains: std::cell::RefCell::default() }
     }
 
@@ -93,7 +93,14 @@ impl<'m> Clusters<'m> {
         )
     }
 
-    fn cluster(&mut self, host: &str, number: &str, subset: Option<&str>, ports: &[Port], at: &At) -> String {
+    fn cluster(
+        &mut self,
+        host: &str,
+        number: &str,
+        subset: Option<&str>,
+        ports: &[ServicePort],
+        at: &FileLine,
+    ) -> String {
         let short = hosts::service(host)
             .map_or_else(|| host.to_owned(), |(name, namespace)| format!("{name}.{namespace}"));
         let mut name = match subset {
@@ -159,7 +166,7 @@ impl<'m> Clusters<'m> {
         name
     }
 
-    fn service(&self, host: &str) -> Option<&'m Object> {
+    fn service(&self, host: &str) -> Option<&'m ManifestObject> {
         let (name, namespace) = hosts::service(host)?;
         self.mesh
             .objects
@@ -168,7 +175,7 @@ impl<'m> Clusters<'m> {
     }
 
     /// The name of a Service that has only the endpoints of a subset, or the name that such a Service should get.
-    fn subset(&mut self, host: &str, subset: &str, rule: Option<&Object>, at: &At) -> String {
+    fn subset(&mut self, host: &str, subset: &str, rule: Option<&ManifestObject>, at: &FileLine) -> String {
         let wanted = wanted(Some(subset), rule);
         let Some((name, namespace)) = hosts::service(host) else {
             if !wanted.is_empty() && labelled(self.mesh, host, &wanted) {
@@ -193,7 +200,7 @@ impl<'m> Clusters<'m> {
                 labels.push(label.clone());
             }
         }
-        let same = |object: &&Object| {
+        let same = |object: &&ManifestObject| {
             let own = super::labels(object.spec().down(&["selector"]));
             object.kind == "Service"
                 && object.namespace == namespace
@@ -216,7 +223,7 @@ impl<'m> Clusters<'m> {
 }
 
 /// The Sidecar of the workload: the one that selects it, else that of its namespace, else that of the mesh.
-fn sidecar(mesh: &Mesh) -> Option<&Object> {
+fn sidecar(mesh: &MeshObjects) -> Option<&ManifestObject> {
     let of = |namespace: &str, selected: bool| {
         mesh.objects.iter().find(|object| {
             let selector = object.spec().down(&["workload_selector", "labels"]);
@@ -235,12 +242,12 @@ fn sidecar(mesh: &Mesh) -> Option<&Object> {
 }
 
 /// The place of a Sidecar's `ingress`, which is not carried over.
-pub(crate) fn ingress(mesh: &Mesh) -> Option<At> {
+pub(crate) fn ingress(mesh: &MeshObjects) -> Option<FileLine> {
     sidecar(mesh)?.spec().get("ingress").map(|ingress| ingress.at.clone())
 }
 
 /// The only port of a host. `None` if its Service is unknown or has several ports.
-pub(crate) fn only_port(mesh: &Mesh, host: &str) -> Option<String> {
+pub(crate) fn only_port(mesh: &MeshObjects, host: &str) -> Option<String> {
     match ports(mesh, host).as_slice() {
         [only] => Some(only.number.clone()),
         _ => None,
@@ -248,12 +255,12 @@ pub(crate) fn only_port(mesh: &Mesh, host: &str) -> Option<String> {
 }
 
 /// The place that says that calls to unknown services are refused. `None` if they are not.
-pub(crate) fn registry_only(mesh: &Mesh) -> Option<At> {
+pub(crate) fn registry_only(mesh: &MeshObjects) -> Option<FileLine> {
     let policy = sidecar(mesh)?.spec().down(&["outbound_traffic_policy"]);
     (policy.str("mode") == Some("REGISTRY_ONLY")).then(|| policy.at.clone())
 }
 
-fn entry<'m>(mesh: &'m Mesh, host: &str) -> Option<&'m Object> {
+fn entry<'m>(mesh: &'m MeshObjects, host: &str) -> Option<&'m ManifestObject> {
     mesh.objects.iter().find(|object| {
         object.kind == "ServiceEntry"
             && object
@@ -265,7 +272,7 @@ fn entry<'m>(mesh: &'m Mesh, host: &str) -> Option<&'m Object> {
     })
 }
 
-pub(super) fn ports(mesh: &Mesh, host: &str) -> Vec<Port> {
+pub(super) fn ports(mesh: &MeshObjects, host: &str) -> Vec<ServicePort> {
     let service = hosts::service(host).and_then(|(name, namespace)| {
         mesh.objects
             .iter()
@@ -291,13 +298,13 @@ pub(super) fn ports(mesh: &Mesh, host: &str) -> Vec<Port> {
         } else {
             number.clone()
         };
-        Some(Port { number, protocol, target })
+        Some(ServicePort { number, protocol, target })
     });
     all.collect()
 }
 
 /// The labels of a subset.
-fn wanted(subset: Option<&str>, rule: Option<&Object>) -> Vec<(String, String)> {
+fn wanted(subset: Option<&str>, rule: Option<&ManifestObject>) -> Vec<(String, String)> {
     let found =
         rule.and_then(|rule| rule.spec().list("subsets").iter().find(|one| one.str("name") == subset));
     found.map(|found| super::labels(found.down(&["labels"]))).unwrap_or_default()
@@ -309,16 +316,16 @@ fn has(endpoint: &Node, labels: &[(String, String)]) -> bool {
 }
 
 /// Whether a ServiceEntry names endpoints of this host with these labels.
-fn labelled(mesh: &Mesh, host: &str, labels: &[(String, String)]) -> bool {
+fn labelled(mesh: &MeshObjects, host: &str, labels: &[(String, String)]) -> bool {
     let object = entry(mesh, host);
     object.is_some_and(|object| object.spec().list("endpoints").iter().any(|endpoint| has(endpoint, labels)))
 }
 
 /// The endpoints with these labels that a ServiceEntry names.
 fn endpoints(
-    mesh: &Mesh,
+    mesh: &MeshObjects,
     host: &str,
-    port: Option<&Port>,
+    port: Option<&ServicePort>,
     labels: &[(String, String)],
 ) -> Vec<(String, String)> {
     let Some(object) = entry(mesh, host) else { return Vec::new() };
@@ -336,7 +343,12 @@ fn endpoints(
 }
 
 /// Virtual hosts for Services and ServiceEntries that no route names: calls go to them by their names.
-pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<Node>, remarks: &mut Remarks) {
+pub(crate) fn sites(
+    mesh: &MeshObjects,
+    clusters: &mut Clusters<'_>,
+    sites: &mut Vec<Node>,
+    remarks: &mut Remarks,
+) {
     for object in &mesh.objects {
         let spec = object.spec();
         let all: Vec<String> = match object.kind.as_str() {
@@ -358,7 +370,7 @@ pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<No
                 continue;
             }
             let ports = ports(mesh, &host);
-            let opaque = |port: &Port| {
+            let opaque = |port: &ServicePort| {
                 matches!(
                     port.protocol.as_str(),
                     "tcp" | "tls" | "https" | "mongo" | "mysql" | "redis" | "udp" | "postgres" | "kafka"
@@ -372,7 +384,7 @@ pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<No
             if names.is_empty() {
                 continue;
             }
-            let web: Vec<&Port> = ports.iter().filter(|port| !opaque(port)).collect();
+            let web: Vec<&ServicePort> = ports.iter().filter(|port| !opaque(port)).collect();
             let at = &object.node;
             let mut domains = Vec::new();
             for name in &names {

@@ -5,12 +5,12 @@ use crate::tree::Node;
 
 use super::duration::duration;
 use super::services::Clusters;
-use super::{Mesh, Object, hosts, string};
+use super::{ManifestObject, MeshObjects, hosts, string};
 
 const SPEC: &[&str] = &["hosts", "gateways", "http", "tls", "tcp", "export_to"];
 
 /// Whether an object is left out: it is for gateways, or it isn't exported to this namespace.
-fn left_out(object: &Object, mesh: &Mesh, remarks: &mut Remarks) -> bool {
+fn left_out(object: &ManifestObject, mesh: &MeshObjects, remarks: &mut Remarks) -> bool {
     let spec = object.spec();
     let gateways = spec.list("gateways");
     if !gateways.is_empty() && !gateways.iter().any(|gateway| gateway.text() == Some("mesh")) {
@@ -38,7 +38,12 @@ fn left_out(object: &Object, mesh: &Mesh, remarks: &mut Remarks) -> bool {
 }
 
 /// A virtual host for each VirtualService.
-pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<Node>, remarks: &mut Remarks) {
+pub(crate) fn sites(
+    mesh: &MeshObjects,
+    clusters: &mut Clusters<'_>,
+    sites: &mut Vec<Node>,
+    remarks: &mut Remarks,
+) {
     for object in mesh.all("VirtualService") {
         if left_out(object, mesh, remarks) {
             continue;
@@ -93,7 +98,13 @@ pub(crate) fn sites(mesh: &Mesh, clusters: &mut Clusters<'_>, sites: &mut Vec<No
 }
 
 /// A route becomes one for each of its matches.
-fn one(route: &Node, object: &Object, mesh: &Mesh, clusters: &mut Clusters<'_>, out: &mut Vec<Node>) {
+fn one(
+    route: &Node,
+    object: &ManifestObject,
+    mesh: &MeshObjects,
+    clusters: &mut Clusters<'_>,
+    out: &mut Vec<Node>,
+) {
     let mut action = action(route, object, clusters);
     let name = route.str("name").map(|name| route.scalar(name));
     let matches = route.list("match");
@@ -113,8 +124,8 @@ fn one(route: &Node, object: &Object, mesh: &Mesh, clusters: &mut Clusters<'_>, 
     let only = host.and_then(|host| super::services::only_port(mesh, &host));
     for (index, item) in matches.iter().enumerate() {
         match matched(item, only.as_deref(), mesh) {
-            Matched::Never => {}
-            Matched::When(node) => {
+            MatchedBy::Never => {}
+            MatchedBy::When(node) => {
                 let mut one = action.clone();
                 one.set("match", node);
                 one.put("name", name.clone().filter(|_| index == 0));
@@ -159,28 +170,28 @@ const ROUTE: &[&str] = &[
     "headers",
 ];
 
-enum Matched {
+enum MatchedBy {
     /// It applies to other workloads.
     Never,
     /// It applies under these conditions of Envoy.
     When(Node),
 }
 
-fn matched(item: &Node, port: Option<&str>, mesh: &Mesh) -> Matched {
+fn matched(item: &Node, port: Option<&str>, mesh: &MeshObjects) -> MatchedBy {
     if let Some(namespace) = item.str("source_namespace")
         && namespace != mesh.workload.namespace
     {
-        return Matched::Never;
+        return MatchedBy::Never;
     }
     let gateways = item.list("gateways");
     if !gateways.is_empty() && !gateways.iter().any(|gateway| gateway.text() == Some("mesh")) {
-        return Matched::Never;
+        return MatchedBy::Never;
     }
     let mut out = item.map(Vec::new());
     if let Some(labels) = item.get("source_labels") {
         match mesh.selects(labels) {
             Some(true) => {}
-            Some(false) => return Matched::Never,
+            Some(false) => return MatchedBy::Never,
             // An unknown condition: every request that the route could match is refused.
             None => out.set("source_labels", labels.clone()),
         }
@@ -222,7 +233,7 @@ fn matched(item: &Node, port: Option<&str>, mesh: &Mesh) -> Matched {
             out.set(&if plain { key } else { format!("match_{key}") }, value.clone());
         }
     }
-    Matched::When(out)
+    MatchedBy::When(out)
 }
 
 fn path(uri: &Node, folded: bool, out: &mut Node) {
@@ -262,7 +273,7 @@ fn header(name: &str, value: &Node, without: bool) -> Node {
 }
 
 /// The action of a route, in Envoy's form.
-fn action(route: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
+fn action(route: &Node, object: &ManifestObject, clusters: &mut Clusters<'_>) -> Node {
     let mut out = route.map(Vec::new());
     if let Some(redirect) = route.get("redirect") {
         let mut node = redirect.map(Vec::new());
@@ -338,7 +349,7 @@ fn headers(node: &Node, out: &mut Node) {
     }
 }
 
-fn forwarded(route: &Node, object: &Object, clusters: &mut Clusters<'_>) -> Node {
+fn forwarded(route: &Node, object: &ManifestObject, clusters: &mut Clusters<'_>) -> Node {
     let mut out = route.map(Vec::new());
     let mut parts = Vec::new();
     for part in route.list("route") {

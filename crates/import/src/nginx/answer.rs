@@ -1,13 +1,13 @@
 //! Answers of nginx itself: `return`, `rewrite`, `if`, and the variables in their texts.
 
-use crate::path::Path;
-use crate::plan::{Rule, When};
+use crate::path::PlannedPath;
+use crate::plan::{PlannedRule, RuleConditions};
 use crate::text::literal;
 use crate::value::Map;
 
 use super::tokens::Directive;
 
-pub(super) fn returned(one: &Directive, rule: &mut Rule) {
+pub(super) fn returned(one: &Directive, rule: &mut PlannedRule) {
     let (status, text) = match one.word(1).parse::<u64>() {
         Ok(status) => (status, one.words.get(2).cloned()),
         Err(_) => (302, one.words.get(1).cloned()),
@@ -39,7 +39,7 @@ pub(super) fn returned(one: &Directive, rule: &mut Rule) {
 }
 
 /// The keys of a redirect to a URL with nginx's variables.
-pub(super) fn redirect(status: u64, to: &str, path: &mut Path) -> Option<Map> {
+pub(super) fn redirect(status: u64, to: &str, path: &mut PlannedPath) -> Option<Map> {
     let mut keys = Map::default();
     keys.set("status", status);
     let (scheme, rest) = match to.split_once("://") {
@@ -77,7 +77,7 @@ pub(super) fn redirect(status: u64, to: &str, path: &mut Path) -> Option<Map> {
                 return None;
             }
             if kept {
-                if !matches!(path, Path::All | Path::Any) {
+                if !matches!(path, PlannedPath::All | PlannedPath::Any) {
                     return None;
                 }
                 *path = path.with_rest();
@@ -92,7 +92,7 @@ pub(super) fn redirect(status: u64, to: &str, path: &mut Path) -> Option<Map> {
 }
 
 /// `rewrite EXPRESSION URL permanent|redirect`.
-pub(super) fn rewritten(one: &Directive) -> Option<(Path, Map)> {
+pub(super) fn rewritten(one: &Directive) -> Option<(PlannedPath, Map)> {
     let status = match one.word(3) {
         "permanent" => 301_u64,
         "redirect" => 302,
@@ -121,7 +121,7 @@ pub(super) fn rewritten(one: &Directive) -> Option<(Path, Map)> {
     keys.set("path", if path.is_empty() { "/".to_owned() } else { path });
     let mut out = Map::default();
     out.set("redirect", keys);
-    Some((Path::Regex(crate::path::named(&regex)), out))
+    Some((PlannedPath::Regex(crate::path::named(&regex)), out))
 }
 
 /// `$1` is `{1}`; other variables are not known.
@@ -142,13 +142,13 @@ pub(super) fn captures(text: &str) -> Option<String> {
 }
 
 /// `rewrite ^/api/(.*)$ /$1 break` in a location whose paths all begin with `/api/`.
-pub(super) fn substitution(pattern: &str, to: &str, path: &Path) -> Option<(String, String)> {
+pub(super) fn substitution(pattern: &str, to: &str, path: &PlannedPath) -> Option<(String, String)> {
     let inner = pattern.strip_prefix('^')?;
     let start: String =
         inner.chars().take_while(|c| c.is_ascii_alphanumeric() || "/-_".contains(*c)).collect();
     let fits = match path {
-        Path::All => true,
-        Path::Text(own) => start.starts_with(own.as_str()),
+        PlannedPath::All => true,
+        PlannedPath::Text(own) => start.starts_with(own.as_str()),
         _ => false,
     };
     if !fits {
@@ -159,7 +159,7 @@ pub(super) fn substitution(pattern: &str, to: &str, path: &Path) -> Option<(Stri
 }
 
 /// Makes a rule of an `if` that answers itself. False if attache can't express it.
-pub(super) fn condition(one: &Directive, secure: bool, out: &mut Vec<Rule>) -> bool {
+pub(super) fn condition(one: &Directive, secure: bool, out: &mut Vec<PlannedRule>) -> bool {
     let words: Vec<String> = one.words[1..]
         .iter()
         .map(|word| if word.is_empty() { "\"\"" } else { word })
@@ -171,7 +171,7 @@ pub(super) fn condition(one: &Directive, secure: bool, out: &mut Vec<Rule>) -> b
         .map(ToOwned::to_owned)
         .collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let mut when = When { path: Path::Any, ..When::default() };
+    let mut when = RuleConditions { path: PlannedPath::Any, ..RuleConditions::default() };
     match words.as_slice() {
         ["$request_method", "=", method] => when.methods.push(method.trim_matches(['"', '\'']).to_owned()),
         ["$request_method", "~" | "~*", regex] => {
@@ -209,7 +209,7 @@ pub(super) fn condition(one: &Directive, secure: bool, out: &mut Vec<Rule>) -> b
                 regex = format!("(?i:{regex})");
             }
             // attache treats an empty header as missing.
-            if Path::Regex(regex.clone()).takes("") {
+            if PlannedPath::Regex(regex.clone()).takes("") {
                 return false;
             }
             let not = if is.starts_with('!') { "!" } else { "" };
@@ -228,14 +228,14 @@ pub(super) fn condition(one: &Directive, secure: bool, out: &mut Vec<Rule>) -> b
     if inner.name() != "return" {
         return false;
     }
-    let mut rule = Rule { when, at: one.at.clone(), ..Rule::default() };
+    let mut rule = PlannedRule { when, at: one.at.clone(), ..PlannedRule::default() };
     returned(inner, &mut rule);
     out.push(rule);
     true
 }
 
 /// A header's value with nginx's variables.
-pub(super) fn template(value: &str, path: &Path) -> Option<String> {
+pub(super) fn template(value: &str, path: &PlannedPath) -> Option<String> {
     let mut out = String::new();
     let mut rest = value;
     while let Some(start) = rest.find('$') {

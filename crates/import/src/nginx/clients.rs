@@ -1,10 +1,10 @@
 //! `allow` and `deny`: the first line that matches the client's address decides; other clients pass.
 
-use super::{Cx, scope::Scope, tokens::Directive};
-use crate::access::{self, Access, AccessEffect, Any};
+use super::{NginxImport, scope::LocationScope, tokens::Directive};
+use crate::access::{self, AccessEffect, AnyOf, ImportedAccess};
 
 /// The list of the innermost level that has one: nginx ignores the lists of the outer levels.
-pub(super) fn list(scope: &Scope<'_>, cx: &Cx) -> Vec<Directive> {
+pub(super) fn list(scope: &LocationScope<'_>, cx: &NginxImport) -> Vec<Directive> {
     let rules = |all: &[Directive]| -> Vec<Directive> {
         all.iter().filter(|one| matches!(one.name(), "allow" | "deny")).cloned().collect()
     };
@@ -15,12 +15,13 @@ pub(super) fn list(scope: &Scope<'_>, cx: &Cx) -> Vec<Directive> {
 /// The list as `authorization`. `None` if attache can't express it.
 pub(super) fn said(list: &[Directive]) -> Option<AccessEffect> {
     let (mut allowed, mut denied): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
-    let (mut allow, mut deny): (Any, Any) = (Any::new(), Any::new());
+    let (mut allow, mut deny): (AnyOf, AnyOf) = (AnyOf::new(), AnyOf::new());
     for one in list {
         let allows = one.name() == "allow";
         if one.word(1) == "all" {
-            let named =
-                |rules: Any| rules.into_iter().map(|rule| ("addresses".to_owned(), rule)).collect::<Vec<_>>();
+            let named = |rules: AnyOf| {
+                rules.into_iter().map(|rule| ("addresses".to_owned(), rule)).collect::<Vec<_>>()
+            };
             return Some(match allows {
                 true => access::deny(&named(deny)),
                 false if allow.is_empty() => AccessEffect::Shut,
@@ -28,13 +29,13 @@ pub(super) fn said(list: &[Directive]) -> Option<AccessEffect> {
             });
         }
         let network = network(one.word(1))?;
-        let own = vec![Access::list("client", vec![network.clone()])];
+        let own = vec![ImportedAccess::list("client", vec![network.clone()])];
         let (before, into, seen) =
             if allows { (&denied, &mut allow, &mut allowed) } else { (&allowed, &mut deny, &mut denied) };
         let rule = if before.is_empty() {
             own
         } else {
-            access::both(&own, &access::not(&vec![Access::list("client", before.clone())])?)?
+            access::both(&own, &access::not(&vec![ImportedAccess::list("client", before.clone())])?)?
         };
         into.extend(rule);
         seen.push(network);
@@ -53,7 +54,7 @@ fn network(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Listener;
+    use crate::plan::PlannedListener;
 
     fn keys(text: &str) -> String {
         let list = super::super::tokens::parse(text, "nginx.conf").unwrap_or_default();
@@ -62,7 +63,7 @@ mod tests {
             Some(AccessEffect::Open) => "open".to_owned(),
             Some(AccessEffect::Shut) => "shut".to_owned(),
             Some(AccessEffect::Keys(keys)) => {
-                let mut listener = Listener::default();
+                let mut listener = PlannedListener::default();
                 listener.keys.set("authorization", keys);
                 format!("{:?}", listener.keys)
             }

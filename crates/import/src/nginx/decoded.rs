@@ -3,7 +3,7 @@
 //! So nginx's `/@admin` also matches `/%40admin`, and `/admin` matches `/%2Fadmin`. The import therefore writes reserved
 //! characters in both ways (`(?:@|%40)`), and lets attache decode escaped slashes.
 
-use crate::path::Path;
+use crate::path::PlannedPath;
 use crate::plan::VirtualHost;
 use crate::value::Map;
 
@@ -11,7 +11,7 @@ use crate::value::Map;
 pub(super) fn as_nginx_reads_it(sites: &mut [VirtualHost], listener: &mut Map) {
     let mut chosen = false;
     for rule in sites.iter_mut().flat_map(|site| &mut site.rules) {
-        chosen |= !matches!(rule.when.path, Path::All | Path::Any);
+        chosen |= !matches!(rule.when.path, PlannedPath::All | PlannedPath::Any);
         rule.when.path = both_ways(&rule.when.path);
     }
     // If one location gets every path, no location depends on escaped slashes, so they stay as they are for the
@@ -22,13 +22,15 @@ pub(super) fn as_nginx_reads_it(sites: &mut [VirtualHost], listener: &mut Map) {
 }
 
 /// The same condition, with reserved characters in both ways.
-fn both_ways(path: &Path) -> Path {
+fn both_ways(path: &PlannedPath) -> PlannedPath {
     let plain = |text: &str| text.bytes().all(|b| is_same(char::from(b)));
     match path {
-        Path::All | Path::Any => path.clone(),
-        Path::Exact(text) | Path::Segments(text) | Path::Text(text) if plain(text) => path.clone(),
-        Path::Regex(regex) => Path::Regex(escaped_too(regex)),
-        other => Path::Regex(escaped_too(&other.expression())),
+        PlannedPath::All | PlannedPath::Any => path.clone(),
+        PlannedPath::Exact(text) | PlannedPath::Segments(text) | PlannedPath::Text(text) if plain(text) => {
+            path.clone()
+        }
+        PlannedPath::Regex(regex) => PlannedPath::Regex(escaped_too(regex)),
+        other => PlannedPath::Regex(escaped_too(&other.expression())),
     }
 }
 
@@ -100,34 +102,39 @@ fn literal(c: char, out: &mut String) {
 mod tests {
     use super::*;
 
-    fn takes(path: &Path, request: &str) -> bool {
+    fn takes(path: &PlannedPath, request: &str) -> bool {
         both_ways(path).takes(request)
     }
 
     #[test]
     fn what_is_reserved_may_be_escaped() {
-        let text = Path::prefix("/@admin");
+        let text = PlannedPath::prefix("/@admin");
         assert!(takes(&text, "/@admin/x") && takes(&text, "/%40admin/x") && !takes(&text, "/admin"));
-        let exact = Path::Exact("/a+b c".to_owned());
+        let exact = PlannedPath::Exact("/a+b c".to_owned());
         assert!(takes(&exact, "/a+b%20c") && takes(&exact, "/a%2bb%20c") && !takes(&exact, "/a%2Cb%20c"));
-        assert!(takes(&Path::Exact("/ü".to_owned()), "/%c3%bc"));
-        let regex = Path::Regex(r"/(?<g1>[a-z@]{1,3})\+:(?:x|y)\d.*\.php".to_owned());
+        assert!(takes(&PlannedPath::Exact("/ü".to_owned()), "/%c3%bc"));
+        let regex = PlannedPath::Regex(r"/(?<g1>[a-z@]{1,3})\+:(?:x|y)\d.*\.php".to_owned());
         assert!(
             takes(&regex, "/ab%2B%3ax1/..php")
                 && takes(&regex, "/a@+:y2.php")
                 && !takes(&regex, "/ab++x1.php")
         );
-        assert!(takes(&Path::Exact("/a?b".to_owned()), "/a%3Fb"));
+        assert!(takes(&PlannedPath::Exact("/a?b".to_owned()), "/a%3Fb"));
     }
 
     #[test]
     fn other_paths_stay_as_they_are() {
-        for path in [Path::All, Path::Any, Path::Exact("/a-b_c.d~e".to_owned()), Path::prefix("/a/")] {
+        for path in [
+            PlannedPath::All,
+            PlannedPath::Any,
+            PlannedPath::Exact("/a-b_c.d~e".to_owned()),
+            PlannedPath::prefix("/a/"),
+        ] {
             assert_eq!(both_ways(&path), path);
         }
         assert_eq!(
-            both_ways(&Path::Regex(r".*\.(?:php|git)".to_owned())),
-            Path::Regex(r".*\.(?:php|git)".to_owned())
+            both_ways(&PlannedPath::Regex(r".*\.(?:php|git)".to_owned())),
+            PlannedPath::Regex(r".*\.(?:php|git)".to_owned())
         );
     }
 }

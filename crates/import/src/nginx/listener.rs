@@ -1,13 +1,13 @@
 //! Servers of one address become one listener; the host chooses the server.
 
-use crate::access::{self, Access, AccessEffect};
-use crate::path::Path;
-use crate::plan::{Chain, Listener, Rule, VirtualHost};
+use crate::access::{self, AccessEffect, ImportedAccess};
+use crate::path::PlannedPath;
+use crate::plan::{FilterChain, PlannedListener, PlannedRule, VirtualHost};
 use crate::remark::Remarks;
-use crate::tree::At;
+use crate::tree::FileLine;
 
 use super::{
-    Cx, decoded,
+    NginxImport, decoded,
     listen::{Listen, listens},
     server::server,
     several,
@@ -15,7 +15,7 @@ use super::{
     tokens::Directive,
 };
 
-pub(super) fn listeners(servers: &[Directive], cx: &mut Cx) {
+pub(super) fn listeners(servers: &[Directive], cx: &mut NginxImport) {
     let mut early = Remarks::default();
     let groups = by_address(servers, &mut early);
     cx.plan.remarks.0.append(&mut early.0);
@@ -52,8 +52,8 @@ fn by_address(servers: &[Directive], remarks: &mut Remarks) -> Vec<(String, Vec<
     groups.into_iter().map(|(address, numbers)| (address, with_servers(numbers))).collect()
 }
 
-fn listener(address: String, all: &[(Directive, Listen)], cx: &mut Cx) -> Listener {
-    let mut out = Listener { name: name_of(&address), ..Listener::default() };
+fn listener(address: String, all: &[(Directive, Listen)], cx: &mut NginxImport) -> PlannedListener {
+    let mut out = PlannedListener { name: name_of(&address), ..PlannedListener::default() };
     out.keys.set("bind", vec![address]);
     out.keys.set("protocol", "http");
     let mut remarks = Remarks::default();
@@ -84,7 +84,7 @@ fn listener(address: String, all: &[(Directive, Listen)], cx: &mut Cx) -> Listen
     decoded::as_nginx_reads_it(&mut sites, &mut out.keys);
     sites.iter_mut().for_each(several::guard);
     as_compared(&sites, &mut out);
-    out.chains.push(Chain { sites, ..Chain::default() });
+    out.chains.push(FilterChain { sites, ..FilterChain::default() });
     out.remarks = remarks;
     out
 }
@@ -92,10 +92,10 @@ fn listener(address: String, all: &[(Directive, Listen)], cx: &mut Cx) -> Listen
 /// A virtual host for each server of an address; the default server gets all other hosts.
 fn sites(
     all: &[(Directive, Listen)],
-    refused: Option<&(At, String)>,
+    refused: Option<&(FileLine, String)>,
     forwarded: &mut bool,
     remarks: &mut Remarks,
-    cx: &mut Cx,
+    cx: &mut NginxImport,
 ) -> Vec<VirtualHost> {
     let default = all.iter().position(|(_, listen)| listen.default).unwrap_or(0);
     let mut sites = Vec::new();
@@ -128,13 +128,18 @@ fn sites(
 }
 
 /// A refusal of every path.
-fn refusal_of_all(at: &At, why: String) -> Rule {
-    let mut rule = Rule::refusal(at, why);
-    rule.when.path = Path::Any;
+fn refusal_of_all(at: &FileLine, why: String) -> PlannedRule {
+    let mut rule = PlannedRule::refusal(at, why);
+    rule.when.path = PlannedPath::Any;
     rule
 }
 
-fn merge_slashes(all: &[(Directive, Listen)], out: &mut Listener, remarks: &mut Remarks, cx: &Cx) {
+fn merge_slashes(
+    all: &[(Directive, Listen)],
+    out: &mut PlannedListener,
+    remarks: &mut Remarks,
+    cx: &NginxImport,
+) {
     let merges = |server: &Directive| {
         let said = server
             .last("merge_slashes")
@@ -154,8 +159,8 @@ fn merge_slashes(all: &[(Directive, Listen)], out: &mut Listener, remarks: &mut 
 }
 
 /// nginx refuses TRACE. It compares query parameters as texts and ignores the case of their names.
-fn as_compared(sites: &[VirtualHost], out: &mut Listener) {
-    let trace = vec![("no-trace".to_owned(), Access::list("methods", vec!["TRACE".to_owned()]))];
+fn as_compared(sites: &[VirtualHost], out: &mut PlannedListener) {
+    let trace = vec![("no-trace".to_owned(), ImportedAccess::list("methods", vec!["TRACE".to_owned()]))];
     if let AccessEffect::Keys(keys) = access::deny(&trace) {
         out.keys.set("authorization", keys);
     }
@@ -170,7 +175,12 @@ fn as_compared(sites: &[VirtualHost], out: &mut Listener) {
 
 /// nginx drops headers whose names have `_` or any character except letters, digits and `-`, before any directive reads
 /// them.
-fn header_names(all: &[(Directive, Listen)], out: &mut Listener, remarks: &mut Remarks, cx: &Cx) {
+fn header_names(
+    all: &[(Directive, Listen)],
+    out: &mut PlannedListener,
+    remarks: &mut Remarks,
+    cx: &NginxImport,
+) {
     for (name, key, otherwise) in
         [("underscores_in_headers", "underscores", "on"), ("ignore_invalid_headers", "others", "off")]
     {
@@ -201,7 +211,7 @@ fn name_of(bind: &str) -> String {
 }
 
 /// A name that attache can't express must not reach the default server: the pattern that covers it is refused.
-fn not_said(lost: Vec<(At, String)>, sites: &mut Vec<VirtualHost>) {
+fn not_said(lost: Vec<(FileLine, String)>, sites: &mut Vec<VirtualHost>) {
     for (at, name) in lost {
         let wide = suffix(&name).map_or_else(|| "*".to_owned(), |suffix| format!("*{suffix}"));
         // In nginx, too, names with a `*` come before expressions.
@@ -237,7 +247,11 @@ fn suffix(regex: &str) -> Option<String> {
     (!out.is_empty()).then_some(out)
 }
 
-fn server_names(server: &Directive, remarks: &mut Remarks, lost: &mut Vec<(At, String)>) -> Vec<String> {
+fn server_names(
+    server: &Directive,
+    remarks: &mut Remarks,
+    lost: &mut Vec<(FileLine, String)>,
+) -> Vec<String> {
     let mut out = Vec::new();
     for one in server.all("server_name") {
         for name in &one.words[1..] {

@@ -3,16 +3,16 @@
 use std::ops::ControlFlow;
 
 use crate::access::AccessEffect;
-use crate::path::Path;
-use crate::plan::{Rule, When};
-use crate::value::{Map, Value};
+use crate::path::PlannedPath;
+use crate::plan::{PlannedRule, RuleConditions};
+use crate::value::{ConfigValue, Map};
 
 use super::{
-    Cx,
+    NginxImport,
     answer::{condition, returned, rewritten, substitution},
     clients, included,
     proxied::{proxied, respond_headers},
-    scope::Scope,
+    scope::LocationScope,
     tokens::Directive,
     words::{GUARDS, LOST, is_known},
 };
@@ -31,7 +31,7 @@ pub(super) fn unknown(one: &Directive) -> Option<String> {
 
 pub(super) const FILES: &str = "files of a folder were served here, which attache doesn't do: what this takes is refused. Let the application or another server have them.";
 
-pub(super) fn proxies(scope: &Scope<'_>) -> bool {
+pub(super) fn proxies(scope: &LocationScope<'_>) -> bool {
     scope.chain.first().is_some_and(|location| {
         location
             .inner()
@@ -43,13 +43,13 @@ pub(super) fn proxies(scope: &Scope<'_>) -> bool {
 /// The rules of one location.
 pub(super) fn rules(
     location: &Directive,
-    path: Path,
-    scope: &Scope<'_>,
+    path: PlannedPath,
+    scope: &LocationScope<'_>,
     forwarded: &mut bool,
-    cx: &mut Cx,
-) -> Vec<Rule> {
-    let when = When { path, ..When::default() };
-    let mut rule = Rule { when, at: location.at.clone(), ..Rule::default() };
+    cx: &mut NginxImport,
+) -> Vec<PlannedRule> {
+    let when = RuleConditions { path, ..RuleConditions::default() };
+    let mut rule = PlannedRule { when, at: location.at.clone(), ..PlannedRule::default() };
     if guarded(location, scope, &mut rule, cx) {
         return vec![rule];
     }
@@ -76,7 +76,12 @@ pub(super) fn rules(
 }
 
 /// Refuses a location that has a guard which attache lacks, or a directive that may be one.
-fn guarded(location: &Directive, scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) -> bool {
+fn guarded(
+    location: &Directive,
+    scope: &LocationScope<'_>,
+    rule: &mut PlannedRule,
+    cx: &NginxImport,
+) -> bool {
     for one in location.inner() {
         if let Some(why) = unknown(one) {
             rule.refuse(&one.at, format!("this location is refused: {why}; then replace the refusal."));
@@ -106,7 +111,11 @@ fn guarded(location: &Directive, scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) ->
 }
 
 /// `allow` and `deny` as `authorization`. `Err`: the rule has its answer already, and no request goes further.
-fn clients_allowed(scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) -> Result<Option<Map>, ()> {
+fn clients_allowed(
+    scope: &LocationScope<'_>,
+    rule: &mut PlannedRule,
+    cx: &NginxImport,
+) -> Result<Option<Map>, ()> {
     let access = clients::list(scope, cx);
     let Some(one) = access.first() else { return Ok(None) };
     // Behind another proxy the client's address depends on which proxies are trusted.
@@ -125,7 +134,7 @@ fn clients_allowed(scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) -> Result<Option
 }
 
 /// Reports the directives of a location that have no effect in attache.
-fn tell_lost(scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
+fn tell_lost(scope: &LocationScope<'_>, rule: &mut PlannedRule, cx: &NginxImport) {
     for (name, weight, what) in LOST {
         if let Some(one) = scope
             .get(name, cx)
@@ -146,10 +155,10 @@ fn tell_lost(scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
 /// The rules of `return`, `if` and `rewrite`, which come before what the location passes on. `Break`: they are all its rules.
 fn own_answers(
     location: &Directive,
-    scope: &Scope<'_>,
-    rule: &mut Rule,
-    cx: &Cx,
-) -> ControlFlow<Vec<Rule>, Vec<Rule>> {
+    scope: &LocationScope<'_>,
+    rule: &mut PlannedRule,
+    cx: &NginxImport,
+) -> ControlFlow<Vec<PlannedRule>, Vec<PlannedRule>> {
     let mut out = Vec::new();
     let base = rule.when.clone();
     for one in location.inner() {
@@ -179,7 +188,12 @@ fn own_answers(
 }
 
 /// The rules of an `if` within the location's own condition. `Err`: why the location must be refused.
-fn conditional(one: &Directive, base: &When, cx: &Cx, out: &mut Vec<Rule>) -> Result<(), &'static str> {
+fn conditional(
+    one: &Directive,
+    base: &RuleConditions,
+    cx: &NginxImport,
+    out: &mut Vec<PlannedRule>,
+) -> Result<(), &'static str> {
     let mut inner = Vec::new();
     let said = condition(one, cx.secure, &mut inner)
         && inner.iter().all(|case| crate::gate::both(base, &case.when).is_some());
@@ -188,11 +202,9 @@ fn conditional(one: &Directive, base: &When, cx: &Cx, out: &mut Vec<Rule>) -> Re
             "this location is refused: its `if` can't be said. Write it as a route; then replace the refusal.",
         );
     }
-    out.extend(
-        inner.into_iter().filter_map(|case| {
-            crate::gate::both(base, &case.when).flatten().map(|when| Rule { when, ..case })
-        }),
-    );
+    out.extend(inner.into_iter().filter_map(|case| {
+        crate::gate::both(base, &case.when).flatten().map(|when| PlannedRule { when, ..case })
+    }));
     Ok(())
 }
 
@@ -200,24 +212,24 @@ fn conditional(one: &Directive, base: &When, cx: &Cx, out: &mut Vec<Rule>) -> Re
 fn rewrite(
     one: &Directive,
     location: &Directive,
-    base: &When,
-    rule: &Rule,
-    out: &mut Vec<Rule>,
+    base: &RuleConditions,
+    rule: &PlannedRule,
+    out: &mut Vec<PlannedRule>,
 ) -> Result<(), &'static str> {
     if one.word(3) == "break"
         && location.last("proxy_pass").is_some()
         && let Some((path, whole)) = substitution(one.word(1), one.word(2), &base.path)
     {
         let mut first = rule.clone();
-        first.when.path = Path::Regex(path);
+        first.when.path = PlannedPath::Regex(path);
         first.keys.child("rewrite").set("path", whole);
         out.push(first);
         return Ok(());
     }
     match rewritten(one) {
-        Some((path, redirect)) if matches!(base.path, Path::All) => {
-            let when = When { path, ..base.clone() };
-            out.push(Rule { when, keys: redirect, at: one.at.clone(), ..Rule::default() });
+        Some((path, redirect)) if matches!(base.path, PlannedPath::All) => {
+            let when = RuleConditions { path, ..base.clone() };
+            out.push(PlannedRule { when, keys: redirect, at: one.at.clone(), ..PlannedRule::default() });
             Ok(())
         }
         _ => Err(
@@ -227,7 +239,7 @@ fn rewrite(
 }
 
 /// The directive that forwards requests. Refuses a location that has none, or answers in another way.
-fn passed_on(location: &Directive, rule: &mut Rule) -> Option<Directive> {
+fn passed_on(location: &Directive, rule: &mut PlannedRule) -> Option<Directive> {
     if location.last("stub_status").is_some() {
         rule.refuse(&location.at, "the status page is not served here: metrics are on port 15090.");
         return None;
@@ -258,13 +270,13 @@ fn passed_on(location: &Directive, rule: &mut Rule) -> Option<Directive> {
 }
 
 /// Gives the rule for a rewritten part the policies of its location.
-fn take_policies(earlier: &mut Rule, rule: &Rule) {
+fn take_policies(earlier: &mut PlannedRule, rule: &PlannedRule) {
     for (key, value) in &rule.keys.0 {
         if key != "rewrite" {
             earlier.keys.set(key, value.clone());
         }
     }
-    if let Some(Value::Map(rewrite)) = rule.keys.get("rewrite") {
+    if let Some(ConfigValue::Map(rewrite)) = rule.keys.get("rewrite") {
         earlier.keys.child("rewrite").put("host", rewrite.get("host").cloned());
     }
     earlier.targets.clone_from(&rule.targets);

@@ -19,8 +19,8 @@ mod upstream;
 mod words;
 
 use crate::File;
-use crate::plan::{Names, Plan};
-use crate::tree::{At, Unreadable};
+use crate::plan::{Plan, UniqueNames};
+use crate::tree::{FileLine, Unreadable};
 
 pub(crate) use listen::bind;
 pub(crate) use rewritten::rewritten;
@@ -28,9 +28,9 @@ use tokens::Directive;
 
 /// State that the parts of an import share.
 #[derive(Default)]
-pub(crate) struct Cx {
+pub(crate) struct NginxImport {
     pub(crate) plan: Plan,
-    pub(crate) names: Names,
+    pub(crate) names: UniqueNames,
     /// Blocks `upstream` of HTTP and streams.
     pub(crate) upstreams: Vec<Directive>,
     /// Upstreams that were made: scheme and address as in `proxy_pass`, and the name.
@@ -42,7 +42,7 @@ pub(crate) struct Cx {
     /// `map` blocks.
     pub(crate) maps: Vec<Directive>,
     /// The reason if all of HTTP must be refused.
-    pub(crate) refused: Option<(At, String)>,
+    pub(crate) refused: Option<(FileLine, String)>,
     /// The listener that is read terminates TLS.
     pub(crate) secure: bool,
     /// Whether connections begin with a PROXY protocol header.
@@ -77,7 +77,7 @@ const ABOVE_HTTP: &[&str] = &[
 ];
 
 pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
-    let mut cx = Cx::default();
+    let mut cx = NginxImport::default();
     let top = included::read(files)?;
     let streams: Vec<Directive> = top.iter().filter(|one| one.name() == "stream").cloned().collect();
     let mut http: Vec<Directive> =
@@ -94,7 +94,7 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
     if servers.is_empty() && streams.is_empty() {
         let file = files.first().map(|file| file.path.display().to_string()).unwrap_or_default();
         return Err(Unreadable {
-            at: crate::tree::At { file: file.into(), line: 0 },
+            at: crate::tree::FileLine { file: file.into(), line: 0 },
             what: "there is no `server` in it".to_owned(),
         });
     }
@@ -107,7 +107,7 @@ pub(crate) fn import(files: &[File]) -> Result<Plan, Unreadable> {
 }
 
 /// Refuses all of HTTP where a file is missing, or a directive of `http` isn't known, that may decide who passes.
-fn refuse_unknown(top: &[Directive], http: &[Directive], cx: &mut Cx) {
+fn refuse_unknown(top: &[Directive], http: &[Directive], cx: &mut NginxImport) {
     for one in
         http.iter().chain(top).filter(|one| one.name() == "include" && !included::is_quiet(one.word(1)))
     {

@@ -1,11 +1,11 @@
 //! Requests that nginx forwards: `proxy_pass`, the changes to requests and answers, and `limit_req`.
 
-use crate::path::Path;
-use crate::plan::Rule;
+use crate::path::PlannedPath;
+use crate::plan::PlannedRule;
 use crate::text::literal;
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 
-use super::{Cx, answer::template, scope::Scope, tokens::Directive, upstream};
+use super::{NginxImport, answer::template, scope::LocationScope, tokens::Directive, upstream};
 
 /// nginx's default of `client_max_body_size`.
 pub(super) const MEGABYTE: u64 = 1 << 20;
@@ -23,14 +23,14 @@ fn bytes(text: &str) -> u64 {
 }
 
 /// Where a `proxy_pass` goes.
-struct Target<'p> {
+struct ProxyPassTarget<'p> {
     scheme: &'p str,
     authority: String,
     /// What replaces the part of the path that the location matched.
     uri: Option<String>,
 }
 
-impl<'p> Target<'p> {
+impl<'p> ProxyPassTarget<'p> {
     /// `None` if it contains variables.
     fn read(pass: &'p Directive) -> Option<Self> {
         let target = pass.word(1);
@@ -58,12 +58,12 @@ impl<'p> Target<'p> {
 /// Makes a rule of `proxy_pass` or `grpc_pass`, with what is changed on the way.
 pub(super) fn proxied(
     pass: &Directive,
-    scope: &Scope<'_>,
-    rule: &mut Rule,
+    scope: &LocationScope<'_>,
+    rule: &mut PlannedRule,
     forwarded: &mut bool,
-    cx: &mut Cx,
+    cx: &mut NginxImport,
 ) {
-    let Some(target) = Target::read(pass) else {
+    let Some(target) = ProxyPassTarget::read(pass) else {
         rule.refuse(&pass.at, "this location is refused: where it goes is made of variables. Name each upstream in a route; then replace the refusal.");
         return;
     };
@@ -100,7 +100,13 @@ pub(super) fn proxied(
 }
 
 /// The upstream and its timeouts.
-fn destination(target: &Target<'_>, pass: &Directive, scope: &Scope<'_>, rule: &mut Rule, cx: &mut Cx) {
+fn destination(
+    target: &ProxyPassTarget<'_>,
+    pass: &Directive,
+    scope: &LocationScope<'_>,
+    rule: &mut PlannedRule,
+    cx: &mut NginxImport,
+) {
     let get = |name: &str| scope.get(name, cx);
     let tls = upstream::tls(target.scheme, &get, &mut rule.remarks);
     let connect = get("proxy_connect_timeout").and_then(|one| upstream::time(one.word(1)));
@@ -116,11 +122,11 @@ fn destination(target: &Target<'_>, pass: &Directive, scope: &Scope<'_>, rule: &
 }
 
 /// Puts the path of `proxy_pass` in place of what the location matched. `false` where that has no meaning.
-fn replace_path(uri: &str, rule: &mut Rule) -> bool {
+fn replace_path(uri: &str, rule: &mut PlannedRule) -> bool {
     match rule.when.path.clone() {
-        Path::Exact(_) => rule.keys.child("rewrite").set("path", literal(uri)),
-        Path::All if uri == "/" => {}
-        Path::Regex(_) => return false,
+        PlannedPath::Exact(_) => rule.keys.child("rewrite").set("path", literal(uri)),
+        PlannedPath::All if uri == "/" => {}
+        PlannedPath::Regex(_) => return false,
         path => {
             let whole = format!("{}{{rest}}", literal(uri));
             rule.when.path = path.with_rest();
@@ -146,11 +152,11 @@ struct SentHeaders {
 impl SentHeaders {
     fn read(
         pass: &Directive,
-        target: &Target<'_>,
-        scope: &Scope<'_>,
-        rule: &mut Rule,
+        target: &ProxyPassTarget<'_>,
+        scope: &LocationScope<'_>,
+        rule: &mut PlannedRule,
         forwarded: &mut bool,
-        cx: &Cx,
+        cx: &NginxImport,
     ) -> Self {
         let named = !target.authority.starts_with("unix:");
         let mut sent = Self { host: named.then(|| target.authority.clone()), ..Self::default() };
@@ -181,7 +187,7 @@ impl SentHeaders {
         sent
     }
 
-    fn set_host(&mut self, one: &Directive, rule: &mut Rule) {
+    fn set_host(&mut self, one: &Directive, rule: &mut PlannedRule) {
         match one.word(2) {
             "$http_host" => self.preserve = true,
             "$host" => {
@@ -198,7 +204,7 @@ impl SentHeaders {
     }
 }
 
-fn body_size(pass: &Directive, scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
+fn body_size(pass: &Directive, scope: &LocationScope<'_>, rule: &mut PlannedRule, cx: &NginxImport) {
     let size = scope.get("client_max_body_size", cx).map_or(MEGABYTE, |one| bytes(one.word(1)));
     if size != MEGABYTE {
         rule.keys.set("body_size", if size > 1 << 30 { 0 } else { size });
@@ -209,7 +215,13 @@ fn body_size(pass: &Directive, scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
     }
 }
 
-fn upgrades(sent: &SentHeaders, pass: &Directive, scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
+fn upgrades(
+    sent: &SentHeaders,
+    pass: &Directive,
+    scope: &LocationScope<'_>,
+    rule: &mut PlannedRule,
+    cx: &NginxImport,
+) {
     let current = scope.get("proxy_http_version", cx).is_some_and(|one| one.word(1) == "1.1");
     if !(sent.connection && current) {
         return;
@@ -228,7 +240,13 @@ fn upgrades(sent: &SentHeaders, pass: &Directive, scope: &Scope<'_>, rule: &mut 
 }
 
 /// The `Host` of a location that doesn't send the client's. `None`: the upstream is a Unix socket.
-fn host(host: Option<String>, pass: &Directive, scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
+fn host(
+    host: Option<String>,
+    pass: &Directive,
+    scope: &LocationScope<'_>,
+    rule: &mut PlannedRule,
+    cx: &NginxImport,
+) {
     // `default` is nginx's behaviour without the directive. Another value gets a remark at its own place, and with
     // `off` nothing is lost.
     let by_default = scope.get("proxy_redirect", cx).is_none_or(|one| one.word(1) == "default");
@@ -248,7 +266,7 @@ fn host(host: Option<String>, pass: &Directive, scope: &Scope<'_>, rule: &mut Ru
 }
 
 /// `proxy_next_upstream`.
-fn retries(one: &Directive, rule: &mut Rule) {
+fn retries(one: &Directive, rule: &mut PlannedRule) {
     let mut on = vec!["connect-failure".to_owned()];
     for word in &one.words[1..] {
         match word.as_str() {
@@ -268,13 +286,13 @@ fn retries(one: &Directive, rule: &mut Rule) {
     rule.keys.child("retry").set("on", on);
 }
 
-pub(super) fn respond_headers(scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
+pub(super) fn respond_headers(scope: &LocationScope<'_>, rule: &mut PlannedRule, cx: &NginxImport) {
     if matches!(rule.remarks.heaviest(), Some(crate::remark::Weight::Point)) {
         return;
     }
     let mut add = Map::default();
     for one in scope.list("add_header", cx) {
-        match template(one.word(2), &Path::Any) {
+        match template(one.word(2), &PlannedPath::Any) {
             Some(value) => add.set(&one.word(1).to_ascii_lowercase(), value),
             None => rule.remarks.soft(
                 &one.at,
@@ -298,7 +316,7 @@ pub(super) fn respond_headers(scope: &Scope<'_>, rule: &mut Rule, cx: &Cx) {
     }
 }
 
-pub(super) fn limit(one: &Directive, rule: &mut Rule, cx: &Cx) {
+pub(super) fn limit(one: &Directive, rule: &mut PlannedRule, cx: &NginxImport) {
     let word = |name: &str| one.words.iter().find_map(|word| word.strip_prefix(name));
     let zone = word("zone=").unwrap_or_default();
     let found = cx.zones.iter().find(|other| {
@@ -323,7 +341,7 @@ pub(super) fn limit(one: &Directive, rule: &mut Rule, cx: &Cx) {
         .or_else(|| rate.strip_suffix("r/m").map(|count| (count, "1m")))
         .unwrap_or(("1", "1s"));
     let mut map = Map::default();
-    map.set("requests", Value::Raw(count.to_owned()));
+    map.set("requests", ConfigValue::Raw(count.to_owned()));
     map.set("per", per);
     map.set("burst", word("burst=").and_then(|burst| burst.parse::<u64>().ok()).unwrap_or(0) + 1);
     match key.as_str() {

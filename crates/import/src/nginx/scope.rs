@@ -1,14 +1,14 @@
 //! The levels of a directive: a location, its server, and `http`.
 
-use super::{Cx, tokens::Directive};
+use super::{NginxImport, tokens::Directive};
 
 /// A location with what it inherits: the innermost first.
-pub(super) struct Scope<'d> {
+pub(super) struct LocationScope<'d> {
     pub(super) chain: Vec<&'d Directive>,
 }
 
-impl Scope<'_> {
-    pub(super) fn get(&self, name: &str, cx: &Cx) -> Option<Directive> {
+impl LocationScope<'_> {
+    pub(super) fn get(&self, name: &str, cx: &NginxImport) -> Option<Directive> {
         self.chain
             .iter()
             .find_map(|block| block.last(name))
@@ -17,7 +17,7 @@ impl Scope<'_> {
     }
 
     /// Directives that are inherited as a whole list, or not at all.
-    pub(super) fn list(&self, name: &str, cx: &Cx) -> Vec<Directive> {
+    pub(super) fn list(&self, name: &str, cx: &NginxImport) -> Vec<Directive> {
         for block in &self.chain {
             let own: Vec<_> = block.all(name).cloned().collect();
             if !own.is_empty() {

@@ -7,17 +7,17 @@
 use std::cmp::Reverse;
 use std::ops::ControlFlow;
 
-use crate::path::Path;
-use crate::plan::{Rule, When};
+use crate::path::PlannedPath;
+use crate::plan::{PlannedRule, RuleConditions};
 use crate::remark::Remarks;
 use crate::text::literal;
 use crate::value::Map;
 
 use super::{
-    Cx,
+    NginxImport,
     answer::{condition, returned, rewritten},
     location::{FILES, proxies, rules, unknown},
-    scope::Scope,
+    scope::LocationScope,
     tokens::Directive,
 };
 
@@ -26,8 +26,8 @@ pub(super) fn server(
     server: &Directive,
     forwarded: &mut bool,
     remarks: &mut Remarks,
-    cx: &mut Cx,
-) -> Vec<Rule> {
+    cx: &mut NginxImport,
+) -> Vec<PlannedRule> {
     if let Some(refusal) = refused(server, remarks) {
         return vec![refusal];
     }
@@ -44,11 +44,11 @@ pub(super) fn server(
 }
 
 /// The refusal of a server of which no request can be decided.
-fn refused(server: &Directive, remarks: &mut Remarks) -> Option<Rule> {
+fn refused(server: &Directive, remarks: &mut Remarks) -> Option<PlannedRule> {
     for one in server.inner() {
         if let Some(why) = unknown(one) {
             let why = format!("the whole server is refused: {why}; then replace the refusal.");
-            return Some(Rule::refusal(&one.at, why));
+            return Some(PlannedRule::refusal(&one.at, why));
         }
         if one.name() == "set_real_ip_from" {
             remarks
@@ -57,7 +57,7 @@ fn refused(server: &Directive, remarks: &mut Remarks) -> Option<Rule> {
     }
     let rejects = server.last("ssl_reject_handshake").is_some_and(|one| one.word(1) == "on");
     rejects.then(|| {
-        Rule::refusal(
+        PlannedRule::refusal(
             &server.at,
             "handshakes with other names were refused; they are made, and every request is.",
         )
@@ -65,28 +65,33 @@ fn refused(server: &Directive, remarks: &mut Remarks) -> Option<Rule> {
 }
 
 /// `return`, `if` and `rewrite` of the server, which come before its locations. `Break`: they are all its rules.
-fn before_locations(server: &Directive, cx: &Cx) -> ControlFlow<Vec<Rule>, Vec<Rule>> {
+fn before_locations(server: &Directive, cx: &NginxImport) -> ControlFlow<Vec<PlannedRule>, Vec<PlannedRule>> {
     let mut out = Vec::new();
     for one in server.inner() {
         match one.name() {
             "return" => {
-                let mut rule = Rule { at: one.at.clone(), ..Rule::default() };
+                let mut rule = PlannedRule { at: one.at.clone(), ..PlannedRule::default() };
                 returned(one, &mut rule);
                 out.push(rule);
                 return ControlFlow::Break(out);
             }
             "if" if !condition(one, cx.secure, &mut out) => {
                 let why = "the whole server is refused: this `if` can't be said. Write it as a route; then replace the refusal.";
-                return ControlFlow::Break(vec![Rule::refusal(&one.at, why)]);
+                return ControlFlow::Break(vec![PlannedRule::refusal(&one.at, why)]);
             }
             "rewrite" => match rewritten(one) {
                 Some((path, redirect)) => {
-                    let when = When { path, ..When::default() };
-                    out.push(Rule { when, keys: redirect, at: one.at.clone(), ..Rule::default() });
+                    let when = RuleConditions { path, ..RuleConditions::default() };
+                    out.push(PlannedRule {
+                        when,
+                        keys: redirect,
+                        at: one.at.clone(),
+                        ..PlannedRule::default()
+                    });
                 }
                 None => {
                     let why = "the whole server is refused: this `rewrite` chooses another location. Write it as routes; then replace the refusal.";
-                    return ControlFlow::Break(vec![Rule::refusal(&one.at, why)]);
+                    return ControlFlow::Break(vec![PlannedRule::refusal(&one.at, why)]);
                 }
             },
             _ => {}
@@ -99,13 +104,13 @@ fn before_locations(server: &Directive, cx: &Cx) -> ControlFlow<Vec<Rule>, Vec<R
 #[derive(Default)]
 struct Locations {
     /// `=`.
-    exact: Vec<Rule>,
+    exact: Vec<PlannedRule>,
     /// `^~`: its prefix and its rules.
-    before_regexes: Vec<(String, Vec<Rule>)>,
+    before_regexes: Vec<(String, Vec<PlannedRule>)>,
     /// `~` and `~*`.
-    regexes: Vec<Rule>,
+    regexes: Vec<PlannedRule>,
     /// No modifier: its prefix and its rules.
-    prefixes: Vec<(String, Vec<Rule>)>,
+    prefixes: Vec<(String, Vec<PlannedRule>)>,
 }
 
 impl Locations {
@@ -115,7 +120,7 @@ impl Locations {
         server: &Directive,
         forwarded: &mut bool,
         remarks: &mut Remarks,
-        cx: &mut Cx,
+        cx: &mut NginxImport,
     ) {
         let (modifier, pattern) = if location.words.len() > 2 {
             (location.word(1), location.word(2))
@@ -129,21 +134,27 @@ impl Locations {
             );
             return;
         }
-        let scope = Scope { chain: vec![location, server] };
+        let scope = LocationScope { chain: vec![location, server] };
         match modifier {
             "=" if pattern.starts_with('/') => {
-                self.exact.extend(rules(location, Path::Exact(pattern.to_owned()), &scope, forwarded, cx));
+                self.exact.extend(rules(
+                    location,
+                    PlannedPath::Exact(pattern.to_owned()),
+                    &scope,
+                    forwarded,
+                    cx,
+                ));
             }
             "~" | "~*" => match crate::path::anywhere(pattern) {
                 Some(regex) => {
                     let regex = if modifier == "~*" { format!("(?i:{regex})") } else { regex };
-                    self.regexes.extend(rules(location, Path::Regex(regex), &scope, forwarded, cx));
+                    self.regexes.extend(rules(location, PlannedPath::Regex(regex), &scope, forwarded, cx));
                 }
                 None => {
                     let why = format!(
                         "everything that this location could take is refused: `{pattern}` has parts that linear-time expressions lack."
                     );
-                    self.regexes.push(Rule::refusal(&location.at, why));
+                    self.regexes.push(PlannedRule::refusal(&location.at, why));
                 }
             },
             // Every path begins with `/`: nginx accepts such a location, but never chooses it.
@@ -155,7 +166,7 @@ impl Locations {
             }
             word => {
                 self.exact.extend(slash_added(location, pattern, server, &scope));
-                let rules = rules(location, Path::prefix(pattern), &scope, forwarded, cx);
+                let rules = rules(location, PlannedPath::prefix(pattern), &scope, forwarded, cx);
                 let all = if word == "^~" { &mut self.before_regexes } else { &mut self.prefixes };
                 all.push((pattern.to_owned(), rules));
             }
@@ -163,7 +174,7 @@ impl Locations {
     }
 
     /// All rules in nginx's order, with the one for paths that no location matches.
-    fn in_order(mut self, server: &Directive, cx: &Cx) -> Vec<Rule> {
+    fn in_order(mut self, server: &Directive, cx: &NginxImport) -> Vec<PlannedRule> {
         let mut out = self.exact;
         out.extend(before_expressions(&mut self.before_regexes, &mut self.prefixes, &self.regexes));
         out.extend(self.regexes);
@@ -171,7 +182,7 @@ impl Locations {
         let everything = self.prefixes.iter().any(|(prefix, _)| prefix == "/");
         out.extend(self.prefixes.into_iter().flat_map(|(_, rules)| rules));
         if !everything {
-            let mut rule = Rule { at: server.at.clone(), ..Rule::default() };
+            let mut rule = PlannedRule { at: server.at.clone(), ..PlannedRule::default() };
             if server.last("root").is_some() || cx.http.iter().any(|one| one.name() == "root") {
                 rule.refuse(&server.at, FILES);
             } else {
@@ -184,7 +195,12 @@ impl Locations {
 }
 
 /// A location that proxies and ends with a slash redirects its name without the slash.
-fn slash_added(location: &Directive, pattern: &str, server: &Directive, scope: &Scope<'_>) -> Option<Rule> {
+fn slash_added(
+    location: &Directive,
+    pattern: &str,
+    server: &Directive,
+    scope: &LocationScope<'_>,
+) -> Option<PlannedRule> {
     if !(pattern.ends_with('/') && pattern.len() > 1 && proxies(scope)) {
         return None;
     }
@@ -198,8 +214,8 @@ fn slash_added(location: &Directive, pattern: &str, server: &Directive, scope: &
     let mut redirect = Map::default();
     redirect.set("status", 301_u64);
     redirect.set("path", literal(pattern));
-    let when = When { path: Path::Exact(bare.to_owned()), ..When::default() };
-    let mut rule = Rule { when, at: location.at.clone(), ..Rule::default() };
+    let when = RuleConditions { path: PlannedPath::Exact(bare.to_owned()), ..RuleConditions::default() };
+    let mut rule = PlannedRule { when, at: location.at.clone(), ..PlannedRule::default() };
     rule.keys.set("redirect", redirect);
     Some(rule)
 }
@@ -207,25 +223,25 @@ fn slash_added(location: &Directive, pattern: &str, server: &Directive, scope: &
 /// Locations with `^~`, the longest first, and the longer locations without `^~` that begin with one of them. A longer
 /// location comes before its `^~` location, and the expressions that can match its paths come before it.
 fn before_expressions(
-    first: &mut Vec<(String, Vec<Rule>)>,
-    prefixes: &mut Vec<(String, Vec<Rule>)>,
-    regexes: &[Rule],
-) -> Vec<Rule> {
+    first: &mut Vec<(String, Vec<PlannedRule>)>,
+    prefixes: &mut Vec<(String, Vec<PlannedRule>)>,
+    regexes: &[PlannedRule],
+) -> Vec<PlannedRule> {
     let within = |long: &str| {
         first.iter().any(|(short, _)| long.len() > short.len() && long.starts_with(short.as_str()))
     };
     let (inner, outer): (Vec<_>, Vec<_>) =
         std::mem::take(prefixes).into_iter().partition(|(long, _)| within(long));
     *prefixes = outer;
-    let mut all: Vec<(String, Vec<Rule>)> = std::mem::take(first);
+    let mut all: Vec<(String, Vec<PlannedRule>)> = std::mem::take(first);
     for (prefix, rules) in inner {
-        let own = When { path: Path::prefix(&prefix), ..When::default() };
+        let own = RuleConditions { path: PlannedPath::prefix(&prefix), ..RuleConditions::default() };
         let mut before = Vec::new();
         let mut said = true;
         for rule in regexes {
             match crate::gate::both(&rule.when, &own) {
                 Some(None) => {}
-                Some(Some(when)) => before.push(Rule { when, ..rule.clone() }),
+                Some(Some(when)) => before.push(PlannedRule { when, ..rule.clone() }),
                 None => said = false,
             }
         }
@@ -234,7 +250,7 @@ fn before_expressions(
         } else {
             let at = rules.first().map(|rule| rule.at.clone()).unwrap_or_default();
             let why = "this location is refused: it stands within one with `^~`, and expressions come before it. Write it with `^~`; import again.";
-            before = vec![Rule { when: own, ..Rule::refusal(&at, why) }];
+            before = vec![PlannedRule { when: own, ..PlannedRule::refusal(&at, why) }];
         }
         all.push((prefix, before));
     }

@@ -4,14 +4,14 @@
 //! no field has the value, so a client could send the wanted value as a second field. So a request that passes such a
 //! condition must have the value in each field.
 
-use crate::access::{self, Access, AccessEffect};
-use crate::path::Path;
-use crate::plan::{Rule, VirtualHost};
-use crate::value::{Map, Value};
+use crate::access::{self, AccessEffect, ImportedAccess};
+use crate::path::PlannedPath;
+use crate::plan::{PlannedRule, VirtualHost};
+use crate::value::{ConfigValue, Map};
 
 /// Adds the guards of a site to the routes that stand behind them.
 pub(super) fn guard(site: &mut VirtualHost) {
-    let guards: Vec<(usize, String, Rule)> = site
+    let guards: Vec<(usize, String, PlannedRule)> = site
         .rules
         .iter()
         .enumerate()
@@ -25,7 +25,7 @@ pub(super) fn guard(site: &mut VirtualHost) {
             }
             let Some(keys) = denied(guard, &rule.when.path) else { continue };
             let mut own = match rule.keys.get("authorization") {
-                Some(Value::Map(map)) => map.clone(),
+                Some(ConfigValue::Map(map)) => map.clone(),
                 _ => Map::default(),
             };
             if access::merge(&mut own, &keys) {
@@ -38,31 +38,32 @@ pub(super) fn guard(site: &mut VirtualHost) {
     }
 }
 
-fn negated(rule: &Rule) -> impl Iterator<Item = &(String, String)> {
+fn negated(rule: &PlannedRule) -> impl Iterator<Item = &(String, String)> {
     rule.when.headers.iter().filter(|(_, pattern)| pattern.starts_with('!') && pattern != "!*")
 }
 
 /// A rule that denies the requests of the guard in which a field has another value.
-fn denied(guard: &Rule, path: &Path) -> Option<Map> {
+fn denied(guard: &PlannedRule, path: &PlannedPath) -> Option<Map> {
     let mut all = access::everything();
-    let whole = matches!(guard.when.path, Path::All | Path::Any) || guard.when.path == *path;
+    let whole = matches!(guard.when.path, PlannedPath::All | PlannedPath::Any) || guard.when.path == *path;
     if let Some(pattern) = guard.when.path.pattern(false).filter(|_| !whole) {
-        all = access::both(&all, &vec![Access::list("path", vec![pattern])])?;
+        all = access::both(&all, &vec![ImportedAccess::list("path", vec![pattern])])?;
     }
     if !guard.when.methods.is_empty() {
-        all = access::both(&all, &vec![Access::list("methods", guard.when.methods.clone())])?;
+        all = access::both(&all, &vec![ImportedAccess::list("methods", guard.when.methods.clone())])?;
     }
     for (name, pattern) in &guard.when.headers {
         let one = match pattern.strip_prefix('!').filter(|_| pattern != "!*") {
             Some(wanted) => {
-                let other = access::not(&vec![Access::named("headers", name, vec![wanted.to_owned()])])?;
-                access::both(&vec![Access::named("headers", name, vec!["*".to_owned()])], &other)?
+                let other =
+                    access::not(&vec![ImportedAccess::named("headers", name, vec![wanted.to_owned()])])?;
+                access::both(&vec![ImportedAccess::named("headers", name, vec!["*".to_owned()])], &other)?
             }
-            None => vec![Access::named("headers", name, vec![pattern.clone()])],
+            None => vec![ImportedAccess::named("headers", name, vec![pattern.clone()])],
         };
         all = access::both(&all, &one)?;
     }
-    let rules: Vec<(String, Access)> =
+    let rules: Vec<(String, ImportedAccess)> =
         all.into_iter().map(|rule| ("several-values".to_owned(), rule)).collect();
     match access::deny(&rules) {
         AccessEffect::Keys(keys) => Some(keys),

@@ -1,13 +1,13 @@
 //! Streams: opaque bytes, and TLS by its server name.
 
 use crate::access::AccessEffect;
-use crate::plan::{Chain, Listener, Rule};
+use crate::plan::{FilterChain, PlannedListener, PlannedRule};
 use crate::remark::Remarks;
 use crate::value::Map;
 
-use super::{Cx, bind, clients, tokens::Directive, upstream};
+use super::{NginxImport, bind, clients, tokens::Directive, upstream};
 
-pub(crate) fn stream(block: &Directive, cx: &mut Cx) {
+pub(crate) fn stream(block: &Directive, cx: &mut NginxImport) {
     cx.upstreams.extend(block.all("upstream").cloned());
     let maps: Vec<Directive> = block.all("map").cloned().collect();
     // Servers inherit the directives above them.
@@ -41,7 +41,7 @@ fn is_access(one: &Directive) -> bool {
 }
 
 /// The listener of a server; `None`, with a remark, where it is left out.
-fn listener(server: &Directive, maps: &[Directive], cx: &mut Cx) -> Option<Listener> {
+fn listener(server: &Directive, maps: &[Directive], cx: &mut NginxImport) -> Option<PlannedListener> {
     let listen = server.last("listen")?;
     let says = |word: &str| listen.words.iter().any(|own| own == word);
     if says("udp") {
@@ -49,13 +49,13 @@ fn listener(server: &Directive, maps: &[Directive], cx: &mut Cx) -> Option<Liste
         return None;
     }
     let address = bind(listen.word(1)).filter(|_| listen.word(1).bytes().any(|b| b.is_ascii_digit()))?;
-    let mut out = Listener {
+    let mut out = PlannedListener {
         name: crate::plan::name(&format!(
             "stream-{}",
             address.trim_start_matches(':').replace([':', '[', ']', '/'], "-")
         )),
         opaque: true,
-        ..Listener::default()
+        ..PlannedListener::default()
     };
     out.keys.set("bind", address);
     let mut remarks = Remarks::default();
@@ -93,7 +93,7 @@ fn listener(server: &Directive, maps: &[Directive], cx: &mut Cx) -> Option<Liste
 }
 
 /// `false` where clients must show a certificate, and nothing says which roots verify it.
-fn terminate_tls(server: &Directive, out: &mut Listener) -> bool {
+fn terminate_tls(server: &Directive, out: &mut PlannedListener) -> bool {
     let mut tls = out.keys.child("tls");
     tls.set("certificate", server.last("ssl_certificate").map_or("/etc/attache/tls.crt", |one| one.word(1)));
     tls.set("key", server.last("ssl_certificate_key").map_or("/etc/attache/tls.key", |one| one.word(1)));
@@ -109,7 +109,7 @@ fn terminate_tls(server: &Directive, out: &mut Listener) -> bool {
 
 /// The directive that may refuse connections, and that attache can't express. Rules that it can express become
 /// `authorization`.
-fn guard<'s>(server: &'s Directive, direct: bool, out: &mut Listener) -> Option<&'s Directive> {
+fn guard<'s>(server: &'s Directive, direct: bool, out: &mut PlannedListener) -> Option<&'s Directive> {
     let access: Vec<Directive> = server.inner().iter().filter(|one| is_access(one)).cloned().collect();
     let unknown = server.inner().iter().find(|one| !is_known(one.name()));
     match clients::said(&access) {
@@ -186,9 +186,9 @@ fn targets(
     pass: &Directive,
     server: &Directive,
     maps: &[Directive],
-    out: &mut Listener,
+    out: &mut PlannedListener,
     remarks: &mut Remarks,
-    cx: &mut Cx,
+    cx: &mut NginxImport,
 ) {
     let secure = server.last("proxy_ssl").is_some_and(|one| one.word(1) == "on");
     let scheme = if secure { "tls" } else { "tcp" };
@@ -196,21 +196,22 @@ fn targets(
     let tls = if secure { upstream::tls("https", &get, remarks) } else { Map::default() };
     let connect = server.last("proxy_connect_timeout").and_then(|one| upstream::time(one.word(1)));
     let target = pass.word(1);
-    let rule = |authority: &str, cx: &mut Cx| {
+    let rule = |authority: &str, cx: &mut NginxImport| {
         let name = upstream::used(scheme, authority, tls.clone(), connect.clone(), cx);
         let told = server.last("proxy_protocol").is_some_and(|one| one.word(1) == "on");
         if let Some(own) = cx.plan.upstreams.iter_mut().find(|own| told && own.name == name) {
             own.keys.set("proxy_protocol", "v1");
         }
-        let mut rule = Rule { at: pass.at.clone(), targets: vec![name.clone()], ..Rule::default() };
-        rule.when.path = crate::path::Path::Any;
+        let mut rule =
+            PlannedRule { at: pass.at.clone(), targets: vec![name.clone()], ..PlannedRule::default() };
+        rule.when.path = crate::path::PlannedPath::Any;
         rule.keys.set("to", name);
         rule
     };
     if !target.contains('$') {
         out.keys.set("protocol", "tcp");
         let rule = rule(target, cx);
-        out.chains.push(Chain { opaque: Some(rule), ..Chain::default() });
+        out.chains.push(FilterChain { opaque: Some(rule), ..FilterChain::default() });
         return;
     }
     let map = maps.iter().find(|map| map.word(1) == "$ssl_preread_server_name" && map.word(2) == target);
@@ -231,12 +232,16 @@ fn targets(
                     .strip_prefix('.')
                     .map_or_else(|| vec![name.to_owned()], |rest| vec![rest.to_owned(), format!("*.{rest}")]);
                 let rule = rule(one.word(1), cx);
-                out.chains.push(Chain { sni, opaque: Some(rule), ..Chain::default() });
+                out.chains.push(FilterChain { sni, opaque: Some(rule), ..FilterChain::default() });
             }
         }
     }
     if let Some(last) = last {
         let rule = rule(&last, cx);
-        out.chains.push(Chain { sni: vec!["*".to_owned()], opaque: Some(rule), ..Chain::default() });
+        out.chains.push(FilterChain {
+            sni: vec!["*".to_owned()],
+            opaque: Some(rule),
+            ..FilterChain::default()
+        });
     }
 }

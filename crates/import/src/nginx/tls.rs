@@ -1,11 +1,11 @@
 //! TLS of an address: its certificates, and what it asks of clients.
 
-use crate::plan::{ClientCertDemand, Listener};
+use crate::plan::{ClientCertDemand, PlannedListener};
 use crate::remark::Remarks;
-use crate::tree::At;
-use crate::value::{Map, Value};
+use crate::tree::FileLine;
+use crate::value::{ConfigValue, Map};
 
-use super::{Cx, listen::Listen, tokens::Directive};
+use super::{NginxImport, listen::Listen, tokens::Directive};
 
 /// Finds the directive of a name that holds for a server: its own, else that of `http`.
 type Inherited<'g, 'd> = &'g dyn Fn(&str) -> Option<&'d Directive>;
@@ -13,10 +13,10 @@ type Inherited<'g, 'd> = &'g dyn Fn(&str) -> Option<&'d Directive>;
 /// Reads TLS of an address. Returns the reason if everything behind it must be refused.
 pub(super) fn tls(
     all: &[(Directive, Listen)],
-    out: &mut Listener,
+    out: &mut PlannedListener,
     remarks: &mut Remarks,
-    cx: &Cx,
-) -> Option<(At, String)> {
+    cx: &NginxImport,
+) -> Option<(FileLine, String)> {
     let mut refused = None;
     let mut asked: Vec<ClientCertDemand> = Vec::new();
     for (server, _) in all {
@@ -63,14 +63,14 @@ fn certificate(get: Inherited<'_, '_>, tls: &mut Map) {
         tls.set("key", key.word(1));
     } else if tls.get("certificate") != Some(&certificate.word(1).into()) {
         let mut more = match tls.get("certificates") {
-            Some(Value::List(list)) => list.clone(),
+            Some(ConfigValue::List(list)) => list.clone(),
             _ => Vec::new(),
         };
         let mut map = Map::default();
         map.set("certificate", certificate.word(1));
         map.set("key", key.word(1));
         more.push(map.into());
-        tls.set("certificates", Value::List(more));
+        tls.set("certificates", ConfigValue::List(more));
     }
 }
 
@@ -91,7 +91,7 @@ fn client_certificates(
 }
 
 /// The roots of clients' certificates. `Err`: why everything behind the address must be refused.
-fn client_roots(server: &Directive, get: Inherited<'_, '_>, tls: &mut Map) -> Result<(), (At, String)> {
+fn client_roots(server: &Directive, get: Inherited<'_, '_>, tls: &mut Map) -> Result<(), (FileLine, String)> {
     let ca = get("ssl_client_certificate").or_else(|| get("ssl_trusted_certificate"));
     let Some(ca) = ca else {
         return Err((server.at.clone(), "clients must show a certificate, and there are no roots to verify it by. Give them as `client_ca`".to_owned()));

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::tree::{At, Unreadable};
+use crate::tree::{FileLine, Unreadable};
 
 /// A directive.
 #[derive(Clone, Debug)]
 pub(crate) struct Directive {
-    pub(crate) at: At,
+    pub(crate) at: FileLine,
     pub(crate) words: Vec<String>,
     pub(crate) block: Option<Vec<Directive>>,
 }
@@ -56,13 +56,13 @@ struct DirectiveReader {
 
 impl DirectiveReader {
     fn wrong(&self, what: &str) -> Unreadable {
-        Unreadable { at: At { file: Arc::clone(&self.file), line: self.line }, what: what.to_owned() }
+        Unreadable { at: FileLine { file: Arc::clone(&self.file), line: self.line }, what: what.to_owned() }
     }
 
     /// The directive of the words so far.
     fn directive(&mut self, block: Option<Vec<Directive>>) -> Directive {
         self.words.extend(self.word.take());
-        let at = At { file: Arc::clone(&self.file), line: self.at };
+        let at = FileLine { file: Arc::clone(&self.file), line: self.at };
         Directive { at, words: std::mem::take(&mut self.words), block }
     }
 

@@ -1,10 +1,10 @@
 //! Targets of `proxy_pass` become upstreams.
 
-use crate::plan::Upstream;
+use crate::plan::PlannedUpstream;
 use crate::remark::Remarks;
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 
-use super::{Cx, tokens::Directive};
+use super::{NginxImport, tokens::Directive};
 
 /// A time of nginx, seconds without a unit, in attache's notation.
 pub(crate) fn time(text: &str) -> Option<String> {
@@ -48,7 +48,7 @@ pub(crate) fn tls(scheme: &str, get: &dyn Fn(&str) -> Option<Directive>, remarks
     }
     if get("proxy_ssl_verify").is_none_or(|one| one.word(1) != "on") {
         remarks.soft(
-            &crate::tree::At::default(),
+            &crate::tree::FileLine::default(),
             "the original verified nothing of this https peer. attache verifies: give `tls.ca` to the upstream if the peer has a private root.",
         );
     }
@@ -56,7 +56,13 @@ pub(crate) fn tls(scheme: &str, get: &dyn Fn(&str) -> Option<Directive>, remarks
 }
 
 /// The name of the upstream that `scheme://authority` is.
-pub(crate) fn used(scheme: &str, authority: &str, tls: Map, connect: Option<String>, cx: &mut Cx) -> String {
+pub(crate) fn used(
+    scheme: &str,
+    authority: &str,
+    tls: Map,
+    connect: Option<String>,
+    cx: &mut NginxImport,
+) -> String {
     let key = format!("{scheme}://{authority}");
     if let Some((_, name)) = cx.used.iter().find(|(known, _)| *known == key) {
         return name.clone();
@@ -70,9 +76,9 @@ pub(crate) fn used(scheme: &str, authority: &str, tls: Map, connect: Option<Stri
     };
     let name = cx.names.of(&wanted);
     cx.used.push((key, name.clone()));
-    let mut out = Upstream { name: name.clone(), ..Upstream::default() };
+    let mut out = PlannedUpstream { name: name.clone(), ..PlannedUpstream::default() };
     let mut keys = Map::default();
-    let mut list: Vec<Value> = Vec::new();
+    let mut list: Vec<ConfigValue> = Vec::new();
     match &block {
         Some(block) => {
             for server in block.all("server") {
@@ -84,9 +90,9 @@ pub(crate) fn used(scheme: &str, authority: &str, tls: Map, connect: Option<Stri
     keys.set(
         "address",
         match list.len() {
-            0 => Value::from(format!("{scheme}://nowhere.invalid:80")),
-            1 if matches!(list[0], Value::Text(_)) => list.remove(0),
-            _ => Value::List(list),
+            0 => ConfigValue::from(format!("{scheme}://nowhere.invalid:80")),
+            1 if matches!(list[0], ConfigValue::Text(_)) => list.remove(0),
+            _ => ConfigValue::List(list),
         },
     );
     let opaque = matches!(scheme, "tcp" | "tls");
@@ -108,7 +114,7 @@ pub(crate) fn used(scheme: &str, authority: &str, tls: Map, connect: Option<Stri
     name
 }
 
-pub(crate) fn upstreams(cx: &mut Cx) {
+pub(crate) fn upstreams(cx: &mut NginxImport) {
     let unused: Vec<Directive> = cx
         .upstreams
         .iter()
@@ -133,7 +139,7 @@ fn address(scheme: &str, authority: &str) -> String {
     if has_port { format!("{scheme}://{authority}") } else { format!("{scheme}://{authority}:{port}") }
 }
 
-fn servers(server: &Directive, scheme: &str, list: &mut Vec<Value>, remarks: &mut Remarks) {
+fn servers(server: &Directive, scheme: &str, list: &mut Vec<ConfigValue>, remarks: &mut Remarks) {
     let has = |word: &str| server.words.iter().any(|own| own == word);
     if has("down") || has("drain") {
         remarks.soft(&server.at, "a server that is marked `down` or `drain` is left out.");
@@ -179,7 +185,7 @@ fn servers(server: &Directive, scheme: &str, list: &mut Vec<Value>, remarks: &mu
         list.push(own.into());
     } else {
         map.0.insert(0, ("address".to_owned(), own.into()));
-        list.push(Value::Map(map));
+        list.push(ConfigValue::Map(map));
     }
 }
 

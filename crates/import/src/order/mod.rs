@@ -10,27 +10,27 @@
 
 use std::cmp::Reverse;
 
-use crate::path::Path;
-use crate::plan::{Chain, Listener, Rule, VirtualHost};
+use crate::path::PlannedPath;
+use crate::plan::{FilterChain, PlannedListener, PlannedRule, VirtualHost};
 use crate::remark::Remarks;
 use crate::value::Map;
 
 /// A route as it is written.
 #[derive(Clone, Debug)]
-pub(crate) struct Route {
+pub(crate) struct OrderedRoute {
     pub(crate) hosts: Vec<String>,
     pub(crate) sni: Vec<String>,
     pub(crate) destination: Vec<String>,
-    pub(crate) rule: Rule,
+    pub(crate) rule: PlannedRule,
     pub(crate) regex: bool,
     /// Remarks that are printed before it.
     pub(crate) before: Remarks,
 }
 
 /// The routes of a listener.
-pub(crate) fn routes(listener: &Listener) -> Vec<Route> {
+pub(crate) fn routes(listener: &PlannedListener) -> Vec<OrderedRoute> {
     let mut routes = Vec::new();
-    let chains: Vec<&Chain> = listener.chains.iter().collect();
+    let chains: Vec<&FilterChain> = listener.chains.iter().collect();
     let plain = matches!(chains.as_slice(), [only] if only.sni.is_empty() && only.destination.is_empty());
     if plain || listener.opaque {
         for chain in &chains {
@@ -43,7 +43,7 @@ pub(crate) fn routes(listener: &Listener) -> Vec<Route> {
 }
 
 /// No host belongs to two sites, and attache chooses the most specific host, as the original does.
-fn one_chain(chain: &Chain, routes: &mut Vec<Route>) {
+fn one_chain(chain: &FilterChain, routes: &mut Vec<OrderedRoute>) {
     let mut before = chain.remarks.clone();
     for site in &chain.sites {
         before.0.extend(site.remarks.0.iter().cloned());
@@ -59,7 +59,7 @@ fn one_chain(chain: &Chain, routes: &mut Vec<Route>) {
         bucket(&hosts, rules.into_iter().map(|rule| (Vec::new(), Vec::new(), rule)), &mut before, routes);
     }
     if let Some(rule) = &chain.opaque {
-        routes.push(Route {
+        routes.push(OrderedRoute {
             hosts: Vec::new(),
             sni: chain.sni.clone(),
             destination: chain.destination.clone(),
@@ -72,7 +72,7 @@ fn one_chain(chain: &Chain, routes: &mut Vec<Route>) {
 
 /// attache compares the host before the server name and the destination, the original after them. So each host has the rules of every
 /// chain, one chain after the other, each closed.
-fn many_chains(chains: &[&Chain], routes: &mut Vec<Route>) {
+fn many_chains(chains: &[&FilterChain], routes: &mut Vec<OrderedRoute>) {
     let mut hosts: Vec<String> = Vec::new();
     for site in chains.iter().flat_map(|chain| &chain.sites) {
         for host in &site.hosts {
@@ -89,7 +89,7 @@ fn many_chains(chains: &[&Chain], routes: &mut Vec<Route>) {
             before.0.extend(site.remarks.0.iter().cloned());
         }
         if let Some(rule) = &chain.opaque {
-            routes.push(Route {
+            routes.push(OrderedRoute {
                 hosts: Vec::new(),
                 sni: chain.sni.clone(),
                 destination: chain.destination.clone(),
@@ -145,10 +145,10 @@ fn any_host(hosts: &[String]) -> bool {
     hosts.is_empty() || hosts.iter().any(|host| host == "*")
 }
 
-fn ends_with_everything(rules: &[Rule]) -> bool {
+fn ends_with_everything(rules: &[PlannedRule]) -> bool {
     rules.iter().any(|rule| {
         let when = &rule.when;
-        matches!(when.path, Path::All | Path::Any)
+        matches!(when.path, PlannedPath::All | PlannedPath::Any)
             && when.methods.is_empty()
             && when.headers.is_empty()
             && when.query.is_empty()
@@ -156,21 +156,21 @@ fn ends_with_everything(rules: &[Rule]) -> bool {
     })
 }
 
-fn closing() -> Rule {
+fn closing() -> PlannedRule {
     let mut keys = Map::default();
     keys.set("respond", 404_u64);
-    Rule { keys, ..Rule::default() }
+    PlannedRule { keys, ..PlannedRule::default() }
 }
 
 /// The rules of one host, so that attache tries them in this order.
 fn bucket(
     hosts: &[String],
-    rules: impl Iterator<Item = (Vec<String>, Vec<String>, Rule)>,
+    rules: impl Iterator<Item = (Vec<String>, Vec<String>, PlannedRule)>,
     before: &mut Remarks,
-    routes: &mut Vec<Route>,
+    routes: &mut Vec<OrderedRoute>,
 ) {
-    let mut own: Vec<Route> = rules
-        .map(|(sni, destination, rule)| Route {
+    let mut own: Vec<OrderedRoute> = rules
+        .map(|(sni, destination, rule)| OrderedRoute {
             hosts: hosts.to_vec(),
             sni,
             destination,
@@ -188,7 +188,7 @@ fn bucket(
         own[later].regex |= wrong;
     }
     for earlier in 0..own.len() {
-        if own[earlier].rule.when.path == Path::Any && own.len() > earlier + 1 {
+        if own[earlier].rule.when.path == PlannedPath::Any && own.len() > earlier + 1 {
             own[earlier].regex = true;
         }
     }
@@ -219,10 +219,10 @@ fn bucket(
     routes.append(&mut own);
 }
 
-type Rank = ((u8, Reverse<usize>), bool, Reverse<usize>, Reverse<usize>, bool, u8, bool);
+type RuleRank = ((u8, Reverse<usize>), bool, Reverse<usize>, Reverse<usize>, bool, u8, bool);
 
 /// The sort key of attache's order, without the position in the file; see docs/routing.md.
-fn rank(route: &Route) -> Rank {
+fn rank(route: &OrderedRoute) -> RuleRank {
     let when = &route.rule.when;
     let path = when.path.rank(route.regex);
     if path.0 == 3 {
@@ -245,7 +245,7 @@ fn rank(route: &Route) -> Rank {
     )
 }
 
-fn overlap(a: &Rule, b: &Rule) -> bool {
+fn overlap(a: &PlannedRule, b: &PlannedRule) -> bool {
     let (a, b) = (&a.when, &b.when);
     let methods =
         a.methods.is_empty() || b.methods.is_empty() || a.methods.iter().any(|m| b.methods.contains(m));
@@ -256,6 +256,6 @@ fn overlap(a: &Rule, b: &Rule) -> bool {
 mod tests;
 
 /// How many routes a listener has.
-pub fn route_count(listener: &Listener) -> usize {
+pub fn route_count(listener: &PlannedListener) -> usize {
     routes(listener).len()
 }

@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use super::probe::Probe;
+use super::probe::PlannedProbe;
 
 /// An answer.
 #[derive(Clone, Debug, Default)]
-pub struct Answer {
+pub struct SeenAnswer {
     /// The status; 0 where the connection ended without one.
     pub status: u16,
     /// The body.
@@ -44,7 +44,7 @@ impl StubRequest {
     }
 }
 
-impl Answer {
+impl SeenAnswer {
     pub(crate) fn header(&self, name: &str) -> String {
         header(&self.headers, name)
     }
@@ -59,11 +59,11 @@ impl Answer {
 }
 
 /// Sends a request and reads the answer to the connection's end.
-pub(crate) fn ask(port: u16, probe: &Probe) -> Answer {
+pub(crate) fn ask(port: u16, probe: &PlannedProbe) -> SeenAnswer {
     read(port, probe).unwrap_or_default()
 }
 
-fn read(port: u16, probe: &Probe) -> Option<Answer> {
+fn read(port: u16, probe: &PlannedProbe) -> Option<SeenAnswer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
     stream.write_all(probe.bytes().as_bytes()).ok()?;
@@ -102,7 +102,7 @@ fn complete(bytes: &[u8], no_body: bool) -> bool {
     length.is_some_and(|length| bytes.len() >= start + length)
 }
 
-fn parse(bytes: &[u8], no_body: bool) -> Option<Answer> {
+fn parse(bytes: &[u8], no_body: bool) -> Option<SeenAnswer> {
     let (text, start) = head(bytes)?;
     let mut lines = text.lines();
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
@@ -129,7 +129,7 @@ fn parse(bytes: &[u8], no_body: bool) -> Option<Answer> {
             headers: Vec::new(),
         })
     });
-    Some(Answer { status, body, headers, stub })
+    Some(SeenAnswer { status, body, headers, stub })
 }
 
 fn seen(body: &str) -> Option<StubRequest> {

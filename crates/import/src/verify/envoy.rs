@@ -3,17 +3,17 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::tree::{self, Kind, Node};
+use crate::tree::{self, Node, NodeKind};
 use crate::{File, envoy};
 
-use super::{Bench, Programs, stub::Stubs};
+use super::{BothSides, Programs, stub::Stubs};
 
 pub(crate) fn prepare(
     files: &[File],
     programs: &Programs,
     folder: &Path,
     stubs: &Stubs,
-) -> Result<Bench, String> {
+) -> Result<BothSides, String> {
     let mut left_out = Vec::new();
     let mut roots = Vec::new();
     for file in files {
@@ -41,7 +41,7 @@ pub(crate) fn prepare(
     }
     root.walk(&mut |node| {
         for key in ["tracing", "access_log", "upstream_log"] {
-            if node.get(key).is_some_and(|value| !matches!(value.kind, Kind::Scalar(_))) {
+            if node.get(key).is_some_and(|value| !matches!(value.kind, NodeKind::Scalar(_))) {
                 node.remove(key);
             }
         }
@@ -67,7 +67,7 @@ pub(crate) fn prepare(
     let bound: Vec<u16> =
         plan.listeners.iter().filter_map(|listener| super::bound(listener.keys.get("bind"))).collect();
     let ports = ports.into_iter().zip(original).filter(|(own, _)| bound.contains(own)).collect();
-    Ok(Bench { plan, ports, original: command, left_out })
+    Ok(BothSides { plan, ports, original: command, left_out })
 }
 
 fn value(at: &Node, entries: Vec<(&str, Node)>) -> Node {
@@ -104,7 +104,7 @@ fn clusters(root: &mut Node, stubs: &Stubs) -> Result<(), String> {
     let Some(all) = root.get_mut("static_resources").and_then(|fixed| fixed.get_mut("clusters")) else {
         return Ok(());
     };
-    let Kind::List(all) = &mut all.kind else { return Ok(()) };
+    let NodeKind::List(all) = &mut all.kind else { return Ok(()) };
     for cluster in all {
         let name = cluster.str("name").unwrap_or_default().to_owned();
         let grpc = grpc.contains(&name);
@@ -160,9 +160,10 @@ fn clusters(root: &mut Node, stubs: &Stubs) -> Result<(), String> {
 /// One stub for each set of labels, so that the answer shows which endpoint was chosen.
 fn endpoints_of_subsets(cluster: &mut Node, name: &str, stubs: &Stubs) -> Result<(), String> {
     let localities = cluster.get_mut("load_assignment").and_then(|all| all.get_mut("endpoints"));
-    let Some(Kind::List(localities)) = localities.map(|list| &mut list.kind) else { return Ok(()) };
+    let Some(NodeKind::List(localities)) = localities.map(|list| &mut list.kind) else { return Ok(()) };
     for locality in localities {
-        let Some(Kind::List(endpoints)) = locality.get_mut("lb_endpoints").map(|list| &mut list.kind) else {
+        let Some(NodeKind::List(endpoints)) = locality.get_mut("lb_endpoints").map(|list| &mut list.kind)
+        else {
             continue;
         };
         for endpoint in endpoints {
@@ -184,7 +185,7 @@ fn listeners(root: &mut Node, left_out: &mut Vec<String>) {
     let Some(all) = root.get_mut("static_resources").and_then(|fixed| fixed.get_mut("listeners")) else {
         return;
     };
-    let Kind::List(all) = &mut all.kind else { return };
+    let NodeKind::List(all) = &mut all.kind else { return };
     all.retain_mut(|listener| {
         let name = listener.str("name").unwrap_or("without a name").to_owned();
         let udp = listener.down(&["address", "socket_address"]).str("protocol") == Some("UDP");
@@ -205,7 +206,8 @@ fn listeners(root: &mut Node, left_out: &mut Vec<String>) {
         ] {
             listener.remove(key);
         }
-        if let Some(Kind::List(chains)) = listener.get_mut("filter_chains").map(|chains| &mut chains.kind) {
+        if let Some(NodeKind::List(chains)) = listener.get_mut("filter_chains").map(|chains| &mut chains.kind)
+        {
             for chain in chains {
                 if chain.get("transport_socket").is_some() || chain.get("tls_context").is_some() {
                     left_out.push(format!("listener {name}: without its TLS"));
@@ -223,7 +225,7 @@ fn rebind(root: &mut Node, ports: &mut Vec<u16>) -> Result<(), String> {
     let Some(all) = root.get_mut("static_resources").and_then(|fixed| fixed.get_mut("listeners")) else {
         return Ok(());
     };
-    let Kind::List(all) = &mut all.kind else { return Ok(()) };
+    let NodeKind::List(all) = &mut all.kind else { return Ok(()) };
     for listener in all {
         let port = super::port()?;
         let address = socket(listener, port);

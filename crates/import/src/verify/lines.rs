@@ -7,12 +7,12 @@ use std::process::Command;
 
 use crate::{File, haproxy, nginx, plan};
 
-use super::{Bench, Programs, stub::Stubs};
+use super::{BothSides, Programs, stub::Stubs};
 
 /// Ports of one side, in the order in which addresses were met.
-struct Ports(Vec<(String, u16)>);
+struct SidePorts(Vec<(String, u16)>);
 
-impl Ports {
+impl SidePorts {
     fn of(&mut self, address: &str) -> Result<u16, String> {
         if let Some((_, port)) = self.0.iter().find(|(known, _)| known == address) {
             return Ok(*port);
@@ -28,9 +28,9 @@ pub(crate) fn haproxy(
     programs: &Programs,
     folder: &Path,
     stubs: &Stubs,
-) -> Result<Bench, String> {
+) -> Result<BothSides, String> {
     let text = files.iter().map(|file| file.text.as_str()).collect::<Vec<_>>().join("\n");
-    let (mut own, mut theirs) = (Ports(Vec::new()), Ports(Vec::new()));
+    let (mut own, mut theirs) = (SidePorts(Vec::new()), SidePorts(Vec::new()));
     let config = haproxy_text(&text, stubs, &mut theirs)?;
     let path = folder.join("haproxy.cfg");
     super::write(&path, &config)?;
@@ -42,7 +42,7 @@ pub(crate) fn haproxy(
     Ok(bench(plan, &own, &theirs, command))
 }
 
-fn bench(plan: plan::Plan, own: &Ports, theirs: &Ports, original: Command) -> Bench {
+fn bench(plan: plan::Plan, own: &SidePorts, theirs: &SidePorts, original: Command) -> BothSides {
     let bound: Vec<u16> =
         plan.listeners.iter().filter_map(|listener| super::bound(listener.keys.get("bind"))).collect();
     let ports = own
@@ -52,10 +52,10 @@ fn bench(plan: plan::Plan, own: &Ports, theirs: &Ports, original: Command) -> Be
         .map(|((_, own), (_, theirs))| (*own, *theirs))
         .filter(|(own, _)| bound.contains(own))
         .collect();
-    Bench { plan, ports, original, left_out: vec!["TLS of clients and upstreams".to_owned()] }
+    BothSides { plan, ports, original, left_out: vec!["TLS of clients and upstreams".to_owned()] }
 }
 
-fn haproxy_text(text: &str, stubs: &Stubs, ports: &mut Ports) -> Result<String, String> {
+fn haproxy_text(text: &str, stubs: &Stubs, ports: &mut SidePorts) -> Result<String, String> {
     let mut out = String::new();
     let mut section = (String::new(), String::new());
     for line in text.lines() {
@@ -142,9 +142,9 @@ pub(crate) fn nginx(
     programs: &Programs,
     folder: &Path,
     stubs: &Stubs,
-) -> Result<Bench, String> {
+) -> Result<BothSides, String> {
     let text = files.iter().map(|file| file.text.as_str()).collect::<Vec<_>>().join("\n");
-    let (mut own, mut theirs) = (Ports(Vec::new()), Ports(Vec::new()));
+    let (mut own, mut theirs) = (SidePorts(Vec::new()), SidePorts(Vec::new()));
     let config = nginx::rewritten(&text, &mut |address| theirs.of(address), &|name| stubs.port(name))?;
     let path = folder.join("nginx.conf");
     let module = if config.lines().any(|line| line.starts_with("stream {")) {

@@ -23,11 +23,11 @@ use std::{
 };
 
 use crate::plan::Plan;
-use crate::value::Value;
-use crate::{File, Grade, Kind};
+use crate::value::ConfigValue;
+use crate::{File, Grade, ProxyKind};
 
-pub use client::Answer;
-pub use probe::Probe;
+pub use client::SeenAnswer;
+pub use probe::PlannedProbe;
 
 /// The stubs deny a request that has this value in any header.
 const DENIED: &str = "deny-this-probe";
@@ -43,7 +43,7 @@ pub struct Programs {
 
 /// The result of a comparison.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct VerifyReport {
     /// The grade of the import.
     pub grade: Grade,
     /// Requests that were sent to both.
@@ -67,7 +67,7 @@ pub struct Difference {
     pub what: String,
 }
 
-impl Report {
+impl VerifyReport {
     /// The report as a text.
     pub fn text(&self) -> String {
         let mut out = String::new();
@@ -94,7 +94,7 @@ impl Report {
 }
 
 /// Both sides, ready to be started.
-pub(crate) struct Bench {
+pub(crate) struct BothSides {
     pub(crate) plan: Plan,
     /// Port of attache and port of the original.
     pub(crate) ports: Vec<(u16, u16)>,
@@ -105,24 +105,30 @@ pub(crate) struct Bench {
 /// Runs the comparison. `folder` is for temporary files.
 ///
 /// # Errors If one side doesn't start, with its output.
-pub fn verify(kind: Kind, files: &[File], programs: &Programs, folder: &Path) -> Result<Report, String> {
+pub fn verify(
+    kind: ProxyKind,
+    files: &[File],
+    programs: &Programs,
+    folder: &Path,
+) -> Result<VerifyReport, String> {
     let grade = crate::import(kind, files).map_err(|error| error.to_string())?.grade;
     let stubs = stub::Stubs::default();
     let mut bench = match kind {
-        Kind::Envoy => envoy::prepare(files, programs, folder, &stubs)?,
-        Kind::Haproxy => lines::haproxy(files, programs, folder, &stubs)?,
-        Kind::Nginx => lines::nginx(files, programs, folder, &stubs)?,
-        Kind::Istio => return by_the_objects(grade, files, programs, folder, &stubs),
-        Kind::Stunnel | Kind::Ghostunnel => {
+        ProxyKind::Envoy => envoy::prepare(files, programs, folder, &stubs)?,
+        ProxyKind::Haproxy => lines::haproxy(files, programs, folder, &stubs)?,
+        ProxyKind::Nginx => lines::nginx(files, programs, folder, &stubs)?,
+        ProxyKind::Istio => return by_the_objects(grade, files, programs, folder, &stubs),
+        ProxyKind::Stunnel | ProxyKind::Ghostunnel => {
             return Err("for this kind of config there is no program to compare the import with".to_owned());
         }
     };
     let (own, theirs): (Vec<u16>, Vec<u16>) = bench.ports.iter().copied().unzip();
     let _attache = own_side(&mut bench.plan, programs, folder, &own)?;
-    let _original = Running::start("the original", bench.original, &folder.join("original.log"), &theirs)?;
+    let _original =
+        RunningProgram::start("the original", bench.original, &folder.join("original.log"), &theirs)?;
     let (probes, mut left_out) = probe::probes(&bench.plan, &own_headers(files));
     left_out.append(&mut bench.left_out);
-    let mut report = Report { grade, asked: 0, equal: 0, closed: 0, differences: Vec::new(), left_out };
+    let mut report = VerifyReport { grade, asked: 0, equal: 0, closed: 0, differences: Vec::new(), left_out };
     for probe in &probes {
         let Some((own, theirs)) = bench.ports.iter().find(|(own, _)| *own == probe.port) else { continue };
         let theirs = client::ask(*theirs, probe);
@@ -138,7 +144,12 @@ pub fn verify(kind: Kind, files: &[File], programs: &Programs, folder: &Path) ->
 }
 
 /// Starts attache with the import.
-fn own_side(plan: &mut Plan, programs: &Programs, folder: &Path, ports: &[u16]) -> Result<Running, String> {
+fn own_side(
+    plan: &mut Plan,
+    programs: &Programs,
+    folder: &Path,
+    ports: &[u16],
+) -> Result<RunningProgram, String> {
     plan.top.set("metrics", "off");
     plan.top.set("admin", "off");
     plan.top.set("workers", 1_u64);
@@ -148,17 +159,17 @@ fn own_side(plan: &mut Plan, programs: &Programs, folder: &Path, ports: &[u16]) 
     write(&config, &crate::write::config(plan, &[]).text)?;
     let mut attache = Command::new(&programs.attache);
     attache.arg("run").arg("-c").arg(&config);
-    Running::start("attache", attache, &folder.join("attache.log"), ports)
+    RunningProgram::start("attache", attache, &folder.join("attache.log"), ports)
 }
 
 /// Whether the import refused the request because its rule could not be carried over.
-fn is_closed(own: &Answer, probe: &Probe) -> bool {
+fn is_closed(own: &SeenAnswer, probe: &PlannedProbe) -> bool {
     own.status == 503 && (own.body.starts_with("closed: ") || probe.method == "HEAD" && own.stub.is_none())
 }
 
 /// Whether `authorization` refused a request that the original let pass: it refuses requests that can be read in two
 /// ways.
-fn is_doubted(theirs: &Answer, own: &Answer) -> bool {
+fn is_doubted(theirs: &SeenAnswer, own: &SeenAnswer) -> bool {
     theirs.stub.is_some()
         && own.stub.is_none()
         && own.status == 403
@@ -172,14 +183,14 @@ fn by_the_objects(
     programs: &Programs,
     folder: &Path,
     stubs: &stub::Stubs,
-) -> Result<Report, String> {
-    let mesh = mesh::Mesh::read(files)?;
+) -> Result<VerifyReport, String> {
+    let mesh = mesh::MeshModel::read(files)?;
     let (mut plan, ports) = mesh::bench(files, stubs)?;
     let _attache = own_side(&mut plan, programs, folder, &ports)?;
     let (probes, mut left_out) = probe::probes(&plan, &own_headers(files));
     left_out.push("the inbound listener: who may call".to_owned());
     let mut report =
-        Report { grade, asked: 0, equal: 0, closed: 0, differences: Vec::new(), left_out: Vec::new() };
+        VerifyReport { grade, asked: 0, equal: 0, closed: 0, differences: Vec::new(), left_out: Vec::new() };
     for probe in probes.iter().filter(|probe| ports.contains(&probe.port)) {
         let said = mesh.says(probe);
         if let mesh::Expectation::Unknown(why) = said {
@@ -210,7 +221,7 @@ fn own_headers(files: &[File]) -> Vec<(String, String)> {
 }
 
 /// The difference between two answers.
-fn compare(theirs: &Answer, own: &Answer, probe: &Probe) -> Option<String> {
+fn compare(theirs: &SeenAnswer, own: &SeenAnswer, probe: &PlannedProbe) -> Option<String> {
     let both = |what: &str, a: &str, b: &str| Some(format!("{what}: {a} in the original, {b} here"));
     if theirs.status != own.status {
         return both("status", &theirs.summary(), &own.summary());
@@ -303,9 +314,9 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), String> {
 }
 
 /// A program that is killed when this value is dropped.
-struct Running(Child);
+struct RunningProgram(Child);
 
-impl Running {
+impl RunningProgram {
     fn start(name: &str, mut command: Command, log: &Path, ports: &[u16]) -> Result<Self, String> {
         let out = fs::File::create(log).map_err(|error| format!("{}: {error}", log.display()))?;
         let err = out.try_clone().map_err(|error| error.to_string())?;
@@ -333,7 +344,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProgram {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -341,10 +352,10 @@ impl Drop for Running {
 }
 
 /// The port of a listener's `bind`.
-pub(crate) fn bound(value: Option<&Value>) -> Option<u16> {
+pub(crate) fn bound(value: Option<&ConfigValue>) -> Option<u16> {
     match value {
-        Some(Value::Text(text)) => text.rsplit_once(':')?.1.parse().ok(),
-        Some(Value::List(items)) => bound(items.first()),
+        Some(ConfigValue::Text(text)) => text.rsplit_once(':')?.1.parse().ok(),
+        Some(ConfigValue::List(items)) => bound(items.first()),
         _ => None,
     }
 }

@@ -3,14 +3,14 @@
 
 use crate::tree::Node;
 
-use super::{DeliveredRequest, Expectation, Mesh, Object, Request, whole};
+use super::{DeliveredRequest, Expectation, MeshModel, MeshObject, ProbedRequest, whole};
 
 /// How specific a match is: the match with the largest value gets the request.
 type Specific = (u8, usize, bool, usize, usize);
 
 /// `None` if no route is for the host.
-pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Expectation> {
-    let routes: Vec<&Object> = mesh
+pub(super) fn says(mesh: &MeshModel, request: &ProbedRequest<'_>, host: &str) -> Option<Expectation> {
+    let routes: Vec<&MeshObject> = mesh
         .objects
         .iter()
         .filter(|object| matches!(object.kind.as_str(), "HTTPRoute" | "GRPCRoute") && is_for(object, host))
@@ -21,7 +21,7 @@ pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Exp
     if routes.iter().any(|route| route.kind == "GRPCRoute") {
         return Some(Expectation::Unknown("routes of gRPC"));
     }
-    let mut best: Option<(Specific, String, &Node, Option<Node>, &Object)> = None;
+    let mut best: Option<(Specific, String, &Node, Option<Node>, &MeshObject)> = None;
     for route in routes {
         let age = route.node.down(&["metadata"]).str("creation_timestamp").unwrap_or("9999");
         let tie = format!("{age} {}/{}", route.namespace, route.name);
@@ -46,7 +46,7 @@ pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Exp
     Some(done(rule, path.as_ref(), request, route))
 }
 
-fn is_for(object: &Object, host: &str) -> bool {
+fn is_for(object: &MeshObject, host: &str) -> bool {
     object.spec().list("parent_refs").iter().any(|parent| {
         let namespace = parent.str("namespace").unwrap_or(&object.namespace);
         parent.str("kind") == Some("Service")
@@ -54,7 +54,7 @@ fn is_for(object: &Object, host: &str) -> bool {
     })
 }
 
-fn takes(one: &Node, request: &Request<'_>) -> Option<Specific> {
+fn takes(one: &Node, request: &ProbedRequest<'_>) -> Option<Specific> {
     let path = one.down(&["path"]);
     let value = path.str("value").unwrap_or("/");
     let (kind, length) = match path.str("type").unwrap_or("PathPrefix") {
@@ -85,7 +85,7 @@ fn takes(one: &Node, request: &Request<'_>) -> Option<Specific> {
     .then_some((kind, length, one.get("method").is_some(), headers.len(), query.len()))
 }
 
-fn done(rule: &Node, path: Option<&Node>, request: &Request<'_>, object: &Object) -> Expectation {
+fn done(rule: &Node, path: Option<&Node>, request: &ProbedRequest<'_>, object: &MeshObject) -> Expectation {
     let mut out = DeliveredRequest { target: request.probe.target.clone(), ..DeliveredRequest::default() };
     for filter in rule.list("filters") {
         match filter.str("type").unwrap_or_default() {

@@ -16,10 +16,10 @@ use std::cell::RefCell;
 use regex::Regex;
 
 use crate::tree::{self, Node};
-use crate::value::{Map, Value};
+use crate::value::{ConfigValue, Map};
 use crate::{File, istio};
 
-use super::{Answer, probe::Probe, stub::Stubs};
+use super::{SeenAnswer, probe::PlannedProbe, stub::Stubs};
 
 /// The expected result of a request, by the objects.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,35 +45,35 @@ pub(crate) struct DeliveredRequest {
 }
 
 /// An object.
-pub(crate) struct Object {
+pub(crate) struct MeshObject {
     kind: String,
     name: String,
     namespace: String,
     node: Node,
 }
 
-impl Object {
+impl MeshObject {
     fn spec(&self) -> &Node {
         self.node.down(&["spec"])
     }
 }
 
 /// All objects, and the namespace of the workload.
-pub(crate) struct Mesh {
-    objects: Vec<Object>,
+pub(crate) struct MeshModel {
+    objects: Vec<MeshObject>,
     namespace: String,
 }
 
 /// The parts of a request.
-pub(crate) struct Request<'p> {
-    probe: &'p Probe,
+pub(crate) struct ProbedRequest<'p> {
+    probe: &'p PlannedProbe,
     host: String,
     path: &'p str,
     query: Vec<(&'p str, &'p str)>,
 }
 
-impl<'p> Request<'p> {
-    fn of(probe: &'p Probe) -> Self {
+impl<'p> ProbedRequest<'p> {
+    fn of(probe: &'p PlannedProbe) -> Self {
         let (path, query) = probe.target.split_once('?').unwrap_or((&probe.target, ""));
         let host = probe.host.split(':').next().unwrap_or_default().to_ascii_lowercase();
         let query = query
@@ -118,7 +118,7 @@ fn whole(regex: &str, text: &str) -> bool {
     Regex::new(&format!("^(?:{regex})$")).is_ok_and(|regex| regex.is_match(text))
 }
 
-impl Mesh {
+impl MeshModel {
     pub(crate) fn read(files: &[File]) -> Result<Self, String> {
         let mut objects = Vec::new();
         for file in files {
@@ -132,7 +132,7 @@ impl Mesh {
                 objects.extend(items.iter().map(|item| {
                     let about = item.down(&["metadata"]);
                     let text = |key: &str| about.str(key).map(ToOwned::to_owned);
-                    Object {
+                    MeshObject {
                         kind: item.str("kind").unwrap_or_default().to_owned(),
                         name: text("name").unwrap_or_default(),
                         namespace: text("namespace").unwrap_or_else(|| "default".to_owned()),
@@ -167,7 +167,7 @@ impl Mesh {
     }
 
     /// The expected result of a request of the application.
-    pub(crate) fn says(&self, probe: &Probe) -> Expectation {
+    pub(crate) fn says(&self, probe: &PlannedProbe) -> Expectation {
         if self
             .objects
             .iter()
@@ -175,7 +175,7 @@ impl Mesh {
         {
             return Expectation::Unknown("an EnvoyFilter, a WasmPlugin or a Sidecar is among the objects");
         }
-        let request = Request::of(probe);
+        let request = ProbedRequest::of(probe);
         let host = self.full(&request.host);
         if let Some(said) = virtual_service::says(self, &request, &host) {
             return said;
@@ -198,7 +198,7 @@ impl Mesh {
 }
 
 /// The difference between the expected result and the import's answer. `None` if they are equal.
-pub(crate) fn differs(said: &Expectation, own: &Answer, probe: &Probe) -> Option<String> {
+pub(crate) fn differs(said: &Expectation, own: &SeenAnswer, probe: &PlannedProbe) -> Option<String> {
     let both = |what: &str, a: &str, b: &str| Some(format!("{what}: {a} by the objects, {b} here"));
     match (said, &own.stub) {
         (Expectation::Unknown(_), _) => None,
@@ -270,7 +270,7 @@ pub(crate) fn bench(files: &[File], stubs: &Stubs) -> Result<(crate::plan::Plan,
             Ok(port) => {
                 let host = upstream.keys.get("host").cloned();
                 upstream.keys = Map::default();
-                upstream.keys.set("address", Value::from(format!("http://127.0.0.1:{port}")));
+                upstream.keys.set("address", ConfigValue::from(format!("http://127.0.0.1:{port}")));
                 upstream.keys.put("host", host);
             }
             Err(error) => *wrong.borrow_mut() = Some(error),

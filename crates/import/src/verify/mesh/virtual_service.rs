@@ -3,12 +3,12 @@
 
 use crate::tree::Node;
 
-use super::{DeliveredRequest, Expectation, Mesh, Object, Request, matches};
+use super::{DeliveredRequest, Expectation, MeshModel, MeshObject, ProbedRequest, matches};
 
 /// `None` if no `VirtualService` is for the host.
-pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Expectation> {
+pub(super) fn says(mesh: &MeshModel, request: &ProbedRequest<'_>, host: &str) -> Option<Expectation> {
     // The longest host wins; among equals the older object.
-    let mut best: Option<(usize, &Object)> = None;
+    let mut best: Option<(usize, &MeshObject)> = None;
     for object in mesh.objects.iter().filter(|object| object.kind == "VirtualService") {
         let gateways = object.spec().list("gateways");
         if !gateways.is_empty() && gateways.iter().all(|gateway| gateway.text() != Some("mesh")) {
@@ -36,7 +36,7 @@ pub(super) fn says(mesh: &Mesh, request: &Request<'_>, host: &str) -> Option<Exp
 }
 
 /// The length of the part of the host that a pattern fixes. `None` if it doesn't match the host.
-fn named(mesh: &Mesh, object: &Object, pattern: &str, host: &str) -> Option<usize> {
+fn named(mesh: &MeshModel, object: &MeshObject, pattern: &str, host: &str) -> Option<usize> {
     let whole = if pattern.contains(['.', '*']) {
         mesh.full(pattern)
     } else {
@@ -49,15 +49,15 @@ fn named(mesh: &Mesh, object: &Object, pattern: &str, host: &str) -> Option<usiz
 }
 
 /// A match of a rule that fits the request.
-struct Taken {
+struct TakingMatch {
     /// Its condition on the path, if it has one.
     uri: Option<Node>,
 }
 
 /// The first match of a rule that fits the request.
-fn takes(rule: &Node, request: &Request<'_>) -> Result<Option<Taken>, &'static str> {
+fn takes(rule: &Node, request: &ProbedRequest<'_>) -> Result<Option<TakingMatch>, &'static str> {
     if rule.list("match").is_empty() {
-        return Ok(Some(Taken { uri: None }));
+        return Ok(Some(TakingMatch { uri: None }));
     }
     for one in rule.list("match") {
         for key in ["source_labels", "source_namespace", "gateways", "port"] {
@@ -80,13 +80,19 @@ fn takes(rule: &Node, request: &Request<'_>) -> Result<Option<Taken>, &'static s
                 request.query(name).is_some_and(|value| matches(matcher, value, false))
             });
         if path && method && authority && scheme && headers && without && query {
-            return Ok(Some(Taken { uri: one.get("uri").cloned() }));
+            return Ok(Some(TakingMatch { uri: one.get("uri").cloned() }));
         }
     }
     Ok(None)
 }
 
-fn done(rule: &Node, uri: Option<&Node>, request: &Request<'_>, object: &Object, mesh: &Mesh) -> Expectation {
+fn done(
+    rule: &Node,
+    uri: Option<&Node>,
+    request: &ProbedRequest<'_>,
+    object: &MeshObject,
+    mesh: &MeshModel,
+) -> Expectation {
     if rule.get("delegate").is_some() {
         return Expectation::Unknown("delegates");
     }
@@ -119,7 +125,13 @@ fn done(rule: &Node, uri: Option<&Node>, request: &Request<'_>, object: &Object,
     sent(rule, uri, request, object, mesh)
 }
 
-fn sent(rule: &Node, uri: Option<&Node>, request: &Request<'_>, object: &Object, mesh: &Mesh) -> Expectation {
+fn sent(
+    rule: &Node,
+    uri: Option<&Node>,
+    request: &ProbedRequest<'_>,
+    object: &MeshObject,
+    mesh: &MeshModel,
+) -> Expectation {
     let mut out = DeliveredRequest { target: request.probe.target.clone(), ..DeliveredRequest::default() };
     let rewrite = rule.down(&["rewrite"]);
     if rewrite.get("uri_regex_rewrite").is_some() {

@@ -4,9 +4,9 @@ mod policies;
 
 use std::fmt;
 
-use crate::path::Path;
-use crate::plan::{Listener, Plan, Rule, VirtualHost, When};
-use crate::value::{Map, Value};
+use crate::path::PlannedPath;
+use crate::plan::{Plan, PlannedListener, PlannedRule, RuleConditions, VirtualHost};
+use crate::value::{ConfigValue, Map};
 
 use super::{bound, sample};
 
@@ -15,7 +15,7 @@ const MAX_PROBES: usize = 3000;
 
 /// A request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Probe {
+pub struct PlannedProbe {
     /// The port of attache's listener.
     pub port: u16,
     /// Its method.
@@ -33,14 +33,14 @@ pub struct Probe {
     pub(crate) splits: Vec<Vec<String>>,
 }
 
-impl fmt::Display for Probe {
+impl fmt::Display for PlannedProbe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} Host: {}", self.method, self.target, self.host)?;
         self.headers.iter().try_for_each(|(name, value)| write!(f, ", {name}: {value}"))
     }
 }
 
-impl Probe {
+impl PlannedProbe {
     /// Its `Origin`.
     pub(crate) fn origin(&self) -> &str {
         self.headers.iter().find(|(name, _)| name == "origin").map_or("", |(_, value)| value)
@@ -65,8 +65,8 @@ impl Probe {
 
 /// All requests for a plan, and the parts of the plan without requests. `own_headers` are further headers from the
 /// user.
-pub(crate) fn probes(plan: &Plan, own_headers: &[(String, String)]) -> (Vec<Probe>, Vec<String>) {
-    let (mut out, mut left_out): (Vec<Probe>, Vec<String>) = (Vec::new(), Vec::new());
+pub(crate) fn probes(plan: &Plan, own_headers: &[(String, String)]) -> (Vec<PlannedProbe>, Vec<String>) {
+    let (mut out, mut left_out): (Vec<PlannedProbe>, Vec<String>) = (Vec::new(), Vec::new());
     for listener in &plan.listeners {
         let Some(port) = bound(listener.keys.get("bind")) else {
             left_out.push(format!("listener {}: no TCP port", listener.name));
@@ -85,7 +85,7 @@ pub(crate) fn probes(plan: &Plan, own_headers: &[(String, String)]) -> (Vec<Prob
                 name != "content-type" || !value.starts_with("application/grpc") || value.contains("web")
             })
         });
-        let mut unique: Vec<Probe> = Vec::new();
+        let mut unique: Vec<PlannedProbe> = Vec::new();
         for probe in own {
             if !unique.contains(&probe) && unique.len() < MAX_PROBES {
                 unique.push(probe);
@@ -99,15 +99,15 @@ pub(crate) fn probes(plan: &Plan, own_headers: &[(String, String)]) -> (Vec<Prob
 }
 
 /// Why a listener gets no requests.
-fn not_asked(listener: &Listener) -> Option<&'static str> {
-    let word = |key: &str| matches!(listener.keys.get(key), Some(Value::Text(text)) if text == "tls");
+fn not_asked(listener: &PlannedListener) -> Option<&'static str> {
+    let word = |key: &str| matches!(listener.keys.get(key), Some(ConfigValue::Text(text)) if text == "tls");
     if listener.keys.get("tls").is_some()
         || word("protocol")
         || listener.chains.iter().any(|chain| !chain.sni.is_empty() || !chain.destination.is_empty())
     {
         return Some("its conditions are on connections");
     }
-    if matches!(listener.keys.get("protocol"), Some(Value::Text(text)) if text == "http2") {
+    if matches!(listener.keys.get("protocol"), Some(ConfigValue::Text(text)) if text == "http2") {
         return Some("HTTP/2 alone");
     }
     None
@@ -115,9 +115,9 @@ fn not_asked(listener: &Listener) -> Option<&'static str> {
 
 /// The request from which all requests to a listener are made: its compared headers, and the upstreams that it may
 /// reach.
-fn base(listener: &Listener, port: u16, left_out: &mut Vec<String>) -> Probe {
+fn base(listener: &PlannedListener, port: u16, left_out: &mut Vec<String>) -> PlannedProbe {
     let (mut up, mut down, mut splits) = (Vec::new(), Vec::new(), Vec::new());
-    let rules: Vec<&Rule> =
+    let rules: Vec<&PlannedRule> =
         listener.chains.iter().flat_map(|chain| &chain.sites).flat_map(|site| &site.rules).collect();
     for rule in &rules {
         watched(rule.keys.get("headers"), "request", &mut up);
@@ -125,7 +125,8 @@ fn base(listener: &Listener, port: u16, left_out: &mut Vec<String>) -> Probe {
         if rule.targets.len() > 1 {
             splits.push(rule.targets.clone());
         }
-        let share = |key: &str| matches!(rule.keys.get("fault"), Some(Value::Map(fault)) if part(fault, key));
+        let share =
+            |key: &str| matches!(rule.keys.get("fault"), Some(ConfigValue::Map(fault)) if part(fault, key));
         if share("delay") || share("abort") {
             left_out.push(format!(
                 "listener {}: a route with a fault for a share of its requests",
@@ -142,7 +143,7 @@ fn base(listener: &Listener, port: u16, left_out: &mut Vec<String>) -> Probe {
             listener.chains.iter().filter_map(|chain| chain.opaque.as_ref()).map(|rule| rule.targets.clone()),
         );
     }
-    Probe {
+    PlannedProbe {
         port,
         method: "GET".to_owned(),
         target: "/".to_owned(),
@@ -150,16 +151,16 @@ fn base(listener: &Listener, port: u16, left_out: &mut Vec<String>) -> Probe {
         watched_up: up,
         watched_down: down,
         splits,
-        ..Probe::default()
+        ..PlannedProbe::default()
     }
 }
 
-fn sites(listener: &Listener) -> impl Iterator<Item = &VirtualHost> {
+fn sites(listener: &PlannedListener) -> impl Iterator<Item = &VirtualHost> {
     listener.chains.iter().flat_map(|chain| &chain.sites)
 }
 
 /// Requests to each host, and those that no route expects.
-fn of_hosts(listener: &Listener, base: &Probe) -> Vec<Probe> {
+fn of_hosts(listener: &PlannedListener, base: &PlannedProbe) -> Vec<PlannedProbe> {
     let mut hosts: Vec<String> = vec!["unknown.example".to_owned()];
     for site in sites(listener) {
         hosts.extend(site.hosts.iter().take(4).flat_map(|host| host_samples(host)));
@@ -168,7 +169,7 @@ fn of_hosts(listener: &Listener, base: &Probe) -> Vec<Probe> {
     let mut own = vec![base.clone()];
     for host in hosts.iter().take(40) {
         for target in ["/", "/nothing/here", "/index.html?a=b"] {
-            own.push(Probe { target: target.to_owned(), host: host.clone(), ..base.clone() });
+            own.push(PlannedProbe { target: target.to_owned(), host: host.clone(), ..base.clone() });
         }
     }
     let schemes = tells_scheme(&listener.keys);
@@ -176,26 +177,30 @@ fn of_hosts(listener: &Listener, base: &Probe) -> Vec<Probe> {
     for host in hosts.iter().filter(|_| schemes).take(6) {
         for scheme in ["https", "http", "HTTPS"] {
             let headers = vec![("x-forwarded-proto".to_owned(), scheme.to_owned())];
-            own.push(Probe { host: host.clone(), headers, ..base.clone() });
+            own.push(PlannedProbe { host: host.clone(), headers, ..base.clone() });
         }
     }
     own
 }
 
 /// Requests that match the conditions of each rule, or almost match them.
-fn of_rules(listener: &Listener, base: &Probe, own_headers: &[(String, String)]) -> Vec<Probe> {
+fn of_rules(
+    listener: &PlannedListener,
+    base: &PlannedProbe,
+    own_headers: &[(String, String)],
+) -> Vec<PlannedProbe> {
     let mut own = Vec::new();
     for site in sites(listener) {
         let mut at: Vec<String> = site.hosts.iter().take(3).flat_map(|host| host_samples(host)).collect();
         at.truncate(4);
         at.push("unknown.example".to_owned());
         for rule in &site.rules {
-            let faulty = matches!(rule.keys.get("fault"), Some(Value::Map(fault)) if part(fault, "delay") || part(fault, "abort"));
+            let faulty = matches!(rule.keys.get("fault"), Some(ConfigValue::Map(fault)) if part(fault, "delay") || part(fault, "abort"));
             if faulty {
                 continue;
             }
             for (index, host) in at.iter().enumerate() {
-                let base = Probe { host: host.clone(), ..base.clone() };
+                let base = PlannedProbe { host: host.clone(), ..base.clone() };
                 let first = own.len();
                 of_rule(&rule.when, &base, index == 0, &mut own);
                 if let Some(right) = own.get(first).filter(|_| index == 0).cloned() {
@@ -210,7 +215,7 @@ fn of_rules(listener: &Listener, base: &Probe, own_headers: &[(String, String)])
 /// Whether the listener sends the scheme to upstreams in `x-forwarded-proto`.
 fn tells_scheme(keys: &Map) -> bool {
     let inner = |map: &Map, key: &str| match map.get(key) {
-        Some(Value::Map(map)) => Some(map.clone()),
+        Some(ConfigValue::Map(map)) => Some(map.clone()),
         _ => None,
     };
     inner(keys, "http")
@@ -219,19 +224,19 @@ fn tells_scheme(keys: &Map) -> bool {
 }
 
 fn part(fault: &Map, key: &str) -> bool {
-    matches!(fault.get(key), Some(Value::Map(map)) if !matches!(map.get("share"), Some(Value::Text(text)) if text == "100%" || text == "0%"))
+    matches!(fault.get(key), Some(ConfigValue::Map(map)) if !matches!(map.get("share"), Some(ConfigValue::Text(text)) if text == "100%" || text == "0%"))
 }
 
-fn watched(headers: Option<&Value>, way: &str, out: &mut Vec<String>) {
-    let Some(Value::Map(headers)) = headers else { return };
-    let Some(Value::Map(edits)) = headers.get(way) else { return };
+fn watched(headers: Option<&ConfigValue>, way: &str, out: &mut Vec<String>) {
+    let Some(ConfigValue::Map(headers)) = headers else { return };
+    let Some(ConfigValue::Map(edits)) = headers.get(way) else { return };
     for (key, value) in &edits.0 {
         let names: Vec<String> = match value {
-            Value::Map(map) => map.0.iter().map(|(name, _)| name.clone()).collect(),
-            Value::Text(name) if key == "remove" => vec![name.clone()],
-            Value::List(items) => items
+            ConfigValue::Map(map) => map.0.iter().map(|(name, _)| name.clone()).collect(),
+            ConfigValue::Text(name) if key == "remove" => vec![name.clone()],
+            ConfigValue::List(items) => items
                 .iter()
-                .filter_map(|item| if let Value::Text(name) = item { Some(name.clone()) } else { None })
+                .filter_map(|item| if let ConfigValue::Text(name) = item { Some(name.clone()) } else { None })
                 .collect(),
             _ => Vec::new(),
         };
@@ -270,18 +275,18 @@ pub(crate) fn host_samples(pattern: &str) -> Vec<String> {
     out
 }
 
-pub(crate) fn paths(path: &Path) -> Vec<String> {
+pub(crate) fn paths(path: &PlannedPath) -> Vec<String> {
     let mut out = Vec::new();
     match path {
-        Path::Any | Path::All => out.extend(["/", "/some/thing"].map(ToOwned::to_owned)),
-        Path::Exact(path) => out.extend([
+        PlannedPath::Any | PlannedPath::All => out.extend(["/", "/some/thing"].map(ToOwned::to_owned)),
+        PlannedPath::Exact(path) => out.extend([
             path.clone(),
             format!("{path}/"),
             format!("{path}x"),
             format!("{path}?q=1"),
             path.to_ascii_uppercase(),
         ]),
-        Path::Text(path) | Path::Segments(path) => {
+        PlannedPath::Text(path) | PlannedPath::Segments(path) => {
             let bare = path.trim_end_matches('/');
             out.extend([
                 path.clone(),
@@ -294,7 +299,7 @@ pub(crate) fn paths(path: &Path) -> Vec<String> {
                 path.to_ascii_uppercase(),
             ]);
         }
-        Path::Regex(regex) => {
+        PlannedPath::Regex(regex) => {
             for long in [false, true] {
                 if let Some(text) = sample::of(regex, long) {
                     out.push(text.clone());
@@ -333,9 +338,9 @@ pub(crate) fn values(pattern: &str) -> (Option<String>, Vec<Option<String>>) {
     (Some(fits.clone()), vec![None, Some("other".to_owned()), Some(longer), Some(fits.to_ascii_uppercase())])
 }
 
-fn of_rule(when: &When, base: &Probe, fully: bool, out: &mut Vec<Probe>) {
+fn of_rule(when: &RuleConditions, base: &PlannedProbe, fully: bool, out: &mut Vec<PlannedProbe>) {
     let method = when.methods.first().cloned().unwrap_or_else(|| "GET".to_owned());
-    let mut right = Probe { method, ..base.clone() };
+    let mut right = PlannedProbe { method, ..base.clone() };
     let mut query: Vec<(String, Option<String>)> = Vec::new();
     for (name, pattern) in &when.headers {
         if let Some(value) = values(pattern).0 {
@@ -357,7 +362,7 @@ fn of_rule(when: &When, base: &Probe, fully: bool, out: &mut Vec<Probe>) {
     };
     let all = paths(&when.path);
     for path in &all {
-        out.push(Probe { target: with_query(path, &query), ..right.clone() });
+        out.push(PlannedProbe { target: with_query(path, &query), ..right.clone() });
     }
     let Some(path) = all.first().filter(|_| fully) else { return };
     right.target = with_query(path, &query);
@@ -376,7 +381,7 @@ fn of_rule(when: &When, base: &Probe, fully: bool, out: &mut Vec<Probe>) {
         for value in values(pattern).1 {
             let mut other = query.clone();
             other[index].1 = value;
-            out.push(Probe { target: with_query(path, &other), ..right.clone() });
+            out.push(PlannedProbe { target: with_query(path, &other), ..right.clone() });
         }
     }
     let methods = if when.methods.is_empty() {
@@ -385,6 +390,6 @@ fn of_rule(when: &When, base: &Probe, fully: bool, out: &mut Vec<Probe>) {
         ["PATCH", "GET", "POST", "PUT"].as_slice()
     };
     for method in when.methods.iter().map(String::as_str).chain(methods.iter().copied()) {
-        out.push(Probe { method: method.to_owned(), ..right.clone() });
+        out.push(PlannedProbe { method: method.to_owned(), ..right.clone() });
     }
 }

@@ -1,18 +1,18 @@
 //! Makes requests from the policies in front of a route: access rules, tokens, an authorization service, CORS,
 //! compression, gRPC-Web.
 
-use crate::path::Path;
-use crate::plan::Rule;
-use crate::value::{Map, Value};
+use crate::path::PlannedPath;
+use crate::plan::PlannedRule;
+use crate::value::{ConfigValue, Map};
 
 use super::super::DENIED;
-use super::{Probe, host_samples, paths, values};
+use super::{PlannedProbe, host_samples, paths, values};
 
 /// An origin that no config names.
 const FOREIGN: &str = "https://stranger.example";
 
 /// Headers of answers that the policies of these rules decide about.
-pub(crate) fn watched(rules: &[&Rule], down: &mut Vec<String>) {
+pub(crate) fn watched(rules: &[&PlannedRule], down: &mut Vec<String>) {
     let mut add = |names: &[&str]| {
         for name in names {
             if !down.iter().any(|known| known == name) {
@@ -34,7 +34,12 @@ pub(crate) fn watched(rules: &[&Rule], down: &mut Vec<String>) {
 }
 
 /// Adds requests for one rule. They are made from `right`, which matches the rule.
-pub(crate) fn of_rule(rule: &Rule, right: &Probe, own: &[(String, String)], out: &mut Vec<Probe>) {
+pub(crate) fn of_rule(
+    rule: &PlannedRule,
+    right: &PlannedProbe,
+    own: &[(String, String)],
+    out: &mut Vec<PlannedProbe>,
+) {
     let with = |headers: &[(&str, &str)]| {
         let mut probe = right.clone();
         for (name, value) in headers {
@@ -46,7 +51,7 @@ pub(crate) fn of_rule(rule: &Rule, right: &Probe, own: &[(String, String)], out:
     for (name, value) in own {
         out.push(with(&[(name, value)]));
     }
-    if let Some(Value::Map(map)) = rule.keys.get("authorization") {
+    if let Some(ConfigValue::Map(map)) = rule.keys.get("authorization") {
         if map.get("external").is_some() {
             out.push(with(&[("authorization", DENIED)]));
             out.push(with(&[("authorization", "Basic dXNlcjpwYXNz")]));
@@ -62,15 +67,15 @@ pub(crate) fn of_rule(rule: &Rule, right: &Probe, own: &[(String, String)], out:
             }
         }
         for key in ["deny", "allow"] {
-            let Some(Value::List(items)) = map.get(key) else { continue };
+            let Some(ConfigValue::List(items)) = map.get(key) else { continue };
             for item in items {
-                if let Value::Map(item) = item {
+                if let ConfigValue::Map(item) = item {
                     access(item, right, out);
                 }
             }
         }
     }
-    if let Some(Value::Map(cors)) = rule.keys.get("cors") {
+    if let Some(ConfigValue::Map(cors)) = rule.keys.get("cors") {
         let mut origins: Vec<String> =
             texts(cors.get("origins")).iter().filter_map(|origin| sample(origin)).collect();
         origins.push(FOREIGN.to_owned());
@@ -112,23 +117,23 @@ fn sample(pattern: &str) -> Option<String> {
     }
 }
 
-pub(crate) fn texts(value: Option<&Value>) -> Vec<String> {
+pub(crate) fn texts(value: Option<&ConfigValue>) -> Vec<String> {
     match value {
-        Some(Value::Text(text) | Value::Raw(text)) => vec![text.clone()],
-        Some(Value::List(items)) => items.iter().flat_map(|item| texts(Some(item))).collect(),
+        Some(ConfigValue::Text(text) | ConfigValue::Raw(text)) => vec![text.clone()],
+        Some(ConfigValue::List(items)) => items.iter().flat_map(|item| texts(Some(item))).collect(),
         _ => Vec::new(),
     }
 }
 
 /// Requests that match a rule, and some that almost match it.
-fn access(rule: &Map, right: &Probe, out: &mut Vec<Probe>) {
+fn access(rule: &Map, right: &PlannedProbe, out: &mut Vec<PlannedProbe>) {
     let mut sides = vec![rule];
-    if let Some(Value::Map(not)) = rule.get("not") {
+    if let Some(ConfigValue::Map(not)) = rule.get("not") {
         sides.push(not);
     }
     let mut fits = right.clone();
     for side in sides {
-        if let Some(Value::Map(headers)) = side.get("headers") {
+        if let Some(ConfigValue::Map(headers)) = side.get("headers") {
             for (name, value) in &headers.0 {
                 for pattern in texts(Some(value)) {
                     let (fit, others) = values(&pattern);
@@ -151,22 +156,22 @@ fn access(rule: &Map, right: &Probe, out: &mut Vec<Probe>) {
         }
         for pattern in texts(side.get("path")) {
             let path = match (pattern.strip_prefix('~'), pattern.strip_suffix("/*")) {
-                (Some(regex), _) => Path::Regex(regex.to_owned()),
-                (_, Some(prefix)) => Path::Segments(prefix.to_owned()),
-                _ => Path::Exact(pattern.clone()),
+                (Some(regex), _) => PlannedPath::Regex(regex.to_owned()),
+                (_, Some(prefix)) => PlannedPath::Segments(prefix.to_owned()),
+                _ => PlannedPath::Exact(pattern.clone()),
             };
             for target in paths(&path) {
-                out.push(Probe { target: target.clone(), ..right.clone() });
-                out.push(Probe { target, ..fits.clone() });
+                out.push(PlannedProbe { target: target.clone(), ..right.clone() });
+                out.push(PlannedProbe { target, ..fits.clone() });
             }
         }
         for method in texts(side.get("methods")) {
-            out.push(Probe { method: method.clone(), ..right.clone() });
+            out.push(PlannedProbe { method: method.clone(), ..right.clone() });
             fits.method = method;
         }
         for host in texts(side.get("host")) {
             for host in host_samples(&host) {
-                out.push(Probe { host, ..right.clone() });
+                out.push(PlannedProbe { host, ..right.clone() });
             }
         }
     }
