@@ -12,7 +12,8 @@ use std::{
 };
 
 use attache_kubernetes::inject::{
-    self, Done, Format, Mode, Outcome, PodTemplate, Report, SETTINGS, Settings,
+    self, ContainerMode, InjectedText, InjectionOutcome, InjectionReport, InjectionSettings, PodTemplate,
+    SETTINGS, TextFormat,
 };
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, ValueEnum};
 use similar::TextDiff;
@@ -75,7 +76,7 @@ const POD_TEMPLATE: &str = "pod-template";
 
 impl Args for SettingFlags {
     fn augment_args(mut command: clap::Command) -> clap::Command {
-        let defaults = Settings::default().shown();
+        let defaults = InjectionSettings::default().shown();
         for ((name, form, what), (_, default)) in SETTINGS.iter().zip(defaults) {
             let (form, what) = match *name {
                 "config" => ("FILE", "a config file; its text is put into the annotation attache.dev/config"),
@@ -127,15 +128,15 @@ impl FromArgMatches for SettingFlags {
 
 impl SettingFlags {
     /// The settings.
-    pub(crate) fn settings(&self) -> Result<Settings, AnyError> {
-        let mut settings = Settings::default();
+    pub(crate) fn settings(&self) -> Result<InjectionSettings, AnyError> {
+        let mut settings = InjectionSettings::default();
         for (name, value) in &self.0 {
             match name.as_str() {
                 VERSION => {
                     if before_native(value)
                         .ok_or(format!("--{VERSION}: `{value}` isn't a version such as 1.28"))?
                     {
-                        settings.mode = Mode::Container;
+                        settings.mode = ContainerMode::Container;
                     }
                 }
                 "config" => {
@@ -191,14 +192,14 @@ fn has_content(text: &str) -> bool {
 }
 
 /// Reads and processes everything before anything is written. Returns false if an object was refused.
-fn all(files: &Files, work: impl Fn(&str) -> Result<Done, String>) -> Result<bool, AnyError> {
+fn all(files: &Files, work: impl Fn(&str) -> Result<InjectedText, String>) -> Result<bool, AnyError> {
     let inputs = inputs(&files.paths)?;
     if files.write && inputs.iter().any(|input| input.file.is_none()) {
         return Err("--write changes files, and standard input is not a file".into());
     }
     let format = files.output.map(|format| match format {
-        OutputFormat::Yaml => Format::Yaml,
-        OutputFormat::Json => Format::Json,
+        OutputFormat::Yaml => TextFormat::Yaml,
+        OutputFormat::Json => TextFormat::Json,
     });
     let mut done = Vec::new();
     for mut input in inputs {
@@ -208,7 +209,8 @@ fn all(files: &Files, work: impl Fn(&str) -> Result<Done, String>) -> Result<boo
                 inject::convert(&input.text, format).map_err(|wrong| format!("{}: {wrong}", input.name))?;
         }
         let result = work(&input.text).map_err(|wrong| format!("{}: {wrong}", input.name))?;
-        if input.is_named && !result.reports.iter().any(Report::is_known) && has_content(&input.text) {
+        if input.is_named && !result.reports.iter().any(InjectionReport::is_known) && has_content(&input.text)
+        {
             return Err(format!(
                 "{}: no Kubernetes object in it: one has `apiVersion` and `kind`",
                 input.name
@@ -224,7 +226,7 @@ fn all(files: &Files, work: impl Fn(&str) -> Result<Done, String>) -> Result<boo
             let _ = writeln!(err, "{}: warning: {warning}", input.name);
         }
         for report in &done.reports {
-            refused |= matches!(report.outcome, Outcome::Refused(_));
+            refused |= matches!(report.outcome, InjectionOutcome::Refused(_));
             for line in report.to_string().lines() {
                 let _ = writeln!(err, "{}: {line}", input.name);
             }

@@ -9,27 +9,27 @@ use std::cmp::Reverse;
 use serde_json::{Map, Value, json};
 
 /// Keys and indexes from the object's root.
-pub(crate) type Path = Vec<String>;
+pub(crate) type ObjectPath = Vec<String>;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Edit {
+pub(crate) enum ObjectEdit {
     /// Adds a key that the mapping doesn't have.
-    Set { object: Path, key: String, value: Value },
+    Set { object: ObjectPath, key: String, value: Value },
     /// Replaces a key by another key (or the same) with another value. `raw` is the original YAML of the entry, so that
     /// it can be restored exactly.
-    Swap { object: Path, old: String, new: String, value: Value, raw: Option<String> },
+    Swap { object: ObjectPath, old: String, new: String, value: Value, raw: Option<String> },
     /// Removes a key.
-    Unset { object: Path, key: String },
+    Unset { object: ObjectPath, key: String },
     /// Adds items before the one with this index, or at the end.
-    Insert { list: Path, before: usize, items: Vec<Value> },
+    Insert { list: ObjectPath, before: usize, items: Vec<Value> },
     /// Removes an item.
-    Delete { list: Path, index: usize },
+    Delete { list: ObjectPath, index: usize },
 }
 
-impl Edit {
+impl ObjectEdit {
     /// The collection that is changed.
-    fn place(&self) -> &Path {
+    fn place(&self) -> &ObjectPath {
         match self {
             Self::Set { object, .. } | Self::Swap { object, .. } | Self::Unset { object, .. } => object,
             Self::Insert { list, .. } | Self::Delete { list, .. } => list,
@@ -47,29 +47,31 @@ impl Edit {
 
 /// The operations of RFC 6902, in an order in which each still finds its target: the deepest first, and in one list
 /// from its end.
-pub(crate) fn json_patch(edits: &[Edit]) -> Vec<Value> {
+pub(crate) fn json_patch(edits: &[ObjectEdit]) -> Vec<Value> {
     let mut patch = Vec::new();
     for edit in ordered(edits) {
         match edit {
-            Edit::Set { object, key, value } => {
+            ObjectEdit::Set { object, key, value } => {
                 patch.push(json!({"op": "add", "path": pointer(object, key), "value": value}));
             }
-            Edit::Swap { object, old, new, value, .. } if old == new => {
+            ObjectEdit::Swap { object, old, new, value, .. } if old == new => {
                 patch.push(json!({"op": "replace", "path": pointer(object, old), "value": value}));
             }
-            Edit::Swap { object, old, new, value, .. } => {
+            ObjectEdit::Swap { object, old, new, value, .. } => {
                 patch.push(json!({"op": "remove", "path": pointer(object, old)}));
                 patch.push(json!({"op": "add", "path": pointer(object, new), "value": value}));
             }
-            Edit::Unset { object, key } => patch.push(json!({"op": "remove", "path": pointer(object, key)})),
-            Edit::Insert { list, before, items } => {
+            ObjectEdit::Unset { object, key } => {
+                patch.push(json!({"op": "remove", "path": pointer(object, key)}));
+            }
+            ObjectEdit::Insert { list, before, items } => {
                 for item in items.iter().rev() {
                     patch.push(
                         json!({"op": "add", "path": pointer(list, &before.to_string()), "value": item}),
                     );
                 }
             }
-            Edit::Delete { list, index } => {
+            ObjectEdit::Delete { list, index } => {
                 patch.push(json!({"op": "remove", "path": pointer(list, &index.to_string())}));
             }
         }
@@ -77,8 +79,8 @@ pub(crate) fn json_patch(edits: &[Edit]) -> Vec<Value> {
     patch
 }
 
-fn ordered(edits: &[Edit]) -> Vec<&Edit> {
-    let mut ordered: Vec<&Edit> = edits.iter().collect();
+fn ordered(edits: &[ObjectEdit]) -> Vec<&ObjectEdit> {
+    let mut ordered: Vec<&ObjectEdit> = edits.iter().collect();
     ordered.sort_by_key(|edit| Reverse((edit.place().len(), edit.index())));
     ordered
 }
@@ -94,26 +96,26 @@ pub(crate) fn pointer(path: &[String], last: &str) -> String {
 }
 
 /// Makes the changes in the object. An edit whose path doesn't exist changes nothing.
-pub(crate) fn apply(object: &mut Value, edits: &[Edit]) {
+pub(crate) fn apply(object: &mut Value, edits: &[ObjectEdit]) {
     for edit in ordered(edits) {
         match (edit, find_mut(object, edit.place())) {
-            (Edit::Set { key, value, .. }, Some(Value::Object(entries))) => {
+            (ObjectEdit::Set { key, value, .. }, Some(Value::Object(entries))) => {
                 entries.insert(key.clone(), value.clone());
             }
-            (Edit::Swap { old, new, value, .. }, Some(Value::Object(entries))) => {
+            (ObjectEdit::Swap { old, new, value, .. }, Some(Value::Object(entries))) => {
                 *entries = std::mem::take(entries)
                     .into_iter()
                     .map(|(key, own)| if key == *old { (new.clone(), value.clone()) } else { (key, own) })
                     .collect::<Map<_, _>>();
             }
-            (Edit::Unset { key, .. }, Some(Value::Object(entries))) => {
+            (ObjectEdit::Unset { key, .. }, Some(Value::Object(entries))) => {
                 entries.shift_remove(key);
             }
-            (Edit::Insert { before, items: new, .. }, Some(Value::Array(items))) => {
+            (ObjectEdit::Insert { before, items: new, .. }, Some(Value::Array(items))) => {
                 let at = (*before).min(items.len());
                 items.splice(at..at, new.iter().cloned());
             }
-            (Edit::Delete { index, .. }, Some(Value::Array(items))) if *index < items.len() => {
+            (ObjectEdit::Delete { index, .. }, Some(Value::Array(items))) if *index < items.len() => {
                 items.remove(*index);
             }
             _ => {}

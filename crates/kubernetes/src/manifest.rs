@@ -7,13 +7,13 @@ use crate::emit::Style;
 
 /// Where the webhook runs, and which authority signs its certificate.
 #[derive(Clone, Debug)]
-pub struct Webhook {
+pub struct WebhookManifest {
     /// Its Service.
     pub service: String,
     /// Its namespace.
     pub namespace: String,
     /// The authority of its certificate.
-    pub trust: Trust,
+    pub trust: WebhookTrust,
     /// While the webhook is not available, no pod can be created (`Fail`); otherwise pods are created without attache
     /// (`Ignore`).
     pub fail: bool,
@@ -23,14 +23,14 @@ pub struct Webhook {
 
 /// The authority of the webhook's certificate.
 #[derive(Clone, Debug)]
-pub enum Trust {
+pub enum WebhookTrust {
     /// A certificate authority, PEM.
     Bundle(String),
     /// cert-manager adds the authority: `NAMESPACE/NAME` of its Certificate.
     CertManager(String),
 }
 
-impl Webhook {
+impl WebhookManifest {
     fn webhook(&self, name: &str, namespaces: Value, pods: Value, client: &Value) -> Value {
         let system = ["kube-system", "kube-node-lease", self.namespace.as_str()];
         let not_system = json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": system});
@@ -58,8 +58,8 @@ impl Webhook {
             "service": {"name": self.service, "namespace": self.namespace, "path": "/mutate", "port": 443},
         });
         match &self.trust {
-            Trust::Bundle(pem) => client["caBundle"] = STANDARD.encode(pem).into(),
-            Trust::CertManager(certificate) => {
+            WebhookTrust::Bundle(pem) => client["caBundle"] = STANDARD.encode(pem).into(),
+            WebhookTrust::CertManager(certificate) => {
                 metadata["annotations"] = json!({"cert-manager.io/inject-ca-from": certificate});
             }
         }

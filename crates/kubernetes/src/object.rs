@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::edit::{Path, find};
+use crate::edit::{ObjectPath, find};
 
 /// Groups, kinds, and where their pod templates (`metadata` and `spec`) are; `*` is every item or entry.
 ///
@@ -91,12 +91,12 @@ impl PodTemplate {
 
 /// The kind of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Kind {
+pub(crate) struct ObjectKind {
     pub(crate) group: String,
     pub(crate) kind: String,
 }
 
-impl Kind {
+impl ObjectKind {
     /// The kind that the object names, or that of the list around it.
     pub(crate) fn of(object: &Value, inherited: Option<&Self>) -> Self {
         let text = |key: &str| object.get(key).and_then(Value::as_str);
@@ -130,10 +130,10 @@ impl Kind {
 
 /// An object of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Object {
+pub(crate) struct DocumentObject {
     /// Its path from the document's root.
-    pub(crate) path: Path,
-    pub(crate) kind: Kind,
+    pub(crate) path: ObjectPath,
+    pub(crate) kind: ObjectKind,
 }
 
 /// A number without a fraction, in any notation: kubectl reads `1337.0` and `1.337e3` as 1337.
@@ -143,7 +143,7 @@ pub(crate) fn whole(value: &Value) -> Option<u64> {
 }
 
 /// `Deployment/web`, as people name objects; with its namespace if it has one.
-pub(crate) fn name(object: &Value, kind: &Kind) -> String {
+pub(crate) fn name(object: &Value, kind: &ObjectKind) -> String {
     let text = |path: &[&str]| {
         let path: Vec<String> = path.iter().map(ToString::to_string).collect();
         find(object, &path).and_then(Value::as_str)
@@ -159,15 +159,20 @@ pub(crate) fn name(object: &Value, kind: &Kind) -> String {
 
 /// The paths of an object's pod templates, from the object's root: those of its kind, those that the user named, and
 /// those with the annotation `marker`.
-pub(crate) fn templates(object: &Value, kind: &Kind, named: &[PodTemplate], marker: &str) -> Vec<Path> {
+pub(crate) fn templates(
+    object: &Value,
+    kind: &ObjectKind,
+    named: &[PodTemplate],
+    marker: &str,
+) -> Vec<ObjectPath> {
     let named = named.iter().filter(|own| own.kind == kind.kind && own.group == kind.group);
     let paths: Vec<&str> = kind.known().chain(named.map(|own| own.path.as_str())).collect();
     let mut found = Vec::new();
     for path in paths {
         let path: Vec<&str> = path.split('.').filter(|part| !part.is_empty()).collect();
-        matching(object, &path, &mut Path::new(), &mut found);
+        matching(object, &path, &mut ObjectPath::new(), &mut found);
     }
-    walk(object, &mut Path::new(), &mut |value, path| {
+    walk(object, &mut ObjectPath::new(), &mut |value, path| {
         let has_it = value.pointer("/metadata/annotations").is_some_and(|own| own.get(marker).is_some());
         // A workload's own metadata isn't its pod's.
         if has_it && value.get("spec").is_some_and(|spec| spec.get("containers").is_some()) {
@@ -184,9 +189,9 @@ pub(crate) fn templates(object: &Value, kind: &Kind, named: &[PodTemplate], mark
 }
 
 /// The paths of mappings that look like a pod template: a `spec` with a list of named `containers`.
-pub(crate) fn lookalikes(object: &Value) -> Vec<Path> {
+pub(crate) fn lookalikes(object: &Value) -> Vec<ObjectPath> {
     let mut found = Vec::new();
-    walk(object, &mut Path::new(), &mut |value, path| {
+    walk(object, &mut ObjectPath::new(), &mut |value, path| {
         let containers = value.pointer("/spec/containers").and_then(Value::as_array);
         if containers.is_some_and(|all| {
             !all.is_empty() && all.iter().all(|one| one.get("name").is_some_and(Value::is_string))
@@ -197,7 +202,7 @@ pub(crate) fn lookalikes(object: &Value) -> Vec<Path> {
     found
 }
 
-fn matching(value: &Value, path: &[&str], at: &mut Path, found: &mut Vec<Path>) {
+fn matching(value: &Value, path: &[&str], at: &mut ObjectPath, found: &mut Vec<ObjectPath>) {
     let Some((first, rest)) = path.split_first() else { return found.push(at.clone()) };
     let mut below = |key: String, value: &Value| {
         at.push(key);
@@ -221,7 +226,7 @@ fn matching(value: &Value, path: &[&str], at: &mut Path, found: &mut Vec<Path>) 
 }
 
 /// Visits every mapping, with its path. The parser limits the depth.
-fn walk(value: &Value, path: &mut Path, look: &mut impl FnMut(&Value, &Path)) {
+fn walk(value: &Value, path: &mut ObjectPath, look: &mut impl FnMut(&Value, &ObjectPath)) {
     let mut below = |key: String, value: &Value| {
         path.push(key);
         walk(value, path, look);
@@ -241,18 +246,26 @@ fn walk(value: &Value, path: &mut Path, look: &mut impl FnMut(&Value, &Path)) {
 
 /// If the object is a list of objects, at `items`: the kind of items that don't name one (from `DeploymentList`), which
 /// is empty for a `List`.
-fn list(object: &Value, kind: &Kind) -> Option<Kind> {
+fn list(object: &Value, kind: &ObjectKind) -> Option<ObjectKind> {
     let of = kind.kind.strip_suffix("List")?;
     object.get("items").filter(|items| items.is_array())?;
-    Some(Kind { group: if of.is_empty() { String::new() } else { kind.group.clone() }, kind: of.to_owned() })
+    Some(ObjectKind {
+        group: if of.is_empty() { String::new() } else { kind.group.clone() },
+        kind: of.to_owned(),
+    })
 }
 
 /// The objects in a document: its root, or the items of a list (and of lists in it).
-pub(crate) fn objects(document: &Value) -> Vec<Object> {
-    fn gather(value: &Value, path: &Path, inherited: Option<&Kind>, found: &mut Vec<Object>) {
-        let kind = Kind::of(value, inherited);
+pub(crate) fn objects(document: &Value) -> Vec<DocumentObject> {
+    fn gather(
+        value: &Value,
+        path: &ObjectPath,
+        inherited: Option<&ObjectKind>,
+        found: &mut Vec<DocumentObject>,
+    ) {
+        let kind = ObjectKind::of(value, inherited);
         let Some(items) = list(value, &kind) else {
-            found.push(Object { path: path.clone(), kind });
+            found.push(DocumentObject { path: path.clone(), kind });
             return;
         };
         for (index, item) in value.get("items").and_then(Value::as_array).into_iter().flatten().enumerate() {
@@ -262,7 +275,7 @@ pub(crate) fn objects(document: &Value) -> Vec<Object> {
         }
     }
     let mut found = Vec::new();
-    gather(document, &Path::new(), None, &mut found);
+    gather(document, &ObjectPath::new(), None, &mut found);
     found
 }
 
@@ -283,7 +296,7 @@ mod tests {
     use super::*;
 
     fn found(object: &Value, named: &[PodTemplate]) -> Vec<String> {
-        let kind = Kind::of(object, None);
+        let kind = ObjectKind::of(object, None);
         templates(object, &kind, named, "mark").iter().map(|path| path.join(".")).collect()
     }
 

@@ -14,10 +14,10 @@ use serde_json::{Map, Value, json};
 use crate::{
     edit::json_patch,
     inject::{
-        PREFIX, Settings,
-        plan::{self, Decision, decide},
+        InjectionSettings, PREFIX,
+        plan::{self, InjectionDecision, decide},
     },
-    object::{self, Kind},
+    object::{self, ObjectKind},
 };
 
 /// A review larger than this isn't read; the API server's own limit for an object is 3 MiB.
@@ -28,18 +28,18 @@ const WARNING: usize = 256;
 
 /// The answer, and one line about it for the log.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ReviewAnswer {
     /// The `AdmissionReview` to send.
     pub review: Value,
     /// The decision.
     pub summary: String,
     /// The same as a word, for metrics.
-    pub outcome: Outcome,
+    pub outcome: ReviewOutcome,
 }
 
 /// The decision about a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReviewOutcome {
     /// It gets attache.
     Injected,
     /// It has attache already.
@@ -54,7 +54,7 @@ pub enum Outcome {
     Nothing,
 }
 
-impl Outcome {
+impl ReviewOutcome {
     /// All of them.
     pub const ALL: [Self; 6] =
         [Self::Injected, Self::Present, Self::Skipped, Self::Refused, Self::Denied, Self::Nothing];
@@ -75,7 +75,7 @@ impl Outcome {
 /// Answers a review.
 ///
 /// # Errors The body isn't a review: the problem, for a 400.
-pub fn respond(body: &[u8], defaults: &Settings) -> Result<Answer, String> {
+pub fn respond(body: &[u8], defaults: &InjectionSettings) -> Result<ReviewAnswer, String> {
     let review: Value =
         serde_json::from_slice(body).map_err(|error| format!("the body isn't JSON: {error}"))?;
     let version = review.get("apiVersion").and_then(Value::as_str);
@@ -91,35 +91,35 @@ pub fn respond(body: &[u8], defaults: &Settings) -> Result<Answer, String> {
     let mut response = Map::new();
     response.insert("uid".to_owned(), uid.into());
     response.insert("allowed".to_owned(), true.into());
-    let mut outcome = Outcome::Nothing;
+    let mut outcome = ReviewOutcome::Nothing;
     let summary = match looked_at(request) {
         Err(why) => why,
         Ok(object) => {
             let name = name(&object, request);
             let mut warnings = Vec::new();
-            let kind = Kind::of(&object, None);
+            let kind = ObjectKind::of(&object, None);
             let pod = (kind.group.is_empty() && kind.kind == "Pod").then_some([].as_slice());
             let asks = matches!(plan::asks(&object, &object), Ok(Some((true, _))));
             let summary = match decide(&object, &kind, pod, defaults, &|_| None) {
-                Decision::Inject { edits, warnings: more, .. } => {
+                InjectionDecision::Inject { edits, warnings: more, .. } => {
                     let patch = Value::from(json_patch(&edits)).to_string();
                     response.insert("patchType".to_owned(), "JSONPatch".into());
                     response.insert("patch".to_owned(), STANDARD.encode(patch).into());
                     warnings = more;
-                    outcome = Outcome::Injected;
+                    outcome = ReviewOutcome::Injected;
                     "injected".to_owned()
                 }
-                Decision::Present => {
-                    outcome = Outcome::Present;
+                InjectionDecision::Present => {
+                    outcome = ReviewOutcome::Present;
                     "it has attache".to_owned()
                 }
-                Decision::Skip(why) => {
-                    outcome = Outcome::Skipped;
+                InjectionDecision::Skip(why) => {
+                    outcome = ReviewOutcome::Skipped;
                     warnings.push(format!("not injected: {why}"));
                     format!("skipped: {why}")
                 }
-                Decision::Refuse(why) if asks => {
-                    outcome = Outcome::Denied;
+                InjectionDecision::Refuse(why) if asks => {
+                    outcome = ReviewOutcome::Denied;
                     response.insert("allowed".to_owned(), false.into());
                     let message = format!("attache can't be injected, and {PREFIX}inject asks for it: {why}");
                     response.insert(
@@ -128,8 +128,8 @@ pub fn respond(body: &[u8], defaults: &Settings) -> Result<Answer, String> {
                     );
                     format!("denied: {why}")
                 }
-                Decision::Refuse(why) => {
-                    outcome = Outcome::Refused;
+                InjectionDecision::Refuse(why) => {
+                    outcome = ReviewOutcome::Refused;
                     warnings.push(format!("NOT injected: {why}"));
                     format!("refused: {why}")
                 }
@@ -146,7 +146,7 @@ pub fn respond(body: &[u8], defaults: &Settings) -> Result<Answer, String> {
     };
     let review =
         json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
-    Ok(Answer { review, summary, outcome })
+    Ok(ReviewAnswer { review, summary, outcome })
 }
 
 /// The object that will be created, with its kind, which the object itself may lack.
@@ -171,7 +171,7 @@ fn looked_at(request: &Value) -> Result<Value, String> {
 
 /// A controller's pod has only the begin of a name, and its namespace is in the request.
 fn name(object: &Value, request: &Value) -> String {
-    let name = object::name(object, &Kind::of(object, None));
+    let name = object::name(object, &ObjectKind::of(object, None));
     match request.get("namespace").and_then(Value::as_str) {
         Some(namespace) if object.pointer("/metadata/namespace").is_none() => {
             format!("{name} in {namespace}")
@@ -207,7 +207,7 @@ mod tests {
             (r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#, "no request"),
             (r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{}}"#, "no uid"),
         ] {
-            let error = respond(body.as_bytes(), &Settings::default()).unwrap_err();
+            let error = respond(body.as_bytes(), &InjectionSettings::default()).unwrap_err();
             assert!(error.contains(wrong), "{body}: {error}");
         }
     }
@@ -238,7 +238,7 @@ mod tests {
             }
             let request = json!({"uid": "1", "operation": "CREATE", "object": object});
             let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});
-            let mut settings = Settings::default();
+            let mut settings = InjectionSettings::default();
             settings.set("traffic", if transparent { "transparent" } else { "http-proxy" }).unwrap();
             settings.set("config-map", "c").unwrap();
             prop_assert!(respond(review.to_string().as_bytes(), &settings).is_ok());

@@ -1,4 +1,4 @@
-//! Makes [`Edit`]s in the text of a document; everything else keeps every byte.
+//! Makes [`ObjectEdit`]s in the text of a document; everything else keeps every byte.
 //!
 //! In block style whole lines are added or removed, in flow style (JSON is flow style) the text between two commas.
 //! Removing is the exact inverse of adding. An edit inside of an alias or a merge key would change other places as
@@ -9,15 +9,15 @@ use std::ops::Range;
 use serde_json::Value;
 
 use crate::{
-    edit::{Edit, Path},
+    edit::{ObjectEdit, ObjectPath},
     emit::{Style, flow, inline, pretty},
     scalar::quoted,
-    yaml::{Document, Entry, Kind, Node},
+    yaml::{Document, SpannedEntry, SpannedKind, SpannedNode},
 };
 
 /// A range of bytes and its replacement.
 #[derive(Debug)]
-pub(crate) struct Change {
+pub(crate) struct TextChange {
     range: Range<usize>,
     text: String,
     /// Among texts that are added at one place, the deepest comes first, because it belongs to the lines above.
@@ -25,12 +25,12 @@ pub(crate) struct Change {
 }
 
 /// A text, and the style it is written in.
-pub(crate) struct Source<'t> {
+pub(crate) struct StyledText<'t> {
     text: &'t str,
     style: Style,
 }
 
-impl<'t> Source<'t> {
+impl<'t> StyledText<'t> {
     pub(crate) fn new(text: &'t str, documents: &[Document]) -> Self {
         let mut style = Style { crlf: text.contains("\r\n"), ..Style::default() };
         let mut seen = Indentation::default();
@@ -47,7 +47,7 @@ impl<'t> Source<'t> {
     }
 
     /// The original text of an entry, if it is written out.
-    pub(crate) fn entry(&self, root: &Node, path: &[String]) -> Option<&'t str> {
+    pub(crate) fn entry(&self, root: &SpannedNode, path: &[String]) -> Option<&'t str> {
         let entry = root.entry(path)?;
         self.text.get(entry.key.start..entry.value.end)
     }
@@ -58,55 +58,55 @@ impl<'t> Source<'t> {
     /// What can't be edited, and why.
     pub(crate) fn changes(
         &self,
-        root: &Node,
+        root: &SpannedNode,
         base: &[String],
-        edits: &[Edit],
-    ) -> Result<Vec<Change>, String> {
+        edits: &[ObjectEdit],
+    ) -> Result<Vec<TextChange>, String> {
         let mut changes = Vec::new();
         for edit in edits {
             match edit {
-                Edit::Set { object, key, value } => {
+                ObjectEdit::Set { object, key, value } => {
                     changes.push(self.set(find(root, base, object)?, key, value)?);
                 }
-                Edit::Swap { object, old, new, value, raw } => {
+                ObjectEdit::Swap { object, old, new, value, raw } => {
                     let mut path = [base, object].concat();
                     path.push(old.clone());
                     let parent = find(root, base, object)?;
                     let entry = root.entry(&path).ok_or_else(|| shared(&path))?;
                     changes.push(self.swap(parent, entry, new, value, raw.as_deref()));
                 }
-                Edit::Insert { list, before, items } => {
+                ObjectEdit::Insert { list, before, items } => {
                     let mut path = [base, list].concat();
                     let node = find(root, base, list)?;
                     let entry = root.entry(&path).ok_or_else(|| shared(&path))?;
                     path.clear();
                     changes.extend(self.insert(entry, node, *before, items)?);
                 }
-                Edit::Unset { object, .. } => {
+                ObjectEdit::Unset { object, .. } => {
                     // All removals from one mapping are made together, by the first of its edits.
-                    let mine = |e: &&Edit| matches!(e, Edit::Unset { object: other, .. } if other == object);
+                    let mine = |e: &&ObjectEdit| matches!(e, ObjectEdit::Unset { object: other, .. } if other == object);
                     if edits.iter().find(mine) == Some(edit) {
                         let node = find(root, base, object)?;
                         let keys: Vec<&str> = edits
                             .iter()
                             .filter(mine)
                             .filter_map(|e| {
-                                if let Edit::Unset { key, .. } = e { Some(key.as_str()) } else { None }
+                                if let ObjectEdit::Unset { key, .. } = e { Some(key.as_str()) } else { None }
                             })
                             .collect();
                         changes.extend(self.unset(node, &keys).ok_or_else(|| shared(object))?);
                     }
                 }
-                Edit::Delete { list, .. } => {
-                    let mine = |e: &&Edit| matches!(e, Edit::Delete { list: other, .. } if other == list);
+                ObjectEdit::Delete { list, .. } => {
+                    let mine = |e: &&ObjectEdit| matches!(e, ObjectEdit::Delete { list: other, .. } if other == list);
                     if edits.iter().find(mine) == Some(edit) {
                         let node = find(root, base, list)?;
                         let indexes: Vec<usize> = edits
                             .iter()
                             .filter(mine)
-                            .filter_map(
-                                |e| if let Edit::Delete { index, .. } = e { Some(*index) } else { None },
-                            )
+                            .filter_map(|e| {
+                                if let ObjectEdit::Delete { index, .. } = e { Some(*index) } else { None }
+                            })
                             .collect();
                         changes.extend(self.delete(node, &indexes).ok_or_else(|| shared(list))?);
                     }
@@ -117,7 +117,7 @@ impl<'t> Source<'t> {
     }
 
     /// Adds whole lines at the begin of a line, or at the end of a text without a last line break.
-    fn lines(&self, at: usize, lines: &str, depth: usize) -> Change {
+    fn lines(&self, at: usize, lines: &str, depth: usize) -> TextChange {
         let newline = self.style.newline();
         let begun = self.text.get(..at).is_some_and(|before| before.is_empty() || before.ends_with('\n'));
         let text = if begun {
@@ -125,25 +125,25 @@ impl<'t> Source<'t> {
         } else {
             format!("{newline}{}", lines.strip_suffix(newline).unwrap_or(lines))
         };
-        Change { range: at..at, text, depth }
+        TextChange { range: at..at, text, depth }
     }
 
-    fn set(&self, node: &Node, key: &str, value: &Value) -> Result<Change, String> {
+    fn set(&self, node: &SpannedNode, key: &str, value: &Value) -> Result<TextChange, String> {
         match &node.kind {
-            Kind::Mapping { flow: false, entries } => {
+            SpannedKind::Mapping { flow: false, entries } => {
                 let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
                     return Err("a mapping in block style is empty".to_owned());
                 };
                 let lines = self.style.entry(key, value, first.key.column);
                 Ok(self.lines(self.line_end(last.value.end), &lines, 2 * first.key.column))
             }
-            Kind::Mapping { flow: true, entries } => {
+            SpannedKind::Mapping { flow: true, entries } => {
                 let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
                     return Err("a mapping in flow style is empty".to_owned());
                 };
                 let key = flow(&Value::from(key));
                 let text = self.flow_text(node, &first.key, value);
-                Ok(Change {
+                Ok(TextChange {
                     range: last.value.end..last.value.end,
                     text: format!(",{}{key}: {text}", self.flow_gap(node, &first.key)),
                     depth: 0,
@@ -153,17 +153,24 @@ impl<'t> Source<'t> {
         }
     }
 
-    fn swap(&self, parent: &Node, entry: &Entry, new: &str, value: &Value, raw: Option<&str>) -> Change {
+    fn swap(
+        &self,
+        parent: &SpannedNode,
+        entry: &SpannedEntry,
+        new: &str,
+        value: &Value,
+        raw: Option<&str>,
+    ) -> TextChange {
         let range = entry.key.start..entry.value.end;
         if let Some(raw) = raw {
-            return Change { range, text: raw.to_owned(), depth: 0 };
+            return TextChange { range, text: raw.to_owned(), depth: 0 };
         }
-        let in_flow = matches!(parent.kind, Kind::Mapping { flow: true, .. });
+        let in_flow = matches!(parent.kind, SpannedKind::Mapping { flow: true, .. });
         // A comment after it would become a part of a value of several lines.
         let alone = self.rest_of_line(range.end).trim().is_empty();
         let text = if in_flow {
             let text = match &parent.kind {
-                Kind::Mapping { entries, .. } => entries
+                SpannedKind::Mapping { entries, .. } => entries
                     .first()
                     .map_or_else(|| flow(value), |first| self.flow_text(parent, &first.key, value)),
                 _ => flow(value),
@@ -175,17 +182,17 @@ impl<'t> Source<'t> {
         } else {
             format!("{}: {}", quoted(new), inline(value))
         };
-        Change { range, text, depth: 0 }
+        TextChange { range, text, depth: 0 }
     }
 
     fn insert(
         &self,
-        entry: &Entry,
-        node: &Node,
+        entry: &SpannedEntry,
+        node: &SpannedNode,
         before: usize,
         new: &[Value],
-    ) -> Result<Vec<Change>, String> {
-        let Kind::Sequence { flow: in_flow, items } = &node.kind else {
+    ) -> Result<Vec<TextChange>, String> {
+        let SpannedKind::Sequence { flow: in_flow, items } = &node.kind else {
             return Err("a list is expected where something else stands".to_owned());
         };
         let (Some(first), Some(last)) = (items.first(), items.last()) else {
@@ -201,7 +208,7 @@ impl<'t> Source<'t> {
                         Some(next) => (next.start, format!("{text},{gap}")),
                         None => (last.end, format!(",{gap}{text}")),
                     };
-                    Change { range: at..at, text, depth: 0 }
+                    TextChange { range: at..at, text, depth: 0 }
                 })
                 .collect());
         }
@@ -217,33 +224,33 @@ impl<'t> Source<'t> {
         Ok(vec![self.lines(at, &lines, 2 * column + 1)])
     }
 
-    fn unset(&self, node: &Node, keys: &[&str]) -> Option<Vec<Change>> {
-        let Kind::Mapping { flow, entries } = &node.kind else { return None };
-        let gone = |entry: &Entry| keys.contains(&entry.name.as_str());
+    fn unset(&self, node: &SpannedNode, keys: &[&str]) -> Option<Vec<TextChange>> {
+        let SpannedKind::Mapping { flow, entries } = &node.kind else { return None };
+        let gone = |entry: &SpannedEntry| keys.contains(&entry.name.as_str());
         if keys.iter().any(|key| !entries.iter().any(|entry| entry.name == **key)) {
             return None;
         }
-        let spans: Vec<Taken> = entries
+        let spans: Vec<TakenEntry> = entries
             .iter()
-            .map(|entry| Taken { start: entry.key.start, end: entry.value.end, gone: gone(entry) })
+            .map(|entry| TakenEntry { start: entry.key.start, end: entry.value.end, gone: gone(entry) })
             .collect();
         self.take(&spans, *flow)
     }
 
-    fn delete(&self, node: &Node, indexes: &[usize]) -> Option<Vec<Change>> {
-        let Kind::Sequence { flow, items } = &node.kind else { return None };
-        let spans: Option<Vec<Taken>> = items
+    fn delete(&self, node: &SpannedNode, indexes: &[usize]) -> Option<Vec<TextChange>> {
+        let SpannedKind::Sequence { flow, items } = &node.kind else { return None };
+        let spans: Option<Vec<TakenEntry>> = items
             .iter()
             .enumerate()
             .map(|(index, item)| {
                 let start = if *flow { item.start } else { dash(self.text, item.start)? };
-                Some(Taken { start, end: item.end, gone: indexes.contains(&index) })
+                Some(TakenEntry { start, end: item.end, gone: indexes.contains(&index) })
             })
             .collect();
         self.take(&spans?, *flow)
     }
 
-    fn take(&self, spans: &[Taken], flow: bool) -> Option<Vec<Change>> {
+    fn take(&self, spans: &[TakenEntry], flow: bool) -> Option<Vec<TextChange>> {
         if spans.iter().all(|span| span.gone) {
             return None; // the collection itself would have to be written as empty
         }
@@ -264,13 +271,13 @@ impl<'t> Source<'t> {
             } else {
                 self.block_range(span, spans.get(index + 1))?
             };
-            changes.push(Change { range, text: String::new(), depth: 0 });
+            changes.push(TextChange { range, text: String::new(), depth: 0 });
         }
         Some(changes)
     }
 
     /// The lines of an entry or item. An entry directly after a dash ends where the next key begins.
-    fn block_range(&self, span: &Taken, next: Option<&Taken>) -> Option<Range<usize>> {
+    fn block_range(&self, span: &TakenEntry, next: Option<&TakenEntry>) -> Option<Range<usize>> {
         let start = line_start(self.text, span.start);
         if self.text.get(start..span.start)?.trim().is_empty() {
             return Some(start..self.line_end(span.end));
@@ -279,7 +286,7 @@ impl<'t> Source<'t> {
     }
 
     /// The text between two items in flow style.
-    fn flow_gap(&self, collection: &Node, first: &Node) -> String {
+    fn flow_gap(&self, collection: &SpannedNode, first: &SpannedNode) -> String {
         if self.is_spread(collection, first) {
             format!("{}{}", self.style.newline(), " ".repeat(first.column))
         } else {
@@ -287,7 +294,7 @@ impl<'t> Source<'t> {
         }
     }
 
-    fn flow_text(&self, collection: &Node, first: &Node, value: &Value) -> String {
+    fn flow_text(&self, collection: &SpannedNode, first: &SpannedNode, value: &Value) -> String {
         if self.is_spread(collection, first) {
             let line = line_start(self.text, collection.start);
             let outer =
@@ -300,7 +307,7 @@ impl<'t> Source<'t> {
     }
 
     /// True if each of its items has its own line.
-    fn is_spread(&self, collection: &Node, first: &Node) -> bool {
+    fn is_spread(&self, collection: &SpannedNode, first: &SpannedNode) -> bool {
         self.text.get(collection.start..first.start).is_some_and(|between| between.contains('\n'))
     }
 
@@ -315,16 +322,16 @@ impl<'t> Source<'t> {
 }
 
 /// An entry or item, and whether it is removed.
-struct Taken {
+struct TakenEntry {
     start: usize,
     end: usize,
     gone: bool,
 }
 
-fn find<'n>(root: &'n Node, base: &[String], path: &Path) -> Result<&'n Node, String> {
+fn find<'n>(root: &'n SpannedNode, base: &[String], path: &ObjectPath) -> Result<&'n SpannedNode, String> {
     let whole = [base, path].concat();
     match root.find(&whole) {
-        Some(Node { kind: Kind::Alias, .. }) | None => Err(shared(path)),
+        Some(SpannedNode { kind: SpannedKind::Alias, .. }) | None => Err(shared(path)),
         Some(node) => Ok(node),
     }
 }
@@ -362,7 +369,7 @@ fn dash(text: &str, item: usize) -> Option<usize> {
 }
 
 /// The text with the changes made; `None` if they overlap.
-pub(crate) fn change(text: &str, mut changes: Vec<Change>) -> Option<String> {
+pub(crate) fn change(text: &str, mut changes: Vec<TextChange>) -> Option<String> {
     // The sort is stable: equal ones keep their order.
     changes.sort_by_key(|change| (change.range.start, change.range.end, std::cmp::Reverse(change.depth)));
     take_last_break(text, &mut changes);
@@ -378,7 +385,7 @@ pub(crate) fn change(text: &str, mut changes: Vec<Change>) -> Option<String> {
 }
 
 /// If lines are removed at the end of a text without a last line break, the line break before them is removed as well.
-fn take_last_break(text: &str, changes: &mut [Change]) {
+fn take_last_break(text: &str, changes: &mut [TextChange]) {
     if text.ends_with('\n') {
         return;
     }
@@ -408,15 +415,15 @@ struct Indentation {
 }
 
 impl Indentation {
-    fn look(&mut self, node: &Node) {
+    fn look(&mut self, node: &SpannedNode) {
         match &node.kind {
-            Kind::Mapping { flow: false, entries } => {
+            SpannedKind::Mapping { flow: false, entries } => {
                 for entry in entries {
                     match &entry.value.kind {
-                        Kind::Mapping { flow: false, .. } if self.step.is_none() => {
+                        SpannedKind::Mapping { flow: false, .. } if self.step.is_none() => {
                             self.step = entry.value.column.checked_sub(entry.key.column);
                         }
-                        Kind::Sequence { flow: false, items } if self.list.is_none() => {
+                        SpannedKind::Sequence { flow: false, items } if self.list.is_none() => {
                             self.list = items.first().map(|first| (entry.key.column, first.start));
                         }
                         _ => {}
@@ -424,7 +431,7 @@ impl Indentation {
                     self.look(&entry.value);
                 }
             }
-            Kind::Sequence { items, .. } => items.iter().for_each(|item| self.look(item)),
+            SpannedKind::Sequence { items, .. } => items.iter().for_each(|item| self.look(item)),
             _ => {}
         }
     }

@@ -25,7 +25,7 @@ const DEEPEST: usize = 96;
 /// A document of a stream.
 #[derive(Debug)]
 pub(crate) struct Document {
-    pub(crate) root: Node,
+    pub(crate) root: SpannedNode,
     pub(crate) value: Value,
     /// Warnings for its author.
     pub(crate) warnings: Vec<String>,
@@ -33,36 +33,36 @@ pub(crate) struct Document {
 
 /// A node: the bytes from `start` to `end`, and what is in them.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub(crate) struct SpannedNode {
     pub(crate) start: usize,
     pub(crate) end: usize,
     /// Column of `start`, from 0.
     pub(crate) column: usize,
-    pub(crate) kind: Kind,
+    pub(crate) kind: SpannedKind,
 }
 
 /// What a node is.
 #[derive(Debug)]
-pub(crate) enum Kind {
+pub(crate) enum SpannedKind {
     Scalar,
     Alias,
-    Sequence { flow: bool, items: Vec<Node> },
-    Mapping { flow: bool, entries: Vec<Entry> },
+    Sequence { flow: bool, items: Vec<SpannedNode> },
+    Mapping { flow: bool, entries: Vec<SpannedEntry> },
 }
 
 /// A key and its value.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct SpannedEntry {
     pub(crate) name: String,
-    pub(crate) key: Node,
-    pub(crate) value: Node,
+    pub(crate) key: SpannedNode,
+    pub(crate) value: SpannedNode,
 }
 
 /// A collection that isn't closed yet.
-struct Open {
-    node: Node,
+struct OpenSpan {
+    node: SpannedNode,
     anchor: usize,
-    key: Option<(Node, String)>,
+    key: Option<(SpannedNode, String)>,
     value: Value,
     merged: Vec<Value>,
 }
@@ -76,8 +76,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Document>, String> {
     loop {
         match parse_once(&repaired) {
             Ok(documents) => return Ok(documents),
-            Err(Wrong::Yaml(error)) if repaired.repair(&error) => {}
-            Err(Wrong::Yaml(error)) => {
+            Err(YamlError::Yaml(error)) if repaired.repair(&error) => {}
+            Err(YamlError::Yaml(error)) => {
                 let marker = error.marker();
                 return Err(format!(
                     "line {}, column {}: not valid YAML: {}",
@@ -86,19 +86,19 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Document>, String> {
                     error.info()
                 ));
             }
-            Err(Wrong::Meaning(what)) => return Err(what),
+            Err(YamlError::Meaning(what)) => return Err(what),
         }
     }
 }
 
-enum Wrong {
+enum YamlError {
     Yaml(ScanError),
     Meaning(String),
 }
 
-fn parse_once(repaired: &Repaired<'_>) -> Result<Vec<Document>, Wrong> {
+fn parse_once(repaired: &Repaired<'_>) -> Result<Vec<Document>, YamlError> {
     let limits = options! { flow_nesting_limit: DEEPEST, block_nesting_limit: DEEPEST, emit_comments: false };
-    let mut tree = Tree {
+    let mut tree = SpanBuilder {
         repaired,
         text: repaired.original(),
         open: Vec::new(),
@@ -108,8 +108,8 @@ fn parse_once(repaired: &Repaired<'_>) -> Result<Vec<Document>, Wrong> {
         warnings: Vec::new(),
     };
     for event in Parser::new_from_str_with_options(repaired.text(), limits) {
-        let (event, span) = event.map_err(Wrong::Yaml)?;
-        tree.take(event, span).map_err(|what| Wrong::Meaning(at(&span, &what)))?;
+        let (event, span) = event.map_err(YamlError::Yaml)?;
+        tree.take(event, span).map_err(|what| YamlError::Meaning(at(&span, &what)))?;
     }
     Ok(tree.documents)
 }
@@ -118,22 +118,26 @@ fn at(span: &Span, what: &str) -> String {
     format!("line {}, column {}: {what}", span.start.line(), span.start.col() + 1)
 }
 
-struct Tree<'t> {
+struct SpanBuilder<'t> {
     repaired: &'t Repaired<'t>,
     text: &'t str,
-    open: Vec<Open>,
+    open: Vec<OpenSpan>,
     anchors: HashMap<usize, Value>,
     values: usize,
     documents: Vec<Document>,
     warnings: Vec<String>,
 }
 
-impl Tree<'_> {
+impl SpanBuilder<'_> {
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), String> {
         let bytes = span.byte_range().ok_or("a position without an offset")?;
         let bytes = self.repaired.place(bytes.start)..self.repaired.place(bytes.end);
-        let mut node =
-            Node { start: bytes.start, end: bytes.end, column: span.start.col(), kind: Kind::Scalar };
+        let mut node = SpannedNode {
+            start: bytes.start,
+            end: bytes.end,
+            column: span.start.col(),
+            kind: SpannedKind::Scalar,
+        };
         match event {
             Event::DocumentStart(..) => self.anchors.clear(),
             Event::Scalar(text, style, anchor, tag) => {
@@ -142,26 +146,28 @@ impl Tree<'_> {
                 return self.close(node, value, anchor, &span);
             }
             Event::Alias(id) => {
-                node.kind = Kind::Alias;
+                node.kind = SpannedKind::Alias;
                 let value = self.anchors.get(&id).cloned().ok_or("an alias inside of what it refers to")?;
                 self.values += size(&value);
                 return self.close(node, value, 0, &span);
             }
             Event::SequenceStart(style, anchor, _) => {
-                node.kind = Kind::Sequence { flow: style == StructureStyle::Flow, items: Vec::new() };
+                node.kind = SpannedKind::Sequence { flow: style == StructureStyle::Flow, items: Vec::new() };
                 let value = Value::Array(Vec::new());
-                self.open.push(Open { node, anchor, key: None, value, merged: Vec::new() });
+                self.open.push(OpenSpan { node, anchor, key: None, value, merged: Vec::new() });
             }
             Event::MappingStart(style, anchor, _) => {
-                node.kind = Kind::Mapping { flow: style == StructureStyle::Flow, entries: Vec::new() };
+                node.kind = SpannedKind::Mapping { flow: style == StructureStyle::Flow, entries: Vec::new() };
                 let value = Value::Object(Map::new());
-                self.open.push(Open { node, anchor, key: None, value, merged: Vec::new() });
+                self.open.push(OpenSpan { node, anchor, key: None, value, merged: Vec::new() });
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 let Some(mut open) = self.open.pop() else { return Ok(()) };
                 open.node.end = match &open.node.kind {
-                    Kind::Sequence { flow: false, items } => items.last().map_or(bytes.end, |item| item.end),
-                    Kind::Mapping { flow: false, entries } => {
+                    SpannedKind::Sequence { flow: false, items } => {
+                        items.last().map_or(bytes.end, |item| item.end)
+                    }
+                    SpannedKind::Mapping { flow: false, entries } => {
                         entries.last().map_or(bytes.end, |entry| entry.value.end)
                     }
                     _ => bytes.end,
@@ -178,7 +184,7 @@ impl Tree<'_> {
 
     /// The parser's span of a block scalar reaches to the next token, and the span of an empty value is the end of its
     /// key.
-    fn place_scalar(&self, node: &mut Node, text: &str, style: ScalarStyle) {
+    fn place_scalar(&self, node: &mut SpannedNode, text: &str, style: ScalarStyle) {
         let written = self.text.get(node.start..node.end).unwrap_or_default();
         match style {
             ScalarStyle::Literal | ScalarStyle::Folded => {
@@ -209,7 +215,7 @@ impl Tree<'_> {
     }
 
     /// Adds a complete node to the open collection, or makes it a document.
-    fn close(&mut self, node: Node, value: Value, anchor: usize, span: &Span) -> Result<(), String> {
+    fn close(&mut self, node: SpannedNode, value: Value, anchor: usize, span: &Span) -> Result<(), String> {
         self.values += 1;
         if anchor > 0 {
             self.values += size(&value);
@@ -226,11 +232,11 @@ impl Tree<'_> {
             return Ok(());
         };
         match (&mut open.node.kind, &mut open.value) {
-            (Kind::Sequence { items, .. }, Value::Array(values)) => {
+            (SpannedKind::Sequence { items, .. }, Value::Array(values)) => {
                 items.push(node);
                 values.push(value);
             }
-            (Kind::Mapping { entries, .. }, Value::Object(values)) => match open.key.take() {
+            (SpannedKind::Mapping { entries, .. }, Value::Object(values)) => match open.key.take() {
                 None => {
                     // In Kubernetes all keys are texts, even those that look like another type.
                     let written = self.text.get(node.start..node.end).unwrap_or_default();
@@ -251,7 +257,7 @@ impl Tree<'_> {
                             &format!("the key `{name}` is in one mapping twice: the last one counts, as for kubectl"),
                         ));
                     }
-                    entries.push(Entry { name, key, value: node });
+                    entries.push(SpannedEntry { name, key, value: node });
                 }
             },
             _ => {}
@@ -291,25 +297,25 @@ fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Value {
     }
 }
 
-impl Node {
+impl SpannedNode {
     /// The node at a path of keys and indexes, if it was written out (without an alias or a merge).
-    pub(crate) fn find(&self, path: &[String]) -> Option<&Node> {
+    pub(crate) fn find(&self, path: &[String]) -> Option<&SpannedNode> {
         let Some((first, rest)) = path.split_first() else { return Some(self) };
         match &self.kind {
-            Kind::Mapping { entries, .. } => {
+            SpannedKind::Mapping { entries, .. } => {
                 // If a key is given twice, the last one counts.
                 entries.iter().rfind(|entry| entry.name == *first)?.value.find(rest)
             }
-            Kind::Sequence { items, .. } => items.get(first.parse::<usize>().ok()?)?.find(rest),
+            SpannedKind::Sequence { items, .. } => items.get(first.parse::<usize>().ok()?)?.find(rest),
             _ => None,
         }
     }
 
     /// The entry that a path ends at.
-    pub(crate) fn entry(&self, path: &[String]) -> Option<&Entry> {
+    pub(crate) fn entry(&self, path: &[String]) -> Option<&SpannedEntry> {
         let (name, object) = path.split_last()?;
         match &self.find(object)?.kind {
-            Kind::Mapping { entries, .. } => entries.iter().rfind(|entry| entry.name == *name),
+            SpannedKind::Mapping { entries, .. } => entries.iter().rfind(|entry| entry.name == *name),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, fs, path::Path};
 
-use attache_kubernetes::inject::{SETTINGS, Settings};
+use attache_kubernetes::inject::{InjectionSettings, SETTINGS};
 
 const BEGIN: &str = "<!-- SETTINGS -->\n";
 const END: &str = "<!-- END OF SETTINGS -->\n";
@@ -10,7 +10,7 @@ const END: &str = "<!-- END OF SETTINGS -->\n";
 #[test]
 fn the_documentation_lists_every_setting() {
     let mut table = "| setting | form | default | what |\n| --- | --- | --- | --- |\n".to_owned();
-    let defaults = Settings::default().shown();
+    let defaults = InjectionSettings::default().shown();
     for ((name, form, what), (shown, default)) in SETTINGS.iter().zip(&defaults) {
         assert_eq!(name, shown);
         let form = form.replace('|', " \\| ");

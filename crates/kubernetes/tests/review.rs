@@ -3,17 +3,17 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stand outside of them")]
 
 use attache_kubernetes::{
-    inject::{self, Settings},
-    manifest::{Trust, Webhook},
-    review::{Outcome, respond},
+    inject::{self, InjectionSettings},
+    manifest::{WebhookManifest, WebhookTrust},
+    review::{ReviewOutcome, respond},
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 
 const POD_CREATE: &str = include_str!("reviews/pod-create.json");
 
-fn settings(text: &[(&str, &str)]) -> Settings {
-    let mut settings = Settings::default();
+fn settings(text: &[(&str, &str)]) -> InjectionSettings {
+    let mut settings = InjectionSettings::default();
     for (name, value) in text {
         settings.set(name, value).unwrap();
     }
@@ -55,7 +55,7 @@ fn a_recorded_review_is_answered() {
     let answer =
         respond(POD_CREATE.as_bytes(), &settings(&[("traffic", "http-proxy"), ("config-map", "web")]))
             .unwrap();
-    assert_eq!(answer.outcome, Outcome::Injected);
+    assert_eq!(answer.outcome, ReviewOutcome::Injected);
     let response = &answer.review["response"];
     let patch: Value = serde_json::from_slice(&unbase64(response["patch"].as_str().unwrap())).unwrap();
     let shown = format!(
@@ -72,7 +72,7 @@ fn a_recorded_review_is_answered() {
 fn the_patch_makes_what_inject_makes() {
     let config = "listeners: {outbound: {bind: ':15001', transparent: true, to: a}, inbound: {bind: ':15006', to: a}}\nupstreams: {a: original-destination}\n";
     for settings in [
-        Settings::default(),
+        InjectionSettings::default(),
         settings(&[("traffic", "http-proxy"), ("config-map", "web"), ("tls-secret", "s")]),
         settings(&[("traffic", "transparent"), ("config", config)]),
         settings(&[("traffic", "http-proxy"), ("mode", "container")]),
@@ -101,7 +101,7 @@ fn the_patch_makes_what_inject_makes() {
         let again = review(|review| review["request"]["object"] = by_webhook.clone());
         let answer = respond(again.as_bytes(), &settings).unwrap();
         assert!(
-            answer.outcome == Outcome::Present && answer.review["response"].get("patch").is_none(),
+            answer.outcome == ReviewOutcome::Present && answer.review["response"].get("patch").is_none(),
             "asked again, nothing is to do"
         );
     }
@@ -150,7 +150,7 @@ fn a_pod_that_asks_for_attache_and_cannot_have_it_is_denied() {
         review["request"]["object"]["metadata"]["labels"]["attache.dev/inject"] = "true".into();
         review["request"]["object"]["spec"]["containers"][0]["ports"][0]["containerPort"] = 15001.into();
     });
-    let response = &respond(text.as_bytes(), &Settings::default()).unwrap().review["response"];
+    let response = &respond(text.as_bytes(), &InjectionSettings::default()).unwrap().review["response"];
     assert_eq!(response["allowed"], false);
     assert_eq!(
         response["status"]["message"],
@@ -160,15 +160,15 @@ fn a_pod_that_asks_for_attache_and_cannot_have_it_is_denied() {
 
 #[test]
 fn the_configuration_explains_itself() {
-    let webhook = Webhook {
+    let webhook = WebhookManifest {
         service: "attache-webhook".to_owned(),
         namespace: "attache".to_owned(),
-        trust: Trust::Bundle("PEM\n".to_owned()),
+        trust: WebhookTrust::Bundle("PEM\n".to_owned()),
         fail: false,
         every_namespace: false,
     };
     insta::assert_snapshot!("configuration", webhook.configuration());
-    let trust = Trust::CertManager("attache/webhook".to_owned());
-    let webhook = Webhook { trust, fail: true, every_namespace: true, ..webhook };
+    let trust = WebhookTrust::CertManager("attache/webhook".to_owned());
+    let webhook = WebhookManifest { trust, fail: true, every_namespace: true, ..webhook };
     insta::assert_snapshot!("configuration-cert-manager", webhook.configuration());
 }

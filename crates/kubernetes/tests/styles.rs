@@ -3,7 +3,9 @@
 
 #![expect(clippy::unwrap_used, clippy::format_push_string, reason = "helpers of tests stand outside of them")]
 
-use attache_kubernetes::inject::{Format, Outcome, Settings, convert, inject, uninject};
+use attache_kubernetes::inject::{
+    InjectionOutcome, InjectionSettings, TextFormat, convert, inject, uninject,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -231,7 +233,7 @@ proptest! {
         way in 0..3_usize,
     ) {
         let text = Choices { bytes, next: 0, crlf }.text(&object);
-        let mut settings = Settings::default();
+        let mut settings = InjectionSettings::default();
         for (name, value) in [
             &[("traffic", "http-proxy"), ("config-map", "c")][..],
             &[("traffic", "transparent"), ("config-map", "c"), ("tls-secret", "s")],
@@ -241,10 +243,10 @@ proptest! {
         }
         let done = inject(&text, &settings).unwrap();
         // `inject` itself checks that the text means what was decided; otherwise it refuses.
-        prop_assert!(matches!(done.reports[0].outcome, Outcome::Injected(_)), "{}\n{}", done.reports[0], text);
+        prop_assert!(matches!(done.reports[0].outcome, InjectionOutcome::Injected(_)), "{}\n{}", done.reports[0], text);
         let plain = inject(&object.to_string(), &settings).unwrap().text;
         let by_json: Value = serde_json::from_str(&plain).unwrap();
-        let by_text: Value = serde_json::from_str(&convert(&done.text, Format::Json).unwrap()).unwrap();
+        let by_text: Value = serde_json::from_str(&convert(&done.text, TextFormat::Json).unwrap()).unwrap();
         let by_text = by_text.pointer("/items/0").unwrap_or(&by_text);
         prop_assert_eq!(&by_text["spec"]["template"]["spec"], &by_json["spec"]["template"]["spec"], "{}", text);
         prop_assert_eq!(&inject(&done.text, &settings).unwrap().text, &done.text);

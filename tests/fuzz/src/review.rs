@@ -1,7 +1,7 @@
 //! Any body of an AdmissionReview gets an answer for its `uid`, or is refused. A patch can be applied, and the patched
 //! pod gets no further patch.
 
-use attache_kubernetes::{inject::Settings, review};
+use attache_kubernetes::{inject::InjectionSettings, review};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use json_patch::Patch;
 use serde_json::Value;
@@ -17,7 +17,7 @@ fn patch(answer: &Value) -> Option<Patch> {
 
 /// Panics if the rule of this module does not hold.
 pub fn check(data: &[u8]) {
-    let settings = Settings::default();
+    let settings = InjectionSettings::default();
     let Ok(answer) = review::respond(data, &settings) else { return };
     let mut review: Value = serde_json::from_slice(data).unwrap();
     assert_eq!(answer.review["response"]["uid"], review["request"]["uid"]);
@@ -30,5 +30,5 @@ pub fn check(data: &[u8]) {
     json_patch::patch(&mut review["request"]["object"], &patch)
         .unwrap_or_else(|error| panic!("{error}: {patch:?}"));
     let again = review::respond(review.to_string().as_bytes(), &settings).unwrap();
-    assert_eq!(again.outcome, review::Outcome::Present, "{}: {review}", again.summary);
+    assert_eq!(again.outcome, review::ReviewOutcome::Present, "{}: {review}", again.summary);
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use attache_admin::Page;
-use attache_kubernetes::review::Outcome;
+use attache_kubernetes::review::ReviewOutcome;
 use attache_tls::Acceptor;
 use http::StatusCode;
 use prometheus::{
@@ -77,7 +77,7 @@ impl Metrics {
         registry.register(Box::new(refused.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(expiry.clone()))?;
-        for result in Outcome::ALL {
+        for result in ReviewOutcome::ALL {
             reviews.with_label_values(&[result.name()]);
         }
         for why in [Refused::Handshake, Refused::Body, Refused::NoReview, Refused::Cut] {
@@ -86,7 +86,7 @@ impl Metrics {
         Ok(Self(Arc::new(All { registry, reviews, duration, refused, connections, expiry })))
     }
 
-    pub(super) fn reviewed(&self, outcome: Outcome, took: Duration) {
+    pub(super) fn reviewed(&self, outcome: ReviewOutcome, took: Duration) {
         self.0.reviews.with_label_values(&[outcome.name()]).inc();
         self.0.duration.observe(took.as_secs_f64());
     }

@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use attache_kubernetes::manifest::{self, Trust};
+use attache_kubernetes::manifest::{self, WebhookTrust};
 use clap::{Args, Subcommand};
 
 type AnyError = Box<dyn std::error::Error>;
@@ -95,15 +95,15 @@ pub(crate) fn run(options: &Webhook) -> Result<(), AnyError> {
         }
         Some(Command::Manifest(options)) => {
             let trust = match (&options.ca, &options.cert_manager) {
-                (Some(file), _) => Trust::Bundle(authority(file)?),
-                (None, Some(certificate)) => Trust::CertManager(certificate.clone()),
+                (Some(file), _) => WebhookTrust::Bundle(authority(file)?),
+                (None, Some(certificate)) => WebhookTrust::CertManager(certificate.clone()),
                 (None, None) => {
                     return Err(
                         "give --ca or --cert-manager: the authority of the webhook's certificate".into()
                     );
                 }
             };
-            let webhook = manifest::Webhook {
+            let webhook = manifest::WebhookManifest {
                 service: options.service.service.clone(),
                 namespace: options.service.namespace.clone(),
                 trust,

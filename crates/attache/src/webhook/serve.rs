@@ -14,7 +14,7 @@ use std::{
 
 use attache_admin::{Page, serve_pages};
 use attache_kubernetes::{
-    inject::{Settings, UNNAMED_IMAGE},
+    inject::{InjectionSettings, UNNAMED_IMAGE},
     review,
 };
 use attache_rpc::{
@@ -83,7 +83,7 @@ pub(super) struct Serve {
 
 /// What every connection needs.
 struct Webhook {
-    settings: Settings,
+    settings: InjectionSettings,
     acceptor: Acceptor,
     metrics: Metrics,
     /// The end was requested: `/readyz` says so, and connections end with their next answer.

@@ -8,11 +8,11 @@ use super::{
         CERTS, CONFIG, CONFIG_VOLUME, INTERCEPT, NAME, PROBES_VARIABLE, PROGRAM, SPIFFE, SPIFFE_VARIABLE,
         SPIFFE_VOLUME, TLS_VOLUME, TOKEN, TOKEN_VOLUME, UPGRADE, UPGRADE_VARIABLE, UPGRADE_VOLUME,
     },
-    settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PROBES, Settings, socket},
+    settings::{APP_PROBES, ContainerMode, INBOUND, InjectionSettings, OUTBOUND, PROBES, socket},
 };
 
 /// attache's container; `probes` are the app's probes that attache answers, as JSON.
-pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
+pub(crate) fn attache(settings: &InjectionSettings, probes: Option<&str>) -> Value {
     let mut container = Map::new();
     let mut set = |key: &str, value: Value| {
         container.insert(key.to_owned(), value);
@@ -22,7 +22,7 @@ pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
     if let Some(policy) = &settings.image_pull_policy {
         set("imagePullPolicy", policy.as_str().into());
     }
-    if settings.mode == Mode::Native {
+    if settings.mode == ContainerMode::Native {
         set("restartPolicy", "Always".into());
     }
     set("args", args(settings).into());
@@ -33,7 +33,7 @@ pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
     set("livenessProbe", json!({"httpGet": get("/healthz"), "periodSeconds": 10}));
     set("readinessProbe", json!({"httpGet": get("/readyz"), "periodSeconds": 5}));
 
-    if settings.mode == Mode::Container {
+    if settings.mode == ContainerMode::Container {
         set("lifecycle", lifecycle(settings).into());
     }
 
@@ -61,11 +61,11 @@ pub(crate) fn attache(settings: &Settings, probes: Option<&str>) -> Value {
 }
 
 /// The config comes from a ConfigMap, or from the pod's annotation.
-fn is_configured(settings: &Settings) -> bool {
+fn is_configured(settings: &InjectionSettings) -> bool {
     settings.config_map.is_some() || settings.config.is_some()
 }
 
-fn args(settings: &Settings) -> Vec<String> {
+fn args(settings: &InjectionSettings) -> Vec<String> {
     let mut args = vec!["run".to_owned()];
     if is_configured(settings) {
         args.extend(["--config".to_owned(), format!("{CONFIG}/attache.yaml")]);
@@ -76,7 +76,7 @@ fn args(settings: &Settings) -> Vec<String> {
     args
 }
 
-fn environment(settings: &Settings, probes: Option<&str>) -> Vec<Value> {
+fn environment(settings: &InjectionSettings, probes: Option<&str>) -> Vec<Value> {
     let field =
         |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let mut env = vec![
@@ -111,7 +111,7 @@ fn ports(probes: bool) -> Vec<Value> {
     ports
 }
 
-fn lifecycle(settings: &Settings) -> Map<String, Value> {
+fn lifecycle(settings: &InjectionSettings) -> Map<String, Value> {
     // The kubelet starts the next container after the postStart hook, and stops this container after the preStop
     // hook.
     let hook = |args: Value| json!({"exec": {"command": args}});
@@ -124,7 +124,7 @@ fn lifecycle(settings: &Settings) -> Map<String, Value> {
     lifecycle
 }
 
-fn mounts(settings: &Settings) -> Vec<Value> {
+fn mounts(settings: &InjectionSettings) -> Vec<Value> {
     let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
     let mut mounts = Vec::new();
     if is_configured(settings) {
@@ -147,7 +147,7 @@ fn mounts(settings: &Settings) -> Vec<Value> {
 }
 
 /// The init container that redirects the pod's connections.
-pub(crate) fn intercept(settings: &Settings, probes: bool) -> Value {
+pub(crate) fn intercept(settings: &InjectionSettings, probes: bool) -> Value {
     let uid = settings.uid.to_string();
     let mut args =
         vec!["intercept".to_owned(), "--proxy-uid".to_owned(), uid.clone(), "--proxy-gid".to_owned(), uid];
@@ -197,7 +197,7 @@ pub(crate) fn intercept(settings: &Settings, probes: bool) -> Value {
     container
 }
 
-fn resources(settings: &Settings) -> Option<Value> {
+fn resources(settings: &InjectionSettings) -> Option<Value> {
     let part = |cpu: &Option<String>, memory: &Option<String>| {
         let mut part = Map::new();
         for (name, quantity) in [("cpu", cpu), ("memory", memory)] {
@@ -220,7 +220,7 @@ fn resources(settings: &Settings) -> Option<Value> {
 }
 
 /// The volumes that the pod gets.
-pub(crate) fn volumes(settings: &Settings) -> Vec<Value> {
+pub(crate) fn volumes(settings: &InjectionSettings) -> Vec<Value> {
     let mut volumes = Vec::new();
     if let Some((name, key)) = &settings.config_map {
         let items = json!([{"key": key, "path": "attache.yaml"}]);

@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use super::settings::{PREFIX, Settings};
-use crate::edit::Edit;
+use super::settings::{InjectionSettings, PREFIX};
+use crate::edit::ObjectEdit;
 
 /// The decision about an object.
 #[derive(Debug)]
-pub(crate) enum Decision {
+pub(crate) enum InjectionDecision {
     /// It gets attache.
-    Inject { edits: Vec<Edit>, warnings: Vec<String>, settings: Box<Settings> },
+    Inject { edits: Vec<ObjectEdit>, warnings: Vec<String>, settings: Box<InjectionSettings> },
     /// It isn't meant to get attache.
     Skip(String),
     /// It can't get attache.

@@ -9,7 +9,7 @@
 use serde_json::Value;
 
 /// A mesh, and how a pod shows that it is in it.
-pub(crate) struct Mesh {
+pub(crate) struct KnownMesh {
     pub(crate) name: &'static str,
     containers: &'static [&'static str],
     /// Annotations and labels, with the values that announce a sidecar; without values, any value does.
@@ -25,8 +25,8 @@ pub(crate) struct Mesh {
 const ON: &[&str] = &["true", "enabled", "yes"];
 const OFF: &[&str] = &["false", "disabled", "no"];
 
-const MESHES: &[Mesh] = &[
-    Mesh {
+const MESHES: &[KnownMesh] = &[
+    KnownMesh {
         name: "Istio",
         containers: &["istio-proxy", "istio-init", "istio-validation"],
         marks: &[
@@ -40,7 +40,7 @@ const MESHES: &[Mesh] = &[
         cni: Some("istio-cni"),
         has_our_ports: true,
     },
-    Mesh {
+    KnownMesh {
         name: "Linkerd",
         containers: &["linkerd-proxy", "linkerd-init", "linkerd-network-validator"],
         marks: &[
@@ -52,7 +52,7 @@ const MESHES: &[Mesh] = &[
         cni: Some("linkerd-cni"),
         has_our_ports: false,
     },
-    Mesh {
+    KnownMesh {
         name: "Consul",
         containers: &["consul-dataplane", "consul-connect-inject-init", "consul-mesh-init"],
         marks: &[
@@ -65,7 +65,7 @@ const MESHES: &[Mesh] = &[
         cni: Some("consul-cni"),
         has_our_ports: true,
     },
-    Mesh {
+    KnownMesh {
         name: "Kuma",
         containers: &["kuma-sidecar", "kuma-init", "kuma-validation"],
         marks: &[("kuma.io/sidecar-injection", ON), ("kuma.io/sidecar-injected", ON)],
@@ -73,7 +73,7 @@ const MESHES: &[Mesh] = &[
         cni: Some("kuma-cni"),
         has_our_ports: true,
     },
-    Mesh {
+    KnownMesh {
         name: "Open Service Mesh",
         containers: &["osm-init", "osm-healthcheck"],
         marks: &[("openservicemesh.io/sidecar-injection", ON), ("osm-proxy-uuid", &[])],
@@ -81,7 +81,7 @@ const MESHES: &[Mesh] = &[
         cni: None,
         has_our_ports: true,
     },
-    Mesh {
+    KnownMesh {
         name: "AWS App Mesh",
         containers: &["proxyinit", "aws-appmesh-proxy-route-manager"],
         marks: &[
@@ -93,7 +93,7 @@ const MESHES: &[Mesh] = &[
         cni: None,
         has_our_ports: true,
     },
-    Mesh {
+    KnownMesh {
         name: "NGINX Service Mesh",
         containers: &["nginx-mesh-sidecar", "nginx-mesh-init"],
         marks: &[("injector.nsm.nginx.com/auto-inject", ON)],
@@ -107,11 +107,11 @@ const MESHES: &[Mesh] = &[
 const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 
 /// The mesh of a pod (template), and the sign of it.
-pub(crate) fn found(template: &Value) -> Option<(&'static Mesh, String)> {
+pub(crate) fn found(template: &Value) -> Option<(&'static KnownMesh, String)> {
     MESHES.iter().find_map(|mesh| Some((mesh, mesh.sign(template)?)))
 }
 
-impl Mesh {
+impl KnownMesh {
     fn sign(&self, template: &Value) -> Option<String> {
         for kind in ["containers", "initContainers", "ephemeralContainers"] {
             let containers = template.pointer(&format!("/spec/{kind}")).and_then(Value::as_array);

@@ -27,53 +27,55 @@ use serde_json::{Value, json};
 pub use crate::object::PodTemplate;
 pub use names::PROBES_VARIABLE;
 pub use record::MARKER;
-pub use settings::{APP_PROBES, Mode, PREFIX, SETTINGS, Settings, Traffic, UNNAMED_IMAGE};
+pub use settings::{
+    APP_PROBES, ContainerMode, InjectionSettings, PREFIX, SETTINGS, TrafficMode, UNNAMED_IMAGE,
+};
 
 use crate::{
-    edit::{Edit, Path, apply, find},
+    edit::{ObjectEdit, ObjectPath, apply, find},
     emit::{Style, pretty},
-    object::{self, Kind, Object},
-    text::{Source, change},
+    object::{self, DocumentObject, ObjectKind},
+    text::{StyledText, change},
     yaml::{self, Document},
 };
-use plan::Decision;
+use plan::InjectionDecision;
 
 /// The result for a text.
 #[derive(Debug)]
-pub struct Done {
+pub struct InjectedText {
     /// The new text; the same text if there was nothing to do.
     pub text: String,
     /// The result for each object, in their order.
-    pub reports: Vec<Report>,
+    pub reports: Vec<InjectionReport>,
     /// Warnings about the text itself.
     pub warnings: Vec<String>,
-    /// A pod got the image of [`Settings::default`], which is in no registry.
+    /// A pod got the image of [`InjectionSettings::default`], which is in no registry.
     pub has_unnamed_image: bool,
 }
 
 /// The result for an object.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Report {
+pub struct InjectionReport {
     /// `Deployment/web`
     pub object: String,
     /// Whether it has a `kind`.
     pub has_kind: bool,
     /// What was done, or why nothing was done.
-    pub outcome: Outcome,
+    pub outcome: InjectionOutcome,
     /// Warnings about it.
     pub warnings: Vec<String>,
 }
 
-impl Report {
+impl InjectionReport {
     /// Whether its kind is known: a text without a `kind` is no object, unless a setting says where its pods are.
     pub fn is_known(&self) -> bool {
-        self.has_kind || !matches!(self.outcome, Outcome::Skipped(_))
+        self.has_kind || !matches!(self.outcome, InjectionOutcome::Skipped(_))
     }
 }
 
 /// What was done to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum InjectionOutcome {
     /// It got attache; the text says in which way.
     Injected(String),
     /// It had attache, and was injected again with the present settings.
@@ -88,16 +90,16 @@ pub enum Outcome {
     Refused(String),
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for InjectionReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let object = &self.object;
         match &self.outcome {
-            Outcome::Injected(how) => write!(f, "{object}: injected: {how}")?,
-            Outcome::Updated(how) => write!(f, "{object}: injected again: {how}")?,
-            Outcome::Unchanged => write!(f, "{object}: unchanged: it is injected")?,
-            Outcome::Removed => write!(f, "{object}: attache is removed")?,
-            Outcome::Skipped(why) => write!(f, "{object}: skipped: {why}")?,
-            Outcome::Refused(why) => write!(f, "{object}: REFUSED: {why}")?,
+            InjectionOutcome::Injected(how) => write!(f, "{object}: injected: {how}")?,
+            InjectionOutcome::Updated(how) => write!(f, "{object}: injected again: {how}")?,
+            InjectionOutcome::Unchanged => write!(f, "{object}: unchanged: it is injected")?,
+            InjectionOutcome::Removed => write!(f, "{object}: attache is removed")?,
+            InjectionOutcome::Skipped(why) => write!(f, "{object}: skipped: {why}")?,
+            InjectionOutcome::Refused(why) => write!(f, "{object}: REFUSED: {why}")?,
         }
         self.warnings.iter().try_for_each(|warning| write!(f, "\n{object}: warning: {warning}"))
     }
@@ -109,30 +111,30 @@ struct PodPath {
     /// The index of the document.
     document: usize,
     /// The object's path there.
-    object: Path,
-    kind: Kind,
+    object: ObjectPath,
+    kind: ObjectKind,
     /// The pod's path in the object.
-    pod: Option<Path>,
+    pod: Option<ObjectPath>,
     /// The object has several pods.
     of_several: bool,
 }
 
 /// The edits for each pod.
-type Work = Vec<(PodPath, Vec<Edit>)>;
+type Work = Vec<(PodPath, Vec<ObjectEdit>)>;
 
 /// Puts attache into every object of a text that can have it.
 ///
 /// # Errors
 /// The text is neither YAML nor JSON: where and why.
-pub fn inject(text: &str, settings: &Settings) -> Result<Done, String> {
+pub fn inject(text: &str, settings: &InjectionSettings) -> Result<InjectedText, String> {
     stream::each(text, |text| inject_one(text, settings))
 }
 
-fn inject_one(text: &str, settings: &Settings) -> Result<Done, String> {
+fn inject_one(text: &str, settings: &InjectionSettings) -> Result<InjectedText, String> {
     let text = &*readable(text);
     let before = parsed(text)?;
     // Objects that have attache already and keep it unchanged.
-    let mut keep: HashMap<PodPath, Outcome> = HashMap::new();
+    let mut keep: HashMap<PodPath, InjectionOutcome> = HashMap::new();
     loop {
         let done = inject_but(text, settings, &keep)?;
         let after = yaml::parse(&done.text)?;
@@ -144,8 +146,8 @@ fn inject_one(text: &str, settings: &Settings) -> Result<Done, String> {
             }
             let same = pod(&before, &place).map(normal) == pod(&after, &place).map(normal);
             let outcome = match &report.outcome {
-                Outcome::Refused(_) | Outcome::Skipped(_) => report.outcome.clone(),
-                _ if same => Outcome::Unchanged,
+                InjectionOutcome::Refused(_) | InjectionOutcome::Skipped(_) => report.outcome.clone(),
+                _ if same => InjectionOutcome::Unchanged,
                 _ => continue,
             };
             keep.insert(place, outcome);
@@ -157,24 +159,28 @@ fn inject_one(text: &str, settings: &Settings) -> Result<Done, String> {
     }
 }
 
-fn inject_but(text: &str, settings: &Settings, keep: &HashMap<PodPath, Outcome>) -> Result<Done, String> {
+fn inject_but(
+    text: &str,
+    settings: &InjectionSettings,
+    keep: &HashMap<PodPath, InjectionOutcome>,
+) -> Result<InjectedText, String> {
     let before = yaml::parse(text)?;
-    let mut reports: HashMap<PodPath, Outcome> = keep.clone();
+    let mut reports: HashMap<PodPath, InjectionOutcome> = keep.clone();
     let mut removals = Work::new();
     let all = places(&before, &settings.pod_templates);
     for place in all.iter().filter(|place| !keep.contains_key(place)) {
         match removal(&before, place) {
             Ok(Some(edits)) => removals.push((place.clone(), edits)),
-            Err(wrong) => drop(reports.insert(place.clone(), Outcome::Refused(wrong))),
+            Err(wrong) => drop(reports.insert(place.clone(), InjectionOutcome::Refused(wrong))),
             Ok(None) => {}
         }
     }
     let had: Vec<PodPath> = removals.iter().map(|(place, _)| place.clone()).collect();
     let (bare, failed) = edited(text, &before, removals)?;
-    reports.extend(failed.into_iter().map(|(place, why)| (place, Outcome::Refused(why))));
+    reports.extend(failed.into_iter().map(|(place, why)| (place, InjectionOutcome::Refused(why))));
 
     let documents = yaml::parse(&bare)?;
-    let source = Source::new(&bare, &documents);
+    let source = StyledText::new(&bare, &documents);
     let mut work = Work::new();
     let mut warned: HashMap<PodPath, Vec<String>> = HashMap::new();
     let mut has_unnamed_image = false;
@@ -191,34 +197,38 @@ fn inject_but(text: &str, settings: &Settings, keep: &HashMap<PodPath, Outcome>)
             source.entry(&document.root, &[place.object.as_slice(), path].concat()).map(str::to_owned)
         };
         let outcome = match plan::decide(object, &place.kind, place.pod.as_deref(), settings, &written) {
-            Decision::Inject { edits, warnings, settings } => {
+            InjectionDecision::Inject { edits, warnings, settings } => {
                 work.push((place.clone(), edits));
                 warned.insert(place.clone(), warnings);
                 has_unnamed_image |= settings.has_unnamed_image();
                 let how = how(&settings);
-                if had.contains(place) { Outcome::Updated(how) } else { Outcome::Injected(how) }
+                if had.contains(place) {
+                    InjectionOutcome::Updated(how)
+                } else {
+                    InjectionOutcome::Injected(how)
+                }
             }
-            Decision::Skip(why) => Outcome::Skipped(why),
-            Decision::Refuse(why) => Outcome::Refused(why),
-            Decision::Present => Outcome::Unchanged,
+            InjectionDecision::Skip(why) => InjectionOutcome::Skipped(why),
+            InjectionDecision::Refuse(why) => InjectionOutcome::Refused(why),
+            InjectionDecision::Present => InjectionOutcome::Unchanged,
         };
         reports.insert(place.clone(), outcome);
     }
     let (text, failed) = edited(&bare, &documents, work)?;
-    reports.extend(failed.into_iter().map(|(place, why)| (place, Outcome::Refused(why))));
+    reports.extend(failed.into_iter().map(|(place, why)| (place, InjectionOutcome::Refused(why))));
     let warnings = text_warnings(&before);
-    Ok(Done { text, reports: ordered(&before, all, reports, warned), warnings, has_unnamed_image })
+    Ok(InjectedText { text, reports: ordered(&before, all, reports, warned), warnings, has_unnamed_image })
 }
 
 /// Takes attache out of every object of a text that [`inject`] or the webhook put it into.
 ///
 /// # Errors
 /// The text is neither YAML nor JSON: where and why.
-pub fn uninject(text: &str) -> Result<Done, String> {
+pub fn uninject(text: &str) -> Result<InjectedText, String> {
     stream::each(text, uninject_one)
 }
 
-fn uninject_one(text: &str) -> Result<Done, String> {
+fn uninject_one(text: &str) -> Result<InjectedText, String> {
     let text = &*readable(text);
     let documents = parsed(text)?;
     let mut reports = HashMap::new();
@@ -228,18 +238,18 @@ fn uninject_one(text: &str) -> Result<Done, String> {
         let outcome = match removal(&documents, place) {
             Ok(Some(edits)) => {
                 work.push((place.clone(), edits));
-                Outcome::Removed
+                InjectionOutcome::Removed
             }
-            Ok(None) => Outcome::Skipped("it has no attache".to_owned()),
-            Err(wrong) => Outcome::Refused(wrong),
+            Ok(None) => InjectionOutcome::Skipped("it has no attache".to_owned()),
+            Err(wrong) => InjectionOutcome::Refused(wrong),
         };
         reports.insert(place.clone(), outcome);
     }
     let (text, failed) = edited(text, &documents, work)?;
-    reports.extend(failed.into_iter().map(|(place, why)| (place, Outcome::Refused(why))));
+    reports.extend(failed.into_iter().map(|(place, why)| (place, InjectionOutcome::Refused(why))));
     let warnings = text_warnings(&documents);
     let reports = ordered(&documents, all, reports, HashMap::new());
-    Ok(Done { text, reports, warnings, has_unnamed_image: false })
+    Ok(InjectedText { text, reports, warnings, has_unnamed_image: false })
 }
 
 fn text_warnings(documents: &[Document]) -> Vec<String> {
@@ -267,9 +277,9 @@ fn parsed(text: &str) -> Result<Vec<Document>, String> {
 fn ordered(
     documents: &[Document],
     places: Vec<PodPath>,
-    mut reports: HashMap<PodPath, Outcome>,
+    mut reports: HashMap<PodPath, InjectionOutcome>,
     mut warned: HashMap<PodPath, Vec<String>>,
-) -> Vec<Report> {
+) -> Vec<InjectionReport> {
     places
         .into_iter()
         .filter_map(|place| {
@@ -279,20 +289,20 @@ fn ordered(
             }
             let warnings = warned.remove(&place).unwrap_or_default();
             let has_kind = !place.kind.kind.is_empty();
-            Some(Report { object, has_kind, outcome: reports.remove(&place)?, warnings })
+            Some(InjectionReport { object, has_kind, outcome: reports.remove(&place)?, warnings })
         })
         .collect()
 }
 
-fn how(settings: &Settings) -> String {
+fn how(settings: &InjectionSettings) -> String {
     let mode = match settings.mode {
-        Mode::Native => "native sidecar",
-        Mode::Container => "container",
+        ContainerMode::Native => "native sidecar",
+        ContainerMode::Container => "container",
     };
     let traffic = match settings.traffic {
-        Traffic::Explicit => "the app calls localhost:15001",
-        Traffic::HttpProxy => "HTTP_PROXY",
-        Traffic::Transparent => "connections are redirected",
+        TrafficMode::Explicit => "the app calls localhost:15001",
+        TrafficMode::HttpProxy => "HTTP_PROXY",
+        TrafficMode::Transparent => "connections are redirected",
     };
     let config = match (&settings.config_map, &settings.config) {
         (Some((name, _)), _) => format!("config from ConfigMap {name}"),
@@ -316,11 +326,11 @@ fn readable(text: &str) -> std::borrow::Cow<'_, str> {
 fn places(documents: &[Document], named: &[PodTemplate]) -> Vec<PodPath> {
     let mut places = Vec::new();
     for (document, tree) in documents.iter().enumerate() {
-        for Object { path, kind } in object::objects(&tree.value) {
+        for DocumentObject { path, kind } in object::objects(&tree.value) {
             let Some(value) = find(&tree.value, &path) else { continue };
             let pods = object::templates(value, &kind, named, MARKER);
             let of_several = pods.len() > 1;
-            let mut add = |pod: Option<Path>| {
+            let mut add = |pod: Option<ObjectPath>| {
                 places.push(PodPath { document, object: path.clone(), kind: kind.clone(), pod, of_several });
             };
             if pods.is_empty() {
@@ -343,7 +353,7 @@ fn pod<'d>(documents: &'d [Document], place: &PodPath) -> Option<&'d Value> {
 }
 
 /// The edits of the object that take attache out of a pod of it.
-fn removal(documents: &[Document], place: &PodPath) -> Result<Option<Vec<Edit>>, String> {
+fn removal(documents: &[Document], place: &PodPath) -> Result<Option<Vec<ObjectEdit>>, String> {
     match (object_at(documents, place), &place.pod) {
         (Some(object), Some(pod)) => record::removal(object, pod),
         _ => Ok(None),
@@ -356,7 +366,7 @@ fn normal(pod: &Value) -> Value {
     if let Some(Ok(record)) = record::of(pod) {
         let object = ["metadata", "annotations"].map(str::to_owned).to_vec();
         let (key, value) = (MARKER.to_owned(), record.without_raw().text().into());
-        apply(&mut normal, &[Edit::Swap { object, old: key.clone(), new: key, value, raw: None }]);
+        apply(&mut normal, &[ObjectEdit::Swap { object, old: key.clone(), new: key, value, raw: None }]);
     }
     normal
 }
@@ -399,9 +409,11 @@ fn sift(
     }
 }
 
-fn without_raw(edit: Edit) -> Edit {
+fn without_raw(edit: ObjectEdit) -> ObjectEdit {
     match edit {
-        Edit::Swap { object, old, new, value, .. } => Edit::Swap { object, old, new, value, raw: None },
+        ObjectEdit::Swap { object, old, new, value, .. } => {
+            ObjectEdit::Swap { object, old, new, value, raw: None }
+        }
         other => other,
     }
 }
@@ -411,7 +423,7 @@ fn attempt(text: &str, documents: &[Document], work: &Work) -> Result<String, St
     if work.is_empty() {
         return Ok(text.to_owned());
     }
-    let source = Source::new(text, documents);
+    let source = StyledText::new(text, documents);
     let mut changes = Vec::new();
     let mut expected: Vec<Value> = documents.iter().map(|document| document.value.clone()).collect();
     for (place, edits) in work {
@@ -441,7 +453,7 @@ fn pointer(path: &[String]) -> String {
 
 /// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum TextFormat {
     /// YAML documents.
     Yaml,
     /// JSON; several objects become one `List`.
@@ -452,13 +464,13 @@ pub enum Format {
 ///
 /// # Errors
 /// The text is neither YAML nor JSON.
-pub fn convert(text: &str, format: Format) -> Result<String, String> {
+pub fn convert(text: &str, format: TextFormat) -> Result<String, String> {
     let pieces = stream::pieces(text);
     let is_json = pieces.len() > 1 || stream::is_json(text);
     match (format, is_json) {
-        (Format::Yaml, false) => Ok(text.to_owned()),
-        (Format::Json, true) if pieces.len() == 1 => Ok(text.to_owned()),
-        (Format::Yaml, true) => {
+        (TextFormat::Yaml, false) => Ok(text.to_owned()),
+        (TextFormat::Json, true) if pieces.len() == 1 => Ok(text.to_owned()),
+        (TextFormat::Yaml, true) => {
             let mut texts = Vec::new();
             for piece in pieces {
                 let documents = parsed(&readable(piece))?;
@@ -466,7 +478,7 @@ pub fn convert(text: &str, format: Format) -> Result<String, String> {
             }
             Ok(texts.join("---\n"))
         }
-        (Format::Json, _) => {
+        (TextFormat::Json, _) => {
             let mut values = Vec::new();
             for piece in pieces {
                 values.extend(parsed(&readable(piece))?.into_iter().map(|document| document.value));

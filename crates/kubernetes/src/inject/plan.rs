@@ -6,60 +6,64 @@
 
 use serde_json::{Map, Value, json};
 
-pub(crate) use super::decision::{Decision, asks};
+pub(crate) use super::decision::{InjectionDecision, asks};
 use super::{
     containers,
     possible::possible,
     probes,
-    record::{MARKER, Record, Undo},
+    record::{InjectionRecord, MARKER, Undo},
     resources,
-    settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PREFIX, PROBES, Settings, Traffic},
+    settings::{
+        APP_PROBES, ContainerMode, INBOUND, InjectionSettings, OUTBOUND, PREFIX, PROBES, TrafficMode,
+    },
     without_pod,
 };
 use crate::{
-    edit::{Edit, Path, find},
-    object::{Kind, items, text},
+    edit::{ObjectEdit, ObjectPath, find},
+    object::{ObjectKind, items, text},
 };
 
 /// Bytes of a pod's annotations, keys and values (`TotalAnnotationSizeLimitB` of the API server).
 const MOST_ANNOTATIONS: usize = 256 << 10;
 
 /// The original YAML of the entry at a path of the object, if there is one.
-pub(crate) type Written<'w> = &'w dyn Fn(&[String]) -> Option<String>;
+pub(crate) type WrittenEntry<'w> = &'w dyn Fn(&[String]) -> Option<String>;
 
 /// Decides about one pod of an object, by its path there; `None` if no pod of the object is known.
 pub(crate) fn decide(
     object: &Value,
-    kind: &Kind,
+    kind: &ObjectKind,
     pod: Option<&[String]>,
-    defaults: &Settings,
-    written: Written<'_>,
-) -> Decision {
+    defaults: &InjectionSettings,
+    written: WrittenEntry<'_>,
+) -> InjectionDecision {
     let Some(base) = pod else { return without_pod::decide(object, kind) };
     let template = match find(object, base) {
         Some(template) if template.is_object() => template,
-        _ => return Decision::Refuse(format!("it has no pod template at {}", base.join("."))),
+        _ => return InjectionDecision::Refuse(format!("it has no pod template at {}", base.join("."))),
     };
     let asked = match asks(object, template) {
-        Ok(Some((false, place))) => return Decision::Skip(format!("{place} {PREFIX}inject says so")),
+        Ok(Some((false, place))) => {
+            return InjectionDecision::Skip(format!("{place} {PREFIX}inject says so"));
+        }
         Ok(asked) => asked.is_some(),
-        Err(wrong) => return Decision::Refuse(wrong),
+        Err(wrong) => return InjectionDecision::Refuse(wrong),
     };
     let annotations = match template.pointer("/metadata/annotations") {
         Some(Value::Object(annotations)) => annotations.clone(),
         _ => Map::new(),
     };
     if annotations.contains_key(MARKER) {
-        return Decision::Present;
+        return InjectionDecision::Present;
     }
     if !asked && template.pointer("/spec/hostNetwork").and_then(Value::as_bool) == Some(true) {
-        return Decision::Skip(format!(
+        return InjectionDecision::Skip(format!(
             "it has hostNetwork, where attache's ports {OUTBOUND}, {INBOUND} and {PROBES} would be the node's: {PREFIX}inject: \"true\" asks for it anyway"
         ));
     }
     let (settings, unknown) = match defaults.with(&annotations) {
         Ok(settings) => settings,
-        Err(wrong) => return Decision::Refuse(wrong),
+        Err(wrong) => return InjectionDecision::Refuse(wrong),
     };
     let mut warnings: Vec<String> =
         unknown.iter().map(|key| format!("the annotation `{key}` means nothing to attache")).collect();
@@ -76,31 +80,38 @@ pub(crate) fn decide(
         .filter_map(|claim| text(claim.get("metadata")?, "name"))
         .collect();
     if let Err(reason) = possible(kind, template, &claims, &settings, &mut warnings) {
-        return Decision::Refuse(reason);
+        return InjectionDecision::Refuse(reason);
     }
     let base = base.to_vec();
-    let plan = Plan { template, base, written, edits: Vec::new(), record: Record::default(), warnings };
+    let plan = InjectionPlan {
+        template,
+        base,
+        written,
+        edits: Vec::new(),
+        record: InjectionRecord::default(),
+        warnings,
+    };
     match plan.make(&settings, &annotations) {
-        Ok((edits, warnings)) => Decision::Inject { edits, warnings, settings: Box::new(settings) },
-        Err(reason) => Decision::Refuse(reason),
+        Ok((edits, warnings)) => InjectionDecision::Inject { edits, warnings, settings: Box::new(settings) },
+        Err(reason) => InjectionDecision::Refuse(reason),
     }
 }
 
-struct Plan<'p> {
+struct InjectionPlan<'p> {
     template: &'p Value,
-    base: Path,
-    written: Written<'p>,
-    edits: Vec<Edit>,
-    record: Record,
+    base: ObjectPath,
+    written: WrittenEntry<'p>,
+    edits: Vec<ObjectEdit>,
+    record: InjectionRecord,
     warnings: Vec<String>,
 }
 
-impl Plan<'_> {
+impl InjectionPlan<'_> {
     fn make(
         mut self,
-        settings: &Settings,
+        settings: &InjectionSettings,
         annotations: &Map<String, Value>,
-    ) -> Result<(Vec<Edit>, Vec<String>), String> {
+    ) -> Result<(Vec<ObjectEdit>, Vec<String>), String> {
         let probes = if settings.intercepts_inbound() && settings.rewrite_probes {
             self.rewrite_probes(settings)?
         } else {
@@ -110,23 +121,23 @@ impl Plan<'_> {
             }
             None
         };
-        if settings.traffic == Traffic::HttpProxy {
+        if settings.traffic == TrafficMode::HttpProxy {
             self.set_proxy(settings);
         }
         self.grow_resources(settings)?;
         let attache = containers::attache(settings, probes.as_deref());
         match settings.mode {
-            Mode::Native => {
+            ContainerMode::Native => {
                 let mut front = vec![attache];
-                if settings.traffic == Traffic::Transparent {
+                if settings.traffic == TrafficMode::Transparent {
                     front.push(containers::intercept(settings, probes.is_some()));
                 }
                 self.add_items("initContainers", front, Vec::new());
             }
-            Mode::Container => {
+            ContainerMode::Container => {
                 // It comes last: connections of the earlier init containers are not redirected, since attache doesn't
                 // run yet.
-                if settings.traffic == Traffic::Transparent {
+                if settings.traffic == TrafficMode::Transparent {
                     let intercept = containers::intercept(settings, probes.is_some());
                     self.add_items("initContainers", Vec::new(), vec![intercept]);
                 }
@@ -140,7 +151,7 @@ impl Plan<'_> {
         Ok((self.edits, self.warnings))
     }
 
-    fn annotate(&mut self, settings: &Settings, annotations: &Map<String, Value>) {
+    fn annotate(&mut self, settings: &InjectionSettings, annotations: &Map<String, Value>) {
         let mut add: Vec<(String, Value)> = Vec::new();
         if let Some(config) = &settings.config {
             let key = format!("{PREFIX}config");
@@ -161,7 +172,7 @@ impl Plan<'_> {
             }
         }
         let default = "kubectl.kubernetes.io/default-container";
-        if settings.mode == Mode::Container && !annotations.contains_key(default) {
+        if settings.mode == ContainerMode::Container && !annotations.contains_key(default) {
             // `kubectl logs` and `kubectl exec` use the first container by default.
             let app = self.template.pointer("/spec/containers/0/name").cloned();
             add.extend(app.map(|app| (default.to_owned(), app)));
@@ -180,7 +191,7 @@ impl Plan<'_> {
                 add.push((MARKER.to_owned(), self.record.text().into()));
                 let object = self.path(&["metadata", "annotations"]);
                 for (key, value) in add {
-                    self.edits.push(Edit::Set { object: object.clone(), key, value });
+                    self.edits.push(ObjectEdit::Set { object: object.clone(), key, value });
                 }
             }
             (["metadata"], own) => {
@@ -206,13 +217,13 @@ impl Plan<'_> {
             .edits
             .iter()
             .map(|edit| match edit {
-                Edit::Set { object, key, value: Value::String(value) }
+                ObjectEdit::Set { object, key, value: Value::String(value) }
                     if object.last().is_some_and(|last| last == "annotations") =>
                 {
                     key.len() + value.len()
                 }
-                Edit::Set { key, value: Value::Object(value), .. }
-                | Edit::Swap { new: key, value: Value::Object(value), .. } => match key.as_str() {
+                ObjectEdit::Set { key, value: Value::Object(value), .. }
+                | ObjectEdit::Swap { new: key, value: Value::Object(value), .. } => match key.as_str() {
                     "annotations" => of(value),
                     "metadata" => value.get("annotations").and_then(Value::as_object).map_or(0, of),
                     _ => 0,
@@ -236,7 +247,7 @@ impl Plan<'_> {
     }
 
     /// Raises the resources of the pod as a whole, if it has any.
-    fn grow_resources(&mut self, settings: &Settings) -> Result<(), String> {
+    fn grow_resources(&mut self, settings: &InjectionSettings) -> Result<(), String> {
         let template = self.template;
         let Some(spec) = template.get("spec") else { return Ok(()) };
         for grown in resources::grown(spec, settings)? {
@@ -253,13 +264,19 @@ impl Plan<'_> {
                 value: old.unwrap_or_default(),
                 raw: (self.written)(&entry),
             });
-            self.edits.push(Edit::Swap { object, old: key.clone(), new: key, value: grown.value, raw: None });
+            self.edits.push(ObjectEdit::Swap {
+                object,
+                old: key.clone(),
+                new: key,
+                value: grown.value,
+                raw: None,
+            });
         }
         Ok(())
     }
 
     /// Adds the Secrets with which attache's image is pulled, except those that the pod names itself.
-    fn add_pull_secrets(&mut self, settings: &Settings) {
+    fn add_pull_secrets(&mut self, settings: &InjectionSettings) {
         let own: Vec<&str> = self
             .template
             .get("spec")
@@ -277,7 +294,7 @@ impl Plan<'_> {
     }
 
     /// `HTTP_PROXY` and `NO_PROXY` in every container that runs while attache does.
-    fn set_proxy(&mut self, settings: &Settings) {
+    fn set_proxy(&mut self, settings: &InjectionSettings) {
         let proxy = format!("http://127.0.0.1:{OUTBOUND}");
         let wanted = [
             ("HTTP_PROXY", proxy.as_str()),
@@ -286,8 +303,8 @@ impl Plan<'_> {
             ("no_proxy", settings.no_proxy.as_str()),
         ];
         let kinds: &[&str] = match settings.mode {
-            Mode::Native => &["initContainers", "containers"],
-            Mode::Container => &["containers"],
+            ContainerMode::Native => &["initContainers", "containers"],
+            ContainerMode::Container => &["containers"],
         };
         let template = self.template;
         for kind in kinds {
@@ -314,7 +331,7 @@ impl Plan<'_> {
                         let mut path = self.path(&[]);
                         path.extend(place);
                         path.push("env".to_owned());
-                        self.edits.push(Edit::Insert { list: path, before: env.len(), items: add });
+                        self.edits.push(ObjectEdit::Insert { list: path, before: env.len(), items: add });
                     }
                     empty => {
                         let place: Vec<&str> = place.iter().map(String::as_str).collect();
@@ -326,7 +343,7 @@ impl Plan<'_> {
         }
     }
 
-    fn rewrite_probes(&mut self, settings: &Settings) -> Result<Option<String>, String> {
+    fn rewrite_probes(&mut self, settings: &InjectionSettings) -> Result<Option<String>, String> {
         let mut all = Map::new();
         let template = self.template;
         for kind in ["initContainers", "containers"] {
@@ -348,7 +365,7 @@ impl Plan<'_> {
                         value: new.asked,
                         raw: (self.written)(&entry),
                     });
-                    self.edits.push(Edit::Swap {
+                    self.edits.push(ObjectEdit::Swap {
                         object: std::mem::take(&mut object),
                         old: new.handler.to_owned(),
                         new: "httpGet".to_owned(),
@@ -374,7 +391,7 @@ impl Plan<'_> {
                 let path = self.path(&["spec", key]);
                 for (before, items) in [(0, front), (items.len(), back)] {
                     if !items.is_empty() {
-                        self.edits.push(Edit::Insert { list: path.clone(), before, items });
+                        self.edits.push(ObjectEdit::Insert { list: path.clone(), before, items });
                     }
                 }
             }
@@ -391,9 +408,9 @@ impl Plan<'_> {
             .is_some_and(|object| object.get(key).is_some());
         let (object, key) = (self.path(object), key.to_owned());
         self.edits.push(if there {
-            Edit::Swap { object, old: key.clone(), new: key, value, raw: None }
+            ObjectEdit::Swap { object, old: key.clone(), new: key, value, raw: None }
         } else {
-            Edit::Set { object, key, value }
+            ObjectEdit::Set { object, key, value }
         });
     }
 
@@ -406,12 +423,12 @@ impl Plan<'_> {
         let Some(value) = empty else { return };
         let mut path = self.path(object);
         path.push(key.to_owned());
-        let mut named: Path = named.iter().map(ToString::to_string).collect();
+        let mut named: ObjectPath = named.iter().map(ToString::to_string).collect();
         named.push(key.to_owned());
         self.record.undo.push(Undo::Empty { path: named, value: value.clone(), raw: (self.written)(&path) });
     }
 
-    fn path(&self, rest: &[&str]) -> Path {
+    fn path(&self, rest: &[&str]) -> ObjectPath {
         self.base.iter().cloned().chain(rest.iter().map(ToString::to_string)).collect()
     }
 }

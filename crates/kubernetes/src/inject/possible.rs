@@ -7,9 +7,12 @@ use serde_json::Value;
 use super::{
     containers, mesh,
     names::{INTERCEPT, NAME, OWN_VOLUMES},
-    settings::{APP_PROBES, INBOUND, Mode, OUTBOUND, PREFIX, PROBES, Settings, Traffic, listener_at, parsed},
+    settings::{
+        APP_PROBES, ContainerMode, INBOUND, InjectionSettings, OUTBOUND, PREFIX, PROBES, TrafficMode,
+        listener_at, parsed,
+    },
 };
-use crate::object::{Kind, items, text, whole};
+use crate::object::{ObjectKind, items, text, whole};
 
 /// `claims` are the names of the object's volume claim templates. They become volumes of its pods, and replace volumes
 /// of the same name.
@@ -17,10 +20,10 @@ use crate::object::{Kind, items, text, whole};
 /// # Errors
 /// Why the pod can't have attache.
 pub(super) fn possible(
-    kind: &Kind,
+    kind: &ObjectKind,
     template: &Value,
     claims: &[&str],
-    settings: &Settings,
+    settings: &InjectionSettings,
     warnings: &mut Vec<String>,
 ) -> Result<(), String> {
     let Some(spec) = template.get("spec").filter(|spec| spec.is_object()) else {
@@ -43,9 +46,13 @@ pub(super) fn possible(
 
 /// # Errors
 /// The pod has the node's network, and its connections are to be redirected.
-fn check_network(spec: &Value, settings: &Settings, warnings: &mut Vec<String>) -> Result<(), String> {
+fn check_network(
+    spec: &Value,
+    settings: &InjectionSettings,
+    warnings: &mut Vec<String>,
+) -> Result<(), String> {
     if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
-        if settings.traffic == Traffic::Transparent {
+        if settings.traffic == TrafficMode::Transparent {
             return Err("it has hostNetwork: redirection would take the whole node's connections".to_owned());
         }
         warnings.push(format!(
@@ -58,21 +65,21 @@ fn check_network(spec: &Value, settings: &Settings, warnings: &mut Vec<String>) 
 /// # Errors
 /// The pod ends by itself, and attache would keep it running.
 fn check_end(
-    kind: &Kind,
+    kind: &ObjectKind,
     spec: &Value,
-    settings: &Settings,
+    settings: &InjectionSettings,
     warnings: &mut Vec<String>,
 ) -> Result<(), String> {
     let ends = matches!(kind.kind.as_str(), "Job" | "CronJob" | "JobSet" | "ScaledJob")
         || matches!(text(spec, "restartPolicy"), Some("Never" | "OnFailure"));
-    if settings.mode == Mode::Container && ends {
+    if settings.mode == ContainerMode::Container && ends {
         return Err(
             "its pod ends when its containers have, and attache as a plain container would go on: a pod that ends needs mode native (Kubernetes 1.29)"
                 .to_owned(),
         );
     }
     let grace = spec.get("terminationGracePeriodSeconds").and_then(whole).unwrap_or(30);
-    if settings.mode == Mode::Container && u64::from(settings.pre_stop) >= grace {
+    if settings.mode == ContainerMode::Container && u64::from(settings.pre_stop) >= grace {
         warnings.push(format!(
             "its terminationGracePeriodSeconds {grace} is over before attache's preStop hook of {} s: calls that run then are cut. Raise it, or say {PREFIX}pre-stop",
             settings.pre_stop
@@ -83,7 +90,7 @@ fn check_end(
 
 /// # Errors
 /// A container has no name, attache's name, one of attache's ports, or attache's user.
-fn check_containers(spec: &Value, settings: &Settings) -> Result<(), String> {
+fn check_containers(spec: &Value, settings: &InjectionSettings) -> Result<(), String> {
     let own_ports: &[u16] = if settings.intercepts_inbound() {
         &[OUTBOUND, INBOUND, PROBES, APP_PROBES]
     } else {
@@ -115,13 +122,13 @@ fn check_containers(spec: &Value, settings: &Settings) -> Result<(), String> {
 }
 
 /// Warns where a group of the pod is attache's: its programs may change to that group.
-fn warn_of_groups(spec: &Value, settings: &Settings, warnings: &mut Vec<String>) {
+fn warn_of_groups(spec: &Value, settings: &InjectionSettings, warnings: &mut Vec<String>) {
     for groups in ["fsGroup", "supplementalGroups"] {
         let own = spec.pointer(&format!("/securityContext/{groups}"));
         let is_ours = |group: &Value| whole(group) == Some(settings.uid.into());
         let has =
             own.is_some_and(|own| is_ours(own) || own.as_array().is_some_and(|all| all.iter().any(is_ours)));
-        if settings.traffic == Traffic::Transparent && has {
+        if settings.traffic == TrafficMode::Transparent && has {
             warnings.push(format!(
                 "its {groups} has attache's group {0}: a program of it that changes to that group isn't redirected. Give attache another with {PREFIX}uid",
                 settings.uid
@@ -132,7 +139,7 @@ fn warn_of_groups(spec: &Value, settings: &Settings, warnings: &mut Vec<String>)
 
 /// # Errors
 /// The pod has a volume of attache's name, or lacks one that attache is to mount.
-fn check_volumes(spec: &Value, claims: &[&str], settings: &Settings) -> Result<(), String> {
+fn check_volumes(spec: &Value, claims: &[&str], settings: &InjectionSettings) -> Result<(), String> {
     let ours = containers::volumes(settings);
     let own_volumes = items(spec, "volumes").filter_map(|volume| text(volume, "name"));
     let own_volumes: Vec<&str> = own_volumes.chain(claims.iter().copied()).collect();
@@ -155,8 +162,13 @@ fn check_volumes(spec: &Value, claims: &[&str], settings: &Settings) -> Result<(
 
 /// In transparent mode, connections of attache's user or group aren't redirected. A container's own user and group take
 /// precedence over the pod's.
-fn check_user(spec: &Value, container: &Value, name: &str, settings: &Settings) -> Result<(), String> {
-    if settings.traffic != Traffic::Transparent {
+fn check_user(
+    spec: &Value,
+    container: &Value,
+    name: &str,
+    settings: &InjectionSettings,
+) -> Result<(), String> {
+    if settings.traffic != TrafficMode::Transparent {
         return Ok(());
     }
     for (key, what) in [("runAsUser", "user"), ("runAsGroup", "group")] {
@@ -198,10 +210,14 @@ fn runs_on_windows(spec: &Value) -> bool {
 }
 
 /// # Errors Another mesh's sidecar is in the pod or will be, and the two can't work together.
-fn check_meshes(template: &Value, settings: &Settings, warnings: &mut Vec<String>) -> Result<(), String> {
+fn check_meshes(
+    template: &Value,
+    settings: &InjectionSettings,
+    warnings: &mut Vec<String>,
+) -> Result<(), String> {
     let Some((mesh, sign)) = mesh::found(template) else { return Ok(()) };
     let name = mesh.name;
-    if settings.traffic == Traffic::Transparent {
+    if settings.traffic == TrafficMode::Transparent {
         return Err(format!(
             "{name} is in its pod ({sign}): two that redirect a pod's connections send them in circles. Keep one out"
         ));
@@ -215,9 +231,9 @@ fn check_meshes(template: &Value, settings: &Settings, warnings: &mut Vec<String
     Ok(())
 }
 
-fn check_config(settings: &Settings, warnings: &mut Vec<String>) -> Result<(), String> {
+fn check_config(settings: &InjectionSettings, warnings: &mut Vec<String>) -> Result<(), String> {
     let Some(config) = &settings.config else {
-        if settings.traffic == Traffic::Transparent && settings.config_map.is_none() {
+        if settings.traffic == TrafficMode::Transparent && settings.config_map.is_none() {
             return Err(format!(
                 "transparent traffic needs a config with `transparent: true`: name one with {PREFIX}config-map or {PREFIX}config"
             ));
@@ -229,7 +245,7 @@ fn check_config(settings: &Settings, warnings: &mut Vec<String>) -> Result<(), S
     if config.metrics.is_none_or(|address| address.port() != PROBES || address.ip().is_loopback()) {
         return Err(format!("its config moves `metrics` from 0.0.0.0:{PROBES}, where the kubelet asks"));
     }
-    if settings.traffic == Traffic::Transparent {
+    if settings.traffic == TrafficMode::Transparent {
         for port in [OUTBOUND].into_iter().chain(settings.inbound.then_some(INBOUND)) {
             if !listener_at(&config, port).is_some_and(|listener| port == INBOUND || listener.transparent) {
                 return Err(match port {

@@ -11,7 +11,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::settings::{APP_PROBES, Settings};
+use super::settings::{APP_PROBES, InjectionSettings};
 use crate::object::whole;
 
 const PROBES: [(&str, &str); 3] =
@@ -37,7 +37,7 @@ pub(crate) struct Rewritten {
 pub(crate) fn rewrite(
     container: &Value,
     name: &str,
-    settings: &Settings,
+    settings: &InjectionSettings,
     all: &mut Map<String, Value>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Rewritten>, String> {

@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::edit::{Edit, Path, find};
+use crate::edit::{ObjectEdit, ObjectPath, find};
 
 /// The annotation of a pod that has attache.
 pub const MARKER: &str = "attache.dev/injected";
@@ -16,11 +16,11 @@ pub const MARKER: &str = "attache.dev/injected";
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Undo {
     /// Removes it.
-    Remove(Path),
+    Remove(ObjectPath),
     /// Restores the value that it had before items were added to it.
-    Empty { path: Path, value: Value, raw: Option<String> },
+    Empty { path: ObjectPath, value: Value, raw: Option<String> },
     /// Replaces the key `old` by the original key `new`.
-    Swap { object: Path, old: String, new: String, value: Value, raw: Option<String> },
+    Swap { object: ObjectPath, old: String, new: String, value: Value, raw: Option<String> },
 }
 
 impl Undo {
@@ -31,11 +31,11 @@ impl Undo {
 
 /// All changes of a pod.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Record {
+pub(crate) struct InjectionRecord {
     pub(crate) undo: Vec<Undo>,
 }
 
-impl Record {
+impl InjectionRecord {
     /// The annotation's text: JSON.
     pub(crate) fn text(&self) -> String {
         let mut removed = Vec::new();
@@ -117,7 +117,7 @@ fn written(path: &[String]) -> String {
     path.split_last().map_or_else(String::new, |(last, path)| crate::edit::pointer(path, last))
 }
 
-fn read(pointer: &Value) -> Option<Path> {
+fn read(pointer: &Value) -> Option<ObjectPath> {
     let rest = pointer.as_str()?.strip_prefix('/')?;
     Some(rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect())
 }
@@ -126,21 +126,21 @@ fn read(pointer: &Value) -> Option<Path> {
 ///
 /// # Errors
 /// It is broken.
-pub(crate) fn of(template: &Value) -> Option<Result<Record, String>> {
+pub(crate) fn of(template: &Value) -> Option<Result<InjectionRecord, String>> {
     let marker = template.get("metadata")?.get("annotations")?.get(MARKER)?;
-    Some(Record::parse(marker.as_str().unwrap_or_default()))
+    Some(InjectionRecord::parse(marker.as_str().unwrap_or_default()))
 }
 
 /// The edits that take attache out of the pod at `base` of an object; `None` if it isn't in it.
 ///
 /// # Errors
 /// The record is broken.
-pub(crate) fn removal(object: &Value, base: &[String]) -> Result<Option<Vec<Edit>>, String> {
+pub(crate) fn removal(object: &Value, base: &[String]) -> Result<Option<Vec<ObjectEdit>>, String> {
     let Some(record) = find(object, base).and_then(of) else { return Ok(None) };
     let mut undo = record?.undo;
     undo.push(Undo::remove(&["metadata", "annotations", MARKER]));
     let resolve = |path: &[String]| by_index(object, base, path);
-    let mut gone: Vec<Path> = undo
+    let mut gone: Vec<ObjectPath> = undo
         .iter()
         .filter_map(|undo| match undo {
             Undo::Remove(path) => resolve(path),
@@ -149,7 +149,7 @@ pub(crate) fn removal(object: &Value, base: &[String]) -> Result<Option<Vec<Edit
         .collect();
     gone.sort();
     gone.dedup();
-    let empties: Vec<(Path, &Value, &Option<String>)> = undo
+    let empties: Vec<(ObjectPath, &Value, &Option<String>)> = undo
         .iter()
         .filter_map(|undo| match undo {
             Undo::Empty { path, value, raw } => resolve(path).map(|path| (path, value, raw)),
@@ -160,7 +160,7 @@ pub(crate) fn removal(object: &Value, base: &[String]) -> Result<Option<Vec<Edit
     let mut edits = Vec::new();
     // Empty collections are removed, the deepest first, because the collection around one may then be empty as well.
     loop {
-        let mut whole: Option<Path> = None;
+        let mut whole: Option<ObjectPath> = None;
         for path in &gone {
             let Some((_, parent)) = path.split_last() else { continue };
             let left = match find(object, parent) {
@@ -181,7 +181,7 @@ pub(crate) fn removal(object: &Value, base: &[String]) -> Result<Option<Vec<Edit
         match empties.iter().find(|(path, ..)| *path == parent) {
             Some((path, value, raw)) => {
                 let Some((key, object)) = path.split_last() else { continue };
-                edits.push(Edit::Swap {
+                edits.push(ObjectEdit::Swap {
                     object: object.to_vec(),
                     old: key.clone(),
                     new: key.clone(),
@@ -196,9 +196,9 @@ pub(crate) fn removal(object: &Value, base: &[String]) -> Result<Option<Vec<Edit
         let Some((last, parent)) = path.split_last() else { continue };
         edits.push(match find(object, parent) {
             Some(Value::Array(_)) => {
-                Edit::Delete { list: parent.to_vec(), index: last.parse().unwrap_or(usize::MAX) }
+                ObjectEdit::Delete { list: parent.to_vec(), index: last.parse().unwrap_or(usize::MAX) }
             }
-            _ => Edit::Unset { object: parent.to_vec(), key: last.clone() },
+            _ => ObjectEdit::Unset { object: parent.to_vec(), key: last.clone() },
         });
     }
     for undo in &undo {
@@ -207,14 +207,14 @@ pub(crate) fn removal(object: &Value, base: &[String]) -> Result<Option<Vec<Edit
             && find(object, &place).is_some_and(|place| place.get(old).is_some())
         {
             let (old, new, value, raw) = (old.clone(), new.clone(), value.clone(), raw.clone());
-            edits.push(Edit::Swap { object: place, old, new, value, raw });
+            edits.push(ObjectEdit::Swap { object: place, old, new, value, raw });
         }
     }
     Ok(Some(edits))
 }
 
 /// Translates a path of names below the pod into one of indexes from the object's root; `None` if it no longer exists.
-fn by_index(object: &Value, base: &[String], path: &[String]) -> Option<Path> {
+fn by_index(object: &Value, base: &[String], path: &[String]) -> Option<ObjectPath> {
     let mut value = find(object, base)?;
     let mut found = base.to_vec();
     for token in path {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     quantity::Quantity,
-    settings::{Mode, Settings, Traffic},
+    settings::{ContainerMode, InjectionSettings, TrafficMode},
 };
 
 /// A number of `spec.resources` that changes.
@@ -24,7 +24,7 @@ pub(crate) struct ResourceChange {
 ///
 /// # Errors
 /// A number of the pod isn't a quantity.
-pub(crate) fn grown(spec: &Value, settings: &Settings) -> Result<Vec<ResourceChange>, String> {
+pub(crate) fn grown(spec: &Value, settings: &InjectionSettings) -> Result<Vec<ResourceChange>, String> {
     let mut grown = Vec::new();
     let Some(own) = spec.get("resources").filter(|own| own.is_object()) else { return Ok(grown) };
     let quantity = |text: &Option<String>| text.as_deref().and_then(Quantity::parse);
@@ -47,7 +47,8 @@ pub(crate) fn grown(spec: &Value, settings: &Settings) -> Result<Vec<ResourceCha
         let requests = match (of_pod("requests")?, asked) {
             (Some(pod), Some(own)) => {
                 // The init container that redirects runs beside attache, and requests as much.
-                let twice = settings.mode == Mode::Native && settings.traffic == Traffic::Transparent;
+                let twice =
+                    settings.mode == ContainerMode::Native && settings.traffic == TrafficMode::Transparent;
                 Some(if twice { pod.plus(own).max(own.plus(own)) } else { pod.plus(own) })
             }
             _ => None,

@@ -17,7 +17,7 @@ pub(crate) const PROBES: u16 = 15090;
 /// The port on which attache answers rewritten probes of the app.
 pub const APP_PROBES: u16 = 15020;
 
-/// Every setting: its name, its form, its meaning. [`Settings::default`] has the defaults.
+/// Every setting: its name, its form, its meaning. [`InjectionSettings::default`] has the defaults.
 pub const SETTINGS: &[(&str, &str, &str)] = &[
     ("image", "IMAGE", "attache's image; the default image is in no public registry yet, so name your own"),
     ("image-pull-policy", "POLICY", "Always, IfNotPresent or Never; the cluster's default without it"),
@@ -86,7 +86,7 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
 
 /// Where attache runs in a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum ContainerMode {
     /// An init container with `restartPolicy: Always`.
     Native,
     /// A container beside the app's.
@@ -95,7 +95,7 @@ pub enum Mode {
 
 /// How the app's calls reach attache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Traffic {
+pub enum TrafficMode {
     /// By the app's own settings.
     Explicit,
     /// By `HTTP_PROXY`.
@@ -107,11 +107,11 @@ pub enum Traffic {
 /// All settings, checked.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "SETTINGS says what each is")]
-pub struct Settings {
+pub struct InjectionSettings {
     pub image: String,
     pub image_pull_policy: Option<String>,
-    pub mode: Mode,
-    pub traffic: Traffic,
+    pub mode: ContainerMode,
+    pub traffic: TrafficMode,
     pub config_map: Option<(String, String)>,
     pub config: Option<String>,
     pub tls_secret: Option<String>,
@@ -145,14 +145,14 @@ const IMAGE: &str = concat!("ghcr.io/attache-proxy/attache:", env!("CARGO_PKG_VE
 pub const UNNAMED_IMAGE: &str = "no --image is given, and the default is in no public registry yet: pods start only where the nodes have an image of that name. \
      Build one (`docker build -f deploy/Dockerfile`), push it, and name it";
 
-impl Default for Settings {
+impl Default for InjectionSettings {
     fn default() -> Self {
         let quantity = |text: &str| Some(text.to_owned());
         Self {
             image: IMAGE.to_owned(),
             image_pull_policy: None,
-            mode: Mode::Native,
-            traffic: Traffic::Explicit,
+            mode: ContainerMode::Native,
+            traffic: TrafficMode::Explicit,
             config_map: None,
             config: None,
             tls_secret: None,
@@ -181,7 +181,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl InjectionSettings {
     /// Whether the image is the default.
     pub fn has_unnamed_image(&self) -> bool {
         self.image == IMAGE
@@ -204,14 +204,14 @@ impl Settings {
                 _ => return wrong("Always, IfNotPresent or Never"),
             },
             "mode" => match value {
-                "native" => self.mode = Mode::Native,
-                "container" => self.mode = Mode::Container,
+                "native" => self.mode = ContainerMode::Native,
+                "container" => self.mode = ContainerMode::Container,
                 _ => return wrong("native or container"),
             },
             "traffic" => match value {
-                "explicit" => self.traffic = Traffic::Explicit,
-                "http-proxy" | "http_proxy" => self.traffic = Traffic::HttpProxy,
-                "transparent" => self.traffic = Traffic::Transparent,
+                "explicit" => self.traffic = TrafficMode::Explicit,
+                "http-proxy" | "http_proxy" => self.traffic = TrafficMode::HttpProxy,
+                "transparent" => self.traffic = TrafficMode::Transparent,
                 _ => return wrong("explicit, http-proxy or transparent"),
             },
             "config-map" => {
@@ -280,13 +280,13 @@ impl Settings {
             "image" => self.image.clone(),
             "image-pull-policy" => text(&self.image_pull_policy),
             "mode" => match self.mode {
-                Mode::Native => "native".to_owned(),
-                Mode::Container => "container".to_owned(),
+                ContainerMode::Native => "native".to_owned(),
+                ContainerMode::Container => "container".to_owned(),
             },
             "traffic" => match self.traffic {
-                Traffic::Explicit => "explicit".to_owned(),
-                Traffic::HttpProxy => "http-proxy".to_owned(),
-                Traffic::Transparent => "transparent".to_owned(),
+                TrafficMode::Explicit => "explicit".to_owned(),
+                TrafficMode::HttpProxy => "http-proxy".to_owned(),
+                TrafficMode::Transparent => "transparent".to_owned(),
             },
             "config-map" => {
                 self.config_map.as_ref().map_or_else(String::new, |(map, key)| format!("{map}/{key}"))
@@ -349,7 +349,7 @@ impl Settings {
 
     /// Whether both the app's calls and the calls to it are intercepted.
     pub(crate) fn intercepts_inbound(&self) -> bool {
-        self.traffic == Traffic::Transparent && self.inbound
+        self.traffic == TrafficMode::Transparent && self.inbound
     }
 }
 

@@ -3,7 +3,7 @@
 
 use serde::de::IgnoredAny;
 
-use super::Done;
+use super::InjectedText;
 use crate::yaml;
 
 /// Whether the text is one JSON object.
@@ -40,10 +40,17 @@ pub(super) fn pieces(text: &str) -> Vec<&str> {
 }
 
 /// Does the work for each piece, and joins the results.
-pub(super) fn each(text: &str, work: impl Fn(&str) -> Result<Done, String>) -> Result<Done, String> {
+pub(super) fn each(
+    text: &str,
+    work: impl Fn(&str) -> Result<InjectedText, String>,
+) -> Result<InjectedText, String> {
     let pieces = pieces(text);
-    let mut all =
-        Done { text: String::new(), reports: Vec::new(), warnings: Vec::new(), has_unnamed_image: false };
+    let mut all = InjectedText {
+        text: String::new(),
+        reports: Vec::new(),
+        warnings: Vec::new(),
+        has_unnamed_image: false,
+    };
     for (index, piece) in pieces.iter().enumerate() {
         let done = work(piece).map_err(|wrong| match pieces.len() {
             1 => wrong,

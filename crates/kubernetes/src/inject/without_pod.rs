@@ -6,10 +6,10 @@
 
 use serde_json::{Map, Value};
 
-use super::decision::{Decision, asks};
+use super::decision::{InjectionDecision, asks};
 use crate::{
-    edit::{Path, find},
-    object::{self, Kind},
+    edit::{ObjectPath, find},
+    object::{self, ObjectKind},
 };
 
 /// Groups of the Kubernetes API server itself, in addition to those without a dot; other groups below `k8s.io` are
@@ -33,33 +33,39 @@ const GROUPS: &[&str] = &[
     "storage.k8s.io",
 ];
 
-pub(crate) fn decide(object: &Value, kind: &Kind) -> Decision {
+pub(crate) fn decide(object: &Value, kind: &ObjectKind) -> InjectionDecision {
     if kind.is_built_in() {
-        return Decision::Refuse(format!("it has no pod template at {}", kind.expected()));
+        return InjectionDecision::Refuse(format!("it has no pod template at {}", kind.expected()));
     }
     let alike = object::lookalikes(object);
     let asked = |template: &Value| matches!(asks(object, template), Ok(Some((true, _))));
     let Some(first) = alike.first() else {
         return match kind.expected() {
             expected if !expected.is_empty() => {
-                Decision::Skip(format!("it has no pod template at {expected}"))
+                InjectionDecision::Skip(format!("it has no pod template at {expected}"))
             }
             _ if kind.group.contains('.') && !GROUPS.contains(&kind.group.as_str()) => {
                 let why = format!(
                     "no pod template is found in it, and attache doesn't know the kind `{}` of {}; if it creates pods, the webhook injects them",
                     kind.kind, kind.group
                 );
-                if asked(&Map::new().into()) { Decision::Refuse(why) } else { Decision::Skip(why) }
+                if asked(&Map::new().into()) {
+                    InjectionDecision::Refuse(why)
+                } else {
+                    InjectionDecision::Skip(why)
+                }
             }
-            _ => Decision::Skip("it has no pod".to_owned()),
+            _ => InjectionDecision::Skip("it has no pod".to_owned()),
         };
     };
-    let Kind { group, kind } = kind;
+    let ObjectKind { group, kind } = kind;
     if kind.is_empty() {
-        return Decision::Skip("it has no `kind`, so attache can't know what it is".to_owned());
+        return InjectionDecision::Skip("it has no `kind`, so attache can't know what it is".to_owned());
     }
     if group.is_empty() && object.get("apiVersion").is_none() {
-        return Decision::Skip("it has no `apiVersion`, so attache can't know what it is".to_owned());
+        return InjectionDecision::Skip(
+            "it has no `apiVersion`, so attache can't know what it is".to_owned(),
+        );
     }
     let why = format!(
         "attache doesn't know the kind `{kind}`{}; what looks like a pod template stands at {}: --pod-template {kind}{}{group}={} names it",
@@ -69,18 +75,18 @@ pub(crate) fn decide(object: &Value, kind: &Kind) -> Decision {
         starred(first),
     );
     if alike.iter().any(|path| find(object, path).is_some_and(asked)) {
-        Decision::Refuse(why)
+        InjectionDecision::Refuse(why)
     } else {
-        Decision::Skip(why)
+        InjectionDecision::Skip(why)
     }
 }
 
-fn place_name(path: &Path) -> String {
+fn place_name(path: &ObjectPath) -> String {
     if path.is_empty() { "its root".to_owned() } else { path.join(".") }
 }
 
 /// A path with `*` for indexes of lists.
-fn starred(path: &Path) -> String {
+fn starred(path: &ObjectPath) -> String {
     let part = |part: &String| if part.bytes().all(|b| b.is_ascii_digit()) { "*" } else { part }.to_owned();
     path.iter().map(part).collect::<Vec<_>>().join(".")
 }

@@ -8,8 +8,8 @@ use std::{
 
 use super::{
     Options,
-    iptables::{self, Family},
-    kernel::{self, Refused},
+    iptables::{self, AddressFamily},
+    kernel::{self, KernelRefusal},
     netlink, nft,
     rules::rules,
 };
@@ -122,8 +122,8 @@ const EPROTONOSUPPORT: i32 = 93;
 const EOPNOTSUPP: i32 = 95;
 const EAFNOSUPPORT: i32 = 97;
 
-impl From<Refused> for Error {
-    fn from(Refused { about, source }: Refused) -> Self {
+impl From<KernelRefusal> for Error {
+    fn from(KernelRefusal { about, source }: KernelRefusal) -> Self {
         let chain = about.starts_with("add chain");
         match source.raw_os_error() {
             Some(EPERM) => Self::NotPermitted(source),
@@ -227,26 +227,26 @@ pub fn dry_run_remove(way: BackendChoice) -> Result<String, Error> {
     }
 }
 
-fn shown(family: Family, script: Option<String>) -> Option<String> {
+fn shown(family: AddressFamily, script: Option<String>) -> Option<String> {
     Some(format!("# {}-restore --noflush --wait\n{}", family.program(), script?))
 }
 
-fn restore(family: Family, script: &str) -> Result<(), Error> {
+fn restore(family: AddressFamily, script: &str) -> Result<(), Error> {
     let program = match family {
-        Family::V4 => "iptables-restore",
-        Family::V6 => "ip6tables-restore",
+        AddressFamily::V4 => "iptables-restore",
+        AddressFamily::V6 => "ip6tables-restore",
     };
     run(program, &["--noflush", "--wait"], script)
 }
 
 /// The output of `iptables-save` for each address family of this namespace.
-fn saved() -> Result<Vec<(Family, String)>, Error> {
-    let families = Family::ALL.into_iter().filter(|&family| family == Family::V4 || has_ipv6());
+fn saved() -> Result<Vec<(AddressFamily, String)>, Error> {
+    let families = AddressFamily::ALL.into_iter().filter(|&family| family == AddressFamily::V4 || has_ipv6());
     families
         .map(|family| {
             let program = match family {
-                Family::V4 => "iptables-save",
-                Family::V6 => "ip6tables-save",
+                AddressFamily::V4 => "iptables-save",
+                AddressFamily::V6 => "ip6tables-save",
             };
             Ok((family, output(program, &["-t", "nat"], "")?))
         })
@@ -295,7 +295,10 @@ mod tests {
     #[test]
     fn an_error_of_the_kernel_is_explained_by_what_is_missing() {
         let error = |about: &str, number| {
-            Error::from(Refused { about: about.to_owned(), source: io::Error::from_raw_os_error(number) })
+            Error::from(KernelRefusal {
+                about: about.to_owned(),
+                source: io::Error::from_raw_os_error(number),
+            })
         };
         assert!(matches!(error("begin a change", EPERM), Error::NotPermitted(_)));
         for (about, number) in [

@@ -7,17 +7,17 @@ use std::{fmt::Write, net::IpAddr};
 
 use super::{
     options::PortRange,
-    rules::{Chain, Match, Rule, Verdict},
+    rules::{NatChain, RedirectMatch, RedirectRule, RedirectVerdict},
 };
 
 /// An address family, and with it a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Family {
+pub(crate) enum AddressFamily {
     V4,
     V6,
 }
 
-impl Family {
+impl AddressFamily {
     pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
 
     /// `iptables` or `ip6tables`.
@@ -29,13 +29,15 @@ impl Family {
     }
 }
 
-const CHAINS: [(Chain, &str, &str); 2] =
-    [(Chain::Output, "OUTPUT", "ATTACHE_OUTPUT"), (Chain::Prerouting, "PREROUTING", "ATTACHE_PREROUTING")];
+const CHAINS: [(NatChain, &str, &str); 2] = [
+    (NatChain::Output, "OUTPUT", "ATTACHE_OUTPUT"),
+    (NatChain::Prerouting, "PREROUTING", "ATTACHE_PREROUTING"),
+];
 
 /// Replaces the existing rules; `saved` is the output of `iptables-save -t nat`.
-pub(crate) fn script(rules: &[Rule], family: Family, saved: &str) -> String {
+pub(crate) fn script(rules: &[RedirectRule], family: AddressFamily, saved: &str) -> String {
     let mut text = String::from("*nat\n");
-    let wanted = |chain: Chain| rules.iter().any(|rule| rule.chain == chain);
+    let wanted = |chain: NatChain| rules.iter().any(|rule| rule.chain == chain);
     for (chain, _, own) in CHAINS {
         if wanted(chain) || exists(saved, own) {
             let _ = writeln!(text, ":{own} - [0:0]");
@@ -65,7 +67,7 @@ pub(crate) fn remove(saved: &str) -> Option<String> {
     if !CHAINS.iter().any(|(_, _, own)| exists(saved, own)) {
         return None;
     }
-    Some(script(&[], Family::V4, saved))
+    Some(script(&[], AddressFamily::V4, saved))
 }
 
 fn exists(saved: &str, chain: &str) -> bool {
@@ -85,33 +87,33 @@ fn delete_jumps(text: &mut String, saved: &str) {
 
 /// `None` if the rule is not for this family, or if it only excludes other protocols than TCP, which don't reach these
 /// chains.
-fn statement(rule: &Rule, family: Family) -> Option<String> {
+fn statement(rule: &RedirectRule, family: AddressFamily) -> Option<String> {
     let mut text = match &rule.matches {
-        Some(Match::NotTcp) => return None,
+        Some(RedirectMatch::NotTcp) => return None,
         None => String::new(),
-        Some(Match::User(uid)) => format!("-m owner --uid-owner {uid} "),
-        Some(Match::Group(gid)) => format!("-m owner --gid-owner {gid} "),
-        Some(Match::Interface(interface)) => {
+        Some(RedirectMatch::User(uid)) => format!("-m owner --uid-owner {uid} "),
+        Some(RedirectMatch::Group(gid)) => format!("-m owner --gid-owner {gid} "),
+        Some(RedirectMatch::Interface(interface)) => {
             let (name, any_rest) = interface.parts();
-            let flag = if rule.chain == Chain::Output { "-o" } else { "-i" };
+            let flag = if rule.chain == NatChain::Output { "-o" } else { "-i" };
             format!("{flag} {name}{} ", if any_rest { "+" } else { "" })
         }
-        Some(Match::Ports(PortRange(ports))) if ports.start() == ports.end() => {
+        Some(RedirectMatch::Ports(PortRange(ports))) if ports.start() == ports.end() => {
             format!("-p tcp -m tcp --dport {} ", ports.start())
         }
-        Some(Match::Ports(PortRange(ports))) => {
+        Some(RedirectMatch::Ports(PortRange(ports))) => {
             format!("-p tcp -m tcp --dport {}:{} ", ports.start(), ports.end())
         }
-        Some(Match::Network(network)) => match (family, network.address()) {
-            (Family::V4, IpAddr::V4(_)) | (Family::V6, IpAddr::V6(_)) => {
+        Some(RedirectMatch::Network(network)) => match (family, network.address()) {
+            (AddressFamily::V4, IpAddr::V4(_)) | (AddressFamily::V6, IpAddr::V6(_)) => {
                 format!("-d {}/{} ", network.address(), network.prefix())
             }
             _ => return None,
         },
     };
     match rule.verdict {
-        Verdict::Straight => text.push_str("-j RETURN"),
-        Verdict::Redirect(port) => {
+        RedirectVerdict::Straight => text.push_str("-j RETURN"),
+        RedirectVerdict::Redirect(port) => {
             if !text.contains("-p tcp") {
                 text.push_str("-p tcp ");
             }

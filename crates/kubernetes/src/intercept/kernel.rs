@@ -22,15 +22,15 @@ const HEADER: usize = 16;
 
 /// What the kernel refused.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(crate) struct KernelRefusal {
     /// The content of the refused message.
     pub(crate) about: String,
     pub(crate) source: io::Error,
 }
 
 /// Sends a batch and waits for the verdict.
-pub(crate) fn send(batch: &Batch) -> Result<(), Refused> {
-    let fail = |about: &str, source| Refused { about: about.to_owned(), source };
+pub(crate) fn send(batch: &Batch) -> Result<(), KernelRefusal> {
+    let fail = |about: &str, source| KernelRefusal { about: about.to_owned(), source };
     let socket = Socket::new(Domain::from(AF_NETLINK), Type::RAW, Some(Protocol::from(NETLINK_NETFILTER)))
         .map_err(|e| fail("open a netlink socket", e))?;
     // A batch is one packet; a verdict has up to 36 bytes and a copy of the refused message. The kernel reduces the

@@ -24,7 +24,7 @@ mod rules;
 
 pub use apply::{Backend, BackendChoice, Error, apply, dry_run, dry_run_remove, remove};
 pub use options::{Interface, Network, Options, ParseError, PortRange};
-pub use rules::{Chain, Match, Rule, Verdict, rules};
+pub use rules::{NatChain, RedirectMatch, RedirectRule, RedirectVerdict, rules};
 
 /// The nf_tables table and the prefix of the iptables chains: other rules are never changed.
 pub const TABLE: &str = "attache";

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use super::{
     TABLE,
     options::{Network, PortRange},
-    rules::{Chain, Match, Rule, Verdict},
+    rules::{NatChain, RedirectMatch, RedirectRule, RedirectVerdict},
 };
 
 /// Messages that the kernel executes as a whole or not at all.
@@ -45,14 +45,14 @@ const REGISTER: u32 = 1;
 const TCP: u8 = 6;
 
 /// Replaces the content of the table.
-pub(crate) fn batch(rules: &[Rule]) -> Batch {
+pub(crate) fn batch(rules: &[RedirectRule]) -> Batch {
     let mut batch = Batch::begin();
     batch.clear_table();
     batch.message(kind::NEW_TABLE, CREATE, format!("add table inet {TABLE}"), |m| {
         m.text(1, TABLE);
         m.number(2, 0);
     });
-    for (chain, name, hook) in [(Chain::Output, "output", 3), (Chain::Prerouting, "prerouting", 0)] {
+    for (chain, name, hook) in [(NatChain::Output, "output", 3), (NatChain::Prerouting, "prerouting", 0)] {
         let mut own = rules.iter().filter(|rule| rule.chain == chain).peekable();
         if own.peek().is_none() {
             continue;
@@ -105,12 +105,12 @@ impl Batch {
 
     /// Adding an existing table changes nothing, so the table is added first: then deleting it can't fail.
     fn clear_table(&mut self) {
-        let name = |m: &mut Message<'_>| m.text(1, TABLE);
+        let name = |m: &mut NetlinkMessage<'_>| m.text(1, TABLE);
         self.message(kind::NEW_TABLE, CREATE, format!("add table inet {TABLE}"), name);
         self.message(kind::DELETE_TABLE, 0, format!("delete table inet {TABLE}"), name);
     }
 
-    fn message(&mut self, kind: u8, flags: u16, about: String, fill: impl FnOnce(&mut Message<'_>)) {
+    fn message(&mut self, kind: u8, flags: u16, about: String, fill: impl FnOnce(&mut NetlinkMessage<'_>)) {
         self.header((NF_TABLES << 8) | u16::from(kind), REQUEST | ACK | flags, INET, 0, about, fill);
     }
 
@@ -121,7 +121,7 @@ impl Batch {
         family: u8,
         resource: u16,
         about: String,
-        fill: impl FnOnce(&mut Message<'_>),
+        fill: impl FnOnce(&mut NetlinkMessage<'_>),
     ) {
         let start = self.bytes.len();
         let sequence = self.about.len() as u32;
@@ -134,7 +134,7 @@ impl Batch {
         self.bytes.extend([0; 4]);
         self.bytes.extend([family, 0]);
         self.bytes.extend(resource.to_be_bytes());
-        fill(&mut Message(&mut self.bytes));
+        fill(&mut NetlinkMessage(&mut self.bytes));
         let length = (self.bytes.len() - start) as u32;
         if let Some(place) = self.bytes.get_mut(start..start + 4) {
             place.copy_from_slice(&length.to_ne_bytes());
@@ -143,9 +143,9 @@ impl Batch {
 }
 
 /// The attributes of a message, as they are written.
-struct Message<'a>(&'a mut Vec<u8>);
+struct NetlinkMessage<'a>(&'a mut Vec<u8>);
 
-impl Message<'_> {
+impl NetlinkMessage<'_> {
     fn attribute(&mut self, kind: u16, value: &[u8]) {
         self.0.extend((value.len() as u16 + 4).to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
@@ -161,11 +161,11 @@ impl Message<'_> {
         self.attribute(kind, &value.to_be_bytes());
     }
 
-    fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Message<'_>)) {
+    fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut NetlinkMessage<'_>)) {
         let start = self.0.len();
         self.0.extend([0; 2]);
         self.0.extend((kind | NESTED).to_ne_bytes());
-        fill(&mut Message(self.0));
+        fill(&mut NetlinkMessage(self.0));
         let length = (self.0.len() - start) as u16;
         if let Some(place) = self.0.get_mut(start..start + 2) {
             place.copy_from_slice(&length.to_ne_bytes());
@@ -177,7 +177,7 @@ impl Message<'_> {
         self.0.resize(self.0.len().next_multiple_of(4), 0);
     }
 
-    fn expression(&mut self, name: &str, fill: impl FnOnce(&mut Message<'_>)) {
+    fn expression(&mut self, name: &str, fill: impl FnOnce(&mut NetlinkMessage<'_>)) {
         self.nested(1, |m| {
             m.text(1, name);
             m.nested(2, fill);
@@ -229,27 +229,27 @@ mod meta {
     pub(super) const L4PROTO: u32 = 16;
 }
 
-fn expressions(m: &mut Message<'_>, rule: &Rule) {
-    let tcp = |m: &mut Message<'_>| {
+fn expressions(m: &mut NetlinkMessage<'_>, rule: &RedirectRule) {
+    let tcp = |m: &mut NetlinkMessage<'_>| {
         m.meta(meta::L4PROTO);
         m.equal(&[TCP]);
     };
     match &rule.matches {
         None => {}
-        Some(Match::NotTcp) => {
+        Some(RedirectMatch::NotTcp) => {
             m.meta(meta::L4PROTO);
             m.compare(1, &[TCP]);
         }
-        Some(Match::User(uid)) => {
+        Some(RedirectMatch::User(uid)) => {
             m.meta(meta::SKUID);
             m.equal(&uid.to_ne_bytes());
         }
-        Some(Match::Group(gid)) => {
+        Some(RedirectMatch::Group(gid)) => {
             m.meta(meta::SKGID);
             m.equal(&gid.to_ne_bytes());
         }
-        Some(Match::Interface(interface)) => {
-            m.meta(if rule.chain == Chain::Output { meta::OIFNAME } else { meta::IIFNAME });
+        Some(RedirectMatch::Interface(interface)) => {
+            m.meta(if rule.chain == NatChain::Output { meta::OIFNAME } else { meta::IIFNAME });
             let (name, any_rest) = interface.parts();
             let mut name = name.as_bytes().to_vec();
             if !any_rest {
@@ -258,7 +258,7 @@ fn expressions(m: &mut Message<'_>, rule: &Rule) {
             }
             m.equal(&name);
         }
-        Some(Match::Ports(PortRange(ports))) => {
+        Some(RedirectMatch::Ports(PortRange(ports))) => {
             tcp(m);
             m.payload(2, 2, 2);
             let (first, last) = (ports.start().to_be_bytes(), ports.end().to_be_bytes());
@@ -273,16 +273,16 @@ fn expressions(m: &mut Message<'_>, rule: &Rule) {
                 });
             }
         }
-        Some(Match::Network(network)) => destination(m, *network),
+        Some(RedirectMatch::Network(network)) => destination(m, *network),
     }
     match rule.verdict {
-        Verdict::Straight => m.expression("immediate", |m| {
+        RedirectVerdict::Straight => m.expression("immediate", |m| {
             // The verdict's register.
             m.number(1, 0);
             m.nested(2, |m| m.nested(2, |m| m.number(1, 1)));
         }),
-        Verdict::Redirect(port) => {
-            if !matches!(rule.matches, Some(Match::Ports(_))) {
+        RedirectVerdict::Redirect(port) => {
+            if !matches!(rule.matches, Some(RedirectMatch::Ports(_))) {
                 tcp(m);
             }
             m.expression("counter", |_| {});
@@ -295,7 +295,7 @@ fn expressions(m: &mut Message<'_>, rule: &Rule) {
     }
 }
 
-fn destination(m: &mut Message<'_>, network: Network) {
+fn destination(m: &mut NetlinkMessage<'_>, network: Network) {
     let octets = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),

@@ -4,14 +4,14 @@ use std::{fmt::Write, net::IpAddr};
 
 use super::{
     TABLE,
-    rules::{Chain, Match, Rule, Verdict},
+    rules::{NatChain, RedirectMatch, RedirectRule, RedirectVerdict},
 };
 
 /// Replaces the content of the table.
-pub(crate) fn script(rules: &[Rule]) -> String {
+pub(crate) fn script(rules: &[RedirectRule]) -> String {
     let mut text = remove();
     let _ = writeln!(text, "table inet {TABLE} {{");
-    for (chain, name) in [(Chain::Output, "output"), (Chain::Prerouting, "prerouting")] {
+    for (chain, name) in [(NatChain::Output, "output"), (NatChain::Prerouting, "prerouting")] {
         let mut own = rules.iter().filter(|rule| rule.chain == chain).peekable();
         if own.peek().is_none() {
             continue;
@@ -34,18 +34,18 @@ pub(crate) fn remove() -> String {
 }
 
 /// One rule, as `nft` writes it.
-pub(crate) fn statement(rule: &Rule) -> String {
+pub(crate) fn statement(rule: &RedirectRule) -> String {
     let mut text = match &rule.matches {
         None => String::new(),
-        Some(Match::NotTcp) => "meta l4proto != tcp ".to_owned(),
-        Some(Match::User(uid)) => format!("meta skuid {uid} "),
-        Some(Match::Group(gid)) => format!("meta skgid {gid} "),
-        Some(Match::Interface(interface)) => match rule.chain {
-            Chain::Output => format!("oifname \"{interface}\" "),
-            Chain::Prerouting => format!("iifname \"{interface}\" "),
+        Some(RedirectMatch::NotTcp) => "meta l4proto != tcp ".to_owned(),
+        Some(RedirectMatch::User(uid)) => format!("meta skuid {uid} "),
+        Some(RedirectMatch::Group(gid)) => format!("meta skgid {gid} "),
+        Some(RedirectMatch::Interface(interface)) => match rule.chain {
+            NatChain::Output => format!("oifname \"{interface}\" "),
+            NatChain::Prerouting => format!("iifname \"{interface}\" "),
         },
-        Some(Match::Ports(ports)) => format!("tcp dport {ports} "),
-        Some(Match::Network(network)) => match (network.is_whole_family(), network.address()) {
+        Some(RedirectMatch::Ports(ports)) => format!("tcp dport {ports} "),
+        Some(RedirectMatch::Network(network)) => match (network.is_whole_family(), network.address()) {
             (true, IpAddr::V4(_)) => "meta nfproto ipv4 ".to_owned(),
             (true, IpAddr::V6(_)) => "meta nfproto ipv6 ".to_owned(),
             (false, IpAddr::V4(_)) => format!("ip daddr {network} "),
@@ -53,10 +53,10 @@ pub(crate) fn statement(rule: &Rule) -> String {
         },
     };
     match rule.verdict {
-        Verdict::Straight => text.push_str("accept"),
-        Verdict::Redirect(port) => {
+        RedirectVerdict::Straight => text.push_str("accept"),
+        RedirectVerdict::Redirect(port) => {
             // A redirection to a port needs a match on a protocol with ports.
-            if !matches!(rule.matches, Some(Match::Ports(_))) {
+            if !matches!(rule.matches, Some(RedirectMatch::Ports(_))) {
                 text.push_str("meta l4proto tcp ");
             }
             // The counter says how many connections are intercepted.

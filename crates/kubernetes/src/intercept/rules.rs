@@ -18,7 +18,7 @@ use super::options::{Interface, Network, Options, PortRange};
 
 /// The chain of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chain {
+pub enum NatChain {
     /// Connections that processes of this namespace open.
     Output,
     /// Connections that come in.
@@ -27,7 +27,7 @@ pub enum Chain {
 
 /// What a rule matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Match {
+pub enum RedirectMatch {
     /// Anything but TCP.
     NotTcp,
     /// The user of the process that opens the connection.
@@ -44,7 +44,7 @@ pub enum Match {
 
 /// What happens to the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RedirectVerdict {
     /// It goes to its own destination.
     Straight,
     /// It goes to this port of the namespace.
@@ -53,19 +53,19 @@ pub enum Verdict {
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct RedirectRule {
     /// Where it stands.
-    pub chain: Chain,
+    pub chain: NatChain,
     /// What it matches; `None` is every connection that no earlier rule matched.
-    pub matches: Option<Match>,
+    pub matches: Option<RedirectMatch>,
     /// Its verdict.
-    pub verdict: Verdict,
+    pub verdict: RedirectVerdict,
     /// Why, as a comment in lists of the rules.
     pub why: &'static str,
 }
 
 /// The rules for these options, in order.
-pub fn rules(options: &Options) -> Vec<Rule> {
+pub fn rules(options: &Options) -> Vec<RedirectRule> {
     let mut all = Vec::new();
     if let Some(port) = options.outbound_to {
         outbound(options, port, &mut all);
@@ -76,69 +76,69 @@ pub fn rules(options: &Options) -> Vec<Rule> {
     all
 }
 
-fn outbound(options: &Options, port: u16, all: &mut Vec<Rule>) {
-    let redirect = Verdict::Redirect(port);
-    let mut say = |matches: Option<Match>, verdict, why| {
-        all.push(Rule { chain: Chain::Output, matches, verdict, why });
+fn outbound(options: &Options, port: u16, all: &mut Vec<RedirectRule>) {
+    let redirect = RedirectVerdict::Redirect(port);
+    let mut say = |matches: Option<RedirectMatch>, verdict, why| {
+        all.push(RedirectRule { chain: NatChain::Output, matches, verdict, why });
     };
-    let straight = Verdict::Straight;
-    say(Some(Match::NotTcp), straight, "only TCP is redirected");
+    let straight = RedirectVerdict::Straight;
+    say(Some(RedirectMatch::NotTcp), straight, "only TCP is redirected");
     for &uid in &options.proxy_uids {
-        say(Some(Match::User(uid)), straight, "attache itself");
+        say(Some(RedirectMatch::User(uid)), straight, "attache itself");
     }
     for &gid in &options.proxy_gids {
-        say(Some(Match::Group(gid)), straight, "attache itself");
+        say(Some(RedirectMatch::Group(gid)), straight, "attache itself");
     }
-    say(Some(Match::Interface(Interface::loopback())), straight, "within the pod");
+    say(Some(RedirectMatch::Interface(Interface::loopback())), straight, "within the pod");
     for &uid in &options.exclude_uids {
-        say(Some(Match::User(uid)), straight, "excluded user");
+        say(Some(RedirectMatch::User(uid)), straight, "excluded user");
     }
     for &gid in &options.exclude_gids {
-        say(Some(Match::Group(gid)), straight, "excluded group");
+        say(Some(RedirectMatch::Group(gid)), straight, "excluded group");
     }
     for interface in &options.exclude_interfaces {
-        say(Some(Match::Interface(interface.clone())), straight, "excluded interface");
+        say(Some(RedirectMatch::Interface(interface.clone())), straight, "excluded interface");
     }
     for ports in &options.exclude_outbound_ports {
-        say(Some(Match::Ports(ports.clone())), straight, "excluded port");
+        say(Some(RedirectMatch::Ports(ports.clone())), straight, "excluded port");
     }
     for network in &options.exclude_outbound_networks {
-        say(Some(Match::Network(*network)), straight, "excluded network");
+        say(Some(RedirectMatch::Network(*network)), straight, "excluded network");
     }
     if options.include_outbound_ports.is_empty() && options.include_outbound_networks.is_empty() {
         say(None, redirect, "the rest");
     }
     for ports in &options.include_outbound_ports {
-        say(Some(Match::Ports(ports.clone())), redirect, "included port");
+        say(Some(RedirectMatch::Ports(ports.clone())), redirect, "included port");
     }
     for network in &options.include_outbound_networks {
-        say(Some(Match::Network(*network)), redirect, "included network");
+        say(Some(RedirectMatch::Network(*network)), redirect, "included network");
     }
 }
 
-fn inbound(options: &Options, port: u16, all: &mut Vec<Rule>) {
-    let redirect = Verdict::Redirect(port);
-    let straight = Verdict::Straight;
-    let mut say = |matches: Option<Match>, verdict, why| {
-        all.push(Rule { chain: Chain::Prerouting, matches, verdict, why });
+fn inbound(options: &Options, port: u16, all: &mut Vec<RedirectRule>) {
+    let redirect = RedirectVerdict::Redirect(port);
+    let straight = RedirectVerdict::Straight;
+    let mut say = |matches: Option<RedirectMatch>, verdict, why| {
+        all.push(RedirectRule { chain: NatChain::Prerouting, matches, verdict, why });
     };
-    say(Some(Match::NotTcp), straight, "only TCP is redirected");
-    say(Some(Match::Interface(Interface::loopback())), straight, "within the pod");
+    say(Some(RedirectMatch::NotTcp), straight, "only TCP is redirected");
+    say(Some(RedirectMatch::Interface(Interface::loopback())), straight, "within the pod");
     for interface in &options.exclude_interfaces {
-        say(Some(Match::Interface(interface.clone())), straight, "excluded interface");
+        say(Some(RedirectMatch::Interface(interface.clone())), straight, "excluded interface");
     }
-    say(Some(Match::Ports(port.into())), straight, "called as it is");
+    say(Some(RedirectMatch::Ports(port.into())), straight, "called as it is");
     for own in Options::OWN_PORTS {
-        say(Some(Match::Ports(own.into())), straight, "attache's own port");
+        say(Some(RedirectMatch::Ports(own.into())), straight, "attache's own port");
     }
     for ports in &options.exclude_inbound_ports {
-        say(Some(Match::Ports(ports.clone())), straight, "excluded port");
+        say(Some(RedirectMatch::Ports(ports.clone())), straight, "excluded port");
     }
     if options.include_inbound_ports.is_empty() {
         say(None, redirect, "the rest");
     }
     for ports in &options.include_inbound_ports {
-        say(Some(Match::Ports(ports.clone())), redirect, "included port");
+        say(Some(RedirectMatch::Ports(ports.clone())), redirect, "included port");
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
 
     use super::*;
     use crate::intercept::{
-        iptables::{self, Family},
+        iptables::{self, AddressFamily},
         nft,
     };
 
@@ -189,7 +189,7 @@ mod tests {
             exclude_interfaces: vec!["cali*".parse().unwrap()],
             ..Options::default()
         };
-        insta::assert_snapshot!(iptables::script(&rules(&options), Family::V4, ""), @r#"
+        insta::assert_snapshot!(iptables::script(&rules(&options), AddressFamily::V4, ""), @r#"
         *nat
         :ATTACHE_OUTPUT - [0:0]
         -A ATTACHE_OUTPUT -m owner --uid-owner 1337 -j RETURN
@@ -218,7 +218,7 @@ mod tests {
 COMMIT
 ";
         let options = Options { inbound_to: None, proxy_gids: Vec::new(), ..Options::default() };
-        insta::assert_snapshot!(iptables::script(&rules(&options), Family::V6, saved), @r#"
+        insta::assert_snapshot!(iptables::script(&rules(&options), AddressFamily::V6, saved), @r#"
         *nat
         :ATTACHE_OUTPUT - [0:0]
         :ATTACHE_PREROUTING - [0:0]
