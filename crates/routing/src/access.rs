@@ -8,7 +8,7 @@ use crate::{CompiledRoute, RouteTable};
 
 /// The result of the access rules of a listener or route.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Access {
+pub struct AccessExplanation {
     /// `listener NAME` or `route NAME`.
     pub whose: String,
     /// The request may continue, or its refusal is only counted and logged (`dry_run`).
@@ -20,7 +20,11 @@ pub struct Access {
 }
 
 /// The rules of the listener, then those of the route.
-pub(crate) fn access(table: &RouteTable, route: Option<&CompiledRoute>, facts: &Facts<'_>) -> Vec<Access> {
+pub(crate) fn access(
+    table: &RouteTable,
+    route: Option<&CompiledRoute>,
+    facts: &Facts<'_>,
+) -> Vec<AccessExplanation> {
     let listener = table.authorization().map(|policy| (format!("listener {}", table.listener), policy));
     let route =
         route.and_then(|route| Some((format!("route {}", route.name), route.authorization.as_ref()?)));
@@ -33,17 +37,17 @@ pub(crate) fn in_doubt(
     found: &CompiledRoute,
     other: &CompiledRoute,
     facts: &Facts<'_>,
-) -> Option<Access> {
+) -> Option<AccessExplanation> {
     let whose = format!("route {} (another reading of the request leads there)", other.name);
     if table.asks_more(other, found) {
         let allowed = other.authorization.as_ref().is_some_and(AccessPolicy::is_dry_run);
         let decision = "it asks for a token, or an authorizer, that this route doesn't ask for".to_owned();
-        return Some(Access { whose, allowed, decision, rules: Vec::new() });
+        return Some(AccessExplanation { whose, allowed, decision, rules: Vec::new() });
     }
     Some(one(whose, other.authorization.as_ref()?, facts))
 }
 
-fn one(whose: String, policy: &AccessPolicy, facts: &Facts<'_>) -> Access {
+fn one(whose: String, policy: &AccessPolicy, facts: &Facts<'_>) -> AccessExplanation {
     let decision = policy.decide(facts);
     let mut rules: Vec<String> = Vec::new();
     if let Some(wanted) = policy.jwt() {
@@ -72,7 +76,7 @@ fn one(whose: String, policy: &AccessPolicy, facts: &Facts<'_>) -> Access {
         format!("{mark}{kind} {} (line {}) {fares}{why}", rule.name, rule.line)
     }));
     let dry = policy.is_dry_run() && !decision.is_allowed();
-    Access {
+    AccessExplanation {
         whose,
         allowed: decision.is_allowed() || policy.is_dry_run(),
         decision: if dry {

@@ -18,16 +18,16 @@ use crate::RequestFacts;
 
 /// The conditions of one route, ready to be tested.
 #[derive(Debug)]
-pub(crate) struct Conditions {
+pub(crate) struct RouteConditions {
     methods: Vec<Method>,
-    headers: Vec<(HeaderName, Value)>,
-    query: Vec<(Name, Value)>,
+    headers: Vec<(HeaderName, ValueCondition)>,
+    query: Vec<(Name, ValueCondition)>,
     reading: QueryReading,
     identities: Vec<SanPattern>,
 }
 
 #[derive(Debug)]
-struct Value {
+struct ValueCondition {
     pattern: Pattern,
     not: bool,
 }
@@ -41,17 +41,21 @@ enum Pattern {
     Regex(Regex),
 }
 
-impl Conditions {
+impl RouteConditions {
     pub(crate) fn new(matcher: &Match, reading: QueryReading) -> Self {
         let named = |value: &ValueMatch| {
             // The parser has refused every invalid name.
             let name = HeaderName::try_from(&*value.name).ok()?;
-            Some((name, Value::new(value)))
+            Some((name, ValueCondition::new(value)))
         };
         Self {
             methods: matcher.methods.clone(),
             headers: matcher.headers.iter().filter_map(named).collect(),
-            query: matcher.query.iter().map(|value| (value.name.clone(), Value::new(value))).collect(),
+            query: matcher
+                .query
+                .iter()
+                .map(|value| (value.name.clone(), ValueCondition::new(value)))
+                .collect(),
             reading,
             identities: matcher.identities.clone(),
         }
@@ -137,7 +141,7 @@ impl Conditions {
 
     /// For another program, another value may count, `;` may separate parameters as `&` does, and names may be
     /// case-insensitive or have an index (`name[]`).
-    fn query_truth(&self, name: &Name, value: &Value, request: &RequestFacts<'_>) -> Truth {
+    fn query_truth(&self, name: &Name, value: &ValueCondition, request: &RequestFacts<'_>) -> Truth {
         let strictly = self.query_holds(name, value, request) != value.not;
         let mut met = None;
         let mut see = |pair: &str| {
@@ -165,7 +169,7 @@ impl Conditions {
     }
 
     /// A parameter with several values matches if one of them does.
-    fn query_holds(&self, name: &Name, value: &Value, request: &RequestFacts<'_>) -> bool {
+    fn query_holds(&self, name: &Name, value: &ValueCondition, request: &RequestFacts<'_>) -> bool {
         let QueryReading { decode, ignore_case, repeated, .. } = self.reading;
         let mut values = self.reading.pairs(request.query.unwrap_or_default()).filter_map(|(key, text)| {
             let key = as_read(key, decode);
@@ -185,7 +189,7 @@ fn as_read(text: &str, decode: bool) -> Cow<'_, [u8]> {
     if decode { form_decoded(text.as_bytes()) } else { Cow::Borrowed(text.as_bytes()) }
 }
 
-impl Value {
+impl ValueCondition {
     fn new(value: &ValueMatch) -> Self {
         let pattern = match &value.value {
             ValuePattern::Present => Pattern::Present,
@@ -223,12 +227,12 @@ impl Value {
 }
 
 /// A header with several lines matches if one of them does.
-fn header_holds(name: &HeaderName, value: &Value, request: &RequestFacts<'_>) -> bool {
+fn header_holds(name: &HeaderName, value: &ValueCondition, request: &RequestFacts<'_>) -> bool {
     request.headers.get_all(name).any(|line| value.is_met(line.as_bytes())) != value.not
 }
 
 /// For another program, another line may count, or an item of a list.
-fn header_truth(name: &HeaderName, value: &Value, request: &RequestFacts<'_>) -> Truth {
+fn header_truth(name: &HeaderName, value: &ValueCondition, request: &RequestFacts<'_>) -> Truth {
     let mut met = None;
     for line in request.headers.get_all(name).map(attache_wire::Value::as_bytes) {
         agree(&mut met, value.is_met(line));

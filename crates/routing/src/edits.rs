@@ -29,14 +29,14 @@ pub struct Ctx<'a> {
 
 /// Header changes of a route, in one direction.
 #[derive(Debug)]
-pub(crate) struct Edits {
+pub(crate) struct CompiledEdits {
     remove: Vec<HeaderName>,
-    set: Vec<(HeaderName, Vec<Piece>)>,
-    add: Vec<(HeaderName, Vec<Piece>)>,
+    set: Vec<(HeaderName, Vec<EditPiece>)>,
+    add: Vec<(HeaderName, Vec<EditPiece>)>,
 }
 
 #[derive(Debug)]
-enum Piece {
+enum EditPiece {
     Text(Box<str>),
     Capture(usize),
     Variable(Variable),
@@ -45,10 +45,10 @@ enum Piece {
 /// Header changes with their values, ready to be made.
 #[derive(Debug, Default)]
 #[must_use = "the changes are made by `apply`"]
-pub struct ReadyEdits(Vec<(HeaderName, Change)>);
+pub struct ReadyEdits(Vec<(HeaderName, FieldRewrite)>);
 
 #[derive(Debug)]
-enum Change {
+enum FieldRewrite {
     Remove,
     Set(HeaderValue),
     Add(HeaderValue),
@@ -68,19 +68,19 @@ impl ReadyEdits {
     pub fn apply(self, headers: &mut Fields) {
         for (name, change) in self.0 {
             match change {
-                Change::Remove => _ = headers.remove(name),
-                Change::Set(value) => headers.insert(name, value),
-                Change::Add(value) => headers.append(name, value),
+                FieldRewrite::Remove => _ = headers.remove(name),
+                FieldRewrite::Set(value) => headers.insert(name, value),
+                FieldRewrite::Add(value) => headers.append(name, value),
             }
         }
     }
 
     /// The changes in words, for `explain`.
     pub(crate) fn describe(&self) -> Vec<String> {
-        let line = |(name, change): &(HeaderName, Change)| match change {
-            Change::Remove => format!("remove {name}"),
-            Change::Set(value) => format!("set {name}: {}", value.as_bytes().escape_ascii()),
-            Change::Add(value) => format!("add {name}: {}", value.as_bytes().escape_ascii()),
+        let line = |(name, change): &(HeaderName, FieldRewrite)| match change {
+            FieldRewrite::Remove => format!("remove {name}"),
+            FieldRewrite::Set(value) => format!("set {name}: {}", value.as_bytes().escape_ascii()),
+            FieldRewrite::Add(value) => format!("add {name}: {}", value.as_bytes().escape_ascii()),
         };
         self.0.iter().map(line).collect()
     }
@@ -91,7 +91,7 @@ impl ReadyEdits {
     }
 }
 
-impl Edits {
+impl CompiledEdits {
     pub(crate) fn new(
         edits: &model::HeaderEdits,
         names: &CaptureNames<'_>,
@@ -107,8 +107,8 @@ impl Edits {
     }
 
     pub(crate) fn uses_captures(&self) -> bool {
-        let uses = |list: &[(HeaderName, Vec<Piece>)]| {
-            list.iter().any(|(_, pieces)| pieces.iter().any(|piece| matches!(piece, Piece::Capture(_))))
+        let uses = |list: &[(HeaderName, Vec<EditPiece>)]| {
+            list.iter().any(|(_, pieces)| pieces.iter().any(|piece| matches!(piece, EditPiece::Capture(_))))
         };
         uses(&self.set) || uses(&self.add)
     }
@@ -117,14 +117,14 @@ impl Edits {
     /// which becomes the header's storage.
     pub(crate) fn ready(&self, request: &RequestHead, ctx: &Ctx<'_>) -> ReadyEdits {
         let mut ready = ReadyEdits::default();
-        ready.0.extend(self.remove.iter().map(|name| (name.clone(), Change::Remove)));
+        ready.0.extend(self.remove.iter().map(|name| (name.clone(), FieldRewrite::Remove)));
         for (name, pieces) in &self.set {
-            let change = render(pieces, request, ctx).map_or(Change::Remove, Change::Set);
+            let change = render(pieces, request, ctx).map_or(FieldRewrite::Remove, FieldRewrite::Set);
             ready.0.push((name.clone(), change));
         }
         for (name, pieces) in &self.add {
             if let Some(value) = render(pieces, request, ctx) {
-                ready.0.push((name.clone(), Change::Add(value)));
+                ready.0.push((name.clone(), FieldRewrite::Add(value)));
             }
         }
         ready
@@ -132,28 +132,33 @@ impl Edits {
 }
 
 /// Values that are known when the route is compiled become text now.
-fn pieces(template: &model::Template, names: &CaptureNames<'_>, route: &str, listener: &str) -> Vec<Piece> {
+fn pieces(
+    template: &model::Template,
+    names: &CaptureNames<'_>,
+    route: &str,
+    listener: &str,
+) -> Vec<EditPiece> {
     template
         .0
         .iter()
         .filter_map(|part| match part {
-            Part::Text(text) => Some(Piece::Text((&**text).into())),
-            Part::Variable(Variable::Route) => Some(Piece::Text(route.into())),
-            Part::Variable(Variable::Listener) => Some(Piece::Text(listener.into())),
+            Part::Text(text) => Some(EditPiece::Text((&**text).into())),
+            Part::Variable(Variable::Route) => Some(EditPiece::Text(route.into())),
+            Part::Variable(Variable::Listener) => Some(EditPiece::Text(listener.into())),
             // A capture that the pattern doesn't have is the empty text.
-            Part::Variable(Variable::Capture(name)) => names.index(name).map(Piece::Capture),
-            Part::Variable(variable) => Some(Piece::Variable(variable.clone())),
+            Part::Variable(Variable::Capture(name)) => names.index(name).map(EditPiece::Capture),
+            Part::Variable(variable) => Some(EditPiece::Variable(variable.clone())),
         })
         .collect()
 }
 
-fn render(pieces: &[Piece], request: &RequestHead, ctx: &Ctx<'_>) -> Option<HeaderValue> {
+fn render(pieces: &[EditPiece], request: &RequestHead, ctx: &Ctx<'_>) -> Option<HeaderValue> {
     let mut value = Vec::new();
     for piece in pieces {
         match piece {
-            Piece::Text(text) => push_clean(&mut value, text.as_bytes()),
-            Piece::Capture(index) => push_clean(&mut value, ctx.captures.at(*index).as_bytes()),
-            Piece::Variable(variable) => push_variable(&mut value, variable, request, ctx),
+            EditPiece::Text(text) => push_clean(&mut value, text.as_bytes()),
+            EditPiece::Capture(index) => push_clean(&mut value, ctx.captures.at(*index).as_bytes()),
+            EditPiece::Variable(variable) => push_variable(&mut value, variable, request, ctx),
         }
     }
     let value = value.trim_ascii();
@@ -208,7 +213,7 @@ mod tests {
         for name in ["x_user", "x-user", "x_other"] {
             headers.append(name, HeaderValue::from_static("client"));
         }
-        let set = Change::Set(HeaderValue::from_static("route"));
+        let set = FieldRewrite::Set(HeaderValue::from_static("route"));
         ReadyEdits(vec![(HeaderName::from_static("x-user"), set)]).apply_to_request(&mut headers);
         let left: Vec<_> = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         assert_eq!(left, [(&b"x-user"[..], &b"route"[..]), (b"x_other", b"client")]);

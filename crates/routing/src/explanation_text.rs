@@ -3,14 +3,14 @@
 use std::fmt;
 
 use crate::{
-    explain::{Explanation, Verdict},
+    explain::{Explanation, RouteVerdict},
     words::percent,
 };
 
 /// `name (line 7)`, or the name alone.
-struct At<'a>(&'a str, u32);
+struct WithLine<'a>(&'a str, u32);
 
-impl fmt::Display for At<'_> {
+impl fmt::Display for WithLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.1 {
             0 => f.write_str(self.0),
@@ -32,15 +32,20 @@ impl fmt::Display for Explanation {
 impl Explanation {
     fn write_path(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.request)?;
-        writeln!(f, "listener {}", At(&self.listener, self.listener_line))?;
+        writeln!(f, "listener {}", WithLine(&self.listener, self.listener_line))?;
         writeln!(f, "\nroutes, the most specific first:")?;
         for candidate in &self.candidates {
             let (mark, verdict) = match candidate.verdict {
-                Verdict::NoMatch => (' ', "no"),
-                Verdict::Wins => ('>', "yes"),
-                Verdict::LessSpecific => (' ', "would match too, but"),
+                RouteVerdict::NoMatch => (' ', "no"),
+                RouteVerdict::Wins => ('>', "yes"),
+                RouteVerdict::LessSpecific => (' ', "would match too, but"),
             };
-            writeln!(f, "{mark} {}: {verdict}: {}", At(&candidate.route, candidate.line), candidate.why)?;
+            writeln!(
+                f,
+                "{mark} {}: {verdict}: {}",
+                WithLine(&candidate.route, candidate.line),
+                candidate.why
+            )?;
         }
         match self.other_hosts {
             0 => {}
@@ -60,7 +65,7 @@ impl Explanation {
         };
         writeln!(f, "\n{}", outcome.action)?;
         for share in &outcome.destinations {
-            writeln!(f, "  {} to upstream {}", percent(share.ratio), At(&share.upstream, share.line))?;
+            writeln!(f, "  {} to upstream {}", percent(share.ratio), WithLine(&share.upstream, share.line))?;
             if !share.host.is_empty() {
                 writeln!(f, "    host: {} ({})", share.host, share.host_is)?;
             }

@@ -27,7 +27,7 @@ pub struct RequestFacts<'a> {
 
 /// The parsed authority, without a borrow of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Named {
+pub struct NamedHost {
     /// Bytes of the authority that are its host in canonical form; `None` if it is written in another form.
     host: Option<u16>,
     port: u16,
@@ -44,7 +44,7 @@ impl<'a> RequestFacts<'a> {
     }
 
     /// The same facts again, for a request whose authority was already parsed.
-    pub fn again(request: &'a RequestHead, client: &'a Client, named: Named) -> Self {
+    pub fn again(request: &'a RequestHead, client: &'a Client, named: NamedHost) -> Self {
         let authority = request.uri.authority().map_or("", |authority| authority.as_str());
         let Some(host) = named.host.and_then(|len| authority.get(..usize::from(len))) else {
             return Self::of(request, client);
@@ -54,11 +54,11 @@ impl<'a> RequestFacts<'a> {
     }
 
     /// Its parsed authority, for [`RequestFacts::again`].
-    pub fn named(&self, request: &RequestHead) -> Named {
+    pub fn named(&self, request: &RequestHead) -> NamedHost {
         let authority = request.uri.authority().map_or("", |authority| authority.as_str());
         let host = self.host.as_ref().map(CanonicalHost::as_str);
         let host = host.filter(|host| authority.as_bytes().starts_with(host.as_bytes()));
-        Named { host: host.and_then(|host| host.len().try_into().ok()), port: self.port }
+        NamedHost { host: host.and_then(|host| host.len().try_into().ok()), port: self.port }
     }
 
     fn new(

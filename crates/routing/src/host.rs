@@ -13,14 +13,14 @@ use crate::text_map::TextMap;
 /// Values by host pattern.
 #[derive(Debug)]
 pub(crate) struct HostIndex<T> {
-    exact: TextMap<Ports<T>>,
-    suffix: TextMap<Ports<T>>,
-    prefix: TextMap<Ports<T>>,
-    any: Ports<T>,
+    exact: TextMap<PortMap<T>>,
+    suffix: TextMap<PortMap<T>>,
+    prefix: TextMap<PortMap<T>>,
+    any: PortMap<T>,
 }
 
 #[derive(Debug)]
-struct Ports<T> {
+struct PortMap<T> {
     /// A short list: a name rarely has more than a few ports, so a map isn't worth it.
     with: Vec<(u16, T)>,
     without: Option<T>,
@@ -32,12 +32,12 @@ impl<T> Default for HostIndex<T> {
             exact: TextMap::default(),
             suffix: TextMap::default(),
             prefix: TextMap::default(),
-            any: Ports::default(),
+            any: PortMap::default(),
         }
     }
 }
 
-impl<T> Default for Ports<T> {
+impl<T> Default for PortMap<T> {
     fn default() -> Self {
         Self { with: Vec::new(), without: None }
     }
@@ -72,7 +72,7 @@ impl<T> HostIndex<T> {
         port: u16,
         mut take: impl FnMut(&'t T) -> Option<R>,
     ) -> Option<R> {
-        let mut offer = |ports: &'t Ports<T>| {
+        let mut offer = |ports: &'t PortMap<T>| {
             let with = ports.with.binary_search_by_key(&port, |(port, _)| *port).ok();
             let with = with.and_then(|at| ports.with.get(at)).map(|(_, value)| value);
             with.and_then(&mut take).or_else(|| ports.without.as_ref().and_then(&mut take))

@@ -31,14 +31,16 @@ mod text_map;
 mod upstream_host;
 mod words;
 
-pub use access::Access;
+pub use access::AccessExplanation;
 pub use edits::{Ctx, ReadyEdits};
-pub use explain::{Candidate, Explanation, Outcome, Share, Verdict, explain, explain_tcp};
-pub use facts::{Named, RequestFacts};
+pub use explain::{
+    ConsideredRoute, DestinationShare, Explanation, RouteOutcome, RouteVerdict, explain, explain_tcp,
+};
+pub use facts::{NamedHost, RequestFacts};
 pub use orphans::orphaned;
 pub use rewrite::Captures;
-pub use route::{CompiledRoute, RouteId, Step, mirrors};
+pub use route::{CompiledRoute, RouteAction, RouteId, mirrors};
 pub use summary::summary;
-pub use table::{Matched, RouteTable};
+pub use table::{MatchedRoute, RouteTable};
 pub use upstream_host::UpstreamHost;
 pub use words::show_edits;

@@ -13,7 +13,7 @@ const MAX_SHOWN: usize = 20;
 
 /// Names that routes ask for: of requests (`host`), or of TLS (`sni`).
 #[derive(Debug, Default)]
-pub(crate) struct Named {
+pub(crate) struct KnownHosts {
     shown: Vec<String>,
     /// The number of names that are not shown.
     more: usize,
@@ -21,7 +21,7 @@ pub(crate) struct Named {
     any: bool,
 }
 
-impl Named {
+impl KnownHosts {
     pub(crate) fn by<'r>(
         routes: impl IntoIterator<Item = &'r Route>,
         names: impl Fn(&'r Route) -> &'r [HostPattern],

@@ -18,23 +18,23 @@ use crate::text_map::TextMap;
 #[derive(Debug)]
 pub(crate) struct PathIndex<C> {
     exact: TextMap<Vec<C>>,
-    templates: Node<C>,
-    prefixes: Node<C>,
+    templates: PathNode<C>,
+    prefixes: PathNode<C>,
     regexes: Vec<(Regex, C)>,
     any: Vec<C>,
 }
 
 #[derive(Debug)]
-struct Node<C> {
-    literals: TextMap<Node<C>>,
-    capture: Option<Box<Node<C>>>,
+struct PathNode<C> {
+    literals: TextMap<PathNode<C>>,
+    capture: Option<Box<PathNode<C>>>,
     /// Templates that capture the rest of the path from here.
     rest: Vec<C>,
     /// Templates or prefixes that end here.
     here: Vec<C>,
 }
 
-impl<C> Default for Node<C> {
+impl<C> Default for PathNode<C> {
     fn default() -> Self {
         Self { literals: TextMap::default(), capture: None, rest: Vec::new(), here: Vec::new() }
     }
@@ -44,8 +44,8 @@ impl<C> Default for PathIndex<C> {
     fn default() -> Self {
         Self {
             exact: TextMap::default(),
-            templates: Node::default(),
-            prefixes: Node::default(),
+            templates: PathNode::default(),
+            prefixes: PathNode::default(),
             regexes: Vec::new(),
             any: Vec::new(),
         }
@@ -91,7 +91,7 @@ impl<C> PathIndex<C> {
                 return Some(found);
             }
             // On the stack unless more than 16 routes' prefixes are nested in each other.
-            let mut nested: SmallVec<[&'t Node<C>; 16]> = SmallVec::new();
+            let mut nested: SmallVec<[&'t PathNode<C>; 16]> = SmallVec::new();
             let mut node = Some(&self.prefixes);
             let mut rest = Some(segments);
             while let Some(here) = node {
@@ -115,7 +115,7 @@ impl<C> PathIndex<C> {
     }
 }
 
-impl<C> Node<C> {
+impl<C> PathNode<C> {
     /// Each node is visited at most once, and no deeper than templates go.
     fn find<'t, R>(&'t self, rest: Option<&str>, take: &mut impl FnMut(&'t C) -> Option<R>) -> Option<R> {
         let Some((segment, behind)) = rest.map(first_segment) else {

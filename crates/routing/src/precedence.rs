@@ -14,7 +14,7 @@ use crate::path;
 /// One alternative of one route.
 #[derive(Clone, Debug)]
 pub(crate) struct Alternative<'r> {
-    pub(crate) rank: Rank,
+    pub(crate) rank: RouteRank,
     /// Index of the route.
     pub(crate) route: usize,
     /// `None` matches any host, and requests without a host.
@@ -25,7 +25,7 @@ pub(crate) struct Alternative<'r> {
 
 /// How specific an alternative is; the smallest is the most.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Rank {
+pub(crate) struct RouteRank {
     pub(crate) host: HostRank,
     pub(crate) path: PathRank,
     pub(crate) any_method: bool,
@@ -142,7 +142,7 @@ impl DestinationRank {
     }
 }
 
-impl Rank {
+impl RouteRank {
     /// Why this one is more specific than the other, in words.
     pub(crate) fn beats(&self, other: &Self) -> String {
         if self.host != other.host {
@@ -195,7 +195,7 @@ pub(crate) fn alternatives(routes: &[Route]) -> Vec<Alternative<'_>> {
         for &host in &each(&matcher.hosts) {
             for &sni in &each(&matcher.sni) {
                 for &destination in &each(&matcher.destination) {
-                    let rank = Rank {
+                    let rank = RouteRank {
                         host: HostRank::of_host(host),
                         path: PathRank::of(matcher.path.as_ref(), index),
                         any_method: matcher.methods.is_empty(),

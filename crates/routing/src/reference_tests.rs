@@ -10,7 +10,7 @@ use attache_http::Client;
 use proptest::{prelude::*, sample::select};
 
 use crate::{
-    RequestFacts, RouteTable, Verdict, explain,
+    RequestFacts, RouteTable, RouteVerdict, explain,
     testing::{client, listener, matching, range, request, route, value},
 };
 
@@ -220,7 +220,7 @@ proptest! {
         prop_assert_eq!(found, expected);
 
         let explained = explain(&table, &parts, &client, &[]);
-        let told = explained.candidates.iter().find(|candidate| candidate.verdict == Verdict::Wins);
+        let told = explained.candidates.iter().find(|candidate| candidate.verdict == RouteVerdict::Wins);
         prop_assert_eq!(told.map(|winner| winner.route.parse::<usize>().unwrap()), expected);
     }
 

@@ -4,7 +4,7 @@ use attache_authorization::Facts;
 use attache_wire::RequestHead;
 use http::HeaderName;
 
-use crate::{CompiledRoute, conditions::Conditions};
+use crate::{CompiledRoute, conditions::RouteConditions};
 
 /// The parts of requests that a listener's routes match, if some of these routes have their own rules.
 #[derive(Debug)]
@@ -17,12 +17,13 @@ pub(crate) struct RequiredByRules {
 impl RequiredByRules {
     pub(crate) fn new(routes: &[CompiledRoute]) -> Self {
         let conditions = || routes.iter().map(|route| &route.conditions);
-        let mut headers: Vec<HeaderName> = conditions().flat_map(Conditions::header_names).cloned().collect();
+        let mut headers: Vec<HeaderName> =
+            conditions().flat_map(RouteConditions::header_names).cloned().collect();
         headers.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         headers.dedup();
         Self {
-            methods: conditions().any(Conditions::asks_methods),
-            query: conditions().any(Conditions::asks_query),
+            methods: conditions().any(RouteConditions::asks_methods),
+            query: conditions().any(RouteConditions::asks_query),
             headers,
         }
     }

@@ -67,10 +67,10 @@ impl<'p> CaptureNames<'p> {
 
 /// A text with `{capture}` parts.
 #[derive(Debug)]
-pub(crate) struct PathTemplate(Vec<Piece>);
+pub(crate) struct PathTemplate(Vec<RewritePiece>);
 
 #[derive(Debug)]
-enum Piece {
+enum RewritePiece {
     Text(Box<str>),
     Capture(usize),
 }
@@ -86,9 +86,9 @@ impl PathTemplate {
             let name = behind.split_once('}');
             if let Some((index, after)) = name.and_then(|(name, after)| Some((names.index(name)?, after))) {
                 if !plain.is_empty() {
-                    pieces.push(Piece::Text(std::mem::take(&mut plain).into()));
+                    pieces.push(RewritePiece::Text(std::mem::take(&mut plain).into()));
                 }
-                pieces.push(Piece::Capture(index));
+                pieces.push(RewritePiece::Capture(index));
                 rest = after;
             } else {
                 plain.push('{');
@@ -97,13 +97,13 @@ impl PathTemplate {
         }
         plain.push_str(rest);
         if !plain.is_empty() {
-            pieces.push(Piece::Text(plain.into()));
+            pieces.push(RewritePiece::Text(plain.into()));
         }
         Self(pieces)
     }
 
     pub(crate) fn uses_captures(&self) -> bool {
-        self.0.iter().any(|piece| matches!(piece, Piece::Capture(_)))
+        self.0.iter().any(|piece| matches!(piece, RewritePiece::Capture(_)))
     }
 
     /// The path. Every byte that a path can't contain is escaped, so that neither the config nor a capture can begin a
@@ -114,8 +114,8 @@ impl PathTemplate {
             push_escaped(
                 &mut path,
                 match piece {
-                    Piece::Text(text) => text,
-                    Piece::Capture(index) => captures.at(*index),
+                    RewritePiece::Text(text) => text,
+                    RewritePiece::Capture(index) => captures.at(*index),
                 },
             );
         }
@@ -147,7 +147,7 @@ fn push_escaped(path: &mut String, text: &str) {
 
 /// How a route changes paths.
 #[derive(Debug)]
-pub(crate) enum Rewrite {
+pub(crate) enum CompiledRewrite {
     Keep,
     /// The matched prefix is replaced.
     Prefix {
@@ -168,7 +168,7 @@ pub(crate) enum PrefixOf {
     Nothing,
 }
 
-impl Rewrite {
+impl CompiledRewrite {
     pub(crate) fn new(rewrite: &PathRewrite, pattern: Option<&PathPattern>) -> Self {
         match rewrite {
             PathRewrite::Keep => Self::Keep,

@@ -14,11 +14,11 @@ use http::{
 
 use crate::{
     Captures, Ctx, ReadyEdits, RequestFacts, UpstreamHost,
-    conditions::Conditions,
-    edits::Edits,
+    conditions::RouteConditions,
+    edits::CompiledEdits,
     host,
     respond::Direct,
-    rewrite::{CaptureNames, Rewrite},
+    rewrite::{CaptureNames, CompiledRewrite},
 };
 
 /// A place in the listener's list of routes.
@@ -34,12 +34,12 @@ pub struct CompiledRoute {
     pub name: Name,
     /// Line in the file.
     pub line: u32,
-    pub(crate) conditions: Conditions,
+    pub(crate) conditions: RouteConditions,
     /// The pattern, if the route uses its captures.
     capturing: Option<PathPattern>,
-    kind: Kind,
-    request_edits: Edits,
-    response_edits: Edits,
+    kind: RouteKind,
+    request_edits: CompiledEdits,
+    response_edits: CompiledEdits,
     policy: PathPolicy,
     pub(crate) authorization: Option<AccessPolicy>,
     /// Its host patterns, if some of them are `*`.
@@ -71,14 +71,14 @@ impl ByHost {
 
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "one for each route, made once; most of them forward")]
-enum Kind {
-    Forward { forward: Forward, bounds: Vec<u64>, rewrite: Rewrite },
+enum RouteKind {
+    Forward { forward: Forward, bounds: Vec<u64>, rewrite: CompiledRewrite },
     Direct(Direct),
 }
 
 /// The action of a route, for the layers that execute it.
 #[derive(Clone, Copy, Debug)]
-pub enum Step<'r> {
+pub enum RouteAction<'r> {
     /// Choose a destination ([`CompiledRoute::choose`]), prepare the request, send it.
     Forward(&'r Forward),
     /// Answer with [`CompiledRoute::respond`].
@@ -89,29 +89,29 @@ impl CompiledRoute {
     pub(crate) fn new(id: RouteId, route: &Route, listener: &Listener) -> Self {
         let pattern = route.matcher.path.as_ref();
         let names = CaptureNames::of(pattern);
-        let edits = |edits| Edits::new(edits, &names, &route.name, &listener.name);
+        let edits = |edits| CompiledEdits::new(edits, &names, &route.name, &listener.name);
         let (request_edits, response_edits) = (edits(&route.request_headers), edits(&route.response_headers));
         let kind = match &route.action {
-            Action::Forward(forward) => Kind::Forward {
+            Action::Forward(forward) => RouteKind::Forward {
                 bounds: bounds(&forward.to),
-                rewrite: Rewrite::new(&forward.path, pattern),
+                rewrite: CompiledRewrite::new(&forward.path, pattern),
                 forward: forward.clone(),
             },
-            Action::Redirect(redirect) => Kind::Direct(Direct::redirect(redirect, &names)),
-            Action::Respond(respond) => Kind::Direct(Direct::respond_with(respond)),
+            Action::Redirect(redirect) => RouteKind::Direct(Direct::redirect(redirect, &names)),
+            Action::Respond(respond) => RouteKind::Direct(Direct::respond_with(respond)),
         };
         let captures = request_edits.uses_captures()
             || response_edits.uses_captures()
             || match &kind {
-                Kind::Forward { rewrite, .. } => rewrite.uses_captures(),
-                Kind::Direct(direct) => direct.uses_captures(),
+                RouteKind::Forward { rewrite, .. } => rewrite.uses_captures(),
+                RouteKind::Direct(direct) => direct.uses_captures(),
             };
         let by_host = ByHost::of(&route.matcher.hosts);
         Self {
             id,
             name: route.name.clone(),
             line: route.line,
-            conditions: Conditions::new(&route.matcher, listener.http.query),
+            conditions: RouteConditions::new(&route.matcher, listener.http.query),
             capturing: pattern.filter(|_| captures).cloned(),
             kind,
             request_edits,
@@ -134,14 +134,14 @@ impl CompiledRoute {
     /// The traffic that the route's upstreams accept; a route that answers by itself is for HTTP.
     pub const fn traffic(&self) -> Traffic {
         match &self.kind {
-            Kind::Forward { forward, .. } => forward.traffic,
-            Kind::Direct(_) => Traffic::Http,
+            RouteKind::Forward { forward, .. } => forward.traffic,
+            RouteKind::Direct(_) => Traffic::Http,
         }
     }
 
     /// True if the listener terminates TLS, but not for this route.
     pub const fn passes_through(&self) -> bool {
-        matches!(&self.kind, Kind::Forward { forward, .. } if forward.passes_tls())
+        matches!(&self.kind, RouteKind::Forward { forward, .. } if forward.passes_tls())
     }
 
     /// True if a CONNECT becomes a tunnel here: the route's method or its upstreams ask for tunnels.
@@ -169,16 +169,16 @@ impl CompiledRoute {
     }
 
     /// The route's action.
-    pub fn step(&self) -> Step<'_> {
+    pub fn step(&self) -> RouteAction<'_> {
         match &self.kind {
-            Kind::Forward { forward, .. } => Step::Forward(forward),
-            Kind::Direct(_) => Step::Direct,
+            RouteKind::Forward { forward, .. } => RouteAction::Forward(forward),
+            RouteKind::Direct(_) => RouteAction::Direct,
         }
     }
 
     /// The destination of a split for a random number over all of `u32`; `None` for a route that doesn't forward.
     pub fn choose(&self, roll: u32) -> Option<(DestinationId, &Destination)> {
-        let Kind::Forward { forward, bounds, .. } = &self.kind else { return None };
+        let RouteKind::Forward { forward, bounds, .. } = &self.kind else { return None };
         let at = if forward.to.len() == 1 {
             0
         } else {
@@ -198,7 +198,7 @@ impl CompiledRoute {
         headers: &Fields,
         roll: u32,
     ) -> Result<(DestinationId, &Destination), Option<String>> {
-        let Kind::Forward { forward, .. } = &self.kind else { return Err(None) };
+        let RouteKind::Forward { forward, .. } = &self.kind else { return Err(None) };
         let Some(by) = forward.upstream_header.as_deref() else { return self.choose(roll).ok_or(None) };
         let header = &by.header;
         let mut lines = headers.get_all(header).map(Value::as_bytes);
@@ -219,7 +219,7 @@ impl CompiledRoute {
 
     /// The Host of a request to `upstream`; `None` keeps the request's own.
     pub fn host<'a>(&'a self, request: &RequestFacts<'_>, upstream: &'a UpstreamHost) -> Option<&'a str> {
-        let Kind::Forward { forward, .. } = &self.kind else { return None };
+        let RouteKind::Forward { forward, .. } = &self.kind else { return None };
         let matched = match self.by_host {
             ByHost::Always => true,
             ByHost::Never => false,
@@ -239,7 +239,7 @@ impl CompiledRoute {
     pub fn prepare_request(&self, request: &mut RequestHead, ctx: &Ctx<'_>) -> Result<ReadyEdits, Refusal> {
         let request_edits = self.request_edits.ready(request, ctx);
         let response_edits = self.response_edits.ready(request, ctx);
-        if let Kind::Forward { rewrite, .. } = &self.kind {
+        if let RouteKind::Forward { rewrite, .. } = &self.kind {
             // A CONNECT names a destination: it has no path, and another host would be another destination.
             let tunnel = request.method == Method::CONNECT && request.protocol.is_none();
             if !tunnel {
@@ -259,7 +259,7 @@ impl CompiledRoute {
 
     /// The answer of a route that redirects or answers directly; `None` if it forwards.
     pub fn respond(&self, request: &RequestHead, ctx: &Ctx<'_>) -> Option<Response<Body>> {
-        let Kind::Direct(direct) = &self.kind else { return None };
+        let RouteKind::Direct(direct) = &self.kind else { return None };
         let mut response = direct.respond(request, ctx.captures);
         self.response_edits.ready(request, ctx).apply(response.headers_mut());
         Some(response)

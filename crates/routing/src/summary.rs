@@ -3,7 +3,7 @@
 
 use attache_config::model::{Action, Bind, Config, HostRewrite, Listener, OnUnhealthy, UpstreamProtocol};
 
-use crate::{UpstreamHost, named::Named, words::show_unhealthy};
+use crate::{UpstreamHost, named::KnownHosts, words::show_unhealthy};
 
 /// A line for each listener whose routes are only for some hosts, one for each upstream that speaks HTTP, and one for
 /// each upstream whose connections are closed when an endpoint turns unhealthy.
@@ -23,7 +23,7 @@ pub fn summary(config: &Config) -> Vec<String> {
 fn only_some_hosts(listener: &Listener) -> Option<String> {
     let forwards = listener.routes.iter().filter(|route| matches!(route.action, Action::Forward(_)));
     let of_requests = forwards.filter(|route| route.matcher.sni.is_empty());
-    let hosts = Named::by(of_requests, |route| &route.matcher.hosts).only()?;
+    let hosts = KnownHosts::by(of_requests, |route| &route.matcher.hosts).only()?;
     let own = listener.bind.iter().find_map(|bind| match bind {
         Bind::Tcp(address) => Some(format!(", such as `localhost:{}`,", address.port())),
         Bind::Unix { .. } => None,

@@ -17,7 +17,7 @@ use crate::{
     Captures, CompiledRoute, RequestFacts,
     conditions::{destination_holds, network, sni_holds, target_port},
     host::HostIndex,
-    named::Named,
+    named::KnownHosts,
     path::PathIndex,
     precedence::{Alternative, alternatives},
     required_by_rules::RequiredByRules,
@@ -31,9 +31,9 @@ pub struct RouteTable {
     pub(crate) listener_line: u32,
     pub(crate) model: Vec<Route>,
     pub(crate) routes: Vec<CompiledRoute>,
-    pub(crate) http: HostIndex<PathIndex<Candidate>>,
-    tcp: HostIndex<Destinations>,
-    tcp_without_name: Destinations,
+    pub(crate) http: HostIndex<PathIndex<TcpCandidate>>,
+    tcp: HostIndex<DestinationIndex>,
+    tcp_without_name: DestinationIndex,
     pub(crate) policy: PathPolicy,
     /// The listener's access rules.
     pub(crate) authorization: Option<AccessPolicy>,
@@ -43,13 +43,13 @@ pub struct RouteTable {
     terminates: bool,
     /// For each route to `original-destination`, the routes that opaque bytes on it could bypass.
     guards: Vec<Vec<usize>>,
-    hosts: Named,
-    server_names: Named,
+    hosts: KnownHosts,
+    server_names: KnownHosts,
 }
 
 /// The route that was found for a request.
 #[derive(Debug)]
-pub struct Matched<'t> {
+pub struct MatchedRoute<'t> {
     /// The route.
     pub route: &'t CompiledRoute,
     /// The captures of its path pattern; empty if the route doesn't use captures.
@@ -57,13 +57,13 @@ pub struct Matched<'t> {
 }
 
 #[derive(Debug)]
-pub(crate) struct Candidate {
+pub(crate) struct TcpCandidate {
     pub(crate) route: usize,
     sni: Option<HostPattern>,
     destination: Option<AddressMatch>,
 }
 
-impl Candidate {
+impl TcpCandidate {
     pub(crate) fn holds(&self, client: &Client) -> bool {
         self.sni.as_ref().is_none_or(|sni| sni_holds(sni, client))
             && self.destination.as_ref().is_none_or(|range| destination_holds(range, client))
@@ -85,14 +85,14 @@ impl RouteTable {
                 .collect(),
             http: HostIndex::default(),
             tcp: HostIndex::default(),
-            tcp_without_name: Destinations::default(),
+            tcp_without_name: DestinationIndex::default(),
             policy: listener.http.path,
             authorization: listener.authorization.as_deref().map(AccessPolicy::new),
             asked_of_rules: None,
             terminates: listener.tls.is_some(),
             guards: Vec::new(),
-            hosts: Named::by(&listener.routes, |route| &route.matcher.hosts),
-            server_names: Named::by(&listener.routes, |route| &route.matcher.sni),
+            hosts: KnownHosts::by(&listener.routes, |route| &route.matcher.hosts),
+            server_names: KnownHosts::by(&listener.routes, |route| &route.matcher.sni),
         };
         let has_route_rules = listener.routes.iter().any(|route| route.authorization.is_some());
         table.asked_of_rules = has_route_rules.then(|| RequiredByRules::new(&table.routes));
@@ -105,7 +105,8 @@ impl RouteTable {
         for alternative in alternatives(&listener.routes) {
             let Alternative { route: index, host, sni, destination, .. } = alternative;
             let Some(route) = listener.routes.get(index) else { continue };
-            let candidate = Candidate { route: index, sni: sni.cloned(), destination: destination.copied() };
+            let candidate =
+                TcpCandidate { route: index, sni: sni.cloned(), destination: destination.copied() };
             if !passes_through(route) {
                 table.http.entry(host.unwrap_or(&any)).insert(route.matcher.path.as_ref(), candidate);
             }
@@ -126,7 +127,7 @@ impl RouteTable {
     }
 
     /// The most specific route that matches a request.
-    pub fn find_http(&self, request: &RequestFacts<'_>) -> Option<Matched<'_>> {
+    pub fn find_http(&self, request: &RequestFacts<'_>) -> Option<MatchedRoute<'_>> {
         let path = without_parameters(request.path, self.policy);
         let route = self.http.find(request.host.as_ref(), request.port, |paths| {
             paths.find(&path, |candidate| {
@@ -135,7 +136,7 @@ impl RouteTable {
                 (route.conditions.hold(request) && candidate.holds(client)).then_some(route)
             })
         })?;
-        Some(Matched { route, captures: route.capture(&path) })
+        Some(MatchedRoute { route, captures: route.capture(&path) })
     }
 
     /// The most specific route that matches an opaque connection, or one whose TLS is passed through: by server name
@@ -149,7 +150,7 @@ impl RouteTable {
             self.routes.get(index).is_some_and(|route| route.conditions.identity_holds(client))
                 && self.fits_tls(index, client)
         };
-        let find = |destinations: &Destinations| destinations.find(client, holds);
+        let find = |destinations: &DestinationIndex| destinations.find(client, holds);
         let name = client.sni.as_deref().and_then(CanonicalHost::new);
         let index = name
             .and_then(|name| self.tcp.find(Some(&name), target_port(client), find))
@@ -271,21 +272,21 @@ pub(crate) fn serves_tcp(route: &Route) -> bool {
 /// Routes by original destination: the longest network first, within it one with a port first; of one destination in the order
 /// of precedence, since they may ask for different identities.
 #[derive(Debug, Default)]
-struct Destinations {
+struct DestinationIndex {
     /// The existing prefix lengths, in order of precedence: there are few, and each costs one hash.
-    shapes: Vec<Shape>,
-    by_range: HashMap<(IpAddr, Shape), Vec<usize>>,
+    shapes: Vec<RangeShape>,
+    by_range: HashMap<(IpAddr, RangeShape), Vec<usize>>,
     any: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Shape {
+struct RangeShape {
     prefix: u8,
     v6: bool,
     port: Option<u16>,
 }
 
-impl Destinations {
+impl DestinationIndex {
     /// Routes come in order of precedence.
     fn insert(&mut self, range: Option<&AddressMatch>, route: usize) {
         let Some(range) = range else {
@@ -293,8 +294,8 @@ impl Destinations {
             return;
         };
         // A shape only says whether there is a port; the port itself is a part of the key.
-        let shape = Shape { prefix: range.prefix, v6: range.network.is_ipv6(), port: range.port };
-        let known = Shape { port: shape.port.map(|_| 0), ..shape };
+        let shape = RangeShape { prefix: range.prefix, v6: range.network.is_ipv6(), port: range.port };
+        let known = RangeShape { port: shape.port.map(|_| 0), ..shape };
         if !self.shapes.contains(&known) {
             self.shapes.push(known);
         }
@@ -307,7 +308,7 @@ impl Destinations {
         let ranged = destination.and_then(|destination| {
             let address = destination.ip().to_canonical();
             self.shapes.iter().filter(|shape| shape.v6 == address.is_ipv6()).find_map(|shape| {
-                let key = Shape { port: shape.port.map(|_| destination.port()), ..*shape };
+                let key = RangeShape { port: shape.port.map(|_| destination.port()), ..*shape };
                 self.by_range.get(&(network(address, shape.prefix), key)).and_then(|routes| first(routes))
             })
         });

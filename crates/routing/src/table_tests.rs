@@ -3,7 +3,7 @@ use attache_http::{AcceptedTraffic, Client, Proven};
 use http::Method;
 
 use crate::{
-    RequestFacts, RouteTable, Verdict, explain_tcp,
+    RequestFacts, RouteTable, RouteVerdict, explain_tcp,
     testing::{client, listener, matching, range, request, route, value},
 };
 
@@ -220,7 +220,7 @@ fn connections_are_routed_by_server_name_and_original_destination() {
         let found = table.find_tcp(&client).map_or("-", |route| &route.name);
         assert_eq!(found, expected, "{destination} {sni}");
         let explained = explain_tcp(&table, &client, &[]);
-        let wins = explained.candidates.iter().find(|candidate| candidate.verdict == Verdict::Wins);
+        let wins = explained.candidates.iter().find(|candidate| candidate.verdict == RouteVerdict::Wins);
         assert_eq!(wins.map(|winner| &*winner.route), Some(expected));
     }
 }

@@ -8,7 +8,7 @@ use attache_http::{
     remove_underscored, request_id, set_client_certificate, strip_request, take_hop,
 };
 use attache_listener::{Hold, OnUpgrade};
-use attache_routing::{CompiledRoute, Ctx, Matched, Named, RequestFacts, Step};
+use attache_routing::{CompiledRoute, Ctx, MatchedRoute, NamedHost, RequestFacts, RouteAction};
 use attache_telemetry::{Exchange, Reason, Text};
 use attache_upstream::{Call, CallContext};
 use attache_web::{Origin, RequestKind, ResponsePlan};
@@ -44,8 +44,8 @@ pub(super) enum Admitted<'a> {
 pub(super) struct CheckedRequest<'a> {
     pub(super) form: Form,
     pub(super) ask: Ask,
-    matched: Option<Matched<'a>>,
-    named: Named,
+    matched: Option<MatchedRoute<'a>>,
+    named: NamedHost,
     pub(super) token: Option<Token<'a>>,
 }
 
@@ -174,7 +174,7 @@ impl ListenerStack {
         let matched = matched.ok_or_else(|| self.no_route(parts))?;
         let route = matched.route;
         let mut ctx = Ctx { client, captures: &matched.captures, upstream: "", host: None };
-        if let Step::Direct = route.step() {
+        if let RouteAction::Direct = route.step() {
             let response = route.respond(parts, &ctx).ok_or(Reason::InternalError)?;
             return Ok(EntryProgress::Answer(response));
         }

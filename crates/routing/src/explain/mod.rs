@@ -12,7 +12,7 @@ use attache_wire::RequestHead;
 use serde::Serialize;
 
 use crate::{
-    Access, CompiledRoute, RequestFacts, RouteTable,
+    AccessExplanation, CompiledRoute, RequestFacts, RouteTable,
     access::{access, in_doubt},
     conditions::{destination_holds, sni_holds},
     host, path,
@@ -32,13 +32,13 @@ pub struct Explanation {
     /// Its line in the file; 0 where it has none.
     pub listener_line: u32,
     /// The routes for this host in the order they were considered, the most specific first.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<ConsideredRoute>,
     /// The number of routes that are only for other hosts.
     pub other_hosts: usize,
     /// The results of the access rules of the listener and of the route.
-    pub access: Vec<Access>,
+    pub access: Vec<AccessExplanation>,
     /// What happens; `None` is an answer with `no-route`.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<RouteOutcome>,
     /// Why no route takes it.
     pub no_route: Option<String>,
     /// Header changes of the answers that attache makes itself (`local_reply`).
@@ -47,13 +47,13 @@ pub struct Explanation {
 
 /// One route that was considered.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Candidate {
+pub struct ConsideredRoute {
     /// Its name.
     pub route: String,
     /// Its line in the file.
     pub line: u32,
     /// Its result.
-    pub verdict: Verdict,
+    pub verdict: RouteVerdict,
     /// Why.
     pub why: String,
 }
@@ -61,7 +61,7 @@ pub struct Candidate {
 /// The result of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum RouteVerdict {
     /// It doesn't match.
     NoMatch,
     /// It is taken.
@@ -72,13 +72,13 @@ pub enum Verdict {
 
 /// What the route does with the request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Outcome {
+pub struct RouteOutcome {
     /// Its name.
     pub route: String,
     /// `forward to one of these`, `redirect …`, `answer …`.
     pub action: String,
     /// Where to, with the shares of a split.
-    pub destinations: Vec<Share>,
+    pub destinations: Vec<DestinationShare>,
     /// The faults that the route injects.
     pub fault: Option<String>,
     /// Upstreams that get a copy.
@@ -99,7 +99,7 @@ pub struct Outcome {
 
 /// One destination of a split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Share {
+pub struct DestinationShare {
     /// The upstream.
     pub upstream: String,
     /// Its line in the file.
@@ -199,11 +199,11 @@ pub fn explain_tcp(table: &RouteTable, client: &Client, upstreams: &[Upstream]) 
             Some(outcome)
         }
         Err(why) => {
-            let taken = candidates.iter().find(|candidate| candidate.verdict == Verdict::Wins);
-            taken.map(|taken| Outcome {
+            let taken = candidates.iter().find(|candidate| candidate.verdict == RouteVerdict::Wins);
+            taken.map(|taken| RouteOutcome {
                 route: taken.route.clone(),
                 action: format!("refuse with no-route: {why}"),
-                ..Outcome::default()
+                ..RouteOutcome::default()
             })
         }
     };
@@ -227,32 +227,33 @@ fn consider(
     table: &RouteTable,
     host_fits: impl Fn(&Alternative<'_>) -> bool,
     failure: impl Fn(&Alternative<'_>, &CompiledRoute) -> Option<String>,
-) -> (Vec<Candidate>, usize) {
+) -> (Vec<ConsideredRoute>, usize) {
     let all = alternatives(&table.model);
     // Each route is listed once, by the first of its alternatives that matches, otherwise by its first.
-    let mut candidates: Vec<(usize, Candidate)> = Vec::new();
-    let mut told: Vec<Option<Verdict>> = vec![None; table.routes.len()];
+    let mut candidates: Vec<(usize, ConsideredRoute)> = Vec::new();
+    let mut told: Vec<Option<RouteVerdict>> = vec![None; table.routes.len()];
     let mut winner: Option<&Alternative<'_>> = None;
     for alternative in all.iter().filter(|alternative| host_fits(alternative)) {
         let index = alternative.route;
         let (Some(route), Some(told)) = (table.routes.get(index), told.get_mut(index)) else { continue };
         let (verdict, why) = match (failure(alternative, route), winner) {
-            (Some(why), _) => (Verdict::NoMatch, why),
+            (Some(why), _) => (RouteVerdict::NoMatch, why),
             (None, None) => {
                 winner = Some(alternative);
-                (Verdict::Wins, "the most specific that matches".to_owned())
+                (RouteVerdict::Wins, "the most specific that matches".to_owned())
             }
-            (None, Some(winner)) => (Verdict::LessSpecific, winner.rank.beats(&alternative.rank)),
+            (None, Some(winner)) => (RouteVerdict::LessSpecific, winner.rank.beats(&alternative.rank)),
         };
         match *told {
             None => {}
-            Some(Verdict::NoMatch) if verdict != Verdict::NoMatch => {
+            Some(RouteVerdict::NoMatch) if verdict != RouteVerdict::NoMatch => {
                 candidates.retain(|(known, _)| *known != index);
             }
             Some(_) => continue,
         }
         *told = Some(verdict);
-        candidates.push((index, Candidate { route: route.name.to_string(), line: route.line, verdict, why }));
+        candidates
+            .push((index, ConsideredRoute { route: route.name.to_string(), line: route.line, verdict, why }));
     }
     let other_hosts = told.iter().filter(|told| told.is_none()).count();
     (candidates.into_iter().map(|(_, candidate)| candidate).collect(), other_hosts)

@@ -8,53 +8,53 @@ use attache_http::{Client, Permitted, Upgrade};
 use attache_wire::{RequestHead, header::LOCATION};
 use http::Method;
 
-use super::{Outcome, Share};
+use super::{DestinationShare, RouteOutcome};
 use crate::{
-    CompiledRoute, Ctx, Matched, RequestFacts, RouteTable, Step, UpstreamHost,
+    CompiledRoute, Ctx, MatchedRoute, RequestFacts, RouteAction, RouteTable, UpstreamHost,
     words::{percent, show_admission, show_fault, show_retries, show_timeouts, show_unhealthy},
 };
 
 /// What happens to a request on its route.
 pub(super) fn outcome(
     table: &RouteTable,
-    matched: &Matched<'_>,
+    matched: &MatchedRoute<'_>,
     request: &RequestHead,
     client: &Client,
     facts: &RequestFacts<'_>,
     upstreams: &[Upstream],
-) -> Outcome {
+) -> RouteOutcome {
     let route = matched.route;
     let mut outcome = describe(route, upstreams);
     let web = table.model.get(route.id.0).map(|route| &route.web);
     outcome.browsers = web.map(|web| browsers(web, request)).unwrap_or_default();
     if web.is_some_and(|web| is_preflight(web, request)) {
         let action = "answer the preflight with 200: access rules, limits and the upstream are for the request that follows it";
-        return Outcome {
+        return RouteOutcome {
             route: outcome.route,
             browsers: outcome.browsers,
             action: action.into(),
-            ..Outcome::default()
+            ..RouteOutcome::default()
         };
     }
     if let Err(refusal) = upgrade(route, request, &mut outcome.limits) {
-        return Outcome { route: outcome.route, action: refusal, ..Outcome::default() };
+        return RouteOutcome { route: outcome.route, action: refusal, ..RouteOutcome::default() };
     }
     if route.body_size() > 0 {
         outcome.limits.push(format!("a request's body: {} bytes", route.body_size()));
     }
     let chosen = match choose(route, request, &mut outcome) {
         Ok(chosen) => chosen,
-        Err(action) => return Outcome { route: outcome.route, action, ..Outcome::default() },
+        Err(action) => return RouteOutcome { route: outcome.route, action, ..RouteOutcome::default() },
     };
     let first = match route.step() {
-        Step::Forward(forward) => forward.to.get(chosen).and_then(|to| upstreams.get(to.upstream.0)),
-        Step::Direct => None,
+        RouteAction::Forward(forward) => forward.to.get(chosen).and_then(|to| upstreams.get(to.upstream.0)),
+        RouteAction::Direct => None,
     };
     let hosts: Vec<UpstreamHost> = match route.step() {
-        Step::Forward(forward) => {
+        RouteAction::Forward(forward) => {
             forward.to.iter().filter_map(|to| upstreams.get(to.upstream.0)).map(UpstreamHost::of).collect()
         }
-        Step::Direct => Vec::new(),
+        RouteAction::Direct => Vec::new(),
     };
     show_hosts(route, request, facts, &hosts, &mut outcome.destinations);
     let ctx = Ctx {
@@ -66,7 +66,7 @@ pub(super) fn outcome(
     let (up, down) = route.edits(request, &ctx);
     outcome.request_headers = up.describe();
     outcome.response_headers = down.describe();
-    if let Step::Forward(forward) = route.step() {
+    if let RouteAction::Forward(forward) = route.step() {
         let given = forward.to.get(chosen).and_then(|to| to.policy.credential.as_deref());
         outcome.request_headers.extend(given.map(secret));
     }
@@ -92,8 +92,8 @@ pub(super) fn outcome(
 }
 
 /// The destination that a header of the request names, else the first. An error is how the request is refused.
-fn choose(route: &CompiledRoute, request: &RequestHead, outcome: &mut Outcome) -> Result<usize, String> {
-    let Step::Forward(forward) = route.step() else { return Ok(0) };
+fn choose(route: &CompiledRoute, request: &RequestHead, outcome: &mut RouteOutcome) -> Result<usize, String> {
+    let RouteAction::Forward(forward) = route.step() else { return Ok(0) };
     let Some(by) = &forward.upstream_header else { return Ok(0) };
     let chosen = match route.choose_for(&request.headers, 0) {
         Ok((id, _)) => id.0,
@@ -112,7 +112,7 @@ fn show_hosts(
     request: &RequestHead,
     facts: &RequestFacts<'_>,
     hosts: &[UpstreamHost],
-    destinations: &mut [Share],
+    destinations: &mut [DestinationShare],
 ) {
     let own = request.uri.authority().map_or("", |authority| authority.as_str());
     for (share, upstream) in destinations.iter_mut().zip(hosts) {
@@ -127,7 +127,7 @@ fn show_hosts(
 }
 
 /// What becomes of a CONNECT.
-fn tunnel(route: &CompiledRoute, mut outcome: Outcome) -> Outcome {
+fn tunnel(route: &CompiledRoute, mut outcome: RouteOutcome) -> RouteOutcome {
     if route.takes_connect() {
         outcome.action = "open a tunnel".into();
         outcome.request_headers.clear();
@@ -135,7 +135,7 @@ fn tunnel(route: &CompiledRoute, mut outcome: Outcome) -> Outcome {
     } else {
         let action =
             "refuse with connect-denied: nothing asks for a tunnel here; `methods: CONNECT` on a route does";
-        outcome = Outcome { route: outcome.route, action: action.into(), ..Outcome::default() };
+        outcome = RouteOutcome { route: outcome.route, action: action.into(), ..RouteOutcome::default() };
     }
     outcome
 }
@@ -203,9 +203,9 @@ fn sources(upstream: &Upstream) -> &[EndpointSource] {
     }
 }
 
-pub(super) fn describe(route: &CompiledRoute, upstreams: &[Upstream]) -> Outcome {
-    let mut outcome = Outcome { route: route.name.to_string(), ..Outcome::default() };
-    let Step::Forward(forward) = route.step() else { return outcome };
+pub(super) fn describe(route: &CompiledRoute, upstreams: &[Upstream]) -> RouteOutcome {
+    let mut outcome = RouteOutcome { route: route.name.to_string(), ..RouteOutcome::default() };
+    let RouteAction::Forward(forward) = route.step() else { return outcome };
     outcome.action = "forward".into();
     let upstream = |id: UpstreamId| upstreams.get(id.0);
     let name =
@@ -214,7 +214,7 @@ pub(super) fn describe(route: &CompiledRoute, upstreams: &[Upstream]) -> Outcome
     outcome.destinations = forward
         .to
         .iter()
-        .map(|to| Share {
+        .map(|to| DestinationShare {
             upstream: name(to.upstream),
             line: upstream(to.upstream).map_or(0, |upstream| upstream.line),
             host: String::new(),
