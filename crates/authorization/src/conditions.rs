@@ -8,21 +8,21 @@ use attache_config::model::{
 use attache_http::{CanonicalHost, pattern::host_matches};
 
 use crate::{
-    facts::{Facts, Http, Kind},
+    facts::{BodyUse, Facts, HttpFacts},
     forwarded,
-    header::Header,
+    header::CompiledHeader,
     host,
     jwt::ClaimForm,
-    methods::Methods,
+    methods::MethodSet,
     networks::Networks,
-    path::Path,
-    reading::{Reading, path_of},
+    path::CompiledPath,
+    reading::{PathReading, path_of},
     truth::Truth,
 };
 
 /// Conditions, in the order in which they are tested: the cheapest first.
 #[derive(Debug)]
-pub(crate) struct Conditions(Vec<Condition>);
+pub(crate) struct CompiledConditions(Vec<Condition>);
 
 /// One key of a rule: one of its values must match.
 #[derive(Debug)]
@@ -30,18 +30,18 @@ pub(crate) struct Conditions(Vec<Condition>);
 #[repr(u8)]
 pub(crate) enum Condition {
     Ports(Vec<u16>),
-    Methods(Methods),
+    Methods(MethodSet),
     Clients(Networks),
     Identities(Vec<IdentityMatch>),
-    Paths(Vec<Path>),
-    Header(Header),
+    Paths(Vec<CompiledPath>),
+    Header(CompiledHeader),
     Claim(ClaimCondition, ClaimForm),
     Hosts(Vec<AccessHost>),
     Sni(Vec<HostPattern>),
     ForwardedClients(Networks),
 }
 
-impl Conditions {
+impl CompiledConditions {
     pub(crate) fn new(config: &AccessConditions) -> Self {
         fn some<T: Clone>(list: &[T], make: fn(Vec<T>) -> Condition) -> Option<Condition> {
             (!list.is_empty()).then(|| make(list.to_vec()))
@@ -49,15 +49,15 @@ impl Conditions {
         fn networks(list: &[AddressMatch], make: fn(Networks) -> Condition) -> Option<Condition> {
             (!list.is_empty()).then(|| make(Networks::new(list)))
         }
-        let paths: Vec<Path> = config.paths.iter().map(Path::new).collect();
+        let paths: Vec<CompiledPath> = config.paths.iter().map(CompiledPath::new).collect();
         let all = [
             some(&config.ports, Condition::Ports),
-            (!config.methods.is_empty()).then(|| Condition::Methods(Methods::new(&config.methods))),
+            (!config.methods.is_empty()).then(|| Condition::Methods(MethodSet::new(&config.methods))),
             networks(&config.clients, Condition::Clients),
             some(&config.identities, Condition::Identities),
             (!paths.is_empty()).then_some(Condition::Paths(paths)),
         ];
-        let headers = config.headers.iter().map(|header| Condition::Header(Header::new(header)));
+        let headers = config.headers.iter().map(|header| Condition::Header(CompiledHeader::new(header)));
         let claims = [
             (&config.claims, ClaimForm::Any),
             (&config.claim_texts, ClaimForm::Text),
@@ -167,11 +167,11 @@ impl Condition {
         }
     }
 
-    fn holds_for_http(&self, http: &Http<'_>, facts: &Facts<'_>, trusted: &Networks) -> Truth {
+    fn holds_for_http(&self, http: &HttpFacts<'_>, facts: &Facts<'_>, trusted: &Networks) -> Truth {
         match self {
             Self::Header(header) => {
                 let found = header.holds(http);
-                if http.kind() == Kind::Tunnel { found.no_is_unsure() } else { found }
+                if http.kind() == BodyUse::Tunnel { found.no_is_unsure() } else { found }
             }
             Self::Claim(claim, form) => facts.claims.map_or(Truth::No, |claims| claims.holds(claim, *form)),
             Self::Hosts(hosts) => {
@@ -201,7 +201,7 @@ impl Condition {
 
 /// The result of the patterns for the request's path.
 #[inline]
-fn path(paths: &[Path], http: &Http<'_>) -> Truth {
+fn path(paths: &[CompiledPath], http: &HttpFacts<'_>) -> Truth {
     match http.simple_path() {
         Some(path) => one_of(paths, |pattern| pattern.matches_plain(path)),
         None => doubtful_path(paths, http),
@@ -210,7 +210,7 @@ fn path(paths: &[Path], http: &Http<'_>) -> Truth {
 
 /// Their result for a path that has more than one reading, or if the request names another path as well.
 #[cold]
-fn doubtful_path(paths: &[Path], http: &Http<'_>) -> Truth {
+fn doubtful_path(paths: &[CompiledPath], http: &HttpFacts<'_>) -> Truth {
     // A tunnel may carry a request for any path.
     let Some(path) = http.path() else { return Truth::Unsure };
     let found = one_of(paths, |pattern| pattern.matches(path, http.reading()));
@@ -219,7 +219,7 @@ fn doubtful_path(paths: &[Path], http: &Http<'_>) -> Truth {
 
 /// The result of the pattern that matches best.
 #[inline]
-fn one_of(paths: &[Path], matches: impl Fn(&Path) -> Truth) -> Truth {
+fn one_of(paths: &[CompiledPath], matches: impl Fn(&CompiledPath) -> Truth) -> Truth {
     let mut found = Truth::No;
     for path in paths {
         found = found.or(matches(path));
@@ -231,9 +231,9 @@ fn one_of(paths: &[Path], matches: impl Fn(&Path) -> Truth) -> Truth {
 }
 
 /// The result of the patterns for a path in a header: the path itself, or a URL.
-fn other_path(paths: &[Path], value: &[u8]) -> Truth {
+fn other_path(paths: &[CompiledPath], value: &[u8]) -> Truth {
     let Some(path) = path_of(value) else { return Truth::Unsure };
-    let reading = Reading::of(path);
+    let reading = PathReading::of(path);
     one_of(paths, |pattern| pattern.matches(path, &reading))
 }
 

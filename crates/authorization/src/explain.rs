@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::{
     conditions::Condition,
     facts::Facts,
-    policy::{AccessPolicy, Rule},
+    policy::{AccessPolicy, PolicyRule},
     truth::Truth,
 };
 
@@ -51,7 +51,7 @@ impl AccessPolicy {
     }
 }
 
-fn why(rule: &Rule, facts: &Facts<'_>, policy: &AccessPolicy) -> String {
+fn why(rule: &PolicyRule, facts: &Facts<'_>, policy: &AccessPolicy) -> String {
     let mut why = String::new();
     let mut say = |key: &str, what: &str| {
         if !why.is_empty() {

@@ -11,7 +11,7 @@ use http::Method;
 
 use crate::{
     jwt::Claims,
-    reading::{Reading, is_plain, path_of},
+    reading::{PathReading, is_plain, path_of},
 };
 
 /// One request or connection as rules see it. It borrows everything; values that only some rules need are made on first use.
@@ -19,23 +19,23 @@ use crate::{
 pub struct Facts<'a> {
     pub(crate) client: &'a Client,
     /// `None` for opaque bytes, in which attache sees no request.
-    pub(crate) http: Option<Http<'a>>,
+    pub(crate) http: Option<HttpFacts<'a>>,
     pub(crate) claims: Option<&'a Claims>,
 }
 
 /// The data of an HTTP request.
 #[derive(Debug)]
-pub(crate) struct Http<'a> {
+pub(crate) struct HttpFacts<'a> {
     request: &'a RequestHead,
     /// The path; empty if there is none.
     path: &'a str,
     simple: Cell<Option<bool>>,
-    reading: OnceCell<Reading>,
+    reading: OnceCell<PathReading>,
 }
 
 /// The meaning of the bytes after the request's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum BodyUse {
     /// They are this request's body.
     Request,
     /// A WebSocket over HTTP/2 (RFC 8441), which is a GET in HTTP/1.1.
@@ -56,7 +56,7 @@ impl<'a> Facts<'a> {
     pub fn of_request(request: &'a RequestHead, client: &'a Client) -> Self {
         let path = Some(request.uri.path()).filter(|path| path.starts_with('/')).unwrap_or_default();
         let (simple, reading) = Default::default();
-        Self { client, http: Some(Http { request, path, simple, reading }), claims: None }
+        Self { client, http: Some(HttpFacts { request, path, simple, reading }), claims: None }
     }
 
     /// Adds the claims of its verified token.
@@ -92,20 +92,20 @@ impl<'a> Facts<'a> {
     pub fn readings(&self) -> Option<Vec<String>> {
         let mut all = Vec::new();
         let Some(http) = self.http.as_ref().filter(|_| !self.has_one_reading()) else { return Some(all) };
-        let mut add = |path: &str, reading: &Reading| {
+        let mut add = |path: &str, reading: &PathReading| {
             match reading {
-                Reading::Plain => all.push(path.to_owned()),
-                Reading::Loose(loose) => {
+                PathReading::Plain => all.push(path.to_owned()),
+                PathReading::Loose(loose) => {
                     all.extend(loose.iter().flat_map(|(text, lower)| [text, lower]).cloned());
                 }
-                Reading::Unreadable => return None,
+                PathReading::Unreadable => return None,
             }
             Some(())
         };
         add(http.path()?, http.reading())?;
         for other in http.other_paths() {
             let path = path_of(other)?;
-            add(path, &Reading::of(path))?;
+            add(path, &PathReading::of(path))?;
         }
         all.sort_unstable();
         all.dedup();
@@ -118,14 +118,14 @@ impl<'a> Facts<'a> {
     }
 }
 
-impl<'a> Http<'a> {
-    pub(crate) fn kind(&self) -> Kind {
+impl<'a> HttpFacts<'a> {
+    pub(crate) fn kind(&self) -> BodyUse {
         if self.request.method != Method::CONNECT {
-            Kind::Request
+            BodyUse::Request
         } else if self.request.protocol.is_some() {
-            Kind::Extended
+            BodyUse::Extended
         } else {
-            Kind::Tunnel
+            BodyUse::Tunnel
         }
     }
 
@@ -154,8 +154,8 @@ impl<'a> Http<'a> {
     }
 
     /// How other programs would read the path.
-    pub(crate) fn reading(&self) -> &Reading {
-        self.reading.get_or_init(|| Reading::of(self.path))
+    pub(crate) fn reading(&self) -> &PathReading {
+        self.reading.get_or_init(|| PathReading::of(self.path))
     }
 
     /// The host in the form in which hosts are compared, and the port.
@@ -177,7 +177,7 @@ impl<'a> Http<'a> {
     /// True if it is one request, and its method is the only one that it names.
     #[inline]
     pub(crate) fn is_what_it_says(&self) -> bool {
-        self.kind() == Kind::Request && !self.may_name_more(const { KnownSet::of(&OVERRIDES) })
+        self.kind() == BodyUse::Request && !self.may_name_more(const { KnownSet::of(&OVERRIDES) })
     }
 
     /// True if its path is the only one that it names.

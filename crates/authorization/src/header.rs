@@ -10,13 +10,13 @@ use attache_http::is_spelling_of;
 use attache_wire::Value;
 use http::HeaderName;
 
-use crate::{facts::Http, truth::Truth, value::matches};
+use crate::{facts::HttpFacts, truth::Truth, value::matches};
 
 /// A header, and the values of which it must have one.
 #[derive(Debug)]
-pub(crate) struct Header(HeaderCondition);
+pub(crate) struct CompiledHeader(HeaderCondition);
 
-impl Header {
+impl CompiledHeader {
     pub(crate) fn new(condition: &HeaderCondition) -> Self {
         Self(condition.clone())
     }
@@ -25,7 +25,7 @@ impl Header {
         &self.0.name
     }
 
-    pub(crate) fn holds(&self, http: &Http<'_>) -> Truth {
+    pub(crate) fn holds(&self, http: &HttpFacts<'_>) -> Truth {
         let mut lines = http.headers().get_all(&self.0.name).map(Value::as_bytes);
         let found = match lines.next() {
             None => self.0.any.iter().any(|(_, not)| *not).into(),
@@ -56,7 +56,7 @@ impl Header {
     }
 
     /// True if another header is the same one for an upstream that reads `_` as `-`.
-    fn is_spelled_twice(&self, http: &Http<'_>) -> bool {
+    fn is_spelled_twice(&self, http: &HttpFacts<'_>) -> bool {
         let name = self.0.name.as_str();
         let is_other =
             |other: &[u8]| !other.eq_ignore_ascii_case(name.as_bytes()) && is_spelling_of(other, name);

@@ -39,7 +39,7 @@ mod tests {
     use regex::Regex;
 
     use super::*;
-    use crate::{conditions::Conditions, facts::Facts, networks::Networks};
+    use crate::{conditions::CompiledConditions, facts::Facts, networks::Networks};
 
     fn asked(regex: &str, text: &str) -> Truth {
         let parsed = parse_authority(text).unwrap();
@@ -90,7 +90,7 @@ mod tests {
         ] {
             let request = attache_wire::RequestHead { uri: uri.parse().unwrap(), ..Default::default() };
             let facts = Facts::of_request(&request, &client);
-            assert_eq!(Conditions::new(&config).all(&facts, &Networks::new(&[])), expected, "{uri}");
+            assert_eq!(CompiledConditions::new(&config).all(&facts, &Networks::new(&[])), expected, "{uri}");
         }
     }
 }

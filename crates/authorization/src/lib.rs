@@ -34,5 +34,5 @@ mod value;
 
 pub use explain::RuleResult;
 pub use facts::Facts;
-pub use policy::{AccessPolicy, Decision, Rule};
+pub use policy::{AccessPolicy, Decision, PolicyRule};
 pub use truth::Truth;

@@ -6,26 +6,26 @@
 use http::Method;
 
 use crate::{
-    facts::{Http, Kind},
+    facts::{BodyUse, HttpFacts},
     truth::Truth,
 };
 
 /// A set of methods. The methods of RFC 9110 and RFC 5789 are also bits of a number, so that most requests need one
 /// comparison.
 #[derive(Debug)]
-pub(crate) struct Methods {
+pub(crate) struct MethodSet {
     set: u16,
     all: Vec<Method>,
 }
 
-impl Methods {
+impl MethodSet {
     pub(crate) fn new(methods: &[Method]) -> Self {
         Self { set: methods.iter().fold(0, |set, method| set | bit(method)), all: methods.to_vec() }
     }
 
     /// Whether the request's method is one of them.
     #[inline]
-    pub(crate) fn hold(&self, http: &Http<'_>) -> Truth {
+    pub(crate) fn hold(&self, http: &HttpFacts<'_>) -> Truth {
         if self.set & bit(http.method()) != 0 && http.is_what_it_says() {
             return Truth::Yes;
         }
@@ -33,7 +33,7 @@ impl Methods {
     }
 
     #[inline(never)]
-    fn hold_otherwise(&self, http: &Http<'_>) -> Truth {
+    fn hold_otherwise(&self, http: &HttpFacts<'_>) -> Truth {
         let listed = |name: &[u8]| {
             if self.all.iter().any(|method| method.as_str().as_bytes() == name) {
                 Truth::Yes
@@ -45,11 +45,11 @@ impl Methods {
         };
         let asked = http.method();
         let found = match http.kind() {
-            Kind::Request => listed(asked.as_str().as_bytes()),
-            Kind::Tunnel => listed(b"CONNECT").no_is_unsure(),
-            Kind::Extended if self.all.contains(&Method::GET) => Truth::Yes,
-            Kind::Extended if self.all.contains(&Method::CONNECT) => Truth::Unsure,
-            Kind::Extended => Truth::No,
+            BodyUse::Request => listed(asked.as_str().as_bytes()),
+            BodyUse::Tunnel => listed(b"CONNECT").no_is_unsure(),
+            BodyUse::Extended if self.all.contains(&Method::GET) => Truth::Yes,
+            BodyUse::Extended if self.all.contains(&Method::CONNECT) => Truth::Unsure,
+            BodyUse::Extended => Truth::No,
         };
         // Programs differ about a list, or a method with text after it.
         let is_one = |value: &[u8]| value.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
@@ -104,12 +104,12 @@ mod tests {
             let http = facts.http.as_ref().unwrap();
             for other in &all {
                 assert_eq!(
-                    Methods::new(std::slice::from_ref(other)).hold(http),
+                    MethodSet::new(std::slice::from_ref(other)).hold(http),
                     Truth::from(method == other),
                     "{method} {other}"
                 );
             }
-            assert_eq!(Methods::new(&all).hold(http), Truth::Yes, "{method}");
+            assert_eq!(MethodSet::new(&all).hold(http), Truth::Yes, "{method}");
         }
     }
 }

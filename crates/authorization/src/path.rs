@@ -1,6 +1,6 @@
 //! Patterns of paths, for paths that upstreams read in several ways.
 //!
-//! Each pattern is compared with the path as it was sent, and with every [`Reading`] of it, where the pattern is read
+//! Each pattern is compared with the path as it was sent, and with every [`PathReading`] of it, where the pattern is read
 //! in the same way as the path. If the results differ, attache can't know which resource is meant.
 
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use attache_http::pattern::{behind_prefix, path_matches};
 use regex::{Regex, RegexBuilder};
 
 use crate::{
-    reading::{READINGS, Reading, is_plain, loosen},
+    reading::{PathReading, READINGS, is_plain, loosen},
     truth::Truth,
 };
 
 /// A pattern and how it is read.
 #[derive(Debug)]
-pub(crate) struct Path {
-    plain: Plain,
+pub(crate) struct CompiledPath {
+    plain: PlainPath,
     pattern: PathPattern,
     loose: Loose,
 }
@@ -26,10 +26,10 @@ pub(crate) struct Path {
 /// stored here a second time, since finding out the pattern's kind took longer than the comparison.
 #[derive(Debug)]
 #[repr(u8)]
-enum Plain {
+enum PlainPath {
     Exact(Arc<str>),
     Prefix(Arc<str>),
-    /// As [`Path::matches`] does.
+    /// As [`CompiledPath::matches`] does.
     Otherwise,
 }
 
@@ -47,7 +47,7 @@ enum Loose {
     None,
 }
 
-impl Path {
+impl CompiledPath {
     pub(crate) fn new(pattern: &PathPattern) -> Self {
         let patterns = |text: &str, make: fn(&str) -> PathPattern| {
             let made = |all: Vec<String>| all.iter().map(|loose| make(&loose.to_ascii_lowercase())).collect();
@@ -69,9 +69,9 @@ impl Path {
             }
         };
         let plain = match (pattern, &loose) {
-            (PathPattern::Exact(path), Loose::Same) => Plain::Exact((**path).into()),
-            (PathPattern::Prefix(prefix), Loose::Same) => Plain::Prefix((**prefix).into()),
-            _ => Plain::Otherwise,
+            (PathPattern::Exact(path), Loose::Same) => PlainPath::Exact((**path).into()),
+            (PathPattern::Prefix(prefix), Loose::Same) => PlainPath::Prefix((**prefix).into()),
+            _ => PlainPath::Otherwise,
         };
         Self { plain, pattern: pattern.clone(), loose }
     }
@@ -80,19 +80,19 @@ impl Path {
     #[inline]
     pub(crate) fn matches_plain(&self, path: &str) -> Truth {
         match &self.plain {
-            Plain::Exact(exact) => (**exact == *path).into(),
-            Plain::Prefix(prefix) => behind_prefix(prefix, path).is_some().into(),
-            Plain::Otherwise => self.matches(path, &Reading::Plain),
+            PlainPath::Exact(exact) => (**exact == *path).into(),
+            PlainPath::Prefix(prefix) => behind_prefix(prefix, path).is_some().into(),
+            PlainPath::Otherwise => self.matches(path, &PathReading::Plain),
         }
     }
 
     /// Whether a path with these readings matches.
-    pub(crate) fn matches(&self, path: &str, reading: &Reading) -> Truth {
+    pub(crate) fn matches(&self, path: &str, reading: &PathReading) -> Truth {
         let literal = Truth::from(path_matches(&self.pattern, path));
         let all = match reading {
-            Reading::Plain => &[][..],
-            Reading::Loose(all) => all,
-            Reading::Unreadable => return Truth::Unsure,
+            PathReading::Plain => &[][..],
+            PathReading::Loose(all) => all,
+            PathReading::Unreadable => return Truth::Unsure,
         };
         let text = |at: usize| {
             let reading = all.get(at).or(all.first());
@@ -165,9 +165,9 @@ mod tests {
     use super::*;
 
     fn asked(pattern: &PathPattern, path: &str) -> Truth {
-        let (pattern, reading) = (Path::new(pattern), Reading::of(path));
+        let (pattern, reading) = (CompiledPath::new(pattern), PathReading::of(path));
         let found = pattern.matches(path, &reading);
-        if reading == Reading::Plain {
+        if reading == PathReading::Plain {
             assert_eq!(pattern.matches_plain(path), found, "{path}");
         }
         found

@@ -2,13 +2,13 @@
 
 use attache_config::model::{AccessRule, Authorization, AuthorizerUse, JwtUse, Name};
 
-use crate::{conditions::Conditions, facts::Facts, networks::Networks, truth::Truth};
+use crate::{conditions::CompiledConditions, facts::Facts, networks::Networks, truth::Truth};
 
 /// The rules of a listener or route.
 #[derive(Debug)]
 pub struct AccessPolicy {
-    pub(crate) deny: Vec<Rule>,
-    pub(crate) allow: Option<Vec<Rule>>,
+    pub(crate) deny: Vec<PolicyRule>,
+    pub(crate) allow: Option<Vec<PolicyRule>>,
     pub(crate) trusted: Networks,
     dry_run: bool,
     jwt: Option<JwtUse>,
@@ -18,34 +18,34 @@ pub struct AccessPolicy {
 
 /// One rule.
 #[derive(Debug)]
-pub struct Rule {
+pub struct PolicyRule {
     /// Its name.
     pub name: Name,
     /// Its line in the file.
     pub line: u32,
     /// Its place in `deny` or `allow`.
     pub place: usize,
-    pub(crate) when: Conditions,
-    pub(crate) unless: Conditions,
+    pub(crate) when: CompiledConditions,
+    pub(crate) unless: CompiledConditions,
 }
 
 /// The decision of the rules.
 #[derive(Clone, Copy, Debug)]
 pub enum Decision<'p> {
     /// Allowed by this rule; `None` if there is no `allow`.
-    Allowed(Option<&'p Rule>),
+    Allowed(Option<&'p PolicyRule>),
     /// Denied by this rule, which may be unsure; `None` if no rule of `allow` matches.
-    Denied(Option<&'p Rule>, Truth),
+    Denied(Option<&'p PolicyRule>, Truth),
 }
 
-impl Rule {
+impl PolicyRule {
     fn new((place, config): (usize, &AccessRule)) -> Self {
         Self {
             name: config.name.clone(),
             line: config.line.0,
             place,
-            when: Conditions::new(&config.when),
-            unless: Conditions::new(&config.unless),
+            when: CompiledConditions::new(&config.when),
+            unless: CompiledConditions::new(&config.unless),
         }
     }
 
@@ -63,8 +63,8 @@ impl AccessPolicy {
     /// Compiles the rules.
     pub fn new(config: &Authorization) -> Self {
         Self {
-            deny: config.deny.iter().enumerate().map(Rule::new).collect(),
-            allow: config.allow.as_ref().map(|allow| allow.iter().enumerate().map(Rule::new).collect()),
+            deny: config.deny.iter().enumerate().map(PolicyRule::new).collect(),
+            allow: config.allow.as_ref().map(|allow| allow.iter().enumerate().map(PolicyRule::new).collect()),
             trusted: Networks::new(&config.trusted_proxies),
             dry_run: config.dry_run,
             jwt: config.jwt.clone(),

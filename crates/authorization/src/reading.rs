@@ -18,7 +18,7 @@ pub(crate) const READINGS: usize = 6 * (ROUNDS + 1);
 
 /// How other programs read a path.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Reading {
+pub(crate) enum PathReading {
     /// As it was sent.
     Plain,
     /// In several ways: [`READINGS`] texts, or one for all of them, each in its own case and in lower case.
@@ -27,7 +27,7 @@ pub(crate) enum Reading {
     Unreadable,
 }
 
-impl Reading {
+impl PathReading {
     pub(crate) fn of(path: &str) -> Self {
         if is_plain(path) {
             return Self::Plain;
@@ -221,10 +221,10 @@ mod tests {
 
     #[test]
     fn a_plain_path_has_one_reading() {
-        assert_eq!(Reading::of("/v1/orders"), Reading::Plain);
-        assert_eq!(Reading::of("/"), Reading::Plain);
+        assert_eq!(PathReading::of("/v1/orders"), PathReading::Plain);
+        assert_eq!(PathReading::of("/"), PathReading::Plain);
         for odd in ["/V1", "/a//b", "/a/./b", "/a%2Fb", "/a\\b", "/a;x", "/a/", "/.git"] {
-            assert_ne!(Reading::of(odd), Reading::Plain, "{odd}");
+            assert_ne!(PathReading::of(odd), PathReading::Plain, "{odd}");
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::cell::OnceCell;
 
-use attache_authorization::external::{Denial, Granted, Verdict};
+use attache_authorization::external::{AuthorizerVerdict, Denial, Granted};
 use attache_config::model::Authorizer;
 use attache_rpc::Answer;
 use attache_wire::{Fields, Limits, RequestHead, response};
@@ -90,12 +90,12 @@ pub fn check(data: &[u8]) {
     CONFIG.with(|found| {
         let config = found.get_or_init(config);
         let verdict = match form {
-            b'h' => answer(data).map(|answer| Verdict::of_http(&answer, config)),
-            _ => Some(Verdict::of_bytes(data, config)),
+            b'h' => answer(data).map(|answer| AuthorizerVerdict::of_http(&answer, config)),
+            _ => Some(AuthorizerVerdict::of_bytes(data, config)),
         };
         match verdict {
-            Some(Ok(Verdict::Granted(it))) => granted(&it, config),
-            Some(Ok(Verdict::Denied(it))) => denied(&it),
+            Some(Ok(AuthorizerVerdict::Granted(it))) => granted(&it, config),
+            Some(Ok(AuthorizerVerdict::Denied(it))) => denied(&it),
             Some(Err(_)) | None => {}
         }
     });

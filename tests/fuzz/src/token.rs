@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, sync::Arc};
 
-use attache_authorization::jwt::{Issuer, Verifier};
+use attache_authorization::jwt::{Issuer, TokenVerifier};
 use attache_config::model::JwtUse;
 use attache_wire::{Fields, RequestHead};
 use http::{HeaderValue, header::AUTHORIZATION};
@@ -12,16 +12,16 @@ const GOOD: &str = include_str!("good.jwt");
 const KEYS: &str = r#"{"keys": [{"kty": "RSA", "kid": "one", "alg": "RS256", "e": "AQAB", "n": "odq2jhlklqGGKZaVDDW2LnWQLbLLYYtOUpWfYC8wWhdW7Qpk6lXGdG3jtRWnRD2_bD4i4dtN5Te-uNAnbtGhVJ-M6SLDjVtwYGkszX21KYElN10KnHRewXu24VWyJnCi_5G_LYVyzAz51ffzOyKIYYR2GvqJxksTMZxLzQVfmjs170EzLCfWW-9j2y57gGAphbdNPRSnWNQiU6PflcXGhnS09gj6VUirE1FyS9cLQ1spt3lw4Alf4bMB_uxG6kWMLIk7_6oGdvFWIvqqFeQsiwhyZ_h3S6D1waj6HGcw9jz12E-2TitGeeTmBr9xuMsCVNb5iU5-VZyzRbyUvnghrQ"}]}"#;
 
 thread_local! {
-    static VERIFIER: RefCell<Verifier> = RefCell::new(verifier());
+    static VERIFIER: RefCell<TokenVerifier> = RefCell::new(verifier());
 }
 
-fn verifier() -> Verifier {
+fn verifier() -> TokenVerifier {
     let text = format!(
         "listeners: {{ in: {{ bind: ':1', to: a }} }}\nupstreams: {{ a: 'http://a' }}\n\
          jwt: {{ corp: {{ issuer: https://id.test, audiences: shop, keys: {{ inline: '{KEYS}' }} }} }}"
     );
     let config = attache_config::parse(&text, None, &|_| None).unwrap_or_else(|error| panic!("{error}"));
-    Verifier::new(&[Arc::new(Issuer::new(config.jwt[0].clone()).unwrap())])
+    TokenVerifier::new(&[Arc::new(Issuer::new(config.jwt[0].clone()).unwrap())])
 }
 
 /// Panics if the rule of this module does not hold.

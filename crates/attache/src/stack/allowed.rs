@@ -5,7 +5,7 @@
 
 use std::cell::OnceCell;
 
-use attache_authorization::{AccessPolicy, Rule};
+use attache_authorization::{AccessPolicy, PolicyRule};
 use attache_routing::{CompiledRoute, RouteTable};
 use attache_telemetry::{DecisionCounter, WorkerMetrics};
 
@@ -35,7 +35,7 @@ impl AllowedCounters {
         &self,
         table: &RouteTable,
         route: Option<&CompiledRoute>,
-        rule: Option<&Rule>,
+        rule: Option<&PolicyRule>,
         metrics: &WorkerMetrics,
     ) {
         let counters = match route {

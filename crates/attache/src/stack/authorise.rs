@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use attache_authorization::{
     AccessPolicy, Decision, Facts,
-    jwt::{Claims, TokenError, Verifier},
+    jwt::{Claims, TokenError, TokenVerifier},
 };
 use attache_config::model::{JwtUse, Name};
 use attache_http::Client;
@@ -198,7 +198,7 @@ impl ListenerStack {
 
 impl Token<'_> {
     /// Removes the token from the request. The claims for the upstream replace anything that the client wrote there.
-    pub(super) fn pass_on(&self, verifier: &Verifier, request: &mut RequestHead) {
+    pub(super) fn pass_on(&self, verifier: &TokenVerifier, request: &mut RequestHead) {
         verifier.pass_on(self.wanted, request, self.claims.as_deref());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use attache_authorization::external::{External, Granted};
+use attache_authorization::external::{ExternalAuthorizer, Granted};
 use attache_config::model::Name;
 use attache_telemetry::Reason;
 use attache_wire::RequestHead;
@@ -12,7 +12,7 @@ use super::exit::Failure;
 
 /// An authorizer that was asked, and the changes that it demands.
 pub(super) struct AuthorizerAnswer<'r> {
-    pub(super) external: &'r External,
+    pub(super) external: &'r ExternalAuthorizer,
     /// `None` if its answer does not count: `failure_mode: open`, or a dry run.
     pub(super) granted: Option<Box<Granted>>,
 }

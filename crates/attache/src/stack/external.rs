@@ -16,7 +16,7 @@ use std::{
 
 use attache_authorization::{
     AccessPolicy,
-    external::{Denial, Excerpt, External, Granted, Question, Verdict},
+    external::{AuthorizerQuestion, AuthorizerVerdict, Denial, Excerpt, ExternalAuthorizer, Granted},
 };
 use attache_config::model::{AuthorizerBody, AuthorizerFailure, AuthorizerUse, Name};
 use attache_http::{AnswerContext, Body, BodyError, Client};
@@ -40,7 +40,7 @@ use super::{
 
 /// Which authorizer is asked, and by which rules.
 pub(super) struct Asking<'r> {
-    external: Option<&'r Rc<External>>,
+    external: Option<&'r Rc<ExternalAuthorizer>>,
     context: &'r [(Name, Name)],
     body: bool,
     policy: &'r AccessPolicy,
@@ -109,7 +109,7 @@ impl ListenerStack {
             None => None,
         };
         let head = self.as_sent(request.head(), &passed, &context.client);
-        let question = Question {
+        let question = AuthorizerQuestion {
             client: &context.client,
             request: Some(&head),
             body: excerpt.as_ref(),
@@ -131,7 +131,8 @@ impl ListenerStack {
     ) -> Result<(), Failure> {
         let Some(asking) = self.asking(Some(route)) else { return Ok(()) };
         let listener = &self.listener.name;
-        let question = Question { client, request: None, body: None, context: asking.context, listener };
+        let question =
+            AuthorizerQuestion { client, request: None, body: None, context: asking.context, listener };
         self.ask_external(&asking, &question, exchange).await.map(drop)
     }
 
@@ -165,7 +166,7 @@ impl ListenerStack {
     async fn ask_external<'r>(
         &self,
         asking: &Asking<'r>,
-        question: &Question<'_>,
+        question: &AuthorizerQuestion<'_>,
         exchange: &Exchange,
     ) -> Result<AuthorizerAnswer<'r>, Failure> {
         // The config guarantees that there is one.
@@ -174,11 +175,11 @@ impl ListenerStack {
         let count = |outcome| self.metrics.authorizer(&config.name, outcome);
         let refuse = |failure| self.refuse(failure, asking.policy, asking.route, exchange);
         let granted = match external.ask(question).await {
-            Ok(Verdict::Granted(granted)) => {
+            Ok(AuthorizerVerdict::Granted(granted)) => {
                 count("allowed");
                 Some(granted)
             }
-            Ok(Verdict::Denied(denial)) => {
+            Ok(AuthorizerVerdict::Denied(denial)) => {
                 count("denied");
                 refuse(denied(&config.name, denial))?;
                 None

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use attache_authorization::{external::External, jwt::Verifier};
+use attache_authorization::{external::ExternalAuthorizer, jwt::TokenVerifier};
 use attache_config::model::{
     self, Address, AuthorizerUse, Destination, GlobalRateLimit, Name, Policy, Retry, Timeouts, UpstreamId,
 };
@@ -47,9 +47,9 @@ pub(crate) struct Upstreams {
     /// The secrets that are added to requests.
     credentials: Credentials,
     /// Verifies tokens.
-    verifier: Rc<Verifier>,
+    verifier: Rc<TokenVerifier>,
     /// The authorizers, one for each in the config; `None` for one that can't be asked.
-    authorizers: Vec<Option<Rc<External>>>,
+    authorizers: Vec<Option<Rc<ExternalAuthorizer>>>,
     /// The addresses that this process itself listens on.
     own: OwnAddresses,
 }
@@ -154,7 +154,7 @@ impl One {
 
 impl Upstreams {
     pub(crate) fn none() -> Rc<Self> {
-        let verifier = Rc::new(Verifier::new(&[]));
+        let verifier = Rc::new(TokenVerifier::new(&[]));
         Rc::new(Self {
             all: Vec::new(),
             credentials: Credentials::default(),
@@ -169,14 +169,14 @@ impl Upstreams {
         let one =
             |parts| before.all.iter().find(|one| one.is(parts)).cloned().unwrap_or_else(|| One::new(parts));
         let all = generation.upstreams.iter().map(one).collect();
-        let verifier = Rc::new(Verifier::new(&generation.issuers));
+        let verifier = Rc::new(TokenVerifier::new(&generation.issuers));
         let credentials = generation.credentials.clone();
         let mut upstreams = Self { all, credentials, verifier, authorizers: Vec::new(), own };
         let authorizers = generation.config.authorizers.iter().map(|config| {
             // An answer that comes too late is worth nothing, and neither is a second attempt.
             let service =
                 upstreams.service(config.service, config.timeout, Retry { attempts: 0, ..Retry::default() });
-            Some(Rc::new(External::new(config.clone(), service?)))
+            Some(Rc::new(ExternalAuthorizer::new(config.clone(), service?)))
         });
         upstreams.authorizers = authorizers.collect();
         Rc::new(upstreams)
@@ -225,12 +225,12 @@ impl Upstreams {
     }
 
     /// Verifies tokens.
-    pub(crate) const fn verifier(&self) -> &Rc<Verifier> {
+    pub(crate) const fn verifier(&self) -> &Rc<TokenVerifier> {
         &self.verifier
     }
 
     /// An authorizer, by its index in the config.
-    pub(crate) fn authorizer(&self, index: usize) -> Option<&Rc<External>> {
+    pub(crate) fn authorizer(&self, index: usize) -> Option<&Rc<ExternalAuthorizer>> {
         self.authorizers.get(index)?.as_ref()
     }
 

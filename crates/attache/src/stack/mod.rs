@@ -48,7 +48,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use attache_authorization::jwt::Verifier;
+use attache_authorization::jwt::TokenVerifier;
 use attache_config::model::{self, Name};
 use attache_http::{AcceptedTraffic, AnswerContext, Body, Client, Via};
 use attache_listener::{HttpRequest, Overload};
@@ -198,7 +198,7 @@ fn external(rules: Option<&Arc<model::Authorization>>) -> Option<&model::Authori
 }
 
 /// The names of the fields that a route or access rule matches, that name an upstream, or that carry a token.
-fn matched_fields(listener: &model::Listener, verifier: &Verifier) -> Vec<Name> {
+fn matched_fields(listener: &model::Listener, verifier: &TokenVerifier) -> Vec<Name> {
     let of_routes = listener.routes.iter().flat_map(|route| &route.matcher.headers);
     let rules = listener.routes.iter().map(|route| &route.authorization).chain([&listener.authorization]);
     let mut names: Vec<Name> = of_routes

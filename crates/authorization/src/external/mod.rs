@@ -21,8 +21,8 @@ mod verdict;
 use attache_config::model::{Authorizer, AuthorizerProtocol};
 use attache_rpc::Service;
 
-pub use question::{Excerpt, Question};
-pub use verdict::{Denial, Granted, Verdict};
+pub use question::{AuthorizerQuestion, Excerpt};
+pub use verdict::{AuthorizerVerdict, Denial, Granted};
 
 /// A longer answer counts as no answer. A denial may carry a page for people.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -31,12 +31,12 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 /// The client of one authorizer, on one worker.
 #[derive(Debug)]
-pub struct External {
+pub struct ExternalAuthorizer {
     config: Authorizer,
     service: Service,
 }
 
-impl External {
+impl ExternalAuthorizer {
     /// `service` is the upstream in the config, without retries.
     pub const fn new(config: Authorizer, service: Service) -> Self {
         Self { config, service }
@@ -51,7 +51,7 @@ impl External {
     ///
     /// # Errors
     /// Why there is no answer, for the operator.
-    pub async fn ask(&self, question: &Question<'_>) -> Result<Verdict, String> {
+    pub async fn ask(&self, question: &AuthorizerQuestion<'_>) -> Result<AuthorizerVerdict, String> {
         let Self { config, service } = self;
         let verdict = match &config.protocol {
             AuthorizerProtocol::Grpc => {
@@ -59,15 +59,15 @@ impl External {
                 let answer: messages::CheckResponse = service
                     .unary(CHECK, &message, question.listener, config.timeout, MAX_ANSWER_BYTES)
                     .await?;
-                Verdict::of_message(answer, config)
+                AuthorizerVerdict::of_message(answer, config)
             }
             AuthorizerProtocol::Http { path_prefix } => {
                 let Some(request) = question.http_request(config, path_prefix, service)? else {
-                    return Ok(Verdict::unaskable());
+                    return Ok(AuthorizerVerdict::unaskable());
                 };
                 let answer =
                     service.ask(request, question.listener, config.timeout, MAX_ANSWER_BYTES).await?;
-                Verdict::of_http(&answer, config)
+                AuthorizerVerdict::of_http(&answer, config)
             }
         };
         verdict.map(|verdict| verdict.to(question.request))

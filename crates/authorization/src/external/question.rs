@@ -23,7 +23,7 @@ const CONTEXT: &str = "x-attache-context-";
 
 /// One request or connection.
 #[derive(Debug)]
-pub struct Question<'a> {
+pub struct AuthorizerQuestion<'a> {
     /// The client.
     pub client: &'a Client,
     /// The request as the upstream would get it, before the route's own changes; `None` for opaque bytes.
@@ -45,7 +45,7 @@ pub struct Excerpt {
     pub partial: bool,
 }
 
-impl Question<'_> {
+impl AuthorizerQuestion<'_> {
     /// As `CheckRequest`.
     pub(super) fn message(&self, config: &Authorizer) -> CheckRequest {
         let client = self.client;

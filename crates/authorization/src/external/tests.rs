@@ -8,7 +8,7 @@ use http::{HeaderName, StatusCode};
 use prost::Message;
 
 use super::{
-    Excerpt, Question, Verdict,
+    AuthorizerQuestion, AuthorizerVerdict, Excerpt,
     messages::{
         BoolValue, CheckResponse, DeniedHttpResponse, HeaderValue, HeaderValueOption, HttpStatus,
         OkHttpResponse, QueryParameter, Status,
@@ -58,9 +58,9 @@ fn denied(answer: DeniedHttpResponse) -> CheckResponse {
 }
 
 fn applied(answer: OkHttpResponse, request: &mut RequestHead) -> Result<(), String> {
-    match Verdict::of_message(ok(answer), &config())? {
-        Verdict::Granted(granted) => granted.apply(&config(), request),
-        Verdict::Denied(denial) => panic!("{denial:?}"),
+    match AuthorizerVerdict::of_message(ok(answer), &config())? {
+        AuthorizerVerdict::Granted(granted) => granted.apply(&config(), request),
+        AuthorizerVerdict::Denied(denial) => panic!("{denial:?}"),
     }
 }
 
@@ -88,7 +88,7 @@ fn an_authorizer_gets_the_client_and_the_request() {
     );
     let body = Excerpt { bytes: b"\xff\x00a"[..].into(), partial: true };
     let context: [(Name, Name); 1] = [("tier".into(), "gold".into())];
-    let question = Question {
+    let question = AuthorizerQuestion {
         client: &client,
         request: Some(&head),
         body: Some(&body),
@@ -120,10 +120,10 @@ fn an_authorizer_gets_the_client_and_the_request() {
     assert_eq!((&*http.body, &*http.raw_body, &*http.protocol), ("", &b"\xff\x00a"[..], "HTTP/1.1"));
 
     let http2 = RequestHead { version: http::Version::HTTP_2, ..head.clone() };
-    let message = Question { request: Some(&http2), ..question }.message(&config());
+    let message = AuthorizerQuestion { request: Some(&http2), ..question }.message(&config());
     assert_eq!(message.attributes.unwrap().request.unwrap().http.unwrap().protocol, "HTTP/2");
 
-    let of_bytes = Question { request: None, ..question };
+    let of_bytes = AuthorizerQuestion { request: None, ..question };
     assert_eq!(of_bytes.message(&config()).attributes.unwrap().request.unwrap().http, None);
 }
 
@@ -136,8 +136,13 @@ fn only_headers_of_the_list_are_sent_to_the_authorizer() {
     ];
     let head = head("GET", "/", &[("authorization", "t"), ("x-t-a", "1"), ("x-t", "2"), ("cookie", "c")]);
     let client = Client::default();
-    let question =
-        Question { client: &client, request: Some(&head), body: None, context: &[], listener: &"in".into() };
+    let question = AuthorizerQuestion {
+        client: &client,
+        request: Some(&head),
+        body: None,
+        context: &[],
+        listener: &"in".into(),
+    };
     let http = question.message(&config).attributes.unwrap().request.unwrap().http.unwrap();
     assert_eq!(http.headers.into_keys().collect::<Vec<_>>(), ["authorization", "x-t-a"]);
 }
@@ -155,7 +160,7 @@ fn a_client_can_not_send_attaches_own_headers() {
     let head = head("GET", "/", &spoofed);
     let client = Client::default();
     let context: [(Name, Name); 1] = [("area".into(), "admin".into())];
-    let question = Question {
+    let question = AuthorizerQuestion {
         client: &client,
         request: Some(&head),
         body: None,
@@ -232,25 +237,25 @@ fn an_answer_that_is_ambiguous_or_unreadable_is_no_answer() {
         headers: vec![option("x-user", b"a\r\nx: y", None, 2)],
         ..OkHttpResponse::default()
     };
-    assert!(Verdict::of_message(ok(split), &config()).is_err());
+    assert!(AuthorizerVerdict::of_message(ok(split), &config()).is_err());
     let no_name =
         OkHttpResponse { headers: vec![option("x user", b"a", None, 2)], ..OkHttpResponse::default() };
-    assert!(Verdict::of_message(ok(no_name), &config()).is_err());
+    assert!(AuthorizerVerdict::of_message(ok(no_name), &config()).is_err());
     let both = CheckResponse { status: None, ..denied(DeniedHttpResponse::default()) };
-    assert!(Verdict::of_message(both, &config()).is_err());
+    assert!(AuthorizerVerdict::of_message(both, &config()).is_err());
     let failed = CheckResponse {
         status: Some(Status { code: 13, message: Vec::new() }),
         error_response: Some(DeniedHttpResponse::default()),
         ..CheckResponse::default()
     };
-    assert!(Verdict::of_message(failed, &config()).is_err());
+    assert!(AuthorizerVerdict::of_message(failed, &config()).is_err());
 }
 
 #[test]
 fn a_denial_comes_from_the_authorizer_and_an_invalid_denial_is_still_a_denial() {
-    let denial = |answer: CheckResponse| match Verdict::of_message(answer, &config()).unwrap() {
-        Verdict::Denied(denial) => *denial,
-        Verdict::Granted(granted) => panic!("{granted:?}"),
+    let denial = |answer: CheckResponse| match AuthorizerVerdict::of_message(answer, &config()).unwrap() {
+        AuthorizerVerdict::Denied(denial) => *denial,
+        AuthorizerVerdict::Granted(granted) => panic!("{granted:?}"),
     };
     let full = denial(denied(DeniedHttpResponse {
         status: Some(HttpStatus { code: 302 }),
@@ -273,7 +278,9 @@ fn a_denial_comes_from_the_authorizer_and_an_invalid_denial_is_still_a_denial() 
         headers: vec![option("location", b"/", None, 0), option("set-cookie", b"a=1", None, 0)],
         ..DeniedHttpResponse::default()
     });
-    let Ok(Verdict::Denied(few)) = Verdict::of_message(answer, &listed) else { panic!("no denial") };
+    let Ok(AuthorizerVerdict::Denied(few)) = AuthorizerVerdict::of_message(answer, &listed) else {
+        panic!("no denial")
+    };
     let names: Vec<_> = few.headers.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["location"], "only what the config lists");
     for code in [0, 1, 101, 199, 600, 1000, -1, 70_000] {
@@ -300,7 +307,7 @@ proptest::proptest! {
     #[test]
     fn any_bytes_are_an_answer_or_none(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
         if let Ok(answer) = CheckResponse::decode(&*bytes)
-            && let Ok(Verdict::Granted(granted)) = Verdict::of_message(answer, &config())
+            && let Ok(AuthorizerVerdict::Granted(granted)) = AuthorizerVerdict::of_message(answer, &config())
         {
             let mut request = head("GET", "/p?a=1", &[("x-user", "root")]);
             let _ = granted.apply(&config(), &mut request);
@@ -319,11 +326,11 @@ fn no_answer_opens_a_tunnel_that_it_denies() {
     let of = |code: i32| {
         let status = Some(HttpStatus { code });
         let answer = denied(DeniedHttpResponse { status, ..DeniedHttpResponse::default() });
-        Verdict::of_message(answer, &config()).unwrap()
+        AuthorizerVerdict::of_message(answer, &config()).unwrap()
     };
-    let told = |verdict: Verdict| match verdict {
-        Verdict::Denied(denial) => denial.status.as_u16(),
-        Verdict::Granted(_) => panic!("granted"),
+    let told = |verdict: AuthorizerVerdict| match verdict {
+        AuthorizerVerdict::Denied(denial) => denial.status.as_u16(),
+        AuthorizerVerdict::Granted(_) => panic!("granted"),
     };
     let tunnel = head("CONNECT", "app:443", &[]);
     let page = head("GET", "/", &[]);
@@ -342,9 +349,9 @@ fn a_contradictory_or_meaningless_answer_allows_no_request() {
         CheckResponse { denied_response: Some(DeniedHttpResponse::default()), ..CheckResponse::default() },
         CheckResponse { error_response: Some(DeniedHttpResponse::default()), ..CheckResponse::default() },
     ] {
-        assert!(Verdict::of_bytes(&answer.encode_to_vec(), &config()).is_err(), "{answer:?}");
+        assert!(AuthorizerVerdict::of_bytes(&answer.encode_to_vec(), &config()).is_err(), "{answer:?}");
     }
-    assert!(Verdict::of_bytes(b"\xff", &config()).is_err());
+    assert!(AuthorizerVerdict::of_bytes(b"\xff", &config()).is_err());
     for status in [100, 101, 500, 503, 599, 600, 999] {
         let status = StatusCode::from_u16(status).unwrap();
         let answer = attache_rpc::Answer {
@@ -353,7 +360,7 @@ fn a_contradictory_or_meaningless_answer_allows_no_request() {
             body: Vec::new(),
             trailers: http::HeaderMap::new(),
         };
-        assert!(Verdict::of_http(&answer, &config()).is_err(), "{status}");
+        assert!(AuthorizerVerdict::of_http(&answer, &config()).is_err(), "{status}");
     }
     for status in [201, 202, 204, 206, 302, 400, 401, 404] {
         let status = StatusCode::from_u16(status).unwrap();
@@ -363,6 +370,9 @@ fn a_contradictory_or_meaningless_answer_allows_no_request() {
             body: Vec::new(),
             trailers: http::HeaderMap::new(),
         };
-        assert!(matches!(Verdict::of_http(&answer, &config()), Ok(Verdict::Denied(_))), "{status}");
+        assert!(
+            matches!(AuthorizerVerdict::of_http(&answer, &config()), Ok(AuthorizerVerdict::Denied(_))),
+            "{status}"
+        );
     }
 }

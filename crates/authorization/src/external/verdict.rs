@@ -16,7 +16,7 @@ use super::{
 
 /// An authorizer's decision.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum AuthorizerVerdict {
     /// The request goes on, with these changes.
     Granted(Box<Granted>),
     /// The client gets this denial.
@@ -39,16 +39,16 @@ pub struct Denial {
 /// The changes of an allowed request and of its response.
 #[derive(Debug, Default)]
 pub struct Granted {
-    headers: Vec<Change>,
+    headers: Vec<AuthorizerEdit>,
     remove: Vec<HeaderName>,
-    response: Vec<Change>,
+    response: Vec<AuthorizerEdit>,
     set_query: Vec<(String, String)>,
     remove_query: Vec<String>,
 }
 
 /// One field.
 #[derive(Debug)]
-struct Change {
+struct AuthorizerEdit {
     name: HeaderName,
     value: HeaderValue,
     how: AppendAction,
@@ -63,7 +63,7 @@ enum AppendAction {
     OverwriteIfExists,
 }
 
-impl Verdict {
+impl AuthorizerVerdict {
     /// Reads the bytes of a `CheckResponse`, without gRPC's frame.
     ///
     /// # Errors It isn't a `CheckResponse`, or its changes aren't possible.
@@ -107,13 +107,13 @@ impl Verdict {
     /// # Errors Its status says that it isn't an answer.
     pub fn of_http(answer: &Answer, config: &Authorizer) -> Result<Self, String> {
         let status = answer.status;
-        let all = |wanted: &dyn Fn(&str) -> bool| -> Vec<Change> {
+        let all = |wanted: &dyn Fn(&str) -> bool| -> Vec<AuthorizerEdit> {
             let wanted = answer.headers.iter().filter(|(name, _)| {
                 let name = name.lower();
                 !is_of_the_message(&name) && wanted(&name)
             });
             let change = |(name, value): (attache_wire::Name<'_>, attache_wire::Value<'_>)| {
-                Some(Change {
+                Some(AuthorizerEdit {
                     name: name.to_header_name()?,
                     value: value.to_header_value(),
                     how: AppendAction::Append,
@@ -192,10 +192,10 @@ impl Granted {
     /// # Errors
     /// The authorizer's changes can't be sent.
     pub fn apply(&self, config: &Authorizer, request: &mut RequestHead) -> Result<(), String> {
-        let before = |change: &&Change| {
+        let before = |change: &&AuthorizerEdit| {
             change.how != AppendAction::OverwriteIfExists || request.headers.contains_key(&change.name)
         };
-        let changes: Vec<&Change> = self.headers.iter().filter(before).collect();
+        let changes: Vec<&AuthorizerEdit> = self.headers.iter().filter(before).collect();
         remove_fields(&mut request.headers, &config.upstream_headers);
         for change in changes {
             change.apply(&mut request.headers);
@@ -220,7 +220,7 @@ impl Granted {
     }
 }
 
-impl Change {
+impl AuthorizerEdit {
     fn apply(&self, headers: &mut Fields) {
         match self.how {
             AppendAction::Append => headers.append(&self.name, &self.value),
@@ -238,7 +238,7 @@ fn is_one_of(name: &str, wanted: &[HeaderMatch]) -> bool {
 
 /// A field of an answer; `None` for a field that must not be changed: pseudo-headers, and fields that say where a
 /// message ends.
-fn field(option: HeaderValueOption) -> Result<Option<Change>, String> {
+fn field(option: HeaderValueOption) -> Result<Option<AuthorizerEdit>, String> {
     let Some(header) = option.header else { return Ok(None) };
     if header.key.starts_with(b":") {
         return Ok(None);
@@ -254,5 +254,5 @@ fn field(option: HeaderValueOption) -> Result<Option<Change>, String> {
         (None, 3) => AppendAction::OverwriteIfExists,
         (Some(m::BoolValue { value: false }) | None, _) => AppendAction::Overwrite,
     };
-    Ok((!is_of_the_message(name.as_str())).then_some(Change { name, value, how }))
+    Ok((!is_of_the_message(name.as_str())).then_some(AuthorizerEdit { name, value, how }))
 }

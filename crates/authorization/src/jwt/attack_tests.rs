@@ -15,7 +15,7 @@ use aws_lc_rs::{
 use http::HeaderValue;
 use serde_json::{Value, json};
 
-use super::{Issuer, KeySet, TokenError, Verifier};
+use super::{Issuer, KeySet, TokenError, TokenVerifier};
 
 pub(super) const ISSUER: &str = "https://id.shop.test";
 
@@ -153,8 +153,8 @@ pub(super) fn provider(set: &Value) -> JwtProvider {
 
 pub(super) const WANTED: fn() -> JwtUse = || JwtUse { providers: vec![0], required: true };
 
-fn verifier(signers: &Signers) -> Verifier {
-    Verifier::new(&[Arc::new(Issuer::new(provider(&signers.set())).unwrap())])
+fn verifier(signers: &Signers) -> TokenVerifier {
+    TokenVerifier::new(&[Arc::new(Issuer::new(provider(&signers.set())).unwrap())])
 }
 
 pub(super) fn bearer(token: &str) -> RequestHead {
@@ -163,7 +163,7 @@ pub(super) fn bearer(token: &str) -> RequestHead {
     request.body(()).unwrap().into_parts().0.into()
 }
 
-fn refused(verifier: &Verifier, what: &str, request: &RequestHead) {
+fn refused(verifier: &TokenVerifier, what: &str, request: &RequestHead) {
     match verifier.verify(&WANTED(), request) {
         Err(TokenError::Invalid(why)) => {
             assert!(why.starts_with("corp") || why.contains("two"), "{what}: {why}");
@@ -390,7 +390,7 @@ fn two_tokens_are_refused_and_one_is_found_in_each_place() {
 fn a_remembered_token_ends_on_time_and_with_its_keys() {
     let signers = Signers::new();
     let issuer = Arc::new(Issuer::new(provider(&signers.set())).unwrap());
-    let verifier = Verifier::new(std::slice::from_ref(&issuer));
+    let verifier = TokenVerifier::new(std::slice::from_ref(&issuer));
     let request = bearer(&signers.good());
     assert!(verifier.verify(&WANTED(), &request).is_ok());
     assert!(verifier.verify(&WANTED(), &request).is_ok());
@@ -406,7 +406,7 @@ fn a_remembered_token_ends_on_time_and_with_its_keys() {
 fn an_unknown_key_makes_attache_load_the_set_again_and_without_keys_tokens_are_refused() {
     let signers = Signers::new();
     let issuer = Arc::new(Issuer::new(provider(&signers.set())).unwrap());
-    let verifier = Verifier::new(std::slice::from_ref(&issuer));
+    let verifier = TokenVerifier::new(std::slice::from_ref(&issuer));
     assert!(!issuer.keys.take_wanted());
     let token = signers.token(&json!({ "alg": "RS256", "kid": "next" }), &claims());
     refused(&verifier, "kid", &bearer(&token));
@@ -414,7 +414,7 @@ fn an_unknown_key_makes_attache_load_the_set_again_and_without_keys_tokens_are_r
     let remote = JwtKeys::Remote(attache_config::model::RemoteKeys::default());
     let config = JwtProvider { keys: remote, ..provider(&signers.set()) };
     let issuer = Arc::new(Issuer::new(config).unwrap());
-    let verifier = Verifier::new(std::slice::from_ref(&issuer));
+    let verifier = TokenVerifier::new(std::slice::from_ref(&issuer));
     assert!(matches!(verifier.verify(&WANTED(), &bearer(&token)), Err(TokenError::NoKeys(_))));
     assert!(issuer.keys.take_wanted());
 }

@@ -114,7 +114,7 @@ mod tests {
 
     use super::super::attack_tests::{Signers, provider};
     use super::*;
-    use crate::{conditions::Conditions, facts::Facts, networks::Networks};
+    use crate::{conditions::CompiledConditions, facts::Facts, networks::Networks};
 
     fn asked(claims: Value, name: &str, values: &[(ValuePattern, bool)]) -> Truth {
         asked_as(claims, name, values, ClaimForm::Any)
@@ -150,8 +150,8 @@ mod tests {
             let text = claims.to_string();
             let claims = of(claims);
             let facts = Facts::of_request(&request, &client).with_claims(Some(&claims));
-            let found =
-                [&any, &texts, &items].map(|config| Conditions::new(config).all(&facts, &Networks::new(&[])));
+            let found = [&any, &texts, &items]
+                .map(|config| CompiledConditions::new(config).all(&facts, &Networks::new(&[])));
             assert_eq!(found, expected, "{text}");
             assert!([&any, &texts, &items].iter().all(|config| config.needs_token()));
         }

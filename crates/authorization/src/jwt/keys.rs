@@ -27,7 +27,7 @@ static VERSIONS: AtomicU64 = AtomicU64::new(1);
 
 /// An issuer's keys as they are now.
 #[derive(Debug)]
-pub struct Keys {
+pub struct IssuerKeys {
     now: ArcSwapOption<KeySet>,
     /// Why the last load failed; `None` if it succeeded.
     failure: ArcSwapOption<String>,
@@ -49,7 +49,7 @@ impl Drop for RefreshPermit {
 #[derive(Debug)]
 pub struct KeySet {
     pub(crate) version: u64,
-    keys: Vec<Key>,
+    keys: Vec<VerificationKey>,
 }
 
 /// A JWK set as received. Each key is read separately, so that an unreadable one doesn't invalidate the others.
@@ -59,7 +59,7 @@ struct Set {
 }
 
 #[derive(Debug)]
-struct Key {
+struct VerificationKey {
     id: Option<String>,
     decoding: DecodingKey,
     algorithms: Vec<Algorithm>,
@@ -78,19 +78,19 @@ impl fmt::Display for KeySetError {
 impl std::error::Error for KeySetError {}
 
 /// Why a token isn't accepted.
-pub(crate) struct Refused {
+pub(crate) struct TokenRefusal {
     pub(crate) why: String,
     /// A newer key set may have the key.
     pub(crate) unknown_key: bool,
 }
 
-impl Refused {
+impl TokenRefusal {
     fn new(why: impl Into<String>) -> Self {
         Self { why: why.into(), unknown_key: false }
     }
 }
 
-impl Keys {
+impl IssuerKeys {
     /// The keys of the config: a file is read; a set of an upstream is loaded later.
     pub(crate) fn new(config: &JwtProvider) -> Result<Self, KeySetError> {
         let set = match &config.keys {
@@ -167,8 +167,9 @@ impl KeySet {
         let set: Set =
             serde_json::from_slice(text).map_err(|error| KeySetError(format!("no JWK set: {error}")))?;
         let found = set.keys.len();
-        let keys = set.keys.into_iter().filter_map(|key| Key::new(&serde_json::from_value(key).ok()?));
-        let keys: Vec<Key> = keys.collect();
+        let keys =
+            set.keys.into_iter().filter_map(|key| VerificationKey::new(&serde_json::from_value(key).ok()?));
+        let keys: Vec<VerificationKey> = keys.collect();
         if keys.is_empty() {
             let why = format!("none of its {found} keys verifies RS, PS, ES256, ES384 or EdDSA signatures");
             return Err(KeySetError(why));
@@ -182,16 +183,16 @@ impl KeySet {
         token: &str,
         config: &JwtProvider,
         now: Duration,
-    ) -> Result<(Map<String, Value>, Duration), Refused> {
-        let header = decode_header(token).map_err(|error| Refused::new(format!("no JWT: {error}")))?;
+    ) -> Result<(Map<String, Value>, Duration), TokenRefusal> {
+        let header = decode_header(token).map_err(|error| TokenRefusal::new(format!("no JWT: {error}")))?;
         let says = members_of_head(token)?;
         // Also if it is null, which the library treats as absent.
         if says.contains_key("crit") {
-            return Err(Refused::new("it asks for extensions (`crit`) that are not known"));
+            return Err(TokenRefusal::new("it asks for extensions (`crit`) that are not known"));
         }
         // Both belong to encrypted tokens (RFC 7516): another reader would decrypt or unpack the payload first.
         if says.contains_key("enc") || says.contains_key("zip") {
-            return Err(Refused::new("it says that it is encrypted or compressed (`enc`, `zip`)"));
+            return Err(TokenRefusal::new("it says that it is encrypted or compressed (`enc`, `zip`)"));
         }
         let mut fitting = self.keys.iter().filter(|key| key.algorithms.contains(&header.alg)).filter(|key| {
             match (&header.kid, &key.id) {
@@ -210,18 +211,20 @@ impl KeySet {
             }
         }
         Err(match last {
-            Some(error) => Refused::new(error.to_string()),
-            None => Refused { why: format!("no key for its `kid` and {:?}", header.alg), unknown_key: true },
+            Some(error) => TokenRefusal::new(error.to_string()),
+            None => {
+                TokenRefusal { why: format!("no key for its `kid` and {:?}", header.alg), unknown_key: true }
+            }
         })
     }
 }
 
 /// The members of the head.
-fn members_of_head(token: &str) -> Result<Map<String, Value>, Refused> {
+fn members_of_head(token: &str) -> Result<Map<String, Value>, TokenRefusal> {
     let head = token.split('.').next().unwrap_or_default();
-    let text = URL_SAFE_NO_PAD.decode(head).map_err(|error| Refused::new(format!("no JWT: {error}")))?;
+    let text = URL_SAFE_NO_PAD.decode(head).map_err(|error| TokenRefusal::new(format!("no JWT: {error}")))?;
     let members = serde_json::from_slice::<UniqueObject>(&text);
-    members.map(|members| members.0).map_err(|error| Refused::new(format!("no JWT: {error}")))
+    members.map(|members| members.0).map_err(|error| TokenRefusal::new(format!("no JWT: {error}")))
 }
 
 fn validation(config: &JwtProvider, algorithm: Algorithm) -> Validation {
@@ -244,17 +247,17 @@ fn check_claims(
     claims: Map<String, Value>,
     config: &JwtProvider,
     now: Duration,
-) -> Result<(Map<String, Value>, Duration), Refused> {
+) -> Result<(Map<String, Value>, Duration), TokenRefusal> {
     // `iss` must be one text: a list of issuers is not valid (RFC 7519 section 4.1.1).
     if claims.get("iss").and_then(Value::as_str) != Some(&*config.issuer) {
-        return Err(Refused::new("its `iss` is another"));
+        return Err(TokenRefusal::new("its `iss` is another"));
     }
     let end = claims.get("exp").and_then(Value::as_f64).filter(|end| end.is_finite() && *end >= 0.0);
     // A time that no clock reaches counts as "never ends".
-    let end = end.ok_or_else(|| Refused::new("its `exp` is no time"))?.min(1e15);
+    let end = end.ok_or_else(|| TokenRefusal::new("its `exp` is no time"))?.min(1e15);
     let until = Duration::from_secs_f64(end).saturating_add(config.clock_skew);
     if until < now {
-        return Err(Refused::new("it has expired"));
+        return Err(TokenRefusal::new("it has expired"));
     }
     Ok((claims, until))
 }
@@ -280,7 +283,7 @@ fn is_of_small_order(x: &str) -> bool {
     POINTS.contains(&&*y)
 }
 
-impl Key {
+impl VerificationKey {
     fn new(jwk: &Jwk) -> Option<Self> {
         let common = &jwk.common;
         let signs = match &common.public_key_use {

@@ -38,7 +38,7 @@ use http::HeaderName;
 pub(crate) use self::claims::ClaimForm;
 pub use self::{
     claims::Claims,
-    keys::{KeySet, KeySetError, Keys, RefreshPermit},
+    keys::{IssuerKeys, KeySet, KeySetError, RefreshPermit},
 };
 
 /// The most tokens of one provider that one worker remembers, and the most bytes of them.
@@ -51,7 +51,7 @@ pub struct Issuer {
     /// Its part of the config.
     pub config: JwtProvider,
     /// Its keys.
-    pub keys: Keys,
+    pub keys: IssuerKeys,
 }
 
 /// Why a request's token is not accepted.
@@ -67,7 +67,7 @@ pub enum TokenError {
 
 /// Verifies tokens on one worker.
 #[derive(Debug)]
-pub struct Verifier {
+pub struct TokenVerifier {
     issuers: Vec<(Arc<Issuer>, RefCell<Remembered>)>,
 }
 
@@ -79,7 +79,7 @@ struct Remembered {
     bytes: usize,
 }
 
-impl Verifier {
+impl TokenVerifier {
     /// A verifier for these issuers, in the config's order.
     pub fn new(issuers: &[Arc<Issuer>]) -> Self {
         Self { issuers: issuers.iter().map(|issuer| (issuer.clone(), RefCell::default())).collect() }
@@ -199,7 +199,7 @@ impl Issuer {
     ///
     /// # Errors The config doesn't have a valid JWK set.
     pub fn new(config: JwtProvider) -> Result<Self, KeySetError> {
-        Ok(Self { keys: Keys::new(&config)?, config })
+        Ok(Self { keys: IssuerKeys::new(&config)?, config })
     }
 
     fn claims(

@@ -7,7 +7,7 @@ use attache_wire::RequestHead;
 use serde_json::json;
 
 use super::{
-    Issuer, TokenError, Verifier,
+    Issuer, TokenError, TokenVerifier,
     attack_tests::{Signers, claims, provider, with},
 };
 
@@ -22,7 +22,7 @@ fn request(headers: &[(&str, &str)]) -> RequestHead {
 }
 
 /// Two issuers, of which the second one's tokens stand in `places`.
-fn verifier(signers: [&Signers; 2], places: Vec<TokenPlace>) -> Verifier {
+fn verifier(signers: [&Signers; 2], places: Vec<TokenPlace>) -> TokenVerifier {
     let corp = provider(&signers[0].set());
     let partner = JwtProvider {
         name: "partner".into(),
@@ -31,7 +31,7 @@ fn verifier(signers: [&Signers; 2], places: Vec<TokenPlace>) -> Verifier {
         forward: true,
         ..provider(&signers[1].set())
     };
-    Verifier::new(&[corp, partner].map(|config| Arc::new(Issuer::new(config).unwrap())))
+    TokenVerifier::new(&[corp, partner].map(|config| Arc::new(Issuer::new(config).unwrap())))
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_key_that_names_its_algorithm_verifies_no_other() {
     let signers = Signers::new();
     let mut set = signers.set();
     set["keys"][0]["alg"] = "RS256".into();
-    let verifier = Verifier::new(&[Arc::new(Issuer::new(provider(&set)).unwrap())]);
+    let verifier = TokenVerifier::new(&[Arc::new(Issuer::new(provider(&set)).unwrap())]);
     let wanted = JwtUse { providers: vec![0], required: true };
     for (alg, good) in [("RS256", true), ("RS512", false), ("PS256", false)] {
         let token = signers.token(&json!({ "alg": alg, "kid": "rsa" }), &claims());

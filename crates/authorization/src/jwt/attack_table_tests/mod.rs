@@ -11,7 +11,7 @@ use http::HeaderValue;
 use serde_json::{Value, json};
 
 use super::{
-    Issuer, TokenError, Verifier,
+    Issuer, TokenError, TokenVerifier,
     attack_tests::{ISSUER, Signers, WANTED, b64, bearer, claims, now, provider, with, without},
 };
 
@@ -380,7 +380,7 @@ impl Attacks {
                 let mut set = attack.set.clone().unwrap_or_else(|| usual.clone());
                 // A set without a usable key is invalid, so there is always a good key as well.
                 set["keys"].as_array_mut().unwrap().push(attacks.theirs.set()["keys"][3].clone());
-                let verifier = Verifier::new(&[Arc::new(Issuer::new(provider(&set)).unwrap())]);
+                let verifier = TokenVerifier::new(&[Arc::new(Issuer::new(provider(&set)).unwrap())]);
                 if attack.set.is_none() {
                     assert!(verifier.verify(&WANTED(), &good).is_ok(), "the good one beside {}", attack.what);
                 }
@@ -439,7 +439,7 @@ fn the_table_of_attacks_in_the_documentation_is_what_happens() {
 #[test]
 fn a_token_that_obeys_the_rules_is_accepted() {
     let signers = Signers::new();
-    let verifier = Verifier::new(&[Arc::new(Issuer::new(provider(&signers.set())).unwrap())]);
+    let verifier = TokenVerifier::new(&[Arc::new(Issuer::new(provider(&signers.set())).unwrap())]);
     for right in [
         claims(),
         with("exp", ((now() + 600) as f64 + 0.25).into()),
@@ -472,6 +472,6 @@ fn a_token_that_obeys_the_rules_is_accepted() {
     ]);
     let keys = set["keys"].as_array_mut().unwrap();
     keys.splice(0..0, odd.as_array().unwrap().iter().cloned());
-    let verifier = Verifier::new(&[Arc::new(Issuer::new(provider(&set)).unwrap())]);
+    let verifier = TokenVerifier::new(&[Arc::new(Issuer::new(provider(&set)).unwrap())]);
     assert!(verifier.verify(&WANTED(), &bearer(&signers.good())).is_ok());
 }
