@@ -10,7 +10,7 @@
 //! [`stack`] comes before one upstream:
 //! 1. [`Deadline`] first: everything after it, waits between attempts included, counts against the caller's deadline.
 //! 2. [`Retry`]: each pass through the layers below it is one attempt, on its own endpoint.
-//! 3. [`Admission`]: below the retries, so that each attempt takes its own permit and none is held during a backoff;
+//! 3. [`QueueAdmission`]: below the retries, so that each attempt takes its own permit and none is held during a backoff;
 //!    above the breaker, so that a waiting call is not yet a probe.
 //! 4. [`PassDeadlineOn`]: below the retries and the queue, so that each attempt carries the time that then remains.
 //! 5. [`Breaker`]: below the retries, so that each attempt is a sample, many failing retries open it quickly, and a
@@ -38,13 +38,13 @@ use crate::{
     deadline::{Deadline, PassDeadlineOn, PerTry},
     fault::Faults,
     global_limit::{GlobalLimit, GlobalLimiter},
-    queue::Admission,
+    queue::QueueAdmission,
     rate_limit::RateLimit,
     retry::Retry,
 };
 
 /// The layers of one destination of one route.
-pub type Stack<S> = Deadline<Retry<Admission<PassDeadlineOn<Breaker<PerTry<S>>>>>>;
+pub type Stack<S> = Deadline<Retry<QueueAdmission<PassDeadlineOn<Breaker<PerTry<S>>>>>>;
 
 /// Puts a route's policy around an upstream's service. `state` is the state of the upstream, shared by all routes.
 pub fn stack<S>(policy: &Policy, state: &Arc<UpstreamState>, inner: S) -> Stack<S>
@@ -58,7 +58,7 @@ where
         header.clone(),
         policy.retry.per_try_timeout,
     );
-    let admitted = Admission::new(told, state);
+    let admitted = QueueAdmission::new(told, state);
     let retry = Retry::new(admitted, policy.retry.clone(), state.clone());
     Deadline::new(retry, policy.timeouts, state.clone()).with_header(header)
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use attache_upstream::{Shared, circuit::Circuit, status::UpstreamStatus};
 use tokio::time::Instant;
 
-use crate::{budget::Floor, counters::Counters, latency::Latency, queue::Gate};
+use crate::{budget::Floor, counters::Counters, latency::Latency, queue::UpstreamPermits};
 
 /// The resilience state of one upstream. One for each upstream of a configuration, shared by every worker and every
 /// route that leads to it.
@@ -18,7 +18,7 @@ pub struct UpstreamState {
     /// The failure breaker; `None` if it is off.
     pub breaker: Option<Arc<Circuit>>,
     /// Its permits; `None` if neither an adaptive limit nor a queue is on.
-    pub gate: Option<Arc<Gate>>,
+    pub gate: Option<Arc<UpstreamPermits>>,
     pub(crate) floor: Floor,
     /// Made if a route hedges by a percentile. Otherwise nothing is measured.
     latency: Arc<OnceLock<Latency>>,
@@ -32,7 +32,7 @@ impl UpstreamState {
         let breaker =
             breaker.map(|config| Arc::new(Circuit::new(config, shared.config.name.clone(), None, now)));
         let latency = Arc::default();
-        let gate = Gate::new(&shared.config, now).map(Arc::new);
+        let gate = UpstreamPermits::new(&shared.config, now).map(Arc::new);
         Arc::new(Self { shared, counters: Arc::default(), breaker, gate, floor: Floor::new(now), latency })
     }
 
@@ -41,7 +41,7 @@ impl UpstreamState {
     pub fn inherit_from(shared: Arc<Shared>, old: &Self) -> Arc<Self> {
         let failures = |shared: &Shared| shared.config.circuit_breaker.failures.clone();
         let same = failures(&shared) == failures(&old.shared);
-        let same_gate = Gate::is_same(&shared.config, &old.shared.config);
+        let same_gate = UpstreamPermits::is_same(&shared.config, &old.shared.config);
         let mut new = Self::new(shared);
         if let Some(new) = Arc::get_mut(&mut new) {
             new.counters = old.counters.clone();

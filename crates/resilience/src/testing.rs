@@ -57,13 +57,13 @@ pub(crate) fn respond(status: u16) -> Response<Body> {
     http::Response::builder().status(status).body(Body::empty()).unwrap().into()
 }
 
-pub(crate) type Outcome = Result<Response<Body>, Error>;
-type Answer = (u16, Box<dyn FnOnce(Call) -> Pin<Box<dyn Future<Output = Outcome>>>>);
+pub(crate) type CallResult = Result<Response<Body>, Error>;
+type ScriptedAnswer = (u16, Box<dyn FnOnce(Call) -> Pin<Box<dyn Future<Output = CallResult>>>>);
 
 /// An upstream that follows a script with one entry for each attempt, and records each attempt and its time.
 #[derive(Clone, Default)]
 pub(crate) struct Script {
-    answers: Rc<RefCell<VecDeque<Answer>>>,
+    answers: Rc<RefCell<VecDeque<ScriptedAnswer>>>,
     pub(crate) seen: Rc<RefCell<Vec<RecordedAttempt>>>,
 }
 
@@ -81,7 +81,7 @@ impl Script {
     /// Answers the next attempt, at the endpoint of port 1, with the future's result.
     pub(crate) fn then<F>(self, answer: impl FnOnce(Call) -> F + 'static) -> Self
     where
-        F: Future<Output = Outcome> + 'static,
+        F: Future<Output = CallResult> + 'static,
     {
         self.at(1, answer)
     }
@@ -89,14 +89,14 @@ impl Script {
     /// The same at the endpoint of that port.
     pub(crate) fn at<F>(self, port: u16, answer: impl FnOnce(Call) -> F + 'static) -> Self
     where
-        F: Future<Output = Outcome> + 'static,
+        F: Future<Output = CallResult> + 'static,
     {
         self.answers.borrow_mut().push_back((port, Box::new(|call| Box::pin(answer(call)))));
         self
     }
 
     /// Reads the body to its end, then answers; the attempt goes to the endpoint of that port.
-    pub(crate) fn answer(self, port: u16, outcome: impl FnOnce() -> Outcome + 'static) -> Self {
+    pub(crate) fn answer(self, port: u16, outcome: impl FnOnce() -> CallResult + 'static) -> Self {
         self.at(port, |mut call| async move {
             let _ = read(call.request.body_mut()).await;
             outcome()
@@ -111,7 +111,7 @@ impl Script {
 impl tower::Service<Call> for Script {
     type Response = Response<Body>;
     type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Outcome>>>;
+    type Future = Pin<Box<dyn Future<Output = CallResult>>>;
 
     fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))

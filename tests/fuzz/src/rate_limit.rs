@@ -1,7 +1,7 @@
 //! For every answer of the rate limit service: it only adds headers, and none that says where a message ends or where
 //! it goes.
 
-use attache_resilience::global_limit::fuzzing::{Limited, apply};
+use attache_resilience::global_limit::fuzzing::{GlobalLimited, apply};
 use attache_wire::Fields;
 
 const FRAMING: [&str; 6] =
@@ -30,11 +30,11 @@ pub fn check(data: &[u8]) {
     let (mut request, mut response) = (head(), head());
     match apply(data, &mut request, &mut response) {
         None => {}
-        Some(Limited::Through) => {
+        Some(GlobalLimited::Through) => {
             holds(&request);
             holds(&response);
         }
-        Some(Limited::Refused(fields, after)) => {
+        Some(GlobalLimited::Refused(fields, after)) => {
             if let Some(fields) = fields {
                 assert!(FRAMING.iter().all(|name| !fields.contains_key(*name)));
             }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use attache_config::model::Retry;
-use attache_resilience::{UpstreamState, queue::Gate};
+use attache_resilience::{UpstreamState, queue::UpstreamPermits};
 use attache_telemetry::Reason;
 use attache_tls::Certificate;
 use attache_upstream::{Endpoint, Shared, circuit::CircuitStatus, discovery::LookupStatus};
@@ -97,7 +97,7 @@ fn of_state(state: &UpstreamState, retry: Option<&Retry>, now: Instant) -> Value
 }
 
 /// An adaptive limit and a queue.
-fn admission(gate: &Gate) -> Value {
+fn admission(gate: &UpstreamPermits) -> Value {
     let now = gate.reading();
     let ms = |time: Duration| time.as_micros() as f64 / 1000.0;
     json!({

@@ -12,7 +12,7 @@ use crate::sync::{
 
 /// The limit of one upstream.
 #[derive(Debug)]
-pub(super) struct Limit {
+pub(super) struct AdaptiveLimit {
     now: AtomicU32,
     /// The limit to restore after a measurement.
     kept: AtomicU32,
@@ -23,7 +23,7 @@ pub(super) struct Limit {
 /// Stands in place of the samples while a measurement is prepared.
 const NOT_YET: u64 = u32::MAX as u64;
 
-impl Limit {
+impl AdaptiveLimit {
     pub(super) fn new(limit: u32, measures: bool) -> Self {
         Self {
             now: AtomicU32::new(limit),

@@ -44,8 +44,8 @@ use std::{
 };
 
 use attache_config::model::AdaptiveConcurrency;
-use limit::{Limit, measuring};
-use samples::Samples;
+use limit::{AdaptiveLimit, measuring};
+use samples::LatencySamples;
 use tokio::time::Instant;
 
 /// Windows in a row at the lowest limit after which minRTT is measured again.
@@ -56,7 +56,7 @@ const AT_LOWEST: u32 = 5;
 pub struct Gradient {
     config: AdaptiveConcurrency,
     epoch: Instant,
-    limit: Limit,
+    limit: AdaptiveLimit,
     /// Microseconds; 0 is unknown.
     min_rtt: AtomicU64,
     sample_rtt: AtomicU64,
@@ -66,12 +66,12 @@ pub struct Gradient {
     /// The most calls at once in this window.
     peak: AtomicU32,
     at_lowest: AtomicU32,
-    samples: Samples,
+    samples: LatencySamples,
 }
 
 /// The current state of a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct AdaptiveReading {
     /// Calls at once.
     pub limit: u32,
     /// Latency without load; `None` before the first measurement.
@@ -89,14 +89,14 @@ impl Gradient {
         let fixed = config.min_rtt.fixed_value;
         Self {
             epoch: now,
-            limit: Limit::new(lowest, fixed.is_none()),
+            limit: AdaptiveLimit::new(lowest, fixed.is_none()),
             min_rtt: AtomicU64::new(fixed.map_or(0, micros)),
             sample_rtt: AtomicU64::new(0),
             update_at: AtomicU64::new(nanos(config.concurrency_update_interval)),
             measure_at: AtomicU64::new(u64::MAX),
             peak: AtomicU32::new(0),
             at_lowest: AtomicU32::new(0),
-            samples: Samples::default(),
+            samples: LatencySamples::default(),
             config,
         }
     }
@@ -107,9 +107,9 @@ impl Gradient {
     }
 
     /// The current state.
-    pub fn reading(&self) -> Reading {
+    pub fn reading(&self) -> AdaptiveReading {
         let time = |cell: &AtomicU64| Some(cell.load(Relaxed)).filter(|t| *t > 0).map(Duration::from_micros);
-        Reading {
+        AdaptiveReading {
             limit: self.limit(),
             min_rtt: time(&self.min_rtt),
             sample_rtt: time(&self.sample_rtt),

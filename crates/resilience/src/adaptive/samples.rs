@@ -12,15 +12,15 @@ const BUCKETS: usize = (34 - BITS as usize) * STEPS;
 
 /// Counts of latencies in microseconds.
 #[derive(Debug)]
-pub(super) struct Samples([AtomicU32; BUCKETS]);
+pub(super) struct LatencySamples([AtomicU32; BUCKETS]);
 
-impl Default for Samples {
+impl Default for LatencySamples {
     fn default() -> Self {
         Self(std::array::from_fn(|_| AtomicU32::new(0)))
     }
 }
 
-impl Samples {
+impl LatencySamples {
     pub(super) fn record(&self, micros: u64) {
         if let Some(bucket) = self.0.get(bucket(micros).min(BUCKETS - 1)) {
             bucket.fetch_add(1, Relaxed);
@@ -74,7 +74,7 @@ mod tests {
             mut all in prop::collection::vec(0_u64..8_000_000_000, 1..200),
             share in 0.01..1.0_f64,
         ) {
-            let samples = Samples::default();
+            let samples = LatencySamples::default();
             for micros in &all {
                 samples.record(*micros);
             }

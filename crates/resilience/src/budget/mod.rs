@@ -31,15 +31,15 @@ use crate::UpstreamState;
 
 /// A retry that was admitted; counted until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Permit(Arc<UpstreamState>);
+pub(crate) struct RetryPermit(Arc<UpstreamState>);
 
-impl Permit {
+impl RetryPermit {
     pub(crate) fn upstream(&self) -> &model::Name {
         &self.0.shared.config.name
     }
 }
 
-impl Drop for Permit {
+impl Drop for RetryPermit {
     fn drop(&mut self) {
         self.0.shared.retries.fetch_sub(1, Ordering::Relaxed);
     }
@@ -67,17 +67,17 @@ impl UpstreamState {
     }
 
     /// Asks whether a request whose attempt has ended may be retried.
-    pub(crate) fn admit_retry(self: &Arc<Self>, retry: &model::Retry, now: Instant) -> Option<Permit> {
+    pub(crate) fn admit_retry(self: &Arc<Self>, retry: &model::Retry, now: Instant) -> Option<RetryPermit> {
         // Between its attempts the request doesn't count as active, but it must count.
         self.admit(1, retry, now)
     }
 
     /// Asks whether a hedge may run beside an attempt.
-    pub(crate) fn admit_hedge(self: &Arc<Self>, retry: &model::Retry, now: Instant) -> Option<Permit> {
+    pub(crate) fn admit_hedge(self: &Arc<Self>, retry: &model::Retry, now: Instant) -> Option<RetryPermit> {
         self.admit(0, retry, now)
     }
 
-    fn admit(self: &Arc<Self>, asking: u32, retry: &model::Retry, now: Instant) -> Option<Permit> {
+    fn admit(self: &Arc<Self>, asking: u32, retry: &model::Retry, now: Instant) -> Option<RetryPermit> {
         let shared = &self.shared;
         let admitted = if retry.budget > 0.0 {
             let active = shared.active_requests.load(Ordering::Relaxed).saturating_add(asking);
@@ -91,7 +91,7 @@ impl UpstreamState {
         } else {
             take(&shared.retries, shared.config.circuit_breaker.max_retries).is_some()
         };
-        admitted.then(|| Permit(self.clone()))
+        admitted.then(|| RetryPermit(self.clone()))
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[derive(Clone, Debug)]
-    enum Op {
+    enum BudgetOp {
         Begin,
         End,
         Retry,
@@ -170,14 +170,14 @@ mod tests {
         Wait(u16),
     }
 
-    fn op() -> impl Strategy<Value = Op> {
+    fn op() -> impl Strategy<Value = BudgetOp> {
         prop_oneof![
-            Just(Op::Begin),
-            Just(Op::End),
-            Just(Op::Retry),
-            Just(Op::Retry),
-            Just(Op::Release),
-            (0..400u16).prop_map(Op::Wait),
+            Just(BudgetOp::Begin),
+            Just(BudgetOp::End),
+            Just(BudgetOp::Retry),
+            Just(BudgetOp::Retry),
+            Just(BudgetOp::Release),
+            (0..400u16).prop_map(BudgetOp::Wait),
         ]
     }
 
@@ -191,11 +191,11 @@ mod tests {
             let (mut active, mut held, mut by_floor) = (0u32, Vec::new(), Vec::new());
             for op in ops {
                 match op {
-                    Op::Begin => active += 1,
-                    Op::End => active = active.saturating_sub(1),
-                    Op::Wait(ms) => now += Duration::from_millis(ms.into()),
-                    Op::Release => drop(held.pop()),
-                    Op::Retry => {
+                    BudgetOp::Begin => active += 1,
+                    BudgetOp::End => active = active.saturating_sub(1),
+                    BudgetOp::Wait(ms) => now += Duration::from_millis(ms.into()),
+                    BudgetOp::Release => drop(held.pop()),
+                    BudgetOp::Retry => {
                         let room = (held.len() as u32) < share(active + 1, budget);
                         let permit = state.admit_retry(&retry, now);
                         prop_assert!(!room || permit.is_some(), "refused below the share");

@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 
 use super::{
     stalled::WatchedBody,
-    timer::{Activity, Limit, Timer},
+    timer::{Activity, ShownDeadline, Timer},
 };
 use crate::UpstreamState;
 
@@ -24,20 +24,25 @@ pin_project! {
         inner: WatchedBody,
         #[pin]
         timer: Timer,
-        limit: Option<Limit>,
+        limit: Option<ShownDeadline>,
         first: bool,
     }
 }
 
 impl TimedBody {
-    pub(super) fn new(inner: Body, timer: Timer, limit: Option<Limit>, state: Arc<UpstreamState>) -> Self {
+    pub(super) fn new(
+        inner: Body,
+        timer: Timer,
+        limit: Option<ShownDeadline>,
+        state: Arc<UpstreamState>,
+    ) -> Self {
         let inner = WatchedBody::new(inner, timer.deadline(), state);
         Self { inner, timer, limit, first: true }
     }
 }
 
 /// Why it was cut, with the limit's value.
-fn error(reason: Reason, timer: &Timer, limit: Option<&Limit>) -> BodyError {
+fn error(reason: Reason, timer: &Timer, limit: Option<&ShownDeadline>) -> BodyError {
     let cause = match reason {
         Reason::ClientStalled => "the client read nothing of the answer".to_owned(),
         reason => timer.cause(reason, "the answer was not whole", limit),
@@ -87,24 +92,24 @@ impl HttpBody for TimedBody {
 }
 
 /// A request's body that notes its frames.
-pub(super) struct Upload {
+pub(super) struct ActiveBody {
     inner: Body,
     activity: Activity,
 }
 
-impl Upload {
+impl ActiveBody {
     pub(super) fn new(inner: Body, activity: Activity) -> Self {
         Self { inner, activity }
     }
 }
 
-impl Drop for Upload {
+impl Drop for ActiveBody {
     fn drop(&mut self) {
         self.activity.over.set(true);
     }
 }
 
-impl HttpBody for Upload {
+impl HttpBody for ActiveBody {
     type Data = Bytes;
     type Error = BodyError;
 

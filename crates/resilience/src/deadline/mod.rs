@@ -42,11 +42,11 @@ use attache_http::Body;
 use attache_telemetry::Reason;
 use attache_upstream::{Call, Error, Progress, SentPart, boxed};
 use attache_wire::{Response, header::CONTENT_TYPE};
-use body::{TimedBody, Upload};
+use body::{ActiveBody, TimedBody};
 use http::{HeaderName, Method, StatusCode};
 use http_body::Body as _;
 use pin_project_lite::pin_project;
-use timer::{Activity, Limit, Limits, Timer};
+use timer::{Activity, ShownDeadline, StreamLimits, Timer};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
@@ -136,7 +136,7 @@ where
             // bytes.
             let activity = Activity::new(Progress { earliest: request, ..Progress::default() });
             let body = std::mem::take(call.request.body_mut());
-            *call.request.body_mut() = Body::stream(Upload::new(body, activity.clone()));
+            *call.request.body_mut() = Body::stream(ActiveBody::new(body, activity.clone()));
             upload = Some(activity);
         }
         let context = call.context_mut();
@@ -149,7 +149,7 @@ where
         }
         let expired = caller.is_some_and(|time| time.is_zero());
         let tunnel = call.request.method() == Method::CONNECT;
-        let limits = Limits {
+        let limits = StreamLimits {
             deadline: if after_upload.is_some() { outer } else { head },
             after_upload,
             idle,
@@ -203,7 +203,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
             return Poll::Ready(outcome.map(|response| {
                 let request = this.request.filter(|_| *this.whole && !streams(&response));
                 let deadline = [request, *this.caller].into_iter().flatten().min();
-                let limit = this.timer.start().zip(deadline).map(|(start, deadline)| Limit {
+                let limit = this.timer.start().zip(deadline).map(|(start, deadline)| ShownDeadline {
                     time: deadline.duration_since(start),
                     is_callers: *this.caller == Some(deadline),
                 });
@@ -216,7 +216,7 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for DeadlineFutur
         // The upstream may have received the whole request: only the caller could send it again.
         let own = this.request.filter(|own| this.timer.deadline().is_none_or(|deadline| deadline >= *own));
         let deadline = own.or(this.timer.deadline());
-        let limit = this.timer.start().zip(deadline).map(|(start, deadline)| Limit {
+        let limit = this.timer.start().zip(deadline).map(|(start, deadline)| ShownDeadline {
             time: deadline.duration_since(start),
             is_callers: own.is_none(),
         });
@@ -254,8 +254,8 @@ pub(crate) fn streams(response: &Response<Body>) -> bool {
 /// Puts a timer around a response's body, if it is not yet complete.
 fn watch(
     response: Response<Body>,
-    limits: Limits,
-    limit: Option<Limit>,
+    limits: StreamLimits,
+    limit: Option<ShownDeadline>,
     state: &Arc<UpstreamState>,
 ) -> Response<Body> {
     if response.body().is_whole() || response.body().is_end_stream() || limits.none() {

@@ -57,13 +57,13 @@ where
         }
         let state = end.map(|_| self.state.clone());
         // One allocation for each attempt with a deadline. An attempt without one carries no timer from layer to layer.
-        let sleep = end.map(|end| Box::pin(Due { sleep: sleep_until(end), timeout: self.timeout }));
+        let sleep = end.map(|end| Box::pin(AttemptDue { sleep: sleep_until(end), timeout: self.timeout }));
         PerTryFuture { inner: Some(self.inner.call(call)), sleep, state }
     }
 }
 
 pin_project! {
-    struct Due {
+    struct AttemptDue {
         #[pin]
         sleep: Sleep,
         timeout: Duration,
@@ -75,7 +75,7 @@ pin_project! {
     pub struct PerTryFuture<F> {
         #[pin]
         inner: Option<F>,
-        sleep: Option<Pin<Box<Due>>>,
+        sleep: Option<Pin<Box<AttemptDue>>>,
         state: Option<Arc<UpstreamState>>,
     }
 }

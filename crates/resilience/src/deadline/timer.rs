@@ -27,7 +27,7 @@ pub(super) type Activity = Rc<Progress>;
 
 /// What ends a stream.
 #[derive(Clone, Debug)]
-pub(super) struct Limits {
+pub(super) struct StreamLimits {
     pub(super) deadline: Option<Instant>,
     /// Another deadline, this long after the end of `upload`.
     pub(super) after_upload: Option<Duration>,
@@ -36,7 +36,7 @@ pub(super) struct Limits {
     pub(super) upload: Option<Activity>,
 }
 
-impl Limits {
+impl StreamLimits {
     pub(super) fn none(&self) -> bool {
         self.deadline.is_none() && self.after_upload.is_none() && self.idle.is_zero()
     }
@@ -44,7 +44,7 @@ impl Limits {
 
 /// A deadline as messages show it.
 #[derive(Debug)]
-pub(super) struct Limit {
+pub(super) struct ShownDeadline {
     pub(super) time: Duration,
     /// The caller sent it with the request; otherwise it is the route's `timeout`.
     pub(super) is_callers: bool,
@@ -52,7 +52,7 @@ pub(super) struct Limit {
 
 pin_project! {
     pub(super) struct Timer {
-        limits: Limits,
+        limits: StreamLimits,
         start: Option<Instant>,
         active: bool,
         quiet: u8,
@@ -64,7 +64,7 @@ pin_project! {
 
 impl Timer {
     /// Begins at `start`, or when it is first waited for.
-    pub(super) fn new(limits: Limits, start: Option<Instant>) -> Self {
+    pub(super) fn new(limits: StreamLimits, start: Option<Instant>) -> Self {
         Self { limits, start, active: false, quiet: 0, next_tick: None, sleep: None }
     }
 
@@ -78,22 +78,24 @@ impl Timer {
 
     /// The limit that ended it, for people: its key and its value. `missing` says what had not come before the
     /// deadline.
-    pub(super) fn cause(&self, reason: Reason, missing: &str, limit: Option<&Limit>) -> String {
+    pub(super) fn cause(&self, reason: Reason, missing: &str, limit: Option<&ShownDeadline>) -> String {
         match limit {
             _ if reason == Reason::IdleTimeout => {
                 format!("no byte either way for `idle_timeout` ({:?})", self.limits.idle)
             }
-            Some(Limit { time, is_callers: true }) => {
+            Some(ShownDeadline { time, is_callers: true }) => {
                 format!("{missing} within the caller's deadline ({time:?})")
             }
-            Some(Limit { time, is_callers: false }) => format!("{missing} within `timeout` ({time:?})"),
+            Some(ShownDeadline { time, is_callers: false }) => {
+                format!("{missing} within `timeout` ({time:?})")
+            }
             None => format!("{missing} at the deadline"),
         }
     }
 
     /// The same limits with another deadline.
-    pub(super) fn limits(&self, deadline: Option<Instant>) -> Limits {
-        Limits { deadline, after_upload: None, ..self.limits.clone() }
+    pub(super) fn limits(&self, deadline: Option<Instant>) -> StreamLimits {
+        StreamLimits { deadline, after_upload: None, ..self.limits.clone() }
     }
 
     /// Ready with the reason once a limit has passed. `active`: bytes passed since the last call.

@@ -26,7 +26,7 @@ use attache_upstream::{Call, Error, SentPart};
 use attache_wire::{Fields, Response, header::CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
-use pace::Paced;
+use pace::PacedBody;
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -66,12 +66,12 @@ where
         let rate = fault.and_then(|fault| fault.response_rate).filter(|rate| drawn(rate.share));
         let rate = rate.map(|rate| rate.limit);
         if delay.is_none() && abort.is_none() {
-            return FaultFuture { step: Step::Through { future: self.inner.call(call) }, rate };
+            return FaultFuture { step: FaultStep::Through { future: self.inner.call(call) }, rate };
         }
         let abort = abort.map(|abort| answer(abort, &call));
         let sleep = delay.map(|delay| Box::pin(sleep(delay.time)));
-        let waiting = Waiting { sleep, call: Some(call), service: self.inner.clone(), abort };
-        FaultFuture { step: Step::Waiting { waiting: Box::new(waiting) }, rate }
+        let waiting = FaultWait { sleep, call: Some(call), service: self.inner.clone(), abort };
+        FaultFuture { step: FaultStep::Waiting { waiting: Box::new(waiting) }, rate }
     }
 }
 
@@ -96,7 +96,7 @@ fn answer(abort: model::FaultAbort, call: &Call) -> Result<StatusCode, Error> {
     Ok(abort.status)
 }
 
-struct Waiting<S> {
+struct FaultWait<S> {
     sleep: Option<Pin<Box<Sleep>>>,
     call: Option<Call>,
     service: S,
@@ -107,17 +107,17 @@ pin_project! {
     /// The future of [`Faults`].
     pub struct FaultFuture<S: Service<Call>> {
         #[pin]
-        step: Step<S, S::Future>,
+        step: FaultStep<S, S::Future>,
         rate: Option<usize>,
     }
 }
 
 pin_project! {
     #[project = StepProjection]
-    enum Step<S, F> {
+    enum FaultStep<S, F> {
         Through { #[pin] future: F },
         // Boxed, so that a call without a fault needs no memory for it.
-        Waiting { waiting: Box<Waiting<S>> },
+        Waiting { waiting: Box<FaultWait<S>> },
     }
 }
 
@@ -151,7 +151,7 @@ where
                     waiting.service.call(call)
                 }
             };
-            step.set(Step::Through { future });
+            step.set(FaultStep::Through { future });
         }
     }
 }
@@ -159,7 +159,7 @@ where
 fn slowed(response: Response<Body>, rate: Option<usize>) -> Response<Body> {
     match rate {
         Some(limit) if !response.body().is_end_stream() => {
-            response.map(|body| Body::stream(Paced::new(body, limit)))
+            response.map(|body| Body::stream(PacedBody::new(body, limit)))
         }
         _ => response,
     }

@@ -24,7 +24,7 @@ const SLICES: f64 = 20.0;
 
 pin_project! {
     /// A body that gives `limit` bytes a second.
-    pub(super) struct Paced {
+    pub(super) struct PacedBody {
         inner: Body,
         limit: f64,
         tokens: f64,
@@ -35,7 +35,7 @@ pin_project! {
     }
 }
 
-impl Paced {
+impl PacedBody {
     /// `limit` is at least 1.
     pub(super) fn new(inner: Body, limit: usize) -> Self {
         let limit = (limit as f64).max(1.0);
@@ -47,7 +47,7 @@ fn slice(limit: f64) -> f64 {
     (limit / SLICES).max(1.0)
 }
 
-impl HttpBody for Paced {
+impl HttpBody for PacedBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -124,7 +124,7 @@ mod tests {
     }
 
     fn paced(bytes: usize, limit: usize) -> Body {
-        Body::stream(Paced::new(Body::full(vec![0; bytes]), limit))
+        Body::stream(PacedBody::new(Body::full(vec![0; bytes]), limit))
     }
 
     #[tokio::test(start_paused = true)]
@@ -148,7 +148,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_pause_of_the_upstream_saves_up_no_more_than_a_slice() {
         let (sender, body) = channel();
-        let mut body = Body::stream(Paced::new(body, 1000));
+        let mut body = Body::stream(PacedBody::new(body, 1000));
         sender.send(Ok(vec![0; 1].into())).unwrap();
         next(&mut body).await.unwrap().unwrap();
         tokio::time::sleep(10_000 * MS).await;
@@ -164,8 +164,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_upstream_is_not_asked_for_more_than_is_handed_on() {
-        struct Counted(usize, std::rc::Rc<std::cell::Cell<usize>>);
-        impl HttpBody for Counted {
+        struct PacedSource(usize, std::rc::Rc<std::cell::Cell<usize>>);
+        impl HttpBody for PacedSource {
             type Data = Bytes;
             type Error = BodyError;
             fn poll_frame(
@@ -178,7 +178,7 @@ mod tests {
             }
         }
         let asked = std::rc::Rc::new(std::cell::Cell::new(0));
-        let mut body = Body::stream(Paced::new(Body::stream(Counted(10, asked.clone())), 1000));
+        let mut body = Body::stream(PacedBody::new(Body::stream(PacedSource(10, asked.clone())), 1000));
         for frames in [1, 1, 2, 2, 3] {
             next(&mut body).await.unwrap().unwrap();
             assert_eq!(asked.get(), frames);

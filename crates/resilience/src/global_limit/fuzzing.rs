@@ -9,7 +9,7 @@ use super::{add, messages, over_limit};
 
 /// What happened to a request.
 #[derive(Debug)]
-pub enum Limited {
+pub enum GlobalLimited {
     /// It continues; both heads have the fields that the service added.
     Through,
     /// It was refused, with these fields and this `Retry-After`.
@@ -17,13 +17,13 @@ pub enum Limited {
 }
 
 /// Applies a `RateLimitResponse` to the heads of a request and of its response; `None` if `message` is not one.
-pub fn apply(message: &[u8], request: &mut Fields, response: &mut Fields) -> Option<Limited> {
-    let answer = messages::Answer::from(messages::Response::decode(message).ok()?);
+pub fn apply(message: &[u8], request: &mut Fields, response: &mut Fields) -> Option<GlobalLimited> {
+    let answer = messages::LimitAnswer::from(messages::Response::decode(message).ok()?);
     if answer.over_limit {
         let error = over_limit(&answer);
-        return Some(Limited::Refused(error.headers, error.retry_after));
+        return Some(GlobalLimited::Refused(error.headers, error.retry_after));
     }
     add(request, &answer.request_headers);
     add(response, &answer.response_headers);
-    Some(Limited::Through)
+    Some(GlobalLimited::Through)
 }

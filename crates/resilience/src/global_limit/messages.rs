@@ -9,25 +9,25 @@ use prost::Message;
 
 /// `RateLimitRequest`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Request {
+pub(super) struct RateLimitRequest {
     #[prost(string, tag = "1")]
     pub(super) domain: String,
     #[prost(message, repeated, tag = "2")]
-    pub(super) descriptors: Vec<Descriptor>,
+    pub(super) descriptors: Vec<RateLimitDescriptor>,
     #[prost(uint32, tag = "3")]
     pub(super) hits_addend: u32,
 }
 
 /// `RateLimitDescriptor`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Descriptor {
+pub(super) struct RateLimitDescriptor {
     #[prost(message, repeated, tag = "1")]
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<DescriptorEntry>,
 }
 
 /// `RateLimitDescriptor.Entry`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Entry {
+pub(super) struct DescriptorEntry {
     #[prost(string, tag = "1")]
     pub(super) key: String,
     #[prost(string, tag = "2")]
@@ -92,10 +92,10 @@ const OVER_LIMIT: i32 = 2;
 
 /// The answer of the service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct LimitAnswer {
     /// `OVER_LIMIT`; anything else lets the request through.
     pub(super) over_limit: bool,
-    pub(super) statuses: Vec<Status>,
+    pub(super) statuses: Vec<LimitStatus>,
     /// For the client.
     pub(super) response_headers: Vec<(Vec<u8>, Vec<u8>)>,
     /// For the upstream.
@@ -104,7 +104,7 @@ pub(super) struct Answer {
 
 /// The state of one descriptor's limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Status {
+pub(super) struct LimitStatus {
     pub(super) over_limit: bool,
     /// Requests for each unit of time; `None` where the descriptor has no limit.
     pub(super) limit: Option<u32>,
@@ -113,7 +113,7 @@ pub(super) struct Status {
     pub(super) reset: Option<Duration>,
 }
 
-impl From<Response> for Answer {
+impl From<Response> for LimitAnswer {
     fn from(response: Response) -> Self {
         let headers = |headers: Vec<HeaderValue>| headers.into_iter().map(HeaderValue::pair).collect();
         Self {
@@ -132,8 +132,8 @@ impl HeaderValue {
 }
 
 impl DescriptorStatus {
-    fn status(&self) -> Status {
-        Status {
+    fn status(&self) -> LimitStatus {
+        LimitStatus {
             over_limit: self.code == OVER_LIMIT,
             limit: self.current_limit.as_ref().map(|limit| limit.requests_per_unit),
             remaining: self.limit_remaining,
@@ -151,9 +151,12 @@ mod tests {
 
     #[test]
     fn a_request_is_the_bytes_that_protoc_makes() {
-        let entries = vec![Entry { key: "k".into(), value: "v".into() }];
-        let request =
-            Request { domain: "d".into(), descriptors: vec![Descriptor { entries }], hits_addend: 1 };
+        let entries = vec![DescriptorEntry { key: "k".into(), value: "v".into() }];
+        let request = RateLimitRequest {
+            domain: "d".into(),
+            descriptors: vec![RateLimitDescriptor { entries }],
+            hits_addend: 1,
+        };
         let expected =
             [&[0x0a, 1, b'd'][..], &[0x12, 8, 0x0a, 6, 0x0a, 1, b'k', 0x12, 1, b'v'], &[0x18, 1]].concat();
         assert_eq!(request.encode_to_vec(), expected);
@@ -168,9 +171,13 @@ mod tests {
         message.extend([0x1a, 6, 0x0a, 1, b'x', 0x12, 1, 0xe9]);
         message.extend([0x22, 6, 0x0a, 1, b'a', 0x1a, 1, b'b']);
         message.extend([0x4a, 2, b'n', b'o']);
-        let found = Answer::from(Response::decode(&*message).unwrap());
-        let status =
-            Status { over_limit: true, limit: Some(10), remaining: 3, reset: Some(Duration::from_secs(8)) };
+        let found = LimitAnswer::from(Response::decode(&*message).unwrap());
+        let status = LimitStatus {
+            over_limit: true,
+            limit: Some(10),
+            remaining: 3,
+            reset: Some(Duration::from_secs(8)),
+        };
         assert_eq!(found.statuses, [status]);
         assert!(found.over_limit);
         assert_eq!(found.response_headers, [(b"x".to_vec(), vec![0xe9])]);

@@ -58,17 +58,17 @@ impl GlobalLimiter {
     }
 
     /// The question about a request; `None` if there is nothing to count.
-    fn question(&self, call: &Call) -> Option<messages::Request> {
+    fn question(&self, call: &Call) -> Option<messages::RateLimitRequest> {
         let filled = self.config.descriptors.iter().filter_map(|actions| self.descriptor(actions, call));
         let descriptors: Vec<_> = filled.collect();
-        (!descriptors.is_empty()).then(|| messages::Request {
+        (!descriptors.is_empty()).then(|| messages::RateLimitRequest {
             domain: self.config.domain.to_string(),
             descriptors,
             hits_addend: self.config.hits_addend,
         })
     }
 
-    fn descriptor(&self, actions: &[DescriptorAction], call: &Call) -> Option<messages::Descriptor> {
+    fn descriptor(&self, actions: &[DescriptorAction], call: &Call) -> Option<messages::RateLimitDescriptor> {
         let mut entries = Vec::with_capacity(actions.len());
         let Call { request, context, .. } = call;
         for action in actions {
@@ -98,17 +98,21 @@ impl GlobalLimiter {
             if value.is_empty() {
                 return None;
             }
-            entries.push(messages::Entry { key: key.to_owned(), value });
+            entries.push(messages::DescriptorEntry { key: key.to_owned(), value });
         }
-        (!entries.is_empty()).then_some(messages::Descriptor { entries })
+        (!entries.is_empty()).then_some(messages::RateLimitDescriptor { entries })
     }
 
     /// Asks the service. The error says why there is no answer.
-    async fn ask(&self, question: messages::Request, listener: Name) -> Result<messages::Answer, String> {
+    async fn ask(
+        &self,
+        question: messages::RateLimitRequest,
+        listener: Name,
+    ) -> Result<messages::LimitAnswer, String> {
         const METHOD: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
         let answer =
             self.service.unary(METHOD, &question, &listener, self.config.timeout, MAX_ANSWER_BYTES).await;
-        let answer = answer.map(|response: messages::Response| messages::Answer::from(response));
+        let answer = answer.map(|response: messages::Response| messages::LimitAnswer::from(response));
         let outcome = match &answer {
             Ok(answer) if answer.over_limit => "over-limit",
             Ok(_) => "ok",
@@ -148,11 +152,11 @@ where
     fn call(&mut self, call: Call) -> Self::Future {
         let asked = self.limiter.as_ref().and_then(|limiter| Some((limiter, limiter.question(&call)?)));
         match asked {
-            None => GlobalLimitFuture { step: Step::Through { future: self.inner.call(call) } },
+            None => GlobalLimitFuture { step: GlobalLimitStep::Through { future: self.inner.call(call) } },
             Some((limiter, question)) => {
                 // One allocation, only for requests that need a question to another machine.
                 let future = Box::pin(limited(limiter.clone(), question, self.inner.clone(), call));
-                GlobalLimitFuture { step: Step::Asked { future } }
+                GlobalLimitFuture { step: GlobalLimitStep::Asked { future } }
             }
         }
     }
@@ -160,7 +164,7 @@ where
 
 async fn limited<S>(
     limiter: Rc<GlobalLimiter>,
-    question: messages::Request,
+    question: messages::RateLimitRequest,
     mut service: S,
     mut call: Call,
 ) -> Result<Response<Body>, Error>
@@ -175,7 +179,7 @@ where
                 let why = format!("rate limit service {}: {why}", limiter.service.name());
                 return Err(Error::with_source(Reason::RateLimitServiceError, SentPart::Nothing, why));
             }
-            messages::Answer::default()
+            messages::LimitAnswer::default()
         }
     };
     if answer.over_limit {
@@ -188,7 +192,7 @@ where
     Ok(response)
 }
 
-fn over_limit(answer: &messages::Answer) -> Error {
+fn over_limit(answer: &messages::LimitAnswer) -> Error {
     let mut error = Error::new(Reason::RateLimited, SentPart::Nothing);
     let mut headers = Fields::new();
     headers.insert("x-envoy-ratelimited", HeaderValue::from_static("true"));
@@ -225,13 +229,13 @@ pin_project! {
     /// The future of [`GlobalLimit`].
     pub struct GlobalLimitFuture<F> {
         #[pin]
-        step: Step<F>,
+        step: GlobalLimitStep<F>,
     }
 }
 
 pin_project! {
     #[project = StepProjection]
-    enum Step<F> {
+    enum GlobalLimitStep<F> {
         Through { #[pin] future: F },
         // The request to the service, and the call that continues after it.
         Asked { future: BoxFuture },

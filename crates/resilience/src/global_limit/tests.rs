@@ -9,7 +9,7 @@ use tower::Service as _;
 use super::*;
 use crate::{
     RouteState, front_with, own_calls,
-    testing::{Outcome, Script, get, respond},
+    testing::{CallResult, Script, get, respond},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -115,7 +115,7 @@ async fn after_exactly_the_timeout_without_an_answer_the_mode_decides() {
 
 #[tokio::test(start_paused = true)]
 async fn invalid_answers_are_failures() {
-    let bad: [fn() -> Outcome; 5] = [
+    let bad: [fn() -> CallResult; 5] = [
         || Ok(answers(&FINE, "14")),
         || Ok(answers(&FINE[..9], "0")),
         || Ok(Response::new(Body::full(&FINE[..]))),

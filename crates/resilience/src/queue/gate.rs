@@ -12,13 +12,13 @@ use attache_upstream::take;
 use tokio::time::Instant;
 
 use crate::{
-    adaptive::{Gradient, Reading},
+    adaptive::{AdaptiveReading, Gradient},
     counters::count,
 };
 
 /// The permits of one upstream.
 #[derive(Debug)]
-pub struct Gate {
+pub struct UpstreamPermits {
     /// The upstream, for metrics.
     pub(super) name: model::Name,
     /// `circuit_breaker.max_requests`, if calls wait for it and are not refused at once.
@@ -33,7 +33,7 @@ pub struct Gate {
     shed: AtomicU64,
 }
 
-/// The current state of a [`Gate`], for people.
+/// The current state of a [`UpstreamPermits`], for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateReading {
     /// The lowest limit of running calls.
@@ -47,10 +47,10 @@ pub struct GateReading {
     /// Calls that waited and then were refused, since the start.
     pub shed: u64,
     /// The adaptive limit, where there is one.
-    pub adaptive: Option<Reading>,
+    pub adaptive: Option<AdaptiveReading>,
 }
 
-impl Gate {
+impl UpstreamPermits {
     /// The gate of an upstream; `None` where neither a queue nor an adaptive limit is configured.
     pub fn new(config: &model::Upstream, now: Instant) -> Option<Self> {
         if config.adaptive_concurrency.is_none() && config.queue.is_none() {

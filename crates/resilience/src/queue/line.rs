@@ -1,6 +1,6 @@
 //! The calls of one worker that wait for a permit at one upstream.
 //!
-//! Only this worker uses them; the [`Gate`] has the state that workers share. A permit that this worker releases goes
+//! Only this worker uses them; the [`UpstreamPermits`] has the state that workers share. A permit that this worker releases goes
 //! to its own line at once. Permits that other workers release are found by a check once a millisecond. A worker leaves
 //! its permits to others while it holds more than its share: the limit divided by the number of workers that have a
 //! line.
@@ -20,28 +20,28 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{gate::Gate, urgency::CLASSES};
+use super::{gate::UpstreamPermits, urgency::CLASSES};
 
 /// How often a line looks for permits that other workers have released. tokio's timers have no shorter interval.
 const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 thread_local! {
     /// Lines of this worker that are in use: all routes to an upstream wait in the same one.
-    static LINES: RefCell<Vec<Weak<Line>>> = const { RefCell::new(Vec::new()) };
+    static LINES: RefCell<Vec<Weak<WorkerQueue>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// One worker's part of an upstream's queue.
-pub(super) struct Line {
-    pub(super) gate: Arc<Gate>,
+pub(super) struct WorkerQueue {
+    pub(super) gate: Arc<UpstreamPermits>,
     /// Permits that calls of this worker hold.
     held: Cell<u32>,
-    waiting: RefCell<Waiting>,
+    waiting: RefCell<WaitingCalls>,
     looking: Cell<bool>,
-    this: Weak<Line>,
+    this: Weak<WorkerQueue>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct WaitingCalls {
     classes: [VecDeque<Rc<Waiter>>; CLASSES],
     count: usize,
     /// The instant since which it has not been empty.
@@ -51,7 +51,7 @@ struct Waiting {
 /// One call that waits.
 pub(super) struct Waiter {
     class: usize,
-    state: Cell<State>,
+    state: Cell<WaiterState>,
     waker: RefCell<Option<Waker>>,
     /// `None` if its caller's deadline, which the layer above enforces, comes first.
     pub(super) expires: Option<Instant>,
@@ -59,7 +59,7 @@ pub(super) struct Waiter {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum WaiterState {
     Waiting,
     /// A permit was taken for it.
     Called,
@@ -73,9 +73,9 @@ pub(super) enum Arrival {
     Refused,
 }
 
-impl Line {
+impl WorkerQueue {
     /// This worker's line at the gate.
-    pub(super) fn of(gate: &Arc<Gate>) -> Rc<Self> {
+    pub(super) fn of(gate: &Arc<UpstreamPermits>) -> Rc<Self> {
         LINES.with_borrow_mut(|lines| {
             lines.retain(|line| line.strong_count() > 0);
             let known = lines.iter().filter_map(Weak::upgrade).find(|line| Arc::ptr_eq(&line.gate, gate));
@@ -109,7 +109,7 @@ impl Line {
                 self.gate.waiting.fetch_sub(1, Relaxed);
                 return Arrival::Refused;
             };
-            self.end(&waiter, State::Shed);
+            self.end(&waiter, WaiterState::Shed);
         }
         let mut waiting = self.waiting.borrow_mut();
         if waiting.busy_since.is_none() {
@@ -119,7 +119,7 @@ impl Line {
         let longest = if waiting.overloaded(now, queue.interval) { queue.target } else { queue.interval };
         let waiter = Rc::new(Waiter {
             class,
-            state: Cell::new(State::Waiting),
+            state: Cell::new(WaiterState::Waiting),
             waker: RefCell::default(),
             expires: now
                 .checked_add(longest)
@@ -170,11 +170,11 @@ impl Line {
                 // Its caller no longer waits: the call is not sent, and the permit goes to the next one.
                 Some(waiter) if waiter.deadline.is_some_and(|deadline| deadline <= now) => {
                     self.gate.leave();
-                    self.end(&waiter, State::Shed);
+                    self.end(&waiter, WaiterState::Shed);
                 }
                 Some(waiter) => {
                     self.held.set(self.held.get() + 1);
-                    self.end(&waiter, State::Called);
+                    self.end(&waiter, WaiterState::Called);
                 }
                 None => {
                     self.gate.leave();
@@ -185,7 +185,7 @@ impl Line {
     }
 
     /// Tells a call that left the line its result.
-    fn end(&self, waiter: &Waiter, state: State) {
+    fn end(&self, waiter: &Waiter, state: WaiterState) {
         waiter.state.set(state);
         self.left(1);
         if let Some(waker) = waiter.waker.take() {
@@ -206,10 +206,10 @@ impl Line {
     /// A call has waited too long. Calls with less of a chance are refused before it.
     fn expire(&self, waiter: &Rc<Waiter>) {
         self.remove(waiter);
-        waiter.state.set(State::Shed);
+        waiter.state.set(WaiterState::Shed);
         let behind = self.waiting.borrow_mut().take_below(waiter.class);
         for waiter in behind {
-            self.end(&waiter, State::Shed);
+            self.end(&waiter, WaiterState::Shed);
         }
     }
 
@@ -247,7 +247,7 @@ impl Line {
     }
 }
 
-impl Waiting {
+impl WaitingCalls {
     fn overloaded(&self, now: Instant, interval: Duration) -> bool {
         self.busy_since.is_some_and(|since| now.saturating_duration_since(since) >= interval)
     }
@@ -282,29 +282,29 @@ impl Waiting {
 
 /// A call's wait. Dropping it removes the call from the line.
 pub(super) struct Wait {
-    line: Rc<Line>,
+    line: Rc<WorkerQueue>,
     pub(super) waiter: Rc<Waiter>,
 }
 
 impl Wait {
     /// A permit, or `None` for a call that is not sent. `expired`: it has waited too long.
     pub(super) fn poll(&self, cx: &Context<'_>, expired: bool) -> Poll<Option<QueuePermit>> {
-        if expired && self.waiter.state.get() == State::Waiting {
+        if expired && self.waiter.state.get() == WaiterState::Waiting {
             self.line.expire(&self.waiter);
         }
         match self.waiter.state.get() {
-            State::Waiting => {
+            WaiterState::Waiting => {
                 *self.waiter.waker.borrow_mut() = Some(cx.waker().clone());
                 Poll::Pending
             }
-            State::Called => {
+            WaiterState::Called => {
                 // From now on the permit holds what the wait held.
-                self.waiter.state.set(State::Shed);
+                self.waiter.state.set(WaiterState::Shed);
                 self.line.held.set(self.line.held.get().saturating_sub(1));
                 let running = self.line.gate.running();
                 Poll::Ready(Some(self.line.permit(running, Instant::now())))
             }
-            State::Shed => Poll::Ready(None),
+            WaiterState::Shed => Poll::Ready(None),
         }
     }
 }
@@ -312,16 +312,16 @@ impl Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         match self.waiter.state.get() {
-            State::Waiting => self.line.remove(&self.waiter),
-            State::Called => self.line.leave(),
-            State::Shed => {}
+            WaiterState::Waiting => self.line.remove(&self.waiter),
+            WaiterState::Called => self.line.leave(),
+            WaiterState::Shed => {}
         }
     }
 }
 
 /// A call's permit at the upstream, released when it is dropped.
 pub(super) struct QueuePermit {
-    line: Rc<Line>,
+    line: Rc<WorkerQueue>,
     since: Instant,
     phase: u32,
 }

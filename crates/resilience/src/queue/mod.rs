@@ -48,33 +48,33 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-pub use gate::{Gate, GateReading};
-use line::{Arrival, Line, QueuePermit, Wait};
+pub use gate::{GateReading, UpstreamPermits};
+use line::{Arrival, QueuePermit, Wait, WorkerQueue};
 pub use urgency::urgency;
 
 use crate::{UpstreamState, deadline};
 
 /// Lets calls to an upstream through as it has permits.
 #[derive(Clone)]
-pub struct Admission<S> {
+pub struct QueueAdmission<S> {
     inner: S,
-    line: Option<Rc<Line>>,
+    line: Option<Rc<WorkerQueue>>,
 }
 
-impl<S> Admission<S> {
+impl<S> QueueAdmission<S> {
     /// Puts the upstream's gate before a service. It must be made on the worker that uses it.
     pub fn new(inner: S, state: &Arc<UpstreamState>) -> Self {
-        Self { inner, line: state.gate.as_ref().map(Line::of) }
+        Self { inner, line: state.gate.as_ref().map(WorkerQueue::of) }
     }
 }
 
-impl<S: std::fmt::Debug> std::fmt::Debug for Admission<S> {
+impl<S: std::fmt::Debug> std::fmt::Debug for QueueAdmission<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Admission").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
-impl<S> Service<Call> for Admission<S>
+impl<S> Service<Call> for QueueAdmission<S>
 where
     S: Service<Call, Response = Response<Body>, Error = Error> + Clone,
 {
@@ -88,7 +88,9 @@ where
 
     fn call(&mut self, mut call: Call) -> Self::Future {
         let Some(line) = &self.line else {
-            return AdmissionFuture { step: Step::Running { future: self.inner.call(call), permit: None } };
+            return AdmissionFuture {
+                step: QueueStep::Running { future: self.inner.call(call), permit: None },
+            };
         };
         let deadline = call.context.deadline;
         let class = line
@@ -101,12 +103,14 @@ where
             Arrival::Enters(permit) => {
                 let permit = SharedPermit::new(permit);
                 permit.judges(&mut call);
-                Step::Running { future: self.inner.call(call), permit: Some(permit) }
+                QueueStep::Running { future: self.inner.call(call), permit: Some(permit) }
             }
-            Arrival::Refused => Step::Refused { error: Some(Box::new(refusal(line.gate.refuse(false)))) },
+            Arrival::Refused => {
+                QueueStep::Refused { error: Some(Box::new(refusal(line.gate.refuse(false)))) }
+            }
             Arrival::Waits(wait) => {
                 // Two allocations, only for a call that has to wait.
-                let waiting = Waiting {
+                let waiting = QueuedCall {
                     timer: wait.waiter.expires.map(|expires| Box::pin(sleep_until(expires))),
                     service: self.inner.clone(),
                     call: Some(call),
@@ -114,7 +118,7 @@ where
                     gate: line.gate.clone(),
                     wait,
                 };
-                Step::Waiting { waiting: Box::new(waiting) }
+                QueueStep::Waiting { waiting: Box::new(waiting) }
             }
         };
         AdmissionFuture { step }
@@ -125,16 +129,16 @@ fn refusal(reason: Reason) -> Error {
     Error::new(reason, SentPart::Nothing)
 }
 
-struct Waiting<S> {
+struct QueuedCall<S> {
     wait: Wait,
     timer: Option<Pin<Box<Sleep>>>,
     service: S,
     call: Option<Call>,
     since: Instant,
-    gate: Arc<Gate>,
+    gate: Arc<UpstreamPermits>,
 }
 
-impl<S: Service<Call>> Waiting<S> {
+impl<S: Service<Call>> QueuedCall<S> {
     /// Ready when the call may continue, or with its refusal.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(S::Future, SharedPermit), Error>> {
         let expired = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
@@ -161,17 +165,17 @@ impl<S: Service<Call>> Waiting<S> {
 }
 
 pin_project! {
-    /// The future of [`Admission`].
+    /// The future of [`QueueAdmission`].
     pub struct AdmissionFuture<S: Service<Call>> {
         #[pin]
-        step: Step<S, S::Future>,
+        step: QueueStep<S, S::Future>,
     }
 }
 
 pin_project! {
     #[project = StepProjection]
-    enum Step<S, F> {
-        Waiting { waiting: Box<Waiting<S>> },
+    enum QueueStep<S, F> {
+        Waiting { waiting: Box<QueuedCall<S>> },
         Running { #[pin] future: F, permit: Option<SharedPermit> },
         // Rarely used, so it is boxed.
         Refused { error: Option<Box<Error>> },
@@ -189,7 +193,7 @@ where
         loop {
             let next = match step.as_mut().project() {
                 StepProjection::Waiting { waiting } => match ready!(waiting.poll(cx)) {
-                    Ok((future, permit)) => Step::Running { future, permit: Some(permit) },
+                    Ok((future, permit)) => QueueStep::Running { future, permit: Some(permit) },
                     Err(error) => return Poll::Ready(Err(error)),
                 },
                 StepProjection::Running { future, permit } => {

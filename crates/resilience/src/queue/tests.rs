@@ -10,7 +10,7 @@ use tokio::{
 use super::*;
 use crate::{
     stack,
-    testing::{Outcome as Answer, attempt, get, respond, state_of, upstream},
+    testing::{CallResult, attempt, get, respond, state_of, upstream},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -25,7 +25,7 @@ struct Slow {
 impl Service<Call> for Slow {
     type Response = Response<Body>;
     type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Answer>>>;
+    type Future = Pin<Box<dyn Future<Output = CallResult>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
@@ -42,7 +42,7 @@ impl Service<Call> for Slow {
             now.0 += 1;
             now.1 = now.1.max(now.0);
             drop(now);
-            Ends(running)
+            CallEnds(running)
         };
         Box::pin(async move {
             let _guard = guard;
@@ -56,15 +56,15 @@ impl Service<Call> for Slow {
     }
 }
 
-struct Ends(Rc<RefCell<(u32, u32)>>);
+struct CallEnds(Rc<RefCell<(u32, u32)>>);
 
-impl Drop for Ends {
+impl Drop for CallEnds {
     fn drop(&mut self) {
         self.0.borrow_mut().0 -= 1;
     }
 }
 
-struct Bench {
+struct QueueBench {
     state: Arc<UpstreamState>,
     slow: Slow,
     start: Instant,
@@ -73,7 +73,7 @@ struct Bench {
 
 type Sent_ = JoinHandle<(Result<u16, Reason>, Duration)>;
 
-impl Bench {
+impl QueueBench {
     fn new(max_requests: u32, queue: model::Queue) -> Self {
         let mut config = upstream();
         config.circuit_breaker.max_requests = max_requests;
@@ -119,7 +119,7 @@ fn seen(list: &[(&str, u128)]) -> Vec<(String, u128)> {
 
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_released_permit_goes_to_the_most_urgent_and_then_to_the_first() {
-    let bench = Bench::new(1, model::Queue::default());
+    let bench = QueueBench::new(1, model::Queue::default());
     for (name, urgency) in [("first", 3), ("later", 5), ("second", 3), ("now", 0), ("third", 3)] {
         drop(bench.send(name, urgency, 10));
     }
@@ -131,7 +131,7 @@ async fn a_released_permit_goes_to_the_most_urgent_and_then_to_the_first() {
 
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_burst_waits_for_the_interval_and_a_standing_queue_for_the_target() {
-    let bench = Bench::new(1, model::Queue::default());
+    let bench = QueueBench::new(1, model::Queue::default());
     drop(bench.send("runs", 3, 1000));
     tokio::task::yield_now().await;
     let burst = bench.send("burst", 3, 10);
@@ -151,7 +151,7 @@ async fn a_burst_waits_for_the_interval_and_a_standing_queue_for_the_target() {
 
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn in_a_standing_queue_the_newest_goes_first() {
-    let bench = Bench::new(1, model::Queue::default());
+    let bench = QueueBench::new(1, model::Queue::default());
     drop(bench.send("runs", 3, 102));
     tokio::task::yield_now().await;
     let kept: Vec<_> = ["a", "b"].map(|name| bench.send(name, 3, 1000)).into();
@@ -166,7 +166,7 @@ async fn in_a_standing_queue_the_newest_goes_first() {
 
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn less_urgent_calls_are_shed_together_with_a_shed_call() {
-    let bench = Bench::new(1, model::Queue::default());
+    let bench = QueueBench::new(1, model::Queue::default());
     drop(bench.send("runs", 3, 1000));
     tokio::task::yield_now().await;
     let urgent = bench.send("urgent", 1, 10);
@@ -179,7 +179,7 @@ async fn less_urgent_calls_are_shed_together_with_a_shed_call() {
 
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_full_queue_makes_room_by_its_least_urgent_call() {
-    let bench = Bench::new(1, model::Queue { max: 2, ..model::Queue::default() });
+    let bench = QueueBench::new(1, model::Queue { max: 2, ..model::Queue::default() });
     drop(bench.send("runs", 3, 50));
     tokio::task::yield_now().await;
     let (less, least) = (bench.send("less", 5, 1), bench.send("least", 6, 1));
@@ -194,7 +194,7 @@ async fn a_full_queue_makes_room_by_its_least_urgent_call() {
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn of_equals_a_full_queue_sheds_the_one_with_the_least_chance() {
     // While the first call is served first, the newest has the least chance.
-    let bench = Bench::new(1, model::Queue { max: 2, ..model::Queue::default() });
+    let bench = QueueBench::new(1, model::Queue { max: 2, ..model::Queue::default() });
     drop(bench.send("runs", 3, 50));
     tokio::task::yield_now().await;
     let (older, newer) = (bench.send("older", 6, 1), bench.send("newer", 6, 1));
@@ -204,7 +204,7 @@ async fn of_equals_a_full_queue_sheds_the_one_with_the_least_chance() {
     assert_eq!(older.await.unwrap().0, Ok(200));
 
     // In a standing queue the newest is served first, so the oldest has the least chance.
-    let bench = Bench::new(1, model::Queue { max: 2, target: 50 * MS, ..model::Queue::default() });
+    let bench = QueueBench::new(1, model::Queue { max: 2, target: 50 * MS, ..model::Queue::default() });
     drop(bench.send("runs", 3, 120));
     tokio::task::yield_now().await;
     drop(bench.send("since the beginning", 7, 1));
@@ -220,7 +220,7 @@ async fn of_equals_a_full_queue_sheds_the_one_with_the_least_chance() {
 
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_worker_leaves_the_others_their_share_of_the_permits() {
-    let bench = Bench::new(4, model::Queue::default());
+    let bench = QueueBench::new(4, model::Queue::default());
     // Another worker has a line.
     bench.state.gate.as_ref().unwrap().hungry.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     for name in ["a", "b", "c"] {
@@ -232,7 +232,7 @@ async fn a_worker_leaves_the_others_their_share_of_the_permits() {
 
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_call_whose_deadline_passes_in_line_is_not_sent_and_a_caller_that_left_holds_no_permit() {
-    let mut bench = Bench::new(1, model::Queue::default());
+    let mut bench = QueueBench::new(1, model::Queue::default());
     drop(bench.send("runs", 3, 40));
     tokio::task::yield_now().await;
     bench.policy.timeouts.request = 20 * MS;
@@ -250,7 +250,7 @@ async fn a_call_whose_deadline_passes_in_line_is_not_sent_and_a_caller_that_left
 
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_grpc_upstream_is_told_the_time_that_remains_after_the_wait() {
-    let bench = Bench::new(1, model::Queue::default());
+    let bench = QueueBench::new(1, model::Queue::default());
     drop(bench.send("runs", 3, 30));
     tokio::task::yield_now().await;
     let script = crate::testing::Script::default().answer(1, || Ok(respond(200)));
@@ -270,7 +270,7 @@ fn adaptive(queue: Option<model::Queue>) -> model::Upstream {
 
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn beyond_the_adaptive_limit_a_call_is_refused_at_once_and_not_retried() {
-    let mut bench = Bench::of(adaptive(None));
+    let mut bench = QueueBench::of(adaptive(None));
     bench.policy.retry = Retry { on: vec![model::RetryOn::ServerError], ..Retry::default() };
     let calls: Vec<_> = (0..5).map(|n| bench.send(&n.to_string(), 3, 10)).collect();
     let mut ends = Vec::new();
@@ -285,7 +285,7 @@ async fn beyond_the_adaptive_limit_a_call_is_refused_at_once_and_not_retried() {
 
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn the_limit_finds_what_the_upstream_can_take() {
-    let bench = Bench::of(adaptive(Some(model::Queue::default())));
+    let bench = QueueBench::of(adaptive(Some(model::Queue::default())));
     // Twice as many callers as the lowest limit; the upstream is as fast as it can be.
     let mut shed = Vec::new();
     for _ in 0..2 {
@@ -304,7 +304,7 @@ async fn the_limit_finds_what_the_upstream_can_take() {
 
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn calls_cut_by_their_deadline_are_samples_and_failures_are_none() {
-    let mut bench = Bench::of(adaptive(None));
+    let mut bench = QueueBench::of(adaptive(None));
     bench.policy.timeouts.request = 150 * MS;
     for _ in 0..2 {
         drop(bench.send("hangs", 3, 1000));
@@ -321,7 +321,7 @@ async fn calls_cut_by_their_deadline_are_samples_and_failures_are_none() {
 
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_permit_is_held_until_the_bodys_end() {
-    let bench = Bench::new(2, model::Queue::default());
+    let bench = QueueBench::new(2, model::Queue::default());
     let (sender, body) = crate::testing::channel();
     let script = crate::testing::Script::default().then(|_| async { Ok(Response::new(body)) });
     let mut response = stack(&bench.policy, &bench.state, script).call(get()).await.unwrap();
@@ -338,7 +338,7 @@ fn no_worker_ever_takes_a_permit_too_many() {
     let mut config = upstream();
     config.circuit_breaker.max_requests = 7;
     config.queue = Some(model::Queue::default());
-    let gate = Arc::new(Gate::new(&config, Instant::now()).unwrap());
+    let gate = Arc::new(UpstreamPermits::new(&config, Instant::now()).unwrap());
     let threads: Vec<_> = (0..4)
         .map(|_| {
             let gate = gate.clone();
@@ -359,7 +359,7 @@ fn no_worker_ever_takes_a_permit_too_many() {
 }
 
 #[derive(Clone, Debug)]
-struct Ended {
+struct EndedCall {
     class: u8,
     came: Duration,
     end: Duration,
@@ -367,8 +367,12 @@ struct Ended {
     began: Option<Duration>,
 }
 
-async fn storm(max_requests: u32, max: u32, calls: Vec<(u64, u8, u32)>) -> (u32, Vec<Ended>, GateReading) {
-    let bench = Bench::new(max_requests, model::Queue { max, ..model::Queue::default() });
+async fn storm(
+    max_requests: u32,
+    max: u32,
+    calls: Vec<(u64, u8, u32)>,
+) -> (u32, Vec<EndedCall>, GateReading) {
+    let bench = QueueBench::new(max_requests, model::Queue { max, ..model::Queue::default() });
     let mut sent = Vec::new();
     for (n, (wait, class, takes)) in calls.into_iter().enumerate() {
         sleep(Duration::from_millis(wait)).await;
@@ -380,7 +384,7 @@ async fn storm(max_requests: u32, max: u32, calls: Vec<(u64, u8, u32)>) -> (u32,
         let began =
             bench.slow.seen.borrow().iter().find(|(name, _)| *name == n.to_string()).map(|(_, at)| *at);
         let began = began.map(|at| at.duration_since(bench.start));
-        ends.push(Ended { class, came, end, ok: outcome.is_ok(), began });
+        ends.push(EndedCall { class, came, end, ok: outcome.is_ok(), began });
     }
     let most = bench.slow.running.borrow().1;
     (most, ends, bench.state.gate.as_ref().unwrap().reading())

@@ -33,11 +33,11 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-pub use self::limiter::{Limited, Limiter};
+pub use self::limiter::{Limiter, RateLimited};
 use crate::RouteState;
 
-impl From<Limited> for Error {
-    fn from(limited: Limited) -> Self {
+impl From<RateLimited> for Error {
+    fn from(limited: RateLimited) -> Self {
         let mut error = Self::new(Reason::RateLimited, SentPart::Nothing);
         let mut headers = Fields::new();
         headers.insert("ratelimit-limit", limited.limit);
@@ -91,7 +91,7 @@ pin_project! {
     pub struct RateLimitFuture<F> {
         #[pin]
         inner: Option<F>,
-        refused: Option<Limited>,
+        refused: Option<RateLimited>,
     }
 }
 

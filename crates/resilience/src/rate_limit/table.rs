@@ -33,22 +33,22 @@ impl Bucket {
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct BucketEntry {
     /// The key's hash; 0 if the entry is empty.
     key: AtomicU64,
     bucket: Bucket,
 }
 
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct BucketTable {
     /// Keyed at random, so that a client can't make two keys collide.
     hasher: RandomState,
-    places: Box<[[Entry; PLACES]]>,
+    places: Box<[[BucketEntry; PLACES]]>,
     /// The bucket for keys that found no entry.
     others: Bucket,
 }
 
-impl Table {
+impl BucketTable {
     pub(super) fn new(keys: usize) -> Self {
         let places = (0..keys.div_ceil(PLACES)).map(|_| Default::default()).collect();
         Self { hasher: RandomState::new(), places, others: Bucket::default() }

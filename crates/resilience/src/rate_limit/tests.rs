@@ -25,7 +25,7 @@ fn user(name: &str) -> Fields {
     Fields::from_iter([(USER, http::HeaderValue::from_str(name).unwrap())])
 }
 
-fn check(limiter: &Limiter, name: &str, now: Instant) -> Result<(), Limited> {
+fn check(limiter: &Limiter, name: &str, now: Instant) -> Result<(), RateLimited> {
     limiter.check(&user(name), &Client::default(), now)
 }
 
@@ -37,7 +37,7 @@ async fn a_burst_and_then_evenly() {
         assert!(check(&limiter, "", start).is_ok());
     }
     let refused = check(&limiter, "", start).unwrap_err();
-    assert_eq!(refused, Limited { retry_after: SECOND / 10, limit: 3, reset: 3 * SECOND / 10 });
+    assert_eq!(refused, RateLimited { retry_after: SECOND / 10, limit: 3, reset: 3 * SECOND / 10 });
     assert!(check(&limiter, "", start + SECOND / 10 - Duration::from_nanos(1)).is_err());
     assert!(check(&limiter, "", start + SECOND / 10).is_ok());
     assert!(check(&limiter, "", start + SECOND / 10).is_err());

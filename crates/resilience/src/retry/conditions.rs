@@ -36,14 +36,14 @@ type ErrorTest = fn(&Error) -> bool;
 
 /// The conditions of a route, ready to be checked.
 #[derive(Debug, Default)]
-pub(super) struct Conditions {
+pub(super) struct RetryConditions {
     errors: Vec<ErrorTest>,
-    responses: Vec<Answer>,
+    responses: Vec<ResponseTest>,
 }
 
 /// A response that meets a condition.
 #[derive(Debug)]
-enum Answer {
+enum ResponseTest {
     Status(RangeInclusive<u16>),
     Header(HeaderName),
     GrpcStatus(u16),
@@ -58,7 +58,7 @@ pub(super) enum ConditionKind {
     Grpc,
 }
 
-impl Conditions {
+impl RetryConditions {
     pub(super) fn new(on: &[RetryOn]) -> Self {
         let mut conditions = Self::default();
         for condition in on {
@@ -67,11 +67,13 @@ impl Conditions {
                 RetryOn::RefusedStream => (Some(is_refused), None),
                 RetryOn::ResetBeforeHeaders => (Some(is_reset), None),
                 RetryOn::Reset => (Some(is_any), None),
-                RetryOn::ServerError => (Some(is_any), Some(Answer::Status(500..=599))),
-                RetryOn::GatewayError => (Some(is_any), Some(Answer::Status(502..=504))),
-                RetryOn::Status(status) => (None, Some(Answer::Status(status.as_u16()..=status.as_u16()))),
-                RetryOn::Header(name) => (None, Some(Answer::Header(name.clone()))),
-                RetryOn::GrpcStatus(status) => (None, Some(Answer::GrpcStatus(*status))),
+                RetryOn::ServerError => (Some(is_any), Some(ResponseTest::Status(500..=599))),
+                RetryOn::GatewayError => (Some(is_any), Some(ResponseTest::Status(502..=504))),
+                RetryOn::Status(status) => {
+                    (None, Some(ResponseTest::Status(status.as_u16()..=status.as_u16())))
+                }
+                RetryOn::Header(name) => (None, Some(ResponseTest::Header(name.clone()))),
+                RetryOn::GrpcStatus(status) => (None, Some(ResponseTest::GrpcStatus(*status))),
             };
             conditions.errors.extend(error);
             conditions.responses.extend(response);
@@ -89,11 +91,11 @@ impl Conditions {
         let mut met = None;
         for answer in &self.responses {
             match answer {
-                Answer::Status(statuses) if statuses.contains(&status.as_u16()) => {
+                ResponseTest::Status(statuses) if statuses.contains(&status.as_u16()) => {
                     met = Some(ConditionKind::Http);
                 }
-                Answer::Header(name) if headers.contains_key(name) => met = Some(ConditionKind::Http),
-                Answer::GrpcStatus(code) if met.is_none() && grpc_status(headers) == Some(*code) => {
+                ResponseTest::Header(name) if headers.contains_key(name) => met = Some(ConditionKind::Http),
+                ResponseTest::GrpcStatus(code) if met.is_none() && grpc_status(headers) == Some(*code) => {
                     met = Some(ConditionKind::Grpc);
                 }
                 _ => {}
@@ -144,7 +146,7 @@ mod tests {
     use super::*;
 
     fn meets(on: RetryOn, reason: Reason, sent: SentPart) -> bool {
-        Conditions::new(&[on]).error(&Error::new(reason, sent))
+        RetryConditions::new(&[on]).error(&Error::new(reason, sent))
     }
 
     #[test]

@@ -21,12 +21,12 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::{
-    AttemptSource, Rules, backoff,
+    AttemptSource, RetryRules, backoff,
     conditions::{self, ConditionKind},
     hedge::{Hedging, RetryContext},
     repeatable::{AttemptKind, Repeatable},
 };
-use crate::{UpstreamState, budget::Permit, counters::count};
+use crate::{UpstreamState, budget::RetryPermit, counters::count};
 
 /// Bytes of a discarded response that are read so that its connection can be used again.
 const DISCARDED: usize = 16 << 10;
@@ -35,12 +35,12 @@ pin_project! {
     /// The future of [`Retry`](super::Retry).
     pub struct RetryFuture<S: Service<Call>> {
         #[pin]
-        step: Step<S, S::Future>,
+        step: RetryStep<S, S::Future>,
         kept: Repeatable,
         again: Rc<AttemptSource<S>>,
         retries: u32,
         raced: bool,
-        permit: Option<Permit>,
+        permit: Option<RetryPermit>,
         // Only for routes that hedge: one allocation for each of their requests.
         hedging: Option<Box<Hedging<S::Future>>>,
     }
@@ -48,7 +48,7 @@ pin_project! {
 
 pin_project! {
     #[project = StepProjection]
-    enum Step<S, F> {
+    enum RetryStep<S, F> {
         Trying { #[pin] future: F },
         // Boxed, so that a call without a retry needs no memory for them.
         Waiting { sleep: Pin<Box<Sleep>>, discard: Option<Box<Discard>> },
@@ -67,7 +67,7 @@ enum NextAttempt {
 
 impl<S: Service<Call>> RetryFuture<S> {
     pub(super) fn new(future: S::Future, kept: Repeatable, again: Rc<AttemptSource<S>>) -> Self {
-        let step = Step::Trying { future };
+        let step = RetryStep::Trying { future };
         let policy = again.rules.hedge.as_ref();
         let hedging = policy.map(|policy| Box::new(Hedging::new(policy, &again.state, 0)));
         Self { step, kept, again, retries: 0, raced: false, permit: None, hedging }
@@ -115,11 +115,11 @@ where
                             let outcome = attempts.finish(outcome);
                             // An attempt that was slower than its hedge ends here, not later when this future is
                             // dropped.
-                            this.step.set(Step::Over);
+                            this.step.set(RetryStep::Over);
                             return Poll::Ready(outcome);
                         }
-                        Some(NextAttempt::AtOnce(how)) => Step::Next { how, service: service.clone() },
-                        Some(NextAttempt::After(when)) => Step::Waiting {
+                        Some(NextAttempt::AtOnce(how)) => RetryStep::Next { how, service: service.clone() },
+                        Some(NextAttempt::After(when)) => RetryStep::Waiting {
                             sleep: Box::pin(sleep_until(when)),
                             discard: outcome.ok().map(Discard::new).map(Box::new),
                         },
@@ -130,7 +130,7 @@ where
                         *discard = None;
                     }
                     ready!(sleep.as_mut().poll(cx));
-                    Step::Next { how: AttemptKind::Retry, service: service.clone() }
+                    RetryStep::Next { how: AttemptKind::Retry, service: service.clone() }
                 }
                 StepProjection::Next { how, service } => {
                     ready!(service.poll_ready(cx))?;
@@ -138,7 +138,7 @@ where
                     if let (Some(hedging), Some(policy)) = (this.hedging.as_deref_mut(), &rules.hedge) {
                         hedging.again(policy, state);
                     }
-                    Step::Trying { future }
+                    RetryStep::Trying { future }
                 }
                 StepProjection::Over => return Poll::Pending,
             };
@@ -150,11 +150,11 @@ where
 /// The decision after an attempt.
 struct Attempts<'a> {
     kept: &'a mut Repeatable,
-    rules: &'a Rules,
+    rules: &'a RetryRules,
     state: &'a Arc<UpstreamState>,
     retries: &'a mut u32,
     raced: &'a mut bool,
-    permit: &'a mut Option<Permit>,
+    permit: &'a mut Option<RetryPermit>,
 }
 
 impl Attempts<'_> {
@@ -285,7 +285,7 @@ impl Discard {
 /// The body of a retry's response.
 struct Charged {
     body: Body,
-    _permit: Permit,
+    _permit: RetryPermit,
 }
 
 impl HttpBody for Charged {

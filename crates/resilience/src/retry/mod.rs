@@ -46,7 +46,7 @@ use attache_config::model;
 use attache_http::Body;
 use attache_upstream::{Call, Error, SentPart};
 use attache_wire::Response;
-use conditions::Conditions;
+use conditions::RetryConditions;
 pub use future::RetryFuture;
 use http::Method;
 use repeatable::Repeatable;
@@ -57,14 +57,14 @@ use crate::UpstreamState;
 /// Makes [`Retry`]s.
 #[derive(Clone, Debug)]
 pub struct RetryLayer {
-    rules: Arc<Rules>,
+    rules: Arc<RetryRules>,
     state: Arc<UpstreamState>,
 }
 
 impl RetryLayer {
     /// The retries of a route to this upstream.
     pub fn new(retry: model::Retry, state: Arc<UpstreamState>) -> Self {
-        Self { rules: Arc::new(Rules::new(retry)), state }
+        Self { rules: Arc::new(RetryRules::new(retry)), state }
     }
 }
 
@@ -90,7 +90,7 @@ pub struct Retry<S> {
 struct AttemptSource<S> {
     /// Cloned for a further attempt, so that the clone whose readiness was polled is the one that is used.
     service: S,
-    rules: Arc<Rules>,
+    rules: Arc<RetryRules>,
     state: Arc<UpstreamState>,
 }
 
@@ -121,16 +121,16 @@ where
 
 /// The policy with its conditions, ready for use.
 #[derive(Debug)]
-struct Rules {
+struct RetryRules {
     retry: model::Retry,
-    on: Conditions,
-    hedge: Option<hedge::Policy>,
+    on: RetryConditions,
+    hedge: Option<hedge::HedgePolicy>,
 }
 
-impl Rules {
+impl RetryRules {
     fn new(retry: model::Retry) -> Self {
-        let on = Conditions::new(&retry.on);
-        let hedge = retry.hedge.as_ref().map(hedge::Policy::new);
+        let on = RetryConditions::new(&retry.on);
+        let hedge = retry.hedge.as_ref().map(hedge::HedgePolicy::new);
         Self { retry, on, hedge }
     }
 

@@ -33,13 +33,13 @@ use tower::Service;
 
 use crate::{
     UpstreamState, stack,
-    testing::{Outcome, call, respond, state_of, upstream},
+    testing::{CallResult, call, respond, state_of, upstream},
 };
 
 const MS: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Behaviour {
+pub(super) enum EndpointBehaviour {
     Answers,
     Slow,
     Fails,
@@ -60,17 +60,17 @@ pub(super) struct Log {
 
 /// The upstream: the real balancer, and simulated endpoints.
 #[derive(Clone)]
-pub(super) struct Model {
+pub(super) struct ModelUpstream {
     pub(super) shared: Arc<Shared>,
     pub(super) balancer: Rc<RefCell<Balancer>>,
-    pub(super) behaviours: Rc<Vec<Behaviour>>,
+    pub(super) behaviours: Rc<Vec<EndpointBehaviour>>,
     pub(super) log: Log,
 }
 
-impl Service<Call> for Model {
+impl Service<Call> for ModelUpstream {
     type Response = Response<Body>;
     type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Outcome>>>;
+    type Future = Pin<Box<dyn Future<Output = CallResult>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
@@ -91,28 +91,28 @@ impl Service<Call> for Model {
             let mut attempt = Attempt::begin(permit, endpoint, &call.context, judges);
             let reached = || this.log.reached.set(this.log.reached.get() + 1);
             let outcome = match this.behaviours[at] {
-                Behaviour::Answers => {
+                EndpointBehaviour::Answers => {
                     reached();
                     Ok(respond(200))
                 }
-                Behaviour::Slow => {
+                EndpointBehaviour::Slow => {
                     reached();
                     sleep(50 * MS).await;
                     Ok(respond(200))
                 }
-                Behaviour::Fails => {
+                EndpointBehaviour::Fails => {
                     reached();
                     Ok(respond(503))
                 }
-                Behaviour::Refuses => Err(Error::new(Reason::ConnectRefused, SentPart::Nothing)),
-                Behaviour::RefusesStreams => {
+                EndpointBehaviour::Refuses => Err(Error::new(Reason::ConnectRefused, SentPart::Nothing)),
+                EndpointBehaviour::RefusesStreams => {
                     Err(Error::new(Reason::UpstreamRefusedStream, SentPart::Refused))
                 }
-                Behaviour::Resets => {
+                EndpointBehaviour::Resets => {
                     reached();
                     Err(Error::new(Reason::UpstreamReset, SentPart::Request))
                 }
-                Behaviour::Hangs => {
+                EndpointBehaviour::Hangs => {
                     reached();
                     std::future::pending().await
                 }
@@ -126,15 +126,15 @@ impl Service<Call> for Model {
     }
 }
 
-fn behaviour() -> impl Strategy<Value = Behaviour> {
+fn behaviour() -> impl Strategy<Value = EndpointBehaviour> {
     prop_oneof![
-        3 => Just(Behaviour::Answers),
-        1 => Just(Behaviour::Slow),
-        1 => Just(Behaviour::Fails),
-        4 => Just(Behaviour::Refuses),
-        2 => Just(Behaviour::RefusesStreams),
-        1 => Just(Behaviour::Resets),
-        1 => Just(Behaviour::Hangs),
+        3 => Just(EndpointBehaviour::Answers),
+        1 => Just(EndpointBehaviour::Slow),
+        1 => Just(EndpointBehaviour::Fails),
+        4 => Just(EndpointBehaviour::Refuses),
+        2 => Just(EndpointBehaviour::RefusesStreams),
+        1 => Just(EndpointBehaviour::Resets),
+        1 => Just(EndpointBehaviour::Hangs),
     ]
 }
 
@@ -205,7 +205,7 @@ proptest! {
             let (mut reached, sent) = (0, calls.len() as u64);
             for (get, pause) in calls {
                 let log = Log::default();
-                let model = Model {
+                let model = ModelUpstream {
                     shared: state.shared.clone(),
                     balancer: balancer.clone(),
                     behaviours: behaviours.clone(),

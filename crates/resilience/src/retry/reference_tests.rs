@@ -16,32 +16,32 @@ use proptest::prelude::*;
 use tokio::time::{Instant, advance};
 use tower::Service;
 
-use super::model_tests::{Behaviour, Log, Model};
+use super::model_tests::{EndpointBehaviour, Log, ModelUpstream};
 use crate::{
     UpstreamState, stack,
-    testing::{Outcome, call, state_of, upstream},
+    testing::{CallResult, call, state_of, upstream},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 const ENDPOINTS: usize = 3;
 
 #[derive(Clone, Copy, Debug)]
-enum Op {
+enum ReferenceOp {
     Call { get: bool },
     Wait(u64),
-    Behave(usize, Behaviour),
+    Behave(usize, EndpointBehaviour),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Breaker {
+enum ReferenceBreaker {
     Closed { row: u32 },
     Open(Instant),
     HalfOpen { admitted: u32, succeeded: u32 },
 }
 
 #[derive(Clone, Debug)]
-struct Endpoint {
-    behaviour: Behaviour,
+struct ReferenceEndpoint {
+    behaviour: EndpointBehaviour,
     row: u32,
     local: u32,
     ejected: bool,
@@ -51,23 +51,23 @@ struct Endpoint {
 
 /// The caller's result.
 #[derive(Debug, PartialEq)]
-enum Told {
+enum CallerAnswer {
     Status(u16),
     Error(Reason),
 }
 
-struct Reference {
+struct ReferenceRetry {
     retry: Retry,
     breaker_config: FailureBreaker,
     ejection: OutlierEjection,
-    breaker: Breaker,
+    breaker: ReferenceBreaker,
     opened: u32,
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<ReferenceEndpoint>,
     /// When the floor's bucket is full again.
     full_at: Instant,
 }
 
-impl Reference {
+impl ReferenceRetry {
     fn usable(&self, at: usize) -> bool {
         !self.endpoints[at].ejected
     }
@@ -75,13 +75,13 @@ impl Reference {
     fn admits(&mut self, now: Instant) -> bool {
         let probes = u32::from(self.breaker_config.probes);
         self.breaker = match self.breaker {
-            Breaker::Open(until) if now < until => return false,
-            Breaker::Open(_) => Breaker::HalfOpen { admitted: 1, succeeded: 0 },
-            Breaker::HalfOpen { admitted, .. } if admitted >= probes => return false,
-            Breaker::HalfOpen { admitted, succeeded } => {
-                Breaker::HalfOpen { admitted: admitted + 1, succeeded }
+            ReferenceBreaker::Open(until) if now < until => return false,
+            ReferenceBreaker::Open(_) => ReferenceBreaker::HalfOpen { admitted: 1, succeeded: 0 },
+            ReferenceBreaker::HalfOpen { admitted, .. } if admitted >= probes => return false,
+            ReferenceBreaker::HalfOpen { admitted, succeeded } => {
+                ReferenceBreaker::HalfOpen { admitted: admitted + 1, succeeded }
             }
-            closed @ Breaker::Closed { .. } => closed,
+            closed @ ReferenceBreaker::Closed { .. } => closed,
         };
         true
     }
@@ -90,28 +90,28 @@ impl Reference {
     fn counts(&mut self, success: Option<bool>, now: Instant, real: &UpstreamState) {
         let (row, probes) = (self.breaker_config.consecutive, u32::from(self.breaker_config.probes));
         let opens = match (&mut self.breaker, success) {
-            (Breaker::HalfOpen { admitted, .. }, None) => {
+            (ReferenceBreaker::HalfOpen { admitted, .. }, None) => {
                 *admitted -= 1;
                 false
             }
-            (Breaker::HalfOpen { succeeded, .. }, Some(true)) => {
+            (ReferenceBreaker::HalfOpen { succeeded, .. }, Some(true)) => {
                 *succeeded += 1;
                 if *succeeded == probes {
-                    self.breaker = Breaker::Closed { row: 0 };
+                    self.breaker = ReferenceBreaker::Closed { row: 0 };
                     self.opened = 0;
                 }
                 false
             }
-            (Breaker::HalfOpen { .. }, Some(false)) => true,
-            (Breaker::Closed { row }, Some(true)) => {
+            (ReferenceBreaker::HalfOpen { .. }, Some(false)) => true,
+            (ReferenceBreaker::Closed { row }, Some(true)) => {
                 *row = 0;
                 false
             }
-            (Breaker::Closed { row: so_far }, Some(false)) => {
+            (ReferenceBreaker::Closed { row: so_far }, Some(false)) => {
                 *so_far += 1;
                 *so_far >= row
             }
-            (Breaker::Closed { .. }, None) | (Breaker::Open(_), _) => false,
+            (ReferenceBreaker::Closed { .. }, None) | (ReferenceBreaker::Open(_), _) => false,
         };
         if opens {
             let least = (self.breaker_config.open * 2_u32.pow(self.opened)).min(self.breaker_config.open_max);
@@ -124,7 +124,7 @@ impl Reference {
                 open >= least && open <= least.mul_f64(1.2) + Duration::from_millis(1),
                 "{open:?} for {least:?}"
             );
-            self.breaker = Breaker::Open(until);
+            self.breaker = ReferenceBreaker::Open(until);
             self.opened += 1;
         }
     }
@@ -178,7 +178,13 @@ impl Reference {
     }
 
     /// One call, whose attempts went to these endpoints at these times, and which ended at `end`.
-    fn call(&mut self, get: bool, asked: &[(usize, Instant)], end: Instant, real: &UpstreamState) -> Told {
+    fn call(
+        &mut self,
+        get: bool,
+        asked: &[(usize, Instant)],
+        end: Instant,
+        real: &UpstreamState,
+    ) -> CallerAnswer {
         let (mut tried, mut retries, mut admitted) = (Vec::new(), 0, false);
         let mut earliest_latest = None;
         for attempt in 0.. {
@@ -190,7 +196,7 @@ impl Reference {
             }
             if !self.admits(now) {
                 assert_eq!(asked.len(), attempt, "an attempt went past an open breaker");
-                return Told::Error(Reason::CircuitOpen);
+                return CallerAnswer::Error(Reason::CircuitOpen);
             }
             let (at, _) = *asked.get(attempt).expect("an attempt is missing");
             let untried = (0..ENDPOINTS).any(|at| self.usable(at) && !tried.contains(&at));
@@ -219,14 +225,20 @@ impl Reference {
         admitted: &mut bool,
         now: Instant,
         real: &UpstreamState,
-    ) -> ControlFlow<Told, Duration> {
+    ) -> ControlFlow<CallerAnswer, Duration> {
         let (success, local, nothing_done, told) = match self.endpoints[at].behaviour {
-            Behaviour::Fails => (Some(false), false, false, Told::Status(503)),
-            Behaviour::Refuses => (Some(false), true, true, Told::Error(Reason::ConnectRefused)),
-            Behaviour::RefusesStreams => (None, true, true, Told::Error(Reason::UpstreamRefusedStream)),
-            Behaviour::Resets => (Some(false), true, false, Told::Error(Reason::UpstreamReset)),
-            Behaviour::Answers | Behaviour::Slow | Behaviour::Hangs => {
-                (Some(true), false, false, Told::Status(200))
+            EndpointBehaviour::Fails => (Some(false), false, false, CallerAnswer::Status(503)),
+            EndpointBehaviour::Refuses => {
+                (Some(false), true, true, CallerAnswer::Error(Reason::ConnectRefused))
+            }
+            EndpointBehaviour::RefusesStreams => {
+                (None, true, true, CallerAnswer::Error(Reason::UpstreamRefusedStream))
+            }
+            EndpointBehaviour::Resets => {
+                (Some(false), true, false, CallerAnswer::Error(Reason::UpstreamReset))
+            }
+            EndpointBehaviour::Answers | EndpointBehaviour::Slow | EndpointBehaviour::Hangs => {
+                (Some(true), false, false, CallerAnswer::Status(200))
             }
         };
         self.counts(success, now, real);
@@ -237,11 +249,11 @@ impl Reference {
         let on = |condition| self.retry.on.contains(&condition);
         let any = on(RetryOn::Reset) || on(RetryOn::ServerError);
         let met = match self.endpoints[at].behaviour {
-            Behaviour::Fails => on(RetryOn::ServerError) && get,
-            Behaviour::Resets => any && get,
-            Behaviour::Refuses => any || on(RetryOn::ConnectFailure),
-            Behaviour::RefusesStreams => any,
-            Behaviour::Answers | Behaviour::Slow | Behaviour::Hangs => false,
+            EndpointBehaviour::Fails => on(RetryOn::ServerError) && get,
+            EndpointBehaviour::Resets => any && get,
+            EndpointBehaviour::Refuses => any || on(RetryOn::ConnectFailure),
+            EndpointBehaviour::RefusesStreams => any,
+            EndpointBehaviour::Answers | EndpointBehaviour::Slow | EndpointBehaviour::Hangs => false,
         };
         if !met || *retries == self.retry.attempts {
             return ControlFlow::Break(told);
@@ -260,9 +272,9 @@ impl Reference {
     fn agrees(&self, real: &UpstreamState, now: Instant) -> Result<(), TestCaseError> {
         let status = real.breaker.as_ref().unwrap().status(now);
         let (phase, row, probes) = match self.breaker {
-            Breaker::Closed { row } => ("closed", row, (0, 0)),
-            Breaker::Open(_) => ("open", 0, (0, 0)),
-            Breaker::HalfOpen { admitted, succeeded } => {
+            ReferenceBreaker::Closed { row } => ("closed", row, (0, 0)),
+            ReferenceBreaker::Open(_) => ("open", 0, (0, 0)),
+            ReferenceBreaker::HalfOpen { admitted, succeeded } => {
                 ("half-open", 0, (admitted.into(), succeeded.into()))
             }
         };
@@ -282,19 +294,19 @@ impl Reference {
     }
 }
 
-fn op() -> impl Strategy<Value = Op> {
+fn op() -> impl Strategy<Value = ReferenceOp> {
     let behaviour = prop::sample::select(vec![
-        Behaviour::Answers,
-        Behaviour::Answers,
-        Behaviour::Fails,
-        Behaviour::Refuses,
-        Behaviour::RefusesStreams,
-        Behaviour::Resets,
+        EndpointBehaviour::Answers,
+        EndpointBehaviour::Answers,
+        EndpointBehaviour::Fails,
+        EndpointBehaviour::Refuses,
+        EndpointBehaviour::RefusesStreams,
+        EndpointBehaviour::Resets,
     ]);
     prop_oneof![
-        6 => any::<bool>().prop_map(|get| Op::Call { get }),
-        2 => (0..1500_u64).prop_map(Op::Wait),
-        2 => (0..ENDPOINTS, behaviour).prop_map(|(at, behaviour)| Op::Behave(at, behaviour)),
+        6 => any::<bool>().prop_map(|get| ReferenceOp::Call { get }),
+        2 => (0..1500_u64).prop_map(ReferenceOp::Wait),
+        2 => (0..ENDPOINTS, behaviour).prop_map(|(at, behaviour)| ReferenceOp::Behave(at, behaviour)),
     ]
 }
 
@@ -336,26 +348,26 @@ fn failures() -> impl Strategy<Value = (FailureBreaker, OutlierEjection)> {
 async fn history(
     retry: Retry,
     (breaker, ejection): (FailureBreaker, OutlierEjection),
-    ops: Vec<Op>,
+    ops: Vec<ReferenceOp>,
 ) -> Result<(), TestCaseError> {
     let circuit_breaker = CircuitBreaker { failures: Some(breaker.clone()), ..CircuitBreaker::default() };
     let state = state_of(Upstream { circuit_breaker, outlier_ejection: ejection.clone(), ..upstream() });
     let timeouts = Timeouts { request: Duration::from_hours(1), whole: true, idle: Duration::ZERO };
     let policy = Policy { retry: retry.clone(), timeouts, ..Policy::default() };
     let start = Instant::now();
-    let endpoint = Endpoint {
-        behaviour: Behaviour::Answers,
+    let endpoint = ReferenceEndpoint {
+        behaviour: EndpointBehaviour::Answers,
         row: 0,
         local: 0,
         ejected: false,
         until: start,
         multiplier: 0,
     };
-    let mut reference = Reference {
+    let mut reference = ReferenceRetry {
         retry,
         breaker_config: breaker,
         ejection,
-        breaker: Breaker::Closed { row: 0 },
+        breaker: ReferenceBreaker::Closed { row: 0 },
         opened: 0,
         endpoints: vec![endpoint; ENDPOINTS],
         full_at: start,
@@ -363,15 +375,15 @@ async fn history(
     let balancer = Rc::new(RefCell::new(Balancer::new(&state.shared.config.balance, 7)));
     for op in ops {
         match op {
-            Op::Wait(ms) => {
+            ReferenceOp::Wait(ms) => {
                 advance(Duration::from_millis(ms)).await;
                 outlier::recover(&state.shared, Instant::now());
                 reference.recovers(Instant::now());
             }
-            Op::Behave(at, behaviour) => reference.endpoints[at].behaviour = behaviour,
-            Op::Call { get } => {
+            ReferenceOp::Behave(at, behaviour) => reference.endpoints[at].behaviour = behaviour,
+            ReferenceOp::Call { get } => {
                 let log = Log::default();
-                let model = Model {
+                let model = ModelUpstream {
                     shared: state.shared.clone(),
                     balancer: balancer.clone(),
                     behaviours: Rc::new(
@@ -382,10 +394,10 @@ async fn history(
                 let method = if get { Method::GET } else { Method::POST };
                 let request = http::Request::builder().method(method).uri("http://orders/");
                 let request = request.body(Body::empty()).unwrap();
-                let outcome: Outcome = stack(&policy, &state, model).call(call(request)).await;
+                let outcome: CallResult = stack(&policy, &state, model).call(call(request)).await;
                 let told = match &outcome {
-                    Ok(response) => Told::Status(response.status().as_u16()),
-                    Err(error) => Told::Error(error.reason),
+                    Ok(response) => CallerAnswer::Status(response.status().as_u16()),
+                    Err(error) => CallerAnswer::Error(error.reason),
                 };
                 drop(outcome);
                 let expected = reference.call(get, &log.asked.borrow(), Instant::now(), &state);

@@ -9,7 +9,7 @@ use http::HeaderName;
 use http_body::Body as _;
 use tokio::time::Instant;
 
-use super::{Rules, replay::Recording};
+use super::{RetryRules, replay::Recording};
 use crate::UpstreamState;
 
 const ATTEMPT: HeaderName = HeaderName::from_static("x-attache-attempt");
@@ -40,7 +40,7 @@ pub(super) struct Repeatable {
 
 impl Repeatable {
     /// Splits a call into the parts that are kept and the first attempt.
-    pub(super) fn new(call: Call, rules: &Rules) -> (Self, Call) {
+    pub(super) fn new(call: Call, rules: &RetryRules) -> (Self, Call) {
         let Call { mut request, wants, context, judges, fresh } = call;
         let grpc_timeout =
             attache_rpc::timeout::timeout(request.headers()).map(|timeout| (timeout, Instant::now()));

@@ -77,7 +77,7 @@ impl Recording {
     pub(super) fn body(&self) -> Body {
         let mut tape = self.0.borrow_mut();
         tape.reader += 1;
-        Body::stream(Reader { tape: self.0.clone(), id: tape.reader, next: 0 })
+        Body::stream(TapeReader { tape: self.0.clone(), id: tape.reader, next: 0 })
     }
 
     /// Whether the next attempt would get every byte that was read.
@@ -97,14 +97,14 @@ impl Recording {
     }
 }
 
-struct Reader {
+struct TapeReader {
     tape: Rc<RefCell<Tape>>,
     id: u32,
     /// The frame of the recording that this attempt reads next.
     next: usize,
 }
 
-impl HttpBody for Reader {
+impl HttpBody for TapeReader {
     type Data = Bytes;
     type Error = BodyError;
 

@@ -12,7 +12,7 @@ use tower::Service;
 use super::*;
 use crate::{
     stack,
-    testing::{Outcome, Script, call, channel, get, post, read, respond, state, state_of, upstream},
+    testing::{CallResult, Script, call, channel, get, post, read, respond, state, state_of, upstream},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -22,23 +22,23 @@ fn policy(on: &[RetryOn]) -> Policy {
     Policy { retry, ..Policy::default() }
 }
 
-fn fail(reason: Reason, sent: SentPart) -> impl FnOnce() -> Outcome {
+fn fail(reason: Reason, sent: SentPart) -> impl FnOnce() -> CallResult {
     move || Err(Error::new(reason, sent))
 }
 
-fn refused() -> impl FnOnce() -> Outcome {
+fn refused() -> impl FnOnce() -> CallResult {
     fail(Reason::ConnectRefused, SentPart::Nothing)
 }
 
-fn reset() -> impl FnOnce() -> Outcome {
+fn reset() -> impl FnOnce() -> CallResult {
     fail(Reason::UpstreamReset, SentPart::Request)
 }
 
-fn status(status: u16) -> impl FnOnce() -> Outcome {
+fn status(status: u16) -> impl FnOnce() -> CallResult {
     move || Ok(respond(status))
 }
 
-async fn send(policy: &Policy, script: &Script, call: Call) -> Outcome {
+async fn send(policy: &Policy, script: &Script, call: Call) -> CallResult {
     stack(policy, &state(), script.clone()).call(call).await
 }
 
@@ -402,7 +402,7 @@ async fn a_short_failed_response_is_read_to_its_end_and_a_long_one_is_dropped() 
         }
         drop(frames);
         let read_to_end = std::rc::Rc::new(std::cell::Cell::new(false));
-        let body = Body::stream(Watched { body, ended: read_to_end.clone() });
+        let body = Body::stream(NotedBody { body, ended: read_to_end.clone() });
         let script = Script::default()
             .then(|_| async { Ok(http::Response::builder().status(503).body(body).unwrap().into()) })
             .answer(2, status(200));
@@ -461,7 +461,7 @@ impl<F> Clone for Function<F> {
 impl<F, T> Service<Call> for Function<F>
 where
     F: Fn(Call) -> T,
-    T: Future<Output = Outcome>,
+    T: Future<Output = CallResult>,
 {
     type Response = Response<Body>;
     type Error = Error;
@@ -477,12 +477,12 @@ where
 }
 
 /// Notes that a body was read to its end.
-struct Watched {
+struct NotedBody {
     body: Body,
     ended: std::rc::Rc<std::cell::Cell<bool>>,
 }
 
-impl http_body::Body for Watched {
+impl http_body::Body for NotedBody {
     type Data = Bytes;
     type Error = BodyError;
 

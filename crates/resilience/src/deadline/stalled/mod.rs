@@ -43,11 +43,11 @@ const STALLED: Duration = Duration::from_secs(1);
 const LOOKS: u32 = (STALLED.as_millis() / CHECK_INTERVAL.as_millis()) as u32;
 
 thread_local! {
-    static LIST: List = List::default();
+    static LIST: StalledAnswers = StalledAnswers::default();
 }
 
 #[derive(Default)]
-struct List {
+struct StalledAnswers {
     answers: RefCell<Vec<Rc<WatchedAnswer>>>,
     added: Rc<Notify>,
 }

@@ -9,10 +9,10 @@ use crate::{
     testing::{Script, channel, get, next, state},
 };
 
-type Upstream = UnboundedSender<Result<Bytes, BodyError>>;
+type BodySender = UnboundedSender<Result<Bytes, BodyError>>;
 
 /// An answer whose client has read the first frame; a second frame waits.
-async fn answer(timeouts: Timeouts, state: &Arc<UpstreamState>) -> (Body, Upstream) {
+async fn answer(timeouts: Timeouts, state: &Arc<UpstreamState>) -> (Body, BodySender) {
     let (upstream, body) = channel();
     for _ in 0..2 {
         upstream.send(Ok(Bytes::from_static(b"x"))).unwrap();
@@ -89,7 +89,7 @@ async fn if_memory_is_short_the_longest_stalled_are_ended_first() {
         sleep(Duration::from_secs(1)).await;
     }
     sleep(Duration::from_secs(1)).await;
-    let open = |answers: &[(Body, Upstream)]| -> Vec<bool> {
+    let open = |answers: &[(Body, BodySender)]| -> Vec<bool> {
         answers.iter().map(|(_, upstream)| !upstream.is_closed()).collect()
     };
     press();

@@ -2,7 +2,7 @@
 //!
 //! **When.** No response head came within `hedge.after` of the attempt's begin: a time, or a percentile of this
 //! upstream's answers to routes that hedge ([`Latency`]; never below `floor`, and not before `min_samples` answers).
-//! And all of this holds: the method may be sent twice ([`Rules::may_repeat`]), the request asks for no upgrade, its
+//! And all of this holds: the method may be sent twice ([`RetryRules::may_repeat`]), the request asks for no upgrade, its
 //! body was read to its end and is kept whole, another usable endpoint was not tried yet, `attempts` and the budget
 //! have room. If one of these conditions is not met, the request is no longer hedged. Each further hedge, up to `max`,
 //! waits as long after the one before.
@@ -37,19 +37,19 @@ use attache_http::time::{Sleep, sleep_until};
 use tokio::time::Instant;
 use tower::Service;
 
-use super::{Rules, repeatable::Repeatable};
-use crate::{UpstreamState, budget::Permit, counters::count, latency::Quantile};
+use super::{RetryRules, repeatable::Repeatable};
+use crate::{UpstreamState, budget::RetryPermit, counters::count, latency::Quantile};
 
-type Outcome = Result<Response<Body>, Error>;
+type CallResult = Result<Response<Body>, Error>;
 
 /// A route's hedging, ready for use.
 #[derive(Debug)]
-pub(super) struct Policy {
+pub(super) struct HedgePolicy {
     config: model::Hedge,
     quantile: Option<Quantile>,
 }
 
-impl Policy {
+impl HedgePolicy {
     pub(super) fn new(config: &model::Hedge) -> Self {
         let quantile = match config.after {
             HedgeAfter::Percentile(share) => Some(Quantile::new(share, config.min_samples)),
@@ -75,24 +75,24 @@ pub(super) struct Hedging<F> {
     after: Option<Duration>,
     /// Boxed, and made only for an attempt that does not end at once.
     sleep: Option<Pin<Box<Sleep>>>,
-    running: Vec<Running<F>>,
+    running: Vec<RunningHedge<F>>,
     /// How the first one ended while others run.
-    first: Option<Outcome>,
+    first: Option<CallResult>,
     /// The number of attempts that were sent for the request.
     sent: u32,
 }
 
 /// One running hedge.
-struct Running<F> {
+struct RunningHedge<F> {
     future: Pin<Box<F>>,
     /// Its own record, so that two attempts don't write into one record.
     exchange: Rc<Exchange>,
     start: Instant,
     /// Taken if this hedge wins: then its response holds the permit.
-    permit: Option<Permit>,
+    permit: Option<RetryPermit>,
 }
 
-impl<F> Drop for Running<F> {
+impl<F> Drop for RunningHedge<F> {
     fn drop(&mut self) {
         if let Some(permit) = &self.permit {
             metrics().hedge(permit.upstream(), Hedge::Lost);
@@ -102,25 +102,25 @@ impl<F> Drop for Running<F> {
 
 /// The data that hedging needs from the retries around it.
 pub(super) struct RetryContext<'a, S> {
-    pub(super) policy: &'a Policy,
+    pub(super) policy: &'a HedgePolicy,
     pub(super) kept: &'a mut Repeatable,
-    pub(super) rules: &'a Rules,
+    pub(super) rules: &'a RetryRules,
     pub(super) state: &'a Arc<UpstreamState>,
     pub(super) service: &'a S,
     pub(super) retries: &'a mut u32,
-    pub(super) permit: &'a mut Option<Permit>,
+    pub(super) permit: &'a mut Option<RetryPermit>,
 }
 
 impl<F> Hedging<F> {
     /// An attempt begins.
-    pub(super) fn new(policy: &Policy, state: &UpstreamState, sent: u32) -> Self {
+    pub(super) fn new(policy: &HedgePolicy, state: &UpstreamState, sent: u32) -> Self {
         let start = Instant::now();
         let after = policy.after(state, start).filter(|_| sent < policy.config.max);
         Self { start, after, sleep: None, running: Vec::new(), first: None, sent }
     }
 
     /// Another attempt begins, after those before have ended.
-    pub(super) fn again(&mut self, policy: &Policy, state: &UpstreamState) {
+    pub(super) fn again(&mut self, policy: &HedgePolicy, state: &UpstreamState) {
         *self = Self::new(policy, state, self.sent);
     }
 
@@ -133,12 +133,12 @@ impl<F> Hedging<F> {
     pub(super) fn poll<S>(
         &mut self,
         cx: &mut Context<'_>,
-        first: Poll<Outcome>,
+        first: Poll<CallResult>,
         around: &mut RetryContext<'_, S>,
-    ) -> Poll<Outcome>
+    ) -> Poll<CallResult>
     where
         S: Service<Call, Response = Response<Body>, Error = Error, Future = F> + Clone,
-        F: Future<Output = Outcome>,
+        F: Future<Output = CallResult>,
     {
         if let Poll::Ready(outcome) = first {
             let good = around.is_good(&outcome);
@@ -180,9 +180,13 @@ impl<F> Hedging<F> {
         }
     }
 
-    fn poll_running<S>(&mut self, cx: &mut Context<'_>, around: &mut RetryContext<'_, S>) -> Option<Outcome>
+    fn poll_running<S>(
+        &mut self,
+        cx: &mut Context<'_>,
+        around: &mut RetryContext<'_, S>,
+    ) -> Option<CallResult>
     where
-        F: Future<Output = Outcome>,
+        F: Future<Output = CallResult>,
     {
         let mut at = 0;
         while let Some(hedge) = self.running.get_mut(at) {
@@ -207,7 +211,7 @@ impl<F> Hedging<F> {
 }
 
 impl<S> RetryContext<'_, S> {
-    fn is_good(&self, outcome: &Outcome) -> bool {
+    fn is_good(&self, outcome: &CallResult) -> bool {
         let Ok(response) = outcome else { return false };
         let (status, headers) = (response.status(), response.headers());
         attache_upstream::Outcome::of_response(status, headers) == attache_upstream::Outcome::Success
@@ -221,7 +225,7 @@ impl<S> RetryContext<'_, S> {
         }
     }
 
-    fn won<F>(&mut self, hedge: &mut Running<F>) {
+    fn won<F>(&mut self, hedge: &mut RunningHedge<F>) {
         let exchange = &self.kept.context.exchange;
         exchange.take_over(&hedge.exchange);
         exchange.hedge_won.set(true);
@@ -231,7 +235,7 @@ impl<S> RetryContext<'_, S> {
     }
 
     /// Sends another attempt beside those that run, if all conditions hold.
-    fn hedge<F>(&mut self, service: &mut S) -> Option<Running<F>>
+    fn hedge<F>(&mut self, service: &mut S) -> Option<RunningHedge<F>>
     where
         S: Service<Call, Response = Response<Body>, Error = Error, Future = F>,
     {
@@ -258,7 +262,7 @@ impl<S> RetryContext<'_, S> {
         let exchange = call.context.exchange.clone();
         // One allocation for a hedge, which is rare by its own rule.
         let future = Box::pin(service.call(call));
-        Some(Running { future, exchange, start: now, permit: Some(permit) })
+        Some(RunningHedge { future, exchange, start: now, permit: Some(permit) })
     }
 }
 

@@ -38,14 +38,14 @@ fn slow(script: Script, port: u16, ms: u32, status: u16) -> Script {
 
 /// An attempt that never ends, and reports when it is dropped.
 fn stuck(script: Script, port: u16) -> (Script, Rc<Cell<bool>>) {
-    struct Told(Rc<Cell<bool>>);
-    impl Drop for Told {
+    struct ReportedWait(Rc<Cell<bool>>);
+    impl Drop for ReportedWait {
         fn drop(&mut self) {
             self.0.set(true);
         }
     }
     let dropped = Rc::new(Cell::new(false));
-    let told = Told(dropped.clone());
+    let told = ReportedWait(dropped.clone());
     let script = script.at(port, move |mut call| async move {
         let _told = told;
         let _ = read(call.request.body_mut()).await;
