@@ -45,24 +45,24 @@ pub enum Origin {
 
 /// A route's rules, ready to be used.
 #[derive(Debug)]
-pub(crate) struct Cors(Arc<Ready>);
+pub(crate) struct Cors(Arc<ReadyCors>);
 
 #[derive(Debug)]
-struct Ready {
+struct ReadyCors {
     origins: Vec<OriginPattern>,
     /// Every origin is allowed, so responses don't depend on the origin.
     public: bool,
     credentials: bool,
     private_network: bool,
-    methods: List,
-    headers: List,
+    methods: CorsList,
+    headers: CorsList,
     expose: Option<HeaderValue>,
     max_age: Option<HeaderValue>,
 }
 
 /// The methods or headers in the answer to a preflight.
 #[derive(Debug)]
-enum List {
+enum CorsList {
     /// Everything that the preflight asked for.
     All,
     /// These; `None` means nothing.
@@ -71,11 +71,11 @@ enum List {
 
 /// What is needed to mark one response.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct CorsResponse {
     pub(crate) origin: Origin,
     /// The value of `Access-Control-Allow-Origin`, if the origin is allowed.
     allowed: Option<HeaderValue>,
-    ready: Arc<Ready>,
+    ready: Arc<ReadyCors>,
 }
 
 impl Cors {
@@ -86,10 +86,10 @@ impl Cors {
             HeaderValue::from_str(&names.join(", ")).ok().filter(|joined| !joined.is_empty())
         };
         let list = |all: bool, names: &mut dyn Iterator<Item = &str>| {
-            if all { List::All } else { List::These(joined(names)) }
+            if all { CorsList::All } else { CorsList::These(joined(names)) }
         };
         let model::Cors { origins, methods, headers, expose, credentials, max_age, private_network } = config;
-        Self(Arc::new(Ready {
+        Self(Arc::new(ReadyCors {
             public: origins.contains(&OriginPattern::Any) && !credentials,
             origins: origins.clone(),
             credentials: *credentials,
@@ -136,7 +136,7 @@ impl Cors {
     }
 
     /// What is needed to mark the response to a request.
-    pub(crate) fn shared(&self, head: &RequestHead) -> Shared {
+    pub(crate) fn shared(&self, head: &RequestHead) -> CorsResponse {
         let ready = &self.0;
         let mut origins = head.headers.get_all(header::ORIGIN);
         let (origin, allowed) = match (origins.next(), origins.next()) {
@@ -149,17 +149,17 @@ impl Cors {
                 None => (Origin::Foreign, None),
             },
         };
-        Shared { origin, allowed, ready: Arc::clone(ready) }
+        CorsResponse { origin, allowed, ready: Arc::clone(ready) }
     }
 }
 
-impl Ready {
+impl ReadyCors {
     fn allows(&self, origin: &str) -> bool {
         self.origins.iter().any(|pattern| pattern.matches(origin))
     }
 }
 
-impl Shared {
+impl CorsResponse {
     /// Adds the permissions to a response. Other permissions in it are removed.
     pub(crate) fn mark(&self, headers: &mut Fields) {
         for name in PERMISSIONS {
@@ -182,17 +182,17 @@ impl Shared {
     }
 }
 
-fn put(headers: &mut Fields, name: HeaderName, list: &List, asked: Option<HeaderValue>) {
+fn put(headers: &mut Fields, name: HeaderName, list: &CorsList, asked: Option<HeaderValue>) {
     let value = match list {
-        List::All => asked,
-        List::These(names) => names.clone(),
+        CorsList::All => asked,
+        CorsList::These(names) => names.clone(),
     };
     if let Some(value) = value {
         headers.insert(name, value);
     }
 }
 
-fn vary(headers: &mut Fields, ready: &Ready, preflight: bool) {
+fn vary(headers: &mut Fields, ready: &ReadyCors, preflight: bool) {
     let mut add = |name: &'static str| {
         let there = headers.get_all(header::VARY).any(|line| {
             let names = line.to_str().unwrap_or_default().split(',').map(str::trim);
@@ -205,10 +205,10 @@ fn vary(headers: &mut Fields, ready: &Ready, preflight: bool) {
     if !ready.public {
         add("Origin");
     }
-    if preflight && matches!(ready.methods, List::All) {
+    if preflight && matches!(ready.methods, CorsList::All) {
         add("Access-Control-Request-Method");
     }
-    if preflight && matches!(ready.headers, List::All) {
+    if preflight && matches!(ready.headers, CorsList::All) {
         add("Access-Control-Request-Headers");
     }
 }

@@ -256,9 +256,9 @@ mod tests {
     use super::*;
 
     /// A body with these frames. An error at the end cuts it.
-    struct Frames(VecDeque<Result<Frame<Bytes>, Reason>>);
+    struct FrameBody(VecDeque<Result<Frame<Bytes>, Reason>>);
 
-    impl HttpBody for Frames {
+    impl HttpBody for FrameBody {
         type Data = Bytes;
         type Error = BodyError;
 
@@ -271,7 +271,7 @@ mod tests {
     }
 
     fn body(frames: Vec<Result<Frame<Bytes>, Reason>>) -> Body {
-        Body::stream(Frames(frames.into()))
+        Body::stream(FrameBody(frames.into()))
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "it stands beside what fails")]

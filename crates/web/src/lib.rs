@@ -16,7 +16,7 @@ use attache_http::Body;
 use attache_wire::{Request, RequestHead, Response};
 
 use compression::Compress;
-use cors::{Cors, Shared};
+use cors::{Cors, CorsResponse};
 pub use cors::{Origin, PERMISSIONS};
 use grpc_web::GrpcWeb;
 
@@ -41,7 +41,7 @@ pub enum RequestKind {
 /// What a response needs on its way to the browser.
 #[derive(Debug, Default)]
 pub struct ResponsePlan {
-    cors: Option<Shared>,
+    cors: Option<CorsResponse>,
     grpc_web: Option<GrpcWeb>,
     compress: Option<Compress>,
 }

@@ -36,7 +36,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use self::{
     coder::Coder,
-    negotiate::{Chosen, choose},
+    negotiate::{ChosenCoding, choose},
 };
 
 /// How many bytes are compressed at once, before other tasks have their turn.
@@ -52,7 +52,7 @@ static ACTIVE: AtomicUsize = AtomicUsize::new(0);
 #[derive(Debug)]
 pub(crate) struct Compress {
     config: Arc<model::Compression>,
-    chosen: Chosen,
+    chosen: ChosenCoding,
     head: bool,
     /// The client has a response with a weak tag: perhaps a compressed one.
     has_weak: bool,
@@ -62,7 +62,7 @@ impl Compress {
     pub(crate) fn of(config: &Arc<model::Compression>, request: &RequestHead) -> Self {
         let fixed = is_fixed(&request.headers);
         let chosen = choose(&config.codings, request.headers.get_all(header::ACCEPT_ENCODING));
-        let chosen = if fixed { Chosen::default() } else { chosen };
+        let chosen = if fixed { ChosenCoding::default() } else { chosen };
         let known = request.headers.get_all(header::IF_NONE_MATCH);
         let has_weak = known.into_iter().any(|tags| tags.as_bytes().windows(2).any(|pair| pair == b"W/"));
         Self { config: Arc::clone(config), chosen, head: request.method == Method::HEAD, has_weak }
@@ -83,12 +83,12 @@ impl Compress {
             return None;
         }
         vary(headers);
-        let Chosen { coding: Some(coding), identity_is_refused } = self.chosen else { return None };
+        let ChosenCoding { coding: Some(coding), identity_is_refused } = self.chosen else { return None };
         let small = length.is_some_and(|length| length < self.config.min_size as u64);
         if self.head || (small && !identity_is_refused) || response.body().is_end_stream() {
             return None;
         }
-        let permit = Permit::take(self.config.max_responses)?;
+        let permit = CompressionPermit::take(self.config.max_responses)?;
         let coder = Coder::new(coding)?;
         let headers = response.headers_mut();
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
@@ -179,16 +179,16 @@ fn of_compressed(mut trailers: HeaderMap) -> HeaderMap {
 
 /// A permit for one of the responses that may be compressed at once.
 #[derive(Debug)]
-struct Permit;
+struct CompressionPermit;
 
-impl Permit {
+impl CompressionPermit {
     fn take(max: usize) -> Option<Self> {
         let taken = ACTIVE.fetch_update(Relaxed, Relaxed, |active| (active < max).then_some(active + 1));
         taken.ok().map(|_| Self)
     }
 }
 
-impl Drop for Permit {
+impl Drop for CompressionPermit {
     fn drop(&mut self) {
         ACTIVE.fetch_sub(1, Relaxed);
     }
@@ -204,7 +204,7 @@ struct Compressed {
     /// The coder may hold data back.
     unflushed: bool,
     trailers: Option<HeaderMap>,
-    _permit: Permit,
+    _permit: CompressionPermit,
 }
 
 impl HttpBody for Compressed {

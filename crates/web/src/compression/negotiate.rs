@@ -5,7 +5,7 @@ use attache_wire::Value;
 
 /// The result of the negotiation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Chosen {
+pub(super) struct ChosenCoding {
     /// `None`: the response is sent as it is.
     pub(super) coding: Option<Coding>,
     /// The client accepts only encoded responses.
@@ -27,7 +27,7 @@ fn weight(text: &str) -> Option<u16> {
 }
 
 /// Chooses a coding. `codings` are in the order of the config. If the request lacks the field, the response is not compressed.
-pub(super) fn choose<'a>(codings: &[Coding], lines: impl Iterator<Item = Value<'a>>) -> Chosen {
+pub(super) fn choose<'a>(codings: &[Coding], lines: impl Iterator<Item = Value<'a>>) -> ChosenCoding {
     let mut weights: Vec<(String, u16)> = Vec::new();
     for line in lines {
         // A line that isn't text is ignored.
@@ -53,7 +53,7 @@ pub(super) fn choose<'a>(codings: &[Coding], lines: impl Iterator<Item = Value<'
     let best =
         codings.iter().rev().map(|coding| (coding, of_coding(coding))).max_by_key(|(_, weight)| *weight);
     let best = best.filter(|(_, weight)| *weight > 0 && identity.is_none_or(|identity| identity <= *weight));
-    Chosen { coding: best.map(|(coding, _)| *coding), identity_is_refused: identity == Some(0) }
+    ChosenCoding { coding: best.map(|(coding, _)| *coding), identity_is_refused: identity == Some(0) }
 }
 
 #[cfg(test)]
@@ -65,7 +65,7 @@ mod tests {
 
     const ALL: [Coding; 3] = [Coding::Zstd, Coding::Br, Coding::Gzip];
 
-    fn chosen(lines: &[&str]) -> Chosen {
+    fn chosen(lines: &[&str]) -> ChosenCoding {
         let mut fields = Fields::new();
         for line in lines {
             fields.append("accept-encoding", HeaderValue::from_str(line).unwrap());
