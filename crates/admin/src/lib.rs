@@ -15,8 +15,8 @@ mod readiness;
 mod server;
 mod tap;
 
-pub use api::{AdminTarget, Api, Reloading, serve_api};
-pub use app::App;
-pub use pages::{Page, serve_pages};
+pub use api::{AdminApi, AdminTarget, Reloading, serve_api};
+pub use app::AppMetricsHandle;
+pub use pages::{AdminPage, serve_pages};
 pub use probes::{AdminState, serve};
 pub use readiness::Readiness;

@@ -8,12 +8,12 @@ use tokio::net::TcpListener;
 
 use crate::{
     answer::{READ, method_not_allowed, reads, text, with_type},
-    server::{self, Reply},
+    server::{self, AdminReply},
 };
 
 /// A page.
 #[derive(Debug)]
-pub struct Page {
+pub struct AdminPage {
     /// Its status.
     pub status: StatusCode,
     /// Its media type.
@@ -25,10 +25,10 @@ pub struct Page {
 /// Answers GET and HEAD with the page that `page` returns for a path, or with 404 if it returns none, until `shutdown` completes.
 pub async fn serve_pages(
     socket: TcpListener,
-    page: impl Fn(&str) -> Option<Page> + Send + Sync + 'static,
+    page: impl Fn(&str) -> Option<AdminPage> + Send + Sync + 'static,
     shutdown: impl Future<Output = ()>,
 ) {
-    let answer = move |request: &Request<Incoming>| -> Reply {
+    let answer = move |request: &Request<Incoming>| -> AdminReply {
         if !reads(request.method()) {
             return method_not_allowed(request.method(), READ).into();
         }

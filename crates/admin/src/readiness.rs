@@ -16,19 +16,19 @@ use tokio::time::Instant;
 
 /// The one place that knows whether the process is ready. It is cheap to clone. Use it on the control thread, because it has a lock.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<State>>);
+pub struct Readiness(Arc<Mutex<ReadinessState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct ReadinessState {
     config_loaded: bool,
     listening: bool,
-    discovery: Discovery,
+    discovery: DiscoveryProgress,
     draining: bool,
     last_reload_failed: Option<String>,
 }
 
 #[derive(Debug, Default)]
-enum Discovery {
+enum DiscoveryProgress {
     #[default]
     NotBegun,
     Waiting {
@@ -59,18 +59,18 @@ impl Readiness {
         let names: BTreeSet<_> = upstreams.into_iter().collect();
         let mut state = self.state();
         state.discovery = match Instant::now().checked_add(wait) {
-            Some(until) if !names.is_empty() => Discovery::Waiting { names, until },
-            _ => Discovery::Done,
+            Some(until) if !names.is_empty() => DiscoveryProgress::Waiting { names, until },
+            _ => DiscoveryProgress::Done,
         };
     }
 
     /// An upstream has its first endpoints.
     pub fn discovered(&self, upstream: &Name) {
         let mut state = self.state();
-        if let Discovery::Waiting { names, .. } = &mut state.discovery {
+        if let DiscoveryProgress::Waiting { names, .. } = &mut state.discovery {
             names.remove(upstream);
             if names.is_empty() {
-                state.discovery = Discovery::Done;
+                state.discovery = DiscoveryProgress::Done;
             }
         }
     }
@@ -117,18 +117,20 @@ impl Readiness {
             say("the listeners are not open yet");
         }
         match &state.discovery {
-            Discovery::NotBegun => say("the first look-ups have not begun"),
-            Discovery::Waiting { until, .. } if Instant::now() >= *until => state.discovery = Discovery::Done,
-            Discovery::Waiting { names, .. } => {
+            DiscoveryProgress::NotBegun => say("the first look-ups have not begun"),
+            DiscoveryProgress::Waiting { until, .. } if Instant::now() >= *until => {
+                state.discovery = DiscoveryProgress::Done;
+            }
+            DiscoveryProgress::Waiting { names, .. } => {
                 let names: Vec<_> = names.iter().map(|name| &**name).collect();
                 say(&format!("no endpoints yet for: {}", names.join(", ")));
             }
-            Discovery::Done => {}
+            DiscoveryProgress::Done => {}
         }
         reasons
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ReadinessState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

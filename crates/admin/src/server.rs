@@ -13,22 +13,22 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Frame;
 
 use crate::{
-    answer::{self, Answer},
-    tap::{self, Lines},
+    answer::{self, AdminAnswer},
+    tap::{self, TapLines},
 };
 
 /// How a request is answered.
-pub(crate) enum Reply {
+pub(crate) enum AdminReply {
     /// With this complete answer.
-    Whole(Answer),
+    Whole(AdminAnswer),
     /// With the result of this future.
-    Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    Later(Pin<Box<dyn Future<Output = AdminAnswer> + Send>>),
     /// With lines, for as long as the client reads them.
-    Stream(Lines),
+    Stream(TapLines),
 }
 
-impl From<Answer> for Reply {
-    fn from(answer: Answer) -> Self {
+impl From<AdminAnswer> for AdminReply {
+    fn from(answer: AdminAnswer) -> Self {
         Self::Whole(answer)
     }
 }
@@ -36,7 +36,7 @@ impl From<Answer> for Reply {
 /// The body of an answer.
 enum Outgoing {
     Whole(Bytes),
-    Stream(Lines),
+    Stream(TapLines),
 }
 
 impl http_body::Body for Outgoing {
@@ -69,14 +69,14 @@ impl http_body::Body for Outgoing {
 /// Answers until `shutdown` completes, then gives running answers a short time to finish.
 pub(crate) async fn run<A>(socket: impl Into<Socket>, answer: A, shutdown: impl Future<Output = ()>)
 where
-    A: Fn(&Request<Incoming>) -> Reply + Send + Sync + 'static,
+    A: Fn(&Request<Incoming>) -> AdminReply + Send + Sync + 'static,
 {
     let server = Server::new("admin", Limits::default());
     let answered = server.run(
         socket,
         move |request, permit| {
             let reply = answer(&request);
-            if matches!(reply, Reply::Stream(_)) {
+            if matches!(reply, AdminReply::Stream(_)) {
                 permit.long_lived();
             }
             async move { Ok::<_, Infallible>(outgoing(reply).await) }
@@ -86,11 +86,11 @@ where
     answered.await;
 }
 
-async fn outgoing(reply: Reply) -> Response<Outgoing> {
+async fn outgoing(reply: AdminReply) -> Response<Outgoing> {
     match reply {
-        Reply::Whole(answer) => answer.map(|text| Outgoing::Whole(text.into())),
-        Reply::Later(answer) => answer.await.map(|text| Outgoing::Whole(text.into())),
-        Reply::Stream(lines) => {
+        AdminReply::Whole(answer) => answer.map(|text| Outgoing::Whole(text.into())),
+        AdminReply::Later(answer) => answer.await.map(|text| Outgoing::Whole(text.into())),
+        AdminReply::Stream(lines) => {
             let head = answer::with_type(StatusCode::OK, tap::CONTENT_TYPE, String::new());
             let mut response = head.map(|_| Outgoing::Stream(lines));
             // Tells proxies not to buffer the stream.

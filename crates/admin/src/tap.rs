@@ -77,12 +77,12 @@ pub(crate) fn filter(query: Option<&str>) -> Result<TapFilter, String> {
 
 /// The stream's body.
 #[derive(Debug)]
-pub(crate) struct Lines {
+pub(crate) struct TapLines {
     tapping: Tapping,
     alive: Interval,
 }
 
-impl Lines {
+impl TapLines {
     pub(crate) fn new(tapping: Tapping) -> Self {
         Self { tapping, alive: interval(ALIVE) }
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use attache_admin::{App, Readiness};
+use attache_admin::{AppMetricsHandle, Readiness};
 use attache_listener::{DrainTrigger, Overload, Socket, SocketHandle, Workers};
 use attache_telemetry::{LogControl, Metrics};
 use attache_tls::Watcher;
@@ -27,7 +27,7 @@ pub(crate) struct Process {
     /// Ends the listeners that other machines can reach, on all workers.
     pub(crate) drain_inbound: DrainTrigger,
     /// The settings for the application on the metrics port.
-    pub(crate) app: App,
+    pub(crate) app: AppMetricsHandle,
     /// Ends all listeners, on all workers.
     pub(crate) drain: DrainTrigger,
     /// The reloads so far.
@@ -79,7 +79,7 @@ impl Process {
             metrics: Metrics::new(),
             readiness: Readiness::new(),
             drain_inbound: DrainTrigger::new(),
-            app: App::default(),
+            app: AppMetricsHandle::default(),
             drain: DrainTrigger::new(),
             reloads: Reloads::default(),
             overload: Arc::default(),

@@ -10,15 +10,20 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    answer::{Answer, READ, json as as_json, method_not_allowed, reads, text, with_type},
-    api::{Api, set_level, writes},
+    answer::{AdminAnswer, READ, json as as_json, method_not_allowed, reads, text, with_type},
+    api::{AdminApi, set_level, writes},
     query,
 };
 
 const TYPE: &str = "type.googleapis.com/envoy.admin.v3";
 
 /// The answer that Envoy would give; `None` for a path that Envoy doesn't have.
-pub(crate) fn answer(api: &Api, method: &Method, path: &str, asked: Option<&str>) -> Option<Answer> {
+pub(crate) fn answer(
+    api: &AdminApi,
+    method: &Method,
+    path: &str,
+    asked: Option<&str>,
+) -> Option<AdminAnswer> {
     let asked_for = |format: &str| {
         query::pairs(asked).unwrap_or_default().iter().any(|(key, value)| key == "format" && value == format)
     };
@@ -50,7 +55,7 @@ pub(crate) fn answer(api: &Api, method: &Method, path: &str, asked: Option<&str>
 }
 
 /// Envoy's name for the state of the process.
-fn state(api: &Api) -> &'static str {
+fn state(api: &AdminApi) -> &'static str {
     let reasons = api.state.readiness.reasons();
     match () {
         () if reasons.is_empty() => "LIVE",
@@ -59,7 +64,7 @@ fn state(api: &Api) -> &'static str {
     }
 }
 
-fn server_info(api: &Api) -> Value {
+fn server_info(api: &AdminApi) -> Value {
     let up = SystemTime::now().duration_since(api.started).unwrap_or(Duration::ZERO).as_secs();
     json!({
         "version": format!("attache/{}", env!("CARGO_PKG_VERSION")),
@@ -194,7 +199,7 @@ fn clusters_json(upstreams: &Value) -> Value {
 }
 
 /// The config at the places where tools look for listeners and clusters. attache's own config is complete in the metadata of `bootstrap`.
-fn config_dump(api: &Api) -> Value {
+fn config_dump(api: &AdminApi) -> Value {
     let config = api.proxy.config();
     let names = |key: &str| -> Vec<String> {
         config
@@ -216,7 +221,7 @@ fn config_dump(api: &Api) -> Value {
 }
 
 /// Answers `POST /logging?level=debug`. Without a level it returns the present one.
-fn logging(api: &Api, asked: Option<&str>) -> Answer {
+fn logging(api: &AdminApi, asked: Option<&str>) -> AdminAnswer {
     let pairs = query::pairs(asked).unwrap_or_default();
     if let Some((_, level)) = pairs.iter().find(|(key, _)| key == "level") {
         let level = match level.as_str() {

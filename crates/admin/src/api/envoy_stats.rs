@@ -9,7 +9,7 @@ use regex::Regex;
 use serde_json::json;
 
 use crate::{
-    answer::{Answer, json as as_json, text},
+    answer::{AdminAnswer, json as as_json, text},
     query,
 };
 
@@ -23,7 +23,7 @@ const SCOPES: &[(&str, &str)] = &[
 ];
 
 /// The answer to `/stats`, with `filter` (a regular expression that may match any part of a name), `usedonly` and `format=json`.
-pub(super) fn answer(page: &str, asked: Option<&str>) -> Answer {
+pub(super) fn answer(page: &str, asked: Option<&str>) -> AdminAnswer {
     let pairs = query::pairs(asked).unwrap_or_default();
     let value = |key: &str| pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
     let filter = match value("filter").map(Regex::new).transpose() {

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 
 use crate::{
     AdminState,
-    answer::{Answer, READ, json as as_json, method_not_allowed, reads, text},
+    answer::{AdminAnswer, READ, json as as_json, method_not_allowed, reads, text},
     dashboard, guard, probes, query,
-    server::{self, Reply},
-    tap::{self, Lines},
+    server::{self, AdminReply},
+    tap::{self, TapLines},
 };
 
 /// The result of a reload: the page for success or for failure.
@@ -56,7 +56,7 @@ pub trait AdminTarget: Send + Sync {
 
 /// What the admin API needs for its answers and its changes.
 #[derive(Clone)]
-pub struct Api {
+pub struct AdminApi {
     /// Metrics and readiness.
     pub state: AdminState,
     /// The running log, for `/log`; `None` if another program owns it.
@@ -69,7 +69,7 @@ pub struct Api {
     pub started: SystemTime,
 }
 
-impl fmt::Debug for Api {
+impl fmt::Debug for AdminApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Api").field("state", &self.state).finish_non_exhaustive()
     }
@@ -112,7 +112,7 @@ const CLIENTS: usize = 200;
 /// Answers the admin API on this socket until `shutdown` completes. Fails at once if the address isn't a loopback address.
 pub async fn serve_api(
     socket: impl Into<Socket>,
-    api: Api,
+    api: AdminApi,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let socket = socket.into();
@@ -125,7 +125,7 @@ pub async fn serve_api(
     Ok(())
 }
 
-fn reply<B>(api: &Api, request: &Request<B>) -> Reply {
+fn reply<B>(api: &AdminApi, request: &Request<B>) -> AdminReply {
     if let Err(why) = guard::check(request) {
         return text(StatusCode::FORBIDDEN, format!("{why}\n")).into();
     }
@@ -134,7 +134,7 @@ fn reply<B>(api: &Api, request: &Request<B>) -> Reply {
         "/reload" if writes(method) => {
             tracing::info!("reloading the config, on a request to the admin API");
             let reloading = api.proxy.reload();
-            Reply::Later(Box::pin(async move {
+            AdminReply::Later(Box::pin(async move {
                 match reloading.await {
                     Ok(said) => text(StatusCode::OK, said),
                     Err(wrong) => text(StatusCode::UNPROCESSABLE_ENTITY, wrong),
@@ -146,7 +146,7 @@ fn reply<B>(api: &Api, request: &Request<B>) -> Reply {
     }
 }
 
-fn answer<B>(api: &Api, request: &Request<B>) -> Answer {
+fn answer<B>(api: &AdminApi, request: &Request<B>) -> AdminAnswer {
     let (method, path) = (request.method(), request.uri().path());
     if api.proxy.envoy_compatible()
         && let Some(answer) = envoy::answer(api, method, path, request.uri().query())
@@ -212,18 +212,18 @@ pub(crate) fn writes(method: &Method) -> bool {
     method == Method::POST || method == Method::PUT
 }
 
-fn follow(api: &Api, query: Option<&str>) -> Reply {
+fn follow(api: &AdminApi, query: Option<&str>) -> AdminReply {
     let filter = match tap::filter(query) {
         Ok(filter) => filter,
         Err(wrong) => return text(StatusCode::BAD_REQUEST, format!("{wrong}\n")).into(),
     };
     match api.state.metrics.watch().tap(filter) {
-        Some(tapping) => Reply::Stream(Lines::new(tapping)),
+        Some(tapping) => AdminReply::Stream(TapLines::new(tapping)),
         None => text(StatusCode::SERVICE_UNAVAILABLE, "the limit of open taps is reached; end one\n").into(),
     }
 }
 
-fn stats(api: &Api) -> Value {
+fn stats(api: &AdminApi) -> Value {
     let mut stats = api.stats.json();
     if let Some(stats) = stats.as_object_mut() {
         let not_ready = api.state.readiness.reasons();
@@ -236,7 +236,7 @@ fn stats(api: &Api) -> Value {
     stats
 }
 
-fn failures(api: &Api) -> Value {
+fn failures(api: &AdminApi) -> Value {
     let watch = api.state.metrics.watch();
     let failures: Vec<_> = watch.failures(FAILURES).iter().map(attache_telemetry::Record::json).collect();
     let now = SystemTime::now();
@@ -250,7 +250,7 @@ fn failures(api: &Api) -> Value {
     json!({ "groups": groups, "failures": failures, "missed": watch.missed() })
 }
 
-fn events(api: &Api) -> Value {
+fn events(api: &AdminApi) -> Value {
     let now = SystemTime::now();
     api.state.metrics.watch().events().iter().map(|event| event.json(now)).collect()
 }
@@ -269,11 +269,11 @@ fn reasons() -> Value {
     Reason::ALL.iter().map(reason).collect()
 }
 
-fn no_log() -> Answer {
+fn no_log() -> AdminAnswer {
     text(StatusCode::NOT_FOUND, "the log belongs to the program that this proxy is part of\n")
 }
 
-pub(crate) fn set_level(log: Option<&LogControl>, query: Option<&str>) -> Answer {
+pub(crate) fn set_level(log: Option<&LogControl>, query: Option<&str>) -> AdminAnswer {
     let Some(log) = log else { return no_log() };
     let pairs = query::pairs(query).unwrap_or_default();
     let Some((_, level)) = pairs.iter().find(|(key, _)| key == "level") else {

@@ -54,7 +54,7 @@ impl AdminTarget for Fake {
 }
 
 struct Fixture {
-    api: Api,
+    api: AdminApi,
     fake: Arc<Fake>,
 }
 
@@ -62,9 +62,9 @@ fn fixture() -> Fixture {
     // A process has only one log: the tests share it, and only one of them changes it.
     static LOG: std::sync::OnceLock<LogControl> = std::sync::OnceLock::new();
     let (metrics, fake) = (Metrics::new(), Arc::<Fake>::default());
-    let api = Api {
+    let api = AdminApi {
         stats: Arc::new(Stats::new(&metrics)),
-        state: AdminState { metrics, readiness: Readiness::new(), app: crate::App::default() },
+        state: AdminState { metrics, readiness: Readiness::new(), app: crate::AppMetricsHandle::default() },
         log: Some(LOG.get_or_init(|| init_logging("warn").unwrap()).clone()),
         proxy: fake.clone(),
         started: SystemTime::now(),
@@ -72,20 +72,20 @@ fn fixture() -> Fixture {
     Fixture { api, fake }
 }
 
-fn ask_as(api: &Api, method: &str, target: &str, header: (&str, &str)) -> Answer {
+fn ask_as(api: &AdminApi, method: &str, target: &str, header: (&str, &str)) -> AdminAnswer {
     let request = Request::builder().method(method).uri(target).header("host", "localhost:15000");
     let request = request.header(header.0, header.1).body(()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         match reply(api, &request) {
-            Reply::Whole(answer) => answer,
-            Reply::Later(answer) => answer.await,
-            Reply::Stream(_) => text(StatusCode::OK, "a stream"),
+            AdminReply::Whole(answer) => answer,
+            AdminReply::Later(answer) => answer.await,
+            AdminReply::Stream(_) => text(StatusCode::OK, "a stream"),
         }
     })
 }
 
-fn ask(api: &Api, method: &str, target: &str) -> (u16, String) {
+fn ask(api: &AdminApi, method: &str, target: &str) -> (u16, String) {
     let answer = ask_as(api, method, target, ("accept", "*/*"));
     (answer.status().as_u16(), answer.into_body())
 }
@@ -136,7 +136,7 @@ fn a_page_of_another_site_changes_nothing() {
         .header("origin", "http://evil.example")
         .body(())
         .unwrap();
-    let Reply::Whole(answer) = reply(&api, &request) else { panic!("not refused") };
+    let AdminReply::Whole(answer) = reply(&api, &request) else { panic!("not refused") };
     assert_eq!(answer.status(), 403);
     assert_eq!(fake.quit.load(SeqCst), 0);
 }

@@ -5,9 +5,9 @@ use http::{StatusCode, header::CONTENT_TYPE};
 use serde_json::Value;
 
 use super::{AppAnswer, ask::ask};
-use crate::answer::{Answer, text};
+use crate::answer::{AdminAnswer, text};
 
-pub(super) async fn answer(adapter: &Adapter) -> Answer {
+pub(super) async fn answer(adapter: &Adapter) -> AdminAnswer {
     let asked = ask(&adapter.from, "application/json, */*;q=0.5", adapter.timeout, Adapter::MAX_SIZE).await;
     match (adapter.checks, asked) {
         (false, Ok(told)) => {

@@ -18,19 +18,19 @@ use attache_telemetry::{METRICS_CONTENT_TYPE, Metrics, Names, OPENMETRICS_CONTEN
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{App, AppAnswer, Settings, ask::ask};
-use crate::answer::{Answer, with_type};
+use super::{AppAnswer, AppMetricsHandle, AppMetricsSettings, ask::ask};
+use crate::answer::{AdminAnswer, with_type};
 
 const TEXT: &str = "text/plain;version=0.0.4;q=1,*/*;q=0.1";
 const OPEN: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
 
 /// The whole page `/metrics`.
-pub(crate) async fn metrics(metrics: &Metrics, app: &App, open: bool) -> Answer {
+pub(crate) async fn metrics(metrics: &Metrics, app: &AppMetricsHandle, open: bool) -> AdminAnswer {
     let told = app.told();
     // Under the names of other proxies, counters break the rules of OpenMetrics.
     let mut open = open && told.app.names == MetricNames::Attache;
     let mut pages = scrape(&told.app.metrics, open).await;
-    if open && pages.iter().any(|page| page.format == Some(Format::Text)) {
+    if open && pages.iter().any(|page| page.format == Some(ExpositionFormat::Text)) {
         open = false;
         pages = scrape(&told.app.metrics, false).await;
     }
@@ -44,7 +44,7 @@ pub(crate) async fn metrics(metrics: &Metrics, app: &App, open: bool) -> Answer 
 }
 
 /// attache's page, with the additional names that the config asks for.
-pub(crate) fn named(metrics: &Metrics, told: &Settings) -> String {
+pub(crate) fn named(metrics: &Metrics, told: &AppMetricsSettings) -> String {
     match told.app.names {
         MetricNames::Attache => metrics.render(),
         MetricNames::Envoy => metrics.render_named(Names::Envoy),
@@ -57,22 +57,22 @@ pub(crate) fn named(metrics: &Metrics, told: &Settings) -> String {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Format {
+enum ExpositionFormat {
     Text,
     Open,
 }
 
 /// One page of metrics of the application.
-struct Page {
+struct AppPage {
     /// Where it is from: the value of its label.
     from: String,
     took: Duration,
     /// `None` if it needs no format of its own, or could not be fetched.
-    format: Option<Format>,
+    format: Option<ExpositionFormat>,
     text: Result<String, String>,
 }
 
-async fn scrape(pages: &[AppMetrics], open: bool) -> Vec<Page> {
+async fn scrape(pages: &[AppMetrics], open: bool) -> Vec<AppPage> {
     let mut scraped = Vec::with_capacity(pages.len());
     // They are fetched one after the other: there is only one application, and usually one page.
     for page in pages {
@@ -91,12 +91,16 @@ async fn scrape(pages: &[AppMetrics], open: bool) -> Vec<Page> {
         if let Err(why) = &text {
             tracing::debug!(from, why, "the application's metrics could not be fetched");
         }
-        scraped.push(Page { from, took: begun.elapsed(), format, text });
+        scraped.push(AppPage { from, took: begun.elapsed(), format, text });
     }
     scraped
 }
 
-fn read(page: &AppMetrics, told: AppAnswer, open: bool) -> Result<(Option<Format>, String), String> {
+fn read(
+    page: &AppMetrics,
+    told: AppAnswer,
+    open: bool,
+) -> Result<(Option<ExpositionFormat>, String), String> {
     if !told.status.is_success() {
         return Err(format!("the status is {}", told.status));
     }
@@ -104,13 +108,16 @@ fn read(page: &AppMetrics, told: AppAnswer, open: bool) -> Result<(Option<Format
         return gauges(page, &told.body).map(|text| (None, text));
     }
     let content_type = told.content_type.as_ref().and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let format =
-        if content_type.starts_with("application/openmetrics-text") { Format::Open } else { Format::Text };
-    if format == Format::Open && !open {
+    let format = if content_type.starts_with("application/openmetrics-text") {
+        ExpositionFormat::Open
+    } else {
+        ExpositionFormat::Text
+    };
+    if format == ExpositionFormat::Open && !open {
         return Err("it is OpenMetrics, and Prometheus' text was asked for".to_owned());
     }
     let mut text = told.body;
-    if format == Format::Open {
+    if format == ExpositionFormat::Open {
         let Some(end) = text.trim_end().strip_suffix("# EOF").map(str::len) else {
             return Err("it has no `# EOF`, so it is incomplete".to_owned());
         };
@@ -171,7 +178,7 @@ fn is_line(line: &str) -> bool {
     value && numbers.next().is_none_or(|at| at.parse::<f64>().is_ok()) && numbers.next().is_none()
 }
 
-fn merged(mut own: String, pages: &[Page], open: bool) -> String {
+fn merged(mut own: String, pages: &[AppPage], open: bool) -> String {
     let theirs: HashSet<&str> = pages
         .iter()
         .filter_map(|page| page.text.as_ref().ok())
@@ -218,14 +225,14 @@ fn renamed(own: &str) -> String {
 }
 
 /// Adds the families about how the fetching of the pages went.
-fn told_of(page: &mut String, pages: &[Page]) {
-    let mut gauge = |name: &str, help: &str, value: &dyn Fn(&Page) -> f64| {
+fn told_of(page: &mut String, pages: &[AppPage]) {
+    let mut gauge = |name: &str, help: &str, value: &dyn Fn(&AppPage) -> f64| {
         let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} gauge");
         for page_of_app in pages {
             let _ = writeln!(page, "{name}{{from=\"{}\"}} {}", page_of_app.from, value(page_of_app));
         }
     };
-    let success = |page: &Page| f64::from(u8::from(page.text.is_ok()));
+    let success = |page: &AppPage| f64::from(u8::from(page.text.is_ok()));
     gauge(
         "attache_app_scrape_success",
         "1 if the application's metrics from there are on this page, 0 if they could not be fetched.",
@@ -255,8 +262,8 @@ fn family(line: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn page(text: &str) -> Page {
-        Page {
+    fn page(text: &str) -> AppPage {
+        AppPage {
             from: "localhost:8080/metrics".into(),
             took: Duration::ZERO,
             format: None,

@@ -19,38 +19,38 @@ use attache_telemetry::Proof;
 use http::{HeaderMap, StatusCode, header::ACCEPT};
 
 pub(crate) use self::merge::{metrics, named};
-use crate::answer::Answer;
+use crate::answer::AdminAnswer;
 
 /// The current settings for the application. Cheap to clone; a reload replaces them.
 #[derive(Clone, Debug, Default)]
-pub struct App(Arc<Mutex<Arc<Settings>>>);
+pub struct AppMetricsHandle(Arc<Mutex<Arc<AppMetricsSettings>>>);
 
 /// What a config says about the metrics page.
 #[derive(Debug, Default)]
-pub(crate) struct Settings {
+pub(crate) struct AppMetricsSettings {
     pub(crate) app: MetricsPage,
     /// For each listener, how its clients prove their identity.
     pub(crate) proofs: Vec<(String, Proof)>,
 }
 
-impl App {
+impl AppMetricsHandle {
     /// Uses the settings of this config from now on.
     pub fn set(&self, config: &Config) {
         let proofs =
             config.listeners.iter().map(|listener| (listener.name.to_string(), proof(listener.tls.as_ref())));
-        self.put(Settings { app: config.app.clone(), proofs: proofs.collect() });
+        self.put(AppMetricsSettings { app: config.app.clone(), proofs: proofs.collect() });
     }
 
-    pub(crate) fn put(&self, settings: Settings) {
+    pub(crate) fn put(&self, settings: AppMetricsSettings) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
-    pub(crate) fn told(&self) -> Arc<Settings> {
+    pub(crate) fn told(&self) -> Arc<AppMetricsSettings> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The answer of the adapter with this path, if there is one.
-    pub(crate) async fn adapted(&self, path: &str) -> Option<Answer> {
+    pub(crate) async fn adapted(&self, path: &str) -> Option<AdminAnswer> {
         let told = self.told();
         let adapter = told.app.adapt.iter().find(|adapter| *adapter.path == *path)?;
         Some(adapt::answer(adapter).await)

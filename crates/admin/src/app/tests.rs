@@ -33,7 +33,7 @@ fn url(address: SocketAddr) -> AppUrl {
 }
 
 async fn adapted(address: SocketAddr, expect: Option<Expect>) -> (u16, String) {
-    let app = App::default();
+    let app = AppMetricsHandle::default();
     let adapter = Adapter {
         path: "/health".into(),
         from: url(address),
@@ -41,9 +41,9 @@ async fn adapted(address: SocketAddr, expect: Option<Expect>) -> (u16, String) {
         checks: expect.is_some(),
         expect: expect.unwrap_or_default(),
     };
-    app.put(Settings {
+    app.put(AppMetricsSettings {
         app: MetricsPage { adapt: vec![adapter], ..MetricsPage::default() },
-        ..Settings::default()
+        ..AppMetricsSettings::default()
     });
     assert!(app.adapted("/other").await.is_none());
     let answer = app.adapted("/health").await.unwrap();
@@ -85,10 +85,10 @@ async fn an_application_that_is_down_or_hangs_fails_the_probe_in_time() {
 }
 
 async fn scraped(pages: Vec<AppMetrics>, open: bool) -> (String, String) {
-    let app = App::default();
-    app.put(Settings {
+    let app = AppMetricsHandle::default();
+    app.put(AppMetricsSettings {
         app: MetricsPage { metrics: pages, ..MetricsPage::default() },
-        ..Settings::default()
+        ..AppMetricsSettings::default()
     });
     let answer = metrics(&Metrics::new(), &app, open).await;
     (answer.headers()["content-type"].to_str().unwrap().to_owned(), answer.into_body())

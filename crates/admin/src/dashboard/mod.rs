@@ -6,19 +6,19 @@
 
 use http::{HeaderValue, StatusCode, header};
 
-use crate::answer::{Answer, with_type};
+use crate::answer::{AdminAnswer, with_type};
 
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
 );
 
-pub(crate) fn page() -> Answer {
+pub(crate) fn page() -> AdminAnswer {
     guarded("text/html; charset=utf-8", include_str!("index.html"))
 }
 
 /// The files of the page.
-pub(crate) fn file(path: &str) -> Option<Answer> {
+pub(crate) fn file(path: &str) -> Option<AdminAnswer> {
     Some(match path {
         "/dashboard.css" => guarded("text/css; charset=utf-8", include_str!("dashboard.css")),
         "/dashboard.js" => guarded("text/javascript; charset=utf-8", include_str!("dashboard.js")),
@@ -30,7 +30,7 @@ pub(crate) fn file(path: &str) -> Option<Answer> {
     })
 }
 
-fn guarded(content_type: &'static str, body: &str) -> Answer {
+fn guarded(content_type: &'static str, body: &str) -> AdminAnswer {
     let mut answer = with_type(StatusCode::OK, content_type, body.to_owned());
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);

@@ -8,10 +8,10 @@ use http::{Method, Request, StatusCode};
 use tokio::net::TcpListener;
 
 use crate::{
-    App, Readiness,
-    answer::{Answer, READ, method_not_allowed, reads, text, with_type},
+    AppMetricsHandle, Readiness,
+    answer::{AdminAnswer, READ, method_not_allowed, reads, text, with_type},
     app,
-    server::{self, Reply},
+    server::{self, AdminReply},
 };
 
 /// What `/metrics`, `/healthz` and `/readyz` are answered from.
@@ -22,7 +22,7 @@ pub struct AdminState {
     /// Whether the process is ready for traffic.
     pub readiness: Readiness,
     /// The settings for the application; used only on the port that other machines may reach.
-    pub app: App,
+    pub app: AppMetricsHandle,
 }
 
 const INDEX: &str = "\
@@ -36,26 +36,27 @@ GET /readyz    200 if attache is ready for traffic, otherwise 503 with the reaso
 /// Answers `/metrics`, `/healthz` and `/readyz` on this socket until `shutdown` completes. Keep it running while the process drains:
 /// `/readyz` matters most then.
 pub async fn serve(socket: TcpListener, state: AdminState, shutdown: impl Future<Output = ()>) {
-    let answer = move |request: &Request<_>| Reply::Later(Box::pin(answer(state.clone(), question(request))));
+    let answer =
+        move |request: &Request<_>| AdminReply::Later(Box::pin(answer(state.clone(), question(request))));
     server::run(socket, answer, shutdown).await;
 }
 
 /// The parts of a request that the answer depends on.
-struct Question {
+struct PageRequest {
     method: Method,
     path: String,
     openmetrics: bool,
 }
 
-fn question<B>(request: &Request<B>) -> Question {
-    Question {
+fn question<B>(request: &Request<B>) -> PageRequest {
+    PageRequest {
         method: request.method().clone(),
         path: request.uri().path().to_owned(),
         openmetrics: app::wants_openmetrics(request.headers()),
     }
 }
 
-async fn answer(state: AdminState, asked: Question) -> Answer {
+async fn answer(state: AdminState, asked: PageRequest) -> AdminAnswer {
     let read = reads(&asked.method);
     let answer = match &*asked.path {
         // A request to the application costs the application something, so a request with a refused method must not cause one.
@@ -90,7 +91,7 @@ fn index(state: &AdminState) -> String {
 }
 
 /// The pages that both ports have.
-pub(crate) fn told(state: &AdminState, path: &str) -> Option<Answer> {
+pub(crate) fn told(state: &AdminState, path: &str) -> Option<AdminAnswer> {
     Some(match path {
         "/metrics" => {
             let page = app::named(&state.metrics, &state.app.told());

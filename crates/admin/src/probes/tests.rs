@@ -12,18 +12,21 @@ use tokio::{
 
 use super::*;
 
-struct Running {
+struct RunningProbes {
     address: std::net::SocketAddr,
     state: AdminState,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<()>,
 }
 
-async fn start() -> Running {
+async fn start() -> RunningProbes {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let state =
-        AdminState { metrics: Metrics::new(), readiness: Readiness::new(), app: crate::App::default() };
+    let state = AdminState {
+        metrics: Metrics::new(),
+        readiness: Readiness::new(),
+        app: crate::AppMetricsHandle::default(),
+    };
     let (stop, stopped) = oneshot::channel::<()>();
     let served = state.clone();
     let ended = tokio::spawn(async move {
@@ -32,10 +35,10 @@ async fn start() -> Running {
         })
         .await;
     });
-    Running { address, state, stop, ended }
+    RunningProbes { address, state, stop, ended }
 }
 
-impl Running {
+impl RunningProbes {
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }

@@ -17,7 +17,7 @@ use std::{
     time::SystemTime,
 };
 
-use attache_admin::{AdminState, AdminTarget, Api, Reloading};
+use attache_admin::{AdminApi, AdminState, AdminTarget, Reloading};
 use attache_config::model::{self, Bind};
 use attache_rpc::server::Socket;
 use attache_telemetry::Stats;
@@ -124,7 +124,7 @@ pub(crate) fn serve(
     let stats = Arc::new(Stats::new(&process.metrics));
     let looking = stats.clone();
     spawn_local(async move { looking.run().await });
-    let api = Api {
+    let api = AdminApi {
         state: AdminState {
             metrics: process.metrics.clone(),
             readiness: process.readiness.clone(),

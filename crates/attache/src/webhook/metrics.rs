@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use attache_admin::Page;
+use attache_admin::AdminPage;
 use attache_kubernetes::review::ReviewOutcome;
 use attache_tls::Acceptor;
 use http::StatusCode;
@@ -106,7 +106,7 @@ impl Metrics {
     }
 
     /// The page of the metrics.
-    pub(super) fn page(&self, acceptor: &Acceptor) -> Page {
+    pub(super) fn page(&self, acceptor: &Acceptor) -> AdminPage {
         let expiry = acceptor.certificates().iter().map(|certificate| certificate.not_after).min();
         let expiry = expiry.and_then(|at: SystemTime| at.duration_since(UNIX_EPOCH).ok());
         self.0.expiry.set(expiry.map_or(0.0, |at| at.as_secs_f64()));
@@ -115,7 +115,7 @@ impl Metrics {
             Ok(()) => (StatusCode::OK, String::from_utf8_lossy(&text).into_owned()),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         };
-        Page { status, content_type: "text/plain; version=0.0.4; charset=utf-8", text }
+        AdminPage { status, content_type: "text/plain; version=0.0.4; charset=utf-8", text }
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use attache_admin::{Page, serve_pages};
+use attache_admin::{AdminPage, serve_pages};
 use attache_kubernetes::{
     inject::{InjectionSettings, UNNAMED_IMAGE},
     review,
@@ -138,7 +138,7 @@ fn listen(flag: &str, address: SocketAddr) -> Result<TcpListener, AnyError> {
     Ok(bound.and_then(TcpListener::from_std).map_err(|error| format!("{flag} {address}: {error}"))?)
 }
 
-fn pages(webhook: &Webhook) -> impl Fn(&str) -> Option<Page> + Send + Sync + 'static {
+fn pages(webhook: &Webhook) -> impl Fn(&str) -> Option<AdminPage> + Send + Sync + 'static {
     let (metrics, acceptor, ending) =
         (webhook.metrics.clone(), webhook.acceptor.clone(), webhook.ending.clone());
     move |path| match path {
@@ -149,8 +149,8 @@ fn pages(webhook: &Webhook) -> impl Fn(&str) -> Option<Page> + Send + Sync + 'st
     }
 }
 
-fn page(status: StatusCode, text: &str) -> Page {
-    Page { status, content_type: "text/plain; charset=utf-8", text: text.to_owned() }
+fn page(status: StatusCode, text: &str) -> AdminPage {
+    AdminPage { status, content_type: "text/plain; charset=utf-8", text: text.to_owned() }
 }
 
 async fn serve(socket: TcpListener, webhook: &Arc<Webhook>, end: impl Future<Output = ()>) {
