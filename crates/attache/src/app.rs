@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 
 /// A program that attache has started.
 #[derive(Debug)]
-pub(crate) struct App {
+pub(crate) struct AppProcess {
     pid: Pid,
 }
 
@@ -47,7 +47,7 @@ impl std::fmt::Display for AppError {
 
 impl std::error::Error for AppError {}
 
-impl App {
+impl AppProcess {
     /// Starts the program with attache's environment, input and output.
     pub(crate) fn start(words: &[OsString]) -> Result<Self, AppError> {
         let [program, arguments @ ..] = words else {

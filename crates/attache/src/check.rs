@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::{cli, surroundings::Surroundings};
 
 /// Prints every problem of a config.
-pub(crate) fn run(options: &cli::Check) -> ExitCode {
+pub(crate) fn run(options: &cli::CheckArgs) -> ExitCode {
     let Some(file) = options.file() else {
         crate::error::print_error(&io::Error::other(
             "which config? `attache check attache.yaml`, or `-` for standard input",

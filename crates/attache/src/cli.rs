@@ -4,8 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::styling};
 
-pub(crate) use crate::client::Target;
-use crate::{format::Format, intercept::Intercept};
+pub(crate) use crate::client::AdminAddress;
+use crate::{format::OutputFlags, intercept::Intercept};
 
 const STYLES: styling::Styles = styling::Styles::styled()
     .header(styling::AnsiColor::Green.on_default().bold())
@@ -28,7 +28,7 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
     #[command(flatten)]
-    pub(crate) run: Run,
+    pub(crate) run: RunArgs,
 }
 
 /// The version, and the commit that it was built from if that is known.
@@ -47,10 +47,10 @@ Start here:
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the proxy (the default).
-    Run(Run),
+    Run(RunArgs),
     /// Check a config file and the files that it names, print every problem at once, each with line, column and a
     /// suggestion, and say which Host each upstream is sent.
-    Check(Check),
+    Check(CheckArgs),
     /// Print the JSON schema of the config file, for editors.
     Schema,
     /// Say which listener, route, upstream and policies a request would match, and why. It sends nothing.
@@ -71,24 +71,24 @@ pub(crate) enum Command {
     /// Take attache out of manifests that it was put into.
     Uninject(crate::inject::Uninject),
     /// Answer the API server's admission reviews: pods get attache as they are created. Also makes its certificates and registration.
-    Webhook(Box<crate::webhook::Webhook>),
+    Webhook(Box<crate::webhook::WebhookArgs>),
     /// Do nothing for a while: the `preStop` hook of a container, in an image that has no shell.
-    Sleep(Sleep),
+    Sleep(SleepArgs),
     /// Show the state of the running attache on one screen. Exit code 0: all is well; 1: no answer; 2: something is wrong.
-    Status(Status),
+    Status(StatusArgs),
     /// Show its traffic live: rates, success, latencies, by upstream, endpoint, route or listener.
     Top(Top),
     /// Follow requests as they end, with reasons, attempts and timing; credentials are hidden.
-    Tap(Tap),
+    Tap(TapArgs),
     /// Make the running attache read its config again. An invalid config is rejected and reported; the running config stays.
-    Reload(Order),
+    Reload(OrderArgs),
     /// Make attache unready and accept no new requests; running ones finish, and the process stays.
-    Drain(Order),
+    Drain(OrderArgs),
     /// End the running attache in an orderly way, as SIGTERM does.
-    Quit(Order),
+    Quit(OrderArgs),
     /// Let this program take over from the attache that serves in a container with `--upgrade-dir`: its sockets are handed over, and
     /// running requests end in the old one. If the new one can't serve, the old one continues. See docs/kubernetes.md.
-    Upgrade(Upgrade),
+    Upgrade(UpgradeArgs),
     /// Print the completions of a shell: `attache completions bash > /etc/bash_completion.d/attache`.
     Completions(Completions),
     /// Print the manual page, or write one for each command.
@@ -116,16 +116,16 @@ impl Command {
 
 /// `attache reload`, `drain` and `quit`
 #[derive(Debug, Args)]
-pub(crate) struct Order {
+pub(crate) struct OrderArgs {
     #[command(flatten)]
-    pub(crate) admin: Admin,
+    pub(crate) admin: AdminArgs,
     #[command(flatten)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFlags,
 }
 
 /// `attache run`
 #[derive(Debug, Args)]
-pub(crate) struct Run {
+pub(crate) struct RunArgs {
     /// Config file. Without it: a forward proxy on 127.0.0.1:15001.
     #[arg(short, long, value_name = "FILE", env = "ATTACHE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
@@ -143,17 +143,17 @@ pub(crate) struct Run {
 
 /// `attache upgrade`
 #[derive(Debug, Args)]
-pub(crate) struct Upgrade {
+pub(crate) struct UpgradeArgs {
     /// The folder of `attache run --upgrade-dir`, where it is mounted in this container.
     #[arg(long, value_name = "FOLDER", env = "ATTACHE_UPGRADE_DIR", default_value = "/upgrade")]
     pub(crate) upgrade_dir: PathBuf,
     #[command(flatten)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFlags,
 }
 
 /// `attache check`
 #[derive(Debug, Args)]
-pub(crate) struct Check {
+pub(crate) struct CheckArgs {
     /// Config file; `-` is standard input.
     #[arg(value_name = "FILE", conflicts_with = "config")]
     file: Option<PathBuf>,
@@ -164,10 +164,10 @@ pub(crate) struct Check {
     #[arg(long)]
     pub(crate) without_files: bool,
     #[command(flatten)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFlags,
 }
 
-impl Check {
+impl CheckArgs {
     /// The file, however it was given.
     ///
     /// The environment is read here and not by clap: clap would refuse a file if the variable for `attache run` is set too.
@@ -206,7 +206,7 @@ pub(crate) struct Import {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFlags,
     /// Run the original and the import side by side on loopback, with stubs in place of the upstreams, and show which answers differ. Exit
     /// code 5 if some do.
     #[arg(long)]
@@ -265,7 +265,7 @@ pub(crate) struct Explain {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) destination: Option<std::net::SocketAddr>,
     #[command(flatten)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFlags,
     /// Method, including `CONNECT`. With only a URL it is GET. Without both: a connection whose bytes are not HTTP.
     #[arg(value_name = "METHOD")]
     pub(crate) method: Option<String>,
@@ -284,12 +284,12 @@ pub(crate) struct Demo {
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = at_least_one::<u32>)]
     pub(crate) rate: u32,
     #[command(flatten)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFlags,
 }
 
 /// `attache sleep`
 #[derive(Debug, Args)]
-pub(crate) struct Sleep {
+pub(crate) struct SleepArgs {
     /// How long: `5s`, `500ms`.
     #[arg(value_name = "DURATION", value_parser = duration)]
     pub(crate) duration: Duration,
@@ -303,9 +303,9 @@ pub(crate) struct WaitReady {
     pub(crate) timeout: Duration,
     /// Where `/readyz` answers: the config's `metrics`, or its `admin`. HOST:PORT, a port, or unix:PATH.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15090")]
-    pub(crate) address: Target,
+    pub(crate) address: AdminAddress,
     #[command(flatten)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFlags,
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -332,37 +332,37 @@ fn at_least_one<N: std::str::FromStr + PartialOrd + Default>(text: &str) -> Resu
 
 /// The address of the admin API.
 #[derive(Debug, Args)]
-pub(crate) struct Admin {
+pub(crate) struct AdminArgs {
     /// Where the admin API answers: HOST:PORT, a port, or unix:PATH.
     #[arg(long, value_name = "ADDRESS", env = "ATTACHE_ADMIN", default_value = "127.0.0.1:15000")]
-    pub(crate) admin: Target,
+    pub(crate) admin: AdminAddress,
 }
 
 /// `attache status`
 #[derive(Debug, Args)]
-pub(crate) struct Status {
+pub(crate) struct StatusArgs {
     #[command(flatten)]
-    pub(crate) admin: Admin,
+    pub(crate) admin: AdminArgs,
     #[command(flatten)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFlags,
 }
 
 /// `attache top`
 #[derive(Debug, Args)]
 pub(crate) struct Top {
     #[command(flatten)]
-    pub(crate) admin: Admin,
+    pub(crate) admin: AdminArgs,
     /// Print the table once and end, as without a terminal.
     #[arg(long)]
     pub(crate) once: bool,
     #[command(flatten)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFlags,
     /// Time between two updates.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     pub(crate) interval: Duration,
     /// The rows of the table.
-    #[arg(long, value_enum, default_value_t = View::Upstreams)]
-    pub(crate) view: View,
+    #[arg(long, value_enum, default_value_t = TopTable::Upstreams)]
+    pub(crate) view: TopTable,
     /// The order of the rows.
     #[arg(long, value_enum, default_value_t = Sort::Rate)]
     pub(crate) sort: Sort,
@@ -370,7 +370,7 @@ pub(crate) struct Top {
 
 /// The rows of `attache top`'s table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum View {
+pub(crate) enum TopTable {
     Upstreams,
     Endpoints,
     Routes,
@@ -388,9 +388,9 @@ pub(crate) enum Sort {
 
 /// `attache tap`
 #[derive(Debug, Args)]
-pub(crate) struct Tap {
+pub(crate) struct TapArgs {
     #[command(flatten)]
-    pub(crate) admin: Admin,
+    pub(crate) admin: AdminArgs,
     /// Only requests of this listener.
     #[arg(long, value_name = "NAME")]
     pub(crate) listener: Option<String>,
@@ -431,7 +431,7 @@ pub(crate) struct Tap {
     #[arg(short = 'n', long, value_name = "N", value_parser = at_least_one::<u64>)]
     pub(crate) count: Option<u64>,
     #[command(flatten)]
-    pub(crate) format: Format,
+    pub(crate) format: OutputFlags,
 }
 
 #[cfg(test)]

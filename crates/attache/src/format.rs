@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 /// Text for people, or JSON for programs. Every command that prints a result has the same two flags.
 #[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct Format {
+pub(crate) struct OutputFlags {
     /// How it is shown.
     #[arg(short, long, value_enum, ignore_case = true, default_value_t = Output::Text)]
     output: Output,
@@ -13,7 +13,7 @@ pub(crate) struct Format {
     json: bool,
 }
 
-impl Format {
+impl OutputFlags {
     pub(crate) fn is_json(self) -> bool {
         self.json || self.output == Output::Json
     }

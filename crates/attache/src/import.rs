@@ -11,11 +11,11 @@ use serde_json::json;
 
 use crate::cli;
 
-type Failed = Box<dyn std::error::Error>;
+type ImportFailure = Box<dyn std::error::Error>;
 
 /// Runs the command. The exit code is the grade: 0 nothing was lost, 3 something minor was lost, 4 something important was lost; 1 is an
 /// error.
-pub(crate) fn run(options: &cli::Import) -> Result<ExitCode, Failed> {
+pub(crate) fn run(options: &cli::Import) -> Result<ExitCode, ImportFailure> {
     let files = attache_import::read(&options.files)?;
     let kind = match options.from {
         Some(kind) => kind.kind(),
@@ -80,7 +80,7 @@ fn compare(
     kind: ProxyKind,
     files: &[attache_import::File],
     options: &cli::Import,
-) -> Result<ExitCode, Failed> {
+) -> Result<ExitCode, ImportFailure> {
     let original = match kind.program() {
         Some(name) => options.original.clone().or_else(|| in_path(name)).ok_or_else(|| {
             format!("`{name}` is not in PATH: install it, or say where it is with `--original PATH`")

@@ -27,7 +27,7 @@ const REFUSED: u8 = 3;
 #[derive(Debug, Args)]
 pub(crate) struct Inject {
     #[command(flatten)]
-    files: Files,
+    files: InjectFiles,
     /// A kind of custom resource and where its pod template is, such as `Widget.example.com=spec.template`; `*` is every item of a list.
     #[arg(long = POD_TEMPLATE, value_name = "KIND.GROUP=PATH", value_parser = PodTemplate::parse)]
     pod_template: Vec<PodTemplate>,
@@ -39,12 +39,12 @@ pub(crate) struct Inject {
 #[derive(Debug, Args)]
 pub(crate) struct Uninject {
     #[command(flatten)]
-    files: Files,
+    files: InjectFiles,
 }
 
 /// The input, and where the result goes.
 #[derive(Debug, Args)]
-struct Files {
+struct InjectFiles {
     /// Manifests: files, folders (their .yaml, .yml and .json, with all folders in them), `-` for standard input (the default).
     #[arg(value_name = "FILE")]
     paths: Vec<PathBuf>,
@@ -192,7 +192,7 @@ fn has_content(text: &str) -> bool {
 }
 
 /// Reads and processes everything before anything is written. Returns false if an object was refused.
-fn all(files: &Files, work: impl Fn(&str) -> Result<InjectedText, String>) -> Result<bool, AnyError> {
+fn all(files: &InjectFiles, work: impl Fn(&str) -> Result<InjectedText, String>) -> Result<bool, AnyError> {
     let inputs = inputs(&files.paths)?;
     if files.write && inputs.iter().any(|input| input.file.is_none()) {
         return Err("--write changes files, and standard input is not a file".into());

@@ -6,7 +6,7 @@ use attache_kubernetes::intercept::{self, Backend, BackendChoice, Interface, Net
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::format::Format;
+use crate::format::OutputFlags;
 
 /// `attache intercept`
 #[derive(Debug, Args)]
@@ -15,7 +15,7 @@ pub(crate) struct Intercept {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    format: Format,
+    format: OutputFlags,
     /// Remove the redirection: connections are direct again.
     #[arg(long, conflicts_with_all = ["OutboundArgs", "InboundArgs", "CommonArgs"])]
     remove: bool,

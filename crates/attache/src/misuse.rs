@@ -156,7 +156,7 @@ fn instead(words: &[&str], wrong: &str) -> Option<String> {
         "tap" => {
             Some(format!("`attache tap` takes no name; for one upstream: `attache tap --upstream {wrong}`"))
         }
-        _ if CLIENTS.contains(&of) && wrong.parse::<crate::cli::Target>().is_ok() => {
+        _ if CLIENTS.contains(&of) && wrong.parse::<crate::cli::AdminAddress>().is_ok() => {
             Some(format!("`attache {of}` takes no address; `--admin {wrong}` says where attache answers"))
         }
         _ if CLIENTS.contains(&of) => Some(format!("`attache {of}` takes no `{wrong}`; {BY_ADMIN}")),

@@ -14,7 +14,7 @@ use attache_wire::Fields;
 
 use tokio::net::TcpStream;
 
-use crate::{error::Error, exports::OtlpExports, generation::Generation, process::Process};
+use crate::{error::Error, exports::OtlpExports, generation::Generation, process::ProcessState};
 
 /// A function that is called for every exchange that ended.
 pub(crate) type OnFinish = Rc<dyn Fn(&Exchange)>;
@@ -68,7 +68,7 @@ pub(crate) fn on_finish(metrics: WorkerMetrics, observer: Rc<std::cell::RefCell<
 }
 
 /// An export of a generation that was not started yet.
-pub(crate) struct Collector {
+pub(crate) struct RunningCollector {
     export: Export,
     tls: Option<Connector>,
 }
@@ -94,8 +94,8 @@ pub(crate) fn exported(
     config: &Config,
     before: &Generation,
     workload: Option<&Workload>,
-    process: &Process,
-) -> Result<(OtlpExports, Vec<Collector>), Error> {
+    process: &ProcessState,
+) -> Result<(OtlpExports, Vec<RunningCollector>), Error> {
     let (old, metrics) = (&before.config, &process.metrics);
     let known = before.number > 0;
     let mut begin = Vec::new();
@@ -118,12 +118,12 @@ pub(crate) fn exported(
             begin.push(Export::Metrics(exports));
         }
     }
-    let begin = begin.into_iter().map(|export| Collector::new(export, workload, process));
+    let begin = begin.into_iter().map(|export| RunningCollector::new(export, workload, process));
     Ok((exported, begin.collect::<Result<_, _>>()?))
 }
 
-impl Collector {
-    fn new(export: Export, workload: Option<&Workload>, process: &Process) -> Result<Self, Error> {
+impl RunningCollector {
+    fn new(export: Export, workload: Option<&Workload>, process: &ProcessState) -> Result<Self, Error> {
         let settings = export.collector();
         let alpn: &[&[u8]] = match settings.protocol {
             ExportProtocol::Grpc => &[b"h2"],

@@ -23,9 +23,9 @@ use crate::{
     generation::{Generation, ListenerParts, UpstreamParts},
     inherited::InheritedSockets,
     issuers,
-    observe::{self, Collector},
-    process::Process,
-    proxy::sockets::{Bound, bind_keys},
+    observe::{self, RunningCollector},
+    process::ProcessState,
+    proxy::sockets::{BoundSockets, bind_keys},
     tls,
 };
 
@@ -40,12 +40,12 @@ pub(crate) struct Prepared {
     /// The exports to collectors.
     pub(crate) exported: OtlpExports,
     /// The exports that must be started: those that the previous generation doesn't have.
-    pub(crate) collectors: Vec<Collector>,
+    pub(crate) collectors: Vec<RunningCollector>,
     pub(crate) credentials: Credentials,
     pub(crate) issuers: Vec<Arc<Issuer>>,
     pub(crate) workload: Option<Workload>,
     /// The sockets of new binds.
-    pub(crate) sockets: Vec<Bound>,
+    pub(crate) sockets: Vec<BoundSockets>,
 }
 
 /// How the next generation gets an upstream.
@@ -61,7 +61,7 @@ pub(crate) enum UpstreamSource {
 pub(crate) fn prepare(
     config: Config,
     before: &Generation,
-    process: &Process,
+    process: &ProcessState,
     handed: &mut InheritedSockets,
 ) -> Result<Prepared, Error> {
     let workload = tls::workload(&config, before.workload.as_ref())?;
@@ -119,7 +119,7 @@ fn acceptor(
     listener: &model::Listener,
     old: Option<&ListenerParts>,
     workload: Option<&Workload>,
-    process: &Process,
+    process: &ProcessState,
 ) -> Result<Option<Acceptor>, Error> {
     let Some(tls) = &listener.tls else { return Ok(None) };
     let same =
@@ -166,11 +166,11 @@ fn route_states(listener: &model::Listener, old: Option<&ListenerParts>) -> Arc<
 fn bind(
     config: &Config,
     before: &Generation,
-    process: &Process,
+    process: &ProcessState,
     handed: &mut InheritedSockets,
-) -> Result<Vec<Bound>, Error> {
+) -> Result<Vec<BoundSockets>, Error> {
     let known: HashSet<_> = before.config.listeners.iter().flat_map(bind_keys).collect();
-    let mut bound: Vec<Bound> = Vec::new();
+    let mut bound: Vec<BoundSockets> = Vec::new();
     for listener in &config.listeners {
         let fail = |source| Error::Bind { listener: listener.name.clone(), source };
         for (place, bind) in

@@ -16,12 +16,12 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use crate::{
     generation::Generation,
     notify::Supervisor,
-    proxy::sockets::{BindKey, Bound},
+    proxy::sockets::{BindKey, BoundSockets},
     reloads::Reloads,
 };
 
 /// What all threads of a process share, independent of the config.
-pub(crate) struct Process {
+pub(crate) struct ProcessState {
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
     /// Ends the listeners that other machines can reach, on all workers.
@@ -51,7 +51,7 @@ pub(crate) struct Process {
     /// The supervisor that is notified.
     pub(crate) supervisor: Supervisor,
     /// The state of the app, if attache runs one.
-    pub(crate) wrapped: watch::Sender<Wrapped>,
+    pub(crate) wrapped: watch::Sender<AppState>,
     /// Whether another process has taken over.
     pub(crate) succeeded: watch::Sender<bool>,
     /// Second handles of all listening sockets, for a process that takes over. Only the control thread takes this lock.
@@ -61,7 +61,7 @@ pub(crate) struct Process {
 
 /// The state of the app that attache was told to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wrapped {
+pub(crate) enum AppState {
     /// attache runs no app: it runs beside one.
     None,
     /// It runs.
@@ -72,7 +72,7 @@ pub(crate) enum Wrapped {
     Gone,
 }
 
-impl Process {
+impl ProcessState {
     /// A process that serves nothing yet.
     pub(crate) fn new(workers: usize, log: Option<LogControl>, supervisor: Supervisor) -> Arc<Self> {
         Arc::new(Self {
@@ -91,7 +91,7 @@ impl Process {
             exports: Mutex::default(),
             draining: AtomicBool::new(false),
             supervisor,
-            wrapped: watch::Sender::new(Wrapped::None),
+            wrapped: watch::Sender::new(AppState::None),
             succeeded: watch::Sender::new(false),
             held: Mutex::default(),
             current: ArcSwap::default(),
@@ -109,7 +109,7 @@ impl Process {
     }
 
     /// Keeps second handles of new listening sockets, for a process that takes over.
-    pub(crate) fn hold(&self, sockets: &[Bound]) {
+    pub(crate) fn hold(&self, sockets: &[BoundSockets]) {
         let mut held = self.held();
         for (place, sockets) in sockets {
             match sockets.iter().map(Socket::hold).collect::<Result<Vec<_>, _>>() {

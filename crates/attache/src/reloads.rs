@@ -39,7 +39,7 @@ impl Trigger {
 
 /// What a reload did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
+pub(crate) struct ReloadReport {
     /// The generation that is used now.
     pub(crate) generation: u64,
     /// What changed, one line each; empty if nothing did.
@@ -54,23 +54,23 @@ pub(crate) struct Report {
 
 /// One attempted reload.
 #[derive(Clone, Debug)]
-pub(crate) struct Reload {
+pub(crate) struct TriedReload {
     pub(crate) at: SystemTime,
     pub(crate) took: Duration,
     pub(crate) trigger: Trigger,
     /// What it did, or the diagnostics that say why it did nothing.
-    pub(crate) result: Result<Report, String>,
+    pub(crate) result: Result<ReloadReport, String>,
 }
 
 /// The last reloads, newest last. Use it on the control thread, because it has a lock.
 #[derive(Debug, Default)]
 pub(crate) struct Reloads {
-    list: Mutex<VecDeque<Reload>>,
+    list: Mutex<VecDeque<TriedReload>>,
     tried: AtomicU64,
 }
 
 impl Reloads {
-    pub(crate) fn note(&self, reload: Reload) {
+    pub(crate) fn note(&self, reload: TriedReload) {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         if list.len() == REMEMBERED {
             list.pop_front();
@@ -79,7 +79,7 @@ impl Reloads {
     }
 
     /// The reloads, newest last.
-    pub(crate) fn list(&self) -> Vec<Reload> {
+    pub(crate) fn list(&self) -> Vec<TriedReload> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
@@ -101,7 +101,7 @@ mod tests {
     fn the_list_of_reloads_is_bounded_and_the_newest_stays() {
         let reloads = Reloads::default();
         for generation in 0..40 {
-            let result = Ok(Report {
+            let result = Ok(ReloadReport {
                 generation,
                 changes: Vec::new(),
                 needs_restart: Vec::new(),
@@ -109,7 +109,7 @@ mod tests {
                 orphaned: Vec::new(),
             });
             let (at, took) = (SystemTime::now(), Duration::ZERO);
-            reloads.note(Reload { at, took, trigger: Trigger::Admin, result });
+            reloads.note(TriedReload { at, took, trigger: Trigger::Admin, result });
         }
         let list = reloads.list();
         assert_eq!(list.len(), REMEMBERED);

@@ -21,13 +21,13 @@ use tokio::{
 };
 
 use crate::{
-    app::{self, App},
+    app::{self, AppProcess},
     app_probes, check, cli,
     error::print_error,
     inherited::InheritedSockets,
     notify::Supervisor,
     process,
-    proxy::{Control, Proxy, Setup},
+    proxy::{Proxy, ProxyControl, ProxySetup},
     reloads::Trigger,
     signals::Signals,
     upgrade::OwnCommand,
@@ -65,7 +65,7 @@ fn rendered(found: &Diagnostics) -> String {
 }
 
 /// Runs the proxy, and the app if one is named, until a signal or the app's end ends it.
-pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
+pub(crate) fn run(options: &cli::RunArgs) -> Result<ExitCode, AnyError> {
     // This must come before there are threads, because it changes the environment.
     let mut handed = InheritedSockets::take()?;
     let myself = OwnCommand::new()?;
@@ -89,8 +89,8 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
         runtime.block_on(async { Signals::new(Signals::OWN.iter().chain(further).copied()) })?;
     let mut children = runtime.block_on(async { unix::signal(SignalKind::child()) })?;
     let app_probes = runtime.block_on(async { app_probes::bind(&mut handed) }).map_err(io::Error::other)?;
-    let others = app_probes.iter().filter_map(app_probes::Bound::hold).collect();
-    let setup = Setup { log: Some(log), supervisor: Supervisor::from_env(), handed, others };
+    let others = app_probes.iter().filter_map(app_probes::ProbesSocket::hold).collect();
+    let setup = ProxySetup { log: Some(log), supervisor: Supervisor::from_env(), handed, others };
     let proxy = Proxy::start(config, setup)?;
     if let Some(app_probes) = app_probes {
         let mut succeeded = proxy.control().process().succeeded.subscribe();
@@ -98,7 +98,7 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
         runtime.block_on(async { app_probes.serve(succeeded) });
     }
     announce(&proxy, options);
-    let app = match wraps.then(|| App::start(&options.app)).transpose() {
+    let app = match wraps.then(|| AppProcess::start(&options.app)).transpose() {
         Ok(app) => app,
         Err(error) => {
             print_error(&error);
@@ -108,16 +108,16 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
     };
     let process = proxy.control().process();
     if app.is_some() {
-        process.wrapped.send_replace(process::Wrapped::Runs);
+        process.wrapped.send_replace(process::AppState::Runs);
     }
     process.supervisor.ready("serving");
     if let Some(folder) = &folder {
         folder.announce();
     }
-    let session = Session {
+    let session = RunSession {
         proxy: &proxy,
         app,
-        upgrades: Rc::new(Upgrades {
+        upgrades: Rc::new(RunUpgrades {
             myself,
             folder,
             first,
@@ -135,10 +135,10 @@ pub(crate) fn run(options: &cli::Run) -> Result<ExitCode, AnyError> {
 }
 
 /// A running proxy, from the point of view of signals and its app.
-struct Session<'a> {
+struct RunSession<'a> {
     proxy: &'a Proxy,
-    app: Option<App>,
-    upgrades: Rc<Upgrades>,
+    app: Option<AppProcess>,
+    upgrades: Rc<RunUpgrades>,
     /// How the app, or the process that took over, ended.
     code: Option<ExitCode>,
     /// How the process that this one started ended; other processes may have taken over from it before.
@@ -154,7 +154,7 @@ struct Session<'a> {
 }
 
 /// The data for the start of a new program.
-struct Upgrades {
+struct RunUpgrades {
     myself: OwnCommand,
     folder: Option<Folder>,
     /// No process handed over to this one.
@@ -165,7 +165,7 @@ struct Upgrades {
     running: Cell<bool>,
 }
 
-impl Upgrades {
+impl RunUpgrades {
     /// The process that serves, if this process stays as long as another one serves.
     fn stays(&self) -> Option<Pid> {
         self.successor.get().filter(|_| self.first && self.folder.is_some())
@@ -178,7 +178,7 @@ impl Upgrades {
     }
 }
 
-impl Session<'_> {
+impl RunSession<'_> {
     /// Handles signals until the proxy has ended. Returns the exit code of the program.
     async fn serve(
         mut self,
@@ -193,7 +193,7 @@ impl Session<'_> {
                 _ = ended.wait_for(|&ended| ended) => break,
                 signal = signals.next() => self.heard(signal),
                 _ = children.recv() => self.reap(),
-                _ = app.wait_for(|app| *app == process::Wrapped::MayEnd), if !self.told => self.tell_app(),
+                _ = app.wait_for(|app| *app == process::AppState::MayEnd), if !self.told => self.tell_app(),
                 // Only the end of a child causes a signal, and the process that serves may be the child of a child.
                 () = sleep(FOLLOWING), if self.upgrades.stays().is_some() => self.reap(),
             }
@@ -335,13 +335,13 @@ impl Session<'_> {
         tracing::info!("the app has ended");
         (self.code, self.app) = (Some(code), None);
         let control = self.proxy.control();
-        control.process().wrapped.send_replace(process::Wrapped::Gone);
+        control.process().wrapped.send_replace(process::AppState::Gone);
         control.drain();
     }
 }
 
 /// Hands over to a new process and begins to end, or logs why it doesn't.
-async fn upgrade(control: Control, upgrades: Rc<Upgrades>) {
+async fn upgrade(control: ProxyControl, upgrades: Rc<RunUpgrades>) {
     if std::process::id() == 1 && upgrades.folder.is_none() {
         tracing::error!(
             "SIGUSR2: this is process 1, and the container would end with it; run it with --upgrade-dir, or roll out the workload again"
@@ -377,7 +377,7 @@ async fn upgrade(control: Control, upgrades: Rc<Upgrades>) {
 }
 
 /// Prints one line that tells a person what to do next; the log has the rest.
-fn announce(proxy: &Proxy, options: &cli::Run) {
+fn announce(proxy: &Proxy, options: &cli::RunArgs) {
     for listener in &proxy.generation().config.listeners {
         let at: Vec<String> = listener.bind.iter().map(ToString::to_string).collect();
         tracing::info!(listener = %listener.name, "listening on {}", at.join(", "));

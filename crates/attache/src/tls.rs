@@ -10,7 +10,7 @@ use attache_telemetry::{Metrics, Reason, Side};
 use attache_tls::{Certificate, SPIFFE_ENDPOINT, Workload};
 use tokio::{runtime::LocalRuntime, task::spawn_local};
 
-use crate::{error::Error, process::Process, ticks::tick};
+use crate::{error::Error, process::ProcessState, ticks::tick};
 
 /// The longest interval between two updates of the metrics; a shorter interval of the watchers counts.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -51,9 +51,9 @@ pub(crate) fn workload(config: &Config, before: Option<&Workload>) -> Result<Opt
     Ok(Some(workload))
 }
 
-/// Starts to follow the files in [`Process::certificates`] and [`Process::secrets`], also those that are added later. It ends with the
+/// Starts to follow the files in [`ProcessState::certificates`] and [`ProcessState::secrets`], also those that are added later. It ends with the
 /// thread. Before it returns, the metrics have the first expiry times.
-pub(crate) fn follow(process: &Arc<Process>) {
+pub(crate) fn follow(process: &Arc<ProcessState>) {
     tell(process);
     spawn_local(process.certificates.clone().run(tick));
     spawn_local(process.secrets.clone().run(tick));
@@ -66,8 +66,8 @@ pub(crate) fn follow(process: &Arc<Process>) {
     });
 }
 
-fn tell(process: &Process) {
-    let Process { metrics, certificates, .. } = process;
+fn tell(process: &ProcessState) {
+    let ProcessState { metrics, certificates, .. } = process;
     let status = certificates.status();
     metrics.set_certificate_reloads(status.reloads, status.reload_failures, status.failing);
     let status = process.secrets.status();

@@ -101,7 +101,7 @@ pub(crate) fn receive() -> Result<Option<(Predecessor, Vec<Keyed>)>, String> {
 }
 
 /// The connection between the two processes.
-pub(crate) struct Line {
+pub(crate) struct UpgradeLine {
     ours: OwnedFd,
     theirs: OwnedFd,
 }
@@ -117,7 +117,7 @@ impl GiveUp {
     }
 }
 
-impl Line {
+impl UpgradeLine {
     /// # Errors
     /// The kernel has no socket pair left.
     pub(crate) fn new() -> Result<(Self, GiveUp), String> {
@@ -134,11 +134,11 @@ impl Line {
 
 /// Starts the new process, hands the sockets over and waits until it serves. Returns its id, or why it doesn't serve. It blocks.
 pub(crate) fn hand_over(
-    line: Line,
+    line: UpgradeLine,
     myself: &OwnCommand,
     sockets: &[(String, Vec<BorrowedFd<'_>>)],
 ) -> Result<u32, String> {
-    let Line { ours, theirs } = line;
+    let UpgradeLine { ours, theirs } = line;
     let mut command = Command::new(&myself.program);
     command.args(&myself.arguments).stdin(Stdio::from(theirs)).env(MARK, "stdin");
     // These variables are for the process that a supervisor started.
@@ -240,17 +240,17 @@ mod tests {
     #[test]
     fn a_new_process_that_ends_at_once_is_an_error_without_a_wait() {
         let myself = OwnCommand { program: "/bin/false".into(), arguments: Vec::new() };
-        let said = hand_over(Line::new().unwrap().0, &myself, &[]).unwrap_err();
+        let said = hand_over(UpgradeLine::new().unwrap().0, &myself, &[]).unwrap_err();
         assert!(said.contains("did not take over"), "{said}");
         let nothing = OwnCommand { program: "/no/such/program".into(), arguments: Vec::new() };
-        let said = hand_over(Line::new().unwrap().0, &nothing, &[]).unwrap_err();
+        let said = hand_over(UpgradeLine::new().unwrap().0, &nothing, &[]).unwrap_err();
         assert!(said.contains("/no/such/program"), "{said}");
     }
 
     #[test]
     fn a_cancelled_hand_over_ends_the_new_process() {
         let myself = OwnCommand { program: "/bin/sleep".into(), arguments: vec!["600".into()] };
-        let (line, give_up) = Line::new().unwrap();
+        let (line, give_up) = UpgradeLine::new().unwrap();
         let handing = std::thread::spawn(move || hand_over(line, &myself, &[]));
         std::thread::sleep(Duration::from_millis(100));
         give_up.now();
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_cancelled_process_gets_an_error_when_it_reports_that_it_serves() {
-        let (line, give_up) = Line::new().unwrap();
+        let (line, give_up) = UpgradeLine::new().unwrap();
         give_up.now();
         assert!(Predecessor(line.theirs).ready().is_err());
     }

@@ -172,7 +172,7 @@ fn begun(pid: Pid) -> Option<u64> {
 }
 
 /// `attache upgrade`: this program takes over from the attache that serves.
-pub(crate) fn upgrade(options: &cli::Upgrade) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn upgrade(options: &cli::UpgradeArgs) -> Result<(), Box<dyn std::error::Error>> {
     let say = |line: String| -> io::Result<()> {
         if options.format.is_json() { Ok(()) } else { writeln!(io::stdout(), "{line}") }
     };

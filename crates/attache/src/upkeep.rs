@@ -25,7 +25,7 @@ use crate::{
     error::Error,
     generation::{Generation, UpstreamParts, is_on_demand},
     prepare::{Prepared, UpstreamSource},
-    process::Process,
+    process::ProcessState,
 };
 
 /// How long the first look-ups may delay the start, or a switch; they continue after it.
@@ -38,20 +38,20 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(crate) struct Upkeep {
     resolver: Option<(Dns, Arc<Resolver>)>,
-    running: Vec<Running>,
+    running: Vec<UpstreamTasks>,
     /// Follows the SPIFFE agent's responses.
     workload: JoinSet<()>,
 }
 
 /// The tasks of one upstream. They end when this is dropped.
-struct Running {
+struct UpstreamTasks {
     shared: Arc<Shared>,
     discovery: Discovery,
     // Dropping this aborts the tasks.
     tasks: JoinSet<()>,
 }
 
-impl Running {
+impl UpstreamTasks {
     fn start(
         shared: &Arc<Shared>,
         tls: Option<Tls>,
@@ -87,7 +87,7 @@ impl Upkeep {
         &mut self,
         prepared: Prepared,
         before: &Generation,
-        process: &Process,
+        process: &ProcessState,
     ) -> Result<Generation, Error> {
         let Prepared {
             config,
@@ -110,7 +110,7 @@ impl Upkeep {
 
         // An upstream that is new can be looked up while the old generation serves.
         let start = |shared: &Arc<Shared>, tls: Option<Tls>| {
-            Running::start(shared, tls, &credentials, &resolver, dns)
+            UpstreamTasks::start(shared, tls, &credentials, &resolver, dns)
         };
         let (steps, mut fresh) = begin(upstreams, before, &start);
         if before.number == 0 {
@@ -161,14 +161,14 @@ impl Upkeep {
     /// The parts of an upstream. Its discovery and health checks run from now on. `same_dns`: the resolver is that of the old generation.
     fn complete(
         &mut self,
-        step: Step,
+        step: UpstreamStep,
         same_dns: bool,
-        start: &impl Fn(&Arc<Shared>, Option<Tls>) -> Running,
+        start: &impl Fn(&Arc<Shared>, Option<Tls>) -> UpstreamTasks,
         on_demand: &impl Fn(&Arc<Shared>) -> Option<Arc<OnDemand>>,
     ) -> UpstreamParts {
         match step {
-            Step::Keep(parts) if same_dns => parts,
-            Step::Keep(parts) => {
+            UpstreamStep::Keep(parts) if same_dns => parts,
+            UpstreamStep::Keep(parts) => {
                 let on_demand = on_demand(parts.shared());
                 if on_demand.is_none() {
                     self.end(parts.shared());
@@ -176,13 +176,13 @@ impl Upkeep {
                 }
                 UpstreamParts { on_demand, hosts: Arc::default(), ..parts }
             }
-            Step::Begin(shared, tls) => UpstreamParts {
+            UpstreamStep::Begin(shared, tls) => UpstreamParts {
                 on_demand: on_demand(&shared),
                 resilience: UpstreamState::new(shared),
                 tls,
                 hosts: Arc::default(),
             },
-            Step::Inherit(config, tls, old) => {
+            UpstreamStep::Inherit(config, tls, old) => {
                 self.end(old.shared());
                 let shared = Arc::new(Shared::inherit_from(config, old.shared()));
                 let on_demand = on_demand(&shared);
@@ -211,25 +211,25 @@ impl Upkeep {
 fn begin(
     upstreams: Vec<UpstreamSource>,
     before: &Generation,
-    start: &impl Fn(&Arc<Shared>, Option<Tls>) -> Running,
-) -> (Vec<Step>, Vec<Running>) {
+    start: &impl Fn(&Arc<Shared>, Option<Tls>) -> UpstreamTasks,
+) -> (Vec<UpstreamStep>, Vec<UpstreamTasks>) {
     let known = before.by_name();
     let mut fresh = Vec::new();
     let mut steps = Vec::new();
     for source in upstreams {
         steps.push(match source {
-            UpstreamSource::Kept(parts) => Step::Keep(parts),
+            UpstreamSource::Kept(parts) => UpstreamStep::Keep(parts),
             UpstreamSource::New { config, tls } => {
                 let old = known.get(&*config.name).copied();
                 let old = old.filter(|old| old.shared().config.address == config.address);
                 if let Some(old) = old {
-                    Step::Inherit(config, tls, old.clone())
+                    UpstreamStep::Inherit(config, tls, old.clone())
                 } else {
                     let shared = Arc::new(Shared::new(config));
                     if !is_on_demand(&shared.config) {
                         fresh.push(start(&shared, tls.clone()));
                     }
-                    Step::Begin(shared, tls)
+                    UpstreamStep::Begin(shared, tls)
                 }
             }
         });
@@ -238,13 +238,13 @@ fn begin(
 }
 
 /// What happens to one upstream at the switch.
-enum Step {
+enum UpstreamStep {
     Keep(UpstreamParts),
     Begin(Arc<Shared>, Option<Tls>),
     Inherit(Arc<attache_config::model::Upstream>, Option<Tls>, UpstreamParts),
 }
 
-async fn first_answers(running: &[Running]) {
+async fn first_answers(running: &[UpstreamTasks]) {
     let all = async {
         for upstream in running {
             upstream.discovery.ready().await;

@@ -16,7 +16,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use crate::{proxy::handle::Control, reloads::Trigger, ticks::tick};
+use crate::{proxy::handle::ProxyControl, reloads::Trigger, ticks::tick};
 
 /// The time between two checks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -28,8 +28,8 @@ const FRESH: i64 = 2;
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// Follows the files of the running config, and reloads when they change. It ends with the thread.
-pub(crate) async fn follow(control: Control) {
-    let mut watch = Watch::default();
+pub(crate) async fn follow(control: ProxyControl) {
+    let mut watch = ConfigWatch::default();
     loop {
         tick(if watch.pending.is_some() { SETTLES } else { LOOK_EVERY }).await;
         let process = control.process();
@@ -45,7 +45,7 @@ pub(crate) async fn follow(control: Control) {
         };
         let Ok((back, found)) = tokio::task::spawn_blocking(look).await else { return };
         watch = back;
-        if found == Look::Changed {
+        if found == ConfigLook::Changed {
             // The reload logs and counts its result.
             let _ = control.reload(Trigger::File).await;
         }
@@ -93,7 +93,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 /// The result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum ConfigLook {
     /// The content is the one that was tried last.
     Unchanged,
     /// It has changed; the next check must find the same content.
@@ -104,44 +104,44 @@ pub(crate) enum Look {
 
 /// What the last check found.
 #[derive(Debug, Default)]
-struct Watch {
-    seen: Vec<Option<Stat>>,
+struct ConfigWatch {
+    seen: Vec<Option<ConfigStat>>,
     pending: Option<u64>,
 }
 
-type Stat = (u64, u64, u64, i64, i64, i64, i64);
+type ConfigStat = (u64, u64, u64, i64, i64, i64, i64);
 
-impl Watch {
+impl ConfigWatch {
     /// Checks once. `tried` is the digest of the content that was last loaded or refused.
-    fn look(&mut self, files: &[PathBuf], tried: u64) -> Look {
+    fn look(&mut self, files: &[PathBuf], tried: u64) -> ConfigLook {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let stats: Vec<_> = files.iter().map(|file| stat(file)).collect();
-        let fresh = |stat: &Stat| now.cast_signed().saturating_sub(stat.3.max(stat.5)) <= FRESH;
+        let fresh = |stat: &ConfigStat| now.cast_signed().saturating_sub(stat.3.max(stat.5)) <= FRESH;
         if stats == self.seen && self.pending.is_none() && !stats.iter().flatten().any(fresh) {
-            return Look::Unchanged;
+            return ConfigLook::Unchanged;
         }
         self.seen = stats;
         if files.iter().any(|file| is_unknown(file)) {
             // The next check reads the file, whatever `stat` says.
             self.seen.clear();
-            return Look::Unchanged;
+            return ConfigLook::Unchanged;
         }
         let found = digest(files);
         if found == tried {
             self.pending = None;
-            return Look::Unchanged;
+            return ConfigLook::Unchanged;
         }
         if self.pending == Some(found) {
             self.pending = None;
-            return Look::Changed;
+            return ConfigLook::Changed;
         }
         self.pending = Some(found);
-        Look::Settling
+        ConfigLook::Settling
     }
 }
 
 /// Follows symbolic links. `None` if there is no file.
-fn stat(path: &Path) -> Option<Stat> {
+fn stat(path: &Path) -> Option<ConfigStat> {
     let m = fs::metadata(path).ok()?;
     Some((m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()))
 }
@@ -157,19 +157,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = vec![dir.path().join("a.yaml"), dir.path().join("secret")];
         fs::write(&files[0], "one").unwrap();
-        let (mut watch, tried) = (Watch::default(), digest(&files));
-        assert_eq!(watch.look(&files, tried), Look::Unchanged);
+        let (mut watch, tried) = (ConfigWatch::default(), digest(&files));
+        assert_eq!(watch.look(&files, tried), ConfigLook::Unchanged);
         fs::write(&files[0], "tw").unwrap();
-        assert_eq!(watch.look(&files, tried), Look::Settling);
+        assert_eq!(watch.look(&files, tried), ConfigLook::Settling);
         // The file was only half written.
         fs::write(&files[0], "two").unwrap();
-        assert_eq!(watch.look(&files, tried), Look::Settling);
-        assert_eq!(watch.look(&files, tried), Look::Changed);
+        assert_eq!(watch.look(&files, tried), ConfigLook::Settling);
+        assert_eq!(watch.look(&files, tried), ConfigLook::Changed);
         let tried = digest(&files);
-        assert_eq!(watch.look(&files, tried), Look::Unchanged);
+        assert_eq!(watch.look(&files, tried), ConfigLook::Unchanged);
         // The second file counts too, and so does its creation.
         fs::write(&files[1], "s").unwrap();
-        assert_eq!((watch.look(&files, tried), watch.look(&files, tried)), (Look::Settling, Look::Changed));
+        assert_eq!(
+            (watch.look(&files, tried), watch.look(&files, tried)),
+            (ConfigLook::Settling, ConfigLook::Changed)
+        );
     }
 
     #[test]
@@ -189,12 +192,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = vec![dir.path().join("a.yaml")];
         fs::write(&files[0], "one").unwrap();
-        let (mut watch, tried) = (Watch::default(), digest(&files));
+        let (mut watch, tried) = (ConfigWatch::default(), digest(&files));
         fs::write(&files[0], "two").unwrap();
-        assert_eq!(watch.look(&files, tried), Look::Settling);
+        assert_eq!(watch.look(&files, tried), ConfigLook::Settling);
         fs::write(&files[0], "one").unwrap();
-        assert_eq!(watch.look(&files, tried), Look::Unchanged);
-        assert_eq!(watch.look(&files, tried), Look::Unchanged);
+        assert_eq!(watch.look(&files, tried), ConfigLook::Unchanged);
+        assert_eq!(watch.look(&files, tried), ConfigLook::Unchanged);
     }
 
     #[test]
@@ -209,10 +212,13 @@ mod tests {
         symlink("..1", at("..data")).unwrap();
         symlink("..data/a.yaml", at("a.yaml")).unwrap();
         let files = vec![at("a.yaml")];
-        let (mut watch, tried) = (Watch::default(), digest(&files));
-        assert_eq!(watch.look(&files, tried), Look::Unchanged);
+        let (mut watch, tried) = (ConfigWatch::default(), digest(&files));
+        assert_eq!(watch.look(&files, tried), ConfigLook::Unchanged);
         symlink("..2", at("..tmp")).unwrap();
         fs::rename(at("..tmp"), at("..data")).unwrap();
-        assert_eq!((watch.look(&files, tried), watch.look(&files, tried)), (Look::Settling, Look::Changed));
+        assert_eq!(
+            (watch.look(&files, tried), watch.look(&files, tried)),
+            (ConfigLook::Settling, ConfigLook::Changed)
+        );
     }
 }

@@ -27,9 +27,9 @@ use crate::{
     generation::{Generation, ListenerParts},
     issuers,
     observe::{Observer, OnFinish, on_finish},
-    process::Process,
+    process::ProcessState,
     proxy::sockets::{BindKey, bind_keys},
-    stack::{Http, ListenerStack, OwnAddresses, Slot, Tcp, Tunnels, Upstreams},
+    stack::{HttpStack, ListenerStack, OwnAddresses, Slot, Tcp, Tunnels, Upstreams},
 };
 
 /// Longer than the default time to open a connection, so that one attempt has ended before the next begins.
@@ -48,7 +48,7 @@ pub(crate) struct Update {
 ///
 /// All workers pass `begin` together, when each has its runtime. So connections that one worker accepts can't use up the file descriptors
 /// that another worker needs to start.
-pub(crate) fn run(process: &Arc<Process>, updates: mpsc::UnboundedReceiver<Update>, begin: &Barrier) {
+pub(crate) fn run(process: &Arc<ProcessState>, updates: mpsc::UnboundedReceiver<Update>, begin: &Barrier) {
     let runtime = LocalRuntime::new();
     begin.wait();
     let runtime = match runtime {
@@ -63,8 +63,8 @@ pub(crate) fn run(process: &Arc<Process>, updates: mpsc::UnboundedReceiver<Updat
 }
 
 /// Serves within a runtime that exists already.
-pub(crate) async fn serve(process: &Arc<Process>, mut updates: mpsc::UnboundedReceiver<Update>) {
-    let mut worker = Worker::new(process);
+pub(crate) async fn serve(process: &Arc<ProcessState>, mut updates: mpsc::UnboundedReceiver<Update>) {
+    let mut worker = WorkerState::new(process);
     spawn_local(keep_preconnected(worker.upstreams.clone()));
     spawn_local(attache_resilience::deadline::keep());
     spawn_local(release_under_pressure(worker.upstreams.clone(), process.overload.pressed()));
@@ -109,8 +109,8 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 }
 
 /// What one worker serves with.
-struct Worker {
-    process: Arc<Process>,
+struct WorkerState {
+    process: Arc<ProcessState>,
     metrics: WorkerMetrics,
     listening: Vec<ListeningSocket>,
     /// The tasks of the listeners, including those that drain.
@@ -135,8 +135,8 @@ struct ListeningSocket {
     drain: DrainTrigger,
 }
 
-impl Worker {
-    fn new(process: &Arc<Process>) -> Self {
+impl WorkerState {
+    fn new(process: &Arc<ProcessState>) -> Self {
         let metrics = metrics();
         let generation = process.generation();
         let observer = Rc::new(RefCell::new(Observer::new(&generation, &metrics)));
@@ -241,7 +241,7 @@ impl Worker {
         self.running.spawn_local(attache_listener::serve(
             following,
             sockets,
-            Http(slot.clone()),
+            HttpStack(slot.clone()),
             Tcp(slot.clone()),
             drain.subscribe(),
         ));

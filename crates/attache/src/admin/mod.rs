@@ -27,8 +27,8 @@ use tokio::task::spawn_local;
 use crate::{
     error::Error,
     inherited::{InheritedSockets, duplicate},
-    process::Process,
-    proxy::handle::Control,
+    process::ProcessState,
+    proxy::handle::ProxyControl,
     reloads::Trigger,
 };
 
@@ -36,14 +36,17 @@ use crate::{
 const KEY: &str = "admin";
 
 /// The socket, bound before anything else runs.
-pub(crate) enum Bound {
+pub(crate) enum AdminSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 /// Binds the address of the config. A port in use is an error only if the file names it. So a second attache on the same machine starts
 /// without an admin API, and with a warning.
-pub(crate) fn bind(admin: &model::Admin, handed: &mut InheritedSockets) -> Result<Option<Bound>, Error> {
+pub(crate) fn bind(
+    admin: &model::Admin,
+    handed: &mut InheritedSockets,
+) -> Result<Option<AdminSocket>, Error> {
     let Some(at) = &admin.bind else { return Ok(None) };
     let bound = match handed.take_one(KEY) {
         Some(given) => adopt(at, given),
@@ -62,19 +65,19 @@ pub(crate) fn bind(admin: &model::Admin, handed: &mut InheritedSockets) -> Resul
 }
 
 /// Takes over the socket of the process before this one.
-fn adopt(at: &Bind, given: OwnedFd) -> io::Result<Bound> {
+fn adopt(at: &Bind, given: OwnedFd) -> io::Result<AdminSocket> {
     let bound = match at {
-        Bind::Tcp(_) => Bound::Tcp(given.into()),
-        Bind::Unix { .. } => Bound::Unix(given.into()),
+        Bind::Tcp(_) => AdminSocket::Tcp(given.into()),
+        Bind::Unix { .. } => AdminSocket::Unix(given.into()),
     };
     match &bound {
-        Bound::Tcp(socket) => socket.set_nonblocking(true)?,
-        Bound::Unix(socket) => socket.set_nonblocking(true)?,
+        AdminSocket::Tcp(socket) => socket.set_nonblocking(true)?,
+        AdminSocket::Unix(socket) => socket.set_nonblocking(true)?,
     }
     Ok(bound)
 }
 
-impl Bound {
+impl AdminSocket {
     /// A second handle of the socket with its name, for a process that takes over.
     pub(crate) fn hold(&self) -> Option<(String, OwnedFd)> {
         let socket = match self {
@@ -85,19 +88,19 @@ impl Bound {
     }
 }
 
-fn try_bind(at: &Bind) -> io::Result<Bound> {
+fn try_bind(at: &Bind) -> io::Result<AdminSocket> {
     match at {
         Bind::Tcp(address) => {
             let socket = TcpListener::bind(address)?;
             socket.set_nonblocking(true)?;
-            Ok(Bound::Tcp(socket))
+            Ok(AdminSocket::Tcp(socket))
         }
         Bind::Unix { path, mode } => {
             remove_stale(path)?;
             let socket = UnixListener::bind(path)?;
             fs::set_permissions(path, fs::Permissions::from_mode(*mode))?;
             socket.set_nonblocking(true)?;
-            Ok(Bound::Unix(socket))
+            Ok(AdminSocket::Unix(socket))
         }
     }
 }
@@ -111,14 +114,14 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 /// Serves the admin API until `end`, or as long as the thread runs. Call it within the control thread's runtime.
 pub(crate) fn serve(
-    control: &Control,
-    bound: Bound,
+    control: &ProxyControl,
+    bound: AdminSocket,
     end: impl Future<Output = ()> + 'static,
 ) -> Result<(), Error> {
     let process = control.process();
     let socket = match bound {
-        Bound::Tcp(socket) => tokio::net::TcpListener::from_std(socket).map(Socket::Tcp),
-        Bound::Unix(socket) => tokio::net::UnixListener::from_std(socket).map(Socket::Unix),
+        AdminSocket::Tcp(socket) => tokio::net::TcpListener::from_std(socket).map(Socket::Tcp),
+        AdminSocket::Unix(socket) => tokio::net::UnixListener::from_std(socket).map(Socket::Unix),
     };
     let socket = socket.map_err(Error::Thread)?;
     let stats = Arc::new(Stats::new(&process.metrics));
@@ -143,10 +146,10 @@ pub(crate) fn serve(
     Ok(())
 }
 
-struct Operator(Control);
+struct Operator(ProxyControl);
 
 impl Operator {
-    fn process(&self) -> &Process {
+    fn process(&self) -> &ProcessState {
         self.0.process()
     }
 }

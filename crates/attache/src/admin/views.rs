@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 use crate::{
     generation::{Generation, UpstreamParts},
-    process::Process,
-    reloads::{Reloads, Report},
+    process::ProcessState,
+    reloads::{ReloadReport, Reloads},
 };
 
 pub(super) fn upstreams(generation: &Generation) -> Value {
@@ -259,7 +259,7 @@ fn certificate(side: &str, name: &str, certificate: &Certificate, now: SystemTim
 }
 
 /// What works with an older state or loses something, and why. As long as this lasts, it is shown before the good news.
-pub(super) fn degraded(process: &Process) -> Vec<String> {
+pub(super) fn degraded(process: &ProcessState) -> Vec<String> {
     let generation = process.generation();
     let mut all: Vec<_> = process.refusals().into_iter().collect();
     let followed = [("certificate files", &process.certificates), ("the file of a secret", &process.secrets)];
@@ -285,7 +285,7 @@ pub(super) fn degraded(process: &Process) -> Vec<String> {
 
 /// The newest first.
 pub(super) fn reloads(reloads: &Reloads) -> Value {
-    let one = |reload: &crate::reloads::Reload| {
+    let one = |reload: &crate::reloads::TriedReload| {
         let (report, error) = match &reload.result {
             Ok(report) => (Some(report), None),
             Err(why) => (None, Some(why.as_str())),
@@ -307,7 +307,7 @@ pub(super) fn reloads(reloads: &Reloads) -> Value {
 }
 
 /// What a reload did, one line for each change.
-pub(super) fn report(report: &Report) -> String {
+pub(super) fn report(report: &ReloadReport) -> String {
     let mut out = if report.changes.is_empty() {
         "the config has not changed\n".to_owned()
     } else {

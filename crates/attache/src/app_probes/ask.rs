@@ -42,7 +42,7 @@ pub(super) struct HttpGet {
 
 /// The result of a probe.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum ProbeAnswer {
     /// The probe succeeded by the kubelet's rules.
     Well,
     /// The app itself answered that it is not healthy.
@@ -55,16 +55,20 @@ const NOT_SENT: [HeaderName; 4] =
 
 impl HttpGet {
     /// Sends a probe. A status from 200 to 399 is a success, and so is a redirect to another host, which isn't followed.
-    pub(super) async fn probe(&self, agent: &HeaderValue, tls: &Connector) -> Result<Answer, AnyError> {
+    pub(super) async fn probe(&self, agent: &HeaderValue, tls: &Connector) -> Result<ProbeAnswer, AnyError> {
         let response = self.ask(&self.place, &self.headers, agent, tls).await?;
         let status = response.status;
         read(response).await?;
-        if (200..400).contains(&status.as_u16()) { Ok(Answer::Well) } else { Ok(Answer::Status(status)) }
+        if (200..400).contains(&status.as_u16()) {
+            Ok(ProbeAnswer::Well)
+        } else {
+            Ok(ProbeAnswer::Status(status))
+        }
     }
 
     /// Calls a lifecycle hook. Any response is a success. If an HTTPS hook finds an app that speaks plaintext, the hook is sent in
     /// plaintext, without the credentials. The kubelet's client for hooks speaks only HTTP/1.1, so `tls` must offer nothing else.
-    pub(super) async fn call(&self, agent: &HeaderValue, tls: &Connector) -> Result<Answer, AnyError> {
+    pub(super) async fn call(&self, agent: &HeaderValue, tls: &Connector) -> Result<ProbeAnswer, AnyError> {
         let response = match self.ask(&self.place, &self.headers, agent, tls).await {
             Err(error) if self.place.https && is_plaintext(&*error) => {
                 let place = ProbeTarget { https: false, ..self.place.clone() };
@@ -76,7 +80,7 @@ impl HttpGet {
         };
         // The body is read, but it doesn't matter whether that succeeds.
         let _ = read(response).await;
-        Ok(Answer::Well)
+        Ok(ProbeAnswer::Well)
     }
 
     /// The last response of a chain of redirects on the same host.
@@ -205,9 +209,9 @@ fn is_plaintext(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// Connects; an accepted connection is a success.
-pub(super) async fn tcp(address: SocketAddr) -> Result<Answer, AnyError> {
+pub(super) async fn tcp(address: SocketAddr) -> Result<ProbeAnswer, AnyError> {
     TcpStream::connect(address).await?;
-    Ok(Answer::Well)
+    Ok(ProbeAnswer::Well)
 }
 
 /// Calls `grpc.health.v1.Health/Check`; `SERVING` is a success.
@@ -215,13 +219,13 @@ pub(super) async fn grpc(
     address: SocketAddr,
     service: &str,
     agent: &HeaderValue,
-) -> Result<Answer, AnyError> {
+) -> Result<ProbeAnswer, AnyError> {
     let mut request = health::check(&format!("http://{address}"), service)?;
     request.headers_mut().insert(header::USER_AGENT, agent.clone());
     let dial =
         async { Ok::<_, DialError>(Dialled::new(TcpStream::connect(address).await?, Protocol::Http2)) };
     health::verdict(&client::call(dial, request, BOUNDS).await?)?;
-    Ok(Answer::Well)
+    Ok(ProbeAnswer::Well)
 }
 
 #[cfg(test)]

@@ -31,20 +31,20 @@ use crate::{
     inherited::{InheritedSockets, duplicate},
     upgrade::Keyed,
 };
-use ask::{Answer, AnyError, HttpGet};
+use ask::{AnyError, HttpGet, ProbeAnswer};
 
 /// The most lifecycle hooks that may run at once; a hook may take as long as the app needs.
 const MOST_HOOKS: usize = 16;
 /// A probe as it was in the pod.
 #[derive(Debug, PartialEq)]
-struct Probe {
-    question: Question,
+struct AppProbe {
+    question: ProbeQuestion,
     /// `None` for a hook: the kubelet waits for it until the end of the pod's grace period.
     timeout: Option<Duration>,
 }
 
 #[derive(Debug, PartialEq)]
-enum Question {
+enum ProbeQuestion {
     Http(Box<HttpGet>),
     Hook(Box<HttpGet>),
     Tcp(SocketAddr),
@@ -58,7 +58,7 @@ enum Question {
 
 /// All probes and hooks that can be requested.
 struct Probes {
-    all: HashMap<String, Probe>,
+    all: HashMap<String, AppProbe>,
     tls: Connector,
     /// For hooks: the kubelet calls them only by HTTP/1.1 and without ALPN.
     hook_tls: Connector,
@@ -66,7 +66,7 @@ struct Probes {
 }
 
 /// The port of the probes; it is bound, but not served yet.
-pub(crate) struct Bound {
+pub(crate) struct ProbesSocket {
     socket: TcpListener,
     port: u16,
     probes: Probes,
@@ -76,7 +76,7 @@ pub(crate) struct Bound {
 ///
 /// # Errors
 /// The variable is not what `attache inject` writes, or the port is in use.
-pub(crate) fn bind(handed: &mut InheritedSockets) -> Result<Option<Bound>, String> {
+pub(crate) fn bind(handed: &mut InheritedSockets) -> Result<Option<ProbesSocket>, String> {
     let Ok(text) = std::env::var(PROBES_VARIABLE) else { return Ok(None) };
     let pod = std::env::var("POD_IP").ok().and_then(|ip| ip.parse().ok());
     let (port, all) = parse(&text, pod.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
@@ -93,11 +93,15 @@ pub(crate) fn bind(handed: &mut InheritedSockets) -> Result<Option<Bound>, Strin
     let unverified = |alpn: &[&[u8]]| Connector::unverified(alpn).map_err(|error| error.to_string());
     let (tls, hook_tls) = (unverified(&[b"h2", b"http/1.1"])?, unverified(&[])?);
     for (path, probe) in &all {
-        if let Question::Never(why) = &probe.question {
+        if let ProbeQuestion::Never(why) = &probe.question {
             tracing::warn!("{path} always fails: {why}");
         }
     }
-    Ok(Some(Bound { socket, port, probes: Probes { all, tls, hook_tls, hooks: Semaphore::new(MOST_HOOKS) } }))
+    Ok(Some(ProbesSocket {
+        socket,
+        port,
+        probes: Probes { all, tls, hook_tls, hooks: Semaphore::new(MOST_HOOKS) },
+    }))
 }
 
 /// The socket's name when it is handed to another process.
@@ -105,7 +109,7 @@ fn key(port: u16) -> String {
     format!("app probes {port}")
 }
 
-impl Bound {
+impl ProbesSocket {
     /// A handle of the socket for a later process.
     pub(crate) fn hold(&self) -> Option<Keyed> {
         Some((key(self.port), duplicate(&self.socket)?))
@@ -132,29 +136,29 @@ pub(crate) fn served_at() -> Option<SocketAddr> {
     Some(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
 }
 
-fn parse(text: &str, pod: IpAddr) -> Option<(u16, HashMap<String, Probe>)> {
+fn parse(text: &str, pod: IpAddr) -> Option<(u16, HashMap<String, AppProbe>)> {
     let all: Value = serde_json::from_str(text).ok()?;
     let port = all.get("port")?.as_u64()?.try_into().ok()?;
     let probes = all.get("probes")?.as_object()?.iter();
     Some((port, probes.map(|(path, probe)| (path.clone(), one(probe, pod))).collect()))
 }
 
-fn one(probe: &Value, pod: IpAddr) -> Probe {
+fn one(probe: &Value, pod: IpAddr) -> AppProbe {
     let seconds = probe.get("timeoutSeconds").and_then(Value::as_u64).unwrap_or(1).max(1);
     let (question, is_hook) = if let Some(hook) = probe.get("hook") {
-        (http_get(hook, pod).map(|get| Question::Hook(Box::new(get))), true)
+        (http_get(hook, pod).map(|get| ProbeQuestion::Hook(Box::new(get))), true)
     } else if let Some(get) = probe.get("httpGet") {
-        (http_get(get, pod).map(|get| Question::Http(Box::new(get))), false)
+        (http_get(get, pod).map(|get| ProbeQuestion::Http(Box::new(get))), false)
     } else if let Some(tcp) = probe.get("tcpSocket") {
-        (address(tcp, pod).map(Question::Tcp), false)
+        (address(tcp, pod).map(ProbeQuestion::Tcp), false)
     } else if let Some(grpc) = probe.get("grpc") {
         let service = grpc.get("service").and_then(Value::as_str).unwrap_or_default().to_owned();
-        (address(grpc, pod).map(|address| Question::Grpc { address, service }), false)
+        (address(grpc, pod).map(|address| ProbeQuestion::Grpc { address, service }), false)
     } else {
         (Err("it is of a kind that this attache doesn't know".to_owned()), false)
     };
     let timeout = (!is_hook).then_some(Duration::from_secs(seconds));
-    Probe { question: question.unwrap_or_else(Question::Never), timeout }
+    AppProbe { question: question.unwrap_or_else(ProbeQuestion::Never), timeout }
 }
 
 fn address(question: &Value, pod: IpAddr) -> Result<SocketAddr, String> {
@@ -214,12 +218,12 @@ async fn answer(
         None => Ok(asked.await),
     };
     match asked {
-        Ok(Ok(Answer::Well)) => said(StatusCode::OK, "ok\n".to_owned()),
+        Ok(Ok(ProbeAnswer::Well)) => said(StatusCode::OK, "ok\n".to_owned()),
         // `kubectl describe` shows the app's response as it is passed on here.
-        Ok(Ok(Answer::Status(status))) if status.as_u16() >= 400 => {
+        Ok(Ok(ProbeAnswer::Status(status))) if status.as_u16() >= 400 => {
             said(status, format!("the app answered {status}\n"))
         }
-        Ok(Ok(Answer::Status(status))) => {
+        Ok(Ok(ProbeAnswer::Status(status))) => {
             said(StatusCode::SERVICE_UNAVAILABLE, format!("the app answered {status}\n"))
         }
         Ok(Err(error)) => said(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
@@ -231,21 +235,21 @@ async fn answer(
 }
 
 async fn ask(
-    question: &Question,
+    question: &ProbeQuestion,
     agent: &HeaderValue,
     probes: &Probes,
     permit: &ConnectionPermit,
-) -> Result<Answer, AnyError> {
+) -> Result<ProbeAnswer, AnyError> {
     match question {
-        Question::Http(get) => get.probe(agent, &probes.tls).await,
-        Question::Hook(get) => {
+        ProbeQuestion::Http(get) => get.probe(agent, &probes.tls).await,
+        ProbeQuestion::Hook(get) => {
             let _running = probes.hooks.try_acquire().map_err(|_| "too many hooks are called at once")?;
             permit.long_lived();
             get.call(agent, &probes.hook_tls).await
         }
-        Question::Tcp(address) => ask::tcp(*address).await,
-        Question::Grpc { address, service } => ask::grpc(*address, service, agent).await,
-        Question::Never(why) => Err(why.clone().into()),
+        ProbeQuestion::Tcp(address) => ask::tcp(*address).await,
+        ProbeQuestion::Grpc { address, service } => ask::grpc(*address, service, agent).await,
+        ProbeQuestion::Never(why) => Err(why.clone().into()),
     }
 }
 
@@ -262,18 +266,25 @@ mod tests {
         let pod = IpAddr::from([10, 0, 0, 7]);
         let (port, probes) = parse(text, pod).unwrap();
         assert_eq!(port, 15020);
-        let Question::Http(get) = &probes["/app-probe/web/liveness"].question else { panic!("{probes:?}") };
+        let ProbeQuestion::Http(get) = &probes["/app-probe/web/liveness"].question else {
+            panic!("{probes:?}")
+        };
         assert_eq!((get.place.url().as_str(), get.ip), ("http://10.0.0.7:8080/live", pod));
         let values: Vec<&[u8]> = get.headers.get_all("x-a").iter().map(HeaderValue::as_bytes).collect();
         assert_eq!(values, ["b".as_bytes(), "gr\u{fc}\u{df}".as_bytes()]);
         assert_eq!(probes["/app-probe/web/liveness"].timeout, Some(Duration::from_secs(2)));
-        assert_eq!(probes["/app-probe/db/readiness"].question, Question::Tcp(SocketAddr::new(pod, 5432)));
+        assert_eq!(
+            probes["/app-probe/db/readiness"].question,
+            ProbeQuestion::Tcp(SocketAddr::new(pod, 5432))
+        );
         let service = "s".to_owned();
         assert_eq!(
             probes["/app-probe/rpc/startup"].question,
-            Question::Grpc { address: SocketAddr::new(pod, 9090), service }
+            ProbeQuestion::Grpc { address: SocketAddr::new(pod, 9090), service }
         );
-        let Question::Hook(hook) = &probes["/app-hook/web/preStop"].question else { panic!("{probes:?}") };
+        let ProbeQuestion::Hook(hook) = &probes["/app-hook/web/preStop"].question else {
+            panic!("{probes:?}")
+        };
         assert_eq!(hook.place.url(), "https://10.0.0.7:8443/stop");
         assert_eq!(probes["/app-hook/web/preStop"].timeout, None);
     }
@@ -290,7 +301,7 @@ mod tests {
         ] {
             let text = format!(r#"{{"port":1,"probes":{{"/x":{question}}}}}"#);
             let (_, probes) = parse(&text, IpAddr::from([10, 0, 0, 7])).unwrap();
-            assert!(matches!(probes["/x"].question, Question::Never(_)), "{question}: {probes:?}");
+            assert!(matches!(probes["/x"].question, ProbeQuestion::Never(_)), "{question}: {probes:?}");
         }
         assert!(parse("[]", IpAddr::from([10, 0, 0, 7])).is_none());
     }

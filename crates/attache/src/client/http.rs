@@ -18,14 +18,14 @@ const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
 /// The address where attache answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum AdminAddress {
     /// `HOST:PORT`.
     Tcp(String),
     /// `unix:PATH`.
     Unix(PathBuf),
 }
 
-impl FromStr for Target {
+impl FromStr for AdminAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -44,7 +44,7 @@ impl FromStr for Target {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for AdminAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(at) => f.write_str(at),
@@ -54,12 +54,12 @@ impl fmt::Display for Target {
 }
 
 /// A response whose body is still to be read.
-pub(crate) struct Answer {
+pub(crate) struct StreamedAnswer {
     pub(crate) status: u16,
     pub(crate) body: BufReader<Box<dyn Read>>,
 }
 
-impl Answer {
+impl StreamedAnswer {
     /// The whole body.
     pub(crate) fn text(self) -> io::Result<String> {
         let mut text = String::new();
@@ -70,21 +70,21 @@ impl Answer {
 
 /// Sends a request without a body. `read_timeout` limits each wait for bytes; `None` waits without a limit (for streams).
 pub(crate) fn send(
-    target: &Target,
+    target: &AdminAddress,
     method: &str,
     path: &str,
     read_timeout: Option<Duration>,
-) -> io::Result<Answer> {
+) -> io::Result<StreamedAnswer> {
     let request = format!("{method} {path} HTTP/1.0\r\nhost: {}\r\n\r\n", host(target));
     let stream: Box<dyn Read> = match target {
-        Target::Tcp(at) => {
+        AdminAddress::Tcp(at) => {
             let mut stream = connect(at)?;
             stream.set_write_timeout(Some(TIMEOUT))?;
             stream.set_read_timeout(read_timeout)?;
             stream.write_all(request.as_bytes())?;
             Box::new(stream)
         }
-        Target::Unix(path) => {
+        AdminAddress::Unix(path) => {
             let mut stream = UnixStream::connect(path)?;
             stream.set_write_timeout(Some(TIMEOUT))?;
             stream.set_read_timeout(read_timeout)?;
@@ -96,13 +96,13 @@ pub(crate) fn send(
 }
 
 /// The complete response if it was a success; otherwise its text as an error.
-pub(crate) fn fetch(target: &Target, method: &str, path: &str) -> Result<String, String> {
+pub(crate) fn fetch(target: &AdminAddress, method: &str, path: &str) -> Result<String, String> {
     let (status, text) = ask(target, method, path, TIMEOUT)?;
     if (200..300).contains(&status) { Ok(text) } else { Err(refused(target, status, &text)) }
 }
 
 /// The error for a response that is not a success: its own text, or that something else answers there.
-pub(super) fn refused(target: &Target, status: u16, text: &str) -> String {
+pub(super) fn refused(target: &AdminAddress, status: u16, text: &str) -> String {
     if status == 404 {
         return format!(
             "the program at {target} is not the admin API of attache (it answers 404). `--admin ADDRESS` is the `admin` of the config, not its \
@@ -114,7 +114,7 @@ pub(super) fn refused(target: &Target, status: u16, text: &str) -> String {
 
 /// The status and the text of a response. `read_timeout` limits each wait for bytes.
 pub(super) fn ask(
-    target: &Target,
+    target: &AdminAddress,
     method: &str,
     path: &str,
     read_timeout: Duration,
@@ -134,16 +134,16 @@ pub(super) fn ask(
 }
 
 /// The error if no attache answers.
-pub(super) fn unreachable(target: &Target, error: &io::Error) -> String {
+pub(super) fn unreachable(target: &AdminAddress, error: &io::Error) -> String {
     format!(
         "no answer at {target}: {error}. Does attache run here, and is its `admin` there? (`--admin ADDRESS` says where)"
     )
 }
 
-fn host(target: &Target) -> &str {
+fn host(target: &AdminAddress) -> &str {
     match target {
-        Target::Tcp(at) => at,
-        Target::Unix(_) => "localhost",
+        AdminAddress::Tcp(at) => at,
+        AdminAddress::Unix(_) => "localhost",
     }
 }
 
@@ -158,7 +158,7 @@ fn connect(at: &str) -> io::Result<TcpStream> {
     Err(last.unwrap_or_else(|| io::Error::other("the name has no address")))
 }
 
-fn head(mut body: BufReader<Box<dyn Read>>) -> io::Result<Answer> {
+fn head(mut body: BufReader<Box<dyn Read>>) -> io::Result<StreamedAnswer> {
     let mut line = String::new();
     let mut status = None;
     loop {
@@ -169,7 +169,7 @@ fn head(mut body: BufReader<Box<dyn Read>>) -> io::Result<Answer> {
             let code = end.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
             status = Some(code.ok_or_else(|| io::Error::other("what answers there isn't HTTP"))?);
         } else if end.is_empty() || read == 0 {
-            return Ok(Answer { status: status.unwrap_or_default(), body });
+            return Ok(StreamedAnswer { status: status.unwrap_or_default(), body });
         }
     }
 }
@@ -188,16 +188,16 @@ mod tests {
             ("http://127.0.0.1:15000/", "127.0.0.1:15000"),
             ("unix:/run/attache.sock", "unix:/run/attache.sock"),
         ] {
-            assert_eq!(text.parse::<Target>().unwrap().to_string(), at);
+            assert_eq!(text.parse::<AdminAddress>().unwrap().to_string(), at);
         }
-        assert!("localhost".parse::<Target>().is_err());
-        assert!("localhost:http".parse::<Target>().is_err());
+        assert!("localhost".parse::<AdminAddress>().is_err());
+        assert!("localhost:http".parse::<AdminAddress>().is_err());
     }
 
     #[test]
     fn a_missing_answer_is_reported_with_the_timeout() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let target = Target::Tcp(silent.local_addr().unwrap().to_string());
+        let target = AdminAddress::Tcp(silent.local_addr().unwrap().to_string());
         let said = ask(&target, "POST", "/reload", Duration::from_millis(50)).unwrap_err();
         assert!(said.ends_with("within 50ms. attache may be busy: the log says what it does"), "{said}");
     }

@@ -11,7 +11,7 @@ mod text;
 mod top;
 mod troubles;
 
-pub(crate) use http::Target;
+pub(crate) use http::AdminAddress;
 pub(crate) use orders::order;
 pub(crate) use ready::wait as wait_ready;
 pub(crate) use status::status;

@@ -14,7 +14,7 @@ use crate::cli;
 /// A reload of thousands of upstreams takes seconds, and waits 5 s for names that have no answer yet.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-pub(crate) fn order(options: &cli::Order, path: &str) -> Result<ExitCode, Box<dyn std::error::Error>> {
+pub(crate) fn order(options: &cli::OrderArgs, path: &str) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let (status, said) = http::ask(&options.admin.admin, "POST", path, TIMEOUT)?;
     let (ok, said) = ((200..300).contains(&status), said.trim_end());
     let mut out = io::stdout();

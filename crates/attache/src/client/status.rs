@@ -20,7 +20,7 @@ use crate::cli;
 /// The exit code if something is wrong.
 const TROUBLE: u8 = 2;
 
-pub(crate) fn status(options: &cli::Status) -> Result<ExitCode, Box<dyn std::error::Error>> {
+pub(crate) fn status(options: &cli::StatusArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let get = |path: &str| -> Result<Value, Box<dyn std::error::Error>> {
         Ok(serde_json::from_str(&http::fetch(&options.admin.admin, "GET", path)?)?)
     };

@@ -20,7 +20,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// The most bytes of one line; a longer one is not from attache.
 const LINE: u64 = 1 << 20;
 
-pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn tap(options: &cli::TapArgs) -> Result<(), Box<dyn std::error::Error>> {
     let target = &options.admin.admin;
     can_match(options)?;
     names_exist(options)?;
@@ -59,7 +59,7 @@ pub(crate) fn tap(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> 
 }
 
 /// Refuses a filter that no request can match: `tap` would wait for ever.
-fn can_match(options: &cli::Tap) -> Result<(), String> {
+fn can_match(options: &cli::TapArgs) -> Result<(), String> {
     if let Some(method) = options.method.as_deref()
         && let Some(capitals) = cli::in_capitals(method)
     {
@@ -72,10 +72,10 @@ fn can_match(options: &cli::Tap) -> Result<(), String> {
 }
 
 /// Returns the names in one object of the admin API.
-type Names<'a> = &'a dyn Fn(&Value) -> Vec<String>;
+type NameReader<'a> = &'a dyn Fn(&Value) -> Vec<String>;
 
 /// Refuses a name that doesn't exist: `tap` would wait for ever.
-fn names_exist(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
+fn names_exist(options: &cli::TapArgs) -> Result<(), Box<dyn std::error::Error>> {
     let known =
         |page: &str, of: &dyn Fn(&Value) -> Vec<String>| -> Result<Vec<String>, Box<dyn std::error::Error>> {
             let page: Value = serde_json::from_str(&http::fetch(&options.admin.admin, "GET", page)?)?;
@@ -85,7 +85,7 @@ fn names_exist(options: &cli::Tap) -> Result<(), Box<dyn std::error::Error>> {
     let routes = |listener: &Value| {
         list(listener, "routes").iter().map(|route| field(route, "name").to_owned()).collect::<Vec<_>>()
     };
-    let asked: [(&str, &Option<String>, &str, Names<'_>); 3] = [
+    let asked: [(&str, &Option<String>, &str, NameReader<'_>); 3] = [
         ("upstream", &options.upstream, "/upstreams", &name),
         ("listener", &options.listener, "/listeners", &name),
         ("route", &options.route, "/routes", &routes),
@@ -108,7 +108,7 @@ fn no_such(what: &str, wanted: &str, known: &[String]) -> String {
     format!("there is no {what} `{wanted}`; {help}")
 }
 
-fn path(options: &cli::Tap) -> String {
+fn path(options: &cli::TapArgs) -> String {
     let slower = options.slower.map(duration);
     let sample = options.sample.map(|sample| sample.to_string());
     let status = options.status.as_ref().map(|status| status.to_ascii_lowercase());

@@ -17,13 +17,13 @@ use super::{
     http,
     text::{Colour, Paint, clean, field, list, millis, percent, rate, span, success_colour, table},
 };
-use crate::cli::{self, Sort, View};
+use crate::cli::{self, Sort, TopTable};
 
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
 pub(crate) fn top(options: &cli::Top) -> Result<(), Box<dyn std::error::Error>> {
-    let mut shown = Shown { view: options.view, sort: options.sort };
+    let mut shown = ShownTable { view: options.view, sort: options.sort };
     if options.format.is_json() {
         let (stats, upstreams) = look(options)?;
         writeln!(io::stdout(), "{:#}", json!({ "stats": stats, "upstreams": upstreams }))?;
@@ -60,18 +60,18 @@ fn look(options: &cli::Top) -> Result<(Value, Value), Box<dyn std::error::Error>
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Shown {
-    view: View,
+struct ShownTable {
+    view: TopTable,
     sort: Sort,
 }
 
-impl Shown {
+impl ShownTable {
     fn key(&mut self, key: u8) {
         match key {
-            b'u' => self.view = View::Upstreams,
-            b'e' => self.view = View::Endpoints,
-            b'r' => self.view = View::Routes,
-            b'l' => self.view = View::Listeners,
+            b'u' => self.view = TopTable::Upstreams,
+            b'e' => self.view = TopTable::Endpoints,
+            b'r' => self.view = TopTable::Routes,
+            b'l' => self.view = TopTable::Listeners,
             b'n' => self.sort = Sort::Name,
             b's' => self.sort = Sort::Rate,
             b'f' => self.sort = Sort::Failures,
@@ -81,7 +81,7 @@ impl Shown {
     }
 }
 
-fn help(shown: Shown) -> String {
+fn help(shown: ShownTable) -> String {
     let paint = Paint::stdout();
     let mark = |key: &str, rest: &str, on: bool| {
         format!(
@@ -91,10 +91,10 @@ fn help(shown: Shown) -> String {
         )
     };
     [
-        mark("u", "pstreams", shown.view == View::Upstreams),
-        mark("e", "ndpoints", shown.view == View::Endpoints),
-        mark("r", "outes", shown.view == View::Routes),
-        mark("l", "isteners", shown.view == View::Listeners),
+        mark("u", "pstreams", shown.view == TopTable::Upstreams),
+        mark("e", "ndpoints", shown.view == TopTable::Endpoints),
+        mark("r", "outes", shown.view == TopTable::Routes),
+        mark("l", "isteners", shown.view == TopTable::Listeners),
         paint.colour(Colour::Dim, "| by"),
         mark("n", "ame", shown.sort == Sort::Name),
         mark("s", "peed", shown.sort == Sort::Rate),
@@ -165,7 +165,7 @@ fn wrapped(parts: &[String], widths: &[usize], columns: usize) -> String {
     out
 }
 
-fn page(stats: &Value, upstreams: &Value, shown: Shown, columns: usize, paint: Paint) -> String {
+fn page(stats: &Value, upstreams: &Value, shown: ShownTable, columns: usize, paint: Paint) -> String {
     let lately = &stats["total"]["last_10s"];
     let mut out = String::new();
     let texts = [
@@ -187,10 +187,10 @@ fn page(stats: &Value, upstreams: &Value, shown: Shown, columns: usize, paint: P
     out.push_str(&wrapped(&parts, &widths, columns));
     out.push_str("\n\n");
     let (key, head) = match shown.view {
-        View::Upstreams => ("upstreams", "upstream"),
-        View::Endpoints => ("endpoints", "endpoint"),
-        View::Routes => ("routes", "route"),
-        View::Listeners => ("listeners", "listener"),
+        TopTable::Upstreams => ("upstreams", "upstream"),
+        TopTable::Endpoints => ("endpoints", "endpoint"),
+        TopTable::Routes => ("routes", "route"),
+        TopTable::Listeners => ("listeners", "listener"),
     };
     let unseen = unseen(stats, upstreams, shown.view);
     let mut rows: Vec<_> = list(stats, key).iter().chain(&unseen).collect();
@@ -230,20 +230,20 @@ fn page(stats: &Value, upstreams: &Value, shown: Shown, columns: usize, paint: P
 }
 
 /// Parts of the config for which nothing has been counted yet.
-fn unseen(stats: &Value, upstreams: &Value, view: View) -> Vec<Value> {
+fn unseen(stats: &Value, upstreams: &Value, view: TopTable) -> Vec<Value> {
     let upstreams = upstreams.as_array().map_or(&[][..], Vec::as_slice);
     let configured: Vec<Value> = match view {
-        View::Upstreams => upstreams.iter().map(|upstream| json!({ "upstream": upstream["name"] })).collect(),
-        View::Endpoints => upstreams
+        TopTable::Upstreams => upstreams.iter().map(|upstream| json!({ "upstream": upstream["name"] })).collect(),
+        TopTable::Endpoints => upstreams
             .iter()
             .flat_map(|upstream| {
                 let row = |endpoint: &Value| json!({ "upstream": upstream["name"], "endpoint": endpoint["address"] });
                 list(upstream, "endpoints").iter().map(row).collect::<Vec<_>>()
             })
             .collect(),
-        View::Routes | View::Listeners => Vec::new(),
+        TopTable::Routes | TopTable::Listeners => Vec::new(),
     };
-    let key = if view == View::Upstreams { "upstreams" } else { "endpoints" };
+    let key = if view == TopTable::Upstreams { "upstreams" } else { "endpoints" };
     let known = |row: &Value| {
         list(stats, key)
             .iter()
@@ -252,29 +252,31 @@ fn unseen(stats: &Value, upstreams: &Value, view: View) -> Vec<Value> {
     configured.into_iter().filter(|row| !known(row)).collect()
 }
 
-fn name(row: &Value, view: View) -> String {
+fn name(row: &Value, view: TopTable) -> String {
     let text = match view {
-        View::Upstreams => field(row, "upstream").to_owned(),
-        View::Endpoints => format!("{} {}", field(row, "upstream"), field(row, "endpoint")),
-        View::Routes => field(row, "route").to_owned(),
-        View::Listeners => field(row, "listener").to_owned(),
+        TopTable::Upstreams => field(row, "upstream").to_owned(),
+        TopTable::Endpoints => format!("{} {}", field(row, "upstream"), field(row, "endpoint")),
+        TopTable::Routes => field(row, "route").to_owned(),
+        TopTable::Listeners => field(row, "listener").to_owned(),
     };
     clean(&text, 48)
 }
 
 /// The present state of the upstream or the endpoint.
-fn state(row: &Value, upstreams: &Value, view: View) -> (String, Colour) {
+fn state(row: &Value, upstreams: &Value, view: TopTable) -> (String, Colour) {
     // What callers see comes before the results of health checks.
     let fails = is_outage(row);
-    if matches!(view, View::Routes | View::Listeners) {
+    if matches!(view, TopTable::Routes | TopTable::Listeners) {
         return if fails { ("failing".to_owned(), Colour::Bad) } else { (String::new(), Colour::Plain) };
     }
     let name = field(row, "upstream");
     let found = upstreams.as_array().into_iter().flatten().find(|upstream| field(upstream, "name") == name);
     let Some(upstream) = found else { return (String::new(), Colour::Plain) };
     match view {
-        View::Upstreams if field(&upstream["breaker"], "state") == "open" => ("open".to_owned(), Colour::Bad),
-        View::Upstreams if field(upstream, "kind") != "on-demand" => {
+        TopTable::Upstreams if field(&upstream["breaker"], "state") == "open" => {
+            ("open".to_owned(), Colour::Bad)
+        }
+        TopTable::Upstreams if field(upstream, "kind") != "on-demand" => {
             let (usable, all) = (upstream["usable"].as_u64().unwrap_or(0), list(upstream, "endpoints").len());
             match usable as usize {
                 _ if fails => (format!("{usable}/{all} failing"), Colour::Bad),
@@ -283,8 +285,8 @@ fn state(row: &Value, upstreams: &Value, view: View) -> (String, Colour) {
                 usable => (format!("{usable}/{all} up"), Colour::Warn),
             }
         }
-        View::Upstreams if fails => ("failing".to_owned(), Colour::Bad),
-        View::Endpoints => {
+        TopTable::Upstreams if fails => ("failing".to_owned(), Colour::Bad),
+        TopTable::Endpoints => {
             let address = field(row, "endpoint");
             let hosts = list(upstream, "hosts").iter().flat_map(|host| list(host, "endpoints"));
             let mut endpoints = list(upstream, "endpoints").iter().chain(hosts);
@@ -397,7 +399,7 @@ mod tests {
             { "name": "a", "kind": "configured", "usable": 1, "endpoints": [{}, {}], "breaker": { "state": "closed" } },
             { "name": "b", "kind": "configured", "usable": 0, "endpoints": [{}], "breaker": { "state": "open" } },
         ]);
-        let shown = Shown { view: View::Upstreams, sort: Sort::Rate };
+        let shown = ShownTable { view: TopTable::Upstreams, sort: Sort::Rate };
         insta::assert_snapshot!(page(&stats, &upstreams, shown, usize::MAX, Paint::none()), @r"
         attache 0.1.0  up 5s  0.0/s  success -  p50 -  p90 -  p99 -
 
@@ -405,7 +407,7 @@ mod tests {
         b            200/s  50.00 %       0        2  1.0 ms  2.0 ms  3.0 ms         open
         a            1.0/s  50.00 %       9        2  1.0 ms  2.0 ms  3.0 ms  1/2 failing
         ");
-        let shown = Shown { sort: Sort::Failures, ..shown };
+        let shown = ShownTable { sort: Sort::Failures, ..shown };
         let text = page(&stats, &upstreams, shown, usize::MAX, Paint::none());
         assert!(text.find("\na ") < text.find("\nb "), "{text}");
     }
@@ -420,7 +422,7 @@ mod tests {
             "upstreams": [row("orders"), row("a-name-that-is-far-too-long-for-a-narrow-terminal")] });
         let upstreams =
             json!([{ "name": "orders", "usable": 0, "endpoints": [{}], "breaker": { "state": "open" } }]);
-        let shown = Shown { view: View::Upstreams, sort: Sort::Rate };
+        let shown = ShownTable { view: TopTable::Upstreams, sort: Sort::Rate };
         for columns in [60, 80] {
             let text = page(&stats, &upstreams, shown, columns, Paint::none());
             assert!(text.lines().all(|line| line.chars().count() <= columns), "{text}");
@@ -433,7 +435,7 @@ mod tests {
     fn an_endpoint_without_counts_is_shown() {
         let upstreams =
             json!([{ "name": "a", "endpoints": [{ "address": "127.0.0.1:1", "state": "healthy" }] }]);
-        let shown = Shown { view: View::Endpoints, sort: Sort::Rate };
+        let shown = ShownTable { view: TopTable::Endpoints, sort: Sort::Rate };
         let text = page(&json!({}), &upstreams, shown, usize::MAX, Paint::none());
         assert!(text.contains("a 127.0.0.1:1") && text.contains("healthy"), "{text}");
     }

@@ -14,10 +14,10 @@ use std::{
 
 use tokio::runtime::LocalRuntime;
 
-use self::{upstreams::Behaviour, view::View};
+use self::{upstreams::ServerBehaviour, view::DemoView};
 use crate::{
     cli,
-    proxy::{Proxy, Setup},
+    proxy::{Proxy, ProxySetup},
 };
 
 /// The config of the demo's proxy, in full.
@@ -46,16 +46,16 @@ const PIPE_SECONDS: u64 = 20;
 pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>> {
     let servers = on_a_thread("demo-upstreams", || async {
         Ok(vec![
-            upstreams::start("healthy", Behaviour::Healthy).await?,
-            upstreams::start("slow", Behaviour::Slow).await?,
-            upstreams::start("flaky", Behaviour::Flaky).await?,
+            upstreams::start("healthy", ServerBehaviour::Healthy).await?,
+            upstreams::start("slow", ServerBehaviour::Slow).await?,
+            upstreams::start("flaky", ServerBehaviour::Flaky).await?,
         ])
     })?;
     let addresses: Vec<String> = servers.iter().map(|s| format!("'http://{}'", s.address)).collect();
     let admin = free_for_admin()?;
     let text = CONFIG.replace("ADDRESSES", &addresses.join(", ")).replace("ADMIN", &admin.to_string());
     let config = attache_config::parse(&text, None, &|_| None).map_err(|e| e.to_string())?;
-    let proxy = Proxy::start(config, Setup::default())?;
+    let proxy = Proxy::start(config, ProxySetup::default())?;
     let generation = proxy.generation();
     let (Some(address), Some(upstream)) = (proxy.address(), generation.upstreams.first()) else {
         return Err("the demo's config has lost its listener".into());
@@ -66,7 +66,7 @@ pub(crate) fn run(options: &cli::Demo) -> Result<(), Box<dyn std::error::Error>>
     let terminal = io::stdout().is_terminal();
     // In a terminal the user needs time to look at the dashboard; for a pipe the demo must end.
     let seconds = options.seconds.or((!terminal).then_some(PIPE_SECONDS));
-    let view = View {
+    let view = DemoView {
         proxy: address.to_string(),
         dashboard: format!("http://localhost:{}/", admin.port()),
         upstream: upstream.shared(),
@@ -92,7 +92,7 @@ fn free_for_admin() -> io::Result<SocketAddr> {
 }
 
 /// Shows the table for this many seconds; `None` means until the program is ended.
-fn show(view: &View<'_>, seconds: Option<u64>, terminal: bool) -> io::Result<()> {
+fn show(view: &DemoView<'_>, seconds: Option<u64>, terminal: bool) -> io::Result<()> {
     let (began, total) = (Instant::now(), seconds.map_or(Duration::MAX, Duration::from_secs));
     let mut out = io::stdout().lock();
     let mut lines = 0;

@@ -23,7 +23,7 @@ use tokio::{
 
 /// How a server behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Behaviour {
+pub(super) enum ServerBehaviour {
     /// Answers in a millisecond.
     Healthy,
     /// Answers in 20 ms, and every tenth time in 400 ms.
@@ -34,7 +34,7 @@ pub(super) enum Behaviour {
 
 /// The counts of one server.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(super) struct DemoServer {
     pub(super) name: &'static str,
     pub(super) address: SocketAddr,
     pub(super) answered: AtomicU64,
@@ -44,9 +44,9 @@ pub(super) struct Server {
 }
 
 /// Starts one server on a free loopback port, on this thread's runtime.
-pub(super) async fn start(name: &'static str, behaviour: Behaviour) -> io::Result<Arc<Server>> {
+pub(super) async fn start(name: &'static str, behaviour: ServerBehaviour) -> io::Result<Arc<DemoServer>> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let server = Arc::new(Server {
+    let server = Arc::new(DemoServer {
         name,
         address: listener.local_addr()?,
         answered: AtomicU64::new(0),
@@ -57,7 +57,7 @@ pub(super) async fn start(name: &'static str, behaviour: Behaviour) -> io::Resul
     Ok(server)
 }
 
-async fn serve(listener: TcpListener, server: Arc<Server>, behaviour: Behaviour) {
+async fn serve(listener: TcpListener, server: Arc<DemoServer>, behaviour: ServerBehaviour) {
     let (began, turn) = (Instant::now(), AtomicU64::new(0));
     // The proxy keeps connections open, as for any upstream.
     let limits = Limits {
@@ -74,35 +74,35 @@ async fn serve(listener: TcpListener, server: Arc<Server>, behaviour: Behaviour)
 }
 
 #[derive(Debug)]
-struct Crash;
+struct ServerCrash;
 
-impl std::fmt::Display for Crash {
+impl std::fmt::Display for ServerCrash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("crashed on purpose")
     }
 }
 
-impl std::error::Error for Crash {}
+impl std::error::Error for ServerCrash {}
 
 async fn answer(
-    server: &Server,
-    behaviour: Behaviour,
+    server: &DemoServer,
+    behaviour: ServerBehaviour,
     age: Duration,
     n: u64,
-) -> Result<Response<Full<Bytes>>, Crash> {
+) -> Result<Response<Full<Bytes>>, ServerCrash> {
     let began = Instant::now();
     let wait = match behaviour {
-        Behaviour::Slow if n.is_multiple_of(10) => Duration::from_millis(400),
-        Behaviour::Slow => Duration::from_millis(20),
-        Behaviour::Healthy | Behaviour::Flaky => Duration::from_millis(1),
+        ServerBehaviour::Slow if n.is_multiple_of(10) => Duration::from_millis(400),
+        ServerBehaviour::Slow => Duration::from_millis(20),
+        ServerBehaviour::Healthy | ServerBehaviour::Flaky => Duration::from_millis(1),
     };
     sleep(wait).await;
-    let bad = behaviour == Behaviour::Flaky && age.as_millis() % 6000 >= 4000;
+    let bad = behaviour == ServerBehaviour::Flaky && age.as_millis() % 6000 >= 4000;
     server.busy.fetch_add(began.elapsed().as_micros() as u64, Relaxed);
     if bad {
         server.failed.fetch_add(1, Relaxed);
         if n.is_multiple_of(2) {
-            return Err(Crash);
+            return Err(ServerCrash);
         }
     } else {
         server.answered.fetch_add(1, Relaxed);

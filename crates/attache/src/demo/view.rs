@@ -9,19 +9,19 @@ use attache_upstream::Shared;
 
 use serde_json::json;
 
-use super::{traffic::AppStatistics, upstreams::Server};
+use super::{traffic::AppStatistics, upstreams::DemoServer};
 
 /// The data of the table.
-pub(super) struct View<'a> {
+pub(super) struct DemoView<'a> {
     pub(super) proxy: String,
     pub(super) dashboard: String,
     pub(super) upstream: &'a Shared,
-    pub(super) servers: &'a [std::sync::Arc<Server>],
+    pub(super) servers: &'a [std::sync::Arc<DemoServer>],
     pub(super) seen: &'a Mutex<AppStatistics>,
     pub(super) colour: bool,
 }
 
-impl View<'_> {
+impl DemoView<'_> {
     /// The table as text, with `elapsed` and `total` in seconds. Without a total the demo runs until the program is ended.
     pub(super) fn render(&self, elapsed: u64, total: Option<u64>) -> String {
         let (bold, dim, red, green, end) = if self.colour {
@@ -92,7 +92,7 @@ impl View<'_> {
     }
 }
 
-impl View<'_> {
+impl DemoView<'_> {
     /// The same data as JSON.
     pub(super) fn json(&self) -> serde_json::Value {
         let servers: Vec<_> = self

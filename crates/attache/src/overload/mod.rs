@@ -28,7 +28,7 @@ use attache_telemetry::OverloadGauges;
 use tokio::time::Instant;
 
 use self::resources::Resources;
-use crate::{process::Process, ticks::tick};
+use crate::{process::ProcessState, ticks::tick};
 
 /// The time between two measurements.
 const LOOK: Duration = Duration::from_millis(250);
@@ -44,20 +44,20 @@ const REPORT_AGAIN: Duration = Duration::from_secs(10);
 const LEAST_URGENT: i8 = 7;
 
 /// Measures, always by the config that is in use.
-pub(crate) struct Watch {
-    process: Arc<Process>,
+pub(crate) struct OverloadWatch {
+    process: Arc<ProcessState>,
     watched: Option<(model::Overload, Resources)>,
     steps: Steps,
-    told: Reported,
+    told: ReportedStep,
     /// The highest share of the last measurement.
     share: f64,
     next: Duration,
 }
 
-impl Watch {
+impl OverloadWatch {
     /// Makes the first measurement, before connections are accepted: without a free descriptor the limit can't be read.
-    pub(crate) fn begin(process: Arc<Process>) -> Self {
-        let (steps, told) = (Steps::default(), Reported::default());
+    pub(crate) fn begin(process: Arc<ProcessState>) -> Self {
+        let (steps, told) = (Steps::default(), ReportedStep::default());
         let mut watch = Self { process, watched: None, steps, told, share: 0.0, next: LOOK };
         watch.look();
         watch
@@ -100,11 +100,11 @@ fn next(before: f64, now: f64) -> Duration {
 
 /// Measures and returns the highest share.
 fn look(
-    process: &Process,
+    process: &ProcessState,
     config: &model::Overload,
     resources: &mut Resources,
     steps: &mut Steps,
-    told: &mut Reported,
+    told: &mut ReportedStep,
 ) -> f64 {
     let usage = resources.look();
     let highest = usage.shares.iter().copied().max_by(|(_, a), (_, b)| a.total_cmp(b));
@@ -131,13 +131,13 @@ fn look(
 
 /// The last step that was logged. If a process moves around a threshold, it is logged once in [`REPORT_AGAIN`]; if it gets worse, at once.
 #[derive(Debug, Default)]
-struct Reported {
+struct ReportedStep {
     level: u8,
     worst: u8,
     at: Option<Instant>,
 }
 
-impl Reported {
+impl ReportedStep {
     fn is_news(&mut self, level: u8, now: Instant) -> bool {
         let quiet = self.at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_AGAIN);
         let news = if quiet { level != self.level } else { level > self.worst };
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn moving_around_a_threshold_is_logged_once_in_ten_seconds_and_getting_worse_at_once() {
-        let (mut told, begin) = (Reported::default(), Instant::now());
+        let (mut told, begin) = (ReportedStep::default(), Instant::now());
         let mut at = |millis: u64, level| told.is_news(level, begin + Duration::from_millis(millis));
         assert!(!at(0, 0));
         assert!(at(250, 1));

@@ -21,7 +21,7 @@ const LOOKS_FOR_LIMITS: u32 = 2;
 /// The resources that may run out.
 pub(super) struct Resources {
     /// The control group and its parents, the innermost first.
-    groups: Vec<Group>,
+    groups: Vec<ControlGroup>,
     descriptors: Option<u64>,
     looks: u32,
 }
@@ -43,19 +43,19 @@ impl Resources {
         let own = config.memory_limit.map(|limit| limit as u64);
         let groups = folders.into_iter().filter(|folder| folder.is_dir()).enumerate();
         // A limit in the config is a limit of the innermost group.
-        let groups = groups.map(|(at, folder)| Group::new(folder, own.filter(|_| at == 0))).collect();
+        let groups = groups.map(|(at, folder)| ControlGroup::new(folder, own.filter(|_| at == 0))).collect();
         Self { groups, descriptors: limit(), looks: 0 }
     }
 
     pub(super) fn look(&mut self) -> Usage {
         if self.looks.is_multiple_of(LOOKS_FOR_LIMITS) {
-            self.groups.iter_mut().for_each(Group::read_limit);
+            self.groups.iter_mut().for_each(ControlGroup::read_limit);
         }
         self.looks = self.looks.wrapping_add(1);
         // It is read again if it could not be read before because no descriptor was free.
         self.descriptors = self.descriptors.or_else(limit);
         // The innermost group with a limit counts: its parents are shared with other containers.
-        let memory = self.groups.iter_mut().find_map(Group::share);
+        let memory = self.groups.iter_mut().find_map(ControlGroup::share);
         let stalled = self.groups.first_mut().and_then(|group| stalled(group.pressure.as_mut()?.text()?));
         let open = open();
         let used = self.descriptors.map(|limit| open as f64 / limit.max(1) as f64);
@@ -74,7 +74,7 @@ impl Usage {
 }
 
 /// The memory of one control group.
-struct Group {
+struct ControlGroup {
     folder: PathBuf,
     limits: &'static [&'static str],
     /// The limit of the config.
@@ -88,7 +88,7 @@ struct Group {
     cache: &'static str,
 }
 
-impl Group {
+impl ControlGroup {
     fn new(folder: PathBuf, own_limit: Option<u64>) -> Self {
         let (limits, current, cache) = if folder.join("memory.current").exists() {
             (&["memory.max", "memory.high"][..], "memory.current", "inactive_file ")
@@ -231,7 +231,7 @@ mod tests {
     }
 
     fn share(folder: &Path, limit: Option<u64>) -> Option<f64> {
-        let mut group = Group::new(folder.to_owned(), limit);
+        let mut group = ControlGroup::new(folder.to_owned(), limit);
         group.read_limit();
         group.share()
     }

@@ -21,9 +21,9 @@ use tokio::{
 
 use super::{
     gauges::count_endpoints,
-    handle::{Control, End, Order},
+    handle::{ProxyControl, ProxyEnd, ReloaderOrder},
     reload::Reloader,
-    workers::Workers,
+    workers::WorkerThreads,
 };
 use crate::{
     admin,
@@ -31,7 +31,7 @@ use crate::{
     inherited::{duplicate, probes_key},
     overload,
     prepare::Prepared,
-    process::{Process, Wrapped},
+    process::{AppState, ProcessState},
     resident, ticks, tls,
     upgrade::Keyed,
     upkeep::Upkeep,
@@ -50,25 +50,25 @@ const SETTLED: Duration = Duration::from_secs(1);
 type Started = std::sync::mpsc::Sender<Result<(), Error>>;
 
 /// Starts the workers. The returned channel closes when all workers have ended.
-pub(super) type StartWorkers = fn(&Arc<Process>) -> Result<(Workers, mpsc::Receiver<()>), Error>;
+pub(super) type StartWorkers = fn(&Arc<ProcessState>) -> Result<(WorkerThreads, mpsc::Receiver<()>), Error>;
 
 /// The channels with orders for the thread.
 pub(crate) struct Orders {
-    pub(crate) stop: watch::Receiver<End>,
-    pub(crate) others: mpsc::UnboundedReceiver<Order>,
+    pub(crate) stop: watch::Receiver<ProxyEnd>,
+    pub(crate) others: mpsc::UnboundedReceiver<ReloaderOrder>,
 }
 
 /// The ports for operators.
 pub(crate) struct Operators {
     pub(crate) probes: Option<TcpListener>,
-    pub(crate) admin: Option<admin::Bound>,
+    pub(crate) admin: Option<admin::AdminSocket>,
     /// Sockets of other parts of this program. They are handed over with the rest.
     pub(crate) others: Vec<Keyed>,
 }
 
 /// Runs the thread until the proxy has ended.
 pub(crate) fn run(
-    control: &Control,
+    control: &ProxyControl,
     prepared: Prepared,
     operators: Operators,
     orders: Orders,
@@ -85,7 +85,7 @@ pub(crate) fn run(
         }
     };
     process.metrics.worker().install();
-    let serve = serve(control, prepared, operators, orders, started, Workers::start);
+    let serve = serve(control, prepared, operators, orders, started, WorkerThreads::start);
     if let Err(error) = runtime.block_on(serve) {
         let _ = started.send(Err(error));
     }
@@ -95,7 +95,7 @@ pub(crate) fn run(
 
 /// Serves until the proxy has ended.
 pub(super) async fn serve(
-    control: &Control,
+    control: &ProxyControl,
     mut prepared: Prepared,
     operators: Operators,
     orders: Orders,
@@ -129,7 +129,7 @@ pub(super) async fn serve(
     spawn_local(count_endpoints(process.clone()));
     spawn_local(attache_telemetry::log_outages(process.metrics.clone()));
     spawn_local(attache_telemetry::log_client_errors(process.metrics.clone()));
-    spawn_local(overload::Watch::begin(process.clone()).run());
+    spawn_local(overload::OverloadWatch::begin(process.clone()).run());
 
     let (workers, ended) = start_workers(process)?;
     let count = workers.count();
@@ -154,7 +154,7 @@ pub(super) async fn serve(
 
     // If the sender was dropped, the program ends.
     let mut stop = orders.stop;
-    let _ = stop.wait_for(|&end| end != End::No).await;
+    let _ = stop.wait_for(|&end| end != ProxyEnd::No).await;
     drain(process, stop, ended).await;
     // A process that was being started to replace this one has ended by then.
     control.orders.closed().await;
@@ -163,7 +163,7 @@ pub(super) async fn serve(
 
 /// Ends everything in order: calls to the app, then the app, then the app's calls. Cuts what still runs at the deadline. `ended` closes
 /// when every worker has ended.
-async fn drain(process: &Arc<Process>, stop: watch::Receiver<End>, mut ended: mpsc::Receiver<()>) {
+async fn drain(process: &Arc<ProcessState>, stop: watch::Receiver<ProxyEnd>, mut ended: mpsc::Receiver<()>) {
     process.readiness.draining();
     let mut app = process.wrapped.subscribe();
     let is_succeeded = *process.succeeded.borrow();
@@ -173,10 +173,10 @@ async fn drain(process: &Arc<Process>, stop: watch::Receiver<End>, mut ended: mp
         tokio::select! {
             () = sleep(delay) => {}
             // No upstream is left that could be called.
-            _ = app.wait_for(|app| *app == Wrapped::Gone) => {}
+            _ = app.wait_for(|app| *app == AppState::Gone) => {}
         }
     }
-    let mut deadline = Deadline::begin(process, stop, is_succeeded);
+    let mut deadline = DrainDeadline::begin(process, stop, is_succeeded);
     tracing::info!("draining, for at most {:?}", deadline.limit);
     // Otherwise the sockets would stay open, and connections would wait in them.
     process.held().clear();
@@ -188,8 +188,8 @@ async fn drain(process: &Arc<Process>, stop: watch::Receiver<End>, mut ended: mp
         () = inbound_ended(process) => {}
         () = deadline.passes() => tracing::warn!("calls to the app still run after {:?}", deadline.limit),
     }
-    process.wrapped.send_if_modified(|app| std::mem::replace(app, next(*app)) == Wrapped::Runs);
-    let _ = app.wait_for(|app| matches!(app, Wrapped::None | Wrapped::Gone)).await;
+    process.wrapped.send_if_modified(|app| std::mem::replace(app, next(*app)) == AppState::Runs);
+    let _ = app.wait_for(|app| matches!(app, AppState::None | AppState::Gone)).await;
     process.drain.drain();
     // The app may take longer to end than the deadline; then what it left behind ends.
     deadline.at = deadline.at.max(Instant::now() + CUT_TIMEOUT);
@@ -206,17 +206,17 @@ async fn drain(process: &Arc<Process>, stop: watch::Receiver<End>, mut ended: mp
 }
 
 /// The instant at which the rest is cut.
-struct Deadline {
+struct DrainDeadline {
     at: Instant,
     /// The time from the beginning of the drain, or from the moment when the end was requested.
     limit: Duration,
     /// The limit after the end is requested.
     asked: Duration,
-    stop: watch::Receiver<End>,
+    stop: watch::Receiver<ProxyEnd>,
 }
 
-impl Deadline {
-    fn begin(process: &Process, stop: watch::Receiver<End>, is_succeeded: bool) -> Self {
+impl DrainDeadline {
+    fn begin(process: &ProcessState, stop: watch::Receiver<ProxyEnd>, is_succeeded: bool) -> Self {
         let config = &process.generation().config;
         let asked = config.shutdown.drain_timeout;
         let limit = if is_succeeded { config.reload.drain_timeout } else { asked };
@@ -225,11 +225,11 @@ impl Deadline {
 
     /// Waits for the deadline. The future may be dropped.
     async fn passes(&mut self) {
-        let was_asked = *self.stop.borrow() == End::Asked;
+        let was_asked = *self.stop.borrow() == ProxyEnd::Asked;
         if !was_asked {
             tokio::select! {
                 () = sleep_until(self.at) => return,
-                _ = self.stop.wait_for(|&end| end == End::Asked) => {}
+                _ = self.stop.wait_for(|&end| end == ProxyEnd::Asked) => {}
             }
             (self.at, self.limit) = (self.at.min(after(self.asked)), self.asked);
             tracing::info!("the end was requested: what still runs may take {:?} more", self.limit);
@@ -243,12 +243,12 @@ fn after(limit: Duration) -> Instant {
 }
 
 /// The app may end now, if it runs.
-fn next(app: Wrapped) -> Wrapped {
-    if app == Wrapped::Runs { Wrapped::MayEnd } else { app }
+fn next(app: AppState) -> AppState {
+    if app == AppState::Runs { AppState::MayEnd } else { app }
 }
 
 /// Waits until another process has taken over.
-fn succeeded(process: &Process) -> impl Future<Output = ()> + 'static {
+fn succeeded(process: &ProcessState) -> impl Future<Output = ()> + 'static {
     let mut succeeded = process.succeeded.subscribe();
     async move {
         if succeeded.wait_for(|&succeeded| succeeded).await.is_err() {
@@ -263,7 +263,7 @@ fn far() -> Instant {
 }
 
 /// Waits until no connection is open on any listener that other machines reach, and none waits to be accepted there.
-async fn inbound_ended(process: &Process) {
+async fn inbound_ended(process: &ProcessState) {
     let generation = process.generation();
     let inbound = || generation.listeners.iter().filter(|listener| listener.is_inbound());
     while inbound().any(|listener| !listener.connections.have_ended()) {

@@ -5,13 +5,13 @@ use std::{sync::Arc, time::Duration};
 use attache_telemetry::{AdmissionCounts, EndpointCounts};
 use attache_upstream::status::EndpointState;
 
-use crate::{process::Process, ticks::tick};
+use crate::{process::ProcessState, ticks::tick};
 
 /// How often the endpoints' states are counted for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps the endpoint gauges up to date: discovery, health checks and ejections all change them.
-pub(super) async fn count_endpoints(process: Arc<Process>) {
+pub(super) async fn count_endpoints(process: Arc<ProcessState>) {
     loop {
         let generation = process.generation();
         for (upstream, retry) in generation.upstreams.iter().zip(generation.retries()) {

@@ -25,10 +25,10 @@ use attache_config::model::Config;
 use attache_telemetry::LogControl;
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use self::handle::Control;
+pub(crate) use self::handle::ProxyControl;
 use self::{
     control::{Operators, Orders},
-    handle::End,
+    handle::ProxyEnd,
 };
 use crate::{
     admin, bind, cpus,
@@ -37,15 +37,15 @@ use crate::{
     inherited::{InheritedSockets, probes_key},
     notify::Supervisor,
     prepare,
-    process::Process,
-    reloads::{Reload, Report, Trigger},
+    process::ProcessState,
+    reloads::{ReloadReport, TriedReload, Trigger},
     upgrade::{Keyed, Predecessor},
     watch as files,
 };
 
 /// What a proxy gets from the program around it. The default is nothing.
 #[derive(Default)]
-pub(crate) struct Setup {
+pub(crate) struct ProxySetup {
     /// Changes the level of the program's log.
     pub(crate) log: Option<LogControl>,
     /// The supervisor that is notified.
@@ -58,7 +58,7 @@ pub(crate) struct Setup {
 
 /// A running proxy. Dropping this value does not end it; [`Proxy::stop`] does.
 pub(crate) struct Proxy {
-    control: Control,
+    control: ProxyControl,
     address: Option<SocketAddr>,
     ended: watch::Receiver<bool>,
     thread: JoinHandle<()>,
@@ -66,10 +66,10 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Binds, starts every thread, and returns when the workers accept.
-    pub(crate) fn start(config: Config, setup: Setup) -> Result<Self, Error> {
+    pub(crate) fn start(config: Config, setup: ProxySetup) -> Result<Self, Error> {
         let (began, at) = (Instant::now(), SystemTime::now());
-        let Setup { log, supervisor, mut handed, others } = setup;
-        let process = Process::new(config.workers.unwrap_or_else(cpus::workers), log, supervisor);
+        let ProxySetup { log, supervisor, mut handed, others } = setup;
+        let process = ProcessState::new(config.workers.unwrap_or_else(cpus::workers), log, supervisor);
         process.reloads.begins(files::digest(&files::files(&config)));
         let (probes, admin) = (config.metrics, config.admin.clone());
         let prepared = prepare::prepare(config, &process.generation(), &process, &mut handed)?;
@@ -90,11 +90,11 @@ impl Proxy {
         let operators = Operators { probes, admin: admin::bind(&admin, &mut handed)?, others };
         let predecessor = handed.settle();
 
-        let (stop, stopping) = watch::channel(End::No);
+        let (stop, stopping) = watch::channel(ProxyEnd::No);
         let (orders, ordered) = mpsc::unbounded_channel();
         let (ending, ended) = watch::channel(false);
         let (started, start) = std::sync::mpsc::channel();
-        let control = Control { process, stop, orders };
+        let control = ProxyControl { process, stop, orders };
         let thread = {
             let control = control.clone();
             let orders = Orders { stop: stopping, others: ordered };
@@ -103,7 +103,7 @@ impl Proxy {
         };
         // A control thread that died has dropped its sender.
         start.recv().unwrap_or_else(|_| Err(Error::Thread(io::Error::other("the control thread ended"))))?;
-        let result = Ok(Report {
+        let result = Ok(ReloadReport {
             generation: 1,
             changes: Vec::new(),
             needs_restart: Vec::new(),
@@ -116,7 +116,7 @@ impl Proxy {
             proxy.stop();
             return Err(Error::Predecessor(source));
         }
-        proxy.control.process.reloads.note(Reload {
+        proxy.control.process.reloads.note(TriedReload {
             at,
             took: began.elapsed(),
             trigger: Trigger::Start,
@@ -136,7 +136,7 @@ impl Proxy {
     }
 
     /// The handle that controls it.
-    pub(crate) fn control(&self) -> &Control {
+    pub(crate) fn control(&self) -> &ProxyControl {
         &self.control
     }
 

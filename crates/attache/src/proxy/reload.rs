@@ -26,9 +26,9 @@ use tokio::{
 };
 
 use super::{
-    handle::{End, Order},
+    handle::{ProxyEnd, ReloaderOrder},
     sockets::bind_keys,
-    workers::Workers,
+    workers::WorkerThreads,
 };
 use crate::{
     check, diff,
@@ -36,8 +36,8 @@ use crate::{
     generation::Generation,
     inherited::{InheritedSockets, duplicate},
     prepare::{Prepared, prepare},
-    process::Process,
-    reloads::{Reload, Report, Trigger},
+    process::ProcessState,
+    reloads::{ReloadReport, TriedReload, Trigger},
     upgrade::{self, OwnCommand},
     upkeep::Upkeep,
     watch as files,
@@ -50,18 +50,18 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads the config again and puts it into use.
 pub(crate) struct Reloader {
-    pub(crate) process: Arc<Process>,
+    pub(crate) process: Arc<ProcessState>,
     pub(crate) upkeep: Upkeep,
-    pub(crate) workers: Workers,
+    pub(crate) workers: WorkerThreads,
     /// The sockets of the operators' ports with their keys, for a process that takes over.
     pub(crate) operators: Vec<(String, OwnedFd)>,
     /// Whether the program was told to end.
-    pub(crate) stop: watch::Receiver<End>,
+    pub(crate) stop: watch::Receiver<ProxyEnd>,
 }
 
 impl Reloader {
     /// Accepts orders until the process drains. As long as it is polled, it also runs the tasks of the last generation.
-    pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>, mut drain: Drain) {
+    pub(crate) async fn run(mut self, mut orders: mpsc::UnboundedReceiver<ReloaderOrder>, mut drain: Drain) {
         let drained = drain.reached(Phase::Drain);
         tokio::pin!(drained);
         loop {
@@ -69,13 +69,13 @@ impl Reloader {
                 biased;
                 _ = &mut drained => break,
                 Some(order) = orders.recv() => match order {
-                    Order::Reload { trigger, reply } => tokio::select! {
+                    ReloaderOrder::Reload { trigger, reply } => tokio::select! {
                         biased;
                         _ = &mut drained => break,
                         result = self.reload(trigger) => drop(reply.send(result)),
                     },
                     // The drain does not drop this: the new process must have ended before this one.
-                    Order::Upgrade { myself, reply } => drop(reply.send(self.upgrade(myself).await)),
+                    ReloaderOrder::Upgrade { myself, reply } => drop(reply.send(self.upgrade(myself).await)),
                 },
                 else => break,
             }
@@ -89,7 +89,7 @@ impl Reloader {
 
     async fn upgrade(&mut self, myself: OwnCommand) -> Result<u32, String> {
         let asked = "attache was told to end: no new process takes over";
-        let was_asked = *self.stop.borrow() == End::Asked;
+        let was_asked = *self.stop.borrow() == ProxyEnd::Asked;
         if was_asked {
             return Err(asked.to_owned());
         }
@@ -100,7 +100,7 @@ impl Reloader {
         for (key, socket) in &self.operators {
             sockets.push((key.clone(), duplicate(socket).into_iter().collect()));
         }
-        let (line, give_up) = upgrade::Line::new()?;
+        let (line, give_up) = upgrade::UpgradeLine::new()?;
         // A separate thread, because it waits until the new process serves.
         let mut handed = spawn_blocking(move || {
             let sockets: Vec<_> = sockets
@@ -111,7 +111,7 @@ impl Reloader {
         });
         let handed = tokio::select! {
             biased;
-            _ = self.stop.wait_for(|&end| end == End::Asked) => {
+            _ = self.stop.wait_for(|&end| end == ProxyEnd::Asked) => {
                 give_up.now();
                 if let Ok(Ok(pid)) = handed.await {
                     // The new process served before the hand-over could be cancelled.
@@ -129,7 +129,7 @@ impl Reloader {
         Ok(pid)
     }
 
-    async fn reload(&mut self, trigger: Trigger) -> Result<Report, String> {
+    async fn reload(&mut self, trigger: Trigger) -> Result<ReloadReport, String> {
         let (began, at) = (Instant::now(), SystemTime::now());
         self.process.supervisor.reloading();
         let result = self.attempt().await;
@@ -160,11 +160,11 @@ impl Reloader {
         }
         let failed = result.as_ref().err().map(|why| why.lines().next().unwrap_or_default().to_owned());
         process.readiness.last_reload_failed(failed);
-        process.reloads.note(Reload { at, took: began.elapsed(), trigger, result: result.clone() });
+        process.reloads.note(TriedReload { at, took: began.elapsed(), trigger, result: result.clone() });
         result
     }
 
-    async fn attempt(&mut self) -> Result<Report, String> {
+    async fn attempt(&mut self) -> Result<ReloadReport, String> {
         let before = self.process.generation();
         let Some(file) = before.config.file.clone() else {
             return Err("there is no config file to read again: attache runs as the built-in forward proxy"
@@ -172,15 +172,16 @@ impl Reloader {
         };
         let (process, known) = (self.process.clone(), before.clone());
         let read = spawn_blocking(move || read(&file, &known, &process)).await;
-        let Read { prepared, changes, needs_restart, diff } = read.map_err(|error| error.to_string())??;
+        let ReadConfig { prepared, changes, needs_restart, diff } =
+            read.map_err(|error| error.to_string())??;
         let generation = before.number;
         let Some(prepared) = prepared else {
             let orphaned = Vec::new();
-            return Ok(Report { generation, changes, needs_restart, diff, orphaned });
+            return Ok(ReloadReport { generation, changes, needs_restart, diff, orphaned });
         };
         let orphaned = orphaned(&before.config, &prepared.config);
         self.switch(*prepared, &before).await.map_err(|error| whole(&error))?;
-        Ok(Report { generation: generation + 1, changes, needs_restart, diff, orphaned })
+        Ok(ReloadReport { generation: generation + 1, changes, needs_restart, diff, orphaned })
     }
 
     /// Everything from here to the workers' answers happens, or nothing does.
@@ -215,7 +216,7 @@ impl Reloader {
 }
 
 /// The result of reading the config; it is not used yet.
-struct Read {
+struct ReadConfig {
     /// `None` if nothing has changed.
     prepared: Option<Box<Prepared>>,
     changes: Vec<String>,
@@ -224,7 +225,7 @@ struct Read {
 }
 
 /// Reads, checks and prepares. If nothing has changed, nothing is prepared. It blocks.
-fn read(file: &Path, before: &Generation, process: &Process) -> Result<Read, String> {
+fn read(file: &Path, before: &Generation, process: &ProcessState) -> Result<ReadConfig, String> {
     process.reloads.begins(files::digest(&files::files(&before.config)));
     let env = |name: &str| std::env::var(name).ok();
     let mut config = attache_config::load(file, &env).map_err(|found| found.to_string())?;
@@ -241,12 +242,12 @@ fn read(file: &Path, before: &Generation, process: &Process) -> Result<Read, Str
     let needs_restart = diff::keep_fixed(&before.config, &mut config);
     let changes = diff::changes(&before.config, &config);
     if changes.is_empty() && config.files == before.config.files {
-        return Ok(Read { prepared: None, changes, needs_restart, diff: String::new() });
+        return Ok(ReadConfig { prepared: None, changes, needs_restart, diff: String::new() });
     }
     let diff = diff::text(&before.config, &config);
     let prepared =
         prepare(config, before, process, &mut InheritedSockets::default()).map_err(|error| whole(&error))?;
-    Ok(Read { prepared: Some(Box::new(prepared)), changes, needs_restart, diff })
+    Ok(ReadConfig { prepared: Some(Box::new(prepared)), changes, needs_restart, diff })
 }
 
 /// Requests that matched a route before and match none now, on listeners that both configs have.

@@ -6,7 +6,7 @@ use attache_config::model::{self, Bind, Name};
 use attache_listener::Socket;
 
 /// The sockets of one bind, in the order of the workers. If more were handed over, workers have several.
-pub(crate) type Bound = (BindKey, Vec<Socket>);
+pub(crate) type BoundSockets = (BindKey, Vec<Socket>);
 
 /// What makes a socket the same in two generations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -7,25 +7,25 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::sockets::Bound;
+use super::sockets::BoundSockets;
 use crate::{
     error::Error,
     generation::Generation,
-    process::Process,
+    process::ProcessState,
     worker::{self, Update},
 };
 
 /// The control thread's handle for the workers.
-pub(crate) struct Workers(Vec<mpsc::UnboundedSender<Update>>);
+pub(crate) struct WorkerThreads(Vec<mpsc::UnboundedSender<Update>>);
 
-impl Workers {
+impl WorkerThreads {
     /// The number of workers.
     pub(super) fn count(&self) -> usize {
         self.0.len()
     }
 
     /// Starts the workers. The returned channel closes when all of them have ended.
-    pub(super) fn start(process: &Arc<Process>) -> Result<(Self, mpsc::Receiver<()>), Error> {
+    pub(super) fn start(process: &Arc<ProcessState>) -> Result<(Self, mpsc::Receiver<()>), Error> {
         let (done, ended) = mpsc::channel::<()>(1);
         let count = process.workers.count();
         let begin = Arc::new(Barrier::new(count));
@@ -46,7 +46,7 @@ impl Workers {
     /// Starts the workers on the calling thread, whose clock belongs to a test.
     #[cfg(test)]
     #[expect(clippy::unnecessary_wraps, reason = "as `start`")]
-    pub(super) fn start_here(process: &Arc<Process>) -> Result<(Self, mpsc::Receiver<()>), Error> {
+    pub(super) fn start_here(process: &Arc<ProcessState>) -> Result<(Self, mpsc::Receiver<()>), Error> {
         let (done, ended) = mpsc::channel::<()>(1);
         let start = |_| {
             let (sender, receiver) = mpsc::unbounded_channel();
@@ -61,7 +61,11 @@ impl Workers {
     }
 
     /// Sends the generation to every worker, with the worker's own sockets. The returned channel closes when all workers use it.
-    pub(crate) fn switch(&self, generation: &Arc<Generation>, sockets: Vec<Bound>) -> mpsc::Receiver<()> {
+    pub(crate) fn switch(
+        &self,
+        generation: &Arc<Generation>,
+        sockets: Vec<BoundSockets>,
+    ) -> mpsc::Receiver<()> {
         let (taken, all_taken) = mpsc::channel(1);
         let mut by_worker: Vec<Vec<_>> = self.0.iter().map(|_| Vec::new()).collect();
         for (place, sockets) in sockets {

@@ -17,7 +17,7 @@ use attache_telemetry::{Exchange, Reason};
 use attache_wire::{Fields, RequestHead, header::WWW_AUTHENTICATE};
 use http::HeaderValue;
 
-use super::{ListenerStack, exit::Failure};
+use super::{ListenerStack, exit::CallFailure};
 
 /// The request's claims, and the requirements for its token.
 pub(super) struct Token<'p> {
@@ -33,7 +33,7 @@ impl ListenerStack {
         client: &Client,
         route: Option<&'r CompiledRoute>,
         exchange: &Exchange,
-    ) -> Result<Option<Token<'r>>, Failure> {
+    ) -> Result<Option<Token<'r>>, CallFailure> {
         let others = route.map_or_else(Vec::new, |found| self.table.other_rules(request, client, found));
         if let Some(found) = route {
             for other in others.iter().filter(|other| self.table.asks_more(other, found)) {
@@ -69,14 +69,14 @@ impl ListenerStack {
         found: &CompiledRoute,
         other: &CompiledRoute,
         exchange: &Exchange,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CallFailure> {
         // One of the two routes has rules; otherwise they would not differ.
         let Some(policy) = other.authorization().or_else(|| found.authorization()) else { return Ok(()) };
         let detail = format!(
             "another reading of the request leads to route {}, which asks for another token or another authorizer",
             other.name
         );
-        let failure = Failure { detail, ..Failure::from(Reason::DeniedByRule) };
+        let failure = CallFailure { detail, ..CallFailure::from(Reason::DeniedByRule) };
         self.refuse(failure, policy, Some(found), exchange)
     }
 
@@ -86,7 +86,7 @@ impl ListenerStack {
         client: &Client,
         route: Option<&CompiledRoute>,
         exchange: &Exchange,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CallFailure> {
         if let Some((wanted, policy, route)) = self.token(route)
             && wanted.required
         {
@@ -116,7 +116,7 @@ impl ListenerStack {
         facts: &Facts<'_>,
         route: Option<&CompiledRoute>,
         exchange: &Exchange,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CallFailure> {
         if let Some(policy) = self.table.authorization() {
             self.decide(policy, facts, None, exchange)?;
         }
@@ -132,7 +132,7 @@ impl ListenerStack {
         facts: &Facts<'_>,
         route: Option<&CompiledRoute>,
         exchange: &Exchange,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CallFailure> {
         match policy.decide(facts) {
             Decision::Allowed(rule) => {
                 self.allowed.count(&self.table, route, rule, &self.metrics);
@@ -149,19 +149,19 @@ impl ListenerStack {
         policy: &AccessPolicy,
         route: Option<&CompiledRoute>,
         exchange: &Exchange,
-    ) -> Result<(), Failure> {
-        let failure = Failure { detail: denied.to_string(), ..Failure::from(Reason::DeniedByRule) };
+    ) -> Result<(), CallFailure> {
+        let failure = CallFailure { detail: denied.to_string(), ..CallFailure::from(Reason::DeniedByRule) };
         self.refuse_by(denied.rule(), failure, policy, route, exchange)
     }
 
     /// Counts and refuses what a token or an authorizer does not allow.
     pub(super) fn refuse(
         &self,
-        failure: Failure,
+        failure: CallFailure,
         policy: &AccessPolicy,
         route: Option<&CompiledRoute>,
         exchange: &Exchange,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CallFailure> {
         self.refuse_by(None, failure, policy, route, exchange)
     }
 
@@ -169,11 +169,11 @@ impl ListenerStack {
     fn refuse_by(
         &self,
         rule: Option<&Name>,
-        failure: Failure,
+        failure: CallFailure,
         policy: &AccessPolicy,
         route: Option<&CompiledRoute>,
         exchange: &Exchange,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CallFailure> {
         let outcome = if policy.is_dry_run() { "would-deny" } else { "denied" };
         self.metrics.authorized(&self.listener.name, route.map(|route| &route.name), rule, outcome);
         let whose = route.map_or_else(
@@ -182,7 +182,7 @@ impl ListenerStack {
         );
         let detail = format!("{whose}: {}", failure.detail);
         if !policy.is_dry_run() {
-            return Err(Failure { detail, ..failure });
+            return Err(CallFailure { detail, ..failure });
         }
         tracing::info!(
             method = exchange.method.borrow().as_str(),
@@ -203,14 +203,16 @@ impl Token<'_> {
     }
 }
 
-fn token_failure(error: TokenError) -> Failure {
+fn token_failure(error: TokenError) -> CallFailure {
     let (reason, detail, challenge) = match error {
         TokenError::Missing => (Reason::TokenMissing, String::from("the request has no token"), "Bearer"),
         TokenError::Invalid(why) => (Reason::TokenInvalid, why, "Bearer error=\"invalid_token\""),
-        TokenError::NoKeys(why) => return Failure { detail: why, ..Failure::from(Reason::NoTokenKeys) },
+        TokenError::NoKeys(why) => {
+            return CallFailure { detail: why, ..CallFailure::from(Reason::NoTokenKeys) };
+        }
     };
     let mut headers = Fields::new();
     // RFC 6750 section 3: the challenge for a missing or invalid token.
     headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-    Failure { detail, headers: Some(Box::new(headers)), ..Failure::from(reason) }
+    CallFailure { detail, headers: Some(Box::new(headers)), ..CallFailure::from(reason) }
 }

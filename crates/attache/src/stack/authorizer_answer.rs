@@ -8,7 +8,7 @@ use attache_telemetry::Reason;
 use attache_wire::RequestHead;
 use http::HeaderName;
 
-use super::exit::Failure;
+use super::exit::CallFailure;
 
 /// An authorizer that was asked, and the changes that it demands.
 pub(super) struct AuthorizerAnswer<'r> {
@@ -19,7 +19,7 @@ pub(super) struct AuthorizerAnswer<'r> {
 
 impl AuthorizerAnswer<'_> {
     /// Changes a request for the upstream. In any case it removes everything that the client sent in the authorizer's name.
-    pub(super) fn apply(&self, request: &mut RequestHead) -> Result<(), Failure> {
+    pub(super) fn apply(&self, request: &mut RequestHead) -> Result<(), CallFailure> {
         let config = self.external.config();
         let nothing = Granted::default();
         let granted = self.granted.as_deref().unwrap_or(&nothing);
@@ -37,6 +37,9 @@ impl AuthorizerAnswer<'_> {
 }
 
 /// The call ends, because the authorizer gave no answer that attache can apply.
-pub(super) fn unavailable(name: &Name, why: &str) -> Failure {
-    Failure { detail: format!("authorizer {name}: {why}"), ..Failure::from(Reason::AuthorizerUnavailable) }
+pub(super) fn unavailable(name: &Name, why: &str) -> CallFailure {
+    CallFailure {
+        detail: format!("authorizer {name}: {why}"),
+        ..CallFailure::from(Reason::AuthorizerUnavailable)
+    }
 }

@@ -20,7 +20,7 @@ use super::{
     ask::Ask,
     authorise::Token,
     authorizer_answer::AuthorizerAnswer,
-    exit::{Failure, RequestShape, ResponseContext},
+    exit::{CallFailure, RequestShape, ResponseContext},
     route::RouteService,
 };
 
@@ -33,7 +33,7 @@ pub(super) enum EntryProgress<'a> {
 }
 
 /// The result of the checks.
-pub(super) enum Admitted<'a> {
+pub(super) enum EntryResult<'a> {
     /// The request was for attache itself.
     Answer(Response<Body>),
     /// It was checked, it has a route, and the rules allow it.
@@ -57,7 +57,7 @@ impl<'a> CheckedRequest<'a> {
 }
 
 /// The destination of an ask.
-pub(super) struct Chosen<'a> {
+pub(super) struct ChosenDestination<'a> {
     pub(super) route: &'a RouteService,
     pub(super) id: DestinationId,
     pub(super) destination: &'a Destination,
@@ -73,10 +73,10 @@ impl ListenerStack {
         upgrade: Option<OnUpgrade>,
         hold: Option<Hold>,
         web: &mut Option<Box<ResponsePlan>>,
-    ) -> Result<EntryProgress<'_>, Failure> {
+    ) -> Result<EntryProgress<'_>, CallFailure> {
         match self.admit(&mut request, &context, web)? {
-            Admitted::Answer(response) => Ok(EntryProgress::Answer(response)),
-            Admitted::Passed(passed) => {
+            EntryResult::Answer(response) => Ok(EntryProgress::Answer(response)),
+            EntryResult::Passed(passed) => {
                 if let Some(web) = web {
                     web.translate(&mut request);
                 }
@@ -92,7 +92,7 @@ impl ListenerStack {
         request: &mut Request<Body>,
         context: &CallContext,
         web: &mut Option<Box<ResponsePlan>>,
-    ) -> Result<Admitted<'_>, Failure> {
+    ) -> Result<EntryResult<'_>, CallFailure> {
         let client = &*context.client;
         let http = &self.listener.http;
 
@@ -111,7 +111,7 @@ impl ListenerStack {
         }
 
         if let Some(response) = take_hop(parts) {
-            return Ok(Admitted::Answer(response));
+            return Ok(EntryResult::Answer(response));
         }
 
         // route
@@ -140,7 +140,7 @@ impl ListenerStack {
             match for_browsers.arrive(parts) {
                 RequestKind::Preflight(response, origin) => {
                     self.count_cors(route, origin, true);
-                    return Ok(Admitted::Answer(response));
+                    return Ok(EntryResult::Answer(response));
                 }
                 RequestKind::Request(back) => {
                     if let Some(origin) = back.as_ref().and_then(ResponsePlan::origin) {
@@ -153,7 +153,7 @@ impl ListenerStack {
 
         // authorise
         let token = self.authorise(parts, client, found, &context.exchange)?;
-        Ok(Admitted::Passed(CheckedRequest { form, ask, matched, named, token }))
+        Ok(EntryResult::Passed(CheckedRequest { form, ask, matched, named, token }))
     }
 
     /// Prepares an allowed request, with the changes of an authorizer.
@@ -166,7 +166,7 @@ impl ListenerStack {
         hold: Option<Hold>,
         passed: CheckedRequest<'a>,
         asked: Option<&AuthorizerAnswer<'_>>,
-    ) -> Result<EntryProgress<'a>, Failure> {
+    ) -> Result<EntryProgress<'a>, CallFailure> {
         let client = context.client.clone();
         let client = &*client;
         let CheckedRequest { form, ask, matched, named, token } = passed;
@@ -241,8 +241,8 @@ impl ListenerStack {
 
     /// The failure if no route matches. It names the request's Host, and the Hosts that have routes.
     #[cold]
-    fn no_route(&self, parts: &RequestHead) -> Failure {
-        Failure { detail: self.table.no_route(parts), ..Failure::from(Reason::NoRoute) }
+    fn no_route(&self, parts: &RequestHead) -> CallFailure {
+        CallFailure { detail: self.table.no_route(parts), ..CallFailure::from(Reason::NoRoute) }
     }
 
     /// A destination of a route that accepts such an ask, and the layers for it.
@@ -252,10 +252,10 @@ impl ListenerStack {
         route: &'a CompiledRoute,
         headers: &Fields,
         exchange: &Exchange,
-    ) -> Result<Chosen<'a>, Failure> {
+    ) -> Result<ChosenDestination<'a>, CallFailure> {
         *exchange.route.borrow_mut() = Some(route.name.clone());
         let (id, destination) = route.choose_for(headers, fastrand::u32(..)).map_err(|why| match why {
-            Some(detail) => Failure { detail, ..Failure::from(Reason::NoUpstream) },
+            Some(detail) => CallFailure { detail, ..CallFailure::from(Reason::NoUpstream) },
             None => Reason::NoRoute.into(),
         })?;
         let upstream = self.upstreams.config(destination.upstream).ok_or(Reason::InternalError)?;
@@ -268,7 +268,7 @@ impl ListenerStack {
             Ask::Http | Ask::Upgrade(_) | Ask::Connect | Ask::Opaque => {}
         }
         let service = self.routes.get(route.id.0).and_then(Option::as_ref).ok_or(Reason::InternalError)?;
-        Ok(Chosen { route: service, id, destination, upstream })
+        Ok(ChosenDestination { route: service, id, destination, upstream })
     }
 
     /// Removes and adds the fields of this hop before a request is sent. This comes before the route's own changes: it removes headers that
@@ -293,22 +293,22 @@ impl ListenerStack {
     }
 }
 
-fn no_tunnel(upstream: &str) -> Failure {
+fn no_tunnel(upstream: &str) -> CallFailure {
     let detail = format!(
         "the config allows no tunnel to `{upstream}`: its rules are about HTTP, which a tunnel hides; a route with `methods: CONNECT` allows one"
     );
-    Failure { detail, ..Failure::from(Reason::ConnectDenied) }
+    CallFailure { detail, ..CallFailure::from(Reason::ConnectDenied) }
 }
 
 #[cold]
-fn no_upgrade(route: &CompiledRoute) -> Failure {
+fn no_upgrade(route: &CompiledRoute) -> CallFailure {
     let detail = format!("`upgrades` allows these protocols here: {}", route.upgrades());
-    Failure { detail, ..Failure::from(Reason::UpgradeDenied) }
+    CallFailure { detail, ..CallFailure::from(Reason::UpgradeDenied) }
 }
 
-fn no_http() -> Failure {
+fn no_http() -> CallFailure {
     let detail = "the upstream's protocol is tcp, so HTTP can't be routed to it".to_owned();
-    Failure { detail, ..Failure::from(Reason::ProtocolMismatch) }
+    CallFailure { detail, ..CallFailure::from(Reason::ProtocolMismatch) }
 }
 
 /// Notes in the record what the request itself says.

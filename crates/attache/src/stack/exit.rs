@@ -16,7 +16,7 @@ use attache_web::ResponsePlan;
 use attache_wire::{Fields, Response, ResponseHead, header::CONTENT_LENGTH};
 use http::{HeaderName, StatusCode};
 
-use super::{ListenerStack, ask::Ask, session::Session, tunnel::Tunnel};
+use super::{ListenerStack, ask::Ask, session::RequestSession, tunnel::TunnelContext};
 
 /// What the way back needs to know about a request.
 pub(super) struct RequestShape {
@@ -26,7 +26,7 @@ pub(super) struct RequestShape {
 }
 
 /// What the response needs to know about its request.
-pub(super) struct Sending {
+pub(super) struct AnswerNeeds {
     pub(super) asker: AnswerContext,
     pub(super) exchange: Rc<Exchange>,
     pub(super) back: ResponseContext,
@@ -41,13 +41,13 @@ pub(super) struct ResponseContext {
     /// Fields that no trailer may have.
     pub(super) withheld: Rc<[HeaderName]>,
     /// The client's side of an upgrade or a CONNECT, and its tunnel. Boxed, because it is rare.
-    pub(super) switched: Option<Box<(OnUpgrade, Tunnel)>>,
+    pub(super) switched: Option<Box<(OnUpgrade, TunnelContext)>>,
     /// The client's session with an endpoint. Boxed, because it is rare.
-    pub(super) session: Option<Box<Session>>,
+    pub(super) session: Option<Box<RequestSession>>,
 }
 
 /// Why there is no response from an upstream.
-pub(super) struct Failure {
+pub(super) struct CallFailure {
     pub(super) reason: Reason,
     pub(super) detail: String,
     pub(super) retry_after: Option<std::time::Duration>,
@@ -56,14 +56,14 @@ pub(super) struct Failure {
     pub(super) denial: Option<Box<Denial>>,
 }
 
-impl From<Refusal> for Failure {
+impl From<Refusal> for CallFailure {
     #[cold]
     fn from(refusal: Refusal) -> Self {
         Self { reason: refusal.reason, detail: refusal.text.into_owned(), ..Self::from(refusal.reason) }
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CallFailure {
     #[cold]
     fn from(error: Error) -> Self {
         let detail = error.detail();
@@ -72,7 +72,7 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<Reason> for Failure {
+impl From<Reason> for CallFailure {
     #[cold]
     fn from(reason: Reason) -> Self {
         Self { reason, detail: String::new(), retry_after: None, headers: None, denial: None }
@@ -81,8 +81,12 @@ impl From<Reason> for Failure {
 
 impl ListenerStack {
     /// The result of a call, for the client.
-    pub(super) fn answered(&self, sent: Result<Response<Body>, Error>, sending: Sending) -> Response<Body> {
-        let Sending { asker, exchange, back, web } = sending;
+    pub(super) fn answered(
+        &self,
+        sent: Result<Response<Body>, Error>,
+        sending: AnswerNeeds,
+    ) -> Response<Body> {
+        let AnswerNeeds { asker, exchange, back, web } = sending;
         let response = self.returned(sent, asker, back, &exchange);
         self.send_off(response, web, &exchange)
     }
@@ -103,7 +107,7 @@ impl ListenerStack {
             self.finish(response, back, exchange)
         });
         finished.unwrap_or_else(|error| {
-            let mut failure = Failure::from(error);
+            let mut failure = CallFailure::from(error);
             if failure.reason.is(Class::Timeout) {
                 failure.detail = [failure.detail, exchange.waited_for()].join("; ");
             }
@@ -131,7 +135,7 @@ impl ListenerStack {
 
     pub(super) fn answer(
         &self,
-        failure: Failure,
+        failure: CallFailure,
         asker: AnswerContext,
         exchange: &Exchange,
     ) -> Response<Body> {
@@ -207,9 +211,9 @@ impl ListenerStack {
         destination: &Destination,
         exchange: Rc<Exchange>,
         hold: Option<Hold>,
-    ) -> Tunnel {
+    ) -> TunnelContext {
         let idle = destination.policy.timeouts.idle;
-        Tunnel { idle, exchange, hold, on_finish: self.on_finish.clone() }
+        TunnelContext { idle, exchange, hold, on_finish: self.on_finish.clone() }
     }
 
     fn arrive(&self, parts: &mut ResponseHead, switching: bool, proxied: bool, edits: ReadyEdits) {

@@ -34,8 +34,8 @@ use super::{
     ListenerStack,
     ask::Ask,
     authorizer_answer::{AuthorizerAnswer, unavailable},
-    entry::{Admitted, CheckedRequest, EntryProgress},
-    exit::{Failure, RequestShape},
+    entry::{CheckedRequest, EntryProgress, EntryResult},
+    exit::{CallFailure, RequestShape},
 };
 
 /// Which authorizer is asked, and by which rules.
@@ -82,10 +82,10 @@ impl ListenerStack {
         hold: Option<Hold>,
         added: &mut Option<Box<Granted>>,
         web: &mut Option<Box<ResponsePlan>>,
-    ) -> Result<EntryProgress<'_>, Failure> {
+    ) -> Result<EntryProgress<'_>, CallFailure> {
         let passed = match self.admit(&mut request, &context, web)? {
-            Admitted::Answer(response) => return Ok(EntryProgress::Answer(response)),
-            Admitted::Passed(passed) => passed,
+            EntryResult::Answer(response) => return Ok(EntryProgress::Answer(response)),
+            EntryResult::Passed(passed) => passed,
         };
         // The authorizer gets the same head and body as the upstream.
         if let Some(web) = web {
@@ -128,7 +128,7 @@ impl ListenerStack {
         client: &Client,
         route: &CompiledRoute,
         exchange: &Exchange,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CallFailure> {
         let Some(asking) = self.asking(Some(route)) else { return Ok(()) };
         let listener = &self.listener.name;
         let question =
@@ -168,7 +168,7 @@ impl ListenerStack {
         asking: &Asking<'r>,
         question: &AuthorizerQuestion<'_>,
         exchange: &Exchange,
-    ) -> Result<AuthorizerAnswer<'r>, Failure> {
+    ) -> Result<AuthorizerAnswer<'r>, CallFailure> {
         // The config guarantees that there is one.
         let Some(external) = asking.external else { return Err(Reason::InternalError.into()) };
         let config = external.config();
@@ -199,19 +199,23 @@ impl ListenerStack {
     }
 }
 
-fn denied(name: &Name, mut denial: Box<Denial>) -> Failure {
+fn denied(name: &Name, mut denial: Box<Denial>) -> CallFailure {
     let detail = match std::mem::take(&mut denial.detail) {
         said if said.is_empty() => format!("authorizer {name} denies the request"),
         said => format!("authorizer {name} denies the request: {said}"),
     };
-    Failure { detail, denial: Some(denial), ..Failure::from(Reason::DeniedByAuthorizer) }
+    CallFailure { detail, denial: Some(denial), ..CallFailure::from(Reason::DeniedByAuthorizer) }
 }
 
 /// Waits for the beginning of a body. Returns it together with the whole body.
-async fn begin_of(mut body: Body, limit: AuthorizerBody, idle: Duration) -> Result<(Excerpt, Body), Failure> {
+async fn begin_of(
+    mut body: Body,
+    limit: AuthorizerBody,
+    idle: Duration,
+) -> Result<(Excerpt, Body), CallFailure> {
     let too_large = || {
         let detail = format!("the authorizer gets at most {} bytes", limit.max);
-        Failure { detail, ..Failure::from(Reason::BodyTooLarge) }
+        CallFailure { detail, ..CallFailure::from(Reason::BodyTooLarge) }
     };
     if !limit.partial && body.size_hint().lower() > limit.max as u64 {
         return Err(too_large());
@@ -228,7 +232,7 @@ async fn begin_of(mut body: Body, limit: AuthorizerBody, idle: Duration) -> Resu
             Ok(None) => break,
             Ok(Some(Err(error))) => {
                 let reason = error.reason.unwrap_or(Reason::ClientClosed);
-                return Err(Failure { detail: error.to_string(), ..Failure::from(reason) });
+                return Err(CallFailure { detail: error.to_string(), ..CallFailure::from(reason) });
             }
             Err(_) => return Err(Reason::IdleTimeout.into()),
         };

@@ -61,11 +61,11 @@ struct One {
     named: WorkerUpstream,
     /// If requests name the host: this worker's cache of hosts.
     hosts: Option<Rc<OnDemandHosts>>,
-    ready: Ready,
+    ready: HostUpstreams,
 }
 
 /// The upstreams of hosts that requests named.
-type Ready = Rc<PerHost<(Arc<UpstreamState>, WorkerUpstream)>>;
+type HostUpstreams = Rc<PerHost<(Arc<UpstreamState>, WorkerUpstream)>>;
 
 /// What a worker keeps for each host that requests named.
 pub(super) struct PerHost<T>(RefCell<IdMap<(Arc<Shared>, T)>>);
@@ -107,7 +107,7 @@ impl One {
         Self {
             named: worker_upstream(&parts.resilience, parts),
             hosts: parts.on_demand.as_ref().map(|hosts| Rc::new(hosts.hosts())),
-            ready: Ready::default(),
+            ready: HostUpstreams::default(),
             parts: parts.clone(),
         }
     }

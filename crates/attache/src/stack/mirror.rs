@@ -73,7 +73,7 @@ pub(super) fn split(
     let body = if body.is_end_stream() {
         body
     } else {
-        let pipe = Rc::new(RefCell::new(Pipe::of(body.size_hint().exact())));
+        let pipe = Rc::new(RefCell::new(MirrorPipe::of(body.size_hint().exact())));
         *copy.body_mut() = Body::stream(Copied(pipe.clone()));
         Body::stream(Tee { body, pipe })
     };
@@ -142,7 +142,7 @@ fn rename(copy: &mut Request<Body>, host: &str) {
 
 /// The data that waits for the mirror.
 #[derive(Default)]
-struct Pipe {
+struct MirrorPipe {
     frames: VecDeque<Frame<Bytes>>,
     waiting: usize,
     /// The real body has ended cleanly.
@@ -155,7 +155,7 @@ struct Pipe {
     waker: Option<Waker>,
 }
 
-impl Pipe {
+impl MirrorPipe {
     fn of(exact: Option<u64>) -> Self {
         let mut pipe = Self::default();
         pipe.exact = exact;
@@ -195,7 +195,7 @@ impl Pipe {
     }
 }
 
-impl Drop for Pipe {
+impl Drop for MirrorPipe {
     fn drop(&mut self) {
         self.clear();
     }
@@ -204,7 +204,7 @@ impl Drop for Pipe {
 /// The real body. It copies its data to the pipe.
 struct Tee {
     body: Body,
-    pipe: Rc<RefCell<Pipe>>,
+    pipe: Rc<RefCell<MirrorPipe>>,
 }
 
 impl http_body::Body for Tee {
@@ -258,7 +258,7 @@ impl Drop for Tee {
 }
 
 /// The mirror's body.
-struct Copied(Rc<RefCell<Pipe>>);
+struct Copied(Rc<RefCell<MirrorPipe>>);
 
 impl http_body::Body for Copied {
     type Data = Bytes;
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn waiting_copies_are_limited_for_each_mirror_and_for_all_together() {
         let piece = Bytes::from(vec![0; 256 << 10]);
-        let mut pipes: Vec<Pipe> = (0..100).map(|_| Pipe::of(None)).collect();
+        let mut pipes: Vec<MirrorPipe> = (0..100).map(|_| MirrorPipe::of(None)).collect();
         for _ in 0..3 {
             for pipe in &mut pipes {
                 pipe.push(&piece);

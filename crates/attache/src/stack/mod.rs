@@ -64,9 +64,9 @@ use tower::Service;
 use self::{
     allowed::AllowedCounters,
     entry::EntryProgress,
-    exit::Sending,
+    exit::AnswerNeeds,
     route::RouteService,
-    serving::{Served, Serving, served},
+    serving::{ServedAnswer, ServedRequest, served},
 };
 pub(crate) use self::{hosts::Upstreams, own_addresses::OwnAddresses, tcp::Tcp, tunnel::Tunnels};
 use crate::observe::{Observer, OnFinish};
@@ -115,7 +115,7 @@ impl ListenerStack {
             let jwt = jwt(&route.authorization).or_else(|| of_listener.clone());
             let of_route = external(route.authorization.as_ref());
             let external = of_route.or_else(|| external(listener.authorization.as_ref()));
-            let rules = route::Rules { asked_for: &matched_fields, jwt: jwt.as_ref(), external };
+            let rules = route::RouteRules { asked_for: &matched_fields, jwt: jwt.as_ref(), external };
             RouteService::new(route, state, &upstreams, rules)
         });
         let rules = listener.routes.iter().map(|route| &route.authorization).chain([&listener.authorization]);
@@ -161,7 +161,7 @@ impl ListenerStack {
     }
 
     /// Handles a request at once as far as that needs no waiting. The returned future does the rest.
-    fn serve(self: Rc<Self>, incoming: HttpRequest) -> Served {
+    fn serve(self: Rc<Self>, incoming: HttpRequest) -> ServedAnswer {
         let HttpRequest { request, client, exchange, on_informational, refused, upgrade, hold } = incoming;
         self.metrics.request_started(&exchange);
         if let Some(refusal) = refused {
@@ -181,9 +181,9 @@ impl ListenerStack {
         };
         let response = match begun {
             Ok(EntryProgress::Call { route, call, back }) => {
-                let sending = Sending { asker, exchange, back, web };
+                let sending = AnswerNeeds { asker, exchange, back, web };
                 // One allocation per request: the type of the whole chain's future can't be named.
-                return boxed(|| Serving::new(route.call(call), self.clone(), sending));
+                return boxed(|| ServedRequest::new(route.call(call), self.clone(), sending));
             }
             Ok(EntryProgress::Answer(response)) => response,
             Err(failure) => self.answer(failure, asker, &exchange),
@@ -247,12 +247,12 @@ impl Slot {
 
 /// The [`ListenerStack`] in the form that the listener needs.
 #[derive(Clone)]
-pub(crate) struct Http(pub(crate) Slot);
+pub(crate) struct HttpStack(pub(crate) Slot);
 
-impl Service<HttpRequest> for Http {
+impl Service<HttpRequest> for HttpStack {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Served;
+    type Future = ServedAnswer;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))

@@ -31,7 +31,7 @@ use super::{Upstreams, hosts::PerHost, mirror, session::Affinities};
 /// One route that forwards, on one worker.
 pub(super) struct RouteService {
     /// It is borrowed for a call, not cloned: every layer holds counters that all workers share. No call is made within a call.
-    front: RefCell<Front<Destinations>>,
+    front: RefCell<Front<DestinationsService>>,
     /// Which endpoints its calls may use, and which they should prefer.
     pub(super) affinities: Affinities,
     /// Whether it has limits or faults.
@@ -44,7 +44,7 @@ pub(super) struct RouteService {
 
 /// What the rules of a route use.
 #[derive(Clone, Copy)]
-pub(super) struct Rules<'a> {
+pub(super) struct RouteRules<'a> {
     /// The fields that routes and rules match.
     pub(super) asked_for: &'a [Name],
     /// The settings for tokens.
@@ -54,7 +54,7 @@ pub(super) struct Rules<'a> {
 }
 
 /// The future of a call.
-pub(super) type RouteFuture = <Front<Destinations> as Service<Call>>::Future;
+pub(super) type RouteFuture = <Front<DestinationsService> as Service<Call>>::Future;
 
 impl RouteService {
     /// `None` for a route that answers by itself. `state` is the part that all workers share.
@@ -62,13 +62,13 @@ impl RouteService {
         route: &model::Route,
         state: &Arc<RouteState>,
         upstreams: &Rc<Upstreams>,
-        rules: Rules<'_>,
+        rules: RouteRules<'_>,
     ) -> Option<Self> {
-        let Rules { asked_for, jwt, external } = rules;
+        let RouteRules { asked_for, jwt, external } = rules;
         let Action::Forward(forward) = &route.action else { return None };
         let asked = forward.global_rate_limit.clone();
         let asked = asked.and_then(|limit| upstreams.limiter(*limit, route.name.clone()));
-        let destinations = Destinations(Rc::new(Inner {
+        let destinations = DestinationsService(Rc::new(RouteDestinations {
             mirrors: forward.mirrors.clone(),
             all: forward.to.iter().map(|to| DestinationService::new(to, upstreams)).collect(),
             upstreams: upstreams.clone(),
@@ -103,9 +103,9 @@ fn edited(edits: &HeaderEdits) -> impl Iterator<Item = HeaderName> {
 
 /// The destinations of a route, after its limits.
 #[derive(Clone)]
-pub(super) struct Destinations(Rc<Inner>);
+pub(super) struct DestinationsService(Rc<RouteDestinations>);
 
-struct Inner {
+struct RouteDestinations {
     mirrors: Vec<Mirror>,
     /// A call's `DestinationId` is an index of this.
     all: Vec<DestinationService>,
@@ -150,7 +150,7 @@ impl DestinationService {
     }
 }
 
-impl Service<Call> for Destinations {
+impl Service<Call> for DestinationsService {
     type Response = Response<Body>;
     type Error = Error;
     type Future = DestinationsFuture;
@@ -160,7 +160,7 @@ impl Service<Call> for Destinations {
     }
 
     fn call(&mut self, mut call: Call) -> DestinationsFuture {
-        let Inner { mirrors: copies, all, upstreams } = &*self.0;
+        let RouteDestinations { mirrors: copies, all, upstreams } = &*self.0;
         let id = call.context.destination;
         let Some(to) = all.get(id.0) else {
             return DestinationsFuture::refused(Error::new(Reason::InternalError, SentPart::Nothing));
@@ -210,7 +210,7 @@ impl Service<Call> for Destinations {
 }
 
 pin_project! {
-    /// The future of [`Destinations`].
+    /// The future of [`DestinationsService`].
     #[project = DestinationsProjection]
     pub(super) enum DestinationsFuture {
         /// For an upstream with endpoints in the config, or a host that this worker knows.

@@ -15,28 +15,28 @@ use attache_upstream::Error;
 use attache_wire::Response;
 use pin_project_lite::pin_project;
 
-use super::{ListenerStack, exit::Sending};
+use super::{ListenerStack, exit::AnswerNeeds};
 
 /// The response to a request, as a future.
-pub(super) type Served = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+pub(super) type ServedAnswer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
 
 pin_project! {
     /// The rest of the handling of a request.
-    pub(super) struct Serving<F> {
+    pub(super) struct ServedRequest<F> {
         #[pin]
         sent: F,
         site: Rc<ListenerStack>,
-        sending: Option<Sending>,
+        sending: Option<AnswerNeeds>,
     }
 }
 
-impl<F> Serving<F> {
-    pub(super) const fn new(sent: F, site: Rc<ListenerStack>, sending: Sending) -> Self {
+impl<F> ServedRequest<F> {
+    pub(super) const fn new(sent: F, site: Rc<ListenerStack>, sending: AnswerNeeds) -> Self {
         Self { sent, site, sending: Some(sending) }
     }
 }
 
-impl<F: Future<Output = Result<Response<Body>, Error>>> Future for Serving<F> {
+impl<F: Future<Output = Result<Response<Body>, Error>>> Future for ServedRequest<F> {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -48,6 +48,6 @@ impl<F: Future<Output = Result<Response<Body>, Error>>> Future for Serving<F> {
 }
 
 /// A response that exists already.
-pub(super) fn served(response: Response<Body>) -> Served {
+pub(super) fn served(response: Response<Body>) -> ServedAnswer {
     Box::pin(std::future::ready(Ok(response)))
 }

@@ -17,20 +17,20 @@ pub(super) struct Affinities {
     subset: Option<Arc<Subset>>,
     /// The affinity of a call without a session, made once.
     plain: Option<Rc<Affinity>>,
-    cookie: Option<Rc<Named>>,
+    cookie: Option<Rc<SessionCipher>>,
 }
 
 /// A cookie, and the key for its values.
 #[derive(Debug)]
-struct Named {
+struct SessionCipher {
     config: Arc<SessionCookie>,
     seal: SessionSeal,
 }
 
 /// What is known about a request's session, for its response.
 #[derive(Debug)]
-pub(super) struct Session {
-    cookie: Rc<Named>,
+pub(super) struct RequestSession {
+    cookie: Rc<SessionCipher>,
     came: Option<u64>,
     tls: bool,
 }
@@ -42,7 +42,7 @@ impl Affinities {
             subset.clone().map(|subset| Rc::new(Affinity { subset: Some(subset), ..Affinity::default() }));
         let cookie = forward.session_cookie.clone().map(|config| {
             let seal = SessionSeal::new(&config);
-            Rc::new(Named { config, seal })
+            Rc::new(SessionCipher { config, seal })
         });
         Self { subset, plain, cookie }
     }
@@ -59,7 +59,7 @@ impl Affinities {
         headers: &Fields,
         path: &str,
         tls: bool,
-    ) -> (Option<Rc<Affinity>>, Option<Box<Session>>) {
+    ) -> (Option<Rc<Affinity>>, Option<Box<RequestSession>>) {
         match &self.cookie {
             Some(cookie) if is_below(path, &cookie.config.path) => self.with_session(cookie, headers, tls),
             _ => (self.plain.clone(), None),
@@ -68,18 +68,18 @@ impl Affinities {
 
     fn with_session(
         &self,
-        named: &Rc<Named>,
+        named: &Rc<SessionCipher>,
         headers: &Fields,
         tls: bool,
-    ) -> (Option<Rc<Affinity>>, Option<Box<Session>>) {
+    ) -> (Option<Rc<Affinity>>, Option<Box<RequestSession>>) {
         let config = &named.config;
         let came = cookie(headers, &config.name).and_then(|value| named.seal.open(value));
         let affinity = Affinity { subset: self.subset.clone(), session: came, strict: config.strict };
-        (Some(Rc::new(affinity)), Some(Box::new(Session { cookie: named.clone(), came, tls })))
+        (Some(Rc::new(affinity)), Some(Box::new(RequestSession { cookie: named.clone(), came, tls })))
     }
 }
 
-impl Session {
+impl RequestSession {
     /// Sets the cookie if the session is with another endpoint than the request's cookie says.
     pub(super) fn tell(&self, exchange: &Exchange, headers: &mut Fields) {
         let Some(endpoint) = exchange.endpoint.borrow().clone() else { return };

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tower::Service;
 
-use super::{ListenerStack, Slot, ask::Ask, exit::Failure};
+use super::{ListenerStack, Slot, ask::Ask, exit::CallFailure};
 
 /// How long a client that sends nothing is kept connected to a server that sends nothing either, as a multiple of `detect_timeout`. A
 /// server that sends first has begun by then. A client that connected ahead of use would occupy a server connection for nothing.
@@ -87,7 +87,7 @@ impl ListenerStack {
         client: &Rc<Client>,
         exchange: &Rc<Exchange>,
         silent: bool,
-    ) -> Result<Bare, Failure> {
+    ) -> Result<Bare, CallFailure> {
         let route = self.table.find_tcp(client).map_err(|why| {
             let is_tls = exchange.protocol == "tls" && !client.tls;
             match self.table.no_route_of_name(client) {
@@ -112,7 +112,10 @@ impl ListenerStack {
         connected(&mut response).ok_or_else(|| {
             // A layer, such as a fault, answered by itself, and has noted why.
             let reason = exchange.reason.get().unwrap_or(Reason::InternalError);
-            Failure { detail: exchange.detail.borrow().clone().unwrap_or_default(), ..Failure::from(reason) }
+            CallFailure {
+                detail: exchange.detail.borrow().clone().unwrap_or_default(),
+                ..CallFailure::from(reason)
+            }
         })
     }
 }
@@ -121,8 +124,8 @@ impl ListenerStack {
 const TLS_TO_PLAINTEXT: &str = "the client speaks TLS, and this listener has no certificate and no \
      route that passes TLS through: call it by `http://`, or give the listener `tls`";
 
-fn no_route(why: impl Into<String>) -> Failure {
-    Failure { detail: why.into(), ..Failure::from(Reason::NoRoute) }
+fn no_route(why: impl Into<String>) -> CallFailure {
+    CallFailure { detail: why.into(), ..CallFailure::from(Reason::NoRoute) }
 }
 
 /// The client's socket, if no bytes that were read from it are left in front.

@@ -40,7 +40,7 @@ impl Tunnels {
     }
 
     /// Both sides have switched protocols. `upstream` is the response that said so, without its head.
-    pub(super) fn upgraded(&self, client: OnUpgrade, mut upstream: Response<Body>, tunnel: Tunnel) {
+    pub(super) fn upgraded(&self, client: OnUpgrade, mut upstream: Response<Body>, tunnel: TunnelContext) {
         let idle = tunnel.idle;
         self.run(tunnel, async move {
             let (client, upstream) = tokio::join!(client, upgraded(&mut upstream));
@@ -60,7 +60,7 @@ impl Tunnels {
     }
 
     /// Connects the client's side of a CONNECT that was answered to a connection that is already open.
-    pub(super) fn connected(&self, client: OnUpgrade, upstream: Bare, tunnel: Tunnel) {
+    pub(super) fn connected(&self, client: OnUpgrade, upstream: Bare, tunnel: TunnelContext) {
         let rules = Rules { idle: tunnel.idle, answers: true };
         self.run(tunnel, async move {
             let Bare { io: upstream, mut guard } = upstream;
@@ -73,11 +73,11 @@ impl Tunnels {
         });
     }
 
-    fn run(&self, tunnel: Tunnel, copy: impl Future<Output = Result<(u64, u64), Lost>> + 'static) {
+    fn run(&self, tunnel: TunnelContext, copy: impl Future<Output = Result<(u64, u64), Lost>> + 'static) {
         // The listener follows an HTTP/1 connection to its end; for a stream of HTTP/2 it ends with the response.
         tunnel.exchange.handed_over.set(tunnel.hold.is_some());
         self.open.set(self.open.get() + 1);
-        let end = End { tunnels: self.clone(), tunnel };
+        let end = TunnelGuard { tunnels: self.clone(), tunnel };
         let mut drain = self.drain.clone();
         spawn_local(async move {
             let result = tokio::select! {
@@ -93,7 +93,7 @@ impl Tunnels {
 }
 
 /// What a tunnel takes over from its request.
-pub(super) struct Tunnel {
+pub(super) struct TunnelContext {
     /// If no byte arrives in either direction for this long, the tunnel ends.
     pub(super) idle: Duration,
     pub(super) exchange: Rc<Exchange>,
@@ -122,12 +122,12 @@ impl From<TunnelError> for Lost {
 }
 
 /// Records the end of a tunnel's task, in whatever way it ends.
-struct End {
+struct TunnelGuard {
     tunnels: Tunnels,
-    tunnel: Tunnel,
+    tunnel: TunnelContext,
 }
 
-impl End {
+impl TunnelGuard {
     fn record(&self, result: &Result<(u64, u64), Lost>) {
         let exchange = &self.tunnel.exchange;
         let (received, sent) = match result {
@@ -142,7 +142,7 @@ impl End {
     }
 }
 
-impl Drop for End {
+impl Drop for TunnelGuard {
     fn drop(&mut self) {
         if self.tunnel.exchange.handed_over.get() {
             (self.tunnel.on_finish)(&self.tunnel.exchange);

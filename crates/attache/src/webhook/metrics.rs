@@ -15,7 +15,7 @@ use prometheus::{
 
 /// Why a client got no answer to its review.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Refused {
+pub(super) enum ReviewRefused {
     /// The TLS handshake failed, or took too long.
     Handshake,
     /// The body was too large, or came too slowly.
@@ -28,7 +28,7 @@ pub(super) enum Refused {
 
 /// All metrics. Clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct Metrics(Arc<All>);
+pub(super) struct WebhookMetrics(Arc<All>);
 
 #[derive(Debug)]
 struct All {
@@ -40,7 +40,7 @@ struct All {
     expiry: Gauge,
 }
 
-impl Metrics {
+impl WebhookMetrics {
     /// # Errors
     /// Two metrics have the same name.
     pub(super) fn new() -> Result<Self, prometheus::Error> {
@@ -80,7 +80,9 @@ impl Metrics {
         for result in ReviewOutcome::ALL {
             reviews.with_label_values(&[result.name()]);
         }
-        for why in [Refused::Handshake, Refused::Body, Refused::NoReview, Refused::Cut] {
+        for why in
+            [ReviewRefused::Handshake, ReviewRefused::Body, ReviewRefused::NoReview, ReviewRefused::Cut]
+        {
             refused.with_label_values(&[why.name()]);
         }
         Ok(Self(Arc::new(All { registry, reviews, duration, refused, connections, expiry })))
@@ -91,7 +93,7 @@ impl Metrics {
         self.0.duration.observe(took.as_secs_f64());
     }
 
-    pub(super) fn refused(&self, why: Refused) {
+    pub(super) fn refused(&self, why: ReviewRefused) {
         self.0.refused.with_label_values(&[why.name()]).inc();
     }
 
@@ -119,7 +121,7 @@ impl Metrics {
     }
 }
 
-impl Refused {
+impl ReviewRefused {
     fn name(self) -> &'static str {
         match self {
             Self::Handshake => "handshake",

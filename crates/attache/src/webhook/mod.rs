@@ -26,15 +26,15 @@ type AnyError = Box<dyn std::error::Error>;
 /// `attache webhook`
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub(crate) struct Webhook {
+pub(crate) struct WebhookArgs {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<WebhookCommand>,
     #[command(flatten)]
     serve: serve::Serve,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum WebhookCommand {
     /// Make a certificate authority, and a certificate for the webhook's Service. A second run renews the certificate.
     Certificates(Certificates),
     /// Print the MutatingWebhookConfiguration that tells the API server of the webhook.
@@ -43,7 +43,7 @@ enum Command {
 
 /// The Service of the webhook.
 #[derive(Debug, Args)]
-struct Service {
+struct ServiceName {
     /// Name of the webhook's Service.
     #[arg(long, value_name = "NAME", default_value = "attache-webhook")]
     service: String,
@@ -59,7 +59,7 @@ struct Certificates {
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
     #[command(flatten)]
-    service: Service,
+    service: ServiceName,
     /// Days that the certificate is valid.
     #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u16).range(1..))]
     days: u16,
@@ -69,7 +69,7 @@ struct Certificates {
 #[derive(Debug, Args)]
 struct Manifest {
     #[command(flatten)]
-    service: Service,
+    service: ServiceName,
     /// The certificate authority of the webhook's certificate, PEM.
     #[arg(long, value_name = "FILE", required_unless_present = "cert_manager")]
     ca: Option<PathBuf>,
@@ -85,15 +85,15 @@ struct Manifest {
 }
 
 /// Runs the command.
-pub(crate) fn run(options: &Webhook) -> Result<(), AnyError> {
+pub(crate) fn run(options: &WebhookArgs) -> Result<(), AnyError> {
     match &options.command {
         None => serve::run(&options.serve),
-        Some(Command::Certificates(options)) => {
-            let Service { service, namespace } = &options.service;
+        Some(WebhookCommand::Certificates(options)) => {
+            let ServiceName { service, namespace } = &options.service;
             let said = certificates::write(&options.folder, service, namespace, options.days)?;
             Ok(writeln!(io::stderr(), "{said}")?)
         }
-        Some(Command::Manifest(options)) => {
+        Some(WebhookCommand::Manifest(options)) => {
             let trust = match (&options.ca, &options.cert_manager) {
                 (Some(file), _) => WebhookTrust::Bundle(authority(file)?),
                 (None, Some(certificate)) => WebhookTrust::CertManager(certificate.clone()),

@@ -36,7 +36,7 @@ use tokio::{
 
 use super::{
     AnyError,
-    metrics::{Metrics, Refused},
+    metrics::{ReviewRefused, WebhookMetrics},
 };
 use crate::{bind, inject::SettingFlags};
 
@@ -82,10 +82,10 @@ pub(super) struct Serve {
 }
 
 /// What every connection needs.
-struct Webhook {
+struct ReviewServer {
     settings: InjectionSettings,
     acceptor: Acceptor,
-    metrics: Metrics,
+    metrics: WebhookMetrics,
     /// The end was requested: `/readyz` says so, and connections end with their next answer.
     ending: Arc<AtomicBool>,
 }
@@ -98,7 +98,12 @@ pub(super) fn run(options: &Serve) -> Result<(), AnyError> {
         tracing::warn!("{UNNAMED_IMAGE}");
     }
     let acceptor = acceptor(options)?;
-    let webhook = Arc::new(Webhook { settings, acceptor, metrics: Metrics::new()?, ending: Arc::default() });
+    let webhook = Arc::new(ReviewServer {
+        settings,
+        acceptor,
+        metrics: WebhookMetrics::new()?,
+        ending: Arc::default(),
+    });
     LocalRuntime::new()?.block_on(async {
         let socket = listen("--bind", options.bind)?;
         let metrics = options.metrics.map(|address| listen("--metrics", address)).transpose()?;
@@ -138,7 +143,7 @@ fn listen(flag: &str, address: SocketAddr) -> Result<TcpListener, AnyError> {
     Ok(bound.and_then(TcpListener::from_std).map_err(|error| format!("{flag} {address}: {error}"))?)
 }
 
-fn pages(webhook: &Webhook) -> impl Fn(&str) -> Option<AdminPage> + Send + Sync + 'static {
+fn pages(webhook: &ReviewServer) -> impl Fn(&str) -> Option<AdminPage> + Send + Sync + 'static {
     let (metrics, acceptor, ending) =
         (webhook.metrics.clone(), webhook.acceptor.clone(), webhook.ending.clone());
     move |path| match path {
@@ -153,7 +158,7 @@ fn page(status: StatusCode, text: &str) -> AdminPage {
     AdminPage { status, content_type: "text/plain; charset=utf-8", text: text.to_owned() }
 }
 
-async fn serve(socket: TcpListener, webhook: &Arc<Webhook>, end: impl Future<Output = ()>) {
+async fn serve(socket: TcpListener, webhook: &Arc<ReviewServer>, end: impl Future<Output = ()>) {
     let (acceptor, metrics, answering) = (webhook.acceptor.clone(), webhook.metrics.clone(), webhook.clone());
     let server = server::Server::new("webhook", LIMITS)
         .with_handshake(move |io| {
@@ -165,9 +170,9 @@ async fn serve(socket: TcpListener, webhook: &Arc<Webhook>, end: impl Future<Out
         })
         .with_observer(move |event| match event {
             Event::Opened => metrics.opened(),
-            Event::HandshakeFailed => metrics.refused(Refused::Handshake),
+            Event::HandshakeFailed => metrics.refused(ReviewRefused::Handshake),
             Event::Evicted => {
-                metrics.refused(Refused::Cut);
+                metrics.refused(ReviewRefused::Cut);
                 tracing::info!("a connection was closed, because others needed its permit or its memory");
             }
             Event::TooSlow => {}
@@ -206,7 +211,7 @@ fn acceptor(options: &Serve) -> Result<Acceptor, AnyError> {
 async fn answer(
     request: Request<Incoming>,
     permit: &ConnectionPermit,
-    webhook: &Webhook,
+    webhook: &ReviewServer,
 ) -> Response<String> {
     match (request.method(), request.uri().path()) {
         (&Method::POST, "/mutate") => {}
@@ -221,7 +226,7 @@ async fn answer(
     let response = match body {
         Ok(body) => reviewed(&body, webhook),
         Err(error) => {
-            webhook.metrics.refused(Refused::Body);
+            webhook.metrics.refused(ReviewRefused::Body);
             plain(error.status(), &error.to_string())
         }
     };
@@ -229,7 +234,7 @@ async fn answer(
     response
 }
 
-fn reviewed(body: &[u8], webhook: &Webhook) -> Response<String> {
+fn reviewed(body: &[u8], webhook: &ReviewServer) -> Response<String> {
     let begun = Instant::now();
     match review::respond(body, &webhook.settings) {
         Ok(answer) => {
@@ -240,7 +245,7 @@ fn reviewed(body: &[u8], webhook: &Webhook) -> Response<String> {
             response
         }
         Err(why) => {
-            webhook.metrics.refused(Refused::NoReview);
+            webhook.metrics.refused(ReviewRefused::NoReview);
             tracing::warn!("a request was refused: {why}");
             plain(StatusCode::BAD_REQUEST, &why)
         }

@@ -9,15 +9,16 @@ mod world;
 
 use proptest::{collection, prelude::*};
 
-use self::model::{Change, Client, History, Place};
+use self::model::{ListenerPlace, ReloadChange, ReloadHistory, ScriptedClient};
 
-fn changes() -> impl Strategy<Value = Change> {
-    use Change::{Broken, Extra, Route, Settings, Upstream};
+fn changes() -> impl Strategy<Value = ReloadChange> {
+    use ReloadChange::{Broken, Extra, Route, Settings, Upstream};
     prop_oneof![3 => Just(Extra), 2 => Just(Settings), 2 => Just(Route), 1 => Just(Upstream), 1 => Just(Broken)]
 }
 
-fn clients() -> impl Strategy<Value = (Client, Option<prop::sample::Index>)> {
-    let to = prop_oneof![Just(Place::Inbound), Just(Place::Outbound), Just(Place::Extra)];
+fn clients() -> impl Strategy<Value = (ScriptedClient, Option<prop::sample::Index>)> {
+    let to =
+        prop_oneof![Just(ListenerPlace::Inbound), Just(ListenerPlace::Outbound), Just(ListenerPlace::Extra)];
     let requests = collection::vec((1_u64..40, 0_u64..80), 0..4);
     let requests =
         requests.prop_map(|all| all.into_iter().map(|(wait, needs)| (4 * wait, 4 * needs)).collect());
@@ -25,11 +26,11 @@ fn clients() -> impl Strategy<Value = (Client, Option<prop::sample::Index>)> {
     (to, 0_u64..260, requests, any::<bool>(), tied).prop_map(|(to, at, requests, leaves, tied)| {
         let requests: Vec<_> = requests;
         let leaves = leaves && !requests.is_empty();
-        (Client { to, at: 4 * at + 1, tied: false, requests, leaves }, tied)
+        (ScriptedClient { to, at: 4 * at + 1, tied: false, requests, leaves }, tied)
     })
 }
 
-fn histories() -> impl Strategy<Value = History> {
+fn histories() -> impl Strategy<Value = ReloadHistory> {
     let reloads = collection::btree_map(1_u64..200, changes(), 0..5);
     let drain_timeout = prop_oneof![Just(124), Just(244), Just(604), Just(1204)];
     let delay = prop_oneof![Just(0), Just(60)];
@@ -38,16 +39,18 @@ fn histories() -> impl Strategy<Value = History> {
             let stop = 4 * stop + 3;
             let reloads = reloads.into_iter().map(|(at, change)| (4 * at + 3, change));
             let reloads: Vec<_> = reloads.filter(|(at, _)| *at != stop && *at != stop + delay).collect();
-            let mut history = History { reloads, clients: Vec::new(), stop, delay, drain_timeout };
+            let mut history = ReloadHistory { reloads, clients: Vec::new(), stop, delay, drain_timeout };
             // In the same instant as a drain: the drain of the end, or of a listener that is removed.
-            let goes =
-                history.reloads.iter().filter(|reload| reload.1 == Change::Extra && history.is_taken(reload));
+            let goes = history
+                .reloads
+                .iter()
+                .filter(|reload| reload.1 == ReloadChange::Extra && history.is_taken(reload));
             let goes: Vec<_> = goes.map(|(at, _)| *at).skip(1).step_by(2).collect();
             for (mut client, tied) in clients {
                 if let Some(tied) = tied {
                     client.tied = true;
                     client.at = match client.to {
-                        Place::Extra if !goes.is_empty() => *tied.get(&goes),
+                        ListenerPlace::Extra if !goes.is_empty() => *tied.get(&goes),
                         _ => stop,
                     };
                     if let Some((_, needs)) = client.requests.first_mut() {

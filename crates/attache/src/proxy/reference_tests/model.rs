@@ -16,7 +16,7 @@ const NEVER: u64 = u64::MAX;
 
 /// A listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ListenerPlace {
     /// Other machines reach it: it drains first.
     Inbound,
     Outbound,
@@ -26,7 +26,7 @@ pub(super) enum Place {
 
 /// What a reload changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum ReloadChange {
     /// Another upstream is called.
     Route,
     /// The upstreams are replaced by others with the same endpoints.
@@ -41,8 +41,8 @@ pub(super) enum Change {
 
 /// One client: a connection and its requests.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
-    pub(super) to: Place,
+pub(super) struct ScriptedClient {
+    pub(super) to: ListenerPlace,
     pub(super) at: u64,
     /// It acts in the same instant as the reload or the drain at `at`, and the program sees both at once.
     pub(super) tied: bool,
@@ -65,9 +65,9 @@ pub(super) enum ClientEvent {
 
 /// A random history.
 #[derive(Clone, Debug)]
-pub(super) struct History {
-    pub(super) reloads: Vec<(u64, Change)>,
-    pub(super) clients: Vec<Client>,
+pub(super) struct ReloadHistory {
+    pub(super) reloads: Vec<(u64, ReloadChange)>,
+    pub(super) clients: Vec<ScriptedClient>,
     pub(super) stop: u64,
     /// `shutdown.delay`.
     pub(super) delay: u64,
@@ -75,9 +75,9 @@ pub(super) struct History {
     pub(super) drain_timeout: u64,
 }
 
-/// The result that a [`History`] must have.
+/// The result that a [`ReloadHistory`] must have.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct ExpectedOutcome {
     pub(super) clients: Vec<Vec<ClientEvent>>,
     /// When the program ends.
     pub(super) end: u64,
@@ -86,30 +86,31 @@ pub(super) struct Outcome {
 /// When open connections of a listener are told to end, and when they are cut.
 type Retire = (u64, u64);
 
-impl History {
+impl ReloadHistory {
     /// Whether a reload at this time is accepted.
-    pub(super) fn is_taken(&self, reload: &(u64, Change)) -> bool {
-        reload.0 < self.stop + self.delay && reload.1 != Change::Broken
+    pub(super) fn is_taken(&self, reload: &(u64, ReloadChange)) -> bool {
+        reload.0 < self.stop + self.delay && reload.1 != ReloadChange::Broken
     }
 
-    fn taken(&self, change: Change) -> impl Iterator<Item = u64> {
+    fn taken(&self, change: ReloadChange) -> impl Iterator<Item = u64> {
         let reloads = self.reloads.iter().filter(move |reload| reload.1 == change && self.is_taken(reload));
         reloads.map(|(at, _)| *at)
     }
 
     /// How often something was changed before this time.
-    fn times(&self, change: Change, at: u64) -> usize {
+    fn times(&self, change: ReloadChange, at: u64) -> usize {
         self.taken(change).filter(|when| *when < at).count()
     }
 
-    fn retired_by_reloads(&self, place: Place) -> Vec<Retire> {
-        let removals = self.taken(Change::Extra).enumerate().filter(|(n, _)| n % 2 == 1).map(|(_, at)| at);
-        let removals = removals.filter(|_| place == Place::Extra);
-        self.taken(Change::Settings).chain(removals).map(|at| (at, at + RELOAD_DRAIN)).collect()
+    fn retired_by_reloads(&self, place: ListenerPlace) -> Vec<Retire> {
+        let removals =
+            self.taken(ReloadChange::Extra).enumerate().filter(|(n, _)| n % 2 == 1).map(|(_, at)| at);
+        let removals = removals.filter(|_| place == ListenerPlace::Extra);
+        self.taken(ReloadChange::Settings).chain(removals).map(|at| (at, at + RELOAD_DRAIN)).collect()
     }
 
     /// What the client sees, and when its connection ends.
-    fn live(&self, client: &Client, retires: &[Retire]) -> (Vec<ClientEvent>, u64) {
+    fn live(&self, client: &ScriptedClient, retires: &[Retire]) -> (Vec<ClientEvent>, u64) {
         let after = || retires.iter().filter(|(told, _)| *told >= client.at);
         let told = after().map(|(told, _)| *told).min().unwrap_or(NEVER);
         let cut = after().map(|(_, cut)| *cut).min().unwrap_or(NEVER);
@@ -141,18 +142,18 @@ impl History {
         if client.leaves { (seen, now) } else { ends(seen, idle_end) }
     }
 
-    fn answers(&self, to: Place, at: u64) -> char {
-        let other = to == Place::Extra || self.times(Change::Route, at) % 2 == 1;
+    fn answers(&self, to: ListenerPlace, at: u64) -> char {
+        let other = to == ListenerPlace::Extra || self.times(ReloadChange::Route, at) % 2 == 1;
         if other { 'b' } else { 'a' }
     }
 
     /// The result that this history must have.
-    pub(super) fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> ExpectedOutcome {
         let drain = self.stop + self.delay;
         let deadline = drain + self.drain_timeout;
-        let open = |client: &&Client| client.to == Place::Inbound && client.at <= drain;
+        let open = |client: &&ScriptedClient| client.to == ListenerPlace::Inbound && client.at <= drain;
         let inbound_end = self.clients.iter().filter(open).map(|client| {
-            let mut retires = self.retired_by_reloads(Place::Inbound);
+            let mut retires = self.retired_by_reloads(ListenerPlace::Inbound);
             retires.push((drain, NEVER));
             self.live(client, &retires).1
         });
@@ -163,8 +164,9 @@ impl History {
         let cut = deadline.max(drain_all + REST);
         let (mut clients, mut end) = (Vec::new(), drain_all);
         for client in &self.clients {
-            let drains = if client.to == Place::Inbound { drain } else { drain_all };
-            let is_there = client.to != Place::Extra || self.times(Change::Extra, client.at) % 2 == 1;
+            let drains = if client.to == ListenerPlace::Inbound { drain } else { drain_all };
+            let is_there =
+                client.to != ListenerPlace::Extra || self.times(ReloadChange::Extra, client.at) % 2 == 1;
             if client.at > drains || !is_there {
                 clients.push(vec![ClientEvent::Refused]);
                 continue;
@@ -175,6 +177,6 @@ impl History {
             end = end.max(ended);
             clients.push(seen);
         }
-        Outcome { clients, end }
+        ExpectedOutcome { clients, end }
     }
 }

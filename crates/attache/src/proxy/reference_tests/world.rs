@@ -10,15 +10,17 @@ use tokio::{
     time::{Instant, advance, sleep, timeout},
 };
 
-use super::model::{Change, Client, ClientEvent, History, Outcome, Place, RELOAD_DRAIN};
+use super::model::{
+    ClientEvent, ExpectedOutcome, ListenerPlace, RELOAD_DRAIN, ReloadChange, ReloadHistory, ScriptedClient,
+};
 use crate::{
     inherited::InheritedSockets,
     prepare,
-    process::Process,
+    process::ProcessState,
     proxy::{
         control::{self, Operators, Orders},
-        handle::{Control, End},
-        workers::Workers,
+        handle::{ProxyControl, ProxyEnd},
+        workers::WorkerThreads,
     },
     reloads::Trigger,
 };
@@ -30,7 +32,7 @@ const QUIET: usize = 12;
 /// Longer than any history.
 const LAST_MILLISECOND: u64 = 4000;
 
-impl Place {
+impl ListenerPlace {
     fn file(self) -> &'static str {
         match self {
             Self::Inbound => "inbound",
@@ -42,25 +44,25 @@ impl Place {
 
 /// The results of the reloads so far.
 #[derive(Clone, Copy, Default)]
-struct State {
+struct ReloadState {
     other: bool,
     replaced: bool,
     settings: bool,
     extra: bool,
 }
 
-impl State {
-    fn change(&mut self, change: Change) {
+impl ReloadState {
+    fn change(&mut self, change: ReloadChange) {
         match change {
-            Change::Route => self.other = !self.other,
-            Change::Upstream => self.replaced = !self.replaced,
-            Change::Settings => self.settings = !self.settings,
-            Change::Extra => self.extra = !self.extra,
-            Change::Broken => {}
+            ReloadChange::Route => self.other = !self.other,
+            ReloadChange::Upstream => self.replaced = !self.replaced,
+            ReloadChange::Settings => self.settings = !self.settings,
+            ReloadChange::Extra => self.extra = !self.extra,
+            ReloadChange::Broken => {}
         }
     }
 
-    fn config(self, history: &History, dir: &Path) -> String {
+    fn config(self, history: &ReloadHistory, dir: &Path) -> String {
         let dir = dir.display();
         let to = if self.other { 'b' } else { 'a' };
         let (connect, idle) = (1 + u8::from(self.replaced), 60 + u8::from(self.settings));
@@ -129,7 +131,7 @@ fn request(service: u64) -> String {
 }
 
 /// Connects, and sends the first request at once.
-fn connect(client: &Client, dir: &Path) -> Option<UnixStream> {
+fn connect(client: &ScriptedClient, dir: &Path) -> Option<UnixStream> {
     let mut stream = UnixStream::connect(dir.join(client.to.file())).ok()?;
     if let Some((_, service)) = client.requests.first() {
         stream.write_all(request(*service).as_bytes()).unwrap();
@@ -139,7 +141,7 @@ fn connect(client: &Client, dir: &Path) -> Option<UnixStream> {
 }
 
 /// The rest of the client's actions.
-async fn follow(stream: UnixStream, client: Client, began: Instant) -> Vec<ClientEvent> {
+async fn follow(stream: UnixStream, client: ScriptedClient, began: Instant) -> Vec<ClientEvent> {
     let mut stream = tokio::net::UnixStream::from_std(stream).unwrap();
     let now = || u64::try_from(began.elapsed().as_millis()).unwrap();
     let mut seen = Vec::new();
@@ -170,27 +172,27 @@ async fn follow(stream: UnixStream, client: Client, began: Instant) -> Vec<Clien
 }
 
 /// The actual result of a history.
-pub(super) async fn run(history: &History) -> Outcome {
+pub(super) async fn run(history: &ReloadHistory) -> ExpectedOutcome {
     let dir = tempfile::tempdir().unwrap();
     let (dir, file) = (dir.path(), dir.path().join("attache.yaml"));
     for name in ['a', 'b'] {
         spawn_local(upstream(UnixListener::bind(dir.join(name.to_string())).unwrap(), name));
     }
-    let mut state = State::default();
+    let mut state = ReloadState::default();
     fs::write(&file, state.config(history, dir)).unwrap();
     let config = attache_config::load(&file, &|_: &str| None).unwrap_or_else(|found| panic!("{found}"));
-    let process = Process::new(2, None, crate::notify::Supervisor::default());
+    let process = ProcessState::new(2, None, crate::notify::Supervisor::default());
     let prepared =
         prepare::prepare(config, &process.generation(), &process, &mut InheritedSockets::default()).unwrap();
-    let (stop, stopping) = watch::channel(End::No);
+    let (stop, stopping) = watch::channel(ProxyEnd::No);
     let (orders, ordered) = mpsc::unbounded_channel();
-    let control = Control { process: process.clone(), stop, orders };
+    let control = ProxyControl { process: process.clone(), stop, orders };
     let (began, told) = (Instant::now(), control.clone());
     let program = spawn_local(async move {
         let (started, _start) = std::sync::mpsc::channel();
         let operators = Operators { probes: None, admin: None, others: Vec::new() };
         let orders = Orders { stop: stopping, others: ordered };
-        let start: control::StartWorkers = Workers::start_here;
+        let start: control::StartWorkers = WorkerThreads::start_here;
         control::serve(&told, prepared, operators, orders, &started, start).await.unwrap();
         u64::try_from(began.elapsed().as_millis()).unwrap()
     });
@@ -221,7 +223,7 @@ pub(super) async fn run(history: &History) -> Outcome {
                 state.change(reload.1);
             }
             let text = state.config(history, dir);
-            fs::write(&file, if reload.1 == Change::Broken { broken } else { &*text }).unwrap();
+            fs::write(&file, if reload.1 == ReloadChange::Broken { broken } else { &*text }).unwrap();
             let told = control.clone();
             let reloaded = done(spawn_local(async move { told.reload(Trigger::Admin).await })).await;
             assert_eq!(reloaded.is_ok(), history.is_taken(reload), "{reloaded:?}");
@@ -248,5 +250,5 @@ pub(super) async fn run(history: &History) -> Outcome {
             vec![ClientEvent::Refused]
         });
     }
-    Outcome { clients: seen, end }
+    ExpectedOutcome { clients: seen, end }
 }
