@@ -225,8 +225,8 @@ mod tests {
             ("wait-ready --admin 1", "--admin", "`--address ADDRESS`"),
             ("explain -X POST http://a/", "-X", "`attache explain POST"),
             ("inject -f a.yaml", "-f", FILES_ALONE),
-            ("run server", "server", "behind `--`"),
-            ("run run", "run", "behind `--`"),
+            ("run server", "server", "after `--`"),
+            ("run run", "run", "after `--`"),
         ] {
             assert!(said(line, wrong).contains(says), "{line}: {}", said(line, wrong));
         }
