@@ -4,7 +4,7 @@ use loom::{sync::Arc, thread::spawn};
 
 use crate::{
     Model,
-    limit::{Limit, measuring},
+    limit::{AdaptiveLimit, measuring},
 };
 
 pub(crate) const MODELS: &[Model] = &[
@@ -15,7 +15,7 @@ pub(crate) const MODELS: &[Model] = &[
 
 /// A worker that stops while it begins a measurement, and others that complete the measurement.
 fn the_limit_comes_back() {
-    let limit = Arc::new(Limit::new(9, false));
+    let limit = Arc::new(AdaptiveLimit::new(9, false));
     let begins = spawn({
         let limit = limit.clone();
         move || limit.begin(0, 1, || ())
@@ -30,8 +30,8 @@ fn the_limit_comes_back() {
 }
 
 fn one_begins_and_one_ends() {
-    let limit = Arc::new(Limit::new(9, false));
-    let work = |limit: &Limit| {
+    let limit = Arc::new(AdaptiveLimit::new(9, false));
+    let work = |limit: &AdaptiveLimit| {
         limit.begin(0, 1, || ());
         let phase = limit.phase();
         let last = phase == 1 && limit.counts(phase, 2);
@@ -51,7 +51,7 @@ fn one_begins_and_one_ends() {
 
 /// A call and its measurement end at the same time, and another measurement begins.
 fn a_late_call_is_no_sample() {
-    let limit = Arc::new(Limit::new(9, true));
+    let limit = Arc::new(AdaptiveLimit::new(9, true));
     let late = spawn({
         let limit = limit.clone();
         move || limit.counts(1, 1)
