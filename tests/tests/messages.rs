@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use attache_tests::{Attache, local, raw};
+use attache_tests::{Attache, curl, eventually, local, raw, text};
 
 /// An upstream whose response depends on the path. It closes after each response, and keeps the heads that it got.
 struct Upstream {
@@ -130,6 +130,7 @@ fn responses_about_switching_protocols_have_the_required_fields() {
     let upstream = upstream(|head| {
         match head.split(' ').nth(1).unwrap() {
         "/101" => b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n".to_vec(),
+        "/two" => b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: HTTP/3.0\r\nUPGRADE: websocket\r\nContent-Length: 0\r\n\r\n".to_vec(),
         _ => b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n".to_vec(),
     }
     });
@@ -141,6 +142,12 @@ fn responses_about_switching_protocols_have_the_required_fields() {
     assert!(answer.starts_with("HTTP/1.1 426"), "{answer}");
     assert!(
         answer.contains("Upgrade: websocket\r\n") && answer.contains("connection: upgrade\r\n"),
+        "{answer}"
+    );
+    let answer = ask(&attache, "GET /two", "");
+    assert!(
+        answer.contains("Upgrade: HTTP/3.0\r\nUPGRADE: websocket\r\n")
+            && answer.contains("connection: upgrade\r\n"),
         "{answer}"
     );
 }
@@ -164,12 +171,14 @@ fn names_and_phrases_arrive_unchanged() {
 #[test]
 fn informational_responses_lose_the_fields_of_one_hop() {
     let upstream = upstream(|_| {
-        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nContent-Length: 9\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()
     });
     let attache = upstream.attache("");
     let answer = ask(&attache, "GET /", "").to_lowercase();
     let (hint, _) = answer.split_once("\r\n\r\n").unwrap();
     assert_eq!(hint, "http/1.1 103 early hints\r\nlink: </a>");
+    let http2 = text(&curl(["-sSi", "--http2-prior-knowledge", &attache.url("/")]));
+    assert!(http2.replace('\r', "").starts_with("HTTP/2 103 \nlink: </a>\n\nHTTP/2 200 \n"), "{http2}");
 }
 
 #[test]
@@ -191,8 +200,75 @@ fn targets_arrive_unchanged_and_absolute_form_becomes_origin_form() {
     assert_eq!(upstream.heads.lock().unwrap().len(), before, "it was not passed on");
     ask(&attache, "OPTIONS /", "Max-Forwards: 7\r\n");
     assert!(upstream.last().to_lowercase().contains("max-forwards: 6\r\n"), "{}", upstream.last());
-    let refused = ask(&attache, "POST /", "Transfer-Encoding: foo, chunked\r\n");
-    assert!(refused.starts_with("HTTP/1.1 501") && refused.contains("unknown-transfer-coding"), "{refused}");
+}
+
+#[test]
+fn a_transfer_coding_that_attache_does_not_know_is_501_and_a_body_without_a_known_end_400() {
+    let upstream = upstream(ok);
+    let attache = upstream.attache("");
+    for (status, codings) in [
+        (501, "foo, chunked"),
+        (501, "foo;q=1,chunked"),
+        (501, "foo\r\nTransfer-Encoding: chunked"),
+        (501, "foo\r\ntransfer-encoding: bar, chunked"),
+        (400, "chunked\r\nTransfer-Encoding: foo"),
+        (400, "foo, chunked\r\nTransfer-Encoding: chunked"),
+        (400, "foo\r\nTransfer-Encoding:"),
+        (400, "foo, chunked\r\nContent-Length: 5"),
+        (400, "chunked\r\nTransfer-Encoding: chunked"),
+        (400, "foo, chunked;q=1"),
+        (400, "foo"),
+    ] {
+        let refused = ask(&attache, "POST /", &format!("Transfer-Encoding: {codings}\r\n"));
+        let reason = if status == 501 { "unknown-transfer-coding" } else { "bad-request" };
+        assert!(refused.starts_with(&format!("HTTP/1.1 {status}")), "{codings}: {refused}");
+        assert!(refused.contains(&format!("x-attache-reason: {reason}\r\n")), "{codings}: {refused}");
+    }
+    assert!(upstream.heads.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_request_whose_body_breaks_a_rule_is_told_which() {
+    let upstream = upstream(|_| {
+        thread::sleep(Duration::from_secs(1));
+        ok("")
+    });
+    let attache = upstream.attache("");
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n";
+    let answer = raw(local(attache.port), request.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.contains("ended before its end: A chunk has no size."), "{answer}");
+}
+
+#[test]
+fn what_an_upstream_says_of_the_way_in_trailers_reaches_the_client() {
+    let upstream = upstream(|_| {
+        let names = "Trailer: X-Request-Id, Via, X-Sum, X-Attache-Reason\r\n";
+        let trailers = "X-Request-Id: 7\r\nVia: 1.1 b\r\nX-Sum: 1\r\nX-Attache-Reason: no-route\r\n";
+        let head = format!("HTTP/1.1 200 OK\r\n{names}Transfer-Encoding: chunked\r\n\r\n");
+        format!("{head}2\r\nok\r\n0\r\n{trailers}\r\n").into_bytes()
+    });
+    let attache = upstream.attache("");
+    let answer = ask(&attache, "GET /", "TE: trailers\r\nConnection: TE\r\n");
+    let (_, trailers) = answer.split_once("\r\n0\r\n").unwrap();
+    let mut trailers: Vec<_> = trailers.trim_end().split("\r\n").collect();
+    trailers.sort_unstable();
+    assert_eq!(trailers, ["via: 1.1 b", "x-request-id: 7", "x-sum: 1"], "{answer}");
+}
+
+#[test]
+fn a_mirror_gets_the_query_as_the_client_wrote_it() {
+    let (upstream, mirror) = (upstream(ok), upstream(ok));
+    let attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', routes: [{{ match: {{ path: /* }}, to: u, mirror: {{ m: 100% }} }}] }} }}\n\
+         upstreams: {{ u: 'http://127.0.0.1:{}', m: 'http://127.0.0.1:{}' }}",
+        upstream.port, mirror.port
+    ));
+    ask(&attache, r#"GET /f?q=up{job="x"}<1"#, "");
+    eventually("the copy", || !mirror.last().is_empty());
+    for sent in [upstream.last(), mirror.last()] {
+        assert!(sent.starts_with(r#"GET /f?q=up{job="x"}<1 HTTP/1.1"#), "{sent}");
+    }
 }
 
 #[test]
@@ -223,4 +299,18 @@ fn the_reason_of_another_attache_is_passed_on_under_another_name() {
     let answer = ask(&attache, "GET /", "").to_lowercase();
     assert!(answer.contains("x-attache-upstream-reason: no-route\r\n"), "{answer}");
     assert!(!answer.contains("x-attache-reason"), "{answer}");
+}
+
+#[test]
+fn a_route_that_answers_by_itself_opens_no_tunnel() {
+    let routes = "[{ match: { methods: [GET, CONNECT] }, respond: { status: 200, body: hello } }]";
+    let attache = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT', routes: {routes} }} }}"
+    ));
+    assert!(ask(&attache, "GET /", "").ends_with("hello"));
+    let answer = ask(&attache, "CONNECT a.test:443", "");
+    assert!(
+        answer.starts_with("HTTP/1.1 403") && answer.contains("x-attache-reason: connect-denied\r\n"),
+        "{answer}"
+    );
 }

@@ -157,7 +157,10 @@ upstreams: {{ a: 'http://127.0.0.1:{a}' }}"
         "{limited}"
     );
     let broken = text(&curl(["-i", &attache.url("/broken")]));
-    assert!(broken.starts_with("HTTP/1.1 503") && broken.contains("fault-injected"), "{broken}");
+    assert!(
+        broken.starts_with("HTTP/1.1 503") && broken.contains("x-attache-reason: fault-injected\r\n"),
+        "{broken}"
+    );
 }
 
 #[test]

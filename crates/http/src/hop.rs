@@ -129,8 +129,8 @@ const UPSTREAM_REASON: Known = header::X_ATTACHE_UPSTREAM_REASON;
 /// 426, which must name the protocol. The reason of another attache is passed on under the name for an upstream's reason, so that nobody
 /// takes it for ours.
 pub fn strip_response(headers: &mut Fields, upgrade: bool, proxied: bool) {
-    let protocol = if upgrade { headers.get(UPGRADE).map(Value::to_header_value) } else { None };
-    strip(headers, protocol.is_some(), false);
+    let upgrade = upgrade && headers.contains_key(UPGRADE);
+    strip(headers, upgrade, false);
     if headers.contains_key(REASON) {
         headers.remove(UPSTREAM_REASON);
         headers.rename(REASON, UPSTREAM_REASON);
@@ -138,8 +138,7 @@ pub fn strip_response(headers: &mut Fields, upgrade: bool, proxied: bool) {
     if proxied {
         headers.remove(PROXY_AUTHENTICATE);
     }
-    if let Some(protocol) = protocol {
-        headers.insert(UPGRADE, protocol);
+    if upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
 }

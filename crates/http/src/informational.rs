@@ -2,7 +2,7 @@
 
 use std::{fmt, rc::Rc};
 
-use attache_wire::Fields;
+use attache_wire::{Fields, header::CONTENT_LENGTH};
 use http::{HeaderName, StatusCode};
 
 use crate::{remove_fields, strip_response};
@@ -50,6 +50,8 @@ impl OnInformational {
             return;
         }
         strip_response(&mut headers, false, false);
+        // RFC 9110 section 8.6; HTTP/2 clients take it for a fault of the stream.
+        headers.remove(CONTENT_LENGTH);
         if let Some(withheld) = &self.withheld {
             remove_fields(&mut headers, withheld);
         }
@@ -80,11 +82,18 @@ mod tests {
             told.borrow_mut().push((status.as_u16(), names));
         });
         let pass_on = pass_on.without([HeaderName::from_static("x-internal")].into());
-        let headers: Fields =
-            ["link", "connection", "keep-alive", "x-internal", "x_internal", "x-attache-reason"]
-                .into_iter()
-                .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1")))
-                .collect();
+        let headers: Fields = [
+            "link",
+            "connection",
+            "keep-alive",
+            "content-length",
+            "x-internal",
+            "x_internal",
+            "x-attache-reason",
+        ]
+        .into_iter()
+        .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1")))
+        .collect();
         for status in [StatusCode::CONTINUE, StatusCode::SWITCHING_PROTOCOLS, StatusCode::EARLY_HINTS] {
             pass_on.call(status, headers.clone());
         }

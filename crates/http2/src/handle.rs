@@ -69,6 +69,15 @@ impl SendStream {
         self.0.state.borrow_mut().answer(self.0.key, status, fields, ends)
     }
 
+    /// Sends the head of a 1xx response, or drops it if the client doesn't read and too much already waits for the socket. No client depends
+    /// on a 1xx response (RFC 9110 section 15.2).
+    pub fn inform(&self, status: StatusCode, fields: &Fields) {
+        let state = &mut *self.0.state.borrow_mut();
+        if state.has_room_for_interim() {
+            state.answer(self.0.key, status, fields, false);
+        }
+    }
+
     /// Whether the stream was broken off, or its connection has ended.
     pub fn is_broken(&self) -> bool {
         self.0.state.borrow().streams.get(self.0.key).is_none_or(|stream| stream.end.is_some())

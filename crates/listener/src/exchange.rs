@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use attache_http::{Body, BodyError, strip_trailers};
+use attache_http::{Body, BodyError, strip_response_trailers};
 use attache_telemetry::{Exchange, Reason, metrics};
 use bytes::Bytes;
 use http::StatusCode;
@@ -151,7 +151,7 @@ impl http_body::Body for CountedBody {
         if let Poll::Ready(Some(Ok(frame))) = &mut polled
             && let Some(trailers) = frame.trailers_mut()
         {
-            strip_trailers(trailers);
+            strip_response_trailers(trailers);
             if let Some(finish) = &this.finish {
                 finish.exchange.ended_by_trailers(trailers);
             }

@@ -210,6 +210,22 @@ fn early_hints_come_before_the_answer() {
 }
 
 #[test]
+fn a_client_that_holds_its_body_back_is_asked_for_it_once_the_body_is_wanted() {
+    run(async {
+        let server = echo(listener());
+        let (send, connection) = h2::client::handshake(server.connect().await).await.unwrap();
+        tokio::task::spawn_local(connection);
+        let request = http::Request::post("http://h/").header("expect", "100-Continue").body(()).unwrap();
+        let (mut answer, mut upload) = send.ready().await.unwrap().send_request(request, false).unwrap();
+        let asked = std::future::poll_fn(|cx| answer.poll_informational(cx)).await.unwrap().unwrap();
+        assert_eq!(asked.status(), 100);
+        upload.send_data("held".into(), true).unwrap();
+        let mut answer = answer.await.unwrap().into_body();
+        assert_eq!(answer.data().await.unwrap().unwrap(), "POST http://h/ [held]");
+    });
+}
+
+#[test]
 fn a_grpc_response_that_breaks_off_ends_with_a_status_and_a_message() {
     run(async {
         let broken = futures(vec![Ok("begin"), Err(Reason::UpstreamClosedMidBody)]);

@@ -16,6 +16,8 @@ pub struct Error {
     pub reused: bool,
     /// When it is worth trying again, where attache knows: the answer's `Retry-After`.
     pub retry_after: Option<std::time::Duration>,
+    /// The status of the answer that attache makes from the error, if it isn't the reason's status. gRPC clients get 200 in any case.
+    pub status: Option<http::StatusCode>,
     /// More headers of the answer that attache makes from the error.
     pub headers: Option<Box<attache_wire::Fields>>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -38,7 +40,7 @@ impl Error {
     /// An error of attache's own making.
     #[cold]
     pub fn new(reason: Reason, sent: SentPart) -> Self {
-        Self { reason, sent, reused: false, retry_after: None, headers: None, source: None }
+        Self { reason, sent, reused: false, retry_after: None, status: None, headers: None, source: None }
     }
 
     /// An error with its cause.
@@ -48,7 +50,7 @@ impl Error {
         sent: SentPart,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { reason, sent, reused: false, retry_after: None, headers: None, source: Some(source.into()) }
+        Self { source: Some(source.into()), ..Self::new(reason, sent) }
     }
 
     /// The same error, of a connection that had carried an earlier request.

@@ -127,7 +127,7 @@ fn parse(bytes: &[u8], limits: &Limits, target: Target) -> Result<Option<(Head, 
 struct HeadFields {
     hosts: u32,
     length: Option<u64>,
-    chunked: bool,
+    codings: Codings,
     upgrade: bool,
     expects: bool,
     takes_trailers: bool,
@@ -150,7 +150,7 @@ impl HeadFields {
                 }
             }
             header::EXPECT => {
-                self.expects = value.eq_ignore_ascii_case(b"100-continue");
+                self.expects |= value.eq_ignore_ascii_case(b"100-continue");
             }
             header::UPGRADE => self.upgrade = true,
             header::CONNECTION => self.connection.add(value),
@@ -162,13 +162,11 @@ impl HeadFields {
                 }
             }
             header::TRANSFER_ENCODING => {
-                if self.chunked {
-                    return Err(Fault::invalid("There is more than one Transfer-Encoding."));
+                if self.codings == Codings::None && value.eq_ignore_ascii_case(b"chunked") {
+                    self.codings = Codings::Chunked;
+                } else {
+                    self.codings.add(value);
                 }
-                if !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(bad_coding(value));
-                }
-                self.chunked = true;
             }
             _ => {}
         }
@@ -176,11 +174,8 @@ impl HeadFields {
     }
 
     fn framing(&self, connect: bool, http11: bool) -> Result<Framing, Fault> {
-        if self.chunked && !http11 {
-            return Err(Fault::invalid("HTTP/1.0 has no Transfer-Encoding."));
-        }
-        if self.chunked && self.length.is_some() {
-            return Err(Fault::invalid("There is a Content-Length together with a Transfer-Encoding."));
+        if self.codings != Codings::None {
+            self.check_codings(http11)?;
         }
         if self.hosts > 1 {
             return Err(Fault::invalid("There is more than one Host header."));
@@ -189,7 +184,7 @@ impl HeadFields {
             return Err(Fault::invalid("There is no Host header."));
         }
         let framing = match self.length {
-            _ if self.chunked => Framing::Chunked,
+            _ if self.codings == Codings::Chunked => Framing::Chunked,
             Some(0) | None => Framing::None,
             Some(n) => Framing::Length(n),
         };
@@ -199,22 +194,61 @@ impl HeadFields {
         }
         Ok(framing)
     }
+
+    fn check_codings(&self, http11: bool) -> Result<(), Fault> {
+        if !http11 {
+            return Err(Fault::invalid("HTTP/1.0 has no Transfer-Encoding."));
+        }
+        if self.length.is_some() {
+            return Err(Fault::invalid("There is a Content-Length together with a Transfer-Encoding."));
+        }
+        match self.codings {
+            Codings::None | Codings::Chunked => Ok(()),
+            Codings::OthersAndChunked => Err(Fault::of(
+                Kind::UnknownCoding,
+                "The Transfer-Encoding names a coding other than `chunked`, which attache does not implement.",
+            )),
+            Codings::Others | Codings::Bad => {
+                Err(Fault::invalid("The Transfer-Encoding is not exactly `chunked`."))
+            }
+        }
+    }
 }
 
-/// Which fault a bad list of codings is. If the list ends in `chunked`, the end of the body is known, so the answer can say that the other
-/// codings are not implemented (RFC 9112 section 6.1). If `chunked` is not the last coding, the end of the body is unknown (section 6.3).
-#[cold]
-fn bad_coding(value: &[u8]) -> Fault {
-    let mut codings: Vec<&[u8]> = value.split(|b| *b == b',').map(value::trim).collect();
-    let token = |coding: &&[u8]| !coding.is_empty() && coding.iter().all(|b| TOKEN[usize::from(*b)]);
-    let chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
-    if codings.pop().is_some_and(|last| chunked(&last)) && codings.iter().all(|c| token(c) && !chunked(c)) {
-        return Fault::of(
-            Kind::UnknownCoding,
-            "The Transfer-Encoding names a coding other than `chunked`, which attache does not implement.",
-        );
+/// The transfer codings of a request. All lines of `Transfer-Encoding` together are one list (RFC 9110 section 5.3). If the list ends in
+/// `chunked`, the end of the body is known, so the answer can say that the other codings are not implemented (RFC 9112 section 6.1). If
+/// `chunked` is not the last coding, the end of the body is unknown (section 6.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Codings {
+    #[default]
+    None,
+    /// `chunked` alone.
+    Chunked,
+    /// Other codings, and no `chunked` after them yet.
+    Others,
+    /// Other codings, then `chunked`.
+    OthersAndChunked,
+    /// The value is no list of codings, or a coding follows `chunked`.
+    Bad,
+}
+
+impl Codings {
+    #[cold]
+    fn add(&mut self, value: &[u8]) {
+        for coding in value.split(|b| *b == b',') {
+            // A coding may have parameters (RFC 9112 section 7); `chunked` has none.
+            let mut parts = coding.split(|b| *b == b';');
+            let name = value::trim(parts.next().unwrap_or_default());
+            let token = !name.is_empty() && name.iter().all(|b| TOKEN[usize::from(*b)]);
+            let chunked = name.eq_ignore_ascii_case(b"chunked");
+            *self = match self {
+                Self::None if chunked && parts.next().is_none() => Self::Chunked,
+                Self::Others if chunked && parts.next().is_none() => Self::OthersAndChunked,
+                Self::None | Self::Others if token && !chunked => Self::Others,
+                _ => Self::Bad,
+            };
+        }
     }
-    Fault::invalid("The Transfer-Encoding is not exactly `chunked`.")
 }
 
 /// Which other protocol a client speaks, if its first bytes show that.
@@ -292,6 +326,19 @@ fn request_line(line: &[u8], method: usize, policy: Target) -> Result<Line, Faul
         None => false,
     };
     if good { Ok(Line { connect, http11, target: range }) } else { Err(FORM) }
+}
+
+/// Checks the bytes of an HTTP/2 request's `:path`, by the rules for an HTTP/1 target.
+///
+/// # Errors
+/// A byte that a target may not have.
+pub fn check_path(head: &RequestHead, policy: Target) -> Result<(), Fault> {
+    let Some(path) = head.uri.path_and_query() else { return Ok(()) };
+    match head.raw_query.as_ref().and_then(|raw| raw.target(path)) {
+        // One allocation, for the few queries that a URI can't hold.
+        Some(target) => check_target(&target, policy),
+        None => check_target(path.as_str().as_bytes(), policy),
+    }
 }
 
 fn check_target(target: &[u8], policy: Target) -> Result<(), Fault> {

@@ -90,7 +90,7 @@ pub fn check(data: &[u8]) {
     CONFIG.with(|found| {
         let config = found.get_or_init(config);
         let verdict = match form {
-            b'h' => answer(data).map(|answer| AuthorizerVerdict::of_http(&answer, config)),
+            b'h' => answer(data).map(|answer| AuthorizerVerdict::of_http(answer, config)),
             _ => Some(AuthorizerVerdict::of_bytes(data, config)),
         };
         match verdict {

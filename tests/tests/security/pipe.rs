@@ -227,6 +227,7 @@ fn limits_and_faults_apply_to_tunnels_and_opaque_bytes() {
     let faulty = attache("protocol: http", abort, "authority");
     let answer = say(local(faulty.port), &[(0, connect.as_bytes())]);
     assert!(answer.starts_with("HTTP/1.1 418"), "{answer}");
+    assert!(answer.contains("x-attache-reason: fault-injected\r\n"), "{answer}");
     let faulty = attache("protocol: tcp", abort, &tcp);
     assert_eq!(say(local(faulty.port), &[(0, b"b\r\n\r\n")]), "");
     eventually("the fault is logged", || {

@@ -13,7 +13,7 @@ use attache_telemetry::{Exchange, Reason, Text};
 use attache_upstream::{Call, CallContext};
 use attache_web::{Origin, RequestKind, ResponsePlan};
 use attache_wire::{Fields, Request, RequestHead, Response, header::EXPECT};
-use http::Version;
+use http::{Method, Version};
 
 use super::{
     ListenerStack,
@@ -176,6 +176,9 @@ impl ListenerStack {
         let mut ctx = Ctx { client, captures: &matched.captures, upstream: "", host: None };
         if let RouteAction::Direct = route.step() {
             let response = route.respond(parts, &ctx).ok_or(Reason::InternalError)?;
+            if parts.method == Method::CONNECT && response.status().is_success() {
+                return Err(no_tunnel_here());
+            }
             return Ok(EntryProgress::Answer(response));
         }
 
@@ -298,6 +301,13 @@ fn no_tunnel(upstream: &str) -> CallFailure {
         "the config allows no tunnel to `{upstream}`: its rules are about HTTP, which a tunnel hides; a route with `methods: CONNECT` allows one"
     );
     CallFailure { detail, ..CallFailure::from(Reason::ConnectDenied) }
+}
+
+/// A success would tell the client that its tunnel is open, also the client of an extended CONNECT.
+#[cold]
+fn no_tunnel_here() -> Failure {
+    let detail = "the route answers by itself (`respond`), so it opens no tunnel".to_owned();
+    Failure { detail, ..Failure::from(Reason::ConnectDenied) }
 }
 
 #[cold]

@@ -51,6 +51,8 @@ pub(super) struct CallFailure {
     pub(super) reason: Reason,
     pub(super) detail: String,
     pub(super) retry_after: Option<std::time::Duration>,
+    /// The answer's status, if it isn't the reason's status.
+    pub(super) status: Option<StatusCode>,
     pub(super) headers: Option<Box<Fields>>,
     /// The answer that an authorizer has chosen for the client.
     pub(super) denial: Option<Box<Denial>>,
@@ -67,15 +69,15 @@ impl From<Error> for CallFailure {
     #[cold]
     fn from(error: Error) -> Self {
         let detail = error.detail();
-        let Error { reason, retry_after, headers, .. } = error;
-        Self { reason, detail, retry_after, headers, denial: None }
+        let Error { reason, retry_after, status, headers, .. } = error;
+        Self { reason, detail, retry_after, status, headers, denial: None }
     }
 }
 
 impl From<Reason> for CallFailure {
     #[cold]
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: String::new(), retry_after: None, headers: None, denial: None }
+        Self { reason, detail: String::new(), retry_after: None, status: None, headers: None, denial: None }
     }
 }
 
@@ -143,6 +145,10 @@ impl ListenerStack {
         let style =
             AnswerStyle { details: self.listener.http.reason_header, retry_after: failure.retry_after };
         let mut response = answer(failure.reason, asker, style, exchange);
+        if let Some(status) = failure.status.filter(|_| !asker.is_grpc()) {
+            *response.status_mut() = status;
+            exchange.status.set(status.as_u16());
+        }
         if let Some(headers) = failure.headers {
             response.headers_mut().replace_by(&headers);
         }
@@ -175,8 +181,6 @@ impl ListenerStack {
                     self.tunnels.connected(client, upstream, tunnel);
                     Ok(Response::new(Body::empty()))
                 }
-                // A layer, such as a fault, answered by itself. A success without a tunnel would look like a tunnel.
-                (None, _) if !response.status().is_success() => Ok(response),
                 _ => {
                     exchange.fail(Reason::InternalError, "a tunnel without a connection");
                     Err(Error::new(Reason::InternalError, SentPart::Nothing))

@@ -54,6 +54,7 @@ pub(super) fn split(
     let mut copy = Request::new(Body::empty());
     copy.method_mut().clone_from(&parts.method);
     copy.uri_mut().clone_from(&parts.uri);
+    copy.head_mut().raw_query.clone_from(&parts.raw_query);
     copy.headers_mut().clone_from(&parts.headers);
     let config = Arc::clone(&upstream.shared().config);
     match config.host {

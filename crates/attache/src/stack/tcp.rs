@@ -109,14 +109,7 @@ impl ListenerStack {
         context.affinity = chosen.route.affinities.of_connection();
         context.ahead = silent;
         let mut response = chosen.route.call(Call::opaque(context)).await?;
-        connected(&mut response).ok_or_else(|| {
-            // A layer, such as a fault, answered by itself, and has noted why.
-            let reason = exchange.reason.get().unwrap_or(Reason::InternalError);
-            CallFailure {
-                detail: exchange.detail.borrow().clone().unwrap_or_default(),
-                ..CallFailure::from(reason)
-            }
-        })
+        connected(&mut response).ok_or_else(|| Reason::InternalError.into())
     }
 }
 

@@ -67,7 +67,7 @@ impl ExternalAuthorizer {
                 };
                 let answer =
                     service.ask(request, question.listener, config.timeout, MAX_ANSWER_BYTES).await?;
-                AuthorizerVerdict::of_http(&answer, config)
+                AuthorizerVerdict::of_http(answer, config)
             }
         };
         verdict.map(|verdict| verdict.to(question.request))

@@ -303,6 +303,32 @@ fn a_denial_comes_from_the_authorizer_and_an_invalid_denial_is_still_a_denial() 
     }
 }
 
+#[test]
+fn what_a_denial_says_of_its_hop_or_as_the_reason_is_not_passed_off_as_ours() {
+    let names = ["connection", "x-hop", "keep-alive", "x-attache-reason", "location"];
+    let mut headers = attache_wire::Fields::new();
+    for name in names {
+        headers.append(name, http::HeaderValue::from_static("x-hop"));
+    }
+    let answer = attache_rpc::Answer {
+        status: StatusCode::FOUND,
+        headers,
+        body: Vec::new(),
+        trailers: http::HeaderMap::new(),
+    };
+    let Ok(Verdict::Denied(by_http)) = Verdict::of_http(answer, &config()) else { panic!("no denial") };
+    let answer = denied(DeniedHttpResponse {
+        headers: vec![option("X-Attache-Reason", b"x-hop", None, 0), option("location", b"x-hop", None, 0)],
+        ..DeniedHttpResponse::default()
+    });
+    let Ok(Verdict::Denied(by_grpc)) = Verdict::of_message(answer, &config()) else { panic!("no denial") };
+    for denial in [by_http, by_grpc] {
+        let mut names: Vec<_> = denial.headers.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["location", "x-attache-upstream-reason"]);
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn any_bytes_are_an_answer_or_none(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
@@ -360,7 +386,7 @@ fn a_contradictory_or_meaningless_answer_allows_no_request() {
             body: Vec::new(),
             trailers: http::HeaderMap::new(),
         };
-        assert!(AuthorizerVerdict::of_http(&answer, &config()).is_err(), "{status}");
+        assert!(AuthorizerVerdict::of_http(answer, &config()).is_err(), "{status}");
     }
     for status in [201, 202, 204, 206, 302, 400, 401, 404] {
         let status = StatusCode::from_u16(status).unwrap();
@@ -370,9 +396,6 @@ fn a_contradictory_or_meaningless_answer_allows_no_request() {
             body: Vec::new(),
             trailers: http::HeaderMap::new(),
         };
-        assert!(
-            matches!(AuthorizerVerdict::of_http(&answer, &config()), Ok(AuthorizerVerdict::Denied(_))),
-            "{status}"
-        );
+        assert!(matches!(AuthorizerVerdict::of_http(answer, &config()), Ok(AuthorizerVerdict::Denied(_))), "{status}");
     }
 }

@@ -1,9 +1,12 @@
 //! An authorizer's decision, and its changes.
 
 use attache_config::model::{Authorizer, HeaderMatch};
-use attache_http::remove_fields;
+use attache_http::{remove_fields, strip_response};
 use attache_rpc::Answer;
-use attache_wire::{Fields, RequestHead};
+use attache_wire::{
+    Fields, RequestHead,
+    header::{X_ATTACHE_REASON, X_ATTACHE_UPSTREAM_REASON},
+};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use prost::Message;
@@ -105,8 +108,10 @@ impl AuthorizerVerdict {
     /// Reads an answer of the HTTP form.
     ///
     /// # Errors Its status says that it isn't an answer.
-    pub fn of_http(answer: &Answer, config: &Authorizer) -> Result<Self, String> {
+    pub fn of_http(mut answer: Answer, config: &Authorizer) -> Result<Self, String> {
         let status = answer.status;
+        // Its hop ends here, and a reason of another attache is not ours.
+        strip_response(&mut answer.headers, false, false);
         let all = |wanted: &dyn Fn(&str) -> bool| -> Vec<AuthorizerEdit> {
             let wanted = answer.headers.iter().filter(|(name, _)| {
                 let name = name.lower();
@@ -135,7 +140,7 @@ impl AuthorizerVerdict {
         }
         let headers = all(&|name| is_one_of(name, &config.denial_headers));
         let headers = headers.into_iter().map(|change| (change.name, change.value)).collect();
-        let body = Bytes::copy_from_slice(&answer.body);
+        let body = Bytes::from(answer.body);
         Ok(Self::Denied(Box::new(Denial { status, headers, body, detail: format!("it answered {status}") })))
     }
 
@@ -244,7 +249,11 @@ fn field(option: HeaderValueOption) -> Result<Option<AuthorizerEdit>, String> {
         return Ok(None);
     }
     let shown = || header.key.escape_ascii().to_string();
-    let name = HeaderName::from_bytes(&header.key).map_err(|_| format!("`{}` is no header", shown()))?;
+    let mut name = HeaderName::from_bytes(&header.key).map_err(|_| format!("`{}` is no header", shown()))?;
+    if name.as_str() == X_ATTACHE_REASON.as_str() {
+        // That of another attache is not ours.
+        name = X_ATTACHE_UPSTREAM_REASON.to_header_name();
+    }
     let value = if header.raw_value.is_empty() { &header.value } else { &header.raw_value };
     let value = HeaderValue::from_bytes(value).map_err(|_| format!("the value of `{name}` is none"))?;
     let how = match (option.append, option.append_action) {

@@ -266,6 +266,12 @@ impl State {
         self.out.len() > self.settings.send_buffer + MOST_ANSWERS
     }
 
+    /// Whether a 1xx response may be added to what waits for the socket. Beyond the room for DATA, 1xx responses may use half of the room for
+    /// answers to frames, so that they alone don't stop the reading of frames.
+    pub(crate) fn has_room_for_interim(&self) -> bool {
+        self.out.len() < self.settings.send_buffer + MOST_ANSWERS / 2
+    }
+
     pub(crate) fn place(&self, id: u32) -> Option<usize> {
         self.places.get(&id).copied()
     }

@@ -34,7 +34,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{exchange::CountedBody, http1::date, registry::OpenConnection, stall::Stalled};
 
-/// How many 1xx responses of one request may wait for the socket.
+/// How many 1xx responses of one request may wait until its task passes them on.
 const MOST_INFORMATIONAL: usize = 16;
 
 /// 1xx responses that must be sent before the final response.
@@ -55,6 +55,12 @@ impl Informational {
             }
         })
     }
+
+    /// Asks the client for the body that it holds back, by a 100. As for the sink, the caller is the task that sends the queue next:
+    /// before the response's head, that task reads the body.
+    pub(super) fn ask_for_body(&self) {
+        self.0.borrow_mut().push((StatusCode::CONTINUE, Fields::new()));
+    }
 }
 
 /// What a CONNECT needs beside its response.
@@ -72,7 +78,6 @@ pin_project! {
         state: State<F>,
         connect: Option<Connect>,
         informational: Rc<Informational>,
-        sent_informational: usize,
         live: Rc<OpenConnection>,
         // The request's record, as long as its body could still break a rule.
         record: Option<Rc<Exchange>>,
@@ -105,7 +110,6 @@ impl<F> Answer<F> {
             state: State::Waiting { answer },
             connect,
             informational,
-            sent_informational: 0,
             live,
             record: None,
             is_head: method == Method::HEAD,
@@ -141,9 +145,10 @@ impl<F: Future<Output = Result<Response<CountedBody>, Infallible>>> Future for A
             }
             let polled = answer.poll(cx);
             for (status, headers) in this.informational.0.take() {
-                *this.sent_informational += 1;
-                if *this.sent_informational <= MOST_INFORMATIONAL {
+                if status == StatusCode::CONTINUE {
                     send.answer(status, &headers, false);
+                } else {
+                    send.inform(status, &headers);
                 }
             }
             let Poll::Ready(Ok(response)) = polled else {

@@ -12,15 +12,19 @@ use attache_telemetry::{Exchange, Reason};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+use super::answer::Informational;
+
 struct Received {
     incoming: Incoming,
     exchange: Rc<Exchange>,
+    /// Where the client gets the 100 that it waits for before it sends the body (RFC 9110 section 10.1.1).
+    expects: Option<Rc<Informational>>,
 }
 
 /// Wraps a stream that has not ended.
-pub(super) fn body(stream: RecvStream, exchange: &Rc<Exchange>) -> Body {
+pub(super) fn body(stream: RecvStream, exchange: &Rc<Exchange>, expects: Option<Rc<Informational>>) -> Body {
     // One allocation per request with a body: the count must stay with the body's reader, whose task may be any.
-    Body::stream(Received { incoming: Incoming::new(stream), exchange: exchange.clone() })
+    Body::stream(Received { incoming: Incoming::new(stream), exchange: exchange.clone(), expects })
 }
 
 /// The client left or broke a rule: this is never an error of the upstream. RST_STREAM(NO_ERROR) from a client only stops its body; it does
@@ -39,7 +43,14 @@ impl http_body::Body for Received {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let mut polled = ready!(this.incoming.poll_frame(cx));
+        let polled = this.incoming.poll_frame(cx);
+        // The upstream wants the body, and the client has sent nothing of it yet.
+        if let Some(expects) = this.expects.take()
+            && polled.is_pending()
+        {
+            expects.ask_for_body();
+        }
+        let mut polled = ready!(polled);
         if let Some(Ok(frame)) = &mut polled {
             if let Some(data) = frame.data_ref() {
                 this.exchange.received.set(this.exchange.received.get() + data.len() as u64);

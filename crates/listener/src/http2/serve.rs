@@ -11,7 +11,7 @@ use std::{
 use attache_http::time::{Sleep, sleep};
 use attache_http2::{Code, Connection, Error, IncomingRequest, Settings};
 use attache_telemetry::{Exchange, Reason};
-use attache_wire::Request;
+use attache_wire::{Request, Value, header::EXPECT};
 use http::Method;
 use tokio::{sync::oneshot, task::spawn_local, time::timeout};
 
@@ -204,6 +204,7 @@ impl<H: HttpService> Server<H> {
         let (mut connect, mut upgrade) = (None, None);
         let IncomingRequest { head, send, body, too_large } = request;
         let method = head.method.clone();
+        let expects = head.headers.contains_key(EXPECT) && head.headers.get_all(EXPECT).any(is_continue);
         let mut record = None;
         let body = if method == Method::CONNECT {
             let (tunnel, opened) = oneshot::channel();
@@ -221,7 +222,7 @@ impl<H: HttpService> Server<H> {
                     return attache_http::Body::empty();
                 };
                 record = Some(Rc::clone(exchange));
-                body::body(body, exchange)
+                body::body(body, exchange, expects.then(|| Rc::clone(&informational)))
             },
             informational.sink(),
             upgrade,
@@ -230,4 +231,9 @@ impl<H: HttpService> Server<H> {
         let answer = Answer::new(answer, send, &method, connect, informational, live, self.write_timeout);
         spawn_local(answer.with_record(record));
     }
+}
+
+/// `100-continue`, the only expectation that there is (RFC 9110 section 10.1.1).
+fn is_continue(value: Value<'_>) -> bool {
+    value.as_bytes().eq_ignore_ascii_case(b"100-continue")
 }

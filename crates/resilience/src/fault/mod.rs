@@ -23,8 +23,8 @@ use attache_http::Body;
 use attache_http::time::{Sleep, sleep};
 use attache_telemetry::Reason;
 use attache_upstream::{Call, Error, SentPart};
-use attache_wire::{Fields, Response, header::CONTENT_TYPE};
-use http::{HeaderValue, StatusCode};
+use attache_wire::{Fields, Response};
+use http::Method;
 use http_body::Body as _;
 use pace::PacedBody;
 use pin_project_lite::pin_project;
@@ -68,7 +68,7 @@ where
         if delay.is_none() && abort.is_none() {
             return FaultFuture { step: FaultStep::Through { future: self.inner.call(call) }, rate };
         }
-        let abort = abort.map(|abort| answer(abort, &call));
+        let abort = abort.map(|abort| aborted(abort, call.request.method()));
         let sleep = delay.map(|delay| Box::pin(sleep(delay.time)));
         let waiting = FaultWait { sleep, call: Some(call), service: self.inner.clone(), abort };
         FaultFuture { step: FaultStep::Waiting { waiting: Box::new(waiting) }, rate }
@@ -87,20 +87,20 @@ fn drawn(share: f64) -> bool {
     fastrand::f64() < share
 }
 
-fn answer(abort: model::FaultAbort, call: &Call) -> Result<StatusCode, Error> {
-    let grpc = call.request.headers().get(CONTENT_TYPE);
-    if grpc.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        return Err(Error::new(Reason::FaultInjected, SentPart::Nothing));
-    }
-    call.context.exchange.fail(Reason::FaultInjected, "aborted by the route's fault");
-    Ok(abort.status)
+fn aborted(abort: model::FaultAbort, method: &Method) -> Error {
+    let mut error =
+        Error::with_source(Reason::FaultInjected, SentPart::Nothing, "aborted by the route's fault");
+    // A success would tell the client of a CONNECT that its tunnel is open.
+    let tunnel = *method == Method::CONNECT && abort.status.is_success();
+    error.status = Some(abort.status).filter(|_| !tunnel);
+    error
 }
 
 struct FaultWait<S> {
     sleep: Option<Pin<Box<Sleep>>>,
     call: Option<Call>,
     service: S,
-    abort: Option<Result<StatusCode, Error>>,
+    abort: Option<Error>,
 }
 
 pin_project! {
@@ -142,7 +142,7 @@ where
                     // Removed, so that it isn't polled again while the service becomes ready.
                     waiting.sleep = None;
                     if let Some(abort) = waiting.abort.take() {
-                        return Poll::Ready(abort.map(respond));
+                        return Poll::Ready(Err(abort));
                     }
                     ready!(waiting.service.poll_ready(cx))?;
                     let Some(call) = waiting.call.take() else {
@@ -165,20 +165,12 @@ fn slowed(response: Response<Body>, rate: Option<usize>) -> Response<Body> {
     }
 }
 
-fn respond(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    let reason = HeaderValue::from_static(Reason::FaultInjected.as_str());
-    response.headers_mut().insert("x-attache-reason", reason);
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use attache_config::model::{Fault, FaultAbort, FaultDelay, FaultRate};
-    use http::HeaderName;
+    use http::{HeaderName, StatusCode};
     use tokio::time::Instant;
 
     use super::*;
@@ -212,12 +204,12 @@ mod tests {
         let delay = Some(FaultDelay { share: 1.0, time: SECOND });
         let script = script();
         let route = route(Fault { delay, abort: Some(ABORT), ..Fault::default() });
-        let response = front(&route, script.clone()).call(get()).await.unwrap();
+        let error = front(&route, script.clone()).call(get()).await.unwrap_err();
         assert_eq!(
-            (response.status(), start.elapsed(), script.attempts()),
-            (StatusCode::IM_A_TEAPOT, SECOND, 0)
+            (error.status, start.elapsed(), script.attempts()),
+            (Some(StatusCode::IM_A_TEAPOT), SECOND, 0)
         );
-        assert_eq!(response.headers().get("x-attache-reason").unwrap(), "fault-injected");
+        assert_eq!(error.reason, Reason::FaultInjected);
     }
 
     #[tokio::test(start_paused = true)]
@@ -252,17 +244,22 @@ mod tests {
                 request = request.header("x-chaos", value);
             }
             let response = front(&route, script()).call(call(request.body(Body::empty()).unwrap())).await;
-            assert_eq!(response.unwrap().status(), status);
+            let got = response.map_or_else(|error| error.status.unwrap(), |response| response.status());
+            assert_eq!(got, status);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_grpc_call_gets_the_reason_for_its_own_form_of_answer() {
-        let request = http::Request::post("http://orders/").header(CONTENT_TYPE, "application/grpc+proto");
-        let request = request.body(Body::empty()).unwrap();
-        let route = route(Fault { abort: Some(ABORT), ..Fault::default() });
-        let error = front(&route, script()).call(call(request)).await.unwrap_err();
-        assert_eq!(error.reason, Reason::FaultInjected);
+    async fn an_abort_never_tells_the_client_of_a_connect_that_its_tunnel_is_open() {
+        for (abort, status) in
+            [(StatusCode::OK, None), (StatusCode::IM_A_TEAPOT, Some(StatusCode::IM_A_TEAPOT))]
+        {
+            let request = http::Request::connect("orders:443").body(Body::empty()).unwrap();
+            let abort = Some(FaultAbort { status: abort, ..ABORT });
+            let route = route(Fault { abort, ..Fault::default() });
+            let error = front(&route, script()).call(call(request)).await.unwrap_err();
+            assert_eq!(error.status, status);
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -272,8 +269,7 @@ mod tests {
         let route = route(Fault { abort, ..Fault::default() });
         let mut aborted = 0;
         for _ in 0..1000 {
-            let response = front(&route, script()).call(get()).await.unwrap();
-            aborted += u32::from(response.status() == 418);
+            aborted += u32::from(front(&route, script()).call(get()).await.is_err());
         }
         assert!((250..350).contains(&aborted), "{aborted}");
     }

@@ -14,7 +14,7 @@ use std::{
 
 use attache_config::model;
 use attache_http::{
-    Body, OnInformational,
+    Body, BodyError, OnInformational,
     time::{Sleep, sleep},
 };
 use attache_telemetry::Reason;
@@ -35,7 +35,7 @@ use tokio::{
 
 use super::{
     first_bytes::begins_with,
-    outgoing::{CONTINUE_TIMEOUT, Upload, Uploaded},
+    outgoing::{CONTINUE_TIMEOUT, Upload, Uploaded, broken_body},
     owner::Owner,
     upgrade,
     upgraded::H1Tunnel,
@@ -99,7 +99,7 @@ pub(super) struct Failed {
 /// Why a connection stops while it is driven.
 enum Stop {
     /// The request's own body failed, or had another length than it announced.
-    Upload(Reason),
+    Upload(BodyError),
     /// The peer has closed the connection.
     Ended,
     Io(io::Error),
@@ -286,8 +286,8 @@ impl H1 {
     ) -> Poll<Result<Box<ResponseHead>, Stop>> {
         let mut heads = 0;
         loop {
-            if let Poll::Ready(Err(reason)) = self.poll_upload(cx) {
-                return Poll::Ready(Err(Stop::Upload(reason)));
+            if let Poll::Ready(Err(error)) = self.poll_upload(cx) {
+                return Poll::Ready(Err(Stop::Upload(error)));
             }
             let stopped_reading = |error: &mut io::Error| {
                 matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
@@ -368,8 +368,8 @@ impl H1 {
         self.upload.as_mut().is_some_and(Upload::open)
     }
 
-    /// Writes as much of the request as the peer accepts. The error is the reason why the request's own body failed.
-    pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+    /// Writes as much of the request as the peer accepts. The error is that of the request's own body.
+    pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         for _ in 0..PIECES {
             let mut more = false;
             while self.out.has_room()
@@ -434,9 +434,7 @@ impl H1 {
         self.keep = false;
         let sent = self.sent();
         let error = match stop {
-            Stop::Upload(reason) => {
-                Error::with_source(reason, sent, "the request's body ended before its end")
-            }
+            Stop::Upload(body) => broken_body(&body, sent),
             Stop::Ended => match self.write_error.take() {
                 Some(write) => {
                     let reason = reason_or(&write, Reason::UpstreamReset);

@@ -23,8 +23,8 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::task::spawn_local;
 
-use super::{EndpointPool, h1::H1, h2_body::AbortOnDrop};
-use crate::{attempt::Attempt, error::reason_or};
+use super::{EndpointPool, h1::H1, h2_body::AbortOnDrop, outgoing::broken_body};
+use crate::{SentPart, attempt::Attempt, error::reason_or};
 
 /// See the module.
 struct H1Body {
@@ -47,7 +47,7 @@ enum Source {
 struct Shared {
     connection: RefCell<Box<H1>>,
     /// Why the upload failed.
-    failed: Cell<Option<Reason>>,
+    failed: Cell<Option<BodyError>>,
     reader: RefCell<Option<Waker>>,
 }
 
@@ -94,8 +94,8 @@ fn share(connection: Box<H1>) -> Source {
     let writer = Rc::clone(&shared);
     let task = spawn_local(async move {
         let uploaded = std::future::poll_fn(|cx| writer.connection.borrow_mut().poll_upload(cx)).await;
-        if let Err(reason) = uploaded {
-            writer.failed.set(Some(reason));
+        if let Err(error) = uploaded {
+            writer.failed.set(Some(error));
             if let Some(reader) = writer.reader.take() {
                 reader.wake();
             }
@@ -178,15 +178,15 @@ impl http_body::Body for H1Body {
             Source::Held(connection) => poll_connection(connection, cx),
             Source::Shared(shared, _) => {
                 let frame = poll_connection(&mut shared.connection.borrow_mut(), cx);
-                match (frame, shared.failed.get()) {
-                    (Poll::Pending, None) => {
+                let stopped = matches!(frame, Poll::Pending | Poll::Ready(Some(Err(_))));
+                if stopped && let Some(body) = shared.failed.take() {
+                    let error = broken_body(&body, SentPart::Response);
+                    Poll::Ready(Some(Err(BodyError::with_source(Some(error.reason), error.detail()))))
+                } else {
+                    if frame.is_pending() {
                         *shared.reader.borrow_mut() = Some(cx.waker().clone());
-                        Poll::Pending
                     }
-                    (Poll::Pending | Poll::Ready(Some(Err(_))), Some(reason)) => Poll::Ready(Some(Err(
-                        BodyError::with_source(Some(reason), "the request's body ended before its end"),
-                    ))),
-                    (frame, _) => frame,
+                    frame
                 }
             }
             Source::Over => return Poll::Ready(None),

@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use attache_http::{Body, OnInformational};
+use attache_http::{Body, BodyError, OnInformational};
 use attache_http2::{Code, SendStream, Tunnel};
 use attache_telemetry::Reason;
 use attache_wire::{Request, Response};
@@ -25,6 +25,7 @@ use super::{
     form,
     h2::{H2, Lease, explain},
     h2_body::{self, AbortOnDrop, Uploaded},
+    outgoing::broken_body,
     upgraded,
 };
 use crate::{Error, SentPart, attempt::Attempt};
@@ -57,7 +58,7 @@ pub(super) async fn send(
         if uploaded == Uploaded::Running
             && let Poll::Ready(end) = upload.poll(cx)
         {
-            uploaded = end.map_err(|reason| Error::new(reason, SentPart::Request))?;
+            uploaded = end.map_err(|body| broken_body(&body, SentPart::Request))?;
         }
         if let Some(pass_on) = on_informational {
             while let Some(interim) = received.interim() {
@@ -111,8 +112,8 @@ struct Upload {
 
 impl Upload {
     /// Sends as much as there is and as the windows allow. The body is polled again only after its last frame was sent,
-    /// so that back-pressure reaches the client. The error is the reason why the request's own body failed.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Uploaded, Reason>> {
+    /// so that back-pressure reaches the client. The error is that of the request's own body.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Uploaded, BodyError>> {
         loop {
             if !self.rest.is_empty() {
                 // The stream is closed; the response's side knows why.
@@ -134,9 +135,7 @@ impl Upload {
             }
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
-                Some(Err(error)) => {
-                    return Poll::Ready(Err(error.reason.unwrap_or(Reason::ClientClosed)));
-                }
+                Some(Err(error)) => return Poll::Ready(Err(error)),
                 None => {
                     return Poll::Ready(Ok(ended(self.stream.send(Bytes::new(), true))));
                 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use attache_http::Body;
+use attache_http::{Body, BodyError};
 use attache_telemetry::Reason;
 use attache_wire::{
     Fields, Request, RequestHead, Value, buffers,
@@ -22,6 +22,7 @@ use attache_wire::{
 use http_body::Body as _;
 
 use super::form;
+use crate::{Error, SentPart};
 
 /// How long the body waits for an answer of the upstream.
 pub(super) const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -75,16 +76,22 @@ impl Upload {
         std::mem::replace(&mut self.gated, false)
     }
 
-    /// Adds the next piece of the body. The error is the reason why the body failed.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Poll<Result<Uploaded, Reason>> {
+    /// Adds the next piece of the body.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Outbox,
+    ) -> Poll<Result<Uploaded, BodyError>> {
         if self.gated {
             return Poll::Pending;
         }
         // If a body has another length than it announced, its sender is at fault.
-        let wrong = |_| Reason::ClientClosed;
+        let wrong = |_| {
+            BodyError::with_source(Some(Reason::ClientClosed), "it has another length than its head said")
+        };
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Err(error.reason.unwrap_or(Reason::ClientClosed))),
+            Some(Err(error)) => return Poll::Ready(Err(error)),
             None => {
                 out.end(self.encoder, None).map_err(wrong)?;
                 return Poll::Ready(Ok(Uploaded::Whole));
@@ -106,6 +113,17 @@ impl Upload {
         });
         out.end(self.encoder, trailers.as_ref()).map_err(wrong)?;
         Poll::Ready(Ok(Uploaded::Whole))
+    }
+}
+
+/// The error of a call whose request's body failed. It names the rule that the client broke, if it broke one.
+#[cold]
+pub(super) fn broken_body(body: &BodyError, sent: SentPart) -> Error {
+    const BROKEN: &str = "the request's body ended before its end";
+    let reason = body.reason.unwrap_or(Reason::ClientClosed);
+    match std::error::Error::source(body) {
+        Some(cause) => Error::with_source(reason, sent, format!("{BROKEN}: {cause}")),
+        None => Error::with_source(reason, sent, BROKEN),
     }
 }
 
