@@ -25,13 +25,6 @@ pub(crate) fn client(
             "name the authority with `ca` instead",
         );
     }
-    if let (Some(at), true, Some(_)) = (given.key("spiffe"), tls.spiffe, &tls.identity) {
-        problems.wrong(
-            at,
-            "both `spiffe` and a certificate from files",
-            "a client shows one certificate: keep one",
-        );
-    }
     // If attache shows its own SVID, peers need an SVID of the same trust domain.
     tls.trust = trust?.unwrap_or(if tls.spiffe { Trust::Spiffe } else { Trust::System });
     Ok(tls)

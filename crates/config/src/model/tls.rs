@@ -45,6 +45,8 @@ section! {
         needs [certificate] [key] "`{}` without `key`" "add `key:` beside it";
         needs [key] [certificate] "`{}` without `certificate`" "add `certificate:` beside it";
         excludes [ca_pem] [ca] "both `ca` and `{}`" "keep one of them";
+        excludes [spiffe] [certificate] "both `{}` and a certificate from files"
+            "a client shows one certificate: keep one";
     }
 }
 

@@ -32,6 +32,15 @@ attache.yaml:7:49: error: `tls` for an address that says `http://`, which is pla
 }
 
 #[test]
+fn a_client_shows_one_certificate() {
+    for spiffe in [true, false] {
+        let tls = format!("{{ certificate: /c, key: /k, spiffe: {spiffe} }}");
+        let found = found(&format!("upstreams: {{ a: {{ address: 'https://b', tls: {tls} }} }}\n"));
+        assert_eq!(found.contains("both `spiffe` and a certificate from files"), spiffe, "{found}");
+    }
+}
+
+#[test]
 fn a_secret_goes_where_it_is_safe_or_not_at_all() {
     let text = r#"listeners:
   outbound:
