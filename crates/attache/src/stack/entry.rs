@@ -305,9 +305,9 @@ fn no_tunnel(upstream: &str) -> CallFailure {
 
 /// A success would tell the client that its tunnel is open, also the client of an extended CONNECT.
 #[cold]
-fn no_tunnel_here() -> Failure {
+fn no_tunnel_here() -> CallFailure {
     let detail = "the route answers by itself (`respond`), so it opens no tunnel".to_owned();
-    Failure { detail, ..Failure::from(Reason::ConnectDenied) }
+    CallFailure { detail, ..Failure::from(Reason::ConnectDenied) }
 }
 
 #[cold]

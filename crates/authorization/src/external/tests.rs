@@ -316,12 +316,16 @@ fn what_a_denial_says_of_its_hop_or_as_the_reason_is_not_passed_off_as_ours() {
         body: Vec::new(),
         trailers: http::HeaderMap::new(),
     };
-    let Ok(Verdict::Denied(by_http)) = Verdict::of_http(answer, &config()) else { panic!("no denial") };
+    let Ok(AuthorizerVerdict::Denied(by_http)) = AuthorizerVerdict::of_http(answer, &config()) else {
+        panic!("no denial")
+    };
     let answer = denied(DeniedHttpResponse {
         headers: vec![option("X-Attache-Reason", b"x-hop", None, 0), option("location", b"x-hop", None, 0)],
         ..DeniedHttpResponse::default()
     });
-    let Ok(Verdict::Denied(by_grpc)) = Verdict::of_message(answer, &config()) else { panic!("no denial") };
+    let Ok(AuthorizerVerdict::Denied(by_grpc)) = AuthorizerVerdict::of_message(answer, &config()) else {
+        panic!("no denial")
+    };
     for denial in [by_http, by_grpc] {
         let mut names: Vec<_> = denial.headers.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
@@ -396,6 +400,9 @@ fn a_contradictory_or_meaningless_answer_allows_no_request() {
             body: Vec::new(),
             trailers: http::HeaderMap::new(),
         };
-        assert!(matches!(AuthorizerVerdict::of_http(answer, &config()), Ok(AuthorizerVerdict::Denied(_))), "{status}");
+        assert!(
+            matches!(AuthorizerVerdict::of_http(answer, &config()), Ok(AuthorizerVerdict::Denied(_))),
+            "{status}"
+        );
     }
 }
