@@ -307,7 +307,7 @@ fn no_tunnel(upstream: &str) -> CallFailure {
 #[cold]
 fn no_tunnel_here() -> CallFailure {
     let detail = "the route answers by itself (`respond`), so it opens no tunnel".to_owned();
-    CallFailure { detail, ..Failure::from(Reason::ConnectDenied) }
+    CallFailure { detail, ..CallFailure::from(Reason::ConnectDenied) }
 }
 
 #[cold]
