@@ -176,16 +176,12 @@ impl ListenerStack {
         let switched = switched.map(|switched| *switched);
         if shape.ask == Ask::Connect {
             // `CONNECT host:port`: a tunnel of bytes (RFC 9110 section 9.3.6).
-            return match (connected(&mut response), switched) {
-                (Some(upstream), Some((client, tunnel))) => {
-                    self.tunnels.connected(client, upstream, tunnel);
-                    Ok(Response::new(Body::empty()))
-                }
-                _ => {
-                    exchange.fail(Reason::InternalError, "a tunnel without a connection");
-                    Err(Error::new(Reason::InternalError, SentPart::Nothing))
-                }
+            let (Some(upstream), Some((client, tunnel))) = (connected(&mut response), switched) else {
+                exchange.fail(Reason::InternalError, "a tunnel without a connection");
+                return Err(Error::new(Reason::InternalError, SentPart::Nothing));
             };
+            self.tunnels.connected(client, upstream, tunnel);
+            return Ok(Response::new(Body::empty()));
         }
         let status = response.status();
         let switching = match &shape.ask {
