@@ -63,7 +63,8 @@ mod tests {
     use super::*;
 
     fn checked(path: &[u8], target: TargetPolicy) -> Result<(), String> {
-        let (path, raw_query) = attache_wire::path_and_query(path).unwrap();
+        // HTTP/2 resets the stream of a request whose `:path` is not a path.
+        let (path, raw_query) = attache_wire::path_and_query(path).ok_or("not a path")?;
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(http::uri::Scheme::HTTP);
         parts.authority = Some(http::uri::Authority::from_static("h"));
@@ -82,7 +83,7 @@ mod tests {
         for (bad, at) in [
             ("/f\"x", "0x22 (`\"`) at position 3"),
             ("/\\", "0x5C (`\\`) at position 2"),
-            ("/`", "0x60"),
+            ("/`", "not a path"),
             ("/\u{e9}", "0xC3 at position 2"),
             ("/?\"\u{e9}", "0xC3 at position 4"),
         ] {
