@@ -87,7 +87,7 @@ running("the client's certificate has expired", inbound(MUTUAL), "certificate ex
 running("the client is not among those who may talk", inbound(MUTUAL + ", allow: [other.shop]"), "denied-identity.*web.shop", "tls.allow",
         call=over_tls("web"))
 running("the client does not trust the listener's certificate", inbound("certificate: server.crt, key: server.key"), "does not accept this listener",
-        "needs its CA", call=over_tls(ca="ca2"))
+        "must trust the CA", call=over_tls(ca="ca2"))
 running("the client speaks plaintext to a TLS port", inbound("certificate: server.crt, key: server.key"), "plaintext-denied", "with TLS|https")
 running("the listener's own certificate has expired", inbound("certificate: gone.crt, key: gone.key"), "its certificate .gone.crt. has expired", "renew it",
         call=over_tls(name="gone.shop"))

@@ -198,7 +198,7 @@ def walk(number, what, config, fail, mend, cause, remedy, seen, call, code, logg
         green = timed(60, lambda: told().returncode == 0) and time.monotonic() - at
         if green is None:
             wrong.append(f"status stays at {told().returncode}:\n{told().stdout}")
-        ended = timed(60, lambda: re.search(r"no (call|connection|client) failed with|again|any longer|works|serves", log()[before:])) is not None and time.monotonic() - at
+        ended = timed(60, lambda: re.search(r"no (call|connection|client) failed with|again|any longer|works|the config has not changed", log()[before:])) is not None and time.monotonic() - at
         if logged and not ended:
             wrong.append("no line says that it is over")
     finally:
