@@ -49,13 +49,17 @@ pub fn check_head(
 // Not inlined, because HTTP/1 requests don't need it.
 #[inline(never)]
 fn check_path_of_http2(request: &RequestHead, policy: TargetPolicy) -> Result<(), Refusal> {
-    let policy = match policy {
-        TargetPolicy::Strict => Target::Strict,
-        TargetPolicy::Lenient => Target::Lenient,
-    };
     let refused =
         |fault: attache_wire::Fault| Refusal { reason: Reason::BadRequest, text: fault.to_string().into() };
-    check_path(request, policy).map_err(refused)
+    check_path(request, target_rule(policy)).map_err(refused)
+}
+
+/// The rule for the bytes of a target, as `http.target` chooses it.
+pub fn target_rule(policy: TargetPolicy) -> Target {
+    match policy {
+        TargetPolicy::Strict => Target::Strict,
+        TargetPolicy::Lenient => Target::Lenient,
+    }
 }
 
 #[cfg(test)]

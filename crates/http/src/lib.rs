@@ -35,7 +35,7 @@ pub use authority::{CanonicalHost, HostPort, default_port, parse_authority};
 pub use body::{Body, BodyError};
 pub use certificate::{CLIENT_CERTIFICATE, set_client_certificate};
 pub use check::{Form, check_request};
-pub use check_head::{CheckedHead, check_head};
+pub use check_head::{CheckedHead, check_head, target_rule};
 pub use client::{AcceptedTraffic, Client, Proven};
 pub use form::form_decoded;
 pub use forwarded::{Via, add_forwarded};

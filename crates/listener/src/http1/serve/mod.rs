@@ -22,13 +22,13 @@ use std::{
     time::Duration,
 };
 
-use attache_config::model::{HalfClose, TargetPolicy};
+use attache_config::model::HalfClose;
 use attache_http::{
-    Body,
+    Body, target_rule,
     time::{Sleep, sleep},
 };
 use attache_telemetry::metrics;
-use attache_wire::{Fields, Response, outbox::Encoder, request::Target, server::Reader as Requests};
+use attache_wire::{Fields, Response, outbox::Encoder, server::Reader as Requests};
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     sync::oneshot,
@@ -65,13 +65,9 @@ pub(crate) fn serve<H: HttpService>(
     place: ListenerPermit,
 ) -> Serving<H> {
     let http_options = &reader.settings.listener.http;
-    let target = match http_options.target {
-        TargetPolicy::Strict => Target::Strict,
-        TargetPolicy::Lenient => Target::Lenient,
-    };
     stream.limit_writes(http_options.write_timeout);
     reader.live.sweepable.set(true);
-    let client = Client::new(stream, Requests::new(target));
+    let client = Client::new(stream, Requests::new(target_rule(http_options.target)));
     Serving::Requests(Connection {
         shared: Shared::new(Context::new(reader, Protocol::Http1, None), client),
         http,
