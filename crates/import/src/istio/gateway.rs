@@ -9,7 +9,7 @@ use crate::remark::Remarks;
 use crate::tree::Node;
 
 use super::services::Clusters;
-use super::{ManifestObject, MeshObjects, hosts};
+use super::{ManifestObject, MeshObjects, hosts, redirect_code};
 
 /// The sort key of a rule; the lowest comes first.
 type MatchRank = (u8, Reverse<usize>, bool, Reverse<usize>, Reverse<usize>, String, String, usize);
@@ -374,13 +374,7 @@ fn redirected(filter: &Node) -> Node {
     {
         node.put(to, config.get(from).cloned());
     }
-    let code = match config.str("status_code").unwrap_or("302") {
-        "301" => "MOVED_PERMANENTLY",
-        "303" => "SEE_OTHER",
-        "307" => "TEMPORARY_REDIRECT",
-        "308" => "PERMANENT_REDIRECT",
-        _ => "FOUND",
-    };
+    let code = redirect_code(config.str("status_code"), "FOUND");
     node.set("response_code", filter.scalar(code));
     node.put("path_redirect", config.down(&["path"]).get("replace_full_path").cloned());
     node.put("prefix_rewrite", config.down(&["path"]).get("replace_prefix_match").cloned());

@@ -315,6 +315,18 @@ fn workload(objects: &[ManifestObject], remarks: &mut Remarks) -> SelectedWorklo
     SelectedWorkload { namespace: namespace.to_owned(), labels: None }
 }
 
+/// Envoy's word for the status of a redirect; `default` for a status that is missing or unknown.
+pub(crate) fn redirect_code(status: Option<&str>, default: &'static str) -> &'static str {
+    match status {
+        Some("301") => "MOVED_PERMANENTLY",
+        Some("302") => "FOUND",
+        Some("303") => "SEE_OTHER",
+        Some("307") => "TEMPORARY_REDIRECT",
+        Some("308") => "PERMANENT_REDIRECT",
+        _ => default,
+    }
+}
+
 /// `exact`, `prefix` or `regex` in Envoy's form. `None` if any value matches.
 pub(crate) fn string(value: &Node) -> Option<Node> {
     if value.entries().len() > 1 {

@@ -5,7 +5,7 @@ use crate::tree::Node;
 
 use super::duration::duration;
 use super::services::Clusters;
-use super::{ManifestObject, MeshObjects, hosts, string};
+use super::{ManifestObject, MeshObjects, hosts, redirect_code, string};
 
 const SPEC: &[&str] = &["hosts", "gateways", "http", "tls", "tcp", "export_to"];
 
@@ -286,13 +286,7 @@ fn action(route: &Node, object: &ManifestObject, clusters: &mut Clusters<'_>) ->
         ] {
             node.put(to, redirect.get(from).cloned());
         }
-        let code = match redirect.str("redirect_code").unwrap_or("301") {
-            "302" => "FOUND",
-            "303" => "SEE_OTHER",
-            "307" => "TEMPORARY_REDIRECT",
-            "308" => "PERMANENT_REDIRECT",
-            _ => "MOVED_PERMANENTLY",
-        };
+        let code = redirect_code(redirect.str("redirect_code"), "MOVED_PERMANENTLY");
         node.set("response_code", redirect.scalar(code));
         out.set("redirect", node);
     } else if let Some(direct) = route.get("direct_response") {
