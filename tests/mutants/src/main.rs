@@ -16,6 +16,7 @@ mod tree;
 use std::{
     collections::BTreeSet,
     env,
+    panic::resume_unwind,
     path::Path,
     process::ExitCode,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
@@ -143,7 +144,10 @@ fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) ->
     };
     let mut done: Vec<(usize, R)> = thread::scope(|scope| {
         let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().filter_map(|worker| worker.join().ok()).flatten().collect()
+        // A lost result would give the others to the wrong changes.
+        let results =
+            workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        results.flatten().collect()
     });
     done.sort_by_key(|(at, _)| *at);
     done.into_iter().map(|(_, result)| result).collect()
