@@ -149,7 +149,7 @@ pub fn explain(
     let web =
         matched.as_ref().and_then(|matched| table.model.get(matched.route.id.0)).map(|route| &route.web);
     let preflight = web.is_some_and(|web| is_preflight(web, request));
-    let outcome = matched.map(|matched| outcome(table, &matched, request, client, &facts, upstreams));
+    let outcome = matched.as_ref().map(|matched| outcome(table, matched, request, client, &facts, upstreams));
     Explanation {
         no_route: outcome.is_none().then(|| table.no_route(request)),
         request: format!("{} {}", request.method, request.uri),
@@ -161,7 +161,7 @@ pub fn explain(
         access: if preflight {
             Vec::new()
         } else {
-            let route = table.find_http(&facts).map(|matched| matched.route);
+            let route = matched.map(|matched| matched.route);
             let facts = Facts::of_request(request, client);
             let mut all = access(table, route, &facts);
             if let Some(found) = route {
