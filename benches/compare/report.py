@@ -68,7 +68,7 @@ def versions(options, names):
 
 def page(lines, memory, held, options, names):
     peers = [name for name in names if name != OURS]
-    out = [f"{datetime.date.today()}, {machine()}. {versions(options, names)}. "
+    out = [f"{datetime.date.today()}, {machine()}.", f"{versions(options, names)}.",
            f"{options.rounds} rounds of {options.seconds:g} s, interleaved; medians.", "",
            "CPU time of the proxy for each unit of work, in µs:", "",
            "| row | unit | " + " | ".join(names) + " | " + " | ".join(f"attache / {peer}" for peer in peers) + " |",
