@@ -6,6 +6,7 @@
 //! It runs each test alone, and notes which changes the test reaches.
 //! Then it runs these tests for each change, until one fails.
 //! Words choose the files of the crate by their paths.
+//! The number behind a change makes it by hand: `ATTACHE_MUTANT=7 target/mutants/build/debug/deps/attache_wire-… TEST`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
@@ -89,7 +90,7 @@ fn report(tree: &Tree, words: &[String]) -> Result<Report, String> {
         let verdict = judge(tree, &checks, change.id);
         if verdict != Verdict::Seen {
             let how = if verdict == Verdict::NotSeen { "not seen" } else { "not reached" };
-            println!("{how}: {}:{}: {}", change.file, change.line, change.what);
+            println!("{how}: {}:{}: {} ({})", change.file, change.line, change.what, change.id);
         }
         verdict
     });

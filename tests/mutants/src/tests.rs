@@ -151,6 +151,18 @@ fn each_change_of_a_crate_is_seen_or_named() {
         ]
     );
     assert_eq!(report.not_compiled, 1);
+    // What was deleted or never known to Git is no part of the next run; what is new is.
+    let (tree, few) = (Tree::new(root.path(), "few"), root.path().join("crates/few"));
+    fs::create_dir_all(few.join("tests")).expect("a folder");
+    fs::write(few.join("tests/new.rs"), "#[test]\nfn new() {}\n").expect("a file");
+    fs::write(tree.copy.join("crates/few/src/stray.rs"), "no Rust").expect("a file");
+    fs::remove_file(few.join("src/tests.rs")).expect("a file");
+    tree.fill().expect("a copy");
+    let there = ["tests/new.rs", "src/other.rs", "src/stray.rs", "src/tests.rs"];
+    assert_eq!(
+        there.map(|file| tree.copy.join("crates/few").join(file).exists()),
+        [true, true, false, false]
+    );
     let none = crate::report(&Tree::new(root.path(), "fewer"), &[]).map(|_| ());
     assert_eq!(none, Err("there is no crate attache-fewer".to_owned()));
 }

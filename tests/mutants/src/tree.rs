@@ -1,7 +1,8 @@
 //! A copy of the repository, in which one crate is changed.
 
 use std::{
-    fs,
+    collections::BTreeSet,
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -39,21 +40,26 @@ impl Tree {
         }
     }
 
-    /// Copies the files that Git knows.
+    /// Copies the files that Git knows or that are new, and removes all others from the copy.
     /// An equal file keeps its time, so that Cargo does not build it again.
     pub(crate) fn fill(&self) -> Result<(), String> {
         if !self.original.join(&self.folder).is_dir() {
             return Err(format!("there is no crate {}", self.package));
         }
-        let known = Command::new("git").current_dir(&self.original).args(["ls-files", "-z"]).output();
+        let arguments = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+        let known = Command::new("git").current_dir(&self.original).args(arguments).output();
         let known = known.map_err(|error| format!("git ls-files: {error}"))?;
+        let mut copied = BTreeSet::new();
         for file in String::from_utf8_lossy(&known.stdout).split('\0').filter(|file| !file.is_empty()) {
             // A deleted file can still be in Git's index.
             if let Ok(bytes) = fs::read(self.original.join(file)) {
-                write(&self.copy.join(file), &bytes)?;
+                let path = self.copy.join(file);
+                write(&path, &bytes)?;
+                copied.insert(path);
             }
         }
-        Ok(())
+        // Cargo runs each file below `tests` as a test.
+        remove_others(&self.copy, &copied)
     }
 
     /// The crate's source files with one of these words in their path, without its tests.
@@ -132,4 +138,18 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     let folder = path.parent().unwrap_or(path);
     let written = fs::create_dir_all(folder).and_then(|()| fs::write(path, bytes));
     written.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Removes the files below `folder` that are not in `known`.
+fn remove_others(folder: &Path, known: &BTreeSet<PathBuf>) -> Result<(), String> {
+    let said = |error: io::Error| format!("{}: {error}", folder.display());
+    for entry in fs::read_dir(folder).map_err(said)? {
+        let entry = entry.map_err(said)?;
+        if entry.file_type().map_err(said)?.is_dir() {
+            remove_others(&entry.path(), known)?;
+        } else if !known.contains(&entry.path()) {
+            fs::remove_file(entry.path()).map_err(said)?;
+        }
+    }
+    Ok(())
 }
