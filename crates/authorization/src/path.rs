@@ -263,6 +263,36 @@ mod tests {
         assert_eq!(asked(&template, "/Users/7/"), Truth::Unsure);
     }
 
+    #[test]
+    fn an_expression_or_a_template_is_held_to_every_reading_of_a_path() {
+        let regex = |text: &str| PathPattern::Regex(Regex::new(text).unwrap().into());
+        for (pattern, path, expected) in [
+            // It matches the text as it was sent, and another reader finds another path.
+            ("^(?:/public/.*)$", "/public/..%2Fadmin", Truth::Unsure),
+            ("^(?:/public/.*)$", "/public/../admin", Truth::Unsure),
+            // A plain path in an expression of another case.
+            ("^(?:/Admin)$", "/admin", Truth::Unsure),
+            ("^(?:/admin/)$", "/admin", Truth::Unsure),
+            ("^(?:/admin/)$", "/Admin", Truth::Unsure),
+            ("^(?:/admin)$", "/admin", Truth::Yes),
+            ("^(?:/admin)$", "/other", Truth::No),
+            ("^(?:/admin/)$", "/other%2Fadmin", Truth::No),
+        ] {
+            assert_eq!(asked(&regex(pattern), path), expected, "{pattern} {path}");
+        }
+        let users = |name: &str| {
+            PathPattern::Template(vec![Segment::Literal(name.into()), Segment::Capture("id".into())])
+        };
+        for (name, path, expected) in [
+            ("Users", "/users/7", Truth::Unsure),
+            ("Users", "/Users/7", Truth::Yes),
+            ("us%65rs", "/users/7", Truth::Unsure),
+            ("users", "/others/7", Truth::No),
+        ] {
+            assert_eq!(asked(&users(name), path), expected, "{name} {path}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_plain_path_is_matched_as_routes_match_it(path in "(/[a-z0-9_-]{1,6}){1,4}", other in "(/[a-z0-9_-]{1,6}){1,3}") {

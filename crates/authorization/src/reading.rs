@@ -269,8 +269,19 @@ mod tests {
 
     #[test]
     fn for_no_reader_the_appended_path_leaves_the_prefix() {
-        for path in ["/a", "/A/b/", "/a%2Fb", "/a//b", "/a;x", "/..a/b", "/a/..%2Fb", "/100%", "/", "/a%3Fb"]
-        {
+        for path in [
+            "/a",
+            "/A/b/",
+            "/a%2Fb",
+            "/a//b",
+            "/a;x",
+            "/..a/b",
+            "/a/..%2Fb",
+            "/a%2F..",
+            "/100%",
+            "/",
+            "/a%3Fb",
+        ] {
             assert!(stays_below("/check", path) && stays_below("", path), "{path}");
         }
         for path in [
@@ -286,6 +297,9 @@ mod tests {
             "/%EF%BC%8E%EF%BC%8E/health",
             "/%EF%BC%8E./health",
             "/a%00",
+            // Its last segment begins with that of the prefix.
+            "/..%2Fcheckout",
+            "/..%2Fcheck-all",
         ] {
             assert!(!stays_below("/check", path), "{path}");
         }

@@ -161,8 +161,11 @@ mod tests {
         for ms in [10, 100, 1000] {
             latency.add(ms * MS, now);
         }
-        assert!(latency.quantile(0.5, 3, now) >= Some(100 * MS));
-        assert!(latency.quantile(0.7, 3, now) >= Some(1000 * MS));
+        let between = |quantile, least: u32| {
+            let found = latency.quantile(quantile, 3, now).unwrap();
+            found >= least * MS && found <= least * MS * 17 / 16
+        };
+        assert!(between(0.3, 10) && between(0.5, 100) && between(0.7, 1000));
     }
 
     #[tokio::test(start_paused = true)]
@@ -177,12 +180,15 @@ mod tests {
         assert_eq!(median(), None, "of the turn before that");
         add(10);
         assert_eq!(median(), Some(10), "the half was begun anew");
+        let longest = latency.quantile(1.0, 1, Instant::now());
+        assert!(longest < Some(11 * MS), "no value of its earlier turn is left: {longest:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_kept_quantile_follows_within_its_time() {
         let latency = Latency::new(Instant::now());
         let quantile = Quantile::new(0.95, 10);
+        advance(MS).await;
         assert_eq!(quantile.get(&latency, Instant::now()), None);
         (0..10).for_each(|_| latency.add(20 * MS, Instant::now()));
         assert_eq!(quantile.get(&latency, Instant::now()), None, "it was looked up just now");
@@ -201,6 +207,16 @@ mod tests {
             }
         });
         assert!(latency.quantile(0.5, 40_001, now).is_some());
+    }
+
+    #[test]
+    fn short_latencies_are_exact_and_too_long_ones_count_as_the_longest() {
+        for micros in 0..32 {
+            assert_eq!(bound(index(Duration::from_micros(micros))), Duration::from_micros(micros));
+        }
+        for long in [Duration::from_micros(1 << OCTAVES), Duration::from_hours(1), Duration::MAX] {
+            assert_eq!(index(long), BUCKETS - 1);
+        }
     }
 
     proptest! {

@@ -68,3 +68,51 @@ impl UpstreamState {
         UpstreamStatus { circuit, ..self.shared.status(now) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use attache_config::model::{AdaptiveConcurrency, FailureBreaker, Queue, Upstream, UpstreamProtocol};
+
+    use super::*;
+    use crate::testing::{state_of, upstream};
+
+    fn config() -> Upstream {
+        let mut config = upstream();
+        config.circuit_breaker.failures = Some(FailureBreaker::default());
+        config.queue = Some(Queue::default());
+        config
+    }
+
+    /// What the state of a changed config inherits: the breaker, the permits.
+    fn inherited(change: impl Fn(&mut Upstream)) -> [bool; 2] {
+        let old = state_of(config());
+        let mut config = config();
+        change(&mut config);
+        let new = UpstreamState::inherit_from(Arc::new(Shared::new(Arc::new(config))), &old);
+        assert!(Arc::ptr_eq(&new.counters, &old.counters) && Arc::ptr_eq(&new.latency, &old.latency));
+        let same_breaker =
+            new.breaker.as_ref().zip(old.breaker.as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
+        let same_gate = new.gate.as_ref().zip(old.gate.as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
+        [same_breaker, same_gate]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_keeps_breaker_and_permits_unless_their_own_settings_change() {
+        assert_eq!(inherited(|_| ()), [true, true]);
+        assert_eq!(inherited(|new| new.connect_timeout *= 2), [true, true]);
+        assert_eq!(
+            inherited(|new| new.circuit_breaker.failures.as_mut().unwrap().consecutive += 1),
+            [false, true]
+        );
+        assert_eq!(inherited(|new| new.circuit_breaker.failures = None), [false, true]);
+        assert_eq!(inherited(|new| new.queue.as_mut().unwrap().max += 1), [true, false]);
+        assert_eq!(inherited(|new| new.queue = None), [true, false]);
+        assert_eq!(
+            inherited(|new| new.adaptive_concurrency = Some(AdaptiveConcurrency::default())),
+            [true, false]
+        );
+        assert_eq!(inherited(|new| new.circuit_breaker.max_requests += 1), [true, false]);
+        assert_eq!(inherited(|new| new.circuit_breaker.max_connections += 1), [true, false]);
+        assert_eq!(inherited(|new| new.protocol = UpstreamProtocol::Http1), [true, false]);
+    }
+}

@@ -6,6 +6,8 @@
 //! docs/routing.md says which of two routes is the more specific.
 
 mod access;
+#[cfg(test)]
+mod condition_tests;
 mod conditions;
 mod doubt;
 mod edits;

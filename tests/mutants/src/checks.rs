@@ -70,9 +70,11 @@ pub(crate) fn build(tree: &Tree) -> Result<Built, String> {
 /// The changes that an error of the compiler is about: those whose switch it shows.
 /// Otherwise the last ones in its places, or before them.
 /// Where that is a wrong one, the next build has the same error, and the change before it is left out.
+/// If there is none before them, it is the next one behind the last place: without a `return`, a loop may use a value
+/// twice.
 pub(crate) fn changes_of(error: &Value, read: impl Fn(&str) -> Option<String>) -> BTreeSet<usize> {
     let spans = error["spans"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let (mut shown, mut near) = (BTreeSet::new(), BTreeSet::new());
+    let (mut shown, mut near, mut behind) = (BTreeSet::new(), BTreeSet::new(), None);
     for mut span in spans {
         let is_primary = span["is_primary"] == true;
         // In a macro the place is that of its call.
@@ -91,15 +93,26 @@ pub(crate) fn changes_of(error: &Value, read: impl Fn(&str) -> Option<String>) -
         } else if is_primary {
             near.extend(last_in(part).or_else(|| last_in(text.get(..start)?)));
         }
+        let next = text.get(end..).and_then(|rest| number(rest.split_once(SWITCH)?.1));
+        behind = behind.max(next);
     }
-    if shown.is_empty() { near } else { shown }
+    match (shown.is_empty(), near.is_empty()) {
+        (false, _) => shown,
+        (_, false) => near,
+        _ => behind.into_iter().collect(),
+    }
 }
 
 const SWITCH: &str = "crate :: mutant (";
 
 /// The number of the last change in a text.
 fn last_in(text: &str) -> Option<usize> {
-    text.rsplit_once(SWITCH)?.1.split_once("usize")?.0.trim().parse().ok()
+    number(text.rsplit_once(SWITCH)?.1)
+}
+
+/// The number at the begin of a text.
+fn number(text: &str) -> Option<usize> {
+    text.split_once("usize")?.0.trim().parse().ok()
 }
 
 /// The tests of these programs, each with its program.

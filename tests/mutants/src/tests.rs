@@ -106,7 +106,8 @@ fn an_error_is_about_the_switch_that_it_shows_or_the_nearest_one() {
         json!({ "file_name": "macros.rs", "byte_start": 1, "byte_end": 2, "is_primary": true });
     in_a_macro["expansion"] = json!({ "span": span("d", false) });
     assert_eq!(of(&[in_a_macro]), [4].into());
-    assert_eq!(of(&[span("if", true)]), [].into());
+    assert_eq!(of(&[span("if", true)]), [3].into(), "the next one, if there is none before");
+    assert_eq!(of(&[span("if", true), span("a < b", false)]), [4].into(), "behind the last place");
 }
 
 /// A repository of one crate. One change of it is seen, one is not, one is in a function that no test calls, one does not compile.

@@ -64,6 +64,50 @@ fn a_token_that_no_issuer_accepts_does_not_pass_beside_a_good_one() {
 }
 
 #[test]
+fn a_second_token_is_valid_only_in_a_place_of_its_own_issuer() {
+    let (ours, theirs) = (Signers::new(), Signers::new());
+    let place = TokenPlace::Header(http::HeaderName::from_static("x-partner"), "".into());
+    let verifier = verifier([&ours, &theirs], vec![place]);
+    let second = ours.token(&json!({ "alg": "RS256", "kid": "rsa" }), &with("sub", "bob".into()));
+    let good = format!("Bearer {}", ours.good());
+    for providers in [vec![0, 1], vec![1, 0]] {
+        let wanted = JwtUse { providers, required: true };
+        let found = verifier.verify(&wanted, &request(&[("authorization", &good), ("x-partner", &second)]));
+        assert!(matches!(found, Err(TokenError::Invalid(_))), "{found:?}");
+    }
+}
+
+#[test]
+fn the_remembered_tokens_are_bounded_in_number_and_bytes() {
+    let signers = Signers::new();
+    let verifier = TokenVerifier::new(&[Arc::new(Issuer::new(provider(&signers.set())).unwrap())]);
+    let wanted = JwtUse { providers: vec![0], required: true };
+    let send = |text: String| {
+        let token = signers.token(&json!({ "alg": "EdDSA", "kid": "ed" }), &with("sub", text.into()));
+        let found = verifier.verify(&wanted, &request(&[("authorization", &format!("Bearer {token}"))]));
+        assert!(found.unwrap().is_some());
+    };
+    let kept = || {
+        let remembered = verifier.issuers[0].1.borrow();
+        let bytes = remembered.tokens.keys().map(|token| token.len()).sum::<usize>();
+        assert_eq!(bytes, remembered.bytes);
+        (remembered.tokens.len(), bytes)
+    };
+    for n in 0..1024 {
+        send(format!("{n:04}"));
+    }
+    assert_eq!(kept().0, 1024);
+    send("one more".into());
+    assert_eq!(kept().0, 1);
+    let mut most = 0;
+    for n in 0..400 {
+        send(format!("{n:04}{}", "x".repeat(4000)));
+        most = most.max(kept().1);
+    }
+    assert!(most <= 1 << 20 && most > (1 << 20) - 6000, "{most}");
+}
+
+#[test]
 fn a_key_that_names_its_algorithm_verifies_no_other() {
     let signers = Signers::new();
     let mut set = signers.set();

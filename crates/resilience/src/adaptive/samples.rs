@@ -43,7 +43,7 @@ impl LatencySamples {
         let mut below = 0;
         counts.iter().enumerate().find_map(|(at, count)| {
             below += u64::from(*count);
-            (below >= rank && *count > 0).then(|| middle(at))
+            (below >= rank).then(|| middle(at))
         })
     }
 }
@@ -67,6 +67,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_latency_beyond_the_last_bucket_counts_as_the_longest() {
+        let samples = LatencySamples::default();
+        samples.record(u64::MAX);
+        assert!(samples.take(0.5) > Some(1 << 32));
+    }
 
     proptest! {
         #[test]

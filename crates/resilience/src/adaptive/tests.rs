@@ -155,6 +155,121 @@ async fn five_windows_at_the_lowest_limit_begin_a_measurement() {
     assert!(gradient.reading().measuring);
 }
 
+/// A controller whose first measurement has found this minRTT.
+fn measured(config: AdaptiveConcurrency, rtt: Duration, now: Instant) -> Gradient {
+    let gradient = Gradient::new(config, now);
+    measure(&gradient, rtt, now);
+    gradient
+}
+
+fn measure(gradient: &Gradient, rtt: Duration, now: Instant) {
+    for _ in 0..5 {
+        let phase = gradient.begun(1, now);
+        gradient.sample(phase, rtt, 1, now);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_of_the_limit_at_the_busiest_moment_of_a_window_is_enough_for_a_change() {
+    let mut now = Instant::now();
+    let gradient = Gradient::new(fixed(10 * MS), now);
+    let mut limit = gradient.limit();
+    while limit % 2 == 1 {
+        window(&gradient, 10 * MS, 1000, &mut now);
+        limit = window(&gradient, 10 * MS, 1, &mut now);
+    }
+    assert_eq!(window(&gradient, 10 * MS, limit / 2 - 1, &mut now), limit, "less than half");
+    now += 100 * MS;
+    // Only one call is left when the window ends.
+    let phase = gradient.begun(limit / 2, now);
+    gradient.sample(phase, 10 * MS, 1, now);
+    assert!(gradient.limit() > limit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_measurement_has_no_samples_of_the_window_before_it() {
+    let mut now = Instant::now();
+    let gradient = measured(config(), MS, now);
+    for _ in 0..20 {
+        let phase = gradient.begun(1, now + 10 * MS);
+        gradient.sample(phase, 100 * MS, 1, now + 10 * MS);
+    }
+    now += 1000 * MS;
+    measure(&gradient, 20 * MS, now);
+    let min = gradient.reading().min_rtt.unwrap();
+    assert!(min >= 19 * MS && min <= 21 * MS, "{min:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_call_that_begins_a_measurement_is_its_first_sample() {
+    let mut now = Instant::now();
+    let gradient = measured(config(), MS, now);
+    now += 1000 * MS;
+    assert!(!gradient.reading().measuring);
+    measure(&gradient, 2 * MS, now);
+    assert!(!gradient.reading().measuring, "these were the five");
+    assert!(gradient.reading().min_rtt.unwrap() > MS + MS / 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn windows_at_the_lowest_limit_are_counted_anew_after_a_measurement() {
+    let mut now = Instant::now();
+    let mut config = config();
+    config.min_rtt.interval = Duration::from_hours(1);
+    let gradient = measured(config, MS, now);
+    for _ in 0..AT_LOWEST {
+        window(&gradient, 100 * MS, 3, &mut now);
+    }
+    assert!(gradient.reading().measuring);
+    measure(&gradient, 100 * MS, now);
+    for _ in 1..AT_LOWEST {
+        window(&gradient, 5000 * MS, 3, &mut now);
+        assert!(!gradient.reading().measuring);
+    }
+    window(&gradient, 5000 * MS, 3, &mut now);
+    assert!(gradient.reading().measuring);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_min_rtt_of_the_config_is_never_measured() {
+    let mut now = Instant::now();
+    let gradient = Gradient::new(fixed(10 * MS), now);
+    for _ in 0..4 * AT_LOWEST {
+        window(&gradient, 1000 * MS, 3, &mut now);
+        assert!(!gradient.reading().measuring);
+    }
+    assert_eq!(gradient.reading().min_rtt, Some(10 * MS));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_measurement_comes_after_the_interval_and_up_to_jitter_later() {
+    let mut config = config();
+    config.min_rtt.jitter = 0.5;
+    let now = Instant::now();
+    let mut early = 0;
+    for _ in 0..100 {
+        let gradient = measured(config.clone(), MS, now);
+        let measures_after = |millis: u32| {
+            gradient.begun(1, now + millis * MS);
+            gradient.reading().measuring
+        };
+        assert!(!measures_after(999));
+        early += u32::from(measures_after(1250));
+        assert!(measures_after(1501));
+    }
+    assert!((20..=80).contains(&early), "about half of them in the first half: {early}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_window_after_a_measurement_lasts_for_its_whole_interval() {
+    let now = Instant::now() + 500 * MS;
+    let gradient = measured(config(), 10 * MS, now);
+    gradient.sample(gradient.begun(9, now), 10 * MS, 9, now + 99 * MS);
+    assert_eq!(gradient.limit(), 3);
+    gradient.sample(gradient.begun(9, now), 10 * MS, 9, now + 100 * MS);
+    assert!(gradient.limit() > 3);
+}
+
 proptest! {
     #[test]
     fn the_limit_is_always_between_its_bounds(

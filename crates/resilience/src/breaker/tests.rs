@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use attache_config::model::{CircuitBreaker, FailureBreaker, Policy, Retry, RetryOn};
 use tokio::time::sleep;
@@ -26,6 +26,7 @@ async fn an_open_circuit_answers_without_the_upstream_and_is_not_retried() {
     let error = stack(&policy, &state, script.clone()).call(get()).await.unwrap_err();
     assert_eq!((error.reason, error.sent, script.attempts()), (Reason::CircuitOpen, SentPart::Nothing, 2));
     assert!(error.retry_after.is_some_and(|wait| wait > Duration::ZERO));
+    assert_eq!(state.counters.circuit_open.load(Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]

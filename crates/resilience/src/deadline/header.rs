@@ -169,6 +169,16 @@ mod tests {
         assert!((575..=600).contains(&second), "{second}: 600 minus the wait between the attempts");
     }
 
+    #[test]
+    fn one_to_twelve_digits_are_a_deadline_and_nothing_else() {
+        for (text, millis) in [("0", 0), ("250", 250), ("007", 7), ("999999999999", 999_999_999_999)] {
+            assert_eq!(parse(text.as_bytes()), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "1000000000000", "+5", "-5", " 5", "5ms", "0x5", "1.5"] {
+            assert_eq!(parse(text.as_bytes()), None, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn only_plain_milliseconds_count(value: Vec<u8>, millis in 0..999_999_999_999u64) {

@@ -251,14 +251,15 @@ pub(crate) fn streams(response: &Response<Body>) -> bool {
     })
 }
 
-/// Puts a timer around a response's body, if it is not yet complete.
+/// Puts a timer around a response's body, if it is not yet complete. Without a limit as well: the answer of a client
+/// that reads nothing may have to end for others.
 fn watch(
     response: Response<Body>,
     limits: StreamLimits,
     limit: Option<ShownDeadline>,
     state: &Arc<UpstreamState>,
 ) -> Response<Body> {
-    if response.body().is_whole() || response.body().is_end_stream() || limits.none() {
+    if response.body().is_whole() || response.body().is_end_stream() {
         return response;
     }
     // One allocation for a response with an incomplete body: the deadline must be where the frames are awaited.

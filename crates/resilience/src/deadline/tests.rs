@@ -242,13 +242,17 @@ async fn the_default_timeout_ends_with_the_head_and_a_body_may_then_take_any_tim
 
 #[tokio::test(start_paused = true)]
 async fn the_default_counts_from_the_end_of_an_upload_and_a_set_timeout_from_its_begin() {
-    for (whole, ends_at) in [(false, 40 + 15), (true, 15)] {
+    let minutes = Duration::from_mins(5);
+    for (whole, idle, ends_at) in
+        [(false, minutes, 40 + 15), (false, Duration::ZERO, 40 + 15), (true, minutes, 15)]
+    {
         let (upload, request) = channel();
         let script = Script::default().then(|mut call| async move {
             let _ = read(call.request.body_mut()).await;
             std::future::pending().await
         });
-        let policy = Policy { timeouts: Timeouts { whole, ..Timeouts::default() }, ..Policy::default() };
+        let policy =
+            Policy { timeouts: Timeouts { whole, idle, ..Timeouts::default() }, ..Policy::default() };
         let start = Instant::now();
         let sends = async {
             for _ in 0..10 {
@@ -264,7 +268,95 @@ async fn the_default_counts_from_the_end_of_an_upload_and_a_set_timeout_from_its
             (error.reason, start.elapsed().as_secs())
         };
         let (end, ()) = tokio::join!(ends, sends);
-        assert_eq!(end, (Reason::RequestTimeout, ends_at), "whole: {whole}");
+        assert_eq!(end, (Reason::RequestTimeout, ends_at), "whole: {whole}, idle: {idle:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_default_counts_from_the_last_byte_or_from_the_moment_that_nobody_reads_the_upload_any_more() {
+    let deadline = |script| Deadline::new(script, Timeouts::default(), state());
+    let start = Instant::now();
+    // The last frame says that it is the last one, so its reader asks for no further one.
+    let reads = Script::default().then(|mut call| async move {
+        next(call.request.body_mut()).await.unwrap().unwrap();
+        std::future::pending::<()>().await;
+        drop(call);
+        unreachable!()
+    });
+    let error = deadline(reads).call(post(Body::full("order"))).await.unwrap_err();
+    assert_eq!((error.reason, start.elapsed().as_secs()), (Reason::RequestTimeout, 15));
+
+    let start = Instant::now();
+    let (_upload, request) = channel();
+    let drops = Script::default().then(|call| async move {
+        sleep(Duration::from_secs(5)).await;
+        drop(call);
+        std::future::pending().await
+    });
+    let error = deadline(drops).call(post(request)).await.unwrap_err();
+    assert_eq!((error.reason, start.elapsed().as_secs()), (Reason::RequestTimeout, 5 + 15));
+}
+
+/// A script whose attempt never ends, and a pointer that lasts as long as the attempt.
+fn held() -> (Script, std::rc::Weak<()>) {
+    let attempt = std::rc::Rc::new(());
+    let alive = std::rc::Rc::downgrade(&attempt);
+    let script = Script::default().then(|_| async move {
+        std::future::pending::<()>().await;
+        drop(attempt);
+        unreachable!()
+    });
+    (script, alive)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_ends_at_its_deadline_even_if_its_future_is_kept() {
+    let second = Duration::from_secs(1);
+    let (script, alive) = held();
+    let timeouts = Timeouts { request: second, whole: true, idle: Duration::ZERO };
+    let mut call = std::pin::pin!(Deadline::new(script, timeouts, state()).call(get()));
+    assert!(call.as_mut().await.is_err());
+    assert_eq!(alive.strong_count(), 0, "the whole call's deadline");
+
+    let (script, alive) = held();
+    let mut call = std::pin::pin!(PerTry::new(script, second, state()).call(get()));
+    assert!(call.as_mut().await.is_err());
+    assert_eq!(alive.strong_count(), 0, "the attempt's own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_timeout_has_its_own_counter_and_its_cause_names_the_limit_and_its_value() {
+    let (second, off) = (Duration::from_secs(1), Duration::ZERO);
+    let routes = "no answer within `timeout` (1s)";
+    for (policy, call, counts, cause) in [
+        (timeouts(second, off, off), get as fn() -> Call, [1, 0, 0], routes),
+        (timeouts(second, off, off), || grpc("2S"), [1, 0, 0], routes),
+        (
+            timeouts(second, off, off),
+            || grpc("20m"),
+            [1, 0, 0],
+            "no answer within the caller's deadline (20ms)",
+        ),
+        (timeouts(off, off, off), || grpc("20m"), [1, 0, 0], "no answer within the caller's deadline (20ms)"),
+        (timeouts(off, second, off), get, [0, 1, 0], "no answer within `per_try_timeout` (1s)"),
+        (timeouts(off, off, second), get, [0, 0, 1], "no byte either way for `idle_timeout` (1s)"),
+    ] {
+        let state = state();
+        let error = stack(&policy, &state, never()).call(call()).await.unwrap_err();
+        let counters = &state.counters;
+        let counted = [&counters.request_timeouts, &counters.per_try_timeouts, &counters.idle_timeouts];
+        assert_eq!(counted.map(|count| count.load(std::sync::atomic::Ordering::Relaxed)), counts, "{cause}");
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), cause);
+    }
+    for (call, cause) in [
+        (get as fn() -> Call, "the answer was not whole within `timeout` (1s)"),
+        (|| grpc("20m"), "the answer was not whole within the caller's deadline (20ms)"),
+    ] {
+        let (_frames, body) = channel();
+        let script = Script::default().then(|_| async { Ok(Response::new(body)) });
+        let mut response = outcome(&timeouts(second, off, off), script, call()).await.unwrap();
+        let error = next(response.body_mut()).await.unwrap().unwrap_err();
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), cause);
     }
 }
 
@@ -313,6 +405,20 @@ fn content_types_are_compared_without_case() {
     let mut response = Response::new(Body::empty());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("Text/Event-Stream; charset=utf-8"));
     assert!(streams(&response));
+}
+
+#[test]
+fn only_events_grpc_and_a_switch_of_protocols_stream() {
+    for (content_type, expected) in [
+        ("text/event-stream", true),
+        ("application/grpc-web+proto", true),
+        ("application/json; charset=utf-8", false),
+        ("text/html; charset=utf-8", false),
+        ("text/event", false),
+    ] {
+        assert_eq!(streams(&with(content_type, Body::empty())), expected, "{content_type}");
+    }
+    assert!(streams(&respond(101)) && !streams(&respond(200)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,6 +54,7 @@ pin_project! {
     pub(super) struct Timer {
         limits: StreamLimits,
         start: Option<Instant>,
+        polled: bool,
         active: bool,
         quiet: u8,
         next_tick: Option<Instant>,
@@ -65,7 +66,7 @@ pin_project! {
 impl Timer {
     /// Begins at `start`, or when it is first waited for.
     pub(super) fn new(limits: StreamLimits, start: Option<Instant>) -> Self {
-        Self { limits, start, active: false, quiet: 0, next_tick: None, sleep: None }
+        Self { limits, start, polled: false, active: false, quiet: 0, next_tick: None, sleep: None }
     }
 
     pub(super) const fn deadline(&self) -> Option<Instant> {
@@ -104,11 +105,12 @@ impl Timer {
         if this.limits.none() {
             return Poll::Pending;
         }
+        let is_first = !std::mem::replace(this.polled, true);
         *this.active |= active;
         let over = this.limits.upload.as_ref().is_none_or(|upload| upload.over.get());
         if let Some(timeout) = this.limits.after_upload.take_if(|_| over) {
             // At the first poll the request has already ended, at its begin, and that instant is known.
-            let begun = this.start.filter(|_| this.sleep.is_none());
+            let begun = this.start.filter(|_| is_first);
             let due = begun.unwrap_or_else(Instant::now).checked_add(timeout);
             if let Some(upload) = &this.limits.upload {
                 upload.due.set(due);

@@ -235,10 +235,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_requests_with_the_header_get_the_fault() {
-        let name = HeaderName::from_static("x-chaos");
-        let header = Some((name, Some("yes".into())));
-        let route = route(Fault { header, abort: Some(ABORT), ..Fault::default() });
-        for (value, status) in [(None, 200), (Some("no"), 200), (Some("yes"), 418)] {
+        for (wanted, value, status) in [
+            (Some("yes".into()), None, 200),
+            (Some("yes".into()), Some("no"), 200),
+            (Some("yes".into()), Some("yes"), 418),
+            (None, None, 200),
+            (None, Some("no"), 418),
+        ] {
+            let header = Some((HeaderName::from_static("x-chaos"), wanted));
+            let route = route(Fault { header, abort: Some(ABORT), ..Fault::default() });
             let mut request = http::Request::get("http://orders/");
             if let Some(value) = value {
                 request = request.header("x-chaos", value);
@@ -255,10 +260,12 @@ mod tests {
             [(StatusCode::OK, None), (StatusCode::IM_A_TEAPOT, Some(StatusCode::IM_A_TEAPOT))]
         {
             let request = http::Request::connect("orders:443").body(Body::empty()).unwrap();
-            let abort = Some(FaultAbort { status: abort, ..ABORT });
-            let route = route(Fault { abort, ..Fault::default() });
+            let fault = Some(FaultAbort { status: abort, ..ABORT });
+            let route = route(Fault { abort: fault, ..Fault::default() });
             let error = front(&route, script()).call(call(request)).await.unwrap_err();
             assert_eq!(error.status, status);
+            let error = front(&route, script()).call(get()).await.unwrap_err();
+            assert_eq!(error.status, Some(abort), "another method gets the status, whichever it is");
         }
     }
 

@@ -185,6 +185,28 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_of_a_slice_shortens_the_next_wait() {
+        let (sender, body) = channel();
+        let mut body = Body::stream(PacedBody::new(body, 1000));
+        sender.send(Ok(vec![0; 40].into())).unwrap();
+        next(&mut body).await.unwrap().unwrap();
+        let start = Instant::now();
+        sender.send(Ok(vec![0; 50].into())).unwrap();
+        next(&mut body).await.unwrap().unwrap();
+        assert!((40..=41).contains(&start.elapsed().as_millis()), "ten bytes were left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paced_body_says_what_remains_and_when_it_has_ended() {
+        let mut body = paced(100, 1000);
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(100), false));
+        next(&mut body).await.unwrap().unwrap();
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(50), false));
+        next(&mut body).await.unwrap().unwrap();
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(0), true));
+    }
+
     proptest! {
         #[test]
         fn never_more_than_a_slice_above_the_rate(limit in 1..100_000usize, bytes in 0..20_000usize) {

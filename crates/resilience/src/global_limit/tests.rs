@@ -74,6 +74,20 @@ async fn a_request_over_the_limit_is_not_sent_and_its_answer_says_when_to_retry(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_request_gets_the_services_headers_and_an_empty_value_is_not_counted() {
+    /// `{ overall_code: OVER_LIMIT, response_headers_to_add: [ x: y ] }`
+    const ANSWER: [u8; 15] = [0, 0, 0, 0, 10, 8, 2, 26, 6, 10, 1, b'x', 18, 1, b'y'];
+    let service = Script::default().answer(1, || Ok(answers(&ANSWER, "0")));
+    let error = send(limiter(FailureMode::Allow, &service), &Script::default(), request("ann")).await;
+    assert_eq!(error.unwrap_err().headers.unwrap().get("x").unwrap(), "y");
+
+    let service = Script::default();
+    let upstream = Script::default().answer(2, || Ok(respond(200)));
+    assert!(send(limiter(FailureMode::Deny, &service), &upstream, request("")).await.is_ok());
+    assert_eq!((service.attempts(), upstream.attempts()), (0, 1), "the service accepts no empty values");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_within_the_limit_continues_with_the_services_headers() {
     let service = Script::default().answer(1, || Ok(answers(&FINE, "0")));
     let upstream = Script::default().answer(2, || Ok(respond(200)));

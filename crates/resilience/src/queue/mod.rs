@@ -27,6 +27,8 @@ mod line;
 #[cfg(test)]
 mod tests;
 mod urgency;
+#[cfg(test)]
+mod worker_tests;
 
 use std::{
     future::Future,

@@ -64,30 +64,30 @@ impl Drop for CallEnds {
     }
 }
 
-struct QueueBench {
-    state: Arc<UpstreamState>,
+pub(super) struct QueueBench {
+    pub(super) state: Arc<UpstreamState>,
     slow: Slow,
     start: Instant,
-    policy: Policy,
+    pub(super) policy: Policy,
 }
 
-type Sent_ = JoinHandle<(Result<u16, Reason>, Duration)>;
+pub(super) type Sent_ = JoinHandle<(Result<u16, Reason>, Duration)>;
 
 impl QueueBench {
-    fn new(max_requests: u32, queue: model::Queue) -> Self {
+    pub(super) fn new(max_requests: u32, queue: model::Queue) -> Self {
         let mut config = upstream();
         config.circuit_breaker.max_requests = max_requests;
         config.queue = Some(queue);
         Self::of(config)
     }
 
-    fn of(config: model::Upstream) -> Self {
+    pub(super) fn of(config: model::Upstream) -> Self {
         let policy = Policy { retry: Retry { attempts: 0, ..Retry::default() }, ..Policy::default() };
         Self { state: state_of(config), slow: Slow::default(), start: Instant::now(), policy }
     }
 
     /// Sends a call now. The result says how it ends, and when.
-    fn send(&self, name: &str, urgency: u8, takes: u32) -> Sent_ {
+    pub(super) fn send(&self, name: &str, urgency: u8, takes: u32) -> Sent_ {
         let mut call = get();
         let headers = call.request.headers_mut();
         headers.insert("x-name", http::HeaderValue::from_str(name).unwrap());
@@ -102,18 +102,18 @@ impl QueueBench {
         })
     }
 
-    async fn at(&self, millis: u64) {
+    pub(super) async fn at(&self, millis: u64) {
         tokio::time::sleep_until(self.start + Duration::from_millis(millis)).await;
     }
 
     /// Names in the order in which the upstream saw them, with times in milliseconds.
-    fn seen(&self) -> Vec<(String, u128)> {
+    pub(super) fn seen(&self) -> Vec<(String, u128)> {
         let millis = |at: &Instant| at.duration_since(self.start).as_millis();
         self.slow.seen.borrow().iter().map(|(name, at)| (name.clone(), millis(at))).collect()
     }
 }
 
-fn seen(list: &[(&str, u128)]) -> Vec<(String, u128)> {
+pub(super) fn seen(list: &[(&str, u128)]) -> Vec<(String, u128)> {
     list.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect()
 }
 
@@ -260,7 +260,7 @@ async fn a_grpc_upstream_is_told_the_time_that_remains_after_the_wait() {
     assert_eq!(script.seen.borrow()[0].headers.get("grpc-timeout").unwrap(), "170000u");
 }
 
-fn adaptive(queue: Option<model::Queue>) -> model::Upstream {
+pub(super) fn adaptive(queue: Option<model::Queue>) -> model::Upstream {
     let mut config = upstream();
     let min_rtt = MinRtt { fixed_value: Some(10 * MS), ..MinRtt::default() };
     config.adaptive_concurrency = Some(AdaptiveConcurrency { min_rtt, ..AdaptiveConcurrency::default() });

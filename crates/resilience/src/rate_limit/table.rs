@@ -75,3 +75,32 @@ impl BucketTable {
         Some(&self.others)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_keeps_its_bucket_until_that_is_full_however_many_other_keys_come() {
+        let table = BucketTable::new(PLACES);
+        let take = |key: u8, now: u64| {
+            table.bucket(&[key], now).is_some_and(|bucket| bucket.take(10, 10, now).is_ok())
+        };
+        for key in 0..8 {
+            assert!(take(key, 0), "{key}");
+        }
+        assert!(take(100, 9), "the first key without an entry");
+        for other in 101..110 {
+            assert!(!take(other, 9), "they share one bucket");
+        }
+        for key in 0..8 {
+            assert!(!take(key, 9), "{key} is not forgotten");
+        }
+        // Each bucket is full again at the instant 10: another key may take its entry.
+        for key in 200..208 {
+            assert!(take(key, 10), "{key}");
+            assert!(!take(key, 10), "{key}");
+        }
+        assert!(!take(0, 10), "the eight entries are taken");
+    }
+}

@@ -79,6 +79,8 @@ mod tests {
         assert_eq!(read(503, "-2"), None);
         assert_eq!(read(503, "Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO), "past");
         for no_date in [
+            "",
+            " ",
             "in a minute",
             "Sun, 06 Nov 1994 08:49:37 CET",
             "Sun, 31 Nov 1994 08:49:37 GMT",

@@ -184,5 +184,43 @@ mod tests {
             "something was sent"
         );
         assert!(!meets(RetryOn::Reset, Reason::CircuitOpen, SentPart::Nothing));
+        for any in [RetryOn::Reset, RetryOn::ServerError, RetryOn::GatewayError] {
+            assert!(meets(any.clone(), Reason::UpstreamRefusedStream, SentPart::Refused));
+            assert!(meets(any.clone(), Reason::UpstreamReset, SentPart::Request));
+            assert!(meets(any.clone(), Reason::ConnectTimeout, SentPart::Nothing));
+            assert!(meets(any, Reason::PerTryTimeout, SentPart::Request));
+        }
+    }
+
+    fn response(on: &[RetryOn], fields: &[(&'static str, &'static str)]) -> Option<ConditionKind> {
+        let fields = fields
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), http::HeaderValue::from_static(value)));
+        RetryConditions::new(on).response(StatusCode::SERVICE_UNAVAILABLE, &fields.collect())
+    }
+
+    #[test]
+    fn a_status_that_meets_a_condition_counts_before_a_grpc_status() {
+        let (http, grpc) = (RetryOn::ServerError, RetryOn::GrpcStatus(14));
+        let fields = [("grpc-status", "14")];
+        for on in [[http.clone(), grpc.clone()], [grpc.clone(), http]] {
+            assert_eq!(response(&on, &fields), Some(ConditionKind::Http), "so a POST is not sent again");
+        }
+        assert_eq!(response(&[grpc], &fields), Some(ConditionKind::Grpc));
+    }
+
+    #[test]
+    fn the_overload_of_the_next_proxy_meets_no_condition() {
+        let on = [RetryOn::ServerError];
+        for overload in [
+            ("x-envoy-overloaded", "true"),
+            ("x-envoy-ratelimited", "true"),
+            ("x-attache-reason", "overflow-requests"),
+        ] {
+            assert_eq!(response(&on, &[overload]), None, "{overload:?}");
+        }
+        for other in ["connect-refused", "upstream-error", "word"] {
+            assert!(response(&on, &[("x-attache-reason", other)]).is_some(), "{other}");
+        }
     }
 }

@@ -152,6 +152,8 @@ impl RetryRules {
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod record_tests;
+#[cfg(test)]
 mod reference_tests;
 #[cfg(test)]
 mod tests;

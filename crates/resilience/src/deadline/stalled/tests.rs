@@ -88,14 +88,51 @@ async fn if_memory_is_short_the_longest_stalled_are_ended_first() {
         answers.push(answer(timeouts(Duration::ZERO), &state).await);
         sleep(Duration::from_secs(1)).await;
     }
+    // The first client reads again, so it has waited for the shortest time.
+    next(&mut answers[0].0).await.unwrap().unwrap();
     sleep(Duration::from_secs(1)).await;
     let open = |answers: &[(Body, BodySender)]| -> Vec<bool> {
         answers.iter().map(|(_, upstream)| !upstream.is_closed()).collect()
     };
     press();
-    assert_eq!(open(&answers), [false, false, true, true, true, true, true, true, true]);
+    assert_eq!(open(&answers), [true, false, false, true, true, true, true, true, true]);
     press();
-    assert_eq!(open(&answers), [false, false, false, true, true, true, true, true, true]);
+    assert_eq!(open(&answers), [true, false, false, false, true, true, true, true, true]);
     answers.clear();
     press();
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn an_answer_stays_watched_whichever_other_ones_end() {
+    spawn_local(keep());
+    // The check begins without an answer.
+    sleep(Duration::from_secs(1)).await;
+    for ended in [[0, 1], [1, 0], [0, 2], [2, 0], [1, 2], [2, 1]] {
+        let state = state();
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            answers.push(Some(answer(timeouts(Duration::from_secs(2)), &state).await));
+        }
+        for at in ended {
+            answers[at] = None;
+        }
+        sleep(Duration::from_millis(2300)).await;
+        let (_, upstream) = answers.iter().flatten().next().unwrap();
+        assert!(upstream.is_closed(), "{ended:?}");
+    }
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_client_is_stalled_after_a_second_also_on_a_route_without_timeouts() {
+    for idle in [Duration::from_mins(5), Duration::ZERO] {
+        let state = state();
+        state.shared.active_requests.store(u32::MAX, Relaxed);
+        let (_body, upstream) = answer(Timeouts { idle, ..timeouts(Duration::ZERO) }, &state).await;
+        let check = spawn_local(keep());
+        sleep(Duration::from_millis(900)).await;
+        assert!(!upstream.is_closed());
+        sleep(Duration::from_millis(200)).await;
+        assert!(upstream.is_closed(), "idle: {idle:?}");
+        check.abort();
+    }
 }

@@ -99,6 +99,80 @@ async fn the_first_attempt_wins_if_it_is_faster_and_its_hedge_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn losers_are_dropped_with_the_answer_even_if_the_calls_future_is_kept() {
+    // The first attempt wins.
+    let script = slow(Script::default(), 1, 30, 200);
+    let (script, hedge) = stuck(script, 2);
+    let (policy, state) = (after(20), state());
+    let mut call = std::pin::pin!(stack(&policy, &state, script).call(get()));
+    assert_eq!(call.as_mut().await.unwrap().headers().get("port").unwrap(), "1");
+    assert!(hedge.get());
+    // The second hedge wins over the first attempt and the first hedge.
+    let mut two = after(20);
+    two.retry.hedge.as_mut().unwrap().max = 2;
+    let (script, first) = stuck(Script::default(), 1);
+    let (script, hedge) = stuck(script, 2);
+    let script = slow(script, 3, 5, 200);
+    let mut call = std::pin::pin!(stack(&two, &state, script).call(get()));
+    assert_eq!(call.as_mut().await.unwrap().headers().get("port").unwrap(), "3");
+    assert!(first.get() && hedge.get());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_is_hedged_anew_from_its_own_begin() {
+    let mut policy = after(20);
+    policy.retry.backoff.base = Duration::ZERO;
+    let script = slow(Script::default(), 1, 15, 503);
+    let (script, _retry) = stuck(script, 2);
+    let script = slow(script, 3, 5, 200);
+    let start = Instant::now();
+    assert_eq!(winner(&policy, &state(), &script, get()).await.0, "200 3");
+    let begun: Vec<_> = script.seen.borrow().iter().map(|seen| seen.at - start).collect();
+    assert!(begun[1] >= 15 * MS && begun[1] <= 16 * MS, "{begun:?}");
+    assert_eq!(begun[2], begun[1] + 20 * MS, "{begun:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_the_upstream_never_wins_even_if_the_route_does_not_retry_it() {
+    let mut policy = after(20);
+    policy.retry.on = vec![RetryOn::ConnectFailure];
+    let script = slow(slow(Script::default(), 1, 60, 200), 2, 5, 503);
+    assert_eq!(winner(&policy, &state(), &script, get()).await, ("200 1".into(), 60 * MS));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_counts_a_hedge_that_won_until_its_answer_ends() {
+    let state = state();
+    let (script, _first) = stuck(Script::default(), 1);
+    let (frames, body) = channel();
+    let script = script.at(2, |_| async { Ok(Response::new(body)) });
+    let call = get();
+    let exchange = call.context.exchange.clone();
+    let response = stack(&after(20), &state, script).call(call).await.unwrap();
+    assert_eq!((state.shared.retries.load(Relaxed), exchange.attempts.get()), (1, 2));
+    drop((frames, response));
+    assert_eq!(state.shared.retries.load(Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedges_are_counted_by_how_they_end() {
+    let metrics = attache_telemetry::Metrics::new();
+    metrics.worker().install();
+    let (script, _first) = stuck(Script::default(), 1);
+    winner(&after(20), &state(), &slow(script, 2, 5, 200), get()).await;
+    let (script, _hedge) = stuck(slow(Script::default(), 1, 30, 200), 2);
+    winner(&after(20), &state(), &script, get()).await;
+    let mut broke = after(20);
+    (broke.retry.budget, broke.retry.budget_floor) = (0.2, 0);
+    winner(&broke, &state(), &slow(Script::default(), 1, 30, 200), get()).await;
+    let page = metrics.render();
+    for outcome in ["won", "lost", "refused"] {
+        let sample = format!("attache_upstream_hedges_total{{upstream=\"orders\",outcome=\"{outcome}\"}} 1");
+        assert!(page.contains(&sample), "{sample} in {page}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quick_attempt_is_not_hedged() {
     let script = slow(Script::default(), 1, 19, 200);
     winner(&after(20), &state(), &script, get()).await;

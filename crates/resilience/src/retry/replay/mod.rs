@@ -208,3 +208,6 @@ impl RecordedFrame {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
