@@ -2,7 +2,7 @@
 
 Writes a table with the counts of each. What a proxy has no part in is `-`. A proxy that is not installed is left out.
 
-h2spec, grpc-go's interoperability client and server come from `cargo xtask setup` (`target/judges`). W3C's suite is on no registry: TRACE_CONTEXT
+h2spec, grpc-go's interoperability client and server, and Autobahn's cases come from `cargo xtask setup` (`target/judges*`). W3C's suite is on no registry: TRACE_CONTEXT
 names the folder `test` of a clone of w3c/trace-context, TRACE_CONTEXT_PYTHON a Python with aiohttp.
 """
 
@@ -30,8 +30,8 @@ INTEROP = (
     "cancel_after_begin", "cancel_after_first_response", "custom_metadata", "status_code_and_message", "special_status_message",
     "unimplemented_method", "unimplemented_service",
 )
-# Listeners: HTTP/1, HTTP/2 before HTTP/1, HTTP/2 before gRPC, HTTP/1 with the PROXY protocol.
-PORTS = ("http1", "http2", "grpc", "proxy", "metrics")
+# Listeners: HTTP/1, HTTP/2 before HTTP/1, HTTP/2 before gRPC, HTTP/1 with the PROXY protocol, WebSocket.
+PORTS = ("http1", "http2", "grpc", "proxy", "websocket", "metrics")
 
 ATTACHE = """
 admin: off
@@ -42,7 +42,9 @@ listeners:
   http2: {{ bind: "127.0.0.1:{http2}", protocol: http2, to: web }}
   grpc: {{ bind: "127.0.0.1:{grpc}", protocol: http2, to: grpc }}
   proxy: {{ bind: "127.0.0.1:{proxy}", protocol: http, proxy_protocol: require, to: web }}
+  websocket: {{ bind: "127.0.0.1:{websocket}", protocol: http, to: echo }}
 upstreams:
+  echo: "http://127.0.0.1:{echo}"
   web: "http://127.0.0.1:{web}"
   grpc: "h2c://127.0.0.1:{grpc_server}"
 """
@@ -56,6 +58,8 @@ http {{
   server {{ listen 127.0.0.1:{http2} http2; location / {{ proxy_pass http://127.0.0.1:{web}; }} }}
   server {{ listen 127.0.0.1:{grpc} http2; location / {{ grpc_pass grpc://127.0.0.1:{grpc_server}; }} }}
   server {{ listen 127.0.0.1:{proxy} proxy_protocol; location / {{ proxy_pass http://127.0.0.1:{web}; }} }}
+  server {{ listen 127.0.0.1:{websocket}; location / {{
+    proxy_pass http://127.0.0.1:{echo}; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }} }}
 }}
 """
 HAPROXY = """
@@ -76,6 +80,9 @@ listen grpc
 listen proxy
   bind 127.0.0.1:{proxy} accept-proxy
   server s 127.0.0.1:{web}
+listen websocket
+  bind 127.0.0.1:{websocket}
+  server s 127.0.0.1:{echo}
 frontend metrics
   bind 127.0.0.1:{metrics}
   http-request use-service prometheus-exporter
@@ -96,6 +103,7 @@ def envoy(ports):
         manager = {
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": name, "codec_type": codec,
+            "upgrade_configs": [{"upgrade_type": "websocket"}],
             "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
             "http_filters": [{"name": "router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}],
         }
@@ -107,8 +115,8 @@ def envoy(ports):
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": ports["metrics"]}}},
         "static_resources": {
             "listeners": [listener("http1", "HTTP1", "web"), listener("http2", "HTTP2", "web"), listener("grpc", "HTTP2", "grpc"),
-                          listener("proxy", "HTTP1", "web", [proxied])],
-            "clusters": [cluster("web", ports["web"]), cluster("grpc", ports["grpc_server"], True)],
+                          listener("proxy", "HTTP1", "web", [proxied]), listener("websocket", "HTTP1", "echo")],
+            "clusters": [cluster("web", ports["web"]), cluster("echo", ports["echo"]), cluster("grpc", ports["grpc_server"], True)],
         },
     })
 
@@ -129,7 +137,7 @@ class Stage:
     def __init__(self, given):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="conformance-"))
         self.processes, self.ports = [], {}
-        self.servers = {"web": free_port(), "grpc_server": free_port()}
+        self.servers = {"web": free_port(), "grpc_server": free_port(), "echo": free_port()}
         self.given = given
 
     def start(self, command, ports, name):
@@ -213,6 +221,22 @@ def proxy_protocol(stage, name):
     return vectors.judge(vectors.PROXY, stage.ports[name]["proxy"], name)
 
 
+def autobahn(stage, name):
+    """The cases that have the same result through the proxy as without one. A case that differs is tried once more."""
+    command = [ROOT / "target/judges-autobahn/bin/python", pathlib.Path(__file__).with_name("autobahn_cases.py"), "all",
+               stage.servers["echo"], f"{name}={stage.ports[name]['websocket']}"]
+    different = None
+    for _ in range(2):
+        results = json.loads(said(command)[1].splitlines()[-1])
+        other = {case for case, result in results["direct"].items() if results[name][case] != result}
+        different = other if different is None else different & other
+        if not different:
+            break
+    for case in sorted(different)[:8]:
+        print(f"    {name}: case {case}: {results[name][case]}, without a proxy {results['direct'][case]}")
+    return f"{len(results[name]) - len(different)} of {len(results[name])}", len(different)
+
+
 def openmetrics(stage, name):
     if name == "nginx":
         return "-", 0
@@ -250,7 +274,8 @@ def trace_context(stage):
     return f"{int(found[1]) - bad} of {found[1]}", bad
 
 
-EACH = {"h2spec": h2spec, "grpc interop": interop, "HTTP/1 vectors": http1, "PROXY protocol vectors": proxy_protocol, "metrics": openmetrics}
+EACH = {"h2spec": h2spec, "grpc interop": interop, "HTTP/1 vectors": http1, "PROXY protocol vectors": proxy_protocol, "Autobahn": autobahn,
+        "metrics": openmetrics}
 
 
 def main():

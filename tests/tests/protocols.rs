@@ -1,6 +1,6 @@
 //! HTTP/2, gRPC, WebSocket and opaque TCP through the proxy, each with other people's clients and servers.
 
-use std::{os::unix::fs::PermissionsExt, process::Command};
+use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use attache_tests::{Attache, curl, free_port, local, nginx, redis, script, script_server, text};
 
@@ -102,6 +102,47 @@ fn a_websocket_crosses_an_http2_hop() {
     ));
     let report = text(&script("ws_client.py", &[&format!("ws://127.0.0.1:{}/", near_the_client.port)]));
     assert!(report.contains("101 messages echoed"), "{report}");
+}
+
+/// Autobahn's cases, by the client that sends them: one proxy, and two with HTTP/2 between them.
+#[test]
+fn autobahn_s_cases_have_the_same_results_as_without_a_proxy() {
+    let port = free_port();
+    let near_the_server = Attache::start(&format!(
+        "listeners: {{ inbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ echo: 'http://127.0.0.1:{port}' }}"
+    ));
+    let near_the_client = Attache::start(&format!(
+        "listeners: {{ outbound: {{ bind: '127.0.0.1:$PORT' }} }}\nupstreams: {{ peer: 'h2c://127.0.0.1:{}' }}",
+        near_the_server.port
+    ));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let run = || {
+        let output = Command::new(folder.join("../target/judges-autobahn/bin/python"))
+            .arg(folder.join("scripts/autobahn_cases.py"))
+            .args(["quick", &port.to_string()])
+            .arg(format!("one={}", near_the_server.port))
+            .arg(format!("two={}", near_the_client.port))
+            .output()
+            .expect("Autobahn's cases (run `cargo xtask setup`)");
+        let results: serde_json::Value = serde_json::from_str(&text(&output)).expect("results");
+        let direct = results["direct"].as_object().expect("results").clone();
+        assert_eq!(direct.len(), 247);
+        let different = |name: &str| {
+            direct
+                .iter()
+                .filter(|(case, result)| results[name][*case] != **result)
+                .map(|(case, _)| format!("{name} {case}"))
+                .collect::<Vec<_>>()
+        };
+        [different("one"), different("two")].concat()
+    };
+    // A case has limits of time, so one that differs on a busy machine has a second try.
+    let different = run();
+    if !different.is_empty() {
+        let again = run();
+        let both: Vec<_> = different.iter().filter(|case| again.contains(case)).collect();
+        assert!(both.is_empty(), "{both:?}");
+    }
 }
 
 #[test]

