@@ -6,15 +6,11 @@ import json
 import sys
 import threading
 import time
-from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from grpc_service import message_classes, serve
 
-F = descriptor_pb2.FieldDescriptorProto
-KINDS = {"string": F.TYPE_STRING, "bytes": F.TYPE_BYTES, "int32": F.TYPE_INT32, "int64": F.TYPE_INT64,
-         "uint32": F.TYPE_UINT32, "bool": F.TYPE_BOOL}
 # envoy/service/auth/v3/{external_auth,attribute_context}.proto and what they import, with the field numbers that stand there.
 MESSAGES = {
     "Entry": ["key 1 string", "value 2 string"],
@@ -41,27 +37,7 @@ MESSAGES = {
     "CheckResponse": ["status 1 Status", "denied_response 2 DeniedHttpResponse", "ok_response 3 OkHttpResponse"],
 }
 
-
-def messages():
-    file = descriptor_pb2.FileDescriptorProto(name="auth.proto", package="auth", syntax="proto3")
-    for name, fields in MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for text in fields:
-            name, number, kind = text.split()
-            field = message.field.add(name=name, number=int(number.rstrip("*")))
-            field.label = F.LABEL_REPEATED if number.endswith("*") else F.LABEL_OPTIONAL
-            field.type = KINDS.get(kind, F.TYPE_MESSAGE)
-            if kind not in KINDS:
-                field.type_name = f".auth.{kind}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    found = [pool.FindMessageTypeByName(f"auth.{name}") for name in ("CheckRequest", "CheckResponse")]
-    if hasattr(message_factory, "GetMessageClass"):
-        return [message_factory.GetMessageClass(one) for one in found]
-    return [message_factory.MessageFactory(pool).GetPrototype(one) for one in found]
-
-
-REQUEST, RESPONSE = messages()
+REQUEST, RESPONSE = message_classes("auth", MESSAGES, ["CheckRequest", "CheckResponse"])
 
 
 #: Checks come at once, each in its own thread: `print` writes a text and its end of line apart, and two lines would stand in one.
@@ -171,16 +147,7 @@ def main():
     host, grpc_port, http_port = sys.argv[1], sys.argv[2], int(sys.argv[3])
     web = ThreadingHTTPServer((host, http_port), ByHttp)
     threading.Thread(target=web.serve_forever, daemon=True).start()
-    handler = grpc.unary_unary_rpc_method_handler(
-        check, request_deserializer=REQUEST.FromString, response_serializer=RESPONSE.SerializeToString
-    )
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
-    service = "envoy.service.auth.v3.Authorization"
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Check": handler}),))
-    server.add_insecure_port(f"{host}:{grpc_port}")
-    server.start()
-    while True:
-        time.sleep(3600)
+    serve(f"{host}:{grpc_port}", "envoy.service.auth.v3.Authorization", "Check", check, REQUEST, RESPONSE)
 
 
 main()

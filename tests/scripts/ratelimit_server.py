@@ -3,70 +3,22 @@
 Each descriptor may be asked for as often as its last entry's value says behind a dash, `ann-3` for example.
 """
 import sys
-import time
 from collections import Counter
-from concurrent import futures
 
-import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2, message_factory
+from grpc_service import message_classes, serve
 
-F = descriptor_pb2.FieldDescriptorProto
-KINDS = {"string": F.TYPE_STRING, "uint32": F.TYPE_UINT32, "bytes": F.TYPE_BYTES}
-
-
-def add_field(message, name, number, kind, repeated=False):
-    field = message.field.add(name=name, number=number)
-    field.label = F.LABEL_REPEATED if repeated else F.LABEL_OPTIONAL
-    if kind in KINDS:
-        field.type = KINDS[kind]
-    elif kind.startswith("enum "):
-        field.type, field.type_name = F.TYPE_ENUM, kind[5:]
-    else:
-        field.type, field.type_name = F.TYPE_MESSAGE, kind
-
-
-def messages():
-    """envoy/service/ratelimit/v3/rls.proto and what it imports, with the field numbers that stand there."""
-    file = descriptor_pb2.FileDescriptorProto(name="rls.proto", package="rls", syntax="proto3")
-    file.dependency.append("google/protobuf/duration.proto")
-    entry = file.message_type.add(name="Entry")
-    add_field(entry, "key", 1, "string")
-    add_field(entry, "value", 2, "string")
-    descriptor = file.message_type.add(name="Descriptor")
-    add_field(descriptor, "entries", 1, ".rls.Entry", True)
-    request = file.message_type.add(name="Request")
-    add_field(request, "domain", 1, "string")
-    add_field(request, "descriptors", 2, ".rls.Descriptor", True)
-    add_field(request, "hits_addend", 3, "uint32")
-    code = file.enum_type.add(name="Code")
-    for number, name in enumerate(["UNKNOWN", "OK", "OVER_LIMIT"]):
-        code.value.add(name=name, number=number)
-    limit = file.message_type.add(name="Limit")
-    add_field(limit, "requests_per_unit", 1, "uint32")
-    add_field(limit, "unit", 2, "uint32")
-    add_field(limit, "name", 3, "string")
-    status = file.message_type.add(name="Status")
-    add_field(status, "code", 1, "enum .rls.Code")
-    add_field(status, "current_limit", 2, ".rls.Limit")
-    add_field(status, "limit_remaining", 3, "uint32")
-    add_field(status, "duration_until_reset", 4, ".google.protobuf.Duration")
-    header = file.message_type.add(name="Header")
-    add_field(header, "key", 1, "string")
-    add_field(header, "value", 2, "string")
-    add_field(header, "raw_value", 3, "bytes")
-    response = file.message_type.add(name="Response")
-    add_field(response, "overall_code", 1, "enum .rls.Code")
-    add_field(response, "statuses", 2, ".rls.Status", True)
-    add_field(response, "response_headers_to_add", 3, ".rls.Header", True)
-    add_field(response, "request_headers_to_add", 4, ".rls.Header", True)
-    pool = descriptor_pool.Default()
-    pool.Add(file)
-    factory = message_factory.MessageFactory(pool)
-    return [factory.GetPrototype(pool.FindMessageTypeByName(f"rls.{name}")) for name in ("Request", "Response")]
-
-
-REQUEST, RESPONSE = messages()
-assert duration_pb2  # The pool needs it.
+# envoy/service/ratelimit/v3/rls.proto and what it imports, with the field numbers that stand there. An enum is an int32.
+MESSAGES = {
+    "Entry": ["key 1 string", "value 2 string"],
+    "Descriptor": ["entries 1* Entry"],
+    "Request": ["domain 1 string", "descriptors 2* Descriptor", "hits_addend 3 uint32"],
+    "Limit": ["requests_per_unit 1 uint32", "unit 2 uint32", "name 3 string"],
+    "Duration": ["seconds 1 int64", "nanos 2 int32"],
+    "Status": ["code 1 int32", "current_limit 2 Limit", "limit_remaining 3 uint32", "duration_until_reset 4 Duration"],
+    "Header": ["key 1 string", "value 2 string", "raw_value 3 bytes"],
+    "Response": ["overall_code 1 int32", "statuses 2* Status", "response_headers_to_add 3* Header", "request_headers_to_add 4* Header"],
+}
+REQUEST, RESPONSE = message_classes("rls", MESSAGES, ["Request", "Response"])
 SEEN = Counter()
 OK, OVER_LIMIT = 1, 2
 
@@ -94,17 +46,6 @@ def should_rate_limit(request, context):
     return response
 
 
-def main():
-    handler = grpc.unary_unary_rpc_method_handler(
-        should_rate_limit, request_deserializer=REQUEST.FromString, response_serializer=RESPONSE.SerializeToString
-    )
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
-    service = "envoy.service.ratelimit.v3.RateLimitService"
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"ShouldRateLimit": handler}),))
-    server.add_insecure_port(f"{sys.argv[1]}:{sys.argv[2]}")
-    server.start()
-    while True:
-        time.sleep(3600)
-
-
-main()
+if __name__ == "__main__":
+    address = f"{sys.argv[1]}:{sys.argv[2]}"
+    serve(address, "envoy.service.ratelimit.v3.RateLimitService", "ShouldRateLimit", should_rate_limit, REQUEST, RESPONSE)
